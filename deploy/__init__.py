@@ -1,0 +1,1 @@
+"""Ways to run the plane. Code here names the services and starts them; it never imports their insides."""
