@@ -1,0 +1,37 @@
+"""How a release's commands are run: the same words and the same environment in a slot and in a sandbox.
+
+Rule: the first word `python` means the interpreter that runs now. A plugin gets its port, socket, configuration and
+data folder, and of the environment around it nothing that belongs to the plane.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+SECRET = ("PRUNELLA_", "DATABASE_URL", "NATS_URL", "SIRA_", "STAGING_RUNNER_")
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """The argument list of a release's command."""
+    return [sys.executable, *words[1:]] if words and words[0] == "python" else list(words)
+
+
+def environment(
+    *, port: int, socket: Path | str, config: Path | str, data: Path | str, base: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment of a plugin process; `base` (default: this process's) loses everything of the plane's."""
+    inherited = os.environ if base is None else base
+    kept = {name: value for name, value in inherited.items() if not name.startswith(SECRET)}
+    library = str(Path(__file__).resolve().parent.parent)
+    paths = [library, *filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))]
+    return kept | {
+        "PORT": str(port),
+        "PRUNELLA_SOCKET": str(socket),
+        "PRUNELLA_CONFIG": str(config),
+        "PRUNELLA_DATA": str(data),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONUNBUFFERED": "1",
+    }

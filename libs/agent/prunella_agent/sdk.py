@@ -1,0 +1,182 @@
+"""Counts what happens in a plugin and tells the supervisor, over a local datagram socket.
+
+Rule: the host never notices. Nothing here raises, blocks or grows: counters are plain numbers, samples sit in a ring,
+the socket does not block, and without a supervisor (no PRUNELLA_SOCKET) everything is silent. Counters are cumulative
+since the process began to count, so a lost or repeated datagram changes nothing. A forked child counts for itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import math
+import os
+import socket
+import threading
+from collections import deque
+from typing import Any
+
+CHECK_SECONDS = 0.2
+REPEAT_SECONDS = 1.0
+MAX_NUMBERS = 32
+MAX_NAME = 64
+MAX_SAMPLES = 3
+MAX_SAMPLE_BYTES = 2048
+
+
+class Counters:
+    """What one process has counted so far."""
+
+    def __init__(self) -> None:
+        self.process = os.urandom(8).hex()
+        self.release = ""
+        self.errors = 0
+        self.attempts = 0
+        self.failures = 0
+        self.signature_failures = 0
+        self.numbers: dict[str, float] = {}
+        self.samples: deque[str] = deque(maxlen=MAX_SAMPLES)
+        self.version = 0
+
+    def datagram(self) -> bytes:
+        """All counters as one JSON datagram."""
+        body = {
+            "process": self.process,
+            "pid": os.getpid(),
+            "release": self.release,
+            "errors": self.errors,
+            "attempts": self.attempts,
+            "failures": self.failures,
+            "signature_failures": self.signature_failures,
+            "numbers": self.numbers,
+            "samples": list(self.samples),
+        }
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+class Sdk:
+    """The counters of this process and the thread that sends them."""
+
+    def __init__(self) -> None:
+        # Reentrant, because a signal handler may count while its own thread is counting.
+        self._lock = threading.RLock()
+        self._counters = Counters()
+        self._path = ""
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._sent_version = -1
+
+    def start(self, release: str) -> None:
+        """Begins to send, when there is a supervisor; a second call only changes the release."""
+        with self._lock:
+            self._counters.release = str(release)[:MAX_NAME]
+            self._counters.version += 1
+            self._path = os.environ.get("PRUNELLA_SOCKET", "")
+            if self._path and self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="prunella-sdk", daemon=True)
+                self._thread.start()
+
+    def count(self, **increments: int) -> None:
+        """Adds to the named counters."""
+        with self._lock:
+            for name, step in increments.items():
+                setattr(self._counters, name, getattr(self._counters, name) + step)
+            self._counters.version += 1
+
+    def sample(self, value: Any) -> None:
+        """Keeps an input that failed; one that is too long to be replayed whole is not kept at all."""
+        if isinstance(value, bytes):
+            text = value.decode("utf-8", "strict")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+        if len(text.encode()) <= MAX_SAMPLE_BYTES:
+            with self._lock:
+                self._counters.samples.append(text)
+
+    def number(self, name: str, value: float) -> None:
+        """Sets a named number; the first 32 names are kept, what is not finite is not."""
+        figure = float(value)
+        name = str(name)[:MAX_NAME]
+        with self._lock:
+            known = name in self._counters.numbers or len(self._counters.numbers) < MAX_NUMBERS
+            if known and math.isfinite(figure):
+                self._counters.numbers[name] = figure
+                self._counters.version += 1
+
+    def send(self) -> None:
+        """Sends the counters once; a socket that is full or gone loses this datagram, not the counts."""
+        with self._lock:
+            if not self._path:
+                return
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.setblocking(False)
+            version = self._counters.version
+            try:
+                self._socket.sendto(self._counters.datagram(), self._path)
+                self._sent_version = version
+            except OSError:
+                self._socket.close()
+                self._socket = None
+
+    def after_fork(self) -> None:
+        """Makes a forked child count from zero under its own name."""
+        release, running = self._counters.release, self._thread is not None
+        self.__init__()  # type: ignore[misc]
+        if running:
+            self.start(release)
+
+    def _loop(self) -> None:
+        pause = threading.Event()
+        since = REPEAT_SECONDS
+        while True:
+            if since >= REPEAT_SECONDS or self._counters.version != self._sent_version:
+                quietly(self.send)
+                since = 0.0
+            pause.wait(CHECK_SECONDS)
+            since += CHECK_SECONDS
+
+
+def quietly(call: Any, *args: Any, **kwargs: Any) -> None:
+    """Calls and swallows every failure: telemetry is never worth an outage."""
+    try:
+        call(*args, **kwargs)
+    except Exception:  # noqa: BLE001, S110
+        pass
+
+
+_sdk = Sdk()
+os.register_at_fork(after_in_child=lambda: quietly(_sdk.after_fork))
+atexit.register(lambda: quietly(_sdk.send))
+
+
+def start(release: str = "") -> None:
+    """Begins to report, as this release. Call once, early."""
+    quietly(_sdk.start, release)
+
+
+def error() -> None:
+    """Counts one error of the plugin."""
+    quietly(_sdk.count, errors=1)
+
+
+def webhook(ok: bool, sample: Any = None) -> None:
+    """Counts one webhook attempt; `sample` is the input that failed, kept so that a remedy can be tried on it."""
+    quietly(_sdk.count, attempts=1, failures=0 if ok else 1)
+    if not ok and sample is not None:
+        quietly(_sdk.sample, sample)
+
+
+def signature_failure() -> None:
+    """Counts one signature that a peer rejected."""
+    quietly(_sdk.count, signature_failures=1)
+
+
+def number(name: str, value: float) -> None:
+    """Sets one of up to 32 named numbers, such as a queue length."""
+    quietly(_sdk.number, name, value)
+
+
+def flush() -> None:
+    """Sends now; for programs that end without running exit handlers."""
+    quietly(_sdk.send)
