@@ -1,0 +1,1 @@
+"""What at least two services need, one noun per file."""
