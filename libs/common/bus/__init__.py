@@ -1,0 +1,12 @@
+"""The bus: facts leave with their transaction and have their effect once in every consumer.
+
+PostgreSQL is the truth and JetStream the fast path: whatever NATS loses, repeats or reorders costs latency only.
+"""
+
+from libs.common.bus.connection import Bus
+from libs.common.bus.consumer import Consumer, Once, Reaction
+from libs.common.bus.facts import fact, fact_name
+from libs.common.bus.letters import dead_letters, redrive
+from libs.common.bus.streams import provision
+
+__all__ = ["Bus", "Consumer", "Once", "Reaction", "dead_letters", "fact", "fact_name", "provision", "redrive"]

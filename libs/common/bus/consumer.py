@@ -1,0 +1,278 @@
+"""Door 2's doorkeeper: brings each fact to its reaction and lets it have its effect once.
+
+Rule: the inbox row is inserted in the transaction of the effect. A fact may come from JetStream, again from JetStream, or
+from the table when a sweep finds it without an inbox row; the reaction cannot tell, and need not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeout
+
+from libs.common.bus import letters
+from libs.common.bus.connection import Bus
+from libs.common.bus.facts import fact_name
+from libs.common.bus.streams import ACK_WAIT, HEAL, ensure_consumer, ensure_streams
+from libs.common.database import Database, Transaction
+from libs.common.errors import Problem, Unavailable
+from libs.common.telemetry import Telemetry
+from prunella.v1.events_pb2 import Event
+
+log = structlog.get_logger()
+
+Once = Callable[[Callable[[Transaction], Awaitable[None]]], Awaitable[None]]
+Reaction = Callable[[Any, Event, Once], Awaitable[None]]
+
+LANES = 16  # facts in hand at once
+DEADLINE = 60.0  # seconds a reaction may take
+LATE = timedelta(seconds=5)  # age at which the table overtakes JetStream
+SETTLED = timedelta(seconds=60)  # no transaction stays open longer, so nothing older can still appear
+SWEEP = 2.0
+BATCH = 200
+
+RECEIVE = "INSERT INTO bus.inbox (consumer, event_id, at) VALUES (:consumer, :event, :now) ON CONFLICT DO NOTHING"
+KNOWN = "SELECT 1 FROM bus.inbox WHERE consumer = :consumer AND event_id = :event"
+MISSED = """
+SELECT f.payload, f.traceparent, t.retry_at FROM bus.facts f
+LEFT JOIN bus.trouble t ON t.consumer = :consumer AND t.event_id = f.id
+WHERE f.fact = ANY(CAST(:facts AS text[])) AND f.time <= :before
+  AND f.time >= coalesce((SELECT before FROM bus.settled WHERE consumer = :consumer), '-infinity'::timestamptz)
+  AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = f.id)
+  AND NOT EXISTS (SELECT 1 FROM bus.dead_letter d
+                  WHERE d.consumer = :consumer AND d.event_id = f.id AND d.redriven_at IS NULL)
+ORDER BY f.time LIMIT :batch
+"""
+# A redriven letter may be older than what is settled.
+REDRIVEN = """
+SELECT f.payload, f.traceparent, NULL::timestamptz AS retry_at FROM bus.dead_letter d JOIN bus.facts f ON f.id = d.event_id
+WHERE d.consumer = :consumer AND d.redriven_at IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = d.event_id) LIMIT :batch
+"""
+SETTLE = """
+INSERT INTO bus.settled (consumer, before) VALUES (:consumer, :before)
+ON CONFLICT (consumer) DO UPDATE SET before = greatest(bus.settled.before, :before)
+"""
+
+
+class Consumer:
+    """All reactions of one service. Replicas share the durable consumer and the sweep."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        database: Database,
+        service: str,
+        reactions: Mapping[str, Reaction],
+        doors: Any,
+        telemetry: Telemetry,
+    ) -> None:
+        self.bus = bus
+        self.database = database
+        self.service = service
+        self.reactions = reactions
+        self.doors = doors
+        self.telemetry = telemetry
+        self._lanes = asyncio.Semaphore(LANES)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._handling: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """Begins to listen and to sweep."""
+        self._tasks = [
+            asyncio.create_task(loop, name=f"{self.service} consumer") for loop in (self._listen(), self._sweep())
+        ]
+
+    async def stop(self) -> None:
+        """Takes nothing new and lets what is in hand end, up to 5 s."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._handling:
+            await asyncio.wait(set(self._handling.values()), timeout=5)
+
+    async def _listen(self) -> None:
+        delay = 0.1
+        while True:
+            try:
+                stream = self.bus.stream
+                await ensure_streams(stream)
+                await ensure_consumer(stream, self.service, self.reactions)
+                subscription = await stream.pull_subscribe_bind(self.service, HEAL)
+                delay = 0.1
+                while True:
+                    await self._lanes.acquire()
+                    self._lanes.release()
+                    with contextlib.suppress(NatsTimeout):
+                        for message in await subscription.fetch(LANES, timeout=5):
+                            await self._take(message)
+            except (NatsError, Problem, OSError, asyncio.TimeoutError) as error:
+                log.debug("consumer_waits", consumer=self.service, error=str(error) or type(error).__name__)
+            except Exception:
+                log.exception("consumer_failed", consumer=self.service)
+            await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 - spreads load, guards nothing
+            delay = min(delay * 2, 5.0)
+
+    async def _take(self, message: Msg) -> None:
+        event = Event.FromString(message.data)
+        if event.id in self._handling:
+            return
+        await self._lanes.acquire()
+        trace = (message.headers or {}).get("traceparent", "")
+        again = message.metadata.num_delivered > 1
+        self._begin(event, self._deliver(message, event, trace, again))
+
+    def _begin(self, event: Event, work: Any) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"{self.service} {fact_name(event)}")
+        self._handling[event.id] = task
+
+        def ended(_task: asyncio.Task[None]) -> None:
+            self._handling.pop(event.id, None)
+            self._lanes.release()
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _deliver(self, message: Msg, event: Event, trace: str, again: bool) -> None:
+        if fact_name(event) not in self.reactions:
+            # A newer build tells it; an older replica must leave it for the newer one.
+            await _quietly(message.nak(30))
+            return
+        working = asyncio.create_task(_in_progress(message))
+        try:
+            wait = await self.handle(event, trace, again=again)
+        finally:
+            working.cancel()
+        await _quietly(message.ack() if wait is None else message.nak(wait))
+
+    async def handle(self, event: Event, trace: str = "", *, again: bool = False) -> float | None:
+        """Brings one fact to its reaction; None when it is done with, else seconds until it should come again."""
+        fact = fact_name(event)
+        try:
+            if again and not await self._may_start(event, fact):
+                return None
+            with self.telemetry.span(f"react {fact}", trace, {"fact": fact, "event": event.id, "plugin": event.plugin}):
+                await asyncio.wait_for(self._react(event, self.reactions[fact]), DEADLINE)
+            if again:
+                await self.database.transaction(lambda tx: tx.run(letters.FORGET, consumer=self.service, event=event.id))
+            return None
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            return await self._complain(event, fact, error)
+
+    async def _react(self, event: Event, reaction: Reaction) -> None:
+        done = False
+
+        async def once(work: Callable[[Transaction], Awaitable[None]]) -> None:
+            nonlocal done
+
+            async def effect(transaction: Transaction) -> None:
+                if await transaction.run(RECEIVE, consumer=self.service, event=event.id, now=transaction.now):
+                    await work(transaction)
+
+            await self.database.transaction(effect)
+            done = True
+
+        await reaction(self.doors, event, once)
+        if not done:
+            await once(_nothing)
+
+    async def _may_start(self, event: Event, fact: str) -> bool:
+        async def work(transaction: Transaction) -> bool:
+            if await transaction.first(KNOWN, consumer=self.service, event=event.id):
+                return False
+            row = await transaction.first(letters.STARTED, consumer=self.service, event=event.id)
+            assert row is not None
+            crashes = row.starts - 1 - row.errors
+            if crashes >= letters.CRASHES or row.errors >= letters.ERRORS:
+                await self._park(transaction, event, fact, row.reason or "the consumer died", row.errors, crashes)
+                return False
+            return True
+
+        return await self.database.transaction(work)
+
+    async def _park(
+        self, transaction: Transaction, event: Event, fact: str, reason: str, errors: int, crashes: int
+    ) -> None:
+        values = {"fact": fact, "reason": reason[:500], "errors": errors, "crashes": crashes, "at": transaction.now}
+        await transaction.run(letters.PARK, consumer=self.service, event=event.id, **values)
+        log.error("fact_parked", consumer=self.service, event_id=event.id, **{**values, "at": str(transaction.now)})
+
+    async def _complain(self, event: Event, fact: str, error: Exception) -> float:
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, Unavailable | asyncio.TimeoutError | OSError):
+            # Somebody else is away; that is no fault of this fact and never parks it.
+            log.warning("reaction_waits", consumer=self.service, fact=fact, event_id=event.id, error=reason)
+            with contextlib.suppress(Problem):
+                await self.database.transaction(
+                    lambda tx: tx.run(letters.EXCUSED, consumer=self.service, event=event.id), retries=0
+                )
+            return 1.0
+        log.exception("reaction_failed", consumer=self.service, fact=fact, event_id=event.id)
+
+        async def work(transaction: Transaction) -> int:
+            retry_at = transaction.now + timedelta(seconds=1)
+            values = {"reason": reason[:500], "retry_at": retry_at}
+            return int(await transaction.value(letters.RAISED, consumer=self.service, event=event.id, **values))
+
+        try:
+            return min(0.5 * 2 ** await self.database.transaction(work), 30.0)
+        except Exception as trouble:
+            log.warning("trouble_not_recorded", error=str(trouble))
+            return 5.0
+
+    async def _sweep(self) -> None:
+        while True:
+            await self.database.clock.sleep(random.uniform(SWEEP * 0.75, SWEEP * 1.25))  # noqa: S311 - spreads load
+            try:
+                await self.run_once(self.database.clock.now())
+            except (Problem, OSError, asyncio.TimeoutError) as error:
+                log.debug("catch_up_waits", consumer=self.service, error=str(error))
+            except Exception:
+                log.exception("catch_up_failed", consumer=self.service)
+
+    async def run_once(self, now: datetime) -> int:
+        """Handles facts older than 5 s that have no inbox row, straight from the table; returns how many it found."""
+        values = {"consumer": self.service, "batch": BATCH}
+        async with self.database.reading() as reading:
+            missed = await reading.all(MISSED, facts=list(self.reactions), before=now - LATE, **values)
+            redriven = await reading.all(REDRIVEN, **values)
+        running: list[asyncio.Task[None]] = []
+        for row in [*missed, *redriven]:
+            event = Event.FromString(row.payload)
+            if event.id not in self._handling and not (row.retry_at and row.retry_at > now):
+                await self._lanes.acquire()
+                running.append(self._begin(event, self._catch_up(event, row.traceparent)))
+        await asyncio.gather(*running, return_exceptions=True)
+        if not missed:
+            before = now - SETTLED
+            await self.database.transaction(lambda tx: tx.run(SETTLE, consumer=self.service, before=before))
+        return len(missed) + len(redriven)
+
+    async def _catch_up(self, event: Event, trace: str) -> None:
+        await self.handle(event, trace, again=True)
+
+
+async def _in_progress(message: Msg) -> None:
+    while True:
+        await asyncio.sleep(ACK_WAIT / 3)
+        await _quietly(message.in_progress())
+
+
+async def _quietly(answer: Awaitable[None]) -> None:
+    # An answer that is lost means one more delivery, which the inbox absorbs.
+    with contextlib.suppress(NatsError, OSError):
+        await answer
+
+
+async def _nothing(_transaction: Transaction) -> None:
+    return None

@@ -1,0 +1,87 @@
+"""Facts: what the plane tells, as rows of `bus.facts`.
+
+Rule: a fact is written in the transaction of the state it reports, with who did it, why, and the trace it belongs to. Its
+name is the field set in the oneof of `Event`, so there is no second table of names to keep in step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import Message
+
+from libs.common.names import new_id, shard
+from libs.common.telemetry import current_traceparent
+from prunella.v1.events_pb2 import Event
+
+if TYPE_CHECKING:
+    from libs.common.database import Transaction
+
+SCHEMA_VERSION = 1
+FIELDS = {found.message_type.full_name: found.name for found in Event.DESCRIPTOR.oneofs_by_name["fact"].fields}
+NAMES = frozenset(FIELDS.values())
+
+INSERT = """
+INSERT INTO bus.facts (id, time, source, fact, plugin, merchant, incident, actor, reason, cause_id, payload, traceparent)
+SELECT * FROM unnest(
+    CAST(:ids AS uuid[]), CAST(:times AS timestamptz[]), CAST(:sources AS text[]), CAST(:facts AS text[]),
+    CAST(:plugins AS text[]), CAST(:merchants AS text[]), CAST(:incidents AS text[]), CAST(:actors AS text[]),
+    CAST(:reasons AS text[]), CAST(:causes AS text[]), CAST(:payloads AS bytea[]), CAST(:traceparents AS text[]))
+"""
+
+
+def fact(
+    source: str,
+    message: Message,
+    *,
+    actor: str = "",
+    reason: str,
+    plugin: str = "",
+    merchant: str = "",
+    incident: str = "",
+    cause: Event | None = None,
+) -> Event:
+    """A new event that tells `message`; the actor is the source itself unless somebody else caused it."""
+    event = Event(
+        id=new_id(),
+        source=source,
+        actor=actor or source,
+        reason=reason,
+        plugin=plugin,
+        merchant=merchant,
+        incident=incident,
+        cause_id=cause.id if cause else "",
+        schema_version=SCHEMA_VERSION,
+    )
+    getattr(event, FIELDS[message.DESCRIPTOR.full_name]).CopyFrom(message)
+    return event
+
+
+def fact_name(event: Event) -> str:
+    """The fact an event tells; empty when this build does not know it."""
+    return event.WhichOneof("fact") or ""
+
+
+def subject(event: Event) -> str:
+    """Where the event is published: `heal.<fact>.<shard>.<plugin>`; `-` stands for the plane itself."""
+    return f"heal.{fact_name(event)}.{shard(event.plugin)}.{event.plugin or '-'}"
+
+
+async def insert(transaction: Transaction) -> None:
+    """Writes every fact of the transaction in one statement."""
+    events = transaction.events
+    await transaction.run(
+        INSERT,
+        ids=[event.id for event in events],
+        times=[event.time.ToDatetime(transaction.now.tzinfo) for event in events],
+        sources=[event.source for event in events],
+        facts=[fact_name(event) for event in events],
+        plugins=[event.plugin for event in events],
+        merchants=[event.merchant for event in events],
+        incidents=[event.incident for event in events],
+        actors=[event.actor for event in events],
+        reasons=[event.reason for event in events],
+        causes=[event.cause_id for event in events],
+        payloads=[event.SerializeToString() for event in events],
+        traceparents=[current_traceparent()] * len(events),
+    )

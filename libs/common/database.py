@@ -1,0 +1,246 @@
+"""PostgreSQL, the only system of record: transactions that are retried, facts that leave with their state.
+
+Rule: a closure given to `transaction` is idempotent and does no I/O besides SQL; it may run several times, and commits at
+most once. Facts recorded in it are rows of the same transaction; nobody hears of them before the commit. Time comes from
+the clock of the service, never from the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from sqlalchemy import TextClause, event, text
+from sqlalchemy.engine import Row
+from sqlalchemy.engine.url import URL, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from libs.common.bus import facts
+from libs.common.clock import Clock
+from libs.common.errors import Unavailable
+from prunella.v1.events_pb2 import Event
+
+T = TypeVar("T")
+
+# Serialization failure, deadlock, lock not available, stale prepared statement: the server undid everything.
+RETRIED = frozenset({"40001", "40P01", "55P03", "0A000"})
+# Server is starting, stopping, crashed, or out of connections.
+AWAY = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "08001"})
+TIMEOUTS = {
+    "statement_timeout": "8000",
+    "lock_timeout": "3000",
+    "idle_in_transaction_session_timeout": "15000",
+    "tcp_user_timeout": "10000",
+    "timezone": "UTC",
+}
+
+
+@lru_cache(maxsize=1024)
+def prepared(sql: str) -> TextClause:
+    """The statement object of a text; kept, so that SQLAlchemy compiles it once."""
+    return text(sql)
+
+
+@dataclass
+class Transaction:
+    """An open transaction; `now` is the time of everything that happens in it."""
+
+    connection: AsyncConnection
+    now: datetime
+    events: list[Event] = field(default_factory=list)
+    calls: list[Callable[[], None]] = field(default_factory=list)
+
+    async def all(self, sql: str, **values: Any) -> Sequence[Row[Any]]:
+        """Every row of a statement."""
+        return (await self.connection.execute(prepared(sql), values)).all()
+
+    async def first(self, sql: str, **values: Any) -> Row[Any] | None:
+        """The first row, or None."""
+        return (await self.connection.execute(prepared(sql), values)).first()
+
+    async def value(self, sql: str, **values: Any) -> Any:
+        """The first column of the first row, or None."""
+        row = await self.first(sql, **values)
+        return None if row is None else row[0]
+
+    async def run(self, sql: str, **values: Any) -> int:
+        """How many rows a statement touched."""
+        return (await self.connection.execute(prepared(sql), values)).rowcount
+
+    def record(self, fact: Event) -> None:
+        """Tells a fact with this transaction; its time is the transaction's unless it has one."""
+        if not fact.HasField("time"):
+            fact.time.FromDatetime(self.now)
+        self.events.append(fact)
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Has `call` run once the commit is known."""
+        self.calls.append(call)
+
+
+class Database:
+    """A pool of connections of one role. Errors that pass are `Unavailable`; broken rules stay SQLAlchemy's."""
+
+    def __init__(self, url: str, *, clock: Clock, pool_size: int = 8, application_name: str = "prunella") -> None:
+        self.clock = clock
+        self.engine = engine(url, pool_size=pool_size, application_name=application_name)
+        self.listeners: list[Callable[[Sequence[Event]], None]] = []
+        self._signals: dict[str, asyncio.Event] = {}
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def transaction(self, work: Callable[[Transaction], Awaitable[T]], *, retries: int = 5) -> T:
+        """Runs `work` in one READ COMMITTED transaction and returns what it returned.
+
+        The work belongs to the service, not to the caller: a caller that is cancelled leaves no half-done transaction.
+        Raises Unavailable (reason DATABASE_UNAVAILABLE, or COMMIT_UNKNOWN when the answer to the commit was lost).
+        """
+        task = asyncio.ensure_future(self._persist(work, retries))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(_seen)
+        return await asyncio.shield(task)
+
+    async def _persist(self, work: Callable[[Transaction], Awaitable[T]], retries: int) -> T:
+        for attempt in range(retries + 1):
+            try:
+                return await self._once(work)
+            except (DBAPIError, PoolTimeout, OSError, asyncio.TimeoutError) as error:
+                if not transient(error):
+                    raise
+                if attempt == retries:
+                    raise unavailable(error) from error
+            # Full jitter; the first retry comes at once since most conflicts are already over.
+            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - spreads load, guards nothing
+        raise AssertionError("unreachable")
+
+    async def _once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        async with self.engine.connect() as connection:
+            opened = await connection.begin()
+            transaction = Transaction(connection, self.clock.now())
+            try:
+                result = await work(transaction)
+                if transaction.events:
+                    await facts.insert(transaction)
+            except BaseException:
+                with contextlib.suppress(DBAPIError, OSError):
+                    await opened.rollback()
+                raise
+            try:
+                await opened.commit()
+            except (DBAPIError, OSError, asyncio.TimeoutError) as error:
+                if getattr(error, "connection_invalidated", False) or not isinstance(error, DBAPIError):
+                    raise Unavailable(
+                        "the database did not say whether it committed; asking again is safe",
+                        reason="COMMIT_UNKNOWN",
+                        retry_after=1.0,
+                    ) from error
+                raise
+        self._announce(transaction)
+        return result
+
+    def _announce(self, transaction: Transaction) -> None:
+        for call in transaction.calls:
+            call()
+        if transaction.events:
+            for listener in self.listeners:
+                listener(transaction.events)
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[Transaction]:
+        """One read-only look; nothing is kept."""
+        try:
+            async with self.engine.connect() as connection:
+                yield Transaction(connection, self.clock.now())
+                await connection.rollback()
+        except (OperationalError, InterfaceError, PoolTimeout, OSError, asyncio.TimeoutError) as error:
+            raise unavailable(error) from error
+
+    def signal(self, name: str) -> None:
+        """Wakes who waits for `name` in this process; a hint, never the only way to learn of work."""
+        self._signals.setdefault(name, asyncio.Event()).set()
+
+    async def wait(self, name: str, timeout: float) -> None:
+        """Waits for a signal, or `timeout` seconds."""
+        flag = self._signals.setdefault(name, asyncio.Event())
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(flag.wait(), timeout)
+        flag.clear()
+
+    async def ping(self) -> None:
+        """One round trip. Raises Unavailable."""
+        async with self.reading() as transaction:
+            await transaction.value("SELECT 1")
+
+    async def close(self) -> None:
+        """Waits for running transactions, then closes every connection."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=5)
+        await self.engine.dispose()
+
+
+def address(url: str) -> URL:
+    """The SQLAlchemy address of a plain postgresql:// one."""
+    return make_url(url).set(drivername="postgresql+asyncpg")
+
+
+def engine(url: str, *, pool_size: int, application_name: str) -> AsyncEngine:
+    """An engine with every timeout set; none of asyncpg's or SQLAlchemy's defaults ends by itself."""
+    made = create_async_engine(
+        address(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_recycle=1800,
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "timeout": 5,
+            "command_timeout": 10,
+            "server_settings": {"application_name": application_name, **TIMEOUTS},
+        },
+    )
+
+    @event.listens_for(made.sync_engine, "connect")
+    def decode_json(connection: Any, _record: Any) -> None:
+        connection.run_async(_set_codec)
+
+    return made
+
+
+async def _set_codec(connection: Any) -> None:
+    await connection.set_type_codec("jsonb", encoder=str, decoder=json.loads, schema="pg_catalog")
+
+
+def sqlstate(error: BaseException) -> str:
+    """The five-letter state of a database error, or an empty text."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+
+
+def transient(error: BaseException) -> bool:
+    """Whether the same work may succeed when it is done again."""
+    if not isinstance(error, DBAPIError):
+        return True
+    return error.connection_invalidated or sqlstate(error) in RETRIED | AWAY
+
+
+def unavailable(error: BaseException) -> Unavailable:
+    """The error callers see when the database cannot be used."""
+    return Unavailable(
+        f"the database cannot be used right now ({type(getattr(error, 'orig', None) or error).__name__})",
+        reason="DATABASE_UNAVAILABLE",
+        retry_after=1.0,
+    )
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    # The caller may be gone; its error was reported where it happened.
+    if not task.cancelled():
+        task.exception()

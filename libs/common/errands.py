@@ -1,0 +1,258 @@
+"""Errands: what a heart wants done outside (ask SIRA, run staging, issue a command).
+
+Rule: an errand is a row saved with the state that wants it. A worker claims it with a lease token, calls out with the row's
+id as `request_id`, and stores the answer under the token in one transaction; an answer under a stale token is discarded. A
+crash at any moment means that the same errand is done again under the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from libs.common.database import Database, Transaction
+from libs.common.errors import Problem
+from libs.common.names import new_id
+from libs.common.telemetry import Telemetry, current_traceparent
+
+log = structlog.get_logger()
+
+MARGIN = 10.0  # seconds a lease outlives the deadline of its errand
+LONGEST_DELAY = 30.0
+LOOK = 0.5  # seconds between looks into the table without a signal
+
+TABLE = """
+CREATE TABLE {schema}.errands (
+    id uuid PRIMARY KEY,
+    kind text NOT NULL,
+    subject text NOT NULL,
+    key text UNIQUE,
+    payload jsonb NOT NULL,
+    state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'failed')),
+    run_at timestamptz NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,
+    lease_token bigint NOT NULL DEFAULT 0,
+    lease_until timestamptz,
+    answer jsonb,
+    error text NOT NULL DEFAULT '',
+    traceparent text NOT NULL,
+    created_at timestamptz NOT NULL
+);
+CREATE INDEX errands_pending ON {schema}.errands (run_at) WHERE state = 'pending'
+"""
+SEND = """
+INSERT INTO {schema}.errands (id, kind, subject, key, payload, run_at, traceparent, created_at)
+VALUES (:id, :kind, :subject, :key, CAST(:payload AS jsonb), :run_at, :traceparent, :now)
+ON CONFLICT (key) DO NOTHING
+"""
+CLAIM = """
+WITH due AS MATERIALIZED (
+    SELECT id FROM {schema}.errands
+    WHERE state = 'pending' AND run_at <= :now AND (lease_until IS NULL OR lease_until < :now)
+      AND kind = ANY(CAST(:kinds AS text[]))
+    ORDER BY run_at LIMIT :count FOR UPDATE SKIP LOCKED)
+UPDATE {schema}.errands e SET attempts = attempts + 1, lease_token = lease_token + 1, lease_until = :until
+FROM due WHERE e.id = due.id
+RETURNING e.id, e.kind, e.subject, e.payload, e.attempts, e.lease_token, e.traceparent
+"""
+FENCE = """
+UPDATE {schema}.errands
+SET state = :state, answer = CAST(:answer AS jsonb), error = :error, lease_until = NULL, run_at = :run_at
+WHERE id = :id AND lease_token = :token AND state = 'pending'
+"""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """One claimed errand; `id` is its idempotency key outside, `token` its fence inside."""
+
+    id: str
+    kind: str
+    subject: str
+    payload: dict[str, Any]
+    attempts: int
+    token: int
+    traceparent: str
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How errands of one kind are done: `run` outside any transaction, then `settle`, or `failed` after `attempts` tries.
+
+    `timeout` is in seconds for one try.
+    """
+
+    run: Callable[[Any, Errand], Awaitable[dict[str, Any]]]
+    settle: Callable[[Any, Transaction, Errand, dict[str, Any]], Awaitable[None]]
+    failed: Callable[[Any, Transaction, Errand, str], Awaitable[None]]
+    timeout: float = 10.0
+    attempts: int = 8
+
+
+def errands_table_sql(schema: str) -> str:
+    """The table of a service's errands, for its first migration."""
+    return TABLE.format(schema=schema)
+
+
+async def send(
+    transaction: Transaction,
+    schema: str,
+    kind: str,
+    subject: str,
+    payload: Mapping[str, Any],
+    *,
+    run_at: datetime | None = None,
+    key: str | None = None,
+    database: Database | None = None,
+) -> str:
+    """Saves an errand with the state that wants it; a second one with the same `key` is not made. Returns its id."""
+    errand = new_id()
+    await transaction.run(
+        SEND.format(schema=schema),
+        id=errand,
+        kind=kind,
+        subject=subject,
+        key=key,
+        payload=json.dumps(payload),
+        run_at=run_at or transaction.now,
+        traceparent=current_traceparent(),
+        now=transaction.now,
+    )
+    if database is not None:
+        transaction.after_commit(lambda: database.signal(f"{schema}.errands"))
+    return errand
+
+
+class Errands:
+    """The workers of one service's errands. Replicas share the table."""
+
+    def __init__(
+        self,
+        database: Database,
+        schema: str,
+        runners: Mapping[str, Runner],
+        doors: Any,
+        telemetry: Telemetry,
+        workers: int = 8,
+    ) -> None:
+        self.database = database
+        self.schema = schema
+        self.runners = runners
+        self.doors = doors
+        self.telemetry = telemetry
+        self.workers = workers
+        self._loop: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begins to look for errands."""
+        self._loop = asyncio.create_task(self._work(), name=f"{self.schema} errands")
+
+    async def stop(self) -> None:
+        """Takes nothing new; what runs gets 3 s, and its lease brings back the rest."""
+        if self._loop:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        if self._running:
+            _, late = await asyncio.wait(set(self._running), timeout=3)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                if not await self.begin():
+                    await self.database.wait(f"{self.schema}.errands", LOOK)
+                elif len(self._running) >= self.workers:
+                    await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            except (Problem, OSError, asyncio.TimeoutError) as error:
+                log.debug("errands_wait", schema=self.schema, error=str(error))
+                await asyncio.sleep(0.5)
+            except Exception:
+                log.exception("errands_failed", schema=self.schema)
+                await asyncio.sleep(1.0)
+
+    async def run_once(self, now: datetime | None = None) -> int:
+        """Does every errand that is due and waits for their ends; how many there were."""
+        count = await self.begin()
+        if self._running:
+            await asyncio.wait(set(self._running))
+        return count
+
+    async def begin(self) -> int:
+        """Claims what is due, up to the free workers, and starts it; how many."""
+        free = self.workers - len(self._running)
+        if free <= 0:
+            return 0
+        longest = max((runner.timeout for runner in self.runners.values()), default=10.0) + MARGIN
+
+        async def claim(transaction: Transaction) -> list[Errand]:
+            until = transaction.now + timedelta(seconds=longest)
+            statement = CLAIM.format(schema=self.schema)
+            kinds = list(self.runners)
+            rows = await transaction.all(statement, now=transaction.now, until=until, count=free, kinds=kinds)
+            return [
+                Errand(str(r.id), r.kind, r.subject, r.payload, r.attempts, r.lease_token, r.traceparent) for r in rows
+            ]
+
+        claimed = await self.database.transaction(claim)
+        for errand in claimed:
+            task = asyncio.create_task(self._do(errand), name=f"{self.schema} {errand.kind}")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return len(claimed)
+
+    async def _do(self, errand: Errand) -> None:
+        runner = self.runners[errand.kind]
+        attributes = {"errand": errand.id, "subject": errand.subject, "attempt": errand.attempts}
+        with self.telemetry.span(f"errand {errand.kind}", errand.traceparent, attributes):
+            try:
+                answer = await asyncio.wait_for(runner.run(self.doors, errand), runner.timeout)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                await self._again(errand, runner, f"{type(error).__name__}: {error}"[:500])
+                return
+            try:
+                await self._store(errand, "done", json.dumps(answer), lambda tx: runner.settle(self.doors, tx, errand, answer))
+            except Exception:
+                # The lease runs out and the same errand is done again under the same id.
+                log.exception("errand_not_settled", schema=self.schema, kind=errand.kind, errand=errand.id)
+
+    async def _again(self, errand: Errand, runner: Runner, error: str) -> None:
+        log.warning("errand_failed", schema=self.schema, kind=errand.kind, errand=errand.id, error=error)
+        last = errand.attempts >= runner.attempts
+        state = "failed" if last else "pending"
+
+        async def work(transaction: Transaction) -> None:
+            if last:
+                await runner.failed(self.doors, transaction, errand, error)
+
+        try:
+            await self._store(errand, state, "null", work, error)
+        except Exception:
+            log.exception("errand_not_settled", schema=self.schema, kind=errand.kind, errand=errand.id)
+
+    async def _store(
+        self, errand: Errand, state: str, answer: str, work: Callable[[Transaction], Awaitable[None]], error: str = ""
+    ) -> None:
+        delay = random.uniform(0.25, 0.5) * 2 ** min(errand.attempts, 8)  # noqa: S311 - spreads load, guards nothing
+
+        async def settle(transaction: Transaction) -> None:
+            run_at = transaction.now + timedelta(seconds=min(delay, LONGEST_DELAY))
+            values = {"state": state, "answer": answer, "error": error, "run_at": run_at}
+            fence = FENCE.format(schema=self.schema)
+            if await transaction.run(fence, id=errand.id, token=errand.token, **values):
+                await work(transaction)
+            else:
+                log.warning("errand_answer_stale", schema=self.schema, kind=errand.kind, errand=errand.id)
+
+        await self.database.transaction(settle)
