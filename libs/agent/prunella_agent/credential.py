@@ -1,0 +1,61 @@
+"""Who the agent is: plugin id, secret and pinned release keys, got once with a one-time token.
+
+Rule: the enrolment key is written down before the first try, so that a lost answer is asked for again and gives the
+same plugin. What is secret is readable by the owner only and leaves this file as call metadata and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prunella_agent.archive import sync_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """An identity as the plane told it."""
+
+    plugin: str
+    secret: str = field(repr=False)
+    release_keys: tuple[bytes, ...] = ()
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The call metadata that proves it."""
+        return (("authorization", f"Plugin {self.plugin}:{self.secret}"),)
+
+    def save(self, path: Path) -> None:
+        """Writes it down, durable and readable by the owner only."""
+        keys = [key.hex() for key in self.release_keys]
+        write_private(path, {"plugin": self.plugin, "secret": self.secret, "release_keys": keys})
+
+
+def load(path: Path) -> Credential | None:
+    """The identity written down in a folder, or None before enrolment."""
+    if not path.exists():
+        return None
+    fields = json.loads(path.read_text())
+    keys = tuple(bytes.fromhex(key) for key in fields["release_keys"])
+    return Credential(fields["plugin"], fields["secret"], keys)
+
+
+def enrollment_key(path: Path) -> str:
+    """The key of this folder's enrolment: made once, kept, the same at every try."""
+    if not path.exists():
+        write_private(path, {"enrollment_key": str(uuid.uuid4())})
+    return str(json.loads(path.read_text())["enrollment_key"])
+
+
+def write_private(path: Path, fields: dict[str, object]) -> None:
+    """Replaces a file in one step, mode 0600, durable when this returns."""
+    draft = path.with_name(path.name + ".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        json.dump(fields, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
+    sync_folder(path.parent)

@@ -1,0 +1,365 @@
+"""The agent's side of the stream to the plane: beats and results up, commands and permits down.
+
+Rule: what was handed over is sent until it is acknowledged. Beats wait in a bounded spool, results until their
+acknowledgement; after every reconnect what is left goes out again. Reconnects are drawn from full jitter, so that a
+fleet never returns at once, or as late as the plane asks.
+
+    session = Session("127.0.0.1:7001", credential, hello=lambda: pb.Hello(package="relay", release="1.2.0"),
+                      on_command=on_command)
+    session.start()                       # one task; thousands may share one `channel=open_channel(plane)`
+    session.beat(pb.Beat(errors=3, …))    # at least each `session.beat_interval` s; boot_id, sequence are set here
+    answer = await session.begin_apply(command)    # Answer(granted, permit, gate); granted: at most 5 s old, go now
+    session.report(pb.CommandResult(…))   # repeated until the plane acknowledges it
+    artifact = await session.fetch_artifact(command.digest, command.size)
+    await session.stop("shutdown")            # says goodbye; `await session.abort()` does not
+
+`on_command(command)` takes the command over (writes it down, starts a task) and returns; then the receipt is sent.
+It runs inside the reader: awaiting `begin_apply` there would wait for itself. The same command may come twice.
+Other callbacks: `on_settings(settings)`, `on_result_ack(result_ack)`, both plain functions.
+Figures: `connected`, `beats_sent`, `beats_acknowledged`, `unsent` (beats in the spool), `epoch`, `beat_interval`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from prunella.v1 import agent_pb2 as pb
+from prunella.v1 import agent_pb2_grpc
+from prunella_agent.clock import Clock, SystemClock
+from prunella_agent.credential import Credential
+from prunella_agent.spool import Spool
+
+log = logging.getLogger("prunella_agent.session")
+
+PERMIT_SECONDS = 5.0
+WRITE_SECONDS = 10.0
+REPEAT_RESULT_SECONDS = 5.0
+GOODBYE_SECONDS = 2.0
+FETCH_SECONDS = 60.0
+FETCH_TRIES = 5
+QUIET_SECONDS = 20.0
+MAX_CONTROL = 256
+BACKOFF = (1.0, 30.0)
+OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to BeginApply. `gate` says why not; NO_ANSWER when none came in time."""
+
+    granted: bool
+    permit: str = ""
+    gate: str = ""
+
+
+def open_channel(plane: str) -> grpc.aio.Channel:
+    """A channel to the plane that several sessions may share; the caller closes it."""
+    return grpc.aio.insecure_channel(plane, options=OPTIONS)
+
+
+class Session:
+    """One agent's session; see the top of this file."""
+
+    def __init__(
+        self,
+        plane: str,
+        credential: Credential,
+        *,
+        hello: Callable[[], pb.Hello],
+        on_command: Callable[[pb.Command], Awaitable[None]],
+        on_settings: Callable[[pb.AgentSettings], None] | None = None,
+        on_result_ack: Callable[[pb.ResultAck], None] | None = None,
+        boot_id: str = "",
+        channel: grpc.aio.Channel | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        backoff: tuple[float, float] = BACKOFF,
+        beat_interval: float = 30.0,
+    ) -> None:
+        self.boot_id = boot_id or str(uuid.uuid4())
+        self.connected = False
+        self.epoch = 0
+        self.beat_interval = beat_interval
+        self.beats_sent = 0
+        self.beats_acknowledged = 0
+        self._credential = credential
+        self._hello, self._on_command = hello, on_command
+        self._on_settings, self._on_result_ack = on_settings, on_result_ack
+        self._own_channel = channel is None
+        self._channel = channel or open_channel(plane)
+        self._stub = agent_pb2_grpc.AgentGatewayStub(self._channel)
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self._backoff = backoff
+        self._sequence = 0
+        self._credits = 0
+        self._spool = Spool()
+        self._control: deque[pb.ConnectRequest] = deque()
+        self._results: dict[tuple[str, int], tuple[pb.CommandResult, float]] = {}
+        self._questions: dict[str, asyncio.Future[pb.Permit]] = {}
+        self._call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse] | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._refused: set[str] = set()
+        self._retry_delay: float | None = None
+        self._heard = False
+        self._leaving = False
+        self._ended = asyncio.Event()
+
+    @property
+    def unsent(self) -> int:
+        """Beats without acknowledgement."""
+        return len(self._spool)
+
+    def start(self) -> asyncio.Task[None]:
+        """Begins to connect, and to reconnect, until `stop`."""
+        if self._task is None:
+            self._task = asyncio.create_task(self.run(), name=f"session {self._credential.plugin}")
+        return self._task
+
+    async def run(self) -> None:
+        """Connects again and again; ends by cancellation, or after a goodbye."""
+        failures = 0
+        while not self._leaving:
+            self._heard, self._retry_delay = False, None
+            await self._one_stream()
+            failures = 0 if self._heard else failures + 1
+            await self._clock.sleep(self._pause(failures))
+
+    def beat(self, beat: pb.Beat) -> None:
+        """Hands over one beat; it is sent until it is acknowledged."""
+        self._sequence += 1
+        beat.boot_id, beat.sequence = self.boot_id, self._sequence
+        self._spool.add(beat)
+        self._pump()
+
+    def report(self, result: pb.CommandResult) -> None:
+        """Hands over the agent's word on a command; it is sent until it is acknowledged."""
+        self._results[result.command, result.outcome] = (result, float("-inf"))
+        self._pump()
+
+    async def begin_apply(self, command: pb.Command) -> Answer:
+        """Asks whether the switch may happen now. Only an answer within 5 s of asking, on this clock, is a yes."""
+        nonce = str(uuid.uuid4())
+        answer: asyncio.Future[pb.Permit] = asyncio.get_running_loop().create_future()
+        self._questions[nonce] = answer
+        asked = self._clock.monotonic()
+        question = pb.BeginApply(
+            command=command.id, attempt=command.attempt, generation=command.generation, fence=command.fence, nonce=nonce
+        )
+        self._enqueue(pb.ConnectRequest(begin_apply=question))
+        try:
+            async with asyncio.timeout(PERMIT_SECONDS):
+                permit = await answer
+        except TimeoutError:
+            return Answer(False, gate="NO_ANSWER")
+        finally:
+            self._questions.pop(nonce, None)
+        if permit.granted and self._clock.monotonic() - asked > PERMIT_SECONDS:
+            return Answer(False, gate="NO_ANSWER")
+        return Answer(permit.granted, permit.permit, permit.gate)
+
+    async def fetch_artifact(self, digest: str, size: int) -> bytes:
+        """The bytes of an artifact, resumed where a break left off; the caller verifies them. Raises grpc.RpcError."""
+        received = bytearray()
+        for attempt in range(1, FETCH_TRIES + 1):
+            request = pb.FetchArtifactRequest(digest=digest, offset=len(received))
+            try:
+                call = self._stub.FetchArtifact(request, metadata=self._credential.metadata(), timeout=FETCH_SECONDS)
+                async for piece in call:
+                    received += piece.chunk
+                    if len(received) > size:
+                        call.cancel()
+                        break
+                return bytes(received)
+            except grpc.RpcError as error:
+                if attempt == FETCH_TRIES or error.code() not in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                ):
+                    raise
+            await self._clock.sleep(self._rng.uniform(0, self._backoff[0] * attempt))
+        return bytes(received)
+
+    async def stop(self, reason: str = "", *, goodbye: pb.Goodbye | None = None) -> None:
+        """Says goodbye if there is a stream, waits a moment for what is on its way, and ends."""
+        if self._call is not None and self._task is not None:
+            self._enqueue(pb.ConnectRequest(goodbye=goodbye or pb.Goodbye(reason=reason)))
+            try:
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    while self._writer is not None and self._call is not None:
+                        await asyncio.shield(self._writer)
+                    if self._call is not None:
+                        await self._call.done_writing()
+                        self._leaving = True
+                        await self._ended.wait()
+            except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
+                pass  # the plane notices by itself
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Ends at once, without a word."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        if self._own_channel:
+            await self._channel.close()
+
+    def _pause(self, failures: int) -> float:
+        if self._retry_delay is not None:
+            return self._retry_delay + self._rng.uniform(0, max(1.0, self._retry_delay / 2))
+        first, last = self._backoff
+        return self._rng.uniform(0, min(last, first * 2 ** min(failures, 16)))
+
+    async def _one_stream(self) -> None:
+        call = self._stub.Connect(metadata=self._credential.metadata())
+        self._ended.clear()
+        try:
+            hello = self._hello()
+            hello.boot_id = self.boot_id
+            async with asyncio.timeout(WRITE_SECONDS):
+                await call.write(pb.ConnectRequest(hello=hello))
+            self._spool.rewind()
+            self._control.clear()
+            self._results = {key: (result, float("-inf")) for key, (result, _) in self._results.items()}
+            self._call = call
+            while True:
+                async with asyncio.timeout(QUIET_SECONDS + 2 * self.beat_interval):
+                    message = await call.read()
+                if not isinstance(message, pb.ConnectResponse):
+                    break
+                await self._hear(message)
+            self._explain(await call.code(), await call.details() or "")
+        except grpc.aio.AioRpcError as error:
+            self._explain(error.code(), error.details() or "")
+        except (TimeoutError, asyncio.InvalidStateError) as error:
+            self._explain(grpc.StatusCode.UNAVAILABLE, repr(error))
+        except asyncio.CancelledError:
+            # gRPC raises it also when the call, and not this task, was cancelled: a write that took too long.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+        except Exception:
+            log.exception("the stream to the plane ended on an error of the agent's own")
+        finally:
+            self._call, self.connected = None, False
+            self._ended.set()
+            if self._writer is not None:
+                self._writer.cancel()
+                self._writer = None
+            call.cancel()
+
+    async def _hear(self, message: pb.ConnectResponse) -> None:
+        self._heard = True
+        kind = message.WhichOneof("message")
+        if kind == "settings":
+            self._settle(message.settings)
+        elif kind == "ack" and message.ack.boot_id == self.boot_id:
+            self.beats_acknowledged += self._spool.acknowledge(message.ack.sequence)
+            self._pump()
+        elif kind == "command":
+            await self._take_over(message.command)
+        elif kind == "permit":
+            question = self._questions.get(message.permit.nonce)
+            if question is not None and not question.done():
+                question.set_result(message.permit)
+        elif kind == "result_ack":
+            self._results.pop((message.result_ack.command, message.result_ack.outcome), None)
+            if self._on_result_ack:
+                self._on_result_ack(message.result_ack)
+        elif kind == "disconnect":
+            self._retry_delay = message.disconnect.retry_delay.ToTimedelta().total_seconds()
+        elif kind == "rejection":
+            self._rejected(message.rejection)
+
+    def _settle(self, settings: pb.AgentSettings) -> None:
+        self.connected = True
+        self._refused.discard("stream")
+        interval = settings.beat_interval.ToTimedelta().total_seconds()
+        self.beat_interval = interval if interval > 0 else self.beat_interval
+        self._credits, self.epoch = settings.credits, settings.session_epoch or self.epoch
+        if self._on_settings:
+            self._on_settings(settings)
+        self._pump()
+
+    async def _take_over(self, command: pb.Command) -> None:
+        try:
+            await self._on_command(command)
+        except Exception:
+            log.exception("command %s could not be taken over; it will be delivered again", command.id)
+            return
+        self._enqueue(pb.ConnectRequest(receipt=pb.CommandReceipt(command=command.id)))
+
+    def _rejected(self, rejection: pb.Rejection) -> None:
+        if rejection.command:
+            for key in [key for key in self._results if key[0] == rejection.command]:
+                result, _ = self._results.pop(key)
+                if self._on_result_ack:
+                    self._on_result_ack(pb.ResultAck(command=result.command, outcome=result.outcome))
+        if rejection.boot_id == self.boot_id:
+            self._spool.drop(rejection.sequence)
+        if rejection.reason not in self._refused and len(self._refused) < MAX_CONTROL:
+            self._refused.add(rejection.reason)
+            log.warning("the plane rejected a message: %s %s %s", rejection.reason, rejection.field, rejection.message)
+
+    def _explain(self, code: grpc.StatusCode, details: str) -> None:
+        # One line when the stream is lost, none for every try after it.
+        if "stream" not in self._refused and not self._leaving:
+            self._refused.add("stream")
+            log.warning("no stream to the plane (%s %s); trying again", code.name, details)
+
+    def _enqueue(self, message: pb.ConnectRequest) -> None:
+        if len(self._control) < MAX_CONTROL:
+            self._control.append(message)
+        self._pump()
+
+    def _pump(self) -> None:
+        if self._call is not None and self._writer is None:
+            self._writer = asyncio.create_task(self._write(self._call))
+
+    async def _write(self, call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse]) -> None:
+        try:
+            while (message := self._next()) is not None:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await call.write(message)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            pass  # the reader sees the end of the stream and says why
+        except TimeoutError:
+            call.cancel()
+        finally:
+            if self._call is call:
+                self._writer = None
+
+    def _next(self) -> pb.ConnectRequest | None:
+        if self._control:
+            return self._control.popleft()
+        now = self._clock.monotonic()
+        for key, (result, sent) in self._results.items():
+            if now - sent >= REPEAT_RESULT_SECONDS:
+                self._results[key] = (result, now)
+                return pb.ConnectRequest(result=result)
+        if self._credits and self._spool.unacknowledged >= self._credits:
+            return None
+        beat = self._spool.next()
+        if beat is None:
+            return None
+        self.beats_sent += 1
+        return pb.ConnectRequest(beat=beat)
