@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from libs.common.bus import facts
+from libs.common import facts
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
 from prunella.v1.events_pb2 import Event

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from libs.common.bus.facts import fact_name, subject
+from libs.common.facts import fact_name, subject
 from libs.common.bus.streams import HEAL, ensure_streams
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction

@@ -20,7 +20,7 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from libs.common.bus import letters
 from libs.common.bus.connection import Bus
-from libs.common.bus.facts import fact_name
+from libs.common.facts import fact_name
 from libs.common.bus.streams import ACK_WAIT, HEAL, ensure_consumer, ensure_streams
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
