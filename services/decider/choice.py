@@ -1,0 +1,164 @@
+"""The choice: one remedy for one situation, down a ladder, with the odds of everything that was considered.
+
+Rule: playbook → learned outcomes → external SIRA → fallback heuristics. On each rung only eligible candidates count:
+not tried before in this incident, not the release that runs already, an action we know; silence goes to a person
+whatever anyone says. The first tier with a candidate whose stated confidence reaches `confident` decides; several
+safe ones in a tier are drawn by Thompson sampling, and the probability of each is estimated with the same source of
+chance and stored. When nobody is that sure, the surest proposal stands, so that a person sees it; fallback speaks
+only when SIRA has no eligible answer.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from services.decider.decision import (
+    ACTIONS,
+    PASSIVE,
+    SILENCE,
+    Candidate,
+    Choice,
+    Opinion,
+    Origin,
+    Remedy,
+    Situation,
+)
+from services.decider.explanation import sentence, story
+from services.decider.fallback import heuristics
+from services.decider.learning import NOTHING, Outcomes, imagined, stated
+from services.decider.playbook import MAY_HAVE_RELEASE, RELEASE, WITH_RELEASE, Playbook
+
+# Enough for a propensity good to about two hundredths, cheap enough for the hot path.
+DRAWS = 1000
+RUNGS = {Origin.PLAYBOOK: 0, Origin.LEARNED: 1, Origin.SIRA: 2, Origin.FALLBACK: 3}
+
+
+def choose(
+    situation: Situation,
+    playbook: Playbook,
+    learned: Mapping[Remedy, Outcomes],
+    *,
+    opinion: Opinion | None,
+    rng: random.Random,
+) -> Choice:
+    """The choice for a situation. `learned` holds verified outcomes by remedy; `opinion` is SIRA's answer, if any."""
+    candidates = _candidates(situation, playbook, learned, opinion)
+    eligible = [candidate for candidate in candidates if not candidate.excluded]
+    sure = [
+        candidate
+        for candidate in eligible
+        if candidate.confidence >= playbook.confident and candidate.origin is not Origin.FALLBACK
+    ]
+    if sure:
+        best = min(candidate.tier for candidate in sure)
+        drawn = _draw([candidate for candidate in sure if candidate.tier == best], rng)
+    else:
+        drawn = [replace(_surest(eligible), propensity=1.0)]
+    chosen = drawn[0]
+    odds = {(candidate.remedy, candidate.origin): candidate.propensity for candidate in drawn}
+    told = tuple(
+        replace(candidate, propensity=odds.get((candidate.remedy, candidate.origin), 0.0)) for candidate in candidates
+    )
+    return Choice(
+        chosen=chosen,
+        candidates=told,
+        confident=bool(sure),
+        explanation=sentence(chosen, playbook.confident),
+        story=story(situation, chosen, told, playbook.confident),
+    )
+
+
+def _candidates(
+    situation: Situation, playbook: Playbook, learned: Mapping[Remedy, Outcomes], opinion: Opinion | None
+) -> list[Candidate]:
+    """Every candidate of every rung, in order, with the reason where it is not eligible."""
+    found = []
+    known = playbook.matching(situation.symptom, situation.package, situation.release)
+    for entry in known:
+        outcomes = entry.prior + learned.get(entry.remedy, NOTHING)
+        tier = (RUNGS[Origin.PLAYBOOK], *entry.tier)
+        found.append(_believed(entry.remedy, Origin.PLAYBOOK, tier, outcomes, entry.why))
+    named = {entry.remedy for entry in known}
+    for remedy, outcomes in sorted(learned.items(), key=lambda item: (item[0].action, item[0].release)):
+        if remedy not in named and outcomes.successes > 0:
+            why = f"it healed {outcomes.successes:g} and failed {outcomes.failures:g} times before"
+            found.append(_believed(remedy, Origin.LEARNED, (RUNGS[Origin.LEARNED],), outcomes, why))
+    if opinion is not None:
+        found.append(_answered(opinion, playbook.sira_cap, learned))
+    found += [
+        Candidate(
+            Remedy(guess.action),
+            Origin.FALLBACK,
+            (RUNGS[Origin.FALLBACK],),
+            guess.confidence,
+            guess.confidence,
+            guess.why,
+        )
+        for guess in heuristics(situation.figures)
+    ]
+    return [replace(candidate, excluded=_excluded(candidate.remedy, situation)) for candidate in found]
+
+
+def _believed(remedy: Remedy, origin: Origin, tier: tuple[int, ...], outcomes: Outcomes, why: str) -> Candidate:
+    return Candidate(remedy, origin, tier, outcomes.mean, outcomes.confidence, why, outcomes.alpha, outcomes.beta)
+
+
+def _answered(opinion: Opinion, cap: float, learned: Mapping[Remedy, Outcomes]) -> Candidate:
+    """SIRA's answer: capped, and as a prior that our own experience with the remedy moves."""
+    remedy = Remedy(opinion.action, opinion.release)
+    confidence = min(opinion.confidence, cap)
+    seen = learned.get(remedy, NOTHING)
+    outcomes = imagined(confidence) + seen if confidence > 0 else seen
+    bound = stated(confidence) if seen == NOTHING else min(outcomes.confidence, stated(cap))
+    why = opinion.why or "SIRA gave no reason"
+    return Candidate(
+        remedy, Origin.SIRA, (RUNGS[Origin.SIRA],), outcomes.mean, bound, why, outcomes.alpha, outcomes.beta
+    )
+
+
+def _excluded(remedy: Remedy, situation: Situation) -> str:
+    """Why a remedy is not eligible; empty when it is."""
+    if remedy.action not in ACTIONS:
+        return "the action is not known"
+    if situation.symptom == SILENCE and remedy.action not in PASSIVE:
+        return "silence always goes to a person"
+    if remedy.action in WITH_RELEASE and not remedy.release:
+        return f"{remedy.action} needs a release"
+    if remedy.release and remedy.action not in MAY_HAVE_RELEASE:
+        return f"{remedy.action} takes no release"
+    if remedy.release and not RELEASE.fullmatch(remedy.release):
+        return "the release is no version"
+    if remedy.release and remedy.release == situation.release:
+        return "this release runs already"
+    if remedy.action in PASSIVE:
+        return ""
+    for tried in situation.tried:
+        if tried.covers(remedy):
+            return f"tried in this incident: {tried.outcome or 'without success'}"
+    return ""
+
+
+def _draw(tier: Sequence[Candidate], rng: random.Random) -> list[Candidate]:
+    """The candidates of a tier with their propensities, the chosen one first."""
+    if len(tier) == 1:
+        return [replace(tier[0], propensity=1.0)]
+
+    def winner() -> int:
+        draws = [rng.betavariate(candidate.alpha, candidate.beta) for candidate in tier]
+        return draws.index(max(draws))
+
+    chosen = winner()
+    # The real draw counts too, so the propensity of what was chosen is never zero.
+    wins = [0] * len(tier)
+    wins[chosen] = 1
+    for _ in range(DRAWS):
+        wins[winner()] += 1
+    told = [replace(candidate, propensity=won / (DRAWS + 1)) for candidate, won in zip(tier, wins, strict=True)]
+    return [told[chosen], *(candidate for place, candidate in enumerate(told) if place != chosen)]
+
+
+def _surest(eligible: Sequence[Candidate]) -> Candidate:
+    """The surest proposal; on a tie the higher rung. Telling people is always eligible, so there is one."""
+    answered = any(candidate.origin is Origin.SIRA for candidate in eligible)
+    heard = [candidate for candidate in eligible if not (answered and candidate.origin is Origin.FALLBACK)]
+    return max(heard, key=lambda candidate: (candidate.confidence, [-place for place in candidate.tier]))
