@@ -1,0 +1,138 @@
+"""The shape of the tree: who may import whom, and how large a room may grow (ARCHITECTURE.md, "Rooms")."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
+# A file or folder of a service that is not one of these rooms is a heart.
+ROOMS = {
+    "store": {"sqlalchemy", "libs.common"},
+    "wire": {"prunella.v1", "google", "libs.common", "prunella_agent.releases"},
+    "handlers": {"prunella.v1", "grpc", "google", "libs.common", "opentelemetry", "prunella_agent.releases"},
+    "gateway": {"prunella.v1", "grpc", "google", "libs.common", "opentelemetry"},
+    "reactions": {"prunella.v1", "libs.common", "opentelemetry"},
+    "sweeps": {"prunella.v1", "libs.common", "opentelemetry"},
+    "errands": {"prunella.v1", "grpc", "libs.common", "httpx2", "msgspec"},
+    "staging": {"libs.common", "httpx2", "msgspec", "prunella_agent.releases"},
+    "receiver": {"opentelemetry", "starlette", "uvicorn", "libs.common", "prometheus_client"},
+    "doors": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
+    "service": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
+    "__main__": {"libs.common"},
+}
+HEART = {"libs.common.errors", "libs.common.names"}
+FILE_CEILING = 400
+FUNCTION_CEILING = 60
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    paths = [ROOT / line for line in listed.stdout.splitlines()]
+    return [path for path in paths if path.exists()] or [p for p in ROOT.rglob("*.py") if ".venv" not in p.parts]
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from services.patcher import store` names a room as well as a package.
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def room(parts: tuple[str, ...]) -> str:
+    return Path(parts[2]).stem if len(parts) > 2 else "__init__"
+
+
+def allowed(name: str, prefixes: set[str]) -> bool:
+    top = name.split(".")[0]
+    return top in sys.stdlib_module_names or any(name == p or name.startswith(p + ".") for p in prefixes)
+
+
+def complaint(path: Path, name: str) -> str:
+    """Why this import is forbidden here; empty when it is not."""
+    parts = path.relative_to(ROOT).parts
+    top = name.split(".")[0]
+    if parts[0] == "libs" and top in {"services", "deploy", "cli", "tests"} and path.name != "testing.py":
+        return "libs know nothing of who uses them"
+    if parts[:2] == ("libs", "agent") and name.startswith("libs."):
+        return "the agent is a distribution of its own"
+    if parts[0] == "deploy" and top == "services":
+        return "deploy only names services"
+    if parts[0] != "services" or "migrations" in parts or len(parts) < 3:
+        return ""
+    own = f"services.{parts[1]}"
+    if top == "services":
+        if not name.startswith(own + "."):
+            return "services meet only in the protos and on the bus"
+        target = name.split(".")[2]
+        heart = room(parts) not in ROOMS
+        return "a heart imports hearts alone" if heart and target in ROOMS else ""
+    if room(parts) in {"__init__"}:
+        return ""
+    permitted = ROOMS.get(room(parts), HEART)
+    return "" if allowed(name, permitted) else f"{room(parts)} may import {sorted(permitted)}"
+
+
+def test_every_import_keeps_to_its_room() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}: {why}"
+        for path in tracked()
+        for line, name in imports(path)
+        if (why := complaint(path, name))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("services/ingest/detection.py", "sqlalchemy.text"),
+        ("services/ingest/detection.py", "services.ingest.store.plugins"),
+        ("services/ingest/handlers.py", "services.patcher.policy"),
+        ("services/decider/store.py", "prunella.v1.events_pb2"),
+        ("libs/common/bus/consumer.py", "services.ingest.detection"),
+        ("libs/agent/prunella_agent/session.py", "libs.common.rpc"),
+        ("deploy/local/plane.py", "services.ingest.service"),
+    ],
+)
+def test_a_planted_breach_is_found(place: str, name: str) -> None:
+    assert complaint(ROOT / place, name)
+
+
+def test_no_file_and_no_function_outgrows_its_idea() -> None:
+    wrong = []
+    for path in tracked():
+        text = path.read_text()
+        name = path.relative_to(ROOT)
+        if text.count("\n") > FILE_CEILING:
+            wrong.append(f"{name}: {text.count(chr(10))} lines")
+        if name.parts[0] in {"tests", "protos"}:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > FUNCTION_CEILING:
+                    wrong.append(f"{name}:{node.lineno} {node.name}: {length} lines")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    empty = {"utils", "util", "helpers", "helper", "manager", "misc", "base", "part2"}
+    assert not [path for path in tracked() if path.stem in empty]
+
+
+def test_every_file_says_its_rule_first() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in tracked()
+        if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None
+    ]
+    assert not silent, "\n".join(silent)
