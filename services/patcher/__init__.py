@@ -1,0 +1,1 @@
+"""Stages, applies, judges, commits or rolls back, under a policy that people control."""

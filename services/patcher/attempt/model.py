@@ -1,0 +1,229 @@
+"""The record of an attempt, its states with owner and end, and what a change gives rise to.
+
+Rule: no state without an owner and an end. `OWNERS` is read by the sweeps; a live attempt always has a deadline, except
+`unconfirmed`, which pages a person and ends when the agent is heard.
+"""
+
+import enum
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from services.patcher.attempt.observations import Purpose, Staged
+from services.patcher.policy import Action, Severity
+from services.patcher.verdict import Probe, Verdict
+
+HELD_LIMIT = timedelta(hours=1)
+GRACE = timedelta(seconds=15)  # what a word may be late, on top of the bound it reports on
+PERMIT_AGE = timedelta(seconds=5)  # an agent acts on a permit for no longer
+SWITCH_TIME = timedelta(seconds=45)  # stop, swap, start, first probe
+TRIES = 3
+
+
+class State(enum.StrEnum):
+    """Where an attempt stands."""
+
+    PENDING = "pending"
+    STAGING = "staging"
+    STAGED = "staged"
+    AWAITING_APPROVAL = "awaiting_approval"
+    APPLYING = "applying"
+    PROBATION = "probation"
+    COMMITTING = "committing"
+    SUCCESS = "success"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_FAILED = "rollback_failed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+    UNCONFIRMED = "unconfirmed"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who moves a state on, how long it may last, and what follows when nobody does."""
+
+    owner: str
+    lasts: str
+    then: str
+
+
+OWNERS = {
+    State.PENDING: Owner("policy", "1 h held", "cancelled"),
+    State.STAGING: Owner("staging runner", "staging_timeout + grace", "failed"),
+    State.STAGED: Owner("policy", "1 h held", "cancelled"),
+    State.AWAITING_APPROVAL: Owner("approvers", "1 h", "cancelled"),
+    State.APPLYING: Owner(
+        "agent", "apply timeout; with a permit dead-man + grace", "failed, with a permit unconfirmed"
+    ),
+    State.PROBATION: Owner("verdict", "health timeout, at most dead-man - margin", "rolling_back"),
+    State.COMMITTING: Owner("agent", "dead-man + grace", "unconfirmed"),
+    State.ROLLING_BACK: Owner("agent", "dead-man + grace", "unconfirmed"),
+    State.UNCONFIRMED: Owner("a person, and the agent's next beat", "until heard", "success or rolled_back"),
+}
+LIVE = frozenset(OWNERS)
+FINAL = frozenset(State) - LIVE
+UNPERMITTED = frozenset({State.PENDING, State.STAGING, State.STAGED, State.AWAITING_APPROVAL})
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The times of one attempt in seconds, fixed when it is created."""
+
+    dead_man: float = 60.0
+    staging_timeout: float = 300.0
+    health_timeout: float = 90.0
+    apply_timeout: float = 120.0
+
+    @property
+    def margin(self) -> float:
+        """How long before the dead-man a commit is sent at the latest: 10 s, less for a short dead-man."""
+        return min(10.0, max(1.0, 0.2 * self.dead_man))
+
+    @property
+    def probation(self) -> float:
+        """How long after the switch a verdict may take."""
+        return min(self.health_timeout, self.dead_man - self.margin)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt. Times are aware UTC; `generation`, `fence` and `command` are those of its last switch command."""
+
+    id: str
+    incident: str
+    decision: str
+    plugin: str
+    merchant: str
+    package: str
+    action: Action
+    from_release: str
+    to_release: str
+    digest: str
+    severity: Severity
+    symptom: str
+    round: int
+    confidence: float
+    bounds: Bounds
+    create_time: datetime
+    update_time: datetime
+    deadline: datetime | None
+    state: State = State.PENDING
+    reason: str = ""
+    held_by: str = ""
+    permitted: bool = False
+    permit_time: datetime | None = None
+    generation: int = 0
+    fence: int = 0
+    command: str = ""
+    from_generation: int = 0
+    tries: int = 0
+    refusals: int = 0
+    rollbacks: int = 0
+    commit_sent: bool = False
+    switch_time: datetime | None = None
+    end_time: datetime | None = None
+    staging: Staged | None = None
+    verdict: Verdict | None = None
+    probe: Probe = Probe.NOT_ASKED
+    failing_inputs: tuple[str, ...] = ()
+    trace: str = ""
+
+    @property
+    def other_slot(self) -> bool:
+        """Whether this goes back to whatever the agent has in its other slot, for lack of a known release."""
+        return self.action is Action.ROLLBACK and not self.to_release
+
+    @property
+    def last_commit(self) -> datetime:
+        """The latest moment at which a commit may still be sent."""
+        return (self.switch_time or self.update_time) + timedelta(seconds=self.bounds.probation)
+
+    @property
+    def last_word(self) -> datetime:
+        """When the agent's final word is overdue, whatever it decided by itself."""
+        since = self.switch_time or ((self.permit_time or self.update_time) + PERMIT_AGE + SWITCH_TIME)
+        return since + timedelta(seconds=self.bounds.dead_man) + GRACE
+
+
+class Told(enum.StrEnum):
+    """The facts an attempt tells."""
+
+    CREATED = "attempt_created"
+    REFUSED = "attempt_refused"
+    HELD = "attempt_held"
+    STAGED = "attempt_staged"
+    APPLIED = "attempt_applied"
+    COMMITTING = "attempt_committing"
+    SUCCEEDED = "attempt_succeeded"
+    ROLLING_BACK = "attempt_rolling_back"
+    ROLLED_BACK = "attempt_rolled_back"
+    ROLLBACK_FAILED = "attempt_rollback_failed"
+    UNCONFIRMED = "attempt_unconfirmed"
+    FAILED = "attempt_failed"
+    CANCELLED = "attempt_cancelled"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A fact, with what cannot be read from the attempt itself."""
+
+    told: Told
+    reason: str
+    actor: str = ""
+    gate: str = ""
+    failure: str = ""
+    dead_man: bool = False
+
+
+class ErrandKind(enum.StrEnum):
+    """What an attempt wants done outside."""
+
+    STAGE = "stage"
+    ISSUE_COMMAND = "issue_command"
+    WITHDRAW_COMMAND = "withdraw_command"
+
+
+@dataclass(frozen=True)
+class Errand:
+    """Something to do outside; `key` makes it unique."""
+
+    kind: ErrandKind
+    key: str
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of the history."""
+
+    from_state: State
+    to_state: State
+    observation: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What follows from an observation; without a step nothing changed that people need to see."""
+
+    attempt: Attempt
+    facts: tuple[Fact, ...] = ()
+    errands: tuple[Errand, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    def then(self, other: "Change") -> "Change":
+        """This change followed by another that started from its attempt."""
+        return replace(
+            other,
+            facts=self.facts + other.facts,
+            errands=self.errands + other.errands,
+            steps=self.steps + other.steps,
+        )
+
+
+__all__ = [
+    "FINAL", "GRACE", "HELD_LIMIT", "LIVE", "OWNERS", "TRIES", "UNPERMITTED", "Attempt", "Bounds", "Change", "Errand",
+    "ErrandKind", "Fact", "Owner", "Purpose", "State", "Step", "Told",
+]  # fmt: skip
