@@ -28,6 +28,8 @@ from services.decider.fallback import heuristics
 from services.decider.learning import NOTHING, Outcomes, imagined, stated
 from services.decider.playbook import MAY_HAVE_RELEASE, RELEASE, WITH_RELEASE, Playbook
 
+# Rises when the same situation may be decided differently.
+VERSION = "1"
 # Enough for a propensity good to about two hundredths, cheap enough for the hot path.
 DRAWS = 1000
 RUNGS = {Origin.PLAYBOOK: 0, Origin.LEARNED: 1, Origin.SIRA: 2, Origin.FALLBACK: 3}

@@ -1,0 +1,168 @@
+"""What every door of the decider holds, and the one step they share: load, ask the heart, save with its fact.
+
+Rule: a decision that nobody is sure of asks SIRA first, as an errand with a deadline, when there is a SIRA and its
+breaker lets a call through; otherwise it is made at once. Before acting the doors ask ingest whether the incident
+still stands in the same round, so that a late or repeated fact is harmless.
+"""
+
+import random
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from libs.common import names
+from libs.common.bus import Bus, fact
+from libs.common.clock import Clock
+from libs.common.database import Database, Transaction
+from libs.common.errands import send
+from libs.common.errors import NotFound
+from libs.common.settings import HttpUrl, ServiceSettings, variable
+from libs.common.telemetry import Telemetry, current_traceparent
+from prunella.v1 import ingest_pb2, ingest_pb2_grpc
+from prunella.v1.events_pb2 import Event
+from services.decider import wire
+from services.decider.choice import VERSION, choose
+from services.decider.decision import SILENCE, Choice, Decision, Opinion, Situation, State
+from services.decider.errands.sira import Sira, question
+from services.decider.features import features
+from services.decider.playbook import Playbook
+from services.decider.store import decisions, learning
+
+SCHEMA = "decider"
+ASK_SIRA = "ask_sira"
+QUESTION_TIMEOUT = 5.0
+# Seconds SIRA's answer may still take to be stored before the sweep decides without it.
+PATIENCE = 5.0
+# An incident that is neither of these has ended, or belongs to a person.
+STANDING = frozenset({"open", "in_progress"})
+
+
+class Settings(ServiceSettings):
+    """The decider's own variables."""
+
+    sira_url: HttpUrl = variable(
+        "SIRA_API_URL",
+        default="",
+        rule="where the external SIRA answers POST /api/sira/decide; empty for none",
+        remedy="for example https://sira.example.com",
+    )
+    sira_token: str = variable(
+        "SIRA_API_TOKEN", default="", rule="bearer token for SIRA", remedy="ask its operator", secret=True
+    )
+    sira_timeout: float = variable(
+        "SIRA_TIMEOUT_SECONDS",
+        default=10.0,
+        rule="seconds SIRA may take in all, above 0 and at most 60",
+        remedy="leave it out for 10",
+        gt=0,
+        le=60,
+    )
+    playbook: Path = variable(
+        "DECIDER_PLAYBOOK",
+        default=Path(__file__).with_name("playbook.toml"),
+        rule="file with the known remedies (TOML)",
+        remedy="leave it out for the one that comes along",
+    )
+
+
+@dataclass
+class Doors:
+    """The decider's database, bus, time, playbook and clients."""
+
+    database: Database
+    bus: Bus
+    clock: Clock
+    telemetry: Telemetry
+    settings: Settings
+    playbook: Playbook
+    ingest: ingest_pb2_grpc.IngestServiceAsyncStub
+    sira: Sira | None = None
+
+
+async def stands(doors: Doors, incident: str, number: int) -> bool:
+    """Whether an incident is open in this round. Raises Unavailable when ingest does not answer."""
+    request = ingest_pb2.GetIncidentRequest(name=names.incident(incident))
+    try:
+        found = (await doors.ingest.GetIncident(request, timeout=QUESTION_TIMEOUT)).incident
+    except NotFound:
+        return False
+    return found.state in STANDING and found.round == number
+
+
+async def consider(tx: Transaction, doors: Doors, situation: Situation, seed: str, opinion: Opinion | None) -> Choice:
+    """Loads what was learned and asks the heart; chance comes from `seed`, so the same seed chooses the same."""
+    learned = await learning.learned(tx, situation.package, situation.symptom, situation.release)
+    rng = random.Random(seed)  # noqa: S311 - explores, guards nothing
+    return choose(situation, doors.playbook, learned, opinion=opinion, rng=rng)
+
+
+async def begin(tx: Transaction, doors: Doors, event: Event, situation: Situation, decision: str) -> None:
+    """Decides on a round under the id `decision`, or asks SIRA first; does nothing when the round has a decision."""
+    choice = await consider(tx, doors, situation, decision, None)
+    asks = None
+    if not choice.confident and situation.symptom != SILENCE and doors.sira and doors.sira.available():
+        asks = doors.sira
+    made = Decision(
+        id=decision,
+        incident=event.incident,
+        plugin=event.plugin,
+        merchant=event.merchant,
+        state=State.ASKING if asks else State.MADE,
+        situation=situation,
+        choice=choice,
+        versions=versions(doors, None),
+        features=features(situation, decision),
+        cause=event.id,
+        traceparent=current_traceparent(),
+        create_time=tx.now,
+        decide_time=None if asks else tx.now,
+        deadline_time=tx.now + timedelta(seconds=asks.timeout + PATIENCE) if asks else None,
+    )
+    await decisions.supersede_rounds(tx, event.incident, situation.round)
+    if not await decisions.insert(tx, made):
+        return
+    if not asks:
+        tell(tx, made)
+        return
+    history = await decisions.history(tx, event.plugin)
+    payload = question(event.merchant, event.plugin, situation, history)
+    await send(tx, SCHEMA, ASK_SIRA, decision, payload, key=f"{ASK_SIRA}/{decision}", database=doors.database)
+
+
+async def conclude(tx: Transaction, doors: Doors, decision: str, opinion: Opinion | None, note: str) -> bool:
+    """Makes an asking decision with SIRA's opinion or without; `note` says how asking went. False when not asking."""
+    asking = await decisions.lock_asking(tx, decision)
+    if asking is None:
+        return False
+    made = replace(
+        asking,
+        state=State.MADE,
+        choice=await consider(tx, doors, asking.situation, decision, opinion),
+        versions=versions(doors, opinion),
+        features=asking.features | {"sira": note},
+        decide_time=tx.now,
+    )
+    await decisions.conclude(tx, made)
+    tell(tx, made)
+    return True
+
+
+def tell(tx: Transaction, made: Decision) -> None:
+    """Records decision_made in the transaction of the decision."""
+    tx.record(
+        fact(
+            SCHEMA,
+            wire.decision_made(made),
+            reason=made.choice.explanation,
+            plugin=made.plugin,
+            merchant=made.merchant,
+            incident=made.incident,
+            cause=Event(id=made.cause),
+        )
+    )
+
+
+def versions(doors: Doors, opinion: Opinion | None) -> dict[str, str]:
+    """What the choice was made by."""
+    model = {"sira": opinion.model} if opinion and opinion.model else {}
+    return {"playbook": doors.playbook.version, "choice": VERSION, **model}

@@ -1,0 +1,1 @@
+"""What the decider wants done outside: one thing, asking the external SIRA."""

@@ -1,0 +1,78 @@
+"""The errand `ask_sira`: a decision nobody is sure of gets one more opinion, or is made without it.
+
+Rule: one try within SIRA's deadline. Whatever goes wrong on the way makes the decision without an opinion; only an
+incident that has ended or moved on meanwhile makes none.
+"""
+
+from typing import Any
+
+from libs.common.bus import fact
+from libs.common.database import Transaction
+from libs.common.errands import Errand, Runner
+from libs.common.errors import Problem
+from prunella.v1.events_pb2 import BreakerChanged
+from services.decider.decision import Opinion
+from services.decider.doors import ASK_SIRA, SCHEMA, Doors, conclude, stands
+from services.decider.errands.sira import Change
+from services.decider.store import decisions
+
+# Seconds beside SIRA's own deadline, for the question to ingest.
+BESIDE = 6.0
+
+
+async def ask(doors: Doors, errand: Errand) -> dict[str, Any]:
+    """Asks SIRA, and ingest whether the incident still stands. Raises Problem when SIRA gives no usable answer."""
+    if doors.sira is None:
+        return {"stands": True, "opinion": None, "note": "there is no SIRA any more"}
+    try:
+        opinion = await doors.sira.ask(errand.payload["body"], errand.id)
+    finally:
+        await _tell(doors, doors.sira.changes())
+    return {
+        "stands": await _stands(doors, errand),
+        "opinion": {
+            "action": opinion.action,
+            "release": opinion.release,
+            "confidence": opinion.confidence,
+            "why": opinion.why,
+            "model": opinion.model,
+        },
+        "note": "answered",
+    }
+
+
+async def settle(doors: Doors, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
+    """Makes the decision with the opinion, or ends it when its incident did."""
+    if not answer["stands"]:
+        await decisions.supersede(tx, errand.subject)
+        return
+    opinion = Opinion(**answer["opinion"]) if answer["opinion"] else None
+    await conclude(tx, doors, errand.subject, opinion, answer["note"])
+
+
+async def failed(doors: Doors, tx: Transaction, errand: Errand, error: str) -> None:
+    """Makes the decision without an opinion."""
+    await conclude(tx, doors, errand.subject, None, f"no answer: {error}")
+
+
+async def _stands(doors: Doors, errand: Errand) -> bool:
+    try:
+        return await stands(doors, errand.payload["incident"], errand.payload["round"])
+    except Problem:
+        # patcher asks again before it acts, so deciding is the safer half.
+        return True
+
+
+async def _tell(doors: Doors, changes: list[Change]) -> None:
+    async def work(tx: Transaction) -> None:
+        for change in changes:
+            told = BreakerChanged(breaker=change.breaker, **{"from": change.before, "to": change.after})
+            tx.record(fact(SCHEMA, told, reason=change.reason))
+
+    if changes:
+        await doors.database.transaction(work)
+
+
+def runners(doors: Doors) -> dict[str, Runner]:
+    """The table of errands."""
+    return {ASK_SIRA: Runner(ask, settle, failed, timeout=doors.settings.sira_timeout + BESIDE, attempts=1)}

@@ -1,0 +1,128 @@
+"""Door 1, someone asked: decisions with their reasons, previews, what was learned, the playbook. All only read."""
+
+import uuid
+from typing import Any
+
+from libs.common import pages
+from libs.common.errors import Invalid, NotFound
+from libs.common.names import new_id, parse
+from prunella.v1 import decider_pb2, decider_pb2_grpc
+from services.decider import wire
+from services.decider.decision import Decision, State
+from services.decider.doors import Doors, consider, versions
+from services.decider.features import features
+from services.decider.store import decisions, learning
+
+
+class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
+    """prunella.v1.DeciderService."""
+
+    def __init__(self, doors: Doors) -> None:
+        self.doors = doors
+
+    async def GetDecision(  # noqa: N802 - the proto names it
+        self, request: decider_pb2.GetDecisionRequest, _context: Any
+    ) -> decider_pb2.GetDecisionResponse:
+        """One decision. Raises Invalid for a bad name, NotFound for an unknown one."""
+        return decider_pb2.GetDecisionResponse(decision=wire.decision(await self._decision(request.name)))
+
+    async def ListDecisions(  # noqa: N802 - the proto names it
+        self, request: decider_pb2.ListDecisionsRequest, _context: Any
+    ) -> decider_pb2.ListDecisionsResponse:
+        """Decisions, newest first. Raises Invalid for bad paging or filters."""
+        size = pages.page_size(request.page_size)
+        query = {"list": "decisions", "incident": _bare(request.incident), "plugin": _bare(request.plugin)}
+        after = _after(pages.open_token(request.page_token, query))
+        async with self.doors.database.reading() as tx:
+            found = await decisions.page(
+                tx, incident=query["incident"], plugin=query["plugin"], after=after, limit=size + 1
+            )
+        return decider_pb2.ListDecisionsResponse(
+            decisions=[wire.decision(decision) for decision in found[:size]],
+            next_page_token=pages.token(query, [found[size - 1].id]) if len(found) > size else "",
+        )
+
+    async def ExplainDecision(  # noqa: N802 - the proto names it
+        self, request: decider_pb2.ExplainDecisionRequest, _context: Any
+    ) -> decider_pb2.ExplainDecisionResponse:
+        """A decision with its story in sentences. Raises Invalid for a bad name, NotFound for an unknown one."""
+        found = await self._decision(request.name)
+        made_by = ", ".join(f"{what} {version}" for what, version in sorted(found.versions.items()))
+        return decider_pb2.ExplainDecisionResponse(
+            decision=wire.decision(found), story=[*found.choice.story, f"Decided by {made_by}."]
+        )
+
+    async def PreviewDecision(  # noqa: N802 - the proto names it
+        self, request: decider_pb2.PreviewDecisionRequest, _context: Any
+    ) -> decider_pb2.PreviewDecisionResponse:
+        """What would be decided now, without asking SIRA; nothing is stored. Raises Invalid naming the field."""
+        situation = wire.situation_to_preview(request)
+        seed = new_id()
+        async with self.doors.database.reading() as tx:
+            choice = await consider(tx, self.doors, situation, seed, None)
+            preview = Decision(
+                id="",
+                incident="",
+                plugin="",
+                merchant="",
+                state=State.MADE,
+                situation=situation,
+                choice=choice,
+                versions=versions(self.doors, None),
+                features=features(situation, seed),
+                cause="",
+                traceparent="",
+                create_time=tx.now,
+            )
+        return decider_pb2.PreviewDecisionResponse(decision=wire.decision(preview))
+
+    async def GetLearning(  # noqa: N802 - the proto names it
+        self, request: decider_pb2.GetLearningRequest, _context: Any
+    ) -> decider_pb2.GetLearningResponse:
+        """Verified outcomes of every remedy in a situation. Raises Invalid when the situation is not complete."""
+        for field in ("package", "type", "from_release"):
+            if not getattr(request, field):
+                raise Invalid(f"{field} is needed", reason="FIELD_MISSING", field=field)
+        async with self.doors.database.reading() as tx:
+            found = await learning.learned(tx, request.package, request.type, request.from_release)
+        return decider_pb2.GetLearningResponse(
+            outcomes=[wire.outcomes(remedy, outcomes) for remedy, outcomes in found.items()]
+        )
+
+    async def GetPlaybook(  # noqa: N802 - the proto names it
+        self, _request: decider_pb2.GetPlaybookRequest, _context: Any
+    ) -> decider_pb2.GetPlaybookResponse:
+        """The playbook in force, as it was read at the start."""
+        playbook = self.doors.playbook
+        return decider_pb2.GetPlaybookResponse(version=playbook.version, text=playbook.text)
+
+    async def _decision(self, name: str) -> Decision:
+        decision = parse("decisions", name)
+        found = None
+        if _is_uuid(decision):
+            async with self.doors.database.reading() as tx:
+                found = await decisions.get(tx, decision)
+        if found is None:
+            raise NotFound(f"there is no decision {decision}", reason="DECISION_NOT_FOUND", field="name", name=name)
+        return found
+
+
+def _after(key: list[Any] | None) -> str:
+    if key is None:
+        return ""
+    if len(key) != 1 or not _is_uuid(key[0]):
+        raise Invalid("page_token is damaged; start again without it", reason="BAD_PAGE_TOKEN", field="page_token")
+    return str(key[0])
+
+
+def _is_uuid(text: object) -> bool:
+    try:
+        uuid.UUID(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+def _bare(name: str) -> str:
+    # Filters take ids and full names alike.
+    return name.rpartition("/")[2]

@@ -1,0 +1,59 @@
+"""Door 2, something happened: an incident wants a decision, an attempt has ended and teaches.
+
+Rule: one decision per incident and round, and one lesson per attempt and outcome, however often and in whatever
+order facts arrive. A decision is made only while ingest says that the incident stands in that round.
+"""
+
+from libs.common.bus import Once, Reaction, fact_name
+from libs.common.database import Transaction
+from libs.common.names import new_id
+from prunella.v1.events_pb2 import Event
+from services.decider import wire
+from services.decider.doors import Doors, begin, stands
+from services.decider.learning import lesson
+from services.decider.store import decisions, learning
+
+
+async def on_incident(doors: Doors, event: Event, once: Once) -> None:
+    """incident_opened, incident_round_started: decides on the round. Raises Unavailable when ingest is away."""
+    situation = wire.situation_of(event)
+    if not await stands(doors, event.incident, situation.round):
+        await once(_nothing)
+        return
+    decision = new_id()
+
+    async def decide(tx: Transaction) -> None:
+        await begin(tx, doors, event, situation, decision)
+
+    await once(decide)
+
+
+async def on_attempt_ended(_doors: Doors, event: Event, once: Once) -> None:
+    """The facts that end an attempt: keeps the feedback, and counts it when it says something about the remedy."""
+    ended = wire.attempt_ended(event)
+    taught = lesson(fact_name(event), failure=ended.failure, dead_man=ended.dead_man)
+
+    async def learn(tx: Transaction) -> None:
+        decision = await decisions.get(tx, ended.decision) if ended.decision else None
+        # A person's own attempt has no decision of ours to judge.
+        if decision is not None:
+            reason = event.reason or taught.outcome
+            await learning.add(tx, learning.Feedback(ended.attempt, decision, taught, reason, event.id, tx.now))
+
+    await once(learn)
+
+
+async def _nothing(_tx: Transaction) -> None:
+    return
+
+
+REACTIONS: dict[str, Reaction] = {
+    "incident_opened": on_incident,
+    "incident_round_started": on_incident,
+    "attempt_succeeded": on_attempt_ended,
+    "attempt_rolled_back": on_attempt_ended,
+    "attempt_rollback_failed": on_attempt_ended,
+    "attempt_failed": on_attempt_ended,
+    "attempt_refused": on_attempt_ended,
+    "attempt_cancelled": on_attempt_ended,
+}
