@@ -1,0 +1,62 @@
+# Everything a person types here. Each target prepares .venv by itself; nothing outside the checkout is changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The first Python that is new enough and can make environments. PYTHON=… chooses another.
+PYTHON ?= $(shell for name in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
+	command -v $$name >/dev/null 2>&1 && $$name -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo $$name; break; }; done)
+VENV := .venv/bin
+PYTEST_ARGUMENTS ?=
+
+.PHONY: help run demo test check fmt protos lock bench clean python
+
+help: ## show this list
+	@printf 'Prunella: a self-healing control plane for fleets of plugins\n\n'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+python:
+	@if test -z "$(PYTHON)"; then \
+		echo "Prunella needs Python 3.11 or newer with venv. On Debian or Ubuntu type:  apt install python3 python3-venv" >&2; \
+		echo "(or name one: make run PYTHON=/path/to/python3.12)" >&2; exit 1; fi
+
+run: python ## start the whole plane with its demo fleet and watch it heal; Ctrl-C stops it
+	@$(PYTHON) deploy/bootstrap.py run && exec $(VENV)/prunella up --demo
+
+demo: python ## run every scenario on a fresh plane and print one JSON document
+	@$(PYTHON) deploy/bootstrap.py run && exec $(VENV)/prunella demo --exit --json
+
+test: check ## lint, types and the whole suite, with servers of its own
+	@exec $(VENV)/python -m pytest $(PYTEST_ARGUMENTS)
+
+check: python ## lint, format, types, protos and the import rules, in under a minute
+	@$(PYTHON) deploy/bootstrap.py test
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check --quiet . || { echo "type: make fmt" >&2; exit 1; }
+	@$(VENV)/buf lint protos
+	@$(VENV)/mypy
+	@$(VENV)/python -m pytest -q tests/contract/test_architecture.py
+
+fmt: python ## format the code and mend what lint can mend
+	@$(PYTHON) deploy/bootstrap.py test
+	@$(VENV)/ruff check --fix --quiet . || true
+	@$(VENV)/ruff format .
+
+protos: python ## generate the code of protos/ again
+	@$(PYTHON) deploy/bootstrap.py test
+	@$(VENV)/python protos/generate.py --force
+	@$(VENV)/buf lint protos
+
+lock: python ## resolve pyproject.toml again into constraints.txt
+	@$(PYTHON) deploy/bootstrap.py test
+	@$(VENV)/python deploy/lock.py
+
+bench: python ## measure, and print the figures beside their targets as JSON
+	@$(PYTHON) deploy/bootstrap.py test
+	@exec $(VENV)/python -m tests.bench
+
+clean: ## remove .venv, generated code and caches (the plane's data stays: prunella up --fresh)
+	@rm -rf .venv .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache build dist protos/gen
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,53 @@
+"""Ports: the kernel gives them, we remember them.
+
+Rule: a plane that is started again is where it was, as long as nobody took its place; when somebody did, it moves and
+says so. Only loopback is ever used.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping
+
+HOST = "127.0.0.1"
+
+
+def is_free(port: int) -> bool:
+    """Whether this port of the loopback address can be listened on now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: connections of the last run that still linger are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different free ports, held together while they are collected so that none comes twice."""
+    probes = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def assign(names: Iterable[str], remembered: Mapping[str, int], say: Callable[[str], None]) -> dict[str, int]:
+    """A port for each name: the remembered one where it is free, else a new one, and says so."""
+    names = list(names)
+    fresh = dict(zip(names, free_ports(len(names)), strict=True))
+    assigned = {}
+    for name in names:
+        before = remembered.get(name)
+        if before and is_free(before):
+            assigned[name] = before
+        else:
+            assigned[name] = fresh[name]
+            if before:
+                say(f"{name}: port {before} is taken by another program, moved to {fresh[name]}")
+    return assigned
