@@ -53,8 +53,7 @@ def begin(attempt: Attempt, gated: Gated, now: datetime) -> Change:
     return replace(change, facts=(created, *change.facts))
 
 
-def next(attempt: Attempt, observation: Observation, now: datetime) -> Change:  # noqa: A001, C901 - the design's
-word; a table
+def next(attempt: Attempt, observation: Observation, now: datetime) -> Change:  # noqa: A001, C901
     """The attempt after the observation, the facts to tell and the errands to send."""
     match observation:
         case Gated():
