@@ -37,7 +37,7 @@ sys.exit(app())
 """
 
 
-class Missing(Exception):
+class Missing(Exception):  # noqa: N818 - says what it means
     """Something that only a person can install; the text says how."""
 
 

@@ -1,7 +1,8 @@
 """Writes constraints.txt: every package for every platform, with hashes, resolved from pyproject.toml.
 
 Rule: the file names versions and hashes and nothing else: no address of a registry, no path of the machine it was
-written on, and nothing that only this machine's own package sources have. Given versions stay; `--upgrade` asks for new ones.
+written on, and nothing that only this machine's own package sources have. Given versions stay; `--upgrade` asks for
+new ones.
 """
 
 from __future__ import annotations

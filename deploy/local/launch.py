@@ -2,9 +2,9 @@
 
 Rule: whatever happens to the parent, kill -9 included, the program gets the signal DEATH. The kernel does it where it
 can (Linux); the request is made after the change of user, which would clear it, and checked against a parent that died
-in between. Elsewhere this process stays, watches its parent, and passes signals on. The program leads its own session, so
-that a Ctrl-C at the terminal reaches only the parent. Only the standard library is used, and little of it: this costs a
-few milliseconds before each start, and spares the parent a fork with its threads.
+in between. Elsewhere this process stays, watches its parent, and passes signals on. The program leads its own session,
+so that a Ctrl-C at the terminal reaches only the parent. Only the standard library is used, and little of it: this
+costs a few milliseconds before each start, and spares the parent a fork with its threads.
 """
 
 import contextlib
