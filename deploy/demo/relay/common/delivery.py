@@ -1,0 +1,28 @@
+"""Sends one signed webhook to its destination, over a connection of its own.
+
+Rule: the answer's status is the verdict; no answer in time is a failure.
+"""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+TIMEOUT_SECONDS = 5.0
+
+
+class Delivery:
+    """One connection for each webhook."""
+
+    def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """The destination's status. Raises OSError or http.client.HTTPException when there is none."""
+        parts = urlsplit(url)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request("POST", parts.path or "/", body, dict(headers))
+            response = connection.getresponse()
+            response.read()
+            return response.status
+        finally:
+            connection.close()

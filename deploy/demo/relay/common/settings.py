@@ -1,0 +1,40 @@
+"""Where the relay forwards to and with which secret it signs.
+
+Rule: the configuration decides. Only a relay without a configured sink (in a sandbox) forwards to where the sender
+says, and then to this machine alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+DESTINATION_HEADER = "Relay-To"
+SANDBOX_SECRET = "relay-sandbox"  # noqa: S105 - signs nothing but what a sandbox sends to itself
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sink URL (empty in a sandbox) and merchant secret."""
+
+    sink: str
+    secret: bytes
+
+    def destination(self, wanted: str | None) -> str:
+        """The URL to forward to. Raises ValueError when there is none, or one that only the configuration may name."""
+        if self.sink:
+            return self.sink
+        if not wanted or urlsplit(wanted).hostname != "127.0.0.1":
+            raise ValueError(f"no sink is configured and {DESTINATION_HEADER} names none on this machine")
+        return wanted
+
+
+def load() -> Settings:
+    """The settings in the JSON file that PRUNELLA_CONFIG names; a missing file means a sandbox."""
+    path = Path(os.environ.get("PRUNELLA_CONFIG") or os.devnull)
+    text = path.read_text() if path.exists() else ""
+    fields = json.loads(text or "{}")
+    return Settings(str(fields.get("sink", "")), str(fields.get("secret", SANDBOX_SECRET)).encode())

@@ -1,0 +1,91 @@
+"""Builds the relay's releases from the sources beside this file, signs them, and makes them known to a plane.
+
+Rule: the same sources give the same artifact, byte for byte. An artifact needs nothing but a Python: the telemetry SDK
+is packed into it. Every release is signed with both keys of its plane.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import grpc.aio
+
+import prunella_agent
+from prunella.v1 import patcher_pb2, patcher_pb2_grpc
+from prunella_agent import releases
+
+PACKAGE = "relay"
+VERSIONS = ("1.1.0", "1.2.0", "1.2.1", "1.2.2", "1.2.3", "1.2.4", "1.3.0")
+SOURCES = Path(__file__).resolve().parent / PACKAGE
+SDK_FILES = ("__init__.py", "sdk.py")
+ENTRYPOINT = ("python", "-m", "relay.release")
+PROBE = ("python", "-m", "relay.common.probe")
+SMOKE = ("python", "-m", "relay.release.smoke")
+PUBLISH_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A signed release, ready to be published or installed."""
+
+    version: str
+    digest: str
+    artifact: bytes
+    envelope: bytes
+
+
+@cache
+def build(version: str) -> bytes:
+    """The artifact of a version. Raises KeyError for one that has no sources."""
+    if version not in VERSIONS:
+        raise KeyError(version)
+    with tempfile.TemporaryDirectory(prefix="relay-") as name:
+        folder, ignore = Path(name), shutil.ignore_patterns("__pycache__")
+        (folder / PACKAGE).mkdir()
+        shutil.copy(SOURCES / "__init__.py", folder / PACKAGE)
+        shutil.copytree(SOURCES / "common", folder / PACKAGE / "common", ignore=ignore)
+        shutil.copytree(SOURCES / f"v{version.replace('.', '_')}", folder / PACKAGE / "release", ignore=ignore)
+        sdk = Path(prunella_agent.__file__).parent
+        (folder / "prunella_agent").mkdir()
+        for file in SDK_FILES:
+            shutil.copy(sdk / file, folder / "prunella_agent")
+        return releases.build_archive(folder)
+
+
+def release(version: str, private_keys: Sequence[bytes]) -> Release:
+    """A version, built and signed."""
+    artifact = build(version)
+    manifest = releases.describe(
+        artifact, package=PACKAGE, version=version, entrypoint=ENTRYPOINT, probe=PROBE, smoke=SMOKE
+    )
+    return Release(version, manifest.digest, artifact, releases.sign(manifest, private_keys))
+
+
+def signing_keys(path: Path) -> list[bytes]:
+    """The two private keys in this file (JSON, mode 0600); made when there is none."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keys = [releases.generate_key()[0].hex() for _ in range(2)]
+        draft = path.with_name(path.name + ".new")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+            json.dump(keys, stream)
+        draft.replace(path)
+    return [bytes.fromhex(key) for key in json.loads(path.read_text())]
+
+
+async def publish(channel: grpc.aio.Channel, private_keys: Sequence[bytes], versions: Sequence[str] = VERSIONS) -> None:
+    """Publishes versions to the patcher behind the channel; what is published already stays as it is."""
+    stub = patcher_pb2_grpc.PatcherServiceStub(channel)
+    for version in versions:
+        made = release(version, private_keys)
+        request = patcher_pb2.PublishReleaseRequest(
+            request_id=f"demo-{made.digest}", envelope=made.envelope, artifact=made.artifact
+        )
+        await stub.PublishRelease(request, timeout=PUBLISH_SECONDS)

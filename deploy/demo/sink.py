@@ -1,0 +1,75 @@
+"""Where the demo's webhooks end: a sink that verifies each signature over the raw bytes.
+
+Rule: what verifies is answered 200, everything else 401. Like any peer on a network it takes some milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Mapping
+
+from deploy.demo import web
+from deploy.demo.relay.common.sink import SIGNATURE_HEADER, signature
+
+SERVICE_SECONDS = 0.01
+REASONS = {200: "OK", 401: "Unauthorized", 404: "Not Found", 400: "Bad Request"}
+
+
+class Sink:
+    """One sink for many merchants: `/<merchant>` verifies with that merchant's secret."""
+
+    def __init__(self) -> None:
+        self.secrets: dict[str, bytes] = {}
+        self.taken: dict[str, int] = {}
+        self.rejected: dict[str, int] = {}
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._open: set[asyncio.Task[None]] = set()
+
+    def merchant(self, merchant: str, secret: bytes) -> str:
+        """The URL for a merchant with this secret."""
+        self.secrets[merchant] = secret
+        return f"http://127.0.0.1:{self._port}/{merchant}"
+
+    async def start(self, port: int = 0) -> int:
+        """Listens on this machine; returns the port."""
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port, backlog=256)
+        self._port = int(self._server.sockets[0].getsockname()[1])
+        return self._port
+
+    async def stop(self) -> None:
+        """Stops listening and ends open connections."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._open):
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            while True:
+                async with asyncio.timeout(web.IDLE_SECONDS):
+                    first, headers = await web.read_head(reader)
+                    body = await web.read_body(reader, headers)
+                await asyncio.sleep(SERVICE_SECONDS)
+                status = self._verify(first.split(" ")[1].strip("/"), headers, body)
+                writer.write(f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: 0\r\n\r\n".encode())
+                await writer.drain()
+        except (OSError, TimeoutError, ValueError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the other side left, or speaks something else
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    def _verify(self, merchant: str, headers: Mapping[str, str], body: bytes) -> int:
+        secret = self.secrets.get(merchant)
+        if secret is None:
+            return 404
+        good = hmac.compare_digest(headers.get(SIGNATURE_HEADER.lower(), "").encode(), signature(body, secret).encode())
+        counts = self.taken if good else self.rejected
+        counts[merchant] = counts.get(merchant, 0) + 1
+        return 200 if good else 401
