@@ -1,0 +1,1 @@
+"""ops: what people see and command."""

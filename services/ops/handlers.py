@@ -1,0 +1,111 @@
+"""Someone asked: the timeline, a trace, the dead letters."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from libs.common import bus, pages
+from libs.common.errors import Invalid, NotFound
+from prunella.v1 import ops_pb2, ops_pb2_grpc
+from services.ops import traces, wire
+from services.ops.doors import Doors
+from services.ops.store import spans, timeline
+
+BATCH = 200
+LOOK = 0.5  # seconds between looks for what another replica placed
+END = 2**62
+
+
+class OpsHandlers(ops_pb2_grpc.OpsServiceServicer):
+    """OpsService over the store."""
+
+    def __init__(self, doors: Doors) -> None:
+        self.doors = doors
+
+    async def ListTimeline(  # noqa: N802 - the method's name on the wire
+        self, request: ops_pb2.ListTimelineRequest, _context: Any
+    ) -> ops_pb2.ListTimelineResponse:
+        """Facts, newest first."""
+        wanted = wire.wanted(request.plugin, request.incident, request.facts)
+        query = {"plugin": wanted.plugin, "incident": wanted.incident, "facts": wanted.facts}
+        size = pages.page_size(request.page_size)
+        (before,) = pages.open_token(request.page_token, query) or [END]
+        async with self.doors.database.reading() as reading:
+            rows = await timeline.newest(reading, wanted, before=int(before), limit=size + 1)
+        token = pages.token(query, [rows[size - 1].position]) if len(rows) > size else ""
+        return ops_pb2.ListTimelineResponse(entries=[wire.entry(row) for row in rows[:size]], next_page_token=token)
+
+    async def WatchTimeline(  # noqa: N802
+        self, request: ops_pb2.WatchTimelineRequest, _context: Any
+    ) -> AsyncIterator[ops_pb2.WatchTimelineResponse]:
+        """Facts as they get their positions, without a gap after `after_position`."""
+        wanted = wire.wanted(request.plugin, request.incident, request.facts)
+        if request.after_position < 0:
+            raise Invalid(
+                f"after_position must not be negative, it was {request.after_position}",
+                reason="BAD_POSITION",
+                field="after_position",
+            )
+        async with self.doors.database.reading() as reading:
+            after = request.after_position or await timeline.last(reading)
+        while True:
+            async with self.doors.database.reading() as reading:
+                # `last` is read first: what is placed in between comes with the next look instead of being skipped.
+                last = await timeline.last(reading)
+                rows = await timeline.following(reading, wanted, after=after, last=last, limit=BATCH)
+            for row in rows:
+                yield ops_pb2.WatchTimelineResponse(entry=wire.entry(row))
+            if len(rows) == BATCH:
+                after = rows[-1].position
+                continue
+            after = max(after, last)
+            await self.doors.placed.wait(LOOK)
+
+    async def GetTrace(  # noqa: N802
+        self, request: ops_pb2.GetTraceRequest, _context: Any
+    ) -> ops_pb2.GetTraceResponse:
+        """The spans of a trace or of an incident's story, with what is missing."""
+        trace, incident = wire.trace_name(request.name)
+        async with self.doors.database.reading() as reading:
+            story = [trace] if trace else await timeline.traces(reading, incident)
+            found = await spans.story(reading, story) if story else []
+        if not found:
+            raise NotFound(
+                f"no span of {request.name} is kept (spans stay 72 hours)", reason="TRACE_NOT_FOUND", field="name"
+            )
+        missing = traces.missing(found)
+        return ops_pb2.GetTraceResponse(
+            trace_id=story[0],
+            spans=[wire.span(span) for span in traces.ordered(found)],
+            complete=not missing,
+            missing=missing,
+        )
+
+    async def ListDeadLetters(  # noqa: N802
+        self, request: ops_pb2.ListDeadLettersRequest, _context: Any
+    ) -> ops_pb2.ListDeadLettersResponse:
+        """Parked facts, newest first."""
+        query = {"consumer": request.consumer}
+        size = pages.page_size(request.page_size)
+        after = pages.open_token(request.page_token, query)
+        async with self.doors.database.reading() as reading:
+            rows = await bus.dead_letters(reading, consumer=request.consumer, after=after, limit=size + 1)
+        token = pages.token(query, [rows[size - 1].at, str(rows[size - 1].event_id)]) if len(rows) > size else ""
+        return ops_pb2.ListDeadLettersResponse(
+            dead_letters=[wire.dead_letter(row) for row in rows[:size]], next_page_token=token
+        )
+
+    async def RedriveDeadLetter(  # noqa: N802
+        self, request: ops_pb2.RedriveDeadLetterRequest, _context: Any
+    ) -> ops_pb2.RedriveDeadLetterResponse:
+        """Hands a parked fact to its consumer again."""
+        try:
+            event = str(uuid.UUID(request.event_id))
+        except ValueError:
+            raise Invalid(
+                f"event_id must be a UUID, not {request.event_id[:80]!r}", reason="BAD_ID", field="event_id"
+            ) from None
+        await bus.redrive(self.doors.database, request.consumer, event)
+        return ops_pb2.RedriveDeadLetterResponse()

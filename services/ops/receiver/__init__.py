@@ -1,0 +1,1 @@
+"""Where spans come in: OTLP over HTTP, beside the metrics and the health of this service."""

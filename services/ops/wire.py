@@ -1,0 +1,147 @@
+"""Protobuf ⇄ dataclasses of ops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from libs.common import names
+from libs.common.errors import Invalid
+from libs.common.facts import NAMES, fact_name
+from prunella.v1 import ops_pb2
+from prunella.v1.events_pb2 import Event
+from services.ops.timeline import Entry, Told, Wanted, headline
+from services.ops.traces import Span
+
+HEX = frozenset("0123456789abcdef")
+M = TypeVar("M", bound=Message)
+
+
+def decoded(kind: type[M], data: bytes) -> M:
+    """A message from its bytes. Raises Invalid."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise Invalid(f"the body is no {kind.DESCRIPTOR.name} in protobuf", reason="MALFORMED", field="body") from error
+
+
+def told(event: Event, label: str = "") -> Told:
+    """A fact in plain Python; a plugin without a known label is called by the end of its id, the part that differs."""
+    fact = fact_name(event)
+    fields = plain(getattr(event, fact)) if fact else {}
+    who = fields.get("label") or label or (f"plugin …{event.plugin[-8:]}" if event.plugin else "the plane")
+    return Told(fact or "unknown", who, event.reason, event.actor, fields)
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """The set fields of a message: enums as lower-case words, durations in seconds, moments as datetimes."""
+    return {field.name: _plain(field, value) for field, value in message.ListFields()}
+
+
+def _plain(field: FieldDescriptor, value: Any) -> Any:
+    if field.is_repeated:
+        if hasattr(value, "items"):
+            return dict(value)
+        return [_one(field, item) for item in value]
+    return _one(field, value)
+
+
+def _one(field: FieldDescriptor, value: Any) -> Any:
+    if isinstance(value, Duration):
+        return value.ToTimedelta().total_seconds()
+    if isinstance(value, Timestamp):
+        return value.ToDatetime()
+    if isinstance(value, Message):
+        return plain(value)
+    return _word(field.enum_type, value) if field.enum_type else value
+
+
+def _word(enum: EnumDescriptor, number: int) -> str:
+    value = enum.values_by_number.get(number)
+    if value is None:
+        return str(number)
+    prefix = "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in enum.name).lstrip("_")
+    return value.name.removeprefix(f"{prefix}_").lower()
+
+
+def entry(row: Entry) -> ops_pb2.TimelineEntry:
+    """A row of the timeline for people."""
+    event = Event.FromString(row.payload)
+    line = headline(told(event, row.label))
+    return ops_pb2.TimelineEntry(position=row.position, fact=row.fact, event=event, headline=line, trace_id=row.trace)
+
+
+def wanted(plugin: str, incident: str, facts: Iterable[str]) -> Wanted:
+    """The filter of a request; ids may come with their collection. Raises Invalid for an unknown fact."""
+    asked = tuple(sorted(set(facts)))
+    for fact in asked:
+        if fact not in NAMES:
+            raise Invalid(
+                f"there is no fact {fact[:60]!r}; see events.proto, for example incident_opened",
+                reason="UNKNOWN_FACT",
+                field="facts",
+                fact=fact[:60],
+            )
+    return Wanted(_bare("plugins", plugin, "plugin"), _bare("incidents", incident, "incident"), asked)
+
+
+def _bare(collection: str, name: str, field: str) -> str:
+    if not name:
+        return ""
+    return names.parse(collection, name if "/" in name else f"{collection}/{name}", field=field)
+
+
+def trace_name(name: str) -> tuple[str, str]:
+    """What GetTrace asks for: (trace id, "") or ("", incident id). Raises Invalid."""
+    if name.startswith("incidents/"):
+        return "", names.parse("incidents", name)
+    trace = name.lower()
+    if len(trace) != 32 or not set(trace) <= HEX:
+        raise Invalid(
+            f"name must be a trace id (32 hexadecimal digits) or incidents/{{id}}, not {name[:80]!r}",
+            reason="BAD_NAME",
+            field="name",
+            name=name[:80],
+        )
+    return trace, ""
+
+
+def span(found: Span) -> ops_pb2.Span:
+    """A span for people."""
+    made = ops_pb2.Span(
+        span_id=found.id,
+        parent_span_id=found.parent,
+        service=found.service,
+        name=found.name,
+        error=found.error,
+        linked_trace_ids=found.links,
+    )
+    made.start_time.FromDatetime(found.start)
+    made.end_time.FromDatetime(found.end)
+    made.attributes.update(_struct(found.attributes))
+    return made
+
+
+def _struct(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in attributes.items()}
+
+
+def dead_letter(row: Any) -> ops_pb2.DeadLetter:
+    """A parked fact for people."""
+    made = ops_pb2.DeadLetter(
+        consumer=row.consumer,
+        event_id=str(row.event_id),
+        fact=row.fact,
+        reason=row.reason,
+        errors=row.errors,
+        crashes=row.crashes,
+    )
+    at: datetime = row.at
+    made.time.FromDatetime(at)
+    return made

@@ -1,0 +1,1 @@
+"""queue: the resolution queue, durable work for workers and people."""

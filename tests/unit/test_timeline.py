@@ -1,0 +1,103 @@
+"""Every fact reaches people as one line in plain words."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from libs.common.facts import NAMES
+from prunella.v1 import events_pb2 as facts
+from prunella.v1.events_pb2 import Event
+from services.ops import wire
+from services.ops.timeline import HEADLINES, Told, headline
+
+
+def line(event: Event, label: str = "shop-7") -> str:
+    return headline(wire.told(event, label))
+
+
+def test_every_fact_of_the_protos_has_a_headline_and_no_headline_is_left_over() -> None:
+    assert set(HEADLINES) == NAMES
+
+
+@pytest.mark.parametrize("fact", sorted(NAMES))
+def test_a_fact_with_nothing_in_it_still_reads_as_a_sentence(fact: str) -> None:
+    event = Event(plugin="p", reason="because")
+    getattr(event, fact).SetInParent()
+    said = line(event)
+    assert said.strip()
+    assert "{" not in said and "None" not in said and "\n" not in said
+
+
+def test_an_incident_names_plugin_release_type_severity_and_figures() -> None:
+    opened = facts.IncidentOpened(
+        type="webhook_fail_rate", severity=facts.SEVERITY_MEDIUM, package="checkout", release="1.2.0"
+    )
+    opened.evidence.summary = "webhook_fail_rate 0.60 > 0.30 over 25 attempts"
+    said = line(Event(plugin="p", incident_opened=opened))
+    assert said == (
+        "shop-7 (checkout 1.2.0) broke: webhook_fail_rate, medium · webhook_fail_rate 0.60 > 0.30 over 25 attempts"
+    )
+
+
+def test_a_decision_says_what_how_sure_and_why() -> None:
+    made = facts.DecisionMade(
+        action=facts.ACTION_PATCH,
+        release="1.2.3",
+        from_release="1.2.0",
+        confidence=0.87,
+        origin="playbook",
+        explanation="known fix",
+    )
+    said = line(Event(plugin="p", decision_made=made))
+    assert said == "shop-7: decided patch 1.2.0 → 1.2.3, confidence 0.87 (playbook) · known fix"
+
+
+@pytest.mark.parametrize(
+    ("staged", "expected"),
+    [
+        (
+            facts.AttemptStaged(passed=True, tests_passed=6, tests_run=6, duration=Duration(seconds=2)),
+            "shop-7: staged 6/6 tests passed in 2.0 s",
+        ),
+        (
+            facts.AttemptStaged(passed=False, tests_passed=5, tests_run=6, failures=["smoke: signs floats"]),
+            "shop-7: staging refused it, 5/6 tests passed · smoke: signs floats",
+        ),
+    ],
+)
+def test_staging_says_how_many_tests_passed(staged: facts.AttemptStaged, expected: str) -> None:
+    assert line(Event(plugin="p", attempt_staged=staged)) == expected
+
+
+def test_healing_says_how_long_it_took() -> None:
+    healed = facts.IncidentMitigated(round=1, open_duration=Duration(seconds=9))
+    assert line(Event(plugin="p", reason="patched", incident_mitigated=healed)) == "shop-7: healed in 9.0 s · patched"
+
+
+def test_an_agent_that_reverted_alone_is_told_as_such() -> None:
+    reverted = facts.AttemptRolledBack(from_release="1.2.0", to_release="1.3.0", dead_man=True)
+    assert "by the agent alone, 1.2.0 runs again" in line(Event(plugin="p", attempt_rolled_back=reverted))
+
+
+def test_a_plugin_without_a_label_is_called_by_the_end_of_its_id() -> None:
+    event = Event(plugin="0197a3b2-4c5d-7000-8000-00009f3a2b1c", plugin_retired=facts.PluginRetired())
+    assert line(event, "").startswith("plugin …9f3a2b1c")
+
+
+def test_a_fact_of_a_newer_build_is_told_by_its_reason() -> None:
+    assert headline(Told("plugin_painted", "shop-7", "it was time", "ops", {})) == "plugin painted · it was time"
+
+
+def test_a_headline_never_grows_beyond_a_line() -> None:
+    made = facts.DecisionMade(action=facts.ACTION_PATCH, explanation="very " * 500)
+    assert len(line(Event(decision_made=made))) <= 300
+
+
+def test_enums_and_durations_become_words_and_seconds() -> None:
+    opened = facts.IncidentRoundStarted(severity=facts.SEVERITY_CRITICAL, round=2)
+    opened.tried.add(action=facts.ACTION_CONFIG_FIX, release="1.2.4", outcome="failed")
+    plain = wire.plain(opened)
+    assert plain["severity"] == "critical"
+    assert plain["tried"] == [{"action": "config_fix", "release": "1.2.4", "outcome": "failed"}]
+    assert "without config_fix 1.2.4 (failed)" in line(Event(plugin="p", incident_round_started=opened))
