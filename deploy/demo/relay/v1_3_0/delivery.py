@@ -9,7 +9,7 @@ import http.client
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 2.0
 
 
 class Delivery:
