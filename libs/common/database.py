@@ -1,8 +1,8 @@
 """PostgreSQL, the only system of record: transactions that are retried, facts that leave with their state.
 
-Rule: a closure given to `transaction` is idempotent and does no I/O besides SQL; it may run several times, and commits at
-most once. Facts recorded in it are rows of the same transaction; nobody hears of them before the commit. Time comes from
-the clock of the service, never from the server.
+Rule: a closure given to `transaction` is idempotent and does no I/O besides SQL; it may run several times, and
+commits at most once. Facts recorded in it are rows of the same transaction; nobody hears of them before the commit.
+Time comes from the clock of the service, never from the server.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Database:
         for attempt in range(retries + 1):
             try:
                 return await self._once(work)
-            except (DBAPIError, PoolTimeout, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, DBAPIError, PoolTimeout, OSError) as error:
                 if not transient(error):
                     raise
                 if attempt == retries:
@@ -136,7 +136,7 @@ class Database:
                 raise
             try:
                 await opened.commit()
-            except (DBAPIError, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, DBAPIError, OSError) as error:
                 if getattr(error, "connection_invalidated", False) or not isinstance(error, DBAPIError):
                     raise Unavailable(
                         "the database did not say whether it committed; asking again is safe",
@@ -161,7 +161,7 @@ class Database:
             async with self.engine.connect() as connection:
                 yield Transaction(connection, self.clock.now())
                 await connection.rollback()
-        except (OperationalError, InterfaceError, PoolTimeout, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, OperationalError, InterfaceError, PoolTimeout, OSError) as error:
             raise unavailable(error) from error
 
     def signal(self, name: str) -> None:

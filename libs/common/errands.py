@@ -1,13 +1,14 @@
 """Errands: what a heart wants done outside (ask SIRA, run staging, issue a command).
 
-Rule: an errand is a row saved with the state that wants it. A worker claims it with a lease token, calls out with the row's
-id as `request_id`, and stores the answer under the token in one transaction; an answer under a stale token is discarded. A
-crash at any moment means that the same errand is done again under the same id.
+Rule: an errand is a row saved with the state that wants it. A worker claims it with a lease token, calls out with
+the row's id as `request_id`, and stores the answer under the token in one transaction; an answer under a stale
+token is discarded. A crash at any moment means that the same errand is done again under the same id.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,7 +21,8 @@ import structlog
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem
 from libs.common.names import new_id
-from libs.common.telemetry import Telemetry, current_traceparent
+from libs.common.telemetry import Telemetry, current_traceparent, use_traceparent
+from libs.common.telemetry.spans import Attributes
 
 log = structlog.get_logger()
 
@@ -84,9 +86,9 @@ class Errand:
 
 @dataclass(frozen=True)
 class Runner:
-    """How errands of one kind are done: `run` outside any transaction, then `settle`, or `failed` after `attempts` tries.
+    """How errands of one kind are done: `run` outside a transaction, then `settle`; or `failed`, after `attempts` tries.
 
-    `timeout` is in seconds for one try.
+    `timeout` is in seconds, for one try.
     """
 
     run: Callable[[Any, Errand], Awaitable[dict[str, Any]]]
@@ -173,14 +175,14 @@ class Errands:
                     await self.database.wait(f"{self.schema}.errands", LOOK)
                 elif len(self._running) >= self.workers:
                     await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-            except (Problem, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, Problem, OSError) as error:
                 log.debug("errands_wait", schema=self.schema, error=str(error))
                 await asyncio.sleep(0.5)
             except Exception:
                 log.exception("errands_failed", schema=self.schema)
                 await asyncio.sleep(1.0)
 
-    async def run_once(self, now: datetime | None = None) -> int:
+    async def run_once(self) -> int:
         """Does every errand that is due and waits for their ends; how many there were."""
         count = await self.begin()
         if self._running:
@@ -212,17 +214,25 @@ class Errands:
 
     async def _do(self, errand: Errand) -> None:
         runner = self.runners[errand.kind]
-        attributes = {"errand": errand.id, "subject": errand.subject, "attempt": errand.attempts}
-        with self.telemetry.span(f"errand {errand.kind}", errand.traceparent, attributes):
+        attributes: Attributes = {"errand": errand.id, "subject": errand.subject, "attempt": errand.attempts}
+        with (
+            self.telemetry.use(),
+            use_traceparent(errand.traceparent),
+            self.telemetry.span(f"errand {errand.kind}", attributes=attributes)
+            if errand.traceparent
+            else contextlib.nullcontext(),
+        ):
             try:
                 answer = await asyncio.wait_for(runner.run(self.doors, errand), runner.timeout)
             except asyncio.CancelledError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it raises is this errand's trouble
                 await self._again(errand, runner, f"{type(error).__name__}: {error}"[:500])
                 return
             try:
-                await self._store(errand, "done", json.dumps(answer), lambda tx: runner.settle(self.doors, tx, errand, answer))
+                await self._store(
+                    errand, "done", json.dumps(answer), lambda tx: runner.settle(self.doors, tx, errand, answer)
+                )
             except Exception:
                 # The lease runs out and the same errand is done again under the same id.
                 log.exception("errand_not_settled", schema=self.schema, kind=errand.kind, errand=errand.id)

@@ -1,7 +1,7 @@
 """Facts: what the plane tells, as rows of `bus.facts`.
 
-Rule: a fact is written in the transaction of the state it reports, with who did it, why, and the trace it belongs to. Its
-name is the field set in the oneof of `Event`, so there is no second table of names to keep in step.
+Rule: a fact is written in the transaction of the state it reports, with who did it, why, and the trace it belongs
+to. Its name is the field set in the oneof of `Event`, so there is no second table of names to keep in step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ FIELDS = {found.message_type.full_name: found.name for found in Event.DESCRIPTOR
 NAMES = frozenset(FIELDS.values())
 
 INSERT = """
-INSERT INTO bus.facts (id, time, source, fact, plugin, merchant, incident, actor, reason, cause_id, payload, traceparent)
+INSERT INTO bus.facts
+    (id, time, source, fact, plugin, merchant, incident, actor, reason, cause_id, payload, traceparent)
 SELECT * FROM unnest(
     CAST(:ids AS uuid[]), CAST(:times AS timestamptz[]), CAST(:sources AS text[]), CAST(:facts AS text[]),
     CAST(:plugins AS text[]), CAST(:merchants AS text[]), CAST(:incidents AS text[]), CAST(:actors AS text[]),

@@ -1,7 +1,7 @@
 """Migrations: Alembic revisions of one schema, applied by the owner, used by a role that owns nothing.
 
-Rule: expand before contract. A revision must work beside the code before it and after it; each schema keeps its own version
-table, so services are upgraded one by one.
+Rule: expand before contract. A revision must work beside the code before it and after it; each schema keeps its own
+version table, so services are upgraded one by one.
 """
 
 from __future__ import annotations

@@ -52,14 +52,14 @@ def room(parts: tuple[str, ...]) -> str:
 
 
 def allowed(name: str, prefixes: set[str]) -> bool:
-    top = name.split(".")[0]
+    top = name.split(".", maxsplit=1)[0]
     return top in sys.stdlib_module_names or any(name == p or name.startswith(p + ".") for p in prefixes)
 
 
 def complaint(path: Path, name: str) -> str:
     """Why this import is forbidden here; empty when it is not."""
     parts = path.relative_to(ROOT).parts
-    top = name.split(".")[0]
+    top = name.split(".", maxsplit=1)[0]
     if parts[0] == "libs" and top in {"services", "deploy", "cli", "tests"} and path.name != "testing.py":
         return "libs know nothing of who uses them"
     if parts[:2] == ("libs", "agent") and name.startswith("libs."):
@@ -75,7 +75,7 @@ def complaint(path: Path, name: str) -> str:
         target = name.split(".")[2]
         heart = room(parts) not in ROOMS
         return "a heart imports hearts alone" if heart and target in ROOMS else ""
-    if room(parts) in {"__init__"}:
+    if room(parts) == "__init__":
         return ""
     permitted = ROOMS.get(room(parts), HEART)
     return "" if allowed(name, permitted) else f"{room(parts)} may import {sorted(permitted)}"

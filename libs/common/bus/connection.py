@@ -1,7 +1,8 @@
 """The connection of one service to NATS, its relay of facts, and wake-ups between replicas.
 
-Rule: rows whose `published_at` is empty are published, first from memory right after the commit, then from the table for
-whatever that missed. The row's id is the message id, so a repeat is dropped by the server or, later, by the inbox.
+Rule: rows whose `published_at` is empty are published, first from memory right after the commit, then from the
+table for whatever that missed. The row's id is the message id, so a repeat is dropped by the server or, later, by
+the inbox.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from libs.common.facts import fact_name, subject
 from libs.common.bus.streams import HEAL, ensure_streams
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
+from libs.common.facts import fact_name, subject
 from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
 
@@ -61,7 +62,9 @@ class Bus:
 
     async def start(self) -> None:
         """Begins to connect and to relay."""
-        self._tasks = [asyncio.create_task(loop, name=f"{self.source} bus") for loop in (self._connect(), self._relay())]
+        self._tasks = [
+            asyncio.create_task(loop, name=f"{self.source} bus") for loop in (self._connect(), self._relay())
+        ]
 
     async def stop(self) -> None:
         """Relays what is left for a moment, then closes; the table keeps the rest for the next start."""
@@ -79,7 +82,7 @@ class Bus:
             if not self.client.is_connected:
                 raise Unavailable(f"no connection to NATS at {self._place()}", reason="NATS_UNAVAILABLE")
             await self.stream.stream_info(HEAL)
-        except (NatsError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, NatsError, OSError) as error:
             raise Unavailable(f"NATS at {self._place()} does not answer: {error}", reason="NATS_UNAVAILABLE") from error
 
     def on_wake(self, call: Callable[[str], None]) -> None:
@@ -104,7 +107,7 @@ class Bus:
                     self.url,
                     name=self.source,
                     connect_timeout=3,
-                    reconnect_time_wait=0.25,
+                    reconnect_time_wait=1,
                     max_reconnect_attempts=-1,
                     ping_interval=5,
                     max_outstanding_pings=2,
@@ -117,7 +120,7 @@ class Bus:
                 await ensure_streams(self.stream)
                 await self.client.subscribe("wake.*", cb=self._on_wake)
                 log.info("nats_connected", address=self._place())
-            except (NatsError, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, NatsError, OSError) as error:
                 log.warning("nats_unreachable", address=self._place(), error=str(error) or type(error).__name__)
                 with contextlib.suppress(Exception):
                     await self.client.close()
@@ -152,7 +155,7 @@ class Bus:
             self._news.clear()
             try:
                 await (self._publish_table() if swept else self._publish_fresh())
-            except (NatsError, Problem, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, NatsError, Problem, OSError) as error:
                 log.debug("relay_waits", error=str(error) or type(error).__name__)
                 await asyncio.sleep(0.25)
             except Exception:
@@ -176,7 +179,10 @@ class Bus:
             return
         stream = self.stream
         sent = [
-            (event, await stream.publish_async(subject(event), event.SerializeToString(), 1.0, HEAL, headers(event, trace)))
+            (
+                event,
+                await stream.publish_async(subject(event), event.SerializeToString(), 1.0, HEAL, headers(event, trace)),
+            )
             for event, trace in batch
         ]
         await asyncio.wait([answer for _, answer in sent], timeout=PATIENCE)

@@ -1,7 +1,7 @@
 """Door 2's doorkeeper: brings each fact to its reaction and lets it have its effect once.
 
-Rule: the inbox row is inserted in the transaction of the effect. A fact may come from JetStream, again from JetStream, or
-from the table when a sweep finds it without an inbox row; the reaction cannot tell, and need not.
+Rule: the inbox row is inserted in the transaction of the effect. A fact may come from JetStream, again from
+JetStream, or from the table when a sweep finds it without an inbox row; the reaction cannot tell, and need not.
 """
 
 from __future__ import annotations
@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeout
 
 from libs.common.bus import letters
 from libs.common.bus.connection import Bus
-from libs.common.facts import fact_name
-from libs.common.bus.streams import ACK_WAIT, HEAL, ensure_consumer, ensure_streams
+from libs.common.bus.streams import ACK_WAIT, ensure_consumer, ensure_streams, pull
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
-from libs.common.telemetry import Telemetry
+from libs.common.facts import fact_name
+from libs.common.telemetry import Telemetry, use_traceparent
 from prunella.v1.events_pb2 import Event
 
 log = structlog.get_logger()
@@ -45,7 +44,7 @@ MISSED = """
 SELECT f.payload, f.traceparent, t.retry_at FROM bus.facts f
 LEFT JOIN bus.trouble t ON t.consumer = :consumer AND t.event_id = f.id
 WHERE f.fact = ANY(CAST(:facts AS text[])) AND f.time <= :before
-  AND f.time >= coalesce((SELECT before FROM bus.settled WHERE consumer = :consumer), '-infinity'::timestamptz)
+  AND f.time >= coalesce((SELECT before FROM bus.settled WHERE consumer = :consumer), CAST('-infinity' AS timestamptz))
   AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = f.id)
   AND NOT EXISTS (SELECT 1 FROM bus.dead_letter d
                   WHERE d.consumer = :consumer AND d.event_id = f.id AND d.redriven_at IS NULL)
@@ -53,7 +52,8 @@ ORDER BY f.time LIMIT :batch
 """
 # A redriven letter may be older than what is settled.
 REDRIVEN = """
-SELECT f.payload, f.traceparent, NULL::timestamptz AS retry_at FROM bus.dead_letter d JOIN bus.facts f ON f.id = d.event_id
+SELECT f.payload, f.traceparent, CAST(NULL AS timestamptz) AS retry_at
+FROM bus.dead_letter d JOIN bus.facts f ON f.id = d.event_id
 WHERE d.consumer = :consumer AND d.redriven_at IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = d.event_id) LIMIT :batch
 """
@@ -106,15 +106,10 @@ class Consumer:
                 stream = self.bus.stream
                 await ensure_streams(stream)
                 await ensure_consumer(stream, self.service, self.reactions)
-                subscription = await stream.pull_subscribe_bind(self.service, HEAL)
-                delay = 0.1
-                while True:
-                    await self._lanes.acquire()
-                    self._lanes.release()
-                    with contextlib.suppress(NatsTimeout):
-                        for message in await subscription.fetch(LANES, timeout=5):
-                            await self._take(message)
-            except (NatsError, Problem, OSError, asyncio.TimeoutError) as error:
+                async for message in pull(self.bus.client, self.service, LANES):
+                    delay = 0.1
+                    await self._take(message)
+            except (TimeoutError, NatsError, Problem, OSError) as error:
                 log.debug("consumer_waits", consumer=self.service, error=str(error) or type(error).__name__)
             except Exception:
                 log.exception("consumer_failed", consumer=self.service)
@@ -159,15 +154,25 @@ class Consumer:
         try:
             if again and not await self._may_start(event, fact):
                 return None
-            with self.telemetry.span(f"react {fact}", trace, {"fact": fact, "event": event.id, "plugin": event.plugin}):
+            attributes = {"fact": fact, "event": event.id, "plugin": event.plugin}
+            with self._traced(f"react {fact}", trace, attributes):
                 await asyncio.wait_for(self._react(event, self.reactions[fact]), DEADLINE)
             if again:
-                await self.database.transaction(lambda tx: tx.run(letters.FORGET, consumer=self.service, event=event.id))
+                await self.database.transaction(
+                    lambda tx: tx.run(letters.FORGET, consumer=self.service, event=event.id)
+                )
             return None
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a reaction raises is this fact's trouble
             return await self._complain(event, fact, error)
+
+    @contextlib.contextmanager
+    def _traced(self, name: str, trace: str, attributes: dict[str, str]) -> Iterator[None]:
+        # A fact outside any trace starts none: only healings are traced.
+        live = self.telemetry.span(name, attributes=attributes) if trace else contextlib.nullcontext()
+        with self.telemetry.use(), use_traceparent(trace), live:
+            yield
 
     async def _react(self, event: Event, reaction: Reaction) -> None:
         done = False
@@ -217,7 +222,7 @@ class Consumer:
                     lambda tx: tx.run(letters.EXCUSED, consumer=self.service, event=event.id), retries=0
                 )
             return 1.0
-        log.exception("reaction_failed", consumer=self.service, fact=fact, event_id=event.id)
+        log.error("reaction_failed", consumer=self.service, fact=fact, event_id=event.id, exc_info=error)
 
         async def work(transaction: Transaction) -> int:
             retry_at = transaction.now + timedelta(seconds=1)
@@ -225,8 +230,9 @@ class Consumer:
             return int(await transaction.value(letters.RAISED, consumer=self.service, event=event.id, **values))
 
         try:
-            return min(0.5 * 2 ** await self.database.transaction(work), 30.0)
-        except Exception as trouble:
+            errors = await self.database.transaction(work)
+            return float(min(0.5 * 2**errors, 30.0))
+        except Exception as trouble:  # noqa: BLE001 - the fact comes again all the same
             log.warning("trouble_not_recorded", error=str(trouble))
             return 5.0
 
@@ -235,7 +241,7 @@ class Consumer:
             await self.database.clock.sleep(random.uniform(SWEEP * 0.75, SWEEP * 1.25))  # noqa: S311 - spreads load
             try:
                 await self.run_once(self.database.clock.now())
-            except (Problem, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, Problem, OSError) as error:
                 log.debug("catch_up_waits", consumer=self.service, error=str(error))
             except Exception:
                 log.exception("catch_up_failed", consumer=self.service)

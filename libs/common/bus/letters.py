@@ -1,7 +1,8 @@
 """Trouble and dead letters: facts that a consumer could not handle, and the way back.
 
-Rule: errors (the reaction raised) and crashes (it started and never ended) are counted apart, since a fact that kills its
-consumer must be parked sooner. A parked fact is visible, keeps its reason, and is handled again after a redrive.
+Rule: errors (the reaction raised) and crashes (it started and never ended) are counted apart, since a fact that
+kills its consumer must be parked sooner. A parked fact is visible, keeps its reason, and is handled again after a
+redrive.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ EXCUSED = """
 UPDATE bus.trouble SET starts = greatest(starts - 1, 0) WHERE consumer = :consumer AND event_id = :event
 """
 FORGET = "DELETE FROM bus.trouble WHERE consumer = :consumer AND event_id = :event"
-REDRIVE = "UPDATE bus.dead_letter SET redriven_at = :now WHERE consumer = :consumer AND event_id = :event AND redriven_at IS NULL"
+REDRIVE = """
+UPDATE bus.dead_letter SET redriven_at = :now
+WHERE consumer = :consumer AND event_id = :event AND redriven_at IS NULL
+"""
 LETTERS = """
 SELECT consumer, event_id, fact, reason, errors, crashes, at FROM bus.dead_letter
 WHERE redriven_at IS NULL AND (:consumer = '' OR consumer = :consumer)

@@ -1,0 +1,41 @@
+"""Servers for the whole run, and a ground of its own for each test that wants one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.servers import start_servers
+from libs.common.testing import Ground, Plane, Servers
+
+
+@pytest.fixture(scope="session")
+async def servers() -> AsyncIterator[Servers]:
+    """PostgreSQL (and a NATS that nobody needs) for the whole run; unsynced, since nothing outlives it."""
+    folder = Path(tempfile.mkdtemp(prefix="prunella-tests-"))
+    started = await start_servers(folder, durable=False)
+    yield started
+    await started.discard()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def ground(servers: Servers) -> AsyncIterator[Ground]:
+    """A migrated, empty database and a NATS of its own."""
+    made = await Ground.make(servers)
+    yield made
+    await made.discard()
+
+
+@pytest.fixture
+async def plane(ground: Ground) -> AsyncIterator[Plane]:
+    """All five services, with beats each second."""
+    started = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1"})
+    try:
+        yield await started.start()
+    finally:
+        await started.stop()
