@@ -1,0 +1,1 @@
+"""Every SQL statement of the patcher; rows to dataclasses and back."""

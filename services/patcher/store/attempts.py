@@ -1,0 +1,216 @@
+"""Rows of attempts and their history ⇄ dataclasses.
+
+Rule: the row is a projection of the append-only history, and is only written together with it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import Any
+
+from libs.common.database import Transaction
+from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State, Step
+from services.patcher.policy import PLUGIN_BUSY, Action, Severity
+from services.patcher.verdict import Probe, Result, Verdict
+
+DETAIL = ("bounds", "staging", "verdict", "probe", "failing_inputs")
+PLAIN = tuple(field.name for field in fields(Attempt) if field.name not in DETAIL)
+FIXED = frozenset(
+    {
+        "id",
+        "incident",
+        "decision",
+        "plugin",
+        "merchant",
+        "package",
+        "action",
+        "severity",
+        "round",
+        "create_time",
+        "trace",
+    }
+)
+COLUMNS = ", ".join(PLAIN)
+MOVING = tuple(name for name in PLAIN if name not in FIXED)
+
+INSERT = f"""
+INSERT INTO patcher.attempts ({COLUMNS}, staged, detail)
+VALUES ({", ".join(f":{name}" for name in PLAIN)}, :staged, CAST(:detail AS jsonb))
+"""
+UPDATE = f"""
+UPDATE patcher.attempts SET {", ".join(f"{name} = :{name}" for name in MOVING)}, staged = :staged,
+    detail = CAST(:detail AS jsonb)
+WHERE id = :id
+"""
+HISTORY = """
+INSERT INTO patcher.attempt_history (attempt, time, from_state, to_state, observation, reason)
+VALUES (:attempt, :time, :from_state, :to_state, :observation, :reason)
+"""
+STEPS = """
+SELECT time, from_state, to_state, observation, reason FROM patcher.attempt_history WHERE attempt = :attempt
+ORDER BY number LIMIT 1000
+"""
+GET = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE id = :id"
+OF_DECISION = "SELECT id FROM patcher.attempts WHERE decision = :decision"
+LIVE_STATES = ", ".join(f"'{state}'" for state in sorted(LIVE))
+BUSY = f"""
+SELECT {COLUMNS}, detail FROM patcher.attempts
+WHERE plugin = :plugin AND id <> :id AND state IN ({LIVE_STATES}) AND held_by <> '{PLUGIN_BUSY}' FOR UPDATE
+"""
+LOCK_PLUGIN = "SELECT pg_advisory_xact_lock(hashtextextended('prunella attempt of ' || :plugin, 0))"
+LIST = f"""
+SELECT {COLUMNS}, detail FROM patcher.attempts
+WHERE (:incident = '' OR incident = :incident) AND (:plugin = '' OR plugin = :plugin)
+  AND (:state = '' OR state = :state) AND (:after = '' OR id < :after)
+ORDER BY id DESC LIMIT :limit
+"""
+OF = f"SELECT id FROM patcher.attempts WHERE {{column}} = :value AND state IN ({LIVE_STATES}) ORDER BY id LIMIT 100"
+HELD = """
+SELECT id FROM patcher.attempts WHERE state IN ('pending', 'staged') AND held_by <> '' ORDER BY update_time LIMIT 200
+"""
+IN_STATE = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE state = :state ORDER BY update_time LIMIT 500"
+OVERDUE = f"""
+SELECT id FROM patcher.attempts WHERE state IN ({LIVE_STATES}) AND state <> 'probation' AND deadline <= :now
+ORDER BY deadline LIMIT 200
+"""
+IN_FLIGHT = f"""
+SELECT {COLUMNS}, detail FROM patcher.attempts
+WHERE (state = 'probation' OR (permitted AND state = 'applying') OR id IN (
+         SELECT attempt FROM patcher.permits WHERE granted AND create_time >= :since))
+  AND (:scope = 'global' OR 'merchants/' || merchant = :scope OR 'plugins/' || plugin = :scope
+       OR 'actions/' || action = :scope)
+  AND end_time IS NULL
+ORDER BY id LIMIT 500
+"""
+PREVIOUS = """
+SELECT from_release FROM patcher.attempts
+WHERE plugin = :plugin AND state = 'success' AND to_release = :release AND from_release NOT IN ('', :release)
+ORDER BY id DESC LIMIT 1
+"""
+
+
+def read(row: Any) -> Attempt:
+    """The attempt in a row."""
+    detail = row.detail
+    staging, verdict = detail["staging"], detail["verdict"]
+    values = {name: getattr(row, name) for name in PLAIN}
+    return Attempt(
+        **values
+        | {
+            "action": Action(row.action),
+            "severity": Severity(row.severity),
+            "state": State(row.state),
+            "bounds": Bounds(**detail["bounds"]),
+            "staging": Staged(**staging | {"failures": tuple(staging["failures"])}) if staging else None,
+            "verdict": Verdict(**verdict | {"result": Result(verdict["result"])}) if verdict else None,
+            "probe": Probe(detail["probe"]),
+            "failing_inputs": tuple(detail["failing_inputs"]),
+        }
+    )
+
+
+def write(attempt: Attempt) -> dict[str, Any]:
+    """The values of a row."""
+    values = {name: getattr(attempt, name) for name in PLAIN}
+    detail = {
+        "bounds": asdict(attempt.bounds),
+        "staging": asdict(attempt.staging) if attempt.staging else None,
+        "verdict": asdict(attempt.verdict) if attempt.verdict else None,
+        "probe": attempt.probe.value,
+        "failing_inputs": list(attempt.failing_inputs),
+    }
+    plain = {"action": attempt.action.value, "severity": int(attempt.severity), "state": attempt.state.value}
+    staged = attempt.staging.passed if attempt.staging else None
+    return values | plain | {"staged": staged, "detail": json.dumps(detail)}
+
+
+async def insert(tx: Transaction, change: Change) -> None:
+    """Saves a new attempt with its first steps. Raises IntegrityError for a decision or plugin that has one."""
+    await tx.run(INSERT, **write(change.attempt))
+    await _append(tx, change)
+
+
+async def save(tx: Transaction, change: Change) -> None:
+    """Saves a changed attempt with its steps."""
+    values = write(change.attempt)
+    await tx.run(UPDATE, **{name: value for name, value in values.items() if name == "id" or name not in FIXED})
+    await _append(tx, change)
+
+
+async def _append(tx: Transaction, change: Change) -> None:
+    for step in change.steps:
+        await tx.run(
+            HISTORY,
+            attempt=change.attempt.id,
+            time=tx.now,
+            from_state=step.from_state.value,
+            to_state=step.to_state.value,
+            observation=step.observation,
+            reason=step.reason[:2000],
+        )
+
+
+async def get(tx: Transaction, attempt: str, *, lock: bool = False) -> Attempt | None:
+    """One attempt; locked until the end of the transaction when asked."""
+    row = await tx.first(f"{GET} FOR UPDATE" if lock else GET, id=attempt)
+    return read(row) if row else None
+
+
+async def of_decision(tx: Transaction, decision: str) -> str:
+    """The attempt of a decision, or an empty text."""
+    return str(await tx.value(OF_DECISION, decision=decision) or "")
+
+
+async def busy(tx: Transaction, plugin: str, but: str) -> Attempt | None:
+    """The other attempt that has the plugin; nobody else can take or leave it until the transaction ends."""
+    await tx.run(LOCK_PLUGIN, plugin=plugin)
+    row = await tx.first(BUSY, plugin=plugin, id=but)
+    return read(row) if row else None
+
+
+async def steps(tx: Transaction, attempt: str) -> list[tuple[datetime, Step]]:
+    """The history of an attempt, oldest first."""
+    rows = await tx.all(STEPS, attempt=attempt)
+    return [(r.time, Step(State(r.from_state), State(r.to_state), r.observation, r.reason)) for r in rows]
+
+
+async def page(
+    tx: Transaction, *, incident: str, plugin: str, state: str, after: Sequence[Any] | None, limit: int
+) -> list[Attempt]:
+    """Attempts, newest first; `after` is the id of the last one seen."""
+    before = str(after[0]) if after else ""
+    rows = await tx.all(LIST, incident=incident, plugin=plugin, state=state, after=before, limit=limit)
+    return [read(row) for row in rows]
+
+
+async def live_of(tx: Transaction, column: str, value: str) -> list[str]:
+    """Live attempts of an incident or plugin."""
+    assert column in {"incident", "plugin"}
+    return [row.id for row in await tx.all(OF.format(column=column), value=value)]
+
+
+async def held(tx: Transaction) -> list[str]:
+    """Attempts that wait for a gate."""
+    return [row.id for row in await tx.all(HELD)]
+
+
+async def in_state(tx: Transaction, state: State) -> list[Attempt]:
+    """Attempts in a state, longest untouched first."""
+    rows = await tx.all(IN_STATE, state=state.value)
+    return [read(row) for row in rows]
+
+
+async def overdue(tx: Transaction, now: datetime) -> list[str]:
+    """Attempts whose state has lasted too long."""
+    return [row.id for row in await tx.all(OVERDUE, now=now)]
+
+
+async def in_flight(tx: Transaction, scope: str, since: datetime) -> list[Attempt]:
+    """Attempts in a scope with a permit since then or in probation."""
+    return [read(row) for row in await tx.all(IN_FLIGHT, scope=scope, since=since)]
+
+
+async def previous_release(tx: Transaction, plugin: str, release: str) -> str:
+    """What the plugin ran before the last attempt that brought it this release; empty when unknown."""
+    return str(await tx.value(PREVIOUS, plugin=plugin, release=release) or "")

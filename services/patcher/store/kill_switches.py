@@ -1,0 +1,100 @@
+"""Kill switches, and the exclusive lock that makes engaging one linearisable with permits.
+
+Rule: engaging waits on a connection of its own, however long permits in flight take, and its commit is the moment from
+which no permit is given. Losing the connection loses nothing but the lock.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from libs.common import facts
+from libs.common.database import Database, Transaction, address
+
+COLUMNS = "scope, engaged, epoch, actor, reason, update_time"
+LIST = f"SELECT {COLUMNS} FROM patcher.kill_switches ORDER BY scope LIMIT 1000"
+GET = f"SELECT {COLUMNS}, request_id FROM patcher.kill_switches WHERE scope = :scope"
+ENGAGED = "SELECT scope FROM patcher.kill_switches WHERE engaged"
+LOCK = "SELECT pg_advisory_xact_lock(patcher.lock_key(:scope))"
+SET = f"""
+INSERT INTO patcher.kill_switches (scope, engaged, epoch, actor, reason, update_time, request_id)
+VALUES (:scope, :engaged, 1, :actor, :reason, :now, :request_id)
+ON CONFLICT (scope) DO UPDATE
+SET engaged = :engaged, epoch = patcher.kill_switches.epoch + 1, actor = :actor, reason = :reason, update_time = :now,
+    request_id = :request_id
+RETURNING {COLUMNS}
+"""
+# The bound of a wait that must not give up while permits are in flight; they end by their own timeouts long before.
+PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class KillSwitch:
+    """A stop for automation in a scope; the epoch rises with every change."""
+
+    scope: str
+    engaged: bool
+    epoch: int
+    actor: str
+    reason: str
+    update_time: datetime
+
+
+def read(row: Any) -> KillSwitch:
+    """The kill switch in a row."""
+    return KillSwitch(row.scope, row.engaged, row.epoch, row.actor, row.reason, row.update_time)
+
+
+@asynccontextmanager
+async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[Transaction]:
+    """A transaction of its own connection under the exclusive lock of a scope; the end of the block commits."""
+    engine = create_async_engine(
+        address(url), poolclass=NullPool, connect_args={"timeout": 5, "command_timeout": PATIENCE}
+    )
+    try:
+        async with engine.connect() as connection:
+            opened = await connection.begin()
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
+            await connection.execute(text(LOCK), {"scope": scope})
+            tx = Transaction(connection, database.clock.now())
+            yield tx
+            if tx.events:
+                await facts.insert(tx)
+            await opened.commit()
+    finally:
+        await engine.dispose()
+    for call in tx.calls:
+        call()
+    for listener in database.listeners:
+        listener(tx.events)
+
+
+async def change(
+    tx: Transaction, scope: str, *, engaged: bool, actor: str, reason: str, request_id: str
+) -> tuple[KillSwitch, bool]:
+    """Sets a switch; the second value is False for a repeat, or when it stands so already."""
+    row = await tx.first(GET, scope=scope)
+    if row and (row.engaged == engaged or row.request_id == request_id):
+        return read(row), False
+    if not row and not engaged:
+        return KillSwitch(scope, False, 0, actor, reason, tx.now), False
+    row = await tx.first(
+        SET, scope=scope, engaged=engaged, actor=actor, reason=reason, now=tx.now, request_id=request_id
+    )
+    return read(row), True
+
+
+async def engaged(tx: Transaction) -> frozenset[str]:
+    """Every scope in which automation is stopped."""
+    return frozenset(row.scope for row in await tx.all(ENGAGED))
+
+
+async def everything(tx: Transaction) -> list[KillSwitch]:
+    """Every switch that is or was engaged."""
+    return [read(row) for row in await tx.all(LIST)]

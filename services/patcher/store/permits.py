@@ -1,0 +1,51 @@
+"""The question for a permit, and its answer."""
+
+from dataclasses import dataclass
+
+from libs.common.database import Transaction
+from libs.common.names import new_id
+
+# Called alone: its locks must be held before its next statement reads.
+AUTHORIZE = """
+SELECT granted, permit, gate, fresh
+FROM patcher.authorize_apply(:nonce, :permit, :plugin, :attempt, :command, :generation, :fence, :now)
+"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """The switch an agent asks for; `nonce` makes a repeat the same question."""
+
+    nonce: str
+    plugin: str
+    attempt: str
+    command: str
+    generation: int
+    fence: int
+
+
+@dataclass(frozen=True)
+class Permit:
+    """The answer; `fresh` is False for a repeated question."""
+
+    granted: bool
+    permit: str
+    gate: str
+    fresh: bool
+
+
+async def authorize(tx: Transaction, question: Question) -> Permit:
+    """Asks for the permit under the shared locks of every kill switch that covers the attempt."""
+    row = await tx.first(
+        AUTHORIZE,
+        nonce=question.nonce,
+        permit=new_id(),
+        plugin=question.plugin,
+        attempt=question.attempt,
+        command=question.command,
+        generation=question.generation,
+        fence=question.fence,
+        now=tx.now,
+    )
+    assert row is not None
+    return Permit(row.granted, row.permit, row.gate, row.fresh)
