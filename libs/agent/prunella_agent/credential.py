@@ -50,11 +50,16 @@ def enrollment_key(path: Path) -> str:
 
 
 def write_private(path: Path, fields: dict[str, object]) -> None:
+    """Replaces a JSON file in one step, readable by the owner only, durable when this returns."""
+    write_file(path, json.dumps(fields).encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
     """Replaces a file in one step, mode 0600, durable when this returns."""
     draft = path.with_name(path.name + ".new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump(fields, stream)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
     draft.replace(path)

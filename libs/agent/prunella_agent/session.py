@@ -62,11 +62,15 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to BeginApply. `gate` says why not; NO_ANSWER when none came in time."""
+    """The answer to BeginApply. `gate` says why not; NO_ANSWER when none came in time.
+
+    `expires` is the moment, on the session's monotonic clock, after which a yes is none any more.
+    """
 
     granted: bool
     permit: str = ""
     gate: str = ""
+    expires: float = 0.0
 
 
 def open_channel(plane: str) -> grpc.aio.Channel:
@@ -174,7 +178,7 @@ class Session:
             self._questions.pop(nonce, None)
         if permit.granted and self._clock.monotonic() - asked > PERMIT_SECONDS:
             return Answer(False, gate="NO_ANSWER")
-        return Answer(permit.granted, permit.permit, permit.gate)
+        return Answer(permit.granted, permit.permit, permit.gate, asked + PERMIT_SECONDS)
 
     async def fetch_artifact(self, digest: str, size: int) -> bytes:
         """The bytes of an artifact, resumed where a break left off; the caller verifies them. Raises grpc.RpcError."""
@@ -239,7 +243,8 @@ class Session:
             async with asyncio.timeout(WRITE_SECONDS):
                 await call.write(pb.ConnectRequest(hello=hello))
             self._spool.rewind()
-            self._control.clear()
+            # Questions still waiting for their answer go out again; receipts are the old stream's business.
+            self._control = deque(m for m in self._control if m.begin_apply.nonce in self._questions)
             self._results = {key: (result, float("-inf")) for key, (result, _) in self._results.items()}
             self._call = call
             while True:

@@ -1,0 +1,239 @@
+"""Carries out commands: takes them over once, prepares them, asks for the permit, and hands the switch over.
+
+Rule: a command is done once, however often it comes; a repeat gets the word that was said. Fences only rise: what comes
+with an old one is refused. A newer command ends the preparation of an older one, never a switch that has its permit.
+Nothing is unpacked before every pinned key has signed it, and nothing is switched before the plane said yes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+
+from prunella.v1 import agent_pb2 as pb
+from prunella_agent import crash, releases
+from prunella_agent.archive import ReleaseError
+from prunella_agent.clock import Clock
+from prunella_agent.credential import write_file
+from prunella_agent.journal import Journal
+from prunella_agent.session import Answer
+from prunella_agent.slots import Slots
+from prunella_agent.spans import Spans
+from prunella_agent.state import Install
+from prunella_agent.switch import Switch
+from prunella_agent.words import Words, decode_command, decode_result, encode
+
+log = logging.getLogger("prunella_agent.apply")
+
+MAX_CONFIG = 64 * 1024
+MAX_COMMANDS = 16
+SHORTEST, LONGEST = 60.0, 900.0
+CHANGES = (pb.COMMAND_KIND_UPDATE, pb.COMMAND_KIND_RESTART, pb.COMMAND_KIND_CONFIG_UPDATE)
+
+
+class Link(Protocol):
+    """What is needed of the session."""
+
+    async def begin_apply(self, command: pb.Command) -> Answer: ...
+
+    async def fetch_artifact(self, digest: str, size: int) -> bytes: ...
+
+    def report(self, result: pb.CommandResult) -> None: ...
+
+
+class Applier:
+    """Carries out the commands of one plugin."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        slots: Slots,
+        switch: Switch,
+        words: Words,
+        link: Link,
+        probe: Callable[[], Awaitable[bool]],
+        keys: Sequence[bytes],
+        package: str,
+        configs: Path,
+        clock: Clock,
+    ) -> None:
+        self._journal, self._slots, self._switch, self._words = journal, slots, switch, words
+        self._link, self._probe, self._clock = link, probe, clock
+        self._keys, self._package, self._configs = keys, package, configs
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._preparing = ""
+        self._superseded: set[str] = set()
+        self._staging = asyncio.Lock()
+
+    def begin(self) -> None:
+        """After a start: says again what is owed and begins anew what has no word."""
+        state = self._journal.state
+        for result in state.unacknowledged.values():
+            self._link.report(decode_result(result))
+        for message in tuple(state.received.values()):
+            self._start(decode_command(message))
+
+    async def take(self, command: pb.Command) -> None:
+        """Takes a command over; when this returns it is written down or has its word."""
+        state = self._journal.state
+        if command.id in state.words:
+            self._link.report(decode_result(state.words[command.id]))
+        elif command.id not in state.received:
+            if command.fence <= state.fence:
+                self._word(command, pb.COMMAND_OUTCOME_REFUSED, "FENCE")
+                return
+            self._journal.write("RECEIVED", command=command.id, fence=command.fence, message=encode(command))
+            crash.at("RECEIVED")
+            self._start(command)
+
+    async def end(self) -> None:
+        """Stops what is being prepared; it is begun anew after the next start."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, command: pb.Command) -> None:
+        if command.kind in CHANGES or command.kind == pb.COMMAND_KIND_ROLLBACK:
+            self._supersede()
+        if len(self._tasks) >= MAX_COMMANDS:
+            self._word(command, pb.COMMAND_OUTCOME_FAILED, "TOO_MANY_COMMANDS")
+            return
+        if command.kind in CHANGES:
+            self._preparing = command.id
+        task = asyncio.create_task(self._carry_out(command), name=f"command {command.id}")
+        self._tasks[command.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(command.id, None))
+
+    def _supersede(self) -> None:
+        if self._preparing in self._tasks:
+            self._superseded.add(self._preparing)
+            self._tasks[self._preparing].cancel()
+        self._preparing = ""
+
+    async def _carry_out(self, command: pb.Command) -> None:
+        spans = Spans(self._clock, command.traceparent)
+        with spans.step("receive"):
+            kind = pb.CommandKind.Name(command.kind) if command.kind in pb.CommandKind.values() else "UNKNOWN"
+            log.info("command %s: %s generation %d", command.id, kind, command.generation)
+        try:
+            await self._by_kind(command, spans)
+        except asyncio.CancelledError:
+            if command.id not in self._superseded:
+                raise
+            self._word(command, pb.COMMAND_OUTCOME_FAILED, "SUPERSEDED", spans)
+        except ReleaseError as error:
+            self._word(command, pb.COMMAND_OUTCOME_FAILED, f"{error.reason}: {error.message}", spans)
+        except grpc.RpcError as error:
+            self._word(command, pb.COMMAND_OUTCOME_FAILED, f"FETCH_FAILED: {error}", spans)
+        except TimeoutError:
+            self._word(command, pb.COMMAND_OUTCOME_FAILED, "DEADLINE", spans)
+        except Exception as error:
+            log.exception("command %s failed", command.id)
+            self._word(command, pb.COMMAND_OUTCOME_FAILED, f"INTERNAL: {type(error).__name__}", spans)
+        finally:
+            self._superseded.discard(command.id)
+
+    async def _by_kind(self, command: pb.Command, spans: Spans) -> None:
+        if command.kind in CHANGES:
+            await self._change(command, spans)
+        elif command.kind == pb.COMMAND_KIND_COMMIT:
+            await self._switch.commit(command, spans)
+        elif command.kind == pb.COMMAND_KIND_ROLLBACK:
+            await self._switch.roll_back(command, spans)
+        elif command.kind == pb.COMMAND_KIND_HEALTH_CHECK:
+            with spans.step("health_check"):
+                healthy = await self._probe()
+            outcome = pb.COMMAND_OUTCOME_DONE if healthy else pb.COMMAND_OUTCOME_FAILED
+            self._word(command, outcome, "healthy" if healthy else "unhealthy", spans)
+        else:
+            self._word(command, pb.COMMAND_OUTCOME_FAILED, "UNKNOWN_KIND", spans)
+
+    async def _change(self, command: pb.Command, spans: Spans) -> None:
+        running = self._journal.state.running
+        if running is None or self._switch.on_trial:
+            self._word(command, pb.COMMAND_OUTCOME_FAILED, "PROBATION" if running else "NOTHING_INSTALLED", spans)
+            return
+        async with asyncio.timeout(self._patience(command)):
+            target = await self._target(command, running, spans)
+            answer = await self._permit(command, spans)
+        self._preparing = ""  # from here on nothing newer ends it
+        if not answer.granted:
+            self._word(command, pb.COMMAND_OUTCOME_REFUSED, answer.gate, spans)
+            return
+        crash.at("PERMITTED")
+        await self._switch.go(command, target, answer, spans)
+
+    async def _target(self, command: pb.Command, running: Install, spans: Spans) -> Install:
+        if command.kind == pb.COMMAND_KIND_RESTART:
+            return replace(running, generation=command.generation)
+        if command.kind == pb.COMMAND_KIND_CONFIG_UPDATE:
+            return replace(running, generation=command.generation, config=self._keep_config(command.config))
+        with spans.step("verify"):
+            manifest = releases.verify(command.envelope, self._keys)
+            named = (manifest.package, manifest.version, manifest.digest)
+            if named != (self._package, command.release, command.digest):
+                raise ReleaseError(f"the envelope is of {' '.join(named)}", "RELEASE_MISMATCH")
+        with spans.step("fetch"):
+            artifact = await self._link.fetch_artifact(manifest.digest, manifest.size)
+            releases.check_artifact(manifest, artifact)
+        crash.at("FETCHED")
+        slot = self._slots.spare(running.slot)
+        with spans.step("unpack"):
+            await self._stage(slot, artifact)
+        crash.at("STAGED")
+        return Install(
+            slot=slot,
+            release=manifest.version,
+            digest=manifest.digest,
+            generation=command.generation,
+            entrypoint=manifest.entrypoint,
+            probe=manifest.probe,
+            config=running.config,
+        )
+
+    async def _stage(self, slot: str, artifact: bytes) -> None:
+        # A thread cannot be cancelled: the next one may not begin before it has ended.
+        async with self._staging:
+            unpacking = asyncio.create_task(asyncio.to_thread(self._slots.stage, slot, artifact))
+            try:
+                await asyncio.shield(unpacking)
+            except asyncio.CancelledError:
+                await asyncio.wait({unpacking})
+                raise
+
+    async def _permit(self, command: pb.Command, spans: Spans) -> Answer:
+        with spans.step("begin_apply"):
+            while True:
+                answer = await self._link.begin_apply(command)
+                if answer.granted or answer.gate != "NO_ANSWER":
+                    return answer
+
+    def _patience(self, command: pb.Command) -> float:
+        # The deadline is the plane's wall time; a clock that is years off must neither hurry nor hang.
+        left: float = command.deadline_time.seconds - self._clock.now().timestamp()
+        return min(max(left, SHORTEST), LONGEST)
+
+    def _keep_config(self, config: bytes) -> str:
+        try:
+            if len(config) > MAX_CONFIG or not isinstance(json.loads(config), dict):
+                raise ValueError("not a JSON object of at most 64 KiB")
+        except (ValueError, RecursionError) as error:
+            raise ReleaseError(str(error), "CONFIG_MALFORMED") from error
+        name = f"{hashlib.sha256(config).hexdigest()}.json"
+        write_file(self._configs / name, config)
+        return name
+
+    def _word(
+        self, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str, spans: Spans | None = None
+    ) -> None:
+        self._words.say("WORD", self._words.result(command, outcome, detail=detail, spans=spans))

@@ -1,0 +1,86 @@
+"""Makes beats: at the interval the plane asks for, each second from a switch to its commit, at once on a change.
+
+Rule: a beat says what is true now; its counters are cumulative since the supervisor's boot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prunella.v1 import agent_pb2 as pb
+from prunella_agent.clock import Clock
+from prunella_agent.process import Health, Plugin
+from prunella_agent.session import Session
+from prunella_agent.switch import Switch
+from prunella_agent.telemetry import Telemetry
+
+TRIAL_SECONDS = 1.0
+HEALTH = {
+    Health.STARTING: pb.HEALTH_STARTING,
+    Health.HEALTHY: pb.HEALTH_HEALTHY,
+    Health.UNHEALTHY: pb.HEALTH_UNHEALTHY,
+    Health.DOWN: pb.HEALTH_DOWN,
+}
+
+
+class Beats:
+    """Puts beats together and hands them to the session."""
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        telemetry: Telemetry,
+        plugin: Plugin,
+        switch: Switch,
+        clock: Clock,
+        environment: Mapping[str, str],
+        told: Callable[[pb.Beat], None],
+    ) -> None:
+        self._session, self._telemetry, self._plugin, self._switch = session, telemetry, plugin, switch
+        self._clock = clock
+        self._environment = environment
+        self._told = told
+        self._samples: tuple[str, ...] = ()
+        self._last = 0.0
+
+    @property
+    def interval(self) -> float:
+        """Seconds to the next beat, when nothing changes."""
+        interval = self._session.beat_interval
+        return min(interval, TRIAL_SECONDS) if self._switch.on_trial else interval
+
+    def send(self) -> None:
+        """Sends one beat now."""
+        self._telemetry.drain()
+        tally, shown = self._telemetry.tally, self._switch.shown
+        beat = pb.Beat(
+            errors=tally.total("errors"),
+            webhook_attempts=tally.total("attempts"),
+            webhook_failures=tally.total("failures"),
+            signature_failures=tally.total("signature_failures"),
+            release=shown.release if shown else "",
+            generation=shown.generation if shown else 0,
+            digest=shown.digest if shown else "",
+            config_digest=shown.config.removesuffix(".json") if shown else "",
+            environment=self._environment,
+            health=HEALTH[self._plugin.health],
+            numbers=tally.numbers,
+            failing_inputs=tally.samples if tally.samples != self._samples else (),
+        )
+        self._samples = tally.samples
+        beat.time.FromDatetime(self._clock.now())
+        beat.uptime.FromNanoseconds(int(self._plugin.uptime * 1e9))
+        self._last = self._clock.monotonic()
+        self._session.beat(beat)
+        self._told(beat)
+
+    async def run(self) -> None:
+        """Beats until it is cancelled."""
+        while True:
+            left = self._last + self.interval - self._clock.monotonic()
+            if left <= 0:
+                self.send()
+            else:
+                # The interval may shrink while we wait.
+                await self._clock.sleep(min(left, 0.25))

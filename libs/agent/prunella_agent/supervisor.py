@@ -1,0 +1,342 @@
+"""The supervisor of one plugin: enrols, runs the release, speaks with the plane, heals. Wiring only.
+
+Files in the folder: credential.json and enrollment.json (0600), journal, slots/a and slots/b, current, configs/, data/
+(the plugin's own), plugin.log, lock, and `state`, a JSON object for people and scripts: plugin, boot_id, port, pid,
+release, generation, health, connected. Rule: one supervisor per folder; it ends on SIGTERM and SIGINT with a goodbye,
+and whatever kills it, its plugin does not outlive it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import grpc
+
+from prunella.v1 import agent_pb2 as pb
+from prunella_agent import credential, launch, releases
+from prunella_agent.apply import Applier
+from prunella_agent.archive import ReleaseError
+from prunella_agent.beats import HEALTH, Beats
+from prunella_agent.clock import SystemClock
+from prunella_agent.enroll import enroll
+from prunella_agent.install import envelope_path, install, keep_config
+from prunella_agent.journal import Journal, JournalBroken
+from prunella_agent.options import Options, parse
+from prunella_agent.process import Health, Plugin, clear_leftovers
+from prunella_agent.session import Session, open_channel
+from prunella_agent.slots import Slots
+from prunella_agent.state import Install
+from prunella_agent.switch import Switch
+from prunella_agent.telemetry import Telemetry
+from prunella_agent.words import Words
+
+log = logging.getLogger("prunella_agent")
+
+CAPABILITIES = ("update", "rollback", "restart", "health_check", "commit", "config_update")
+NAMES = {number: health.value for health, number in HEALTH.items()}
+MAX_SOCKET_PATH = 100
+
+
+class Supervisor:
+    """Everything that runs for one plugin; `run` until `ask_to_end`."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.folder = options.folder.resolve()
+        self.clock = SystemClock()
+        self._ending = asyncio.Event()
+        self._boot_id = str(uuid.uuid4())
+        self._socket_path = socket_path(self.folder)
+        self._port = options.port
+
+    def ask_to_end(self) -> None:
+        """Ends with a goodbye; asked twice, at once (the kernel then ends the plugin)."""
+        if self._ending.is_set():
+            os._exit(1)
+        self._ending.set()
+
+    async def run(self) -> None:
+        """Runs until asked to end. Raises what makes it impossible to begin."""
+        for name in ("data", "configs"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        lock = own(self.folder / "lock")
+        clear_leftovers(self._socket_path)
+        channel = open_channel(self.options.plane)
+        try:
+            identity = asyncio.create_task(self._identity(channel))
+            ending = asyncio.create_task(self._ending.wait())
+            await asyncio.wait({identity, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if identity.done():
+                self.identity = identity.result()
+                self._wire(channel)
+                await self._serve(ending)
+            identity.cancel()
+            ending.cancel()
+        finally:
+            await channel.close()
+            os.close(lock)
+
+    async def _identity(self, channel: grpc.aio.Channel) -> credential.Credential:
+        path = self.folder / "credential.json"
+        known = credential.load(path)
+        if known is not None:
+            return known
+        identity = await enroll(
+            channel,
+            token=self.options.token,
+            enrollment_key=credential.enrollment_key(self.folder / "enrollment.json"),
+            package=self.options.package,
+            release=self._first_release(),
+            merchant=self.options.merchant,
+            environment=self.options.environment,
+        )
+        identity.save(path)
+        return identity
+
+    def _wire(self, channel: grpc.aio.Channel) -> None:
+        self.journal = Journal(self.folder / "journal")
+        self.slots = Slots(self.folder)
+        self.session = Session(
+            self.options.plane,
+            self.identity,
+            hello=self._hello,
+            on_command=self._take,
+            on_result_ack=self._acknowledged,
+            boot_id=self._boot_id,
+            channel=channel,
+            clock=self.clock,
+        )
+        self.telemetry = Telemetry(self._socket_path, heard=lambda: None)
+        self.plugin = Plugin(
+            log=self.folder / "plugin.log",
+            clock=self.clock,
+            changed=self._beat,
+            every=lambda: 1.0 if self.switch.on_trial else self.options.probe_seconds,
+        )
+        words = Words(self.journal, self.clock, self.session.report)
+        self.switch = Switch(
+            journal=self.journal,
+            slots=self.slots,
+            runner=self,
+            words=words,
+            clock=self.clock,
+            beat=self._beat,
+        )
+        self.beats = Beats(
+            session=self.session,
+            telemetry=self.telemetry,
+            plugin=self.plugin,
+            switch=self.switch,
+            clock=self.clock,
+            environment=self.options.environment,
+            told=self._tell,
+        )
+        self.applier = Applier(
+            journal=self.journal,
+            slots=self.slots,
+            switch=self.switch,
+            words=words,
+            link=self.session,
+            probe=self.plugin.probe,
+            keys=self.identity.release_keys,
+            package=self.options.package,
+            configs=self.folder / "configs",
+            clock=self.clock,
+        )
+
+    async def _serve(self, ending: asyncio.Task[bool]) -> None:
+        self.telemetry.start()
+        beating: asyncio.Task[None] | None = None
+        try:
+            self._port = self._port or kept_port(self.folder / "state")
+            await self.switch.begin()
+            if self._install():
+                await self.switch.begin()
+            self.applier.begin()
+            self.session.start()
+            beating = asyncio.create_task(self.beats.run(), name="beats")
+            await asyncio.wait({ending, beating}, return_when=asyncio.FIRST_COMPLETED)
+            if beating.done():
+                beating.result()
+        finally:
+            if beating is not None:
+                beating.cancel()
+            await self.applier.end()
+            await self.session.stop("shutdown")
+            await self.switch.end()
+            self.telemetry.stop()
+            self.journal.close()
+
+    def _first_release(self) -> str:
+        # Only what we say of ourselves; it is verified, with the keys that enrolment gives, before it runs.
+        if self.options.archive is None:
+            return ""
+        envelope = self.options.envelope or envelope_path(self.options.archive)
+        return releases.read_manifest(releases.open_envelope(envelope.read_bytes())[0]).version
+
+    def _install(self) -> bool:
+        archive, running = self.options.archive, self.journal.state.running
+        if running is not None and not self.options.reinstall:
+            return False
+        if archive is None:
+            raise ReleaseError("nothing is installed here; give --release-archive", "NOTHING_INSTALLED")
+        envelope = self.options.envelope or envelope_path(archive)
+        config = running.config if running else ""
+        if self.options.config or not config:
+            config = keep_config(self.folder / "configs", self.options.config)
+        install(
+            self.journal,
+            self.slots,
+            self.identity,
+            archive=archive,
+            envelope=envelope,
+            package=self.options.package,
+            config=config,
+        )
+        return True
+
+    async def start(self, install: Install) -> None:
+        """Runs an install (the switch's runner)."""
+        environment = launch.environment(
+            port=self._port,
+            socket=self._socket_path,
+            config=self.folder / "configs" / install.config,
+            data=self.folder / "data",
+        )
+        await self.plugin.start(install, self.slots.path(install.slot), environment)
+
+    async def stop(self) -> None:
+        """Stops what runs and hears its last words (the switch's runner)."""
+        await self.plugin.stop()
+        self.telemetry.drain()
+
+    async def settled(self, seconds: float) -> Health:
+        """Waits for a start (the switch's runner)."""
+        return await self.plugin.settled(seconds)
+
+    async def _take(self, command: pb.Command) -> None:
+        await self.applier.take(command)
+
+    def _beat(self) -> None:
+        self.beats.send()
+
+    def _hello(self) -> pb.Hello:
+        present = self.journal.state.present
+        return pb.Hello(
+            agent_version=agent_version(),
+            capabilities=CAPABILITIES,
+            package=self.options.package,
+            release=present.release if present else "",
+            generation=present.generation if present else 0,
+            fence=self.journal.state.fence,
+        )
+
+    def _acknowledged(self, ack: pb.ResultAck) -> None:
+        if f"{ack.command}/{ack.outcome}" in self.journal.state.unacknowledged:
+            self.journal.write("ACKNOWLEDGED", command=ack.command, outcome=int(ack.outcome))
+
+    def _tell(self, beat: pb.Beat) -> None:
+        fields = {
+            "plugin": self.identity.plugin,
+            "boot_id": self._boot_id,
+            "port": self._port,
+            "pid": self.plugin.pid,
+            "release": beat.release,
+            "generation": beat.generation,
+            "health": NAMES[beat.health],
+            "connected": self.session.connected,
+        }
+        draft = self.folder / "state.new"
+        draft.write_text(json.dumps(fields))
+        draft.replace(self.folder / "state")
+
+
+def own(path: Path) -> int:
+    """Locks the folder for this process. Raises BlockingIOError when another supervisor has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def socket_path(folder: Path) -> Path:
+    """Where the SDK writes to; outside the folder when its path is too long for a socket."""
+    inside = folder / "telemetry.sock"
+    if len(os.fsencode(inside)) <= MAX_SOCKET_PATH:
+        return inside
+    return Path("/tmp") / f"prunella-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.sock"  # noqa: S108
+
+
+def kept_port(state: Path) -> int:
+    """The plugin's port of the last run if it is still free, else one the kernel gives."""
+    try:
+        wanted = int(json.loads(state.read_text())["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        wanted = 0
+    for port in (wanted, 0):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no free port on 127.0.0.1")
+
+
+def agent_version() -> str:
+    """The installed version of this distribution; empty when it runs from a checkout."""
+    try:
+        return version("prunella-agent")
+    except PackageNotFoundError:
+        return ""
+
+
+def end_with_parent() -> None:
+    """Has the kernel send SIGTERM when the parent is gone."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+
+
+async def supervise(options: Options) -> None:
+    """Runs one supervisor in this event loop until a signal asks it to end."""
+    supervisor = Supervisor(options)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.ask_to_end)
+    await supervisor.run()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `prunella-agent`."""
+    options = parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if options.with_parent:
+        end_with_parent()
+    try:
+        asyncio.run(supervise(options))
+    except BlockingIOError:
+        sys.exit(f"prunella-agent: another supervisor runs in {options.folder}")
+    except ReleaseError as error:
+        sys.exit(f"prunella-agent: {error.reason}: {error.message}")
+    except grpc.aio.AioRpcError as error:
+        sys.exit(f"prunella-agent: the plane refused: {error.code().name} {error.details()}")
+    except (JournalBroken, OSError, ValueError) as error:
+        sys.exit(f"prunella-agent: {error}")
+
+
+if __name__ == "__main__":
+    main()

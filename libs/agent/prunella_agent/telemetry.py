@@ -1,0 +1,118 @@
+"""Adds up what the plugin's processes count, into figures that are cumulative since the supervisor's boot.
+
+Rule: a figure never shrinks. Each process counts from zero under its own name; when it is gone its last figures stay
+in the sum. What a datagram says is not trusted: anything but whole, non-negative, growing numbers is ignored, and the
+number of processes, names and samples is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FIGURES = ("errors", "attempts", "failures", "signature_failures")
+MAX_PROCESSES = 64
+MAX_FIGURE = 2**53
+MAX_NUMBERS = 32
+MAX_SAMPLES = 3
+MAX_SAMPLE_BYTES = 2048
+MAX_DATAGRAM = 65536
+
+
+@dataclass
+class Tally:
+    """The sums over all processes of the plugin since boot."""
+
+    processes: dict[str, dict[str, int]] = field(default_factory=dict)
+    gone: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FIGURES, 0))
+    numbers: dict[str, float] = field(default_factory=dict)
+    samples: tuple[str, ...] = ()
+
+    def total(self, figure: str) -> int:
+        """One figure since boot."""
+        return self.gone[figure] + sum(counts[figure] for counts in self.processes.values())
+
+    def take(self, datagram: bytes) -> bool:
+        """Takes one datagram in; False when it is not one."""
+        try:
+            body = json.loads(datagram)
+            process = str(body["process"])[:64]
+            counts = {figure: whole(body[figure]) for figure in FIGURES}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
+        known = self.processes.pop(process, None)
+        if known is None and len(self.processes) >= MAX_PROCESSES:
+            self._let_go()
+        floor = known or dict.fromkeys(FIGURES, 0)
+        self.processes[process] = {figure: max(counts[figure], floor[figure]) for figure in FIGURES}
+        self._keep(body)
+        return True
+
+    def _let_go(self) -> None:
+        # The process heard of longest ago; if it lived it would have spoken within the second.
+        counts = self.processes.pop(next(iter(self.processes)))
+        for figure in FIGURES:
+            self.gone[figure] += counts[figure]
+
+    def _keep(self, body: dict[str, Any]) -> None:
+        numbers = body.get("numbers")
+        for name, value in list(numbers.items())[:MAX_NUMBERS] if isinstance(numbers, dict) else ():
+            room = name in self.numbers or len(self.numbers) < MAX_NUMBERS
+            if room and len(name) <= 64 and isinstance(value, (int, float)) and math.isfinite(value):
+                self.numbers[name] = float(value)
+        samples = body.get("samples")
+        if isinstance(samples, list) and samples:
+            kept = [s for s in samples if isinstance(s, str) and len(s.encode("utf-8", "replace")) <= MAX_SAMPLE_BYTES]
+            self.samples = tuple(kept[-MAX_SAMPLES:])
+
+
+def whole(value: object) -> int:
+    """A count. Raises ValueError for anything else."""
+    if type(value) is not int or not 0 <= value <= MAX_FIGURE:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+class Telemetry:
+    """The datagram socket that the SDK writes to, and the tally of what came."""
+
+    def __init__(self, path: Path, heard: Callable[[], None]) -> None:
+        self.tally = Tally()
+        self._path = path
+        self._heard = heard
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Opens the socket; one that an earlier run left is replaced."""
+        self._path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(str(self._path))
+        self._path.chmod(0o600)
+        asyncio.get_running_loop().add_reader(self._socket, self.drain)
+
+    def drain(self) -> None:
+        """Takes in what waits, at most 256 datagrams at a time."""
+        for _ in range(256):
+            try:
+                datagram = self._socket.recv(MAX_DATAGRAM) if self._socket else b""
+            except (BlockingIOError, InterruptedError):
+                break
+            if not datagram:
+                break
+            self.tally.take(datagram)
+        self._heard()
+
+    def stop(self) -> None:
+        """Closes the socket and removes its name."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+            self._path.unlink(missing_ok=True)
