@@ -127,7 +127,12 @@ class Postgres:
             log=self.log,
             account=self.account,
         )
-        if await asyncio.wait_for(initdb.wait(), START_SECONDS) != 0:
+        try:
+            status = await asyncio.wait_for(initdb.wait(), START_SECONDS)
+        except BaseException:
+            await initdb.stop(grace=1.0)
+            raise
+        if status != 0:
             raise Unready(f"initdb failed; {self.log} says:\n{initdb.tail()}")
         (draft / "data").rename(self.data)
         shutil.rmtree(draft)

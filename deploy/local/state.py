@@ -82,6 +82,10 @@ class State:
         """What `plane.json` says; empty when no plane runs here."""
         return read_json(self.plane_file) if self.is_running() else {}
 
+    def write_plane(self, content: Mapping[str, Any]) -> None:
+        """Replaces the description of the running plane; only its runner may."""
+        write_json(self.plane_file, content)
+
     def kept(self) -> dict[str, Any]:
         """What outlives a run."""
         return read_json(self.folder / "kept.json")
