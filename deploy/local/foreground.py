@@ -1,8 +1,8 @@
 """A plane in the foreground: it runs until somebody says stop.
 
-Rule: the first Ctrl-C (or SIGTERM, or a closed terminal) stops everything in order, at any moment, also while it starts;
-the second ends everything at once. Both leave no process and no port behind. What runs on the plane, such as the demo, is
-a coroutine that is cancelled first and may clean up.
+Rule: the first Ctrl-C (or SIGTERM, or a closed terminal) stops everything in order, at any moment, also while it
+starts; the second ends everything at once. Both leave no process and no port behind. What runs on the plane, such as
+the demo, is a coroutine that is cancelled first and may clean up.
 """
 
 from __future__ import annotations
