@@ -1,0 +1,59 @@
+"""Staging: a release proves itself in a sandbox before it may come near a plugin.
+
+Rule: the sandbox starts the release, waits until its own probe is content, and runs its smoke tests with the inputs
+that failed in the field. A result counts only when it carries the request's nonce; no tests, no answer, or two
+answers are failures.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from typing import Protocol
+
+from prunella_agent.releases import Manifest
+from services.patcher.attempt import Staged
+
+# Raised when what the sandbox does changes, so that older results no longer count.
+SUITE = "1"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be proven. `seconds` bounds everything; the nonce binds the result to this request."""
+
+    nonce: str
+    manifest: Manifest
+    artifact: bytes
+    failing_inputs: tuple[str, ...]
+    seconds: float
+    attempt: str = ""
+    plugin: str = ""
+    merchant: str = ""
+
+
+class StagingLostError(Exception):
+    """The runner gave no usable result; trying again may help."""
+
+
+class Runner(Protocol):
+    """Something that can prove a release."""
+
+    @property
+    def environment(self) -> str:
+        """What results are comparable under."""
+
+    async def run(self, request: Request) -> Staged:
+        """The result. Raises StagingLostError when there is none."""
+
+
+def suite(manifest: Manifest, failing_inputs: tuple[str, ...]) -> str:
+    """A digest of everything that is run against an artifact."""
+    parts = [SUITE, list(manifest.entrypoint), list(manifest.probe), list(manifest.smoke), sorted(failing_inputs)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def local_environment() -> str:
+    """What a local result depends on beside artifact and suite."""
+    return f"local {sys.implementation.name} {platform.python_version()} {platform.system()} {platform.machine()}"
