@@ -68,7 +68,8 @@ def main(arguments: list[str]) -> int:
         os.setsid()  # refused to a process that leads its group already
     change_user(user)
     os.umask(0o077)
-    if die_with_parent(parent, death) and not os.environ.pop("PRUNELLA_WATCH_PARENT", ""):
+    # The variable asks for what other systems need, where the kernel could do it: so that it can be tried.
+    if not os.environ.pop("PRUNELLA_WATCH_PARENT", "") and die_with_parent(parent, death):
         os.execvp(command[0], command)
     return watch(command, parent, death)
 
