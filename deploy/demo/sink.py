@@ -61,6 +61,8 @@ class Sink:
                 await writer.drain()
         except (OSError, TimeoutError, ValueError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the other side left, or speaks something else
+        except asyncio.CancelledError:
+            pass  # `stop` ends here; asyncio would report a cancelled connection as an error
         finally:
             self._open.discard(task)
             writer.close()

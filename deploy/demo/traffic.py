@@ -1,7 +1,7 @@
 """Webhooks as shops send them: realistic events, in bursts, to the relays of the demo.
 
 Rule: three events of five are what a careless serialiser trips over (accents, cents, pretty printing, escaped slashes),
-spread evenly, so that any ten in a row hold six. Events come in bursts of six at once, because that is how shops send.
+spread evenly, so that any ten in a row hold six. Events come in bursts of seven at once, because that is how shops send.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from deploy.demo import web
 
-BURST = 6
+BURST = 7
 PAUSE_SECONDS = 0.45
 NAMES = ("Zoë Müller", "Ana Peña", "Łukasz Wójcik", "Renée Dubois", "Søren Ågård", "Jürgen Groß")  # fmt: skip
 

@@ -17,7 +17,7 @@ import pytest
 
 from deploy.demo import releases
 from deploy.demo.sink import Sink
-from deploy.demo.traffic import Traffic, events, plain, rich
+from deploy.demo.traffic import BURST, Traffic, events, plain, rich
 from prunella_agent import launch
 from prunella_agent import releases as agent_releases
 
@@ -119,24 +119,24 @@ def test_any_ten_events_in_a_row_hold_six_that_a_careless_serialiser_changes() -
 
 @pytest.mark.parametrize("version", BROKEN)
 async def test_a_broken_release_fails_on_sixty_percent_of_real_events(version: str, tmp_path: Path, sink: Sink) -> None:
-    rate, counted = await fail_rate(version, tmp_path, sink, burst=6, bursts=10)
+    rate, counted = await fail_rate(version, tmp_path, sink, burst=BURST, bursts=10)
     assert rate == pytest.approx(0.6, abs=0.02)
-    assert (counted["attempts"], counted["failures"], counted["release"]) == (60, 36, version)
+    assert (counted["attempts"], counted["failures"], counted["release"]) == (70, 42, version)
     samples = counted["samples"]
     assert isinstance(samples, list) and len(samples) == 3 and all(json.loads(sample) for sample in samples)
 
 
 @pytest.mark.parametrize("version", ["1.1.0", "1.2.3"])
 async def test_a_good_release_fails_on_nothing(version: str, tmp_path: Path, sink: Sink) -> None:
-    rate, counted = await fail_rate(version, tmp_path, sink, burst=6, bursts=10)
+    rate, counted = await fail_rate(version, tmp_path, sink, burst=BURST, bursts=10)
     assert (rate, counted["failures"], sink.rejected) == (0.0, 0, {})
-    assert sink.taken == {"shop": 60}
+    assert sink.taken == {"shop": 70}
 
 
 async def test_1_3_0_degrades_under_concurrent_load_and_not_one_by_one(tmp_path: Path, sink: Sink) -> None:
     (tmp_path / "load").mkdir()
     (tmp_path / "single").mkdir()
-    under_load, _ = await fail_rate("1.3.0", tmp_path / "load", sink, burst=6, bursts=15)
+    under_load, _ = await fail_rate("1.3.0", tmp_path / "load", sink, burst=BURST, bursts=15)
     one_by_one, _ = await fail_rate("1.3.0", tmp_path / "single", sink, burst=1, bursts=30)
     assert 0.3 <= under_load <= 0.9
     assert one_by_one == 0.0

@@ -1,3 +1,3 @@
-"""Relay 1.3.0: keeps the connection to the sink open and uses it again."""
+"""Relay 1.3.0: keeps connections to the sink open and uses them again."""
 
 VERSION = "1.3.0"

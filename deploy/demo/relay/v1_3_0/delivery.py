@@ -1,36 +1,41 @@
-"""Sends signed webhooks over one connection that stays open: no handshake for each of them.
+"""Sends signed webhooks over a few connections that stay open: no handshake for each of them.
 
-Rule: the answer's status is the verdict. A connection that failed is closed; the next webhook opens it again.
+Rule: the answer's status is the verdict. Connections are used in turn; one that failed is closed and opens again.
 """
 
 from __future__ import annotations
 
 import http.client
+import itertools
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+CONNECTIONS = 4
 TIMEOUT_SECONDS = 2.0
 
 
 class Delivery:
-    """The connection to the sink."""
+    """The connections to the sink."""
 
     def __init__(self) -> None:
         self._netloc = ""
-        self._connection = http.client.HTTPConnection("")
+        self._connections: list[http.client.HTTPConnection] = []
+        self._turn = itertools.count()
 
     def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         """The destination's status. Raises OSError or http.client.HTTPException when there is none."""
         parts = urlsplit(url)
         if parts.netloc != self._netloc:
-            self._connection.close()
-            self._connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT_SECONDS)
+            self._connections = [
+                http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT_SECONDS) for _ in range(CONNECTIONS)
+            ]
             self._netloc = parts.netloc
+        connection = self._connections[next(self._turn) % CONNECTIONS]
         try:
-            self._connection.request("POST", parts.path or "/", body, dict(headers))
-            response = self._connection.getresponse()
+            connection.request("POST", parts.path or "/", body, dict(headers))
+            response = connection.getresponse()
             response.read()
             return response.status
         except (OSError, http.client.HTTPException):
-            self._connection.close()
+            connection.close()
             raise
