@@ -1,7 +1,7 @@
 """Webhooks as shops send them: realistic events, in bursts, to the relays of the demo.
 
-Rule: three events of five are what a careless serialiser trips over (accents, cents, pretty printing, escaped slashes),
-spread evenly, so that any ten in a row hold six. Events come in bursts of seven at once, because that is how shops send.
+Rule: three events of five are what a careless serialiser trips over (accents, cents, pretty printing, escaped
+slashes), spread evenly, so that any ten in a row hold six. Events come in bursts of seven at once: shops send so.
 """
 
 from __future__ import annotations
