@@ -27,7 +27,7 @@ from prunella_agent.journal import Journal
 from prunella_agent.session import Answer
 from prunella_agent.slots import Slots
 from prunella_agent.spans import Spans
-from prunella_agent.state import Install
+from prunella_agent.state import Install, recover
 from prunella_agent.switch import Switch
 from prunella_agent.words import Words, decode_command, decode_result, encode
 
@@ -74,12 +74,14 @@ class Applier:
         self._superseded: set[str] = set()
         self._staging = asyncio.Lock()
 
-    def begin(self) -> None:
-        """After a start: says again what is owed and begins anew what has no word."""
-        state = self._journal.state
-        for result in state.unacknowledged.values():
+    def say_again(self) -> None:
+        """After a start, before anything else is said: says what is owed, in the order in which it was written."""
+        for result in recover(self._journal.state).say_again:
             self._link.report(decode_result(result))
-        for message in tuple(state.received.values()):
+
+    def begin(self) -> None:
+        """After a start, once the right release runs: begins anew what has no word."""
+        for message in recover(self._journal.state).begin_anew:
             self._start(decode_command(message))
 
     async def take(self, command: pb.Command) -> None:

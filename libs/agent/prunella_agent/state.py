@@ -78,13 +78,13 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What to do first after a start, in this order; `point_to` is the slot that must be current."""
+    """What to do after a start: say what is owed, then one of finish, take back and run, then begin anew."""
 
-    point_to: str
+    say_again: tuple[str, ...]
     finish: Revert | None
     take_back: Trial | None
+    run: Install | None
     begin_anew: tuple[str, ...]
-    say_again: tuple[str, ...]
 
 
 def fold(entries: Iterable[Entry]) -> State:
@@ -98,16 +98,16 @@ def fold(entries: Iterable[Entry]) -> State:
 def recover(state: State) -> Recovery:
     """What an agent that died in this state does when it starts again."""
     take_back = state.trial if state.revert is None else None
-    if state.revert:
-        slot = state.revert.target.slot
-    elif state.trial:
-        slot = state.trial.before.slot
-    else:
-        slot = state.running.slot if state.running else ""
+    settled = state.revert is None and state.trial is None
     # The command of an open trial has spoken, or will by being taken back.
-    spoken = {state.trial.command} if state.trial else set()
-    anew = tuple(command for name, command in state.received.items() if name not in spoken)
-    return Recovery(slot, state.revert, take_back, anew, tuple(state.unacknowledged.values()))
+    trying = state.trial.command if state.trial else ""
+    return Recovery(
+        say_again=tuple(state.unacknowledged.values()),
+        finish=state.revert,
+        take_back=take_back,
+        run=state.running if settled else None,
+        begin_anew=tuple(command for name, command in state.received.items() if name != trying),
+    )
 
 
 def after(state: State, entry: Entry) -> State:

@@ -161,6 +161,7 @@ class Supervisor:
         beating: asyncio.Task[None] | None = None
         try:
             self._port = self._port or kept_port(self.folder / "state")
+            self.applier.say_again()
             await self.switch.begin()
             if self._install():
                 await self.switch.begin()

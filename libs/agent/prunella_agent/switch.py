@@ -21,7 +21,7 @@ from prunella_agent.process import Health
 from prunella_agent.session import Answer
 from prunella_agent.slots import Slots
 from prunella_agent.spans import Spans
-from prunella_agent.state import Install, State, Trial
+from prunella_agent.state import Install, State, Trial, recover
 from prunella_agent.words import Words, decode_result, encode
 
 log = logging.getLogger("prunella_agent.switch")
@@ -69,15 +69,15 @@ class Switch:
     async def begin(self) -> None:
         """After a start: takes back what was not committed, then runs what is left."""
         async with self._lock:
-            state = self.state
-            if state.revert:
-                target, generation, result = state.revert.target, state.revert.generation, state.revert.result
-                await self._exchange(target)
-                self._words.say("REVERTED", decode_result(result), generation=generation)
-            elif state.trial:
-                await self._revert(state.trial, state.trial.before, "RESTARTED", unasked=True)
-            elif state.running:
-                await self._exchange(state.running)
+            recovery = recover(self.state)
+            if recovery.finish:
+                finish = recovery.finish
+                await self._exchange(finish.target)
+                self._words.say("REVERTED", decode_result(finish.result), generation=finish.generation)
+            elif recovery.take_back:
+                await self._revert(recovery.take_back, recovery.take_back.before, "RESTARTED", unasked=True)
+            elif recovery.run:
+                await self._exchange(recovery.run)
 
     async def go(self, command: pb.Command, target: Install, answer: Answer, spans: Spans) -> None:
         """Switches under a permit; says APPLIED, or REVERTED when it could not be done."""
@@ -211,7 +211,8 @@ class Switch:
         await self._runner.stop()
         self._beat()
         self._slots.point(target.slot)
-        crash.at("REVERT_POINTED")
+        if self.state.revert:
+            crash.at("REVERT_POINTED")
         self.shown = target
         await self._runner.start(target)
         self._beat()
