@@ -2,8 +2,8 @@
 
 Closed: outcomes of the last `window` seconds are counted; once at least `volume` were seen and the share of failures
 reaches `threshold`, it opens. Open: nothing is asked for `open_for` seconds. Then half-open: at most `probes` calls are
-let through at once; `successes` good ones in a row close it, one bad one opens it again. Time is an argument (any rising
-number of seconds); `Breaker` is the rule, `Guarded` puts it around calls of one process.
+let through at once; `successes` good ones in a row close it, one bad one opens it again. Time is an argument (any
+rising number of seconds); `Breaker` is the rule, `Guarded` puts it around calls of one process.
 """
 
 import asyncio

@@ -1,131 +1,37 @@
-"""The life of a process: parts start in order, run until a signal, and stop in reverse.
+"""What a service does because time passed: loops that outlive every failure, and the table of sweeps.
 
-A part that does not stop in time is left behind and named in the log; nothing depends on a clean stop. The first
-SIGTERM or SIGINT stops in order, the second ends the process at once. Loops never die of an exception: it is logged and
-the loop goes on after a pause that doubles. Sweeps are loops over a table `name → (seconds, function)`; tests run them by hand.
+A round that raises is logged, and the loop goes on after a pause that doubles. Sweeps are loops over a table
+`name → (seconds, function)`; tests run them by hand, with a time of their choice.
 """
 
 import asyncio
 import contextlib
-import ctypes
-import os
-import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Problem
-from libs.common.telemetry import Telemetry, counter, histogram
+from libs.common.telemetry import counter, histogram
 
 DoorsT = TypeVar("DoorsT")
 DoorsT_contra = TypeVar("DoorsT_contra", contravariant=True)
 
-STOP_SECONDS: Final = 8.0
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 10.0
-DIE_WITH_PARENT: Final = "PRUNELLA_DIE_WITH_PARENT"
-_PR_SET_PDEATHSIG: Final = 1
 
 _log = structlog.get_logger(__name__)
 _failures = counter("loop_failures_total", "Rounds of background loops that ended in an exception", ("loop",))
 _sweep_seconds = histogram("sweep_seconds", "Time one round of a sweep took", ("sweep",))
 
 
-class Part(Protocol):
-    """Something with a life: a bus, a server, a set of loops. `stop` may be called after a failed or missing start."""
-
-    @property
-    def name(self) -> str: ...
-
-    async def start(self) -> Any: ...
-
-    async def stop(self) -> Any: ...
-
-
 class Sweep(Protocol[DoorsT_contra]):
     """One duty that time brings; gives how much it did."""
 
     def __call__(self, doors: DoorsT_contra, now: datetime, /) -> Awaitable[int]: ...
-
-
-async def start_parts(parts: Sequence[Part], telemetry: Telemetry | None = None) -> None:
-    """Start parts in order; when one fails, those already started are stopped and the failure is raised."""
-    with telemetry.use() if telemetry else contextlib.nullcontext():
-        for index, part in enumerate(parts):
-            try:
-                await part.start()
-            except BaseException:
-                await stop_parts(parts[: index + 1])
-                raise
-
-
-async def stop_parts(parts: Sequence[Part], *, timeout: float = STOP_SECONDS) -> None:
-    """Stop parts in reverse, each within `timeout` seconds; what goes wrong is logged and the rest still stops."""
-    for part in reversed(parts):
-        try:
-            async with asyncio.timeout(timeout):
-                await part.stop()
-        except TimeoutError:
-            _log.warning("a part did not stop in time and is left behind", part=part.name, seconds=timeout)
-        except Exception:  # noqa: BLE001 (the rest must still stop)
-            _log.exception("a part failed to stop", part=part.name)
-
-
-async def run(
-    parts: Sequence[Part], *, telemetry: Telemetry | None = None, ready: Callable[[], None] | None = None
-) -> None:
-    """Start, tell `ready`, wait for a signal, stop. A failed start is raised after what was started has stopped."""
-    die_with_parent()
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, _on_signal, number, stopping)
-    try:
-        starting = asyncio.create_task(start_parts(parts, telemetry))
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            starting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await starting
-            return
-        try:
-            starting.result()
-            if ready:
-                ready()
-            await waiting
-        finally:
-            waiting.cancel()
-        await stop_parts(parts)
-    finally:
-        if telemetry:
-            telemetry.close()
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-
-def _on_signal(number: int, stopping: asyncio.Event) -> None:
-    if stopping.is_set():
-        _log.warning("a second signal: ending at once", signal=signal.Signals(number).name)
-        os._exit(128 + number)
-    _log.info("stopping", signal=signal.Signals(number).name)
-    stopping.set()
-
-
-def die_with_parent() -> None:
-    """On Linux, ask for SIGTERM when the parent dies, if the environment wants it; elsewhere nothing happens."""
-    if os.environ.get(DIE_WITH_PARENT) != "1" or not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died while we asked
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Loop:

@@ -1,0 +1,87 @@
+"""A service put together, and the process around one.
+
+`main` is all a `__main__.py` needs: it reads the settings, builds the service in the running loop, serves metrics
+beside it and ends with 0 after a clean stop, 1 when the service could not start, 2 when its settings are wrong.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from libs.common.clock import Clock, SystemClock
+from libs.common.errors import Problem
+from libs.common.http import HttpServer
+from libs.common.rpc import Server
+from libs.common.runtime.parts import run, start_parts, stop_parts
+from libs.common.settings import BadSettings
+from libs.common.telemetry import Telemetry, metrics_app
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+CANNOT_START = 1
+BAD_SETTINGS = 2
+
+_log = structlog.get_logger(__name__)
+
+
+class Settings(Protocol):
+    """What the process around a service reads from its settings."""
+
+    @property
+    def http_listen(self) -> str: ...
+
+
+@dataclass
+class Service:
+    """One service: its doors, its parts in the order they start, and its gRPC server (the last part)."""
+
+    name: str
+    doors: Any
+    parts: Sequence[Any]  # each a Part; a list of parts of different classes has no better type by itself
+    server: Server
+    telemetry: Telemetry | None = None
+
+    def __post_init__(self) -> None:
+        """The server starts last and stops first, whether or not it was listed; telemetry is the doors' own."""
+        self.parts = [*(part for part in self.parts if part is not self.server), self.server]
+        self.telemetry = self.telemetry or getattr(self.doors, "telemetry", None)
+
+    async def start(self) -> None:
+        """Start every part; when one fails, what was started is stopped and the failure raised."""
+        await start_parts(self.parts, self.telemetry)
+
+    async def stop(self) -> None:
+        """Tell clients to go elsewhere, then stop every part in reverse."""
+        await self.server.drain()
+        await stop_parts(self.parts)
+        if self.telemetry:
+            await asyncio.to_thread(self.telemetry.close)
+
+
+def main(build: Callable[[SettingsT, Clock], Service], load: Callable[[], SettingsT]) -> int:
+    """Run a service until a signal; gives the exit status."""
+    try:
+        settings = load()
+    except BadSettings as problem:
+        print(problem.message, file=sys.stderr)  # noqa: T201 (for the person at the terminal; logs come later)
+        return BAD_SETTINGS
+    try:
+        asyncio.run(_live(build, settings))
+    except Problem as problem:
+        _log.error("cannot start", why=problem.message, reason=problem.reason)
+        return CANNOT_START
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _live(build: Callable[[SettingsT, Clock], Service], settings: SettingsT) -> None:
+    service = build(settings, SystemClock())
+    parts = list(service.parts)
+    if not any(getattr(part, "serves_metrics", False) for part in parts):
+        parts.insert(0, HttpServer(metrics_app(), settings.http_listen))
+    await run(parts, telemetry=service.telemetry)
