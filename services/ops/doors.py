@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from libs.common.bus import Bus
@@ -11,8 +12,6 @@ from libs.common.clock import Clock
 from libs.common.database import Database
 from libs.common.settings import ServiceSettings
 from libs.common.telemetry import Telemetry
-
-TIMELINE = "timeline"  # the signal that facts wait for a position
 
 
 class Bell:
@@ -42,3 +41,5 @@ class Doors:
     settings: ServiceSettings
     telemetry: Telemetry
     placed: Bell = field(default_factory=Bell)
+    # Has the sweep that places facts run at once.
+    hurry: Callable[[], None] = field(default=lambda: None)

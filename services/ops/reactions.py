@@ -13,7 +13,7 @@ from libs.common.database import Transaction
 from libs.common.facts import NAMES, fact_name
 from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
-from services.ops.doors import TIMELINE, Doors
+from services.ops.doors import Doors
 from services.ops.store import timeline
 
 
@@ -34,7 +34,7 @@ async def on_fact(doors: Doors, event: Event, once: Once) -> None:
         )
         if event.plugin_enrolled.label:
             await timeline.label(tx, event.plugin, event.plugin_enrolled.label)
-        tx.after_commit(lambda: doors.database.signal(TIMELINE))
+        tx.after_commit(doors.hurry)
 
     await once(effect)
 

@@ -1,0 +1,67 @@
+"""ops put together: nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from libs.common import rpc
+from libs.common import settings as environment
+from libs.common.bus import Bus, Consumer
+from libs.common.clock import Clock
+from libs.common.database import Database
+from libs.common.http import HttpServer
+from libs.common.runtime import Service, Sweeps
+from libs.common.settings import ServiceSettings
+from libs.common.telemetry import configure
+from prunella.v1 import ops_pb2_grpc
+from services.ops.doors import Doors
+from services.ops.errands import PassOn
+from services.ops.handlers import OpsHandlers
+from services.ops.reactions import REACTIONS
+from services.ops.receiver.app import app
+from services.ops.receiver.intake import Intake
+from services.ops.sweeps import SWEEPS
+
+NAME = "ops"
+
+
+def load(environ: Mapping[str, str] | None = None) -> ServiceSettings:
+    """The settings of ops. Raises BadSettings listing everything that is wrong."""
+    return environment.load(ServiceSettings, environ)
+
+
+def build(settings: ServiceSettings, clock: Clock) -> Service:
+    """ops, not started."""
+    telemetry = configure(NAME, settings)
+    database = Database(settings.database_url, clock=clock, application_name=NAME)
+    bus = Bus(settings.nats_url, database, NAME, clock)
+    doors = Doors(database=database, bus=bus, clock=clock, settings=settings, telemetry=telemetry)
+    sweeps = Sweeps(NAME, doors, SWEEPS, clock)
+    doors.hurry = lambda: sweeps.nudge("place_facts")
+    intake = Intake(database)
+    pass_on = PassOn(settings.otel_endpoint)
+
+    async def check() -> None:
+        await database.ping()
+        await bus.ping()
+
+    add = ops_pb2_grpc.add_OpsServiceServicer_to_server
+    server = rpc.Server(
+        NAME,
+        settings.listen,
+        [(add, OpsHandlers(doors), "prunella.v1.OpsService")],
+        key=settings.key,
+        deep_check=check,
+        telemetry=telemetry,
+    )
+    parts = [
+        intake,
+        pass_on,
+        # Siblings send spans as soon as they live, so this opens first and closes last.
+        HttpServer(app(doors, intake, pass_on), settings.http_listen),
+        bus,
+        Consumer(bus, database, NAME, REACTIONS, doors, telemetry),
+        sweeps,
+        server,
+    ]
+    return Service(NAME, doors, parts, server)

@@ -1,0 +1,9 @@
+"""`python -m services.queue`: queue as a process of its own."""
+
+import sys
+
+from libs.common.runtime import main
+from services.queue.service import build, load
+
+if __name__ == "__main__":
+    sys.exit(main(build, load))

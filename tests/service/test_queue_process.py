@@ -1,0 +1,37 @@
+"""queue as a service: it is healthy, and tells how much work there is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from libs.common.testing import Ground, Plane, until
+from prunella.v1 import queue_pb2
+from prunella.v1.queue_pb2_grpc import QueueServiceStub
+
+
+@pytest.fixture
+async def alone(ground: Ground) -> AsyncIterator[Plane]:
+    plane = Plane(ground, names=["queue"])
+    try:
+        yield await plane.start()
+    finally:
+        await plane.stop()
+
+
+async def test_every_state_is_told_even_when_nothing_is_in_it(alone: Plane) -> None:
+    answer = await QueueServiceStub(alone.channel("queue")).GetQueueStats(queue_pb2.GetQueueStatsRequest(), timeout=5)
+    assert dict(answer.tasks) == {"pending": 0, "processing": 0, "retrying": 0, "completed": 0, "failed": 0}
+    assert answer.time.seconds > 0
+
+
+async def test_it_serves_once_database_and_bus_answer(alone: Plane) -> None:
+    stub = health_pb2_grpc.HealthStub(alone.channel("queue"))
+
+    async def serving() -> bool:
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service="prunella.v1.QueueService"), timeout=2)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    await until(serving)
