@@ -5,6 +5,8 @@ breaker lets a call through; otherwise it is made at once. Before acting the doo
 still stands in the same round, so that a late or repeated fact is harmless.
 """
 
+from __future__ import annotations
+
 import random
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -125,7 +127,11 @@ async def begin(tx: Transaction, doors: Doors, event: Event, situation: Situatio
         tell(tx, made)
         return
     history = await decisions.history(tx, event.plugin)
-    payload = question(event.merchant, event.plugin, situation, history)
+    payload = {
+        "incident": event.incident,
+        "round": situation.round,
+        "body": question(event.merchant, event.plugin, situation, history),
+    }
     await send(tx, SCHEMA, ASK_SIRA, decision, payload, key=f"{ASK_SIRA}/{decision}", database=doors.database)
 
 

@@ -98,10 +98,8 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
 
     async def _decision(self, name: str) -> Decision:
         decision = parse("decisions", name)
-        found = None
-        if _is_uuid(decision):
-            async with self.doors.database.reading() as tx:
-                found = await decisions.get(tx, decision)
+        async with self.doors.database.reading() as tx:
+            found = await decisions.get(tx, decision)
         if found is None:
             raise NotFound(f"there is no decision {decision}", reason="DECISION_NOT_FOUND", field="name", name=name)
         return found
@@ -110,17 +108,12 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
 def _after(key: list[Any] | None) -> str:
     if key is None:
         return ""
-    if len(key) != 1 or not _is_uuid(key[0]):
-        raise Invalid("page_token is damaged; start again without it", reason="BAD_PAGE_TOKEN", field="page_token")
-    return str(key[0])
-
-
-def _is_uuid(text: object) -> bool:
     try:
-        uuid.UUID(str(text))
-    except ValueError:
-        return False
-    return True
+        (last,) = key
+        return str(uuid.UUID(last))
+    except (ValueError, TypeError, AttributeError) as error:
+        message = "page_token is damaged; start again without it"
+        raise Invalid(message, reason="BAD_PAGE_TOKEN", field="page_token") from error
 
 
 def _bare(name: str) -> str:

@@ -67,7 +67,7 @@ async def _tell(doors: Doors, changes: list[Change]) -> None:
     async def work(tx: Transaction) -> None:
         for change in changes:
             told = BreakerChanged(breaker=change.breaker, **{"from": change.before, "to": change.after})
-            tx.record(fact(SCHEMA, told, reason=change.reason))
+            tx.record(fact(SCHEMA, told, reason=f"the breaker for SIRA is {change.after} after being {change.before}"))
 
     if changes:
         await doors.database.transaction(work)

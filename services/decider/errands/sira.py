@@ -6,19 +6,24 @@ with their bounds. What fails is one failure for the breaker. The question holds
 never the inputs that failed, never our token beyond the header.
 """
 
-import asyncio
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import httpx2
 import msgspec
 
-from libs.common.breaker import Breaker
+from libs.common.breaker import BreakerRule, BreakerState, Guarded
+from libs.common.clock import Clock
 from libs.common.errors import Unavailable
 from services.decider.decision import Opinion, Situation
 from services.decider.explanation import printable
 
 PATH = "/api/sira/decide"
+BREAKER = "sira"
+# A decision waits for every failure, so few of them are enough.
+RULE = BreakerRule(window=120.0, volume=3, threshold=0.5, open_for=30.0)
 LARGEST = 256 * 1024
 LONGEST_WHY = 500
 
@@ -74,14 +79,26 @@ def read_answer(body: bytes) -> Opinion:
     )
 
 
+@dataclass(frozen=True)
+class Change:
+    """The breaker changed its state."""
+
+    breaker: str
+    before: str
+    after: str
+
+
 class Sira:
     """One SIRA behind a breaker. `timeout` bounds a whole question, body included; in seconds."""
 
-    def __init__(self, url: str, token: str, timeout: float, breaker: Breaker) -> None:
+    def __init__(self, url: str, token: str, timeout: float, clock: Clock) -> None:
         self.url = url.rstrip("/") + PATH
         self.timeout = timeout
-        self.breaker = breaker
         self._token = token
+        self._clock = clock
+        self._changes: deque[Change] = deque(maxlen=100)
+        self._state = BreakerState.CLOSED
+        self._guarded = Guarded(BREAKER, clock, RULE, on_change=self._changed)
         self._client = httpx2.AsyncClient(
             follow_redirects=False,
             trust_env=False,
@@ -89,16 +106,32 @@ class Sira:
             limits=httpx2.Limits(max_connections=8, max_keepalive_connections=2),
         )
 
+    def available(self) -> bool:
+        """Whether the breaker would let a question through now."""
+        return self._guarded.breaker.retry_after(self._clock.monotonic()) == 0
+
+    def changes(self) -> list[Change]:
+        """The breaker's changes since this was asked last."""
+        found = list(self._changes)
+        self._changes.clear()
+        return found
+
     async def ask(self, body: Mapping[str, Any], request: str) -> Opinion:
         """SIRA's opinion. `request` is the same in every repeat. Raises Unavailable whatever goes wrong."""
-        async with self.breaker.guard():
-            try:
-                async with asyncio.timeout(self.timeout):
-                    return read_answer(await self._post(msgspec.json.encode(body), request))
-            except TimeoutError as error:
-                raise _unusable("SIRA_TIMEOUT", f"SIRA gave no whole answer within {self.timeout:g} s") from error
-            except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-                raise _unusable("SIRA_UNREACHABLE", f"SIRA cannot be asked: {type(error).__name__}") from error
+
+        async def work() -> Opinion:
+            return read_answer(await self._post(msgspec.json.encode(body), request))
+
+        try:
+            return await self._guarded.call(work, timeout=self.timeout)
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            raise _unusable("SIRA_TIMEOUT", f"SIRA gave no whole answer within {self.timeout:g} s") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            raise _unusable("SIRA_UNREACHABLE", f"SIRA cannot be asked: {type(error).__name__}") from error
+
+    def _changed(self, name: str, state: BreakerState) -> None:
+        self._changes.append(Change(name, self._state.value, state.value))
+        self._state = state
 
     async def _post(self, body: bytes, request: str) -> bytes:
         headers = {"content-type": "application/json", "accept-encoding": "identity", "x-request-id": request}

@@ -1,0 +1,110 @@
+"""The decider put together: nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from libs.common import rpc
+from libs.common import settings as environment
+from libs.common.bus import Bus, Consumer
+from libs.common.clock import Clock
+from libs.common.database import Database
+from libs.common.errands import Errands
+from libs.common.errors import Invalid
+from libs.common.runtime import Service, Sweeps
+from libs.common.telemetry import configure
+from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc
+from services.decider import playbook
+from services.decider.doors import SCHEMA, Doors, Settings
+from services.decider.errands.asking import runners
+from services.decider.errands.sira import Sira
+from services.decider.handlers import DeciderHandlers
+from services.decider.playbook import Playbook
+from services.decider.reactions import REACTIONS
+from services.decider.sweeps import SWEEPS
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The decider's settings. Raises BadSettings listing everything that is wrong."""
+    return environment.load(Settings, environ)
+
+
+def read_playbook(path: Path) -> Playbook:
+    """The playbook in a file. Raises Invalid naming file, table, field, rule and remedy."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(
+            f"DECIDER_PLAYBOOK: {path} cannot be read ({error}); name a readable TOML file",
+            reason="PLAYBOOK_UNREADABLE",
+            field="DECIDER_PLAYBOOK",
+            file=str(path),
+        ) from error
+    return playbook.parse(text, str(path))
+
+
+@dataclass
+class Connections:
+    """What is opened when first used and closed after everything else."""
+
+    database: Database
+    siblings: grpc.aio.Channel
+    sira: Sira | None
+    name: str = "decider connections"
+
+    async def start(self) -> None:
+        """Nothing: each is opened when first used."""
+
+    async def stop(self) -> None:
+        """Closes all of them."""
+        if self.sira:
+            await self.sira.close()
+        await self.siblings.close()
+        await self.database.close()
+
+
+def build(settings: Settings, clock: Clock) -> Service:
+    """The decider, not started. Raises Invalid for a playbook that is wrong."""
+    book = read_playbook(settings.playbook)
+    telemetry = configure(SCHEMA, settings)
+    database = Database(settings.database_url, clock=clock, application_name=SCHEMA)
+    bus = Bus(settings.nats_url, database, SCHEMA, clock)
+    channel = rpc.channel(settings.ingest_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
+    sira = Sira(settings.sira_url, settings.sira_token, settings.sira_timeout, clock) if settings.sira_url else None
+    doors = Doors(
+        database=database,
+        bus=bus,
+        clock=clock,
+        telemetry=telemetry,
+        settings=settings,
+        playbook=book,
+        ingest=ingest_pb2_grpc.IngestServiceStub(channel),
+        sira=sira,
+    )
+
+    async def check() -> None:
+        await database.ping()
+        await bus.ping()
+
+    add = decider_pb2_grpc.add_DeciderServiceServicer_to_server
+    server = rpc.Server(
+        SCHEMA,
+        settings.listen,
+        [(add, DeciderHandlers(doors), "prunella.v1.DeciderService")],
+        key=settings.key,
+        deep_check=check,
+        telemetry=telemetry,
+    )
+    parts = [
+        Connections(database, channel, sira),
+        bus,
+        Consumer(bus, database, SCHEMA, REACTIONS, doors, telemetry),
+        Errands(database, SCHEMA, runners(doors), doors, telemetry),
+        Sweeps(SCHEMA, doors, SWEEPS, clock),
+        server,
+    ]
+    return Service(SCHEMA, doors, parts, server)
