@@ -119,37 +119,18 @@ def find_uv() -> str | None:
     return shutil.which("uv", path=str(BIN)) if done.returncode == 0 else None
 
 
-def requirements(extra: str) -> Path:
-    """The names this set asks for, written for an installer that reads no pyproject extras."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = list(project["dependencies"])
-    pending = [extra]
-    while pending:
-        for entry in project["optional-dependencies"][pending.pop()]:
-            if entry.startswith(project["name"] + "["):
-                pending.extend(entry[len(project["name"]) + 1 : -1].split(","))
-            else:
-                names.append(entry)
-    path = VENV / f"{extra}.txt"
-    path.write_text("\n".join(names) + "\n")
-    return path
-
-
 def install(extra: str) -> None:
-    """Installs one set, every hash checked."""
+    """Installs one set, every hash checked. pip cannot choose from a lock with hashes, so it installs all of it."""
     uv = find_uv()
     started = time.monotonic()
-    say(f"packages the {extra!r} set of pyproject.toml, by {'uv' if uv else 'pip'} …")
-    locked = ["--require-hashes", "-c", str(CONSTRAINTS)]
+    say(f"packages the {extra!r} set of pyproject.toml, by {'uv' if uv else 'pip, which takes longer'} …")
     if uv:
-        wanted = ["-r", str(ROOT / "pyproject.toml"), "--extra", extra]
-        command = [uv, "pip", "install", "--quiet", "--python", str(PYTHON), *wanted, *locked]
+        wanted = ["-r", str(ROOT / "pyproject.toml"), "--extra", extra, "-c", str(CONSTRAINTS)]
+        command = [uv, "pip", "install", "--quiet", "--python", str(PYTHON), *wanted]
     else:
         pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command = [*pip, "-r", str(requirements(extra)), *locked]
-    run(command, "packages could not be installed; is a package registry reachable?")
+        command = [*pip, "-r", str(CONSTRAINTS)]
+    run([*command, "--require-hashes"], "packages could not be installed; is a package registry reachable?")
     say(f"packages installed in {time.monotonic() - started:.0f} s")
 
 
