@@ -27,6 +27,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from libs.common import facts
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
+from libs.common.facts import Told
+from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
 
 T = TypeVar("T")
@@ -56,7 +58,7 @@ class Transaction:
 
     connection: AsyncConnection
     now: datetime
-    events: list[Event] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
     calls: list[Callable[[], None]] = field(default_factory=list)
 
     async def all(self, sql: str, **values: Any) -> Sequence[Row[Any]]:
@@ -77,10 +79,10 @@ class Transaction:
         return (await self.connection.execute(prepared(sql), values)).rowcount
 
     def record(self, fact: Event) -> None:
-        """Tells a fact with this transaction; its time is the transaction's unless it has one."""
+        """Tells a fact with this transaction, in the running trace; its time is the transaction's unless it has one."""
         if not fact.HasField("time"):
             fact.time.FromDatetime(self.now)
-        self.events.append(fact)
+        self.told.append(Told(fact, current_traceparent()))
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Has `call` run once the commit is known."""
@@ -93,7 +95,7 @@ class Database:
     def __init__(self, url: str, *, clock: Clock, pool_size: int = 8, application_name: str = "prunella") -> None:
         self.clock = clock
         self.engine = engine(url, pool_size=pool_size, application_name=application_name)
-        self.listeners: list[Callable[[Sequence[Event]], None]] = []
+        self.listeners: list[Callable[[Sequence[Told]], None]] = []
         self._signals: dict[str, asyncio.Event] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -128,7 +130,7 @@ class Database:
             transaction = Transaction(connection, self.clock.now())
             try:
                 result = await work(transaction)
-                if transaction.events:
+                if transaction.told:
                     await facts.insert(transaction)
             except BaseException:
                 with contextlib.suppress(DBAPIError, OSError):
@@ -150,9 +152,9 @@ class Database:
     def _announce(self, transaction: Transaction) -> None:
         for call in transaction.calls:
             call()
-        if transaction.events:
+        if transaction.told:
             for listener in self.listeners:
-                listener(transaction.events)
+                listener(transaction.told)
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Transaction]:

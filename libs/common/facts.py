@@ -6,12 +6,11 @@ to. Its name is the field set in the oneof of `Event`, so there is no second tab
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import Message
 
 from libs.common.names import new_id, shard
-from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
 
 if TYPE_CHECKING:
@@ -20,6 +19,14 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 FIELDS = {found.message_type.full_name: found.name for found in Event.DESCRIPTOR.oneofs_by_name["fact"].fields}
 NAMES = frozenset(FIELDS.values())
+
+
+class Told(NamedTuple):
+    """A fact, and the trace it was told in (W3C traceparent, may be empty)."""
+
+    event: Event
+    traceparent: str
+
 
 INSERT = """
 INSERT INTO bus.facts
@@ -70,7 +77,7 @@ def subject(event: Event) -> str:
 
 async def insert(transaction: Transaction) -> None:
     """Writes every fact of the transaction in one statement."""
-    events = transaction.events
+    events = [told.event for told in transaction.told]
     await transaction.run(
         INSERT,
         ids=[event.id for event in events],
@@ -84,5 +91,5 @@ async def insert(transaction: Transaction) -> None:
         reasons=[event.reason for event in events],
         causes=[event.cause_id for event in events],
         payloads=[event.SerializeToString() for event in events],
-        traceparents=[current_traceparent()] * len(events),
+        traceparents=[told.traceparent for told in transaction.told],
     )

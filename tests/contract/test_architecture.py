@@ -21,7 +21,7 @@ ROOMS = {
     "reactions": {"prunella.v1", "libs.common", "opentelemetry"},
     "sweeps": {"prunella.v1", "libs.common", "opentelemetry"},
     "errands": {"prunella.v1", "grpc", "libs.common", "httpx2", "msgspec"},
-    "staging": {"libs.common", "httpx2", "msgspec", "prunella_agent.releases"},
+    "staging": {"libs.common", "httpx2", "msgspec", "prunella_agent"},
     "receiver": {"opentelemetry", "starlette", "uvicorn", "libs.common", "prometheus_client"},
     "doors": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
     "service": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},

@@ -22,8 +22,7 @@ from libs.common.bus.streams import HEAL, ensure_streams
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
-from libs.common.facts import fact_name, subject
-from libs.common.telemetry import current_traceparent
+from libs.common.facts import Told, fact_name, subject
 from prunella.v1.events_pb2 import Event
 
 log = structlog.get_logger()
@@ -49,7 +48,7 @@ class Bus:
         self.source = source
         self.clock = clock
         self.client = Client()
-        self._fresh: list[tuple[Event, str]] = []
+        self._fresh: list[Told] = []
         self._news = asyncio.Event()
         self._wakes: list[Callable[[str], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -141,10 +140,9 @@ class Bus:
         for call in self._wakes:
             call(message.subject.removeprefix("wake."))
 
-    def _told(self, events: Sequence[Event]) -> None:
-        trace = current_traceparent()
+    def _told(self, told: Sequence[Told]) -> None:
         if len(self._fresh) < MEMORY:
-            self._fresh.extend((event, trace) for event in events)
+            self._fresh.extend(told)
         self._news.set()
 
     async def _relay(self) -> None:
@@ -172,9 +170,9 @@ class Bus:
         async with self.database.reading() as reading:
             rows = await reading.all(UNPUBLISHED, source=self.source, before=before, batch=BATCH)
         if rows:
-            await self._publish([(Event.FromString(row.payload), row.traceparent) for row in rows])
+            await self._publish([Told(Event.FromString(row.payload), row.traceparent) for row in rows])
 
-    async def _publish(self, batch: Sequence[tuple[Event, str]]) -> None:
+    async def _publish(self, batch: Sequence[Told]) -> None:
         if not self.client.is_connected:
             return
         stream = self.stream
