@@ -108,6 +108,7 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
     epoch: int = 0
     port: int = 0
     enroll_failures: int = 0
+    refused: int = 0
 
     def __post_init__(self) -> None:
         self._calls: dict[int, asyncio.Queue[pb.ConnectResponse | None]] = {}
@@ -221,6 +222,7 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
         context: grpc.aio.ServicerContext,  # type: ignore[type-arg]
     ) -> AsyncIterator[pb.ConnectResponse]:
         if dict(context.invocation_metadata() or ()).get("authorization") != "Plugin p1:s1":
+            self.refused += 1
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you")
         self.epoch += 1
         queue: asyncio.Queue[pb.ConnectResponse | None] = asyncio.Queue()

@@ -117,7 +117,7 @@ class Session:
         self._spool = Spool()
         self._control: deque[pb.ConnectRequest] = deque()
         self._results: dict[tuple[str, int], tuple[pb.CommandResult, float]] = {}
-        self._questions: dict[str, asyncio.Future[pb.Permit]] = {}
+        self._questions: dict[str, tuple[asyncio.Future[pb.Permit], pb.ConnectRequest]] = {}
         self._call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -163,12 +163,12 @@ class Session:
         """Asks whether the switch may happen now. Only an answer within 5 s of asking, on this clock, is a yes."""
         nonce = str(uuid.uuid4())
         answer: asyncio.Future[pb.Permit] = asyncio.get_running_loop().create_future()
-        self._questions[nonce] = answer
         asked = self._clock.monotonic()
         question = pb.BeginApply(
             command=command.id, attempt=command.attempt, generation=command.generation, fence=command.fence, nonce=nonce
         )
-        self._enqueue(pb.ConnectRequest(begin_apply=question))
+        self._questions[nonce] = (answer, pb.ConnectRequest(begin_apply=question))
+        self._enqueue(self._questions[nonce][1])
         try:
             async with asyncio.timeout(PERMIT_SECONDS):
                 permit = await answer
@@ -243,8 +243,8 @@ class Session:
             async with asyncio.timeout(WRITE_SECONDS):
                 await call.write(pb.ConnectRequest(hello=hello))
             self._spool.rewind()
-            # Questions still waiting for their answer go out again; receipts are the old stream's business.
-            self._control = deque(m for m in self._control if m.begin_apply.nonce in self._questions)
+            # Questions without an answer go out again, under the same nonce; receipts are the old stream's business.
+            self._control = deque(question for _, question in self._questions.values())
             self._results = {key: (result, float("-inf")) for key, (result, _) in self._results.items()}
             self._call = call
             while True:
@@ -284,8 +284,8 @@ class Session:
             await self._take_over(message.command)
         elif kind == "permit":
             question = self._questions.get(message.permit.nonce)
-            if question is not None and not question.done():
-                question.set_result(message.permit)
+            if question is not None and not question[0].done():
+                question[0].set_result(message.permit)
         elif kind == "result_ack":
             self._results.pop((message.result_ack.command, message.result_ack.outcome), None)
             if self._on_result_ack:
