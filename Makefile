@@ -10,6 +10,7 @@ PYTHON ?= $(shell for name in python3 python3.15 python3.14 python3.13 python3.1
 	&& { echo $$name; break; }; done)
 VENV := .venv/bin
 PYTEST_ARGUMENTS ?=
+export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
 .PHONY: help run demo test check fmt protos lock bench clean python
 

@@ -119,6 +119,16 @@ def find_uv() -> str | None:
     return shutil.which("uv", path=str(BIN)) if done.returncode == 0 else None
 
 
+def cache_options() -> list[str]:
+    """Nothing, or no cache for somebody whose home cannot be written to."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/")) / ".cache")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return ["--no-cache"]
+    return [] if os.access(cache, os.W_OK) else ["--no-cache"]
+
+
 def install(extra: str) -> None:
     """Installs one set, every hash checked. pip cannot choose from a lock with hashes, so it installs all of it."""
     uv = find_uv()
@@ -126,7 +136,7 @@ def install(extra: str) -> None:
     say(f"packages the {extra!r} set of pyproject.toml, by {'uv' if uv else 'pip, which takes longer'} …")
     if uv:
         wanted = ["-r", str(ROOT / "pyproject.toml"), "--extra", extra, "-c", str(CONSTRAINTS)]
-        command = [uv, "pip", "install", "--quiet", "--python", str(PYTHON), *wanted]
+        command = [uv, "pip", "install", "--quiet", "--python", str(PYTHON), *wanted, *cache_options()]
     else:
         pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         command = [*pip, "-r", str(CONSTRAINTS)]
