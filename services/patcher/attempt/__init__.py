@@ -7,11 +7,13 @@ agent is heard again. `next(attempt, observation, now)` says for every state and
 repeated ones, what follows.
 """
 
-from services.patcher.attempt.machine import begin, next  # noqa: A004 - the design's word
+from services.patcher.attempt.machine import begin, next, stillborn  # noqa: A004 - the design's word
 from services.patcher.attempt.model import (
     FINAL,
+    HELD_LIMIT,
     LIVE,
     OWNERS,
+    PERMIT_AGE,
     UNPERMITTED,
     Attempt,
     Bounds,
@@ -44,8 +46,9 @@ from services.patcher.attempt.observations import (
 )
 
 __all__ = [
-    "FINAL", "LIVE", "OWNERS", "UNPERMITTED", "Attempt", "Bounds", "CancelRequested", "Change", "CommandFinished",
+    "FINAL", "HELD_LIMIT", "LIVE", "OWNERS", "PERMIT_AGE", "UNPERMITTED",
+    "Attempt", "Bounds", "CancelRequested", "Change", "CommandFinished",
     "CommandIssued", "CommandLost", "DeadlinePassed", "Errand", "ErrandKind", "Fact", "Gated", "Judged", "Observation",
     "Outcome", "Owner", "Permitted", "Purpose", "RollbackRequested", "Seen", "Staged", "StagingFinished",
-    "StagingLost", "State", "Step", "Told", "begin", "next",
+    "StagingLost", "State", "Step", "Told", "begin", "next", "stillborn",
 ]  # fmt: skip

@@ -53,6 +53,11 @@ def begin(attempt: Attempt, gated: Gated, now: datetime) -> Change:
     return replace(change, facts=(created, *change.facts))
 
 
+def stillborn(attempt: Attempt, now: datetime, told: Told, failure: str, reason: str) -> Change:
+    """An attempt that ends as it is created, since what it is about is not there any more."""
+    return fail(attempt, now, failure, reason) if told is Told.FAILED else cancel(attempt, now, "patcher", reason)
+
+
 def next(attempt: Attempt, observation: Observation, now: datetime) -> Change:  # noqa: A001, C901
     """The attempt after the observation, the facts to tell and the errands to send."""
     match observation:

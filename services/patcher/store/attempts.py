@@ -56,7 +56,7 @@ OF_DECISION = "SELECT id FROM patcher.attempts WHERE decision = :decision"
 LIVE_STATES = ", ".join(f"'{state}'" for state in sorted(LIVE))
 BUSY = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
-WHERE plugin = :plugin AND id <> :id AND state IN ({LIVE_STATES}) AND held_by <> '{PLUGIN_BUSY}' FOR UPDATE
+WHERE plugin = :plugin AND id <> :id AND state IN ({LIVE_STATES}) AND held_by <> '{PLUGIN_BUSY}'
 """
 LOCK_PLUGIN = "SELECT pg_advisory_xact_lock(hashtextextended('prunella attempt of ' || :plugin, 0))"
 LIST = f"""
@@ -162,9 +162,10 @@ async def of_decision(tx: Transaction, decision: str) -> str:
     return str(await tx.value(OF_DECISION, decision=decision) or "")
 
 
-async def busy(tx: Transaction, plugin: str, but: str) -> Attempt | None:
-    """The other attempt that has the plugin; nobody else can take or leave it until the transaction ends."""
-    await tx.run(LOCK_PLUGIN, plugin=plugin)
+async def busy(tx: Transaction, plugin: str, but: str, *, lock: bool = True) -> Attempt | None:
+    """The other attempt that has the plugin; under the lock nobody else takes it until the transaction ends."""
+    if lock:
+        await tx.run(LOCK_PLUGIN, plugin=plugin)
     row = await tx.first(BUSY, plugin=plugin, id=but)
     return read(row) if row else None
 

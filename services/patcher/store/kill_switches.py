@@ -64,7 +64,7 @@ async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[T
             await connection.execute(text(LOCK), {"scope": scope})
             tx = Transaction(connection, database.clock.now())
             yield tx
-            if tx.events:
+            if tx.told:
                 await facts.insert(tx)
             await opened.commit()
     finally:
@@ -72,7 +72,7 @@ async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[T
     for call in tx.calls:
         call()
     for listener in database.listeners:
-        listener(tx.events)
+        listener(tx.told)
 
 
 async def change(

@@ -1,0 +1,191 @@
+"""What attempts want done outside: run staging, have commands written down or withdrawn.
+
+Rule: the errand's id is the request_id outside, so doing it twice is harmless; what an attempt no longer wants is not
+done. Staging may take minutes, so its lease is short and renewed while it runs: a patcher that dies gives it back
+within seconds.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from libs.common import names
+from libs.common.database import Transaction
+from libs.common.errands import Errand, Runner
+from libs.common.errors import NotFound, Problem, Refused
+from prunella.v1 import agent_pb2, ingest_pb2
+from prunella_agent.releases import ReleaseError, check_artifact, verify
+from services.patcher import wire
+from services.patcher.attempt import (
+    Attempt,
+    CommandIssued,
+    CommandLost,
+    ErrandKind,
+    Purpose,
+    Staged,
+    StagingFinished,
+    StagingLost,
+    State,
+)
+from services.patcher.doors import Doors, go_on, observe
+from services.patcher.staging import Request, StagingLostError, suite
+from services.patcher.store import attempts, leases, releases
+from services.patcher.store import staging as results
+
+log = structlog.get_logger()
+
+LONGEST_STAGING = 3700.0
+COMMAND_TIMEOUT = 5.0
+TRIES = 40
+WANTED = {
+    Purpose.SWITCH: State.APPLYING,
+    Purpose.COMMIT: State.COMMITTING,
+    Purpose.ROLLBACK: State.ROLLING_BACK,
+    Purpose.HEALTH_CHECK: State.PROBATION,
+}
+
+
+@contextlib.asynccontextmanager
+async def leased(doors: Doors, errand: Errand) -> AsyncIterator[None]:
+    """Keeps a short lease alive around the block."""
+
+    async def renew() -> None:
+        while True:
+            with contextlib.suppress(Problem):
+                await doors.database.transaction(lambda tx: leases.renew(tx, errand.id, errand.token))
+            await asyncio.sleep(leases.RENEWAL)
+
+    renewing = asyncio.create_task(renew(), name=f"lease {errand.id}")
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.wait({renewing})
+
+
+async def stage(doors: Doors, errand: Errand) -> dict[str, Any]:
+    """The sandbox's result, from the cache when the same was proven before. Raises StagingLostError."""
+    async with doors.database.reading() as tx:
+        attempt = await attempts.get(tx, errand.subject)
+        release = await releases.by_digest(tx, errand.payload["digest"])
+        artifact = await releases.piece(tx, errand.payload["digest"], 0, release.size) if release else None
+    if attempt is None or attempt.state is not State.STAGING:
+        return {"unwanted": True}
+    if release is None or artifact is None:
+        raise StagingLostError("the release is gone")
+    try:
+        manifest = verify(release.envelope, doors.keys)
+        check_artifact(manifest, artifact)
+    except ReleaseError as error:
+        # What was published once no longer verifies: somebody altered it.
+        return {"result": asdict(Staged(False, 0, 0, 0.0, failures=(error.message,))), "keep": False}
+    digest = suite(manifest, attempt.failing_inputs)
+    place = {"digest": release.digest, "suite": digest, "environment": doors.runner.environment}
+    async with doors.database.reading() as tx:
+        known = await results.get(tx, **place)
+    if known is not None:
+        return {"result": asdict(known), "keep": False}
+    request = Request(
+        nonce=secrets.token_hex(16),
+        manifest=manifest,
+        artifact=artifact,
+        failing_inputs=attempt.failing_inputs,
+        seconds=attempt.bounds.staging_timeout,
+        attempt=attempt.id,
+        plugin=attempt.plugin,
+        merchant=attempt.merchant,
+    )
+    async with leased(doors, errand):
+        result = await doors.runner.run(request)
+    # A run that got nowhere may have had bad luck with the machine: only tests that ran are worth keeping.
+    return {"result": asdict(result), "keep": result.tests_run > 0, "place": place}
+
+
+async def staging_done(doors: Doors, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
+    """Keeps the result and lets the attempt go on."""
+    if "result" not in told:
+        return
+    result = results.read(told["result"])
+    if told["keep"]:
+        await results.put(tx, result=result, **told["place"])
+    await observe(tx, doors, errand.subject, StagingFinished(result))
+    await go_on(tx, doors, errand.subject)
+
+
+async def staging_lost(doors: Doors, tx: Transaction, errand: Errand, error: str) -> None:
+    """Every try gave nothing."""
+    await observe(tx, doors, errand.subject, StagingLost(error))
+
+
+async def issue(doors: Doors, errand: Errand) -> dict[str, Any]:
+    """Has ingest write the command down. Raises its Problem."""
+    purpose = Purpose(errand.payload["purpose"])
+    async with doors.database.reading() as tx:
+        attempt = await attempts.get(tx, errand.subject)
+        wanted = attempt is not None and _wanted(attempt, purpose, errand.payload["number"])
+        switches = wanted and purpose is Purpose.SWITCH and errand.payload["kind"] == "update"
+        release = await releases.by_digest(tx, attempt.digest) if attempt and switches else None
+    if attempt is None or not wanted:
+        return {"unwanted": True}
+    request = ingest_pb2.IssueCommandRequest(
+        request_id=errand.id,
+        plugin=attempt.plugin,
+        attempt=attempt.id,
+        incident=attempt.incident,
+        kind=wire.KINDS[errand.payload["kind"]],
+        release=attempt.to_release,
+        dead_man_duration=wire.duration(attempt.bounds.dead_man),
+        deadline_time=wire.timestamp(datetime.fromisoformat(errand.payload["until"])),
+        generation=errand.payload["generation"],
+    )
+    if release is not None:
+        request.envelope, request.digest, request.size = release.envelope, release.digest, release.size
+    command: agent_pb2.Command = (await doors.ingest.IssueCommand(request, timeout=COMMAND_TIMEOUT - 1)).command
+    await doors.bus.wake(attempt.plugin)
+    return {"command": command.id, "generation": command.generation, "fence": command.fence}
+
+
+def _wanted(attempt: Attempt, purpose: Purpose, number: int) -> bool:
+    current = {Purpose.SWITCH: attempt.tries, Purpose.ROLLBACK: attempt.rollbacks}.get(purpose, number)
+    return attempt.state is WANTED[purpose] and current == number
+
+
+async def issued(doors: Doors, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
+    """Writes down which command it became."""
+    if "command" in told:
+        purpose, number = Purpose(errand.payload["purpose"]), errand.payload["number"]
+        word = CommandIssued(purpose, number, told["command"], told["generation"], told["fence"])
+        await observe(tx, doors, errand.subject, word)
+
+
+async def not_issued(doors: Doors, tx: Transaction, errand: Errand, error: str) -> None:
+    """Every try failed."""
+    word = CommandLost(Purpose(errand.payload["purpose"]), errand.payload["number"], error)
+    await observe(tx, doors, errand.subject, word)
+
+
+async def withdraw(doors: Doors, errand: Errand) -> dict[str, Any]:
+    """Has ingest withdraw a command nobody permitted; one that is over already is as good."""
+    request = ingest_pb2.WithdrawCommandRequest(
+        name=names.command(errand.payload["command"]), request_id=errand.id, reason=errand.payload["reason"]
+    )
+    with contextlib.suppress(NotFound, Refused):
+        await doors.ingest.WithdrawCommand(request, timeout=COMMAND_TIMEOUT - 1)
+    return {}
+
+
+async def _nothing(_doors: Doors, _tx: Transaction, _errand: Errand, _told: Any) -> None:
+    return
+
+
+STAGING = {ErrandKind.STAGE.value: Runner(stage, staging_done, staging_lost, LONGEST_STAGING, 4)}
+COMMANDS = {
+    ErrandKind.ISSUE_COMMAND.value: Runner(issue, issued, not_issued, COMMAND_TIMEOUT, TRIES),
+    ErrandKind.WITHDRAW_COMMAND.value: Runner(withdraw, _nothing, _nothing, COMMAND_TIMEOUT, TRIES),
+}

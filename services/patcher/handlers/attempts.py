@@ -1,0 +1,161 @@
+"""Attempts and permits: what is tried, what people take back, and the one yes that lets an agent switch.
+
+Rule: AuthorizeApply is asked in a transaction of its own whose first statement is the permit function; the permit, the
+attempt's mark and the fact commit together or not at all.
+"""
+
+# ruff: noqa: N802 - the proto names the methods
+
+from typing import Any
+
+from google.protobuf.message import Message
+
+from libs.common import access, pages
+from libs.common.bus import fact
+from libs.common.database import Transaction
+from libs.common.errors import Invalid, NotFound, Refused
+from libs.common.names import parse
+from libs.common.telemetry import counter
+from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
+from services.patcher import wire
+from services.patcher.attempt import (
+    FINAL,
+    Attempt,
+    CancelRequested,
+    Observation,
+    Permitted,
+    RollbackRequested,
+    State,
+)
+from services.patcher.doors import SCHEMA, Doors, observe, plugin_of
+from services.patcher.handlers.policy import said
+from services.patcher.store import attempts, permits
+from services.patcher.store.permits import Permit, Question
+
+PERMITS = counter("permits_total", "Answers to the question for a permit", ("gate",))
+
+
+class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
+    """The attempts' part of PatcherService."""
+
+    doors: Doors
+
+    async def GetAttempt(self, request: patcher_pb2.GetAttemptRequest, _context: Any) -> patcher_pb2.GetAttemptResponse:
+        """One attempt with its history. Raises NotFound."""
+        name = parse("attempts", request.name)
+        async with self.doors.database.reading() as tx:
+            found = await attempts.get(tx, name)
+            steps = await attempts.steps(tx, name)
+        return patcher_pb2.GetAttemptResponse(attempt=wire.attempt_of(_known(found, name), steps))
+
+    async def ListAttempts(
+        self, request: patcher_pb2.ListAttemptsRequest, _context: Any
+    ) -> patcher_pb2.ListAttemptsResponse:
+        """Attempts, newest first. Raises Invalid for bad paging or an unknown state."""
+        size = pages.page_size(request.page_size)
+        if request.state and request.state not in set(State):
+            states = ", ".join(State)
+            raise Invalid(f"state must be one of {states}", reason="STATE_UNKNOWN", field="state")
+        query = {"incident": _bare(request.incident), "plugin": _bare(request.plugin), "state": request.state}
+        after = pages.open_token(request.page_token, {"list": "attempts", **query})
+        async with self.doors.database.reading() as tx:
+            found = await attempts.page(tx, **query, after=after, limit=size + 1)
+        more = len(found) > size
+        return patcher_pb2.ListAttemptsResponse(
+            attempts=[wire.attempt_of(attempt) for attempt in found[:size]],
+            next_page_token=pages.token({"list": "attempts", **query}, [found[size - 1].id]) if more else "",
+        )
+
+    async def CancelAttempt(
+        self, request: patcher_pb2.CancelAttemptRequest, context: Any
+    ) -> patcher_pb2.CancelAttemptResponse:
+        """Stops an attempt that has no permit. Raises Refused for one that has, or is over."""
+        actor, reason = access.caller(context), said(request.reason)
+        wish = CancelRequested(actor, reason)
+        found = await self._moved(request.name, wish, {State.CANCELLED}, "ATTEMPT_NOT_CANCELLABLE")
+        return patcher_pb2.CancelAttemptResponse(attempt=wire.attempt_of(found))
+
+    async def RollBackAttempt(
+        self, request: patcher_pb2.RollBackAttemptRequest, context: Any
+    ) -> patcher_pb2.RollBackAttemptResponse:
+        """Takes an applied attempt back. Raises Refused when there is nothing of it to take back."""
+        actor, reason = access.caller(context), said(request.reason)
+        await self._still_runs(parse("attempts", request.name))
+        wish = RollbackRequested(actor, reason)
+        ends = {State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED}
+        found = await self._moved(request.name, wish, ends, "ATTEMPT_NOT_APPLIED")
+        return patcher_pb2.RollBackAttemptResponse(attempt=wire.attempt_of(found))
+
+    async def _still_runs(self, name: str) -> None:
+        async with self.doors.database.reading() as tx:
+            found = _known(await attempts.get(tx, name), name)
+            other = await attempts.busy(tx, found.plugin, found.id, lock=False)
+        if found.state is not State.SUCCESS:
+            return
+        plugin = await plugin_of(self.doors, found.plugin)
+        if other is not None or plugin is None or plugin.generation != found.generation:
+            raise Refused(
+                "the plugin has moved on since this attempt; only what it runs now can be taken back",
+                reason="ATTEMPT_OUTDATED",
+                attempt=name,
+            )
+
+    async def _moved(self, name: str, wish: Observation, ends: set[State], reason: str) -> Attempt:
+        attempt = parse("attempts", name)
+
+        async def work(tx: Transaction) -> Attempt:
+            before = _known(await attempts.get(tx, attempt, lock=True), attempt)
+            after = before if before.state in ends & FINAL else await observe(tx, self.doors, attempt, wish)
+            if after is None or after.state not in ends:
+                raise Refused(
+                    f"attempt {attempt} is {before.state}; that cannot be done any more",
+                    reason=reason,
+                    attempt=attempt,
+                    state=before.state.value,
+                )
+            return after
+
+        return await self.doors.database.transaction(work)
+
+    async def AuthorizeApply(
+        self, request: patcher_pb2.AuthorizeApplyRequest, _context: Any
+    ) -> patcher_pb2.AuthorizeApplyResponse:
+        """Permits one switch, now, or names the gate that denies it. A repeat gets the same answer."""
+        question = wire.question(request)
+        permit = await self.doors.database.transaction(lambda tx: self._authorize(tx, question))
+        PERMITS.labels(permit.gate or "granted").inc()
+        return patcher_pb2.AuthorizeApplyResponse(granted=permit.granted, permit=permit.permit, gate=permit.gate)
+
+    async def _authorize(self, tx: Transaction, question: Question) -> Permit:
+        permit = await permits.authorize(tx, question)
+        if not permit.fresh:
+            return permit
+        found = await attempts.get(tx, question.attempt)
+        assert found is not None
+        if permit.granted:
+            granted = events_pb2.ApplyAuthorized(
+                attempt=found.id, permit=permit.permit, command=question.command, generation=question.generation
+            )
+            tx.record(_about(found, granted, "every gate is open"))
+            word = Permitted(question.command, question.generation, question.fence)
+            await observe(tx, self.doors, found.id, word)
+        else:
+            denied = events_pb2.ApplyDenied(attempt=found.id, command=question.command, gate=permit.gate)
+            tx.record(_about(found, denied, f"denied by {permit.gate}"))
+        return permit
+
+
+def _about(attempt: Attempt, told: Message, reason: str) -> events_pb2.Event:
+    return fact(
+        SCHEMA, told, reason=reason, plugin=attempt.plugin, merchant=attempt.merchant, incident=attempt.incident
+    )
+
+
+def _known(found: Attempt | None, name: str) -> Attempt:
+    if found is None:
+        raise NotFound(f"there is no attempt {name}", reason="ATTEMPT_UNKNOWN", field="name", attempt=name)
+    return found
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2]

@@ -1,0 +1,164 @@
+"""Policy and kill switches: what people allow, and how they stop it.
+
+Rule: engaging a kill switch waits for permits that are being given, and when it answers no further one is given. The
+answer lists what was already under way. Every change is told with who made it and why.
+"""
+
+# ruff: noqa: N802 - the proto names the methods
+
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from libs.common import access
+from libs.common.bus import fact
+from libs.common.database import Transaction, transient, unavailable
+from libs.common.errors import Invalid, Problem, Stale
+from libs.common.names import is_id
+from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
+from services.patcher import wire
+from services.patcher.attempt import PERMIT_AGE, Attempt, RollbackRequested, State
+from services.patcher.doors import SCHEMA, Doors, observe
+from services.patcher.policy import GLOBAL, Action
+from services.patcher.store import attempts, kill_switches
+from services.patcher.store import policy as policies
+from services.patcher.store.kill_switches import KillSwitch
+
+log = structlog.get_logger()
+
+ENGAGE_TRIES = 3
+LONGEST_REASON = 500
+
+
+class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
+    """The policy's part of PatcherService."""
+
+    def __init__(self, doors: Doors) -> None:
+        self.doors = doors
+
+    async def GetPolicy(self, _request: patcher_pb2.GetPolicyRequest, _context: Any) -> patcher_pb2.GetPolicyResponse:
+        """The policy in force."""
+        async with self.doors.database.reading() as tx:
+            found, _ = await policies.get(tx)
+        return patcher_pb2.GetPolicyResponse(policy=wire.policy(found))
+
+    async def UpdatePolicy(
+        self, request: patcher_pb2.UpdatePolicyRequest, context: Any
+    ) -> patcher_pb2.UpdatePolicyResponse:
+        """Changes the fields in the mask. Raises Invalid naming the field, Stale when the etag is not the newest."""
+        actor, reason = access.caller(context), said(request.reason)
+
+        async def work(tx: Transaction) -> patcher_pb2.UpdatePolicyResponse:
+            found, by = await policies.get(tx, lock=True)
+            if request.request_id and by == request.request_id:
+                return patcher_pb2.UpdatePolicyResponse(policy=wire.policy(found))
+            if request.policy.etag and request.policy.etag != str(found.version):
+                raise Stale(f"the policy is at version {found.version} by now; read it again", reason="POLICY_CHANGED")
+            made, fields = wire.changed_policy(request, found)
+            if fields:
+                made = replace(made, version=found.version + 1, update_time=tx.now, updated_by=actor, reason=reason)
+                await policies.put(tx, made, request.request_id)
+                told = events_pb2.PolicyChanged(version=made.version, fields=fields)
+                tx.record(fact(SCHEMA, told, actor=actor, reason=reason))
+            return patcher_pb2.UpdatePolicyResponse(policy=wire.policy(made))
+
+        return await self.doors.database.transaction(work)
+
+    async def EngageKillSwitch(
+        self, request: patcher_pb2.EngageKillSwitchRequest, context: Any
+    ) -> patcher_pb2.EngageKillSwitchResponse:
+        """Stops automation in a scope; when this returns, no further switch is permitted there."""
+        scope, actor, reason = checked_scope(request.scope), access.caller(context), said(request.reason)
+        switch, flying = await self._engage(scope, actor, reason, request.request_id)
+        if request.revert_in_flight:
+            flying = [await self._revert(attempt, actor, reason) for attempt in flying]
+        log.warning("kill_switch_engaged", scope=scope, actor=actor, reason=reason, in_flight=len(flying))
+        return patcher_pb2.EngageKillSwitchResponse(
+            kill_switch=wire.kill_switch(switch), in_flight=[wire.attempt_of(attempt) for attempt in flying]
+        )
+
+    async def _engage(self, scope: str, actor: str, reason: str, request_id: str) -> tuple[KillSwitch, list[Attempt]]:
+        doors = self.doors
+        for attempt in range(ENGAGE_TRIES):
+            try:
+                async with kill_switches.exclusive(doors.database, doors.settings.database_url, scope) as tx:
+                    switch = await change_switch(tx, scope, True, actor, reason, request_id)
+                    return switch, await attempts.in_flight(tx, scope, tx.now - PERMIT_AGE)
+            except Problem:
+                raise
+            except Exception as error:
+                if not transient(error) or attempt == ENGAGE_TRIES - 1:
+                    raise unavailable(error) from error
+                log.warning("kill_switch_tried_again", scope=scope, error=str(error))
+        raise AssertionError("unreachable")
+
+    async def _revert(self, attempt: Attempt, actor: str, reason: str) -> Attempt:
+        if attempt.state not in {State.PROBATION, State.APPLYING}:
+            return attempt
+        wish = RollbackRequested(actor, f"kill switch: {reason}")
+        found = await self.doors.database.transaction(lambda tx: observe(tx, self.doors, attempt.id, wish))
+        return found or attempt
+
+    async def ReleaseKillSwitch(
+        self, request: patcher_pb2.ReleaseKillSwitchRequest, context: Any
+    ) -> patcher_pb2.ReleaseKillSwitchResponse:
+        """Lets automation go on in a scope; what was held goes on within a second or two."""
+        scope, actor, reason = checked_scope(request.scope), access.caller(context), said(request.reason)
+
+        async def work(tx: Transaction) -> KillSwitch:
+            await tx.run(kill_switches.LOCK, scope=scope)
+            return await change_switch(tx, scope, False, actor, reason, request.request_id)
+
+        switch = await self.doors.database.transaction(work)
+        return patcher_pb2.ReleaseKillSwitchResponse(kill_switch=wire.kill_switch(switch))
+
+    async def ListKillSwitches(
+        self, _request: patcher_pb2.ListKillSwitchesRequest, _context: Any
+    ) -> patcher_pb2.ListKillSwitchesResponse:
+        """Every switch that is or was engaged."""
+        async with self.doors.database.reading() as tx:
+            found = await kill_switches.everything(tx)
+        return patcher_pb2.ListKillSwitchesResponse(kill_switches=[wire.kill_switch(switch) for switch in found])
+
+
+async def change_switch(
+    tx: Transaction, scope: str, engaged: bool, actor: str, reason: str, request_id: str
+) -> KillSwitch:
+    """Sets a switch and tells it, unless it stands so already."""
+    switch, changed = await kill_switches.change(
+        tx, scope, engaged=engaged, actor=actor, reason=reason, request_id=request_id
+    )
+    if changed:
+        kind = events_pb2.KillSwitchEngaged if engaged else events_pb2.KillSwitchReleased
+        plugin = scope.removeprefix("plugins/") if scope.startswith("plugins/") else ""
+        told = kind(scope=scope, epoch=switch.epoch)
+        tx.record(fact(SCHEMA, told, actor=actor, reason=reason, plugin=plugin))
+    return switch
+
+
+def checked_scope(scope: str) -> str:
+    """The scope when it is one. Raises Invalid."""
+    kind, _, name = scope.partition("/")
+    good = (
+        scope == GLOBAL
+        or (kind in {"merchants", "plugins"} and is_id(name))
+        or (kind == "actions" and name in set(Action))
+    )
+    if not good:
+        raise Invalid(
+            f"{scope[:80]!r} is none of global, merchants/{{merchant}}, plugins/{{plugin}} and actions/{{action}}",
+            reason="KILL_SWITCH_SCOPE",
+            field="scope",
+        )
+    return scope
+
+
+def said(reason: str) -> str:
+    """The reason a person gave. Raises Invalid when there is none."""
+    text = reason.strip()
+    if not text or len(text) > LONGEST_REASON:
+        raise Invalid(
+            f"reason must say why, in 1 to {LONGEST_REASON} characters", reason="REASON_MISSING", field="reason"
+        )
+    return text

@@ -1,0 +1,134 @@
+"""Releases: published once, verified then and at every use, never changed.
+
+Rule: a release is known only when both pinned keys signed its manifest and the artifact is the one the manifest
+names. The same bytes again are the same release; other bytes under a known version are refused.
+"""
+
+# ruff: noqa: N802 - the proto names the methods
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from libs.common import access, pages
+from libs.common.bus import fact
+from libs.common.database import Transaction
+from libs.common.errors import Conflict, Invalid, NotFound, Refused
+from libs.common.names import parse_release
+from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
+from prunella_agent.archive import members
+from prunella_agent.releases import Manifest, ReleaseError, check_artifact, key_id, verify
+from services.patcher import wire
+from services.patcher.doors import SCHEMA, Doors
+from services.patcher.store import releases
+from services.patcher.store.releases import Release
+
+PIECE = 256 * 1024
+
+
+class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
+    """The releases' part of PatcherService."""
+
+    doors: Doors
+
+    async def PublishRelease(
+        self, request: patcher_pb2.PublishReleaseRequest, context: Any
+    ) -> patcher_pb2.PublishReleaseResponse:
+        """Makes a release known. Raises Invalid when it does not verify, Conflict when its version is taken."""
+        actor = access.caller(context)
+        manifest = verified(request.envelope, request.artifact, self.doors.keys)
+
+        async def work(tx: Transaction) -> Release:
+            ids = tuple(sorted(key_id(key) for key in self.doors.keys))
+            made = Release(
+                manifest.digest, manifest.package, manifest.version, manifest.size, request.envelope, tx.now, actor, ids
+            )
+            if await releases.insert(tx, made, request.artifact):
+                told = events_pb2.ReleasePublished(package=made.package, version=made.version, digest=made.digest)
+                tx.record(fact(SCHEMA, told, actor=actor, reason=f"{made.package} {made.version} was published"))
+                return made
+            known = await releases.get(tx, made.package, made.version)
+            if known is None or known.digest != made.digest:
+                raise taken(made, known)
+            return known
+
+        return patcher_pb2.PublishReleaseResponse(release=wire.release(await self.doors.database.transaction(work)))
+
+    async def GetRelease(self, request: patcher_pb2.GetReleaseRequest, _context: Any) -> patcher_pb2.GetReleaseResponse:
+        """One release. Raises NotFound."""
+        package, version = parse_release(request.name)
+        async with self.doors.database.reading() as tx:
+            found = await releases.get(tx, package, version)
+        if found is None:
+            raise NotFound(
+                f"release {version} of package {package} is not published; publish it first",
+                reason="RELEASE_UNKNOWN",
+                field="name",
+                package=package,
+                version=version,
+            )
+        return patcher_pb2.GetReleaseResponse(release=wire.release(found))
+
+    async def ListReleases(
+        self, request: patcher_pb2.ListReleasesRequest, _context: Any
+    ) -> patcher_pb2.ListReleasesResponse:
+        """Releases, newest first. Raises Invalid for bad paging."""
+        size = pages.page_size(request.page_size)
+        query = {"list": "releases", "package": request.package}
+        after = pages.open_token(request.page_token, query)
+        async with self.doors.database.reading() as tx:
+            found = await releases.page(tx, package=request.package, after=after, limit=size + 1)
+        last = found[size - 1] if len(found) > size else None
+        return patcher_pb2.ListReleasesResponse(
+            releases=[wire.release(release) for release in found[:size]],
+            next_page_token=pages.token(query, [last.publish_time, last.digest]) if last else "",
+        )
+
+    async def FetchRelease(
+        self, request: patcher_pb2.FetchReleaseRequest, _context: Any
+    ) -> AsyncIterator[patcher_pb2.FetchReleaseResponse]:
+        """The bytes of an artifact from an offset. Raises NotFound."""
+        async with self.doors.database.reading() as tx:
+            found = await releases.by_digest(tx, request.digest)
+        if found is None:
+            raise NotFound(f"no artifact with digest {request.digest[:64]!r}", reason="RELEASE_UNKNOWN", field="digest")
+        if not 0 <= request.offset <= found.size:
+            raise Invalid("offset lies outside the artifact", reason="OFFSET_OUTSIDE", field="offset")
+        offset = request.offset
+        while offset < found.size:
+            async with self.doors.database.reading() as tx:
+                chunk = await releases.piece(tx, found.digest, offset, PIECE)
+            if not chunk:
+                return
+            yield patcher_pb2.FetchReleaseResponse(chunk=chunk, offset=offset, total_size=found.size)
+            offset += len(chunk)
+
+
+def verified(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Manifest:
+    """The manifest of a release that may be published. Raises Invalid, Refused when no keys are pinned."""
+    if not keys:
+        raise Refused(
+            "no release keys are pinned; set PATCHER_RELEASE_KEYS to the two public keys", reason="KEYS_NOT_PINNED"
+        )
+    try:
+        manifest = verify(envelope, keys)
+        check_artifact(manifest, artifact)
+        members(artifact)
+    except ReleaseError as error:
+        field = "artifact" if error.reason.startswith(("ARTIFACT", "SIZE", "DIGEST")) else "envelope"
+        raise Invalid(f"the release cannot be published: {error.message}", reason=error.reason, field=field) from error
+    return manifest
+
+
+def taken(made: Release, known: Release | None) -> Conflict:
+    """Why a release cannot be published beside a known one."""
+    if known is None:
+        return Conflict(
+            "the same artifact is published under another version", reason="ARTIFACT_PUBLISHED", digest=made.digest
+        )
+    return Conflict(
+        f"{made.package} {made.version} is published with other contents; a version never changes, publish a new one",
+        reason="VERSION_PUBLISHED",
+        field="envelope",
+        package=made.package,
+        version=made.version,
+    )

@@ -1,0 +1,167 @@
+"""Door 2, something happened: a decision wants to be carried out, an agent has spoken, a cause is gone.
+
+Rule: one attempt per decision, however often and in whatever order facts arrive. Before anything begins ingest is asked
+whether the cause still stands; what an attempt makes of a late word is its heart's business.
+"""
+
+from libs.common.bus import Once, Reaction
+from libs.common.database import Transaction
+from libs.common.names import new_id
+from libs.common.telemetry import current_traceparent
+from prunella.v1 import ingest_pb2
+from prunella.v1.events_pb2 import DecisionMade, Event
+from services.patcher import attempt as heart
+from services.patcher import wire
+from services.patcher.attempt import FINAL, Attempt, CancelRequested, Gated, State, Told
+from services.patcher.doors import Doors, answer, bounds, keep, needs_staging, observe, plugin_of, stands
+from services.patcher.policy import PLUGIN_BUSY, Action, Answer, Hold, Refuse
+from services.patcher.store import attempts, releases
+from services.patcher.store import policy as policies
+
+MOST_INPUTS, LONGEST_INPUT = 10, 4096
+CAPABILITY = {Action.PATCH: "update", Action.ROLLBACK: "rollback", Action.RESTART: "restart"}
+
+
+async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
+    """Begins an attempt. Raises Unavailable when ingest is away."""
+    told = event.decision_made
+    action = wire.ACTIVE.get(told.action)
+    plugin = (
+        await plugin_of(doors, event.plugin) if action and await stands(doors, event.incident, told.round) else None
+    )
+    if action is None or plugin is None or plugin.state != "active":
+        await once(_nothing)
+        return
+    attempt, trace = new_id(), current_traceparent()
+
+    async def begin(tx: Transaction) -> None:
+        if await attempts.of_decision(tx, told.decision):
+            return
+        wanted = await _wanted(tx, doors, event, plugin, action, attempt, trace)
+        await _begin(tx, doors, wanted, event, plugin)
+
+    await once(begin)
+
+
+async def _wanted(
+    tx: Transaction, doors: Doors, event: Event, plugin: ingest_pb2.Plugin, action: Action, attempt: str, trace: str
+) -> Attempt:
+    told: DecisionMade = event.decision_made
+    policy, _ = await policies.get(tx)
+    version = await _target(tx, event, plugin, action)
+    release = await releases.get(tx, plugin.package, version) if version and action is not Action.RESTART else None
+    if action is Action.ROLLBACK and release is None and not told.release:
+        # Nothing published is known to have run before: the agent's other slot is.
+        version = ""
+    return Attempt(
+        id=attempt,
+        incident=event.incident,
+        decision=told.decision,
+        plugin=event.plugin,
+        merchant=plugin.merchant,
+        package=plugin.package,
+        action=action,
+        from_release=plugin.release,
+        to_release=version,
+        digest=release.digest if release else (plugin.digest if action is Action.RESTART else ""),
+        severity=wire.severity(told.severity),
+        symptom=told.type,
+        round=told.round,
+        confidence=told.confidence,
+        bounds=bounds(doors.settings, policy),
+        create_time=tx.now,
+        update_time=tx.now,
+        deadline=tx.now + heart.HELD_LIMIT,
+        from_generation=plugin.generation,
+        failing_inputs=tuple(text[:LONGEST_INPUT] for text in told.evidence.failing_inputs[:MOST_INPUTS]),
+        trace=trace,
+    )
+
+
+async def _target(tx: Transaction, event: Event, plugin: ingest_pb2.Plugin, action: Action) -> str:
+    if action is Action.RESTART:
+        return plugin.release
+    wanted = event.decision_made.release
+    if action is Action.ROLLBACK and not wanted:
+        return await attempts.previous_release(tx, event.plugin, plugin.release)
+    return wanted
+
+
+async def _begin(tx: Transaction, doors: Doors, wanted: Attempt, event: Event, plugin: ingest_pb2.Plugin) -> None:
+    said, policy = await answer(tx, wanted)
+    if CAPABILITY.get(wanted.action) and plugin.capabilities:
+        need = "rollback" if wanted.other_slot else "update" if wanted.digest else CAPABILITY[wanted.action]
+        need = "restart" if wanted.action is Action.RESTART else need
+        if need not in plugin.capabilities and not isinstance(said, Refuse):
+            said = Refuse("CAPABILITY", f"the agent cannot do {need}")
+    if isinstance(said, Hold) and said.gate == PLUGIN_BUSY:
+        said = await _preempt(tx, doors, wanted, event) or said
+    gated = Gated(said, needs_staging(policy, wanted))
+    change = heart.begin(wanted, gated, tx.now)
+    unfit = _unfit(wanted, event)
+    if unfit and change.attempt.state not in FINAL:
+        change = heart.stillborn(wanted, tx.now, *unfit)
+    await keep(tx, doors, change, event, new=True)
+
+
+def _unfit(wanted: Attempt, event: Event) -> tuple[Told, str, str] | None:
+    told = event.decision_made
+    if wanted.action is Action.PATCH and not wanted.digest:
+        return (
+            Told.FAILED,
+            "release_unknown",
+            f"release {wanted.package} {wanted.to_release or '(none)'} is not published",
+        )
+    if wanted.action is Action.ROLLBACK and wanted.to_release and not wanted.digest:
+        return Told.FAILED, "release_unknown", f"release {wanted.package} {wanted.to_release} is not published"
+    if told.from_release and told.from_release != wanted.from_release:
+        why = f"the plugin runs {wanted.from_release} now, the decision was about {told.from_release}"
+        return Told.CANCELLED, "", why
+    return None
+
+
+async def _preempt(tx: Transaction, doors: Doors, wanted: Attempt, event: Event) -> Answer | None:
+    """Ends an attempt of lower severity that only waits, and asks the gates again."""
+    other = await attempts.busy(tx, wanted.plugin, wanted.id)
+    waits = other is not None and other.state in {State.PENDING, State.STAGED} and bool(other.held_by)
+    if other is None or not waits or other.severity >= wanted.severity:
+        return None
+    await observe(tx, doors, other.id, CancelRequested("patcher", f"preempted by attempt {wanted.id}"), cause=event)
+    said, _ = await answer(tx, wanted)
+    return said
+
+
+async def on_command_finished(doors: Doors, event: Event, once: Once) -> None:
+    """The agent's word on a command."""
+    attempt, word = wire.command_finished(event)
+
+    async def hear(tx: Transaction) -> None:
+        if attempt:
+            await observe(tx, doors, attempt, word, cause=event)
+
+    await once(hear)
+
+
+async def on_cause_gone(doors: Doors, event: Event, once: Once) -> None:
+    """The incident ended or a person took over, or the plugin left: what has no permit is called off."""
+
+    async def call_off(tx: Transaction) -> None:
+        column, value = ("incident", event.incident) if event.incident else ("plugin", event.plugin)
+        wish = CancelRequested(event.actor or event.source, event.reason or "its cause is gone")
+        for attempt in await attempts.live_of(tx, column, value):
+            await observe(tx, doors, attempt, wish, cause=event)
+
+    await once(call_off)
+
+
+async def _nothing(_tx: Transaction) -> None:
+    return
+
+
+REACTIONS: dict[str, Reaction] = {
+    "decision_made": on_decision_made,
+    "command_finished": on_command_finished,
+    "incident_closed": on_cause_gone,
+    "incident_escalated": on_cause_gone,
+    "plugin_retired": on_cause_gone,
+}

@@ -1,0 +1,170 @@
+"""Door 3, time passed: what waits for a gate goes on, probation is judged, overdue states end, lost words are found.
+
+Rule: every live state is looked at by one of these duties; replicas may do the same work at once, the row's lock and
+the heart make it one effect.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from libs.common.database import Transaction
+from libs.common.errors import NotFound, Problem
+from libs.common.telemetry import span, use_traceparent
+from prunella.v1 import agent_pb2, ingest_pb2
+from services.patcher import wire
+from services.patcher.attempt import Attempt, CancelRequested, DeadlinePassed, Judged, Seen, State
+from services.patcher.doors import Doors, answer, go_on, observe, plugin_of, stands
+from services.patcher.policy import Hold, Policy
+from services.patcher.store import attempts, tidying
+from services.patcher.store import policy as policies
+from services.patcher.verdict import Evidence, Probe, Rules, judge
+
+log = structlog.get_logger()
+
+AT_ONCE = 16
+TELEMETRY_TIMEOUT = 2.0
+# Two looks before the latest commit, so that a pass can still be kept.
+LAST_CALL = timedelta(seconds=1)
+
+
+async def _each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]) -> int:
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(attempt: Attempt) -> None:
+        async with free:
+            with use_traceparent(attempt.trace):
+                try:
+                    await work(attempt)
+                except Problem as problem:
+                    log.warning("attempt_waits", attempt=attempt.id, error=problem.message)
+
+    await asyncio.gather(*(one(attempt) for attempt in found))
+    return len(found)
+
+
+async def held(doors: Doors, _now: datetime) -> int:
+    """Lets attempts go on whose gate has opened, when their cause still stands."""
+    async with doors.database.reading() as tx:
+        waiting = [found for name in await attempts.held(tx) if (found := await attempts.get(tx, name))]
+        ready = [found for found in waiting if not _still((await answer(tx, found, lock=False))[0], found)]
+    await _each(ready, lambda attempt: _go_on(doors, attempt))
+    return len(ready)
+
+
+def _still(said: object, found: Attempt) -> bool:
+    return isinstance(said, Hold) and said.gate == found.held_by
+
+
+async def _go_on(doors: Doors, attempt: Attempt) -> None:
+    plugin = await plugin_of(doors, attempt.plugin)
+    standing = plugin is not None and plugin.state == "active" and await stands(doors, attempt.incident, attempt.round)
+    changed = plugin is not None and plugin.release != attempt.from_release
+
+    async def work(tx: Transaction) -> None:
+        if standing and not changed:
+            await go_on(tx, doors, attempt.id)
+            return
+        why = "the plugin runs another release now" if changed else "its cause is gone"
+        await observe(tx, doors, attempt.id, CancelRequested("patcher", why))
+
+    with span("gate opened"):
+        await doors.database.transaction(work)
+
+
+async def probation(doors: Doors, now: datetime) -> int:
+    """Judges what is in probation."""
+    async with doors.database.reading() as tx:
+        watched = await attempts.in_state(tx, State.PROBATION)
+        policy, _ = await policies.get(tx)
+    return await _each(watched, lambda attempt: _judge(doors, policy, attempt, now))
+
+
+async def _judge(doors: Doors, policy: Policy, attempt: Attempt, now: datetime) -> None:
+    request = ingest_pb2.GetTelemetryRequest(
+        plugin=attempt.plugin, generation=attempt.generation, switch_time=wire.timestamp(attempt.switch_time)
+    )
+    try:
+        told = await doors.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
+    except Problem:
+        if now < attempt.last_commit:
+            raise
+        await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, DeadlinePassed()))
+        return
+    verdict = judge(evidence(attempt, told, now), rules(doors, policy))
+    if attempt.verdict == verdict and attempt.deadline and now < attempt.deadline:
+        return
+    await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, Judged(verdict)))
+
+
+def rules(doors: Doors, policy: Policy) -> Rules:
+    """The bounds of a verdict under a policy."""
+    return Rules(
+        beats=doors.settings.probation_beats,
+        threshold=policy.rollback_error_rate_threshold / 100.0,
+        silence=policy.rollback_heartbeat_missed.total_seconds(),
+    )
+
+
+def evidence(attempt: Attempt, told: ingest_pb2.GetTelemetryResponse, now: datetime) -> Evidence:
+    """What a verdict is made of."""
+    switched = attempt.switch_time or attempt.update_time
+    beaten = wire.moment(told.plugin.last_beat_time) if told.plugin.HasField("last_beat_time") else switched
+    running = told.plugin.generation == attempt.generation or attempt.other_slot
+    asked = attempt.probe is not Probe.NOT_ASKED
+    return Evidence(
+        before=wire.sums(told.before),
+        after=wire.sums(told.after),
+        control=wire.sums(told.control),
+        symptom=attempt.symptom,
+        health=wire.HEALTH.get(told.plugin.health, "") if running else "",
+        silent=(now - max(beaten, switched)).total_seconds(),
+        probe=attempt.probe,
+        last_call=asked and attempt.deadline is not None and now >= attempt.deadline - LAST_CALL,
+    )
+
+
+async def deadlines(doors: Doors, now: datetime) -> int:
+    """Ends states that have lasted too long."""
+    async with doors.database.reading() as tx:
+        late = [found for name in await attempts.overdue(tx, now) if (found := await attempts.get(tx, name))]
+
+    async def end(attempt: Attempt) -> None:
+        with span("deadline passed"):
+            await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, DeadlinePassed()))
+
+    return await _each(late, end)
+
+
+async def unconfirmed(doors: Doors, _now: datetime) -> int:
+    """Looks for agents that are heard again."""
+    async with doors.database.reading() as tx:
+        lost = await attempts.in_state(tx, State.UNCONFIRMED)
+    return await _each(lost, lambda attempt: _look(doors, attempt))
+
+
+async def _look(doors: Doors, attempt: Attempt) -> None:
+    try:
+        plugin = await plugin_of(doors, attempt.plugin)
+    except NotFound:
+        return
+    if plugin is None or not plugin.HasField("last_beat_time") or plugin.health == agent_pb2.HEALTH_UNSPECIFIED:
+        return
+    seen = Seen(plugin.generation, plugin.release, plugin.digest, wire.moment(plugin.last_beat_time))
+    await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, seen))
+
+
+async def tidy(doors: Doors, now: datetime) -> int:
+    """Removes what nobody will ask for again."""
+    return await doors.database.transaction(lambda tx: tidying.tidy(tx, now))
+
+
+SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+    "held": (1.0, held),
+    "probation": (0.5, probation),
+    "deadlines": (1.0, deadlines),
+    "unconfirmed": (3.0, unconfirmed),
+    "tidy": (600.0, tidy),
+}
