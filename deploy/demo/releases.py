@@ -6,16 +6,12 @@ is packed into it. Every release is signed with both keys of its plane.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import grpc.aio
 
 import prunella_agent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
@@ -68,24 +64,13 @@ def release(version: str, private_keys: Sequence[bytes]) -> Release:
     return Release(version, manifest.digest, artifact, releases.sign(manifest, private_keys))
 
 
-def signing_keys(path: Path) -> list[bytes]:
-    """The two private keys in this file (JSON, mode 0600); made when there is none."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keys = [releases.generate_key()[0].hex() for _ in range(2)]
-        draft = path.with_name(path.name + ".new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            json.dump(keys, stream)
-        draft.replace(path)
-    return [bytes.fromhex(key) for key in json.loads(path.read_text())]
-
-
-async def publish(channel: grpc.aio.Channel, private_keys: Sequence[bytes], versions: Sequence[str] = VERSIONS) -> None:
-    """Publishes versions to the patcher behind the channel; what is published already stays as it is."""
-    stub = patcher_pb2_grpc.PatcherServiceStub(channel)
+async def publish(
+    patcher: patcher_pb2_grpc.PatcherServiceAsyncStub, private_keys: Sequence[bytes], versions: Sequence[str] = VERSIONS
+) -> None:
+    """Makes versions known to a patcher; what it knows already stays as it is."""
     for version in versions:
         made = release(version, private_keys)
         request = patcher_pb2.PublishReleaseRequest(
             request_id=f"demo-{made.digest}", envelope=made.envelope, artifact=made.artifact
         )
-        await stub.PublishRelease(request, timeout=PUBLISH_SECONDS)
+        await patcher.PublishRelease(request, timeout=PUBLISH_SECONDS)

@@ -1,0 +1,48 @@
+"""How the demo reaches a running plane: addresses and key, as an operator.
+
+Rule: the demo does nothing that a person with the command line could not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from libs.common import rpc
+from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc, ops_pb2_grpc, patcher_pb2_grpc
+
+CALL_SECONDS = 10.0
+
+
+class Reach:
+    """Stubs of the plane's services; every call takes a timeout."""
+
+    def __init__(self, addresses: Mapping[str, str], key: str) -> None:
+        self.addresses = dict(addresses)
+        self._channels = {
+            name: rpc.channel(addresses[name], caller="operator", key=key)
+            for name in ("ingest", "decider", "patcher", "ops")
+        }
+        self.ingest = ingest_pb2_grpc.IngestServiceStub(self._channels["ingest"])
+        self.decider = decider_pb2_grpc.DeciderServiceStub(self._channels["decider"])
+        self.patcher = patcher_pb2_grpc.PatcherServiceStub(self._channels["patcher"])
+        self.ops = ops_pb2_grpc.OpsServiceStub(self._channels["ops"])
+
+    @property
+    def agents(self) -> str:
+        """Where agents reach the plane (host:port)."""
+        return self.addresses["ingest"]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the channels."""
+        for channel in self._channels.values():
+            await channel.close()
