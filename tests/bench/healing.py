@@ -1,0 +1,160 @@
+"""From the first bad beat to the command on the agent's stream, and how many attempts a plane carries out at once.
+
+Both come from timestamps in the plane's own tables. Staging is off for the first and cached for the second; agents are
+instant, in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+
+from deploy.demo import releases
+from deploy.local import keys
+from deploy.local.plane import Plane
+from libs.common import rpc
+from prunella.v1 import patcher_pb2, patcher_pb2_grpc
+from prunella_agent.session import open_channel
+from tests.bench.agents import InstantAgent
+from tests.bench.ground import ROOT, child, percentile, plane, seed
+
+SINGLE = 60
+LOADED = 60
+TOGETHER = 300
+BAD = 12  # of 20 webhooks: 0.6, as in the worked example
+ENVIRONMENT = {"DECIDER_PLAYBOOK": str(ROOT / "deploy/demo/playbook.toml"), "INGEST_BEAT_SECONDS": "30"}
+WRITTEN = """
+SELECT extract(epoch FROM c.first_write_time - i.first_bad_beat_time)::float8 AS delay
+FROM ingest.commands c JOIN ingest.incidents i ON i.id::text = c.incident
+WHERE c.plugin = ANY($1::uuid[]) AND c.kind = 1 AND c.first_write_time IS NOT NULL
+"""
+ENDS = """
+SELECT min(f.time) FILTER (WHERE f.fact = 'decision_made') AS first,
+    max(f.time) FILTER (WHERE f.fact = 'attempt_succeeded') AS last,
+    count(*) FILTER (WHERE f.fact = 'attempt_succeeded') AS healed
+FROM bus.facts f WHERE f.plugin = ANY($1::text[])
+"""
+
+
+async def until(look: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
+    """Polls until `look` says yes. Raises RuntimeError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not await look():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not within {seconds} s: {what}")
+        await asyncio.sleep(0.1)
+
+
+async def prepare(running: Plane) -> patcher_pb2_grpc.PatcherServiceAsyncStub:
+    """Publishes the demo's mended release."""
+    channel = rpc.channel(running.addresses["patcher"], caller="operator", key=running.key)
+    patcher: patcher_pb2_grpc.PatcherServiceAsyncStub = patcher_pb2_grpc.PatcherServiceStub(channel)
+    private = [key.private_bytes_raw() for key in keys.release_keys(running.state)]
+    await releases.publish(patcher, private, ("1.2.0", "1.2.3"))
+    return patcher
+
+
+async def stage(patcher: patcher_pb2_grpc.PatcherServiceAsyncStub, required: bool) -> None:
+    """Switches staging on or off."""
+    request = patcher_pb2.UpdatePolicyRequest(
+        policy=patcher_pb2.Policy(require_staging=required), reason="a measurement", request_id=f"stage-{required}"
+    )
+    request.update_mask.paths.append("require_staging")
+    await patcher.UpdatePolicy(request, timeout=10)
+
+
+async def connect(running: Plane, count: int) -> list[InstantAgent]:
+    """Healthy agents, connected, with a window behind them."""
+    ids = await seed(running.database_url, count, package="relay")
+    channel = open_channel(running.addresses["ingest"])
+    agents = [InstantAgent(plugin, running.addresses["ingest"], channel) for plugin in ids]
+    for agent in agents:
+        agent.session.start()
+
+    async def connected() -> bool:
+        return all(agent.session.connected for agent in agents)
+
+    await until(connected, 60, "every agent connected")
+    for agent in agents:
+        agent.beat()
+
+    async def heard() -> bool:
+        return all(agent.session.unsent == 0 for agent in agents)
+
+    await until(heard, 30, "every first beat acknowledged")
+    return agents
+
+
+async def delays(running: Plane, agents: list[InstantAgent], pause: float) -> dict[str, Any]:
+    """Breaks one agent after the other and reads when its command was written."""
+    ids = [agent.plugin for agent in agents]
+    connection = await asyncpg.connect(running.database_url)
+    try:
+        for agent in agents:
+            agent.beat(failures=BAD)
+            await asyncio.sleep(pause)
+
+        async def written() -> bool:
+            return len(await connection.fetch(WRITTEN, ids)) >= len(agents)
+
+        await until(written, 60, "every command written")
+        found = [float(row["delay"]) * 1000 for row in await connection.fetch(WRITTEN, ids)]
+    finally:
+        await connection.close()
+    return {
+        "incidents": len(found),
+        "p50_ms": round(percentile(found, 0.5), 1),
+        "p99_ms": round(percentile(found, 0.99), 1),
+    }
+
+
+async def together(running: Plane, agents: list[InstantAgent]) -> dict[str, Any]:
+    """Breaks all at once; attempts per second from the first decision to the last success."""
+    ids = [agent.plugin for agent in agents]
+    connection = await asyncpg.connect(running.database_url)
+    try:
+        for agent in agents:
+            agent.beat(failures=BAD)
+
+        async def healed() -> bool:
+            return bool((await connection.fetchrow(ENDS, ids))["healed"] >= len(agents))
+
+        await until(healed, 120, "every attempt succeeded")
+        row = await connection.fetchrow(ENDS, ids)
+    finally:
+        await connection.close()
+    seconds = (row["last"] - row["first"]).total_seconds()
+    return {"attempts": len(agents), "in_flight_budget": "none", "attempts_per_second": round(len(agents) / seconds, 1)}
+
+
+async def measure() -> dict[str, Any]:
+    """All three."""
+    async with plane(ENVIRONMENT) as running:
+        patcher = await prepare(running)
+        await stage(patcher, False)
+        idle = await delays(running, await connect(running, SINGLE), 0.25)
+        many = await seed(running.database_url, 3000)
+        order = {"shape": "paced", "plugins": many, "seconds": 60, "workers": 30, "window": 50, "first": 1}
+        load = await child("tests.bench.load", {**order, "address": running.addresses["ingest"]})
+        try:
+            loaded = await delays(running, await connect(running, LOADED), 0.25)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                load.kill()
+            await load.wait()
+        await stage(patcher, True)
+        await together(running, await connect(running, 1))
+        actuation = await together(running, await connect(running, TOGETHER))
+    return {
+        "bad_beat_to_command_written": {
+            "idle": idle
+            | {"target_p50_ms": 25, "target_p99_ms": 100, "reached": idle["p50_ms"] <= 25 and idle["p99_ms"] <= 100},
+            "under_1500_beats_per_second": loaded | {"target_p99_ms": 250, "reached": loaded["p99_ms"] <= 250},
+        },
+        "actuation": actuation | {"target_attempts_per_second": 50, "reached": actuation["attempts_per_second"] >= 50},
+    }
