@@ -4,6 +4,8 @@ Rule: an attempt changes only here, under its row's lock, in the transaction tha
 history and sends its errands. Gates are asked again each time an attempt wants to go on.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from libs.common import names

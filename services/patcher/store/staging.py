@@ -18,7 +18,7 @@ VALUES (:digest, :suite, :environment, CAST(:result AS jsonb), :now) ON CONFLICT
 def read(values: dict[str, object]) -> Staged:
     """A result from its stored form."""
     failures = values["failures"]
-    assert isinstance(failures, list)
+    assert isinstance(failures, list | tuple)
     return Staged(**values | {"failures": tuple(failures)})  # type: ignore[arg-type]
 
 
