@@ -32,6 +32,8 @@ from services.decider.playbook import MAY_HAVE_RELEASE, RELEASE, WITH_RELEASE, P
 VERSION = "1"
 # Enough for a propensity good to about two hundredths, cheap enough for the hot path.
 DRAWS = 1000
+# Of many remedies that healed before, only the surest are considered (and stored).
+MOST_LEARNED = 20
 RUNGS = {Origin.PLAYBOOK: 0, Origin.LEARNED: 1, Origin.SIRA: 2, Origin.FALLBACK: 3}
 
 
@@ -81,10 +83,11 @@ def _candidates(
         tier = (RUNGS[Origin.PLAYBOOK], *entry.tier)
         found.append(_believed(entry.remedy, Origin.PLAYBOOK, tier, outcomes, entry.why))
     named = {entry.remedy for entry in known}
-    for remedy, outcomes in sorted(learned.items(), key=lambda item: (item[0].action, item[0].release)):
-        if remedy not in named and outcomes.successes > 0:
-            why = f"it healed {outcomes.successes:g} and failed {outcomes.failures:g} times before"
-            found.append(_believed(remedy, Origin.LEARNED, (RUNGS[Origin.LEARNED],), outcomes, why))
+    healed = [(remedy, seen) for remedy, seen in learned.items() if remedy not in named and seen.successes > 0]
+    healed.sort(key=lambda item: (-item[1].confidence, item[0].action, item[0].release))
+    for remedy, seen in healed[:MOST_LEARNED]:
+        why = f"it healed {seen.successes:g} and failed {seen.failures:g} times before"
+        found.append(_believed(remedy, Origin.LEARNED, (RUNGS[Origin.LEARNED],), seen, why))
     if opinion is not None:
         found.append(_answered(opinion, playbook.sira_cap, learned))
     found += [

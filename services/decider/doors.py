@@ -7,6 +7,7 @@ still stands in the same round, so that a late or repeated fact is harmless.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -17,10 +18,10 @@ from libs.common.bus import Bus, fact
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errands import send
-from libs.common.errors import NotFound
+from libs.common.errors import NotFound, Problem
 from libs.common.settings import HttpUrl, ServiceSettings, variable
-from libs.common.telemetry import Telemetry, current_traceparent
-from prunella.v1 import ingest_pb2, ingest_pb2_grpc
+from libs.common.telemetry import Telemetry, counter, current_traceparent
+from prunella.v1 import ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
 from prunella.v1.events_pb2 import Event
 from services.decider import wire
 from services.decider.choice import VERSION, choose
@@ -33,10 +34,15 @@ from services.decider.store import decisions, learning
 SCHEMA = "decider"
 ASK_SIRA = "ask_sira"
 QUESTION_TIMEOUT = 5.0
+# Seconds the policy's version is kept, and what asking for it may take.
+POLICY_KEPT = 10.0
+POLICY_TIMEOUT = 0.5
 # Seconds SIRA's answer may still take to be stored before the sweep decides without it.
 PATIENCE = 5.0
 # An incident that is neither of these has ended, or belongs to a person.
 STANDING = frozenset({"open", "in_progress"})
+
+_decisions = counter("decisions_total", "Decisions made", ("origin", "action"))
 
 
 class Settings(ServiceSettings):
@@ -68,6 +74,28 @@ class Settings(ServiceSettings):
 
 
 @dataclass
+class PolicyInForce:
+    """Which policy a decision was made under; patcher owns it, and a decision never waits long to learn its version."""
+
+    patcher: patcher_pb2_grpc.PatcherServiceAsyncStub | None
+    clock: Clock
+    version: str = "unknown"
+    _asked_at: float = -math.inf
+
+    async def refresh(self) -> None:
+        """Asks patcher, unless that was tried in the last seconds; without an answer the last known version stays."""
+        now = self.clock.monotonic()
+        if self.patcher is None or now < self._asked_at + POLICY_KEPT:
+            return
+        self._asked_at = now
+        try:
+            answer = await self.patcher.GetPolicy(patcher_pb2.GetPolicyRequest(), timeout=POLICY_TIMEOUT)
+        except Problem:
+            return
+        self.version = str(answer.policy.version)
+
+
+@dataclass
 class Doors:
     """The decider's database, bus, time, playbook and clients."""
 
@@ -78,6 +106,7 @@ class Doors:
     settings: Settings
     playbook: Playbook
     ingest: ingest_pb2_grpc.IngestServiceAsyncStub
+    policy: PolicyInForce
     sira: Sira | None = None
 
 
@@ -155,6 +184,8 @@ async def conclude(tx: Transaction, doors: Doors, decision: str, opinion: Opinio
 
 def tell(tx: Transaction, made: Decision) -> None:
     """Records decision_made in the transaction of the decision."""
+    chosen = made.choice.chosen
+    tx.after_commit(_decisions.labels(chosen.origin.value, chosen.remedy.action).inc)
     tx.record(
         fact(
             SCHEMA,
@@ -171,4 +202,4 @@ def tell(tx: Transaction, made: Decision) -> None:
 def versions(doors: Doors, opinion: Opinion | None) -> dict[str, str]:
     """What the choice was made by."""
     model = {"sira": opinion.model} if opinion and opinion.model else {}
-    return {"playbook": doors.playbook.version, "choice": VERSION, **model}
+    return {"playbook": doors.playbook.version, "choice": VERSION, "policy": doors.policy.version, **model}

@@ -69,7 +69,7 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
                 situation=situation,
                 choice=choice,
                 versions=versions(self.doors, None),
-                features=features(situation, seed),
+                features=features(situation, seed) | self._would_ask(choice.confident),
                 cause="",
                 traceparent="",
                 create_time=tx.now,
@@ -95,6 +95,9 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
         """The playbook in force, as it was read at the start."""
         playbook = self.doors.playbook
         return decider_pb2.GetPlaybookResponse(version=playbook.version, text=playbook.text)
+
+    def _would_ask(self, confident: bool) -> dict[str, str]:
+        return {} if confident or self.doors.sira is None else {"sira": "would be asked"}
 
     async def _decision(self, name: str) -> Decision:
         decision = parse("decisions", name)

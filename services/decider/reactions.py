@@ -4,20 +4,26 @@ Rule: one decision per incident and round, and one lesson per attempt and outcom
 order facts arrive. A decision is made only while ingest says that the incident stands in that round.
 """
 
+import asyncio
+
 from libs.common.bus import Once, Reaction, fact_name
 from libs.common.database import Transaction
 from libs.common.names import new_id
+from libs.common.telemetry import counter
 from prunella.v1.events_pb2 import Event
 from services.decider import wire
 from services.decider.doors import Doors, begin, stands
 from services.decider.learning import lesson
 from services.decider.store import decisions, learning
 
+_feedback = counter("feedback_total", "Ends of attempts the decider learned of", ("label",))
+
 
 async def on_incident(doors: Doors, event: Event, once: Once) -> None:
     """incident_opened, incident_round_started: decides on the round. Raises Unavailable when ingest is away."""
     situation = wire.situation_of(event)
-    if not await stands(doors, event.incident, situation.round):
+    standing, _ = await asyncio.gather(stands(doors, event.incident, situation.round), doors.policy.refresh())
+    if not standing:
         await once(_nothing)
         return
     decision = new_id()
@@ -38,7 +44,9 @@ async def on_attempt_ended(_doors: Doors, event: Event, once: Once) -> None:
         # A person's own attempt has no decision of ours to judge.
         if decision is not None:
             reason = event.reason or taught.outcome
-            await learning.add(tx, learning.Feedback(ended.attempt, decision, taught, reason, event.id, tx.now))
+            feedback = learning.Feedback(ended.attempt, decision, taught, reason, event.id, tx.now)
+            if await learning.add(tx, feedback):
+                tx.after_commit(_feedback.labels(taught.label.value).inc)
 
     await once(learn)
 

@@ -17,9 +17,9 @@ from libs.common.errands import Errands
 from libs.common.errors import Invalid
 from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import configure
-from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc
+from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc
 from services.decider import playbook
-from services.decider.doors import SCHEMA, Doors, Settings
+from services.decider.doors import SCHEMA, Doors, PolicyInForce, Settings
 from services.decider.errands.asking import runners
 from services.decider.errands.sira import Sira
 from services.decider.handlers import DeciderHandlers
@@ -52,7 +52,7 @@ class Connections:
     """What is opened when first used and closed after everything else."""
 
     database: Database
-    siblings: grpc.aio.Channel
+    siblings: tuple[grpc.aio.Channel, ...]
     sira: Sira | None
     name: str = "decider connections"
 
@@ -63,7 +63,8 @@ class Connections:
         """Closes all of them."""
         if self.sira:
             await self.sira.close()
-        await self.siblings.close()
+        for channel in self.siblings:
+            await channel.close()
         await self.database.close()
 
 
@@ -73,7 +74,10 @@ def build(settings: Settings, clock: Clock) -> Service:
     telemetry = configure(SCHEMA, settings)
     database = Database(settings.database_url, clock=clock, application_name=SCHEMA)
     bus = Bus(settings.nats_url, database, SCHEMA, clock)
-    channel = rpc.channel(settings.ingest_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
+    ingest, patcher = (
+        rpc.channel(address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
+        for address in (settings.ingest_address, settings.patcher_address)
+    )
     sira = Sira(settings.sira_url, settings.sira_token, settings.sira_timeout, clock) if settings.sira_url else None
     doors = Doors(
         database=database,
@@ -82,25 +86,14 @@ def build(settings: Settings, clock: Clock) -> Service:
         telemetry=telemetry,
         settings=settings,
         playbook=book,
-        ingest=ingest_pb2_grpc.IngestServiceStub(channel),
+        ingest=ingest_pb2_grpc.IngestServiceStub(ingest),
+        policy=PolicyInForce(patcher_pb2_grpc.PatcherServiceStub(patcher), clock),
         sira=sira,
     )
 
-    async def check() -> None:
-        await database.ping()
-        await bus.ping()
-
-    add = decider_pb2_grpc.add_DeciderServiceServicer_to_server
-    server = rpc.Server(
-        SCHEMA,
-        settings.listen,
-        [(add, DeciderHandlers(doors), "prunella.v1.DeciderService")],
-        key=settings.key,
-        deep_check=check,
-        telemetry=telemetry,
-    )
+    server = _server(doors)
     parts = [
-        Connections(database, channel, sira),
+        Connections(database, (ingest, patcher), sira),
         bus,
         Consumer(bus, database, SCHEMA, REACTIONS, doors, telemetry),
         Errands(database, SCHEMA, runners(doors), doors, telemetry),
@@ -108,3 +101,19 @@ def build(settings: Settings, clock: Clock) -> Service:
         server,
     ]
     return Service(SCHEMA, doors, parts, server)
+
+
+def _server(doors: Doors) -> rpc.Server:
+    async def check() -> None:
+        await doors.database.ping()
+        await doors.bus.ping()
+
+    add = decider_pb2_grpc.add_DeciderServiceServicer_to_server
+    return rpc.Server(
+        SCHEMA,
+        doors.settings.listen,
+        [(add, DeciderHandlers(doors), "prunella.v1.DeciderService")],
+        key=doors.settings.key,
+        deep_check=check,
+        telemetry=doors.telemetry,
+    )

@@ -19,7 +19,7 @@ from libs.common.errors import NotFound, Unavailable
 from libs.common.names import new_id, parse
 from libs.common.telemetry import use_traceparent
 from libs.common.testing import Ground, Plane
-from prunella.v1 import decider_pb2_grpc, events_pb2, ingest_pb2, ingest_pb2_grpc
+from prunella.v1 import decider_pb2_grpc, events_pb2, ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -47,6 +47,16 @@ class IngestStandIn(ingest_pb2_grpc.IngestServiceServicer):
         return ingest_pb2.GetIncidentResponse(incident=found)
 
 
+class PatcherStandIn(patcher_pb2_grpc.PatcherServiceServicer):
+    """Knows the policy's version."""
+
+    async def GetPolicy(  # noqa: N802 - the proto names it
+        self, _request: patcher_pb2.GetPolicyRequest, _context: Any
+    ) -> patcher_pb2.GetPolicyResponse:
+        """Always the seventh."""
+        return patcher_pb2.GetPolicyResponse(policy=patcher_pb2.Policy(version=7))
+
+
 @dataclass
 class DeciderAlone:
     """One decider, and what stands around it."""
@@ -60,27 +70,35 @@ class DeciderAlone:
         """Starts the decider, a stand-in for ingest, and the bus of its siblings."""
         self.plane = Plane(self.ground, clock=self.clock, environ=self.environ, names=("decider",))
         await self.plane.start()
-        add = ingest_pb2_grpc.add_IngestServiceServicer_to_server
-        self._server = rpc.Server(
-            "ingest",
-            self.plane.addresses["ingest"],
-            [(add, self.ingest, "prunella.v1.IngestService")],
-            key=self.plane.key,
-            deep_check=_well,
-        )
-        await self._server.start()
+        siblings = {
+            "ingest": (ingest_pb2_grpc.add_IngestServiceServicer_to_server, self.ingest, "prunella.v1.IngestService"),
+            "patcher": (
+                patcher_pb2_grpc.add_PatcherServiceServicer_to_server,
+                PatcherStandIn(),
+                "prunella.v1.PatcherService",
+            ),
+        }
+        self._servers = [
+            rpc.Server(name, self.plane.addresses[name], [servicer], key=self.plane.key, deep_check=_well)
+            for name, servicer in siblings.items()
+        ]
+        for server in self._servers:
+            await server.start()
         self._databases = {name: Database(self.ground.url(name), clock=self.clock) for name in ("ingest", "patcher")}
         self._buses = {
             name: Bus(self.ground.nats_url, database, name, self.clock) for name, database in self._databases.items()
         }
         for bus in self._buses.values():
             await bus.start()
+        # A busy machine may take longer to connect than a decision waits for the policy's version.
+        await self.doors.policy.refresh()
         return self
 
     async def stop(self) -> None:
         """Stops all of it."""
         await self.plane.stop()
-        await self._server.stop(0)
+        for server in self._servers:
+            await server.stop(0)
         for bus in self._buses.values():
             await bus.stop()
         for database in self._databases.values():

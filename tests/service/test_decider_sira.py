@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +134,13 @@ async def test_an_answer_that_makes_no_sense_is_stored_and_left_out(
     assert (candidate.excluded, candidate.propensity) == (why, 0)
 
 
+async def test_a_preview_tells_that_sira_would_be_asked_and_does_not_ask(alone: DeciderAlone, sira: SiraServer) -> None:
+    request = decider_pb2.PreviewDecisionRequest(type="error_spike", package="nobody-knows", release="1")
+    decision = (await alone.stub.PreviewDecision(request)).decision
+    assert decision.features["sira"] == "would be asked"
+    assert not sira.asked
+
+
 async def test_a_certain_answer_is_capped(alone: DeciderAlone, sira: SiraServer) -> None:
     sira.answer = sira_server.good(confidence=1.0)
     assert (await decided(alone)).confidence == 0.9
@@ -154,6 +162,19 @@ async def test_a_sira_that_keeps_failing_is_left_alone_and_people_are_told(
 async def test_nobody_listening_is_the_same_as_no_answer(alone: DeciderAlone, sira: SiraServer) -> None:
     await sira.stop()
     assert (await decided(alone)).origin == "fallback"
+
+
+async def test_a_sira_nobody_vouches_for_is_not_asked(ground: Ground, tmp_path: Path) -> None:
+    stranger = SiraServer(sira_server.good(), tls=sira_server.unknown_authority(tmp_path))
+    await stranger.start()
+    alone = DeciderAlone(ground, {"SIRA_API_URL": stranger.url, "SIRA_API_TOKEN": "let-me-in"})
+    try:
+        await alone.start()
+        assert (await decided(alone)).origin == "fallback"
+        assert not stranger.asked
+    finally:
+        await alone.stop()
+        await stranger.stop()
 
 
 async def test_an_answer_for_an_incident_that_ended_meanwhile_decides_nothing(
