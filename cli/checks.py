@@ -1,0 +1,235 @@
+"""What `prunella doctor` looks at: one function per check, each with its sentence and the line to type.
+
+Rule: a check never changes anything and never takes longer than a few seconds. What cannot be looked at because
+something before it is missing is skipped, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cli.plane import SERVICES, Plane
+from cli.words import size, span
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+OLDEST = (3, 11)
+ROOM = 1 << 30  # bytes of disk below which PostgreSQL soon stops
+OFFSET = 1.0  # seconds a clock may differ from the database's
+STALE = 10.0  # seconds a fact may wait for the bus
+STREAMS = ("HEAL", "DEAD")
+TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found. `ok` is None when it could not be looked at."""
+
+    name: str
+    ok: bool | None
+    said: str
+    remedy: str = ""
+
+
+@dataclass
+class Patient:
+    """What the checks look at: this checkout, and its plane when one runs."""
+
+    environ: Mapping[str, str]
+    plane: Plane | None = None
+    described: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def database_url(self) -> str:
+        """The owner's address of the database, empty when unknown."""
+        return str(self.described.get("database_url") or self.environ.get("DATABASE_URL", ""))
+
+    @property
+    def nats_url(self) -> str:
+        """The address of NATS, empty when unknown."""
+        return str(self.described.get("nats_url") or self.environ.get("NATS_URL", ""))
+
+
+Check = Callable[[Patient], Awaitable[list[Finding]]]
+
+
+async def python(_patient: Patient) -> list[Finding]:
+    """The interpreter, its environment and the generated protos."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    fresh = sys.version_info[:2] >= OLDEST
+    found = [Finding("python", fresh, f"{version} ({sys.executable})", "" if fresh else "install Python 3.11 or newer")]
+    isolated = sys.prefix != sys.base_prefix
+    said = sys.prefix if isolated else "not in an environment of its own"
+    found.append(Finding("environment", isolated, said, "" if isolated else "make run"))
+    generated = (CHECKOUT / "protos" / "gen" / "prunella" / "v1" / "ops_pb2.py").exists()
+    remedy = "" if generated else "python protos/generate.py"
+    return [*found, Finding("protos", generated, "generated" if generated else "not generated", remedy)]
+
+
+async def programs(patient: Patient) -> list[Finding]:
+    """PostgreSQL and NATS to start, unless servers elsewhere are named."""
+    from deploy.local import binaries
+
+    found = []
+    for name, variable, find in (
+        ("postgresql program", "DATABASE_URL", binaries.postgres),
+        ("nats program", "NATS_URL", binaries.nats),
+    ):
+        if patient.environ.get(variable):
+            found.append(Finding(name, True, f"not needed, {variable} names a server"))
+            continue
+        try:
+            found.append(Finding(name, True, str(await asyncio.to_thread(find, patient.environ))))
+        except binaries.NotInstalled as missing:
+            found.append(Finding(name, False, str(missing), "make run  (installs it)"))
+    return found
+
+
+async def folder(patient: Patient) -> list[Finding]:
+    """The state folder: room on its disk, and nobody else reads its secrets."""
+    from deploy.local import state
+
+    place = state.locate(patient.environ).folder
+    free = shutil.disk_usage(place).free
+    enough = free >= ROOM
+    found = [Finding("disk", enough, f"{size(free)} free for {place}", "" if enough else f"make room on {place}")]
+    secret = [path for path in (place / "kept.json", place / "plane.json") if path.exists()]
+    open_ = [path for path in secret if path.stat().st_mode & 0o077 or path.stat().st_uid != os.geteuid()]
+    if open_:
+        remedy = f"chmod 600 {' '.join(map(str, open_))}"
+        return [*found, Finding("keys", False, "others may read the plane's keys", remedy)]
+    return [*found, Finding("keys", True, f"only you read them ({len(secret)} files)" if secret else "none made yet")]
+
+
+async def running(patient: Patient) -> list[Finding]:
+    """Whether there is a plane, and whether loopback ports can be had when there is none."""
+    if patient.plane is not None:
+        by = patient.described.get("supervisor")
+        said = f"process {by}" if by else "named by PRUNELLA_*_ADDRESS"
+        return [Finding("plane", True, said)]
+    from deploy.local.ports import free_ports
+
+    try:
+        free_ports(len(SERVICES))
+        ports = Finding("ports", True, "loopback ports are free")
+    except OSError as error:
+        ports = Finding("ports", False, f"no loopback port can be had: {error}", "ip link set lo up")
+    return [ports, Finding("plane", False, "none runs for this checkout", "make run  (or: prunella up)")]
+
+
+async def services(patient: Patient) -> list[Finding]:
+    """Each of the five services says SERVING."""
+    from cli.status import health
+
+    plane = patient.plane
+    if plane is None:
+        return [Finding("services", None, "no plane to ask")]
+    words = await asyncio.gather(*(health(plane, name) for name in SERVICES))
+    return [
+        Finding(
+            name,
+            word == "serving",
+            f"{word} at {plane.addresses.get(name) or 'no address'}",
+            "" if word == "serving" else _log(patient, name),
+        )
+        for name, word in zip(SERVICES, words, strict=True)
+    ]
+
+
+def _log(patient: Patient, service: str) -> str:
+    from deploy.local import state
+
+    return f"tail {state.locate(patient.environ).logs / f'{service}.log'}"
+
+
+async def database(patient: Patient) -> list[Finding]:
+    """PostgreSQL answers, its clock is ours, and facts leave it."""
+    if not patient.database_url:
+        return [Finding("postgresql", None, "nobody says where it is (DATABASE_URL)")]
+    import asyncpg
+
+    try:
+        connection = await asyncpg.connect(patient.database_url, timeout=TIMEOUT, command_timeout=TIMEOUT)
+    except (TimeoutError, OSError, asyncpg.PostgresError) as error:
+        return [Finding("postgresql", False, f"does not answer: {error or type(error).__name__}", "make run")]
+    try:
+        return await _ask_database(connection)
+    except asyncpg.PostgresError as error:
+        return [Finding("postgresql", False, f"answers with: {error}", "prunella up  (migrates it)")]
+    finally:
+        await connection.close(timeout=TIMEOUT)
+
+
+async def _ask_database(connection: Any) -> list[Finding]:
+    version = await connection.fetchval("SHOW server_version")
+    before = time.time()
+    theirs = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
+    offset = theirs - (before + time.time()) / 2
+    close = abs(offset) < OFFSET
+    age = await connection.fetchval(
+        "SELECT extract(epoch FROM clock_timestamp() - min(time)) FROM bus.facts WHERE published_at IS NULL"
+    )
+    waits = max(0.0, float(age or 0))
+    parked = await connection.fetchval("SELECT count(*) FROM bus.dead_letter WHERE redriven_at IS NULL")
+    return [
+        Finding("postgresql", True, f"version {version}"),
+        Finding(
+            "clock", close, f"{offset * 1000:+.0f} ms from the database's", "" if close else "timedatectl set-ntp true"
+        ),
+        Finding(
+            "outbox",
+            waits < STALE,
+            "every fact was published" if age is None else f"the oldest fact waits for the bus for {span(waits)}",
+            "" if waits < STALE else "prunella status  (is NATS reachable?)",
+        ),
+        Finding(
+            "dead letters",
+            parked == 0,
+            "none" if parked == 0 else f"{parked} facts could not be handled",
+            "" if parked == 0 else "prunella doctor --json  (lists them), then look into the consumer's log",
+        ),
+    ]
+
+
+async def bus(patient: Patient) -> list[Finding]:
+    """NATS answers and has its streams."""
+    if not patient.nats_url:
+        return [Finding("nats", None, "nobody says where it is (NATS_URL)")]
+    from nats.aio.client import Client
+    from nats.errors import Error as NatsError
+
+    async def quiet(_error: Exception) -> None:
+        """The finding says it all."""
+
+    client = Client()
+    try:
+        await asyncio.wait_for(
+            client.connect(patient.nats_url, connect_timeout=3, allow_reconnect=False, error_cb=quiet), TIMEOUT
+        )
+    except (TimeoutError, OSError, NatsError) as error:
+        return [Finding("nats", False, f"does not answer: {error or type(error).__name__}", "make run")]
+    try:
+        version = client.connected_server_version
+        return [Finding("nats", True, f"version {version}"), *[await _stream(client, name) for name in STREAMS]]
+    finally:
+        await client.close()
+
+
+async def _stream(client: Any, name: str) -> Finding:
+    from nats.errors import Error as NatsError
+
+    try:
+        info = await client.jetstream(timeout=3).stream_info(name)
+    except (TimeoutError, NatsError) as error:
+        return Finding(f"stream {name}", False, f"is not there: {error or type(error).__name__}", "prunella up")
+    return Finding(f"stream {name}", True, f"{info.state.messages} messages, {size(info.state.bytes)}")
+
+
+CHECKS: tuple[Check, ...] = (python, programs, folder, running, services, database, bus)

@@ -1,0 +1,116 @@
+"""`prunella decisions`: what was chosen, how surely, and why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import ids, words
+from cli.groups import group
+from cli.output import Json, Limit, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.plane import TIMEOUT, run
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+app = group("What was chosen, how surely, and why.")
+
+DecisionName = Annotated[str, typer.Argument(help="Id of the decision, or a unique part of it.")]
+Incident = Annotated[str, typer.Option("--incident", "-i", help="Only for this incident.")]
+Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.")]
+
+
+@app.command("list")
+def list_(incident: Incident = "", plugin: Plugin = "", limit: Limit = 50, json: Json = False) -> None:
+    """Decisions, newest first."""
+
+    async def work(plane: Plane) -> None:
+        filters = {
+            "incident": await ids.incident(plane, incident) if incident else "",
+            "plugin": await ids.optional_plugin(plane, plugin),
+        }
+        entries = ids.decisions(plane, limit, **filters)
+        if json:
+            await show_json_list(entries)
+            return
+        found = [entry async for entry in entries]
+        labels = await ids.labels(plane, (entry.plugin for entry in found))
+        now = datetime.now(UTC)
+        columns = ("decision", "plugin", "incident", "round", "remedy", "sure", "origin", "decided", "because")
+        show_table(columns, (_row(entry, labels, now) for entry in found), empty="no decision")
+
+    run(work)
+
+
+@app.command()
+def show(decision: DecisionName, json: Json = False) -> None:
+    """One decision with every candidate, in words."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.decider_pb2 import ExplainDecisionRequest
+
+        id_ = await ids.decision(plane, decision)
+        request = ExplainDecisionRequest(name=f"decisions/{id_}")
+        answer = await plane.decider.ExplainDecision(request, timeout=TIMEOUT)
+        if json:
+            show_json(plain(answer.decision))
+            return
+        labels = await ids.labels(plane, [answer.decision.plugin])
+        show_fields(_fields(answer.decision, labels))
+        _show_candidates(answer.decision)
+        for sentence in answer.story:
+            typer.echo(f"· {sentence}")
+
+    run(work)
+
+
+def _row(decision: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:
+    from prunella.v1.events_pb2 import Action
+
+    made = decision.state != "asking"
+    return (
+        ids.short(decision.name),
+        safe(labels.get(decision.plugin, "")),
+        ids.short(decision.incident),
+        str(decision.round),
+        safe(words.change(decision, Action)) if made else coloured("asking"),
+        f"{decision.confidence:.2f}" if made else words.NOTHING,
+        safe(decision.origin),
+        words.ago(decision.decide_time, now),
+        safe(decision.explanation),
+    )
+
+
+def _fields(decision: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
+    from prunella.v1.events_pb2 import Action
+
+    return [
+        ("decision", decision.name.rpartition("/")[2]),
+        ("plugin", safe(labels.get(decision.plugin, ""))),
+        ("incident", f"{decision.incident} (round {decision.round})"),
+        ("state", coloured(decision.state)),
+        ("remedy", safe(words.change(decision, Action))),
+        ("confidence", f"{decision.confidence:.2f}, chosen with probability {decision.propensity:.2f}"),
+        ("origin", safe(decision.origin)),
+        ("versions", safe(", ".join(f"{key} {value}" for key, value in sorted(decision.versions.items())))),
+        ("trace", decision.trace_id),
+    ]
+
+
+def _show_candidates(decision: Any) -> None:
+    from prunella.v1.events_pb2 import Action
+
+    rows = [
+        (
+            safe(words.change(candidate, Action)),
+            safe(candidate.origin),
+            f"{candidate.score:.2f}",
+            f"{candidate.confidence:.2f}",
+            f"{candidate.propensity:.2f}",
+            safe(f"not eligible: {candidate.excluded}" if candidate.excluded else candidate.explanation),
+        )
+        for candidate in decision.candidates
+    ]
+    show_table(("candidate", "origin", "score", "sure", "chance", "because"), rows, empty="no candidates")

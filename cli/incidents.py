@@ -1,0 +1,148 @@
+"""`prunella incidents`: what is or was wrong, and what became of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import ids, words
+from cli.groups import group
+from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.plane import TIMEOUT, run
+from cli.timeline import story
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+app = group("What is or was wrong with plugins.")
+
+IncidentName = Annotated[str, typer.Argument(help="Id of the incident, or a unique part of it.")]
+Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only of this plugin: label or id.")]
+State = Annotated[str, typer.Option("--state", help="Only open, in_progress, mitigated, closed or escalated.")]
+Kind = Annotated[str, typer.Option("--type", help="Only of this type, such as webhook_fail_rate.")]
+Sev = Annotated[str, typer.Option("--severity", help="Only low, medium, high or critical.")]
+
+
+@app.command("list")
+def list_(
+    plugin: Plugin = "", state: State = "", kind: Kind = "", severity: Sev = "", limit: Limit = 50, json: Json = False
+) -> None:
+    """Incidents, newest first."""
+
+    async def work(plane: Plane) -> None:
+        id_ = await ids.optional_plugin(plane, plugin)
+        entries = ids.incidents(plane, limit, plugin=id_, state=state, type=kind, severity=_severity(severity))
+        if json:
+            await show_json_list(entries)
+            return
+        found = [entry async for entry in entries]
+        labels = await ids.labels(plane, (entry.plugin for entry in found))
+        now = datetime.now(UTC)
+        columns = ("incident", "plugin", "type", "severity", "state", "round", "opened", "took", "evidence")
+        show_table(columns, (_row(entry, labels, now) for entry in found), empty="no incident")
+
+    run(work)
+
+
+@app.command()
+def show(incident: IncidentName, json: Json = False) -> None:
+    """One incident and its story."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.ingest_pb2 import GetIncidentRequest
+
+        id_ = await ids.incident(plane, incident)
+        found = (await plane.ingest.GetIncident(GetIncidentRequest(name=f"incidents/{id_}"), timeout=TIMEOUT)).incident
+        if json:
+            show_json(plain(found))
+            return
+        labels = await ids.labels(plane, [found.plugin])
+        show_fields(_fields(found, labels))
+        typer.echo()
+        await story(plane, id_)
+        typer.echo(f"\nits trace: prunella trace {ids.short(id_)}")
+
+    run(work)
+
+
+@app.command()
+def close(incident: IncidentName, reason: Reason) -> None:
+    """Closes an incident by hand."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.ingest_pb2 import CloseIncidentRequest
+
+        name = f"incidents/{await ids.incident(plane, incident)}"
+        request = CloseIncidentRequest(name=name, request_id=new_id(), reason=reason)
+        answer = await plane.ingest.CloseIncident(request, timeout=TIMEOUT)
+        typer.echo(f"incident {ids.short(name)} is {answer.incident.state}")
+
+    run(work)
+
+
+@app.command()
+def escalate(incident: IncidentName, reason: Reason) -> None:
+    """Hands an incident to a person; automation leaves it alone from then on."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.ingest_pb2 import EscalateIncidentRequest
+
+        name = f"incidents/{await ids.incident(plane, incident)}"
+        request = EscalateIncidentRequest(name=name, request_id=new_id(), reason=reason)
+        answer = await plane.ingest.EscalateIncident(request, timeout=TIMEOUT)
+        typer.echo(f"incident {ids.short(name)} is {answer.incident.state}")
+
+    run(work)
+
+
+def _severity(word: str) -> int:
+    from prunella.v1.events_pb2 import Severity
+
+    if not word:
+        return 0
+    name = f"SEVERITY_{word.upper()}"
+    if name not in Severity.keys():  # noqa: SIM118 - an enum wrapper, not a dict
+        raise typer.BadParameter("use low, medium, high or critical", param_hint="--severity")
+    return Severity.Value(name)
+
+
+def _row(incident: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:
+    from prunella.v1.events_pb2 import Severity
+
+    return (
+        ids.short(incident.name),
+        safe(labels.get(incident.plugin, "")),
+        safe(incident.type),
+        coloured(words.word(Severity, incident.severity)),
+        coloured(incident.state),
+        str(incident.round),
+        words.ago(incident.open_time, now),
+        words.took(incident.open_time, incident.end_time),
+        safe(incident.evidence.summary),
+    )
+
+
+def _fields(incident: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
+    from prunella.v1.events_pb2 import Action, Severity
+
+    now = datetime.now(UTC)
+    tried = (f"{words.change(entry, Action)}: {entry.outcome} ({entry.reason})" for entry in incident.tried)
+    return [
+        ("incident", incident.name.rpartition("/")[2]),
+        ("plugin", safe(f"{labels.get(incident.plugin, '')} ({incident.plugin})")),
+        ("type", safe(f"{incident.type} on {incident.package} {incident.release}")),
+        ("severity", coloured(words.word(Severity, incident.severity))),
+        ("state", coloured(incident.state)),
+        ("evidence", safe(incident.evidence.summary)),
+        ("opened", words.ago(incident.open_time, now)),
+        ("took", words.took(incident.open_time, incident.end_time).removeprefix(words.NOTHING)),
+        ("round", str(incident.round)),
+        ("tried", safe("; ".join(tried))),
+        ("act by", words.ago(incident.act_by_time, now).removeprefix(words.NOTHING)),
+        ("resolution", safe(incident.resolution)),
+        ("trace", incident.trace_id),
+    ]

@@ -1,0 +1,50 @@
+"""`prunella`: everything a person can ask or tell the plane from a terminal.
+
+Rule: a command imports what it needs when it runs, so that help and completion answer at once. Exit codes: 0 done, 1 it
+failed, 2 the line was wrong, 3 no plane answers.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from cli import (
+    attempts,
+    decisions,
+    demo,
+    doctor,
+    incidents,
+    kill_switch,
+    plugins,
+    releases,
+    status,
+    timeline,
+    trace,
+    up,
+)
+
+app = typer.Typer(
+    name="prunella",
+    help="A self-healing control plane for fleets of plugins.",
+    epilog="Ids may be shortened to any unique beginning or end; plugins also go by their label, such as shop-7.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+START, LOOK, ACT = "Run", "Look", "Act"
+app.command("up", rich_help_panel=START)(up.up)
+app.add_typer(demo.app, name="demo", rich_help_panel=START)
+app.command("status", rich_help_panel=START)(status.status)
+app.command("doctor", rich_help_panel=START)(doctor.doctor)
+app.add_typer(plugins.app, name="plugins", rich_help_panel=LOOK)
+app.add_typer(incidents.app, name="incidents", rich_help_panel=LOOK)
+app.add_typer(decisions.app, name="decisions", rich_help_panel=LOOK)
+app.add_typer(attempts.app, name="attempts", rich_help_panel=LOOK)
+app.command("timeline", rich_help_panel=LOOK)(timeline.timeline)
+app.command("trace", rich_help_panel=LOOK)(trace.trace)
+app.add_typer(kill_switch.app, name="kill-switch", rich_help_panel=ACT)
+app.add_typer(releases.app, name="releases", rich_help_panel=ACT)
+
+if __name__ == "__main__":
+    app()

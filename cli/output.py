@@ -1,0 +1,104 @@
+"""What a command prints: JSON for programs, tables that fit the terminal for people.
+
+Rule: `--json` prints one JSON document of proto JSON with the field names of the protos; nothing else goes to standard
+output then. Colour only says again what a word already says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from rich.console import Console
+
+WIDE = 160  # columns when nobody says how wide the screen is
+
+Json = Annotated[bool, typer.Option("--json", help="Print proto JSON instead of a table.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0 for all.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why, in one sentence; it goes on the timeline.")]
+
+COLOURS = {
+    "healthy": "green", "active": "green", "success": "green", "mitigated": "green", "closed": "green",
+    "serving": "green", "released": "green", "low": "cyan", "medium": "yellow", "high": "red", "critical": "bold red",
+    "unhealthy": "yellow", "starting": "yellow", "down": "red", "quarantined": "red", "open": "red",
+    "in_progress": "yellow", "escalated": "bold magenta", "pending": "yellow", "staging": "yellow", "staged": "yellow",
+    "applying": "yellow", "probation": "yellow", "committing": "yellow", "rolling_back": "yellow",
+    "rolled_back": "magenta", "rollback_failed": "bold red", "failed": "red", "refused": "magenta",
+    "unconfirmed": "bold red", "engaged": "bold red", "not serving": "red", "retired": "dim", "cancelled": "dim",
+}  # fmt: skip
+
+
+def console(*, err: bool = False) -> Console:
+    """Standard output (or error), wide when it is no terminal."""
+    from rich.console import Console
+
+    made = Console(stderr=err, highlight=False, soft_wrap=False)
+    return made if made.is_terminal else Console(stderr=err, highlight=False, width=WIDE)
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """A message as proto JSON, every field named as in the protos, empty ones too."""
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def show_json(value: Any) -> None:
+    """One JSON document."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+async def show_json_list(entries: AsyncIterator[Message]) -> None:
+    """One JSON array."""
+    show_json([plain(entry) async for entry in entries])
+
+
+def coloured(word: str) -> str:
+    """A word of state with its colour."""
+    from rich.markup import escape
+
+    colour = COLOURS.get(word)
+    return f"[{colour}]{escape(word)}[/]" if colour else escape(word)
+
+
+def safe(text: object) -> str:
+    """Text from elsewhere: no markup, no control characters, one line."""
+    from rich.markup import escape
+
+    return escape("".join(letter if letter.isprintable() else " " for letter in str(text)))
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+    """A table; the last column takes the room that is left. `empty` is said when there are no rows."""
+    from rich import box
+    from rich.table import Table
+
+    listed = list(rows)
+    if not listed:
+        typer.echo(empty, err=True)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns[:-1]:
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    table.add_column(columns[-1], overflow="ellipsis", no_wrap=True, ratio=1)
+    for row in listed:
+        table.add_row(*row)
+    console().print(table)
+
+
+def show_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Name and value, one per line; empty values are left out."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        if value:
+            table.add_row(name, value)
+    console().print(table)

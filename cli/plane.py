@@ -1,0 +1,175 @@
+"""The plane a command talks to: where it is, how to prove who asks, and what to say when it does not answer.
+
+Rule: addresses come from PRUNELLA_<SERVICE>_ADDRESS with PRUNELLA_KEY when they are set, else from the plane that runs
+for this checkout. Whatever goes wrong ends as one line on standard error with the line to type, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    import grpc
+
+    from prunella.v1.decider_pb2_grpc import DeciderServiceAsyncStub
+    from prunella.v1.ingest_pb2_grpc import IngestServiceAsyncStub
+    from prunella.v1.ops_pb2_grpc import OpsServiceAsyncStub
+    from prunella.v1.patcher_pb2_grpc import PatcherServiceAsyncStub
+    from prunella.v1.queue_pb2_grpc import QueueServiceAsyncStub
+
+SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
+FAILED, WRONG, UNREACHABLE = 1, 2, 3
+NOT_RUNNING = "no plane is running for this checkout; start one with: make run  (or: prunella up)"
+TIMEOUT = 5.0
+AWAY = frozenset({"UNREACHABLE", "DEADLINE_EXCEEDED"})
+
+
+class Absent(Exception):  # noqa: N818 - a word of its own
+    """No plane to talk to; the text says what to type."""
+
+
+class Plane:
+    """Channels to the five services, opened when first used."""
+
+    def __init__(self, addresses: Mapping[str, str], key: str) -> None:
+        self.addresses = dict(addresses)
+        self.key = key
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def channel(self, service: str) -> grpc.aio.Channel:
+        """The channel to a service. Raises Absent when nobody said where it is."""
+        from libs.common import rpc
+
+        address = self.addresses.get(service, "")
+        if not address:
+            raise Absent(f"nobody says where {service} is; set PRUNELLA_{service.upper()}_ADDRESS to its host:port")
+        if service not in self._channels:
+            person = os.environ.get("PRUNELLA_OPERATOR", "")
+            self._channels[service] = rpc.channel(address, caller="operator", key=self.key, operator=person)
+        return self._channels[service]
+
+    @property
+    def ingest(self) -> IngestServiceAsyncStub:
+        """Plugins, incidents, commands."""
+        from prunella.v1.ingest_pb2_grpc import IngestServiceStub
+
+        return IngestServiceStub(self.channel("ingest"))
+
+    @property
+    def decider(self) -> DeciderServiceAsyncStub:
+        """Decisions."""
+        from prunella.v1.decider_pb2_grpc import DeciderServiceStub
+
+        return DeciderServiceStub(self.channel("decider"))
+
+    @property
+    def patcher(self) -> PatcherServiceAsyncStub:
+        """Policy, releases, attempts."""
+        from prunella.v1.patcher_pb2_grpc import PatcherServiceStub
+
+        return PatcherServiceStub(self.channel("patcher"))
+
+    @property
+    def queue(self) -> QueueServiceAsyncStub:
+        """The resolution queue."""
+        from prunella.v1.queue_pb2_grpc import QueueServiceStub
+
+        return QueueServiceStub(self.channel("queue"))
+
+    @property
+    def ops(self) -> OpsServiceAsyncStub:
+        """Timeline and traces."""
+        from prunella.v1.ops_pb2_grpc import OpsServiceStub
+
+        return OpsServiceStub(self.channel("ops"))
+
+    async def close(self) -> None:
+        """Closes what was opened."""
+        for channel in self._channels.values():
+            await channel.close()
+
+
+def find(environ: Mapping[str, str] = os.environ) -> Plane:
+    """The plane to talk to. Raises Absent."""
+    from libs.common.errors import Invalid
+
+    named = {service: environ.get(f"PRUNELLA_{service.upper()}_ADDRESS", "") for service in SERVICES}
+    if any(named.values()):
+        return Plane(named, _key(environ))
+    running = described(environ)
+    if not running:
+        raise Absent(NOT_RUNNING)
+    addresses, key = running.get("addresses"), running.get("key")
+    if not isinstance(addresses, dict) or not isinstance(key, str):
+        raise Invalid("plane.json says neither addresses nor key; run: prunella doctor", reason="BAD_PLANE_FILE")
+    return Plane({str(name): str(address) for name, address in addresses.items()}, key)
+
+
+def described(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What the plane of this checkout says of itself; empty when none runs."""
+    from deploy.local import state
+
+    return state.locate(environ).plane()
+
+
+def _key(environ: Mapping[str, str]) -> str:
+    from pathlib import Path
+
+    path = environ.get("PRUNELLA_KEY_FILE")
+    key = environ.get("PRUNELLA_KEY") or (Path(path).read_text().strip() if path else "")
+    try:
+        bytes.fromhex(key)
+    except ValueError:
+        raise Absent("PRUNELLA_KEY is no hexadecimal text; set it to the key of the services") from None
+    if not key:
+        raise Absent("PRUNELLA_KEY is not set; it is the key the services share")
+    return key
+
+
+def run(work: Callable[[Plane], Awaitable[int | None]]) -> None:
+    """Runs one command against the plane and ends with its exit code."""
+
+    async def main() -> int:
+        plane = find()
+        try:
+            return await work(plane) or 0
+        finally:
+            await plane.close()
+
+    guarded(lambda: asyncio.run(main()))
+
+
+def guarded(work: Callable[[], int]) -> None:
+    """Runs `work` and ends with its exit code; every known trouble becomes one line."""
+    from libs.common.errors import Problem, Unavailable
+
+    try:
+        code = work()
+    except Absent as absent:
+        fail(str(absent), UNREACHABLE)
+    except Problem as problem:
+        away = isinstance(problem, Unavailable) and problem.reason in AWAY
+        fail(problem.message + ("; look with: prunella doctor" if away else ""), UNREACHABLE if away else FAILED)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # Whoever read us (head, less) has seen enough.
+        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except OSError as error:
+        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    if code:
+        raise typer.Exit(code)
+
+
+def fail(text: str, code: int = FAILED) -> NoReturn:
+    """One line on standard error, then the end."""
+    typer.echo(f"prunella: {text}", err=True)
+    raise typer.Exit(code) from None

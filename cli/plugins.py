@@ -1,0 +1,122 @@
+"""`prunella plugins`: the fleet."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import ids, words
+from cli.groups import group
+from cli.output import Json, Limit, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.plane import TIMEOUT, run
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+app = group("The fleet: who runs what, and how it is.")
+
+Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
+Merchant = Annotated[str, typer.Option("--merchant", help="Only at this merchant.")]
+Release = Annotated[str, typer.Option("--release", help="Only with this release.")]
+Health = Annotated[str, typer.Option("--health", help="Only so: healthy, unhealthy, down or starting.")]
+PluginName = Annotated[str, typer.Argument(help="Label, id, or a unique part of the id.")]
+
+
+@app.command("list")
+def list_(
+    package: Package = "",
+    merchant: Merchant = "",
+    release: Release = "",
+    health: Health = "",
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """Plugins, newest first."""
+
+    async def work(plane: Plane) -> None:
+        filters = {"package": package, "merchant": merchant, "release": release, "health": _health(health)}
+        entries = ids.plugins(plane, limit, **filters)
+        if json:
+            await show_json_list(entries)
+            return
+        now = datetime.now(UTC)
+        rows = [_row(plugin, now) for plugin in [entry async for entry in entries]]
+        columns = ("plugin", "id", "package", "release", "health", "session", "last beat", "fails", "incidents")
+        show_table(
+            columns, rows, empty="no plugin yet; an agent joins with a token, and the demo with: prunella up --demo"
+        )
+
+    run(work)
+
+
+@app.command()
+def show(plugin: PluginName, json: Json = False) -> None:
+    """One plugin with everything it says of itself."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.ingest_pb2 import GetPluginRequest
+
+        id_ = await ids.plugin(plane, plugin)
+        answer = await plane.ingest.GetPlugin(GetPluginRequest(name=f"plugins/{id_}"), timeout=TIMEOUT)
+        if json:
+            show_json(plain(answer.plugin))
+            return
+        show_fields(_fields(answer.plugin))
+
+    run(work)
+
+
+def _health(word: str) -> int:
+    from prunella.v1.agent_pb2 import Health as Enum
+
+    if not word:
+        return 0
+    name = f"HEALTH_{word.upper()}"
+    if name not in Enum.keys():  # noqa: SIM118 - an enum wrapper, not a dict
+        raise typer.BadParameter("use healthy, unhealthy, down or starting", param_hint="--health")
+    return Enum.Value(name)
+
+
+def _state(plugin: Any) -> str:
+    from prunella.v1.agent_pb2 import Health as Enum
+
+    return plugin.state if plugin.state != "active" else words.word(Enum, plugin.health)
+
+
+def _row(plugin: Any, now: datetime) -> tuple[str, ...]:
+    return (
+        safe(plugin.label or ids.short(plugin.name)),
+        ids.short(plugin.name),
+        safe(plugin.package),
+        safe(plugin.release),
+        coloured(_state(plugin)),
+        "open" if plugin.connected else "—",
+        words.ago(plugin.last_beat_time, now),
+        f"{plugin.webhook_fail_rate:.0%}",
+        str(len(plugin.open_incidents)) if plugin.open_incidents else "",
+    )
+
+
+def _fields(plugin: Any) -> list[tuple[str, str]]:
+    now = datetime.now(UTC)
+    return [
+        ("plugin", safe(plugin.label)),
+        ("id", plugin.name.rpartition("/")[2]),
+        ("merchant", safe(plugin.merchant)),
+        ("runs", safe(f"{plugin.package} {plugin.release}")),
+        ("generation", str(plugin.generation)),
+        ("digest", plugin.digest),
+        ("config", plugin.config_digest),
+        ("health", coloured(_state(plugin))),
+        ("session", "open" if plugin.connected else "none"),
+        ("last beat", f"{words.ago(plugin.last_beat_time, now)} ({plugin.beats} in all)"),
+        ("joined", words.ago(plugin.enroll_time, now)),
+        ("failing webhooks", f"{plugin.webhook_fail_rate:.1%}"),
+        ("errors in window", str(plugin.errors_in_window)),
+        ("can do", safe(", ".join(plugin.capabilities))),
+        ("environment", safe(", ".join(f"{key}={value}" for key, value in sorted(plugin.environment.items())))),
+        ("numbers", safe(", ".join(f"{key}={value:g}" for key, value in sorted(plugin.numbers.items())))),
+        ("open incidents", ", ".join(ids.short(name) for name in plugin.open_incidents)),
+    ]

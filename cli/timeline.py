@@ -1,0 +1,115 @@
+"""`prunella timeline`: everything that happened, one line per fact."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import ids, words
+from cli.output import Json, Limit, console, plain, safe, show_json
+from cli.plane import AWAY, run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cli.plane import Plane
+
+GRAVE = frozenset(
+    {
+        "incident_escalated",
+        "attempt_rollback_failed",
+        "attempt_unconfirmed",
+        "plugin_quarantined",
+        "kill_switch_engaged",
+    }
+)
+GOOD = frozenset({"incident_mitigated", "attempt_succeeded", "kill_switch_released"})
+BAD = frozenset({"incident_opened", "attempt_failed", "attempt_rolling_back", "attempt_rolled_back", "attempt_refused"})
+# A watch outlives a restart of ops.
+PATIENCE = 60
+PAUSE = 1.0
+
+
+def timeline(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on as things happen, until Ctrl-C.")] = False,
+    plugin: Annotated[str, typer.Option("--plugin", "-p", help="Only about this plugin: label or id.")] = "",
+    incident: Annotated[str, typer.Option("--incident", "-i", help="Only about this incident.")] = "",
+    fact: Annotated[list[str] | None, typer.Option("--fact", "-f", help="Only this fact; repeatable.")] = None,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """Everything that happened, oldest first. With --watch --json: one JSON object per line."""
+
+    async def work(plane: Plane) -> None:
+        filters: dict[str, Any] = {
+            "plugin": await ids.optional_plugin(plane, plugin),
+            "incident": await ids.incident(plane, incident) if incident else "",
+            "facts": fact or [],
+        }
+        past = [entry async for entry in ids.entries(plane, limit, **filters)][::-1]
+        screen = console()
+        if json and not watch:
+            show_json([plain(entry) for entry in past])
+            return
+        for entry in past:
+            _show(screen, entry, json=json)
+        if not past and not watch:
+            typer.echo("nothing happened yet", err=True)
+        if watch:
+            await _watch(plane, filters, past[-1].position if past else 0, screen, json=json)
+
+    run(work)
+
+
+async def _watch(plane: Plane, filters: dict[str, Any], after: int, screen: Console, *, json: bool) -> None:
+    from libs.common.errors import Unavailable
+    from prunella.v1.ops_pb2 import WatchTimelineRequest
+
+    failures = 0
+    while True:
+        try:
+            async for answer in plane.ops.WatchTimeline(WatchTimelineRequest(after_position=after, **filters)):
+                failures = 0
+                after = answer.entry.position
+                _show(screen, answer.entry, json=json)
+        except Unavailable as problem:
+            failures += 1
+            if problem.reason not in AWAY or failures > PATIENCE:
+                raise
+        await asyncio.sleep(PAUSE)
+
+
+def _show(screen: Console, entry: Any, *, json: bool) -> None:
+    if json:
+        import json as encoder
+
+        typer.echo(encoder.dumps(plain(entry), ensure_ascii=False))
+        sys.stdout.flush()
+        return
+    when = words.moment(entry.event.time)
+    clock = when.astimezone().strftime("%H:%M:%S.%f")[:-3] if when else words.NOTHING
+    screen.print(f"[dim]{clock}[/]  {_coloured(entry)}", overflow="ellipsis", no_wrap=True)
+
+
+def _coloured(entry: Any) -> str:
+    line = safe(entry.headline)
+    for facts, colour in ((GRAVE, "bold magenta"), (GOOD, "green"), (BAD, "red")):
+        if entry.fact in facts:
+            return f"[{colour}]{line}[/]"
+    return line
+
+
+async def story(plane: Plane, incident: str) -> None:
+    """The lines of one incident, with the time since it opened."""
+    entries = [entry async for entry in ids.entries(plane, 500, incident=incident)][::-1]
+    screen = console()
+    start = words.moment(entries[0].event.time) if entries else None
+    for entry in entries:
+        when = words.moment(entry.event.time)
+        since = (when - start).total_seconds() if when and start else 0.0
+        screen.print(
+            f"[dim]+{words.span(max(0.0, since)):>7}[/]  {_coloured(entry)}", overflow="ellipsis", no_wrap=True
+        )

@@ -1,0 +1,153 @@
+"""`prunella trace`: one healing from the first bad heartbeat to verified healed, as a waterfall."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import ids, waterfall, words
+from cli.output import Json, console, plain, safe, show_json
+from cli.plane import TIMEOUT, run
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+COLOURS = {
+    "ingest": "cyan", "decider": "magenta", "patcher": "yellow", "agent": "green", "ops": "blue", "queue": "white",
+}  # fmt: skip
+TRACE = re.compile(r"[0-9a-f]{32}")
+NARROWEST_BAR, WIDEST_NAME = 16, 44
+
+
+def trace(
+    name: Annotated[
+        str, typer.Argument(help="Incident, plugin (its newest incident) or trace id; the newest of all.")
+    ] = "",
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Also what ops notes down.")] = False,
+    json: Json = False,
+) -> None:
+    """One healing, step by step: who did what when, and what it waited for."""
+
+    async def work(plane: Plane) -> int:
+        from prunella.v1.ops_pb2 import GetTraceRequest
+
+        wanted, incident = await _wanted(plane, name)
+        answer = await plane.ops.GetTrace(GetTraceRequest(name=wanted), timeout=TIMEOUT)
+        if json:
+            show_json(plain(answer))
+            return 0
+        if incident is not None:
+            await _head(plane, incident)
+        _show(answer, everything=everything)
+        return 0
+
+    run(work)
+
+
+async def _wanted(plane: Plane, typed: str) -> tuple[str, Any]:
+    """The name to ask for, and the incident when it is one. Raises NotFound or Invalid."""
+    from libs.common.errors import NotFound
+    from prunella.v1.ingest_pb2 import GetIncidentRequest
+
+    if TRACE.fullmatch(typed.lower()):
+        return typed.lower(), None
+    if not typed:
+        newest = [entry async for entry in ids.incidents(plane, 1)]
+        if not newest:
+            raise NotFound("no incident yet, so there is no trace", reason="NO_INCIDENT")
+        return newest[0].name, newest[0]
+    try:
+        name = f"incidents/{await ids.incident(plane, typed)}"
+        found = await plane.ingest.GetIncident(GetIncidentRequest(name=name), timeout=TIMEOUT)
+        return name, found.incident
+    except NotFound:
+        incident = await _of_plugin(plane, typed)
+        return incident.name, incident
+
+
+async def _of_plugin(plane: Plane, typed: str) -> Any:
+    from libs.common.errors import NotFound
+
+    try:
+        plugin = await ids.plugin(plane, typed)
+    except NotFound:
+        raise NotFound(
+            f"{typed!r} is no incident, plugin or trace; see: prunella incidents", reason="UNKNOWN"
+        ) from None
+    newest = [entry async for entry in ids.incidents(plane, 1, plugin=plugin)]
+    if not newest:
+        raise NotFound(f"{typed} never had an incident", reason="NO_INCIDENT")
+    return newest[0]
+
+
+async def _head(plane: Plane, incident: Any) -> None:
+    label = (await ids.labels(plane, [incident.plugin])).get(incident.plugin, "")
+    began = incident.first_bad_beat_time if incident.HasField("first_bad_beat_time") else incident.open_time
+    took = f" after {words.took(began, incident.end_time)}" if incident.HasField("end_time") else ""
+    line = f"{label}: {incident.type} · {incident.evidence.summary} · {incident.state}{took}"
+    console().print(f"[bold]{safe(line)}[/]\n")
+
+
+def _show(answer: Any, *, everything: bool) -> None:
+    steps = _steps(answer.spans)
+    shown = steps if everything else [step for step in steps if step.service != "ops"]
+    screen = console()
+    if shown:
+        _print_rows(screen, waterfall.rows(shown), shown)
+    hidden = len(steps) - len(shown)
+    if hidden:
+        screen.print(f"[dim]{hidden} steps of ops not shown (--all)[/]")
+    if answer.complete:
+        screen.print("[green]complete[/]: ingest, decider, patcher and agent took part, every parent is here")
+    for sentence in answer.missing:
+        screen.print(f"[yellow]incomplete[/]: {safe(sentence)}")
+    screen.print(f"[dim]trace {answer.trace_id}[/]")
+
+
+def _steps(spans: Any) -> list[waterfall.Step]:
+    starts = [words.moment(span.start_time) for span in spans]
+    first = min((start for start in starts if start), default=None)
+    made = []
+    for span, start in zip(spans, starts, strict=True):
+        end = words.moment(span.end_time)
+        if start and end and first:
+            begun = (start - first).total_seconds()
+            until = (end - first).total_seconds()
+            step = waterfall.Step(
+                span.span_id, span.parent_span_id, span.service, _short(span.name), begun, until, span.error
+            )
+            made.append(step)
+    return made
+
+
+def _short(name: str) -> str:
+    """A call by its method alone; everybody knows the package."""
+    return name.rpartition(".")[2] if name.startswith("prunella.v1.") else name
+
+
+def _print_rows(screen: Any, rows: list[waterfall.Row], steps: list[waterfall.Step]) -> None:
+    labels = [_label(row) for row in rows]
+    widest = min(WIDEST_NAME, max(map(len, labels)), max(12, screen.width - 30 - NARROWEST_BAR))
+    axis = waterfall.axis(steps, max(NARROWEST_BAR, screen.width - widest - 28))
+    for row, label in zip(rows, labels, strict=True):
+        colour = COLOURS.get(row.steps[0].service, "white")
+        name = label if len(label) <= widest else label[: widest - 1] + "…"
+        sign = "[bold red]✗[/]" if row.error else " "
+        times = f"[dim]+{words.span(row.start):>7}[/] {words.span(row.busy):>7}"
+        service = f"{row.steps[0].service:<8}"[:8]
+        bar = axis.bar(row.steps)
+        painted = f"[{'red' if row.error else colour}]{bar}[/]"
+        screen.print(f"{times} {sign}[{colour}]{service}[/]{safe(name):<{widest}} {painted}", no_wrap=True)
+        if row.error:
+            screen.print(f"{'':>18}[red]{safe(row.error)}[/]", no_wrap=True, overflow="ellipsis")
+    total = max(step.end for step in steps)
+    narrowed = waterfall.idle(axis)
+    note = f" ({words.span(narrowed)} of waiting narrowed to {waterfall.GAP})" if narrowed else ""
+    screen.print(f"\n{words.span(total)} in all{note}")
+
+
+def _label(row: waterfall.Row) -> str:
+    many = f" ×{len(row.steps)}" if len(row.steps) > 1 else ""
+    return "  " * min(row.depth, 8) + row.steps[0].name + many

@@ -1,0 +1,73 @@
+"""Figures and moments as people read them. Pure: the moment of reading is an argument."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+NOTHING = "—"
+
+
+def moment(stamp: Any) -> datetime | None:
+    """A protobuf timestamp as a datetime; None when it is not set."""
+    if not stamp.seconds and not stamp.nanos:
+        return None
+    found = stamp.ToDatetime(UTC)
+    assert isinstance(found, datetime)
+    return found
+
+
+def span(seconds: float) -> str:
+    """A duration, in the unit that fits."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs" if seconds > 0 else "0 s"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for limit, size, unit in ((90, 1, "s"), (5400, 60, "min"), (129_600, 3600, "h")):
+        if seconds < limit:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def ago(stamp: Any, now: datetime) -> str:
+    """How long ago a moment was; a dash when it is not set."""
+    when = moment(stamp)
+    if when is None:
+        return NOTHING
+    seconds = (now - when).total_seconds()
+    return "now" if -1 < seconds < 1 else f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+
+
+def took(start: Any, end: Any) -> str:
+    """How long something took; a dash when one of its ends is not set."""
+    first, last = moment(start), moment(end)
+    return span(max(0.0, (last - first).total_seconds())) if first and last else NOTHING
+
+
+def size(count: int) -> str:
+    """Bytes, in the unit that fits."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def word(enum: Any, value: int) -> str:
+    """A protobuf enum value as a lower-case word, without the enum's name."""
+    name: str = enum.Name(value)
+    prefix = "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in enum.DESCRIPTOR.name)
+    said = name.removeprefix(prefix.lstrip("_") + "_").lower()
+    return NOTHING if said == "unspecified" else said
+
+
+def change(attempt: Any, enum: Any) -> str:
+    """What an attempt or a decision does, such as `patch 1.2.0 → 1.2.3`."""
+    action = word(enum, attempt.action)
+    target = getattr(attempt, "to_release", "") or getattr(attempt, "release", "")
+    source = getattr(attempt, "from_release", "")
+    if not target or target == source:
+        return action
+    return f"{action} {source} → {target}" if source else f"{action} → {target}"
