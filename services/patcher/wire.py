@@ -176,6 +176,7 @@ def command_finished(heard: Event) -> tuple[str, CommandFinished]:
         outcome=outcome,
         detail=told.detail,
         time=moment(heard.time),
+        unasked=told.unasked,
     )
     return told.attempt, word
 

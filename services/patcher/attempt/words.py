@@ -118,9 +118,8 @@ def _other_slot(attempt: Attempt, word: CommandFinished, now: datetime) -> Chang
 
 def reverted(attempt: Attempt, now: datetime, word: CommandFinished, reason: str = "") -> Change:
     """The agent runs what ran before."""
-    alone = word.unasked or attempt.state is not State.ROLLING_BACK
     why = reason or (f"the agent reverted: {word.detail}" if word.detail else "the agent wrote REVERTED")
-    facts = (Fact(Told.ROLLED_BACK, why, dead_man=alone and not reason),)
+    facts = (Fact(Told.ROLLED_BACK, why, dead_man=word.unasked),)
     return move(attempt, now, State.ROLLED_BACK, "reverted", why, None, facts, held_by="")
 
 
@@ -146,7 +145,7 @@ def seen(attempt: Attempt, beat: Seen, now: datetime) -> Change:
         return Change(attempt)
     if beat.generation < attempt.generation:
         why = f"a beat says release {beat.release or '(unknown)'} runs"
-        return move(attempt, now, State.ROLLED_BACK, "seen", why, None, (Fact(Told.ROLLED_BACK, why, dead_man=True),))
+        return move(attempt, now, State.ROLLED_BACK, "seen", why, None, (Fact(Told.ROLLED_BACK, why, dead_man=not attempt.rollbacks),))
     if beat.generation > attempt.generation:
         return Change(attempt)
     if attempt.commit_sent and not attempt.rollbacks:

@@ -32,7 +32,7 @@ from services.patcher.handlers.policy import said
 from services.patcher.store import attempts, permits
 from services.patcher.store.permits import Permit, Question
 
-PERMITS = counter("permits_total", "Answers to the question for a permit", ("gate",))
+PERMITS = counter("permit_answers_total", "Answers to the question for a permit", ("gate",))
 
 
 class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
