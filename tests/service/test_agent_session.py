@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from prunella.v1 import agent_pb2 as pb
+from prunella_agent.clock import SystemClock
 from prunella_agent.credential import Credential
 from prunella_agent.session import Session, open_channel
 from tests.service.agent_gateway import Gateway, Shop
@@ -130,6 +131,27 @@ async def test_a_permit_asked_for_on_a_lost_stream_is_asked_for_on_the_next(gate
 async def test_no_answer_is_no(gateway: Gateway) -> None:
     gateway.grant = lambda _: None
     one = session(gateway)
+    one.start()
+    answer = await one.begin_apply(pb.Command(id="c", fence=1))
+    assert (answer.granted, answer.gate) == (False, "NO_ANSWER")
+    await one.stop()
+
+
+async def test_a_yes_is_none_when_the_agents_own_clock_says_it_took_too_long(gateway: Gateway) -> None:
+    class Jumping(SystemClock):
+        ahead = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.ahead
+
+    clock = Jumping()
+
+    def grant(_: pb.BeginApply) -> pb.Permit:
+        clock.ahead = 5.0
+        return pb.Permit(granted=True)
+
+    gateway.grant = grant
+    one = session(gateway, clock=clock)
     one.start()
     answer = await one.begin_apply(pb.Command(id="c", fence=1))
     assert (answer.granted, answer.gate) == (False, "NO_ANSWER")

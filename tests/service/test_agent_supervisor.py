@@ -167,6 +167,26 @@ async def test_a_yes_that_comes_after_five_seconds_is_no_yes(gateway: Gateway, a
     assert "SWITCHING" not in agent.steps
 
 
+async def test_a_yes_that_an_agent_slept_over_is_no_yes(gateway: Gateway, agent: AgentProcess) -> None:
+    asked: list[str] = []
+
+    def freeze(question: pb.BeginApply) -> pb.Permit:
+        asked.append(question.nonce)
+        assert agent.process
+        if len(asked) > 1:
+            return pb.Permit(granted=False, gate="KILL_SWITCH")
+        agent.process.send_signal(signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(5.5, agent.process.send_signal, signal.SIGCONT)
+        return pb.Permit(granted=True)
+
+    gateway.grant = freeze
+    await agent.start()
+    await healthy(gateway, "1.0.0")
+    update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
+    await gateway.until(lambda: gateway.words(update.id) == ["REFUSED"])
+    assert len(asked) == 2 and "SWITCHING" not in agent.steps
+
+
 async def test_an_altered_artifact_and_a_missing_signature_are_refused(gateway: Gateway, agent: AgentProcess) -> None:
     await agent.start()
     await healthy(gateway, "1.0.0")
@@ -290,6 +310,51 @@ async def test_results_are_kept_over_a_death_until_they_are_acknowledged(gateway
     await agent.start()
     await gateway.until(lambda: len(gateway.results) > count)
     await gateway.until(lambda: "ACKNOWLEDGED" in agent.steps)
+
+
+async def test_an_enrolled_agent_runs_its_plugin_without_a_plane(gateway: Gateway, agent: AgentProcess) -> None:
+    await agent.start()
+    await healthy(gateway, "1.0.0")
+    await agent.terminate()
+    await gateway.stop()
+    (agent.folder / "state").unlink()
+    await agent.start()
+    await gateway.until(lambda: (agent.folder / "state").exists() and agent.state["health"] == "healthy")
+    assert not agent.state["connected"]
+
+
+async def test_it_can_be_ended_while_it_waits_to_enrol(gateway: Gateway, agent: AgentProcess) -> None:
+    await gateway.stop()
+    await agent.start()
+    await gateway.until((agent.folder / "enrollment.json").exists)
+    assert await agent.terminate() == 0
+
+
+async def test_asked_to_end_twice_it_ends_at_once_and_so_does_the_plugin(gateway: Gateway, tmp_path: Path) -> None:
+    stubborn = PLUGIN_MAIN.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
+    process = AgentProcess(gateway, tmp_path / "stubborn", gateway.shop.make("2.0.0", stubborn))
+    await process.start()
+    await healthy(gateway, "2.0.0")
+    assert process.process
+    process.process.terminate()
+    await gateway.until(lambda: gateway.kinds("goodbye"))
+    process.process.terminate()
+    assert await process.ended(3) in (0, 1)
+    await gateway.until(lambda: not process.alive())
+
+
+async def test_a_person_can_put_another_release_into_place(gateway: Gateway, agent: AgentProcess) -> None:
+    await agent.start()
+    await healthy(gateway, "1.0.0")
+    await agent.terminate()
+    agent.archive = gateway.shop.put(gateway.shop.make("0.9.0"))
+    await agent.start("--reinstall")
+    await healthy(gateway, "0.9.0", 0)
+    assert agent.current == "0.9.0"
+    await agent.terminate()
+    agent.archive.with_name(agent.archive.name + ".dsse").write_bytes(b"{}")
+    await agent.start("--reinstall")
+    assert await agent.ended() == 1
 
 
 async def test_a_second_supervisor_in_the_folder_is_turned_away(gateway: Gateway, agent: AgentProcess) -> None:

@@ -89,6 +89,15 @@ def test_nothing_follows_a_revert_and_every_way_back_leads_to_files_that_are_the
             assert way is None or slots[way.slot] == way.digest
 
 
+def test_a_commit_after_a_revert_changes_nothing() -> None:
+    trial = Trial("u", "t", 1, "", BASE, replace(BASE, generation=1, slot="b"))
+    back = {"step": "REVERTED", "generation": 1, **word("back", 3)}
+    installed = {"step": "INSTALLED", "install": asdict(BASE)}
+    late = [{"step": "SWITCHING", "trial": asdict(trial)}, {"step": "COMMITTED", "generation": 1, **word("c", 2)}]
+    assert fold([installed, back, *late]).finals == {1: "REVERTED"}
+    assert fold([installed, *late, back]).finals == {1: "REVERTED"}
+
+
 def test_words_are_owed_until_acknowledged_and_kept_for_repeats() -> None:
     entries = [
         {"step": "RECEIVED", "command": "c", "fence": 3, "message": "m"},

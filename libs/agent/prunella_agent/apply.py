@@ -231,6 +231,11 @@ class Applier:
                 raise ValueError("not a JSON object of at most 64 KiB")
         except (ValueError, RecursionError) as error:
             raise ReleaseError(str(error), "CONFIG_MALFORMED") from error
+        state = self._journal.state
+        kept = {install.config for install in (state.running, state.previous) if install}
+        for old in self._configs.iterdir():
+            if old.name not in kept:
+                old.unlink()
         name = f"{hashlib.sha256(config).hexdigest()}.json"
         write_file(self._configs / name, config)
         return name

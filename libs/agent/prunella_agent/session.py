@@ -81,6 +81,19 @@ def open_channel(plane: str) -> grpc.aio.Channel:
 class Session:
     """One agent's session; see the top of this file."""
 
+    connected = False
+    epoch = 0
+    beats_sent = 0
+    beats_acknowledged = 0
+    _call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse] | None = None
+    _writer: asyncio.Task[None] | None = None
+    _task: asyncio.Task[None] | None = None
+    _retry_delay: float | None = None
+    _heard = False
+    _leaving = False
+    _sequence = 0
+    _credits = 0
+
     def __init__(
         self,
         plane: str,
@@ -98,11 +111,7 @@ class Session:
         beat_interval: float = 30.0,
     ) -> None:
         self.boot_id = boot_id or str(uuid.uuid4())
-        self.connected = False
-        self.epoch = 0
         self.beat_interval = beat_interval
-        self.beats_sent = 0
-        self.beats_acknowledged = 0
         self._credential = credential
         self._hello, self._on_command = hello, on_command
         self._on_settings, self._on_result_ack = on_settings, on_result_ack
@@ -112,19 +121,11 @@ class Session:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._backoff = backoff
-        self._sequence = 0
-        self._credits = 0
         self._spool = Spool()
         self._control: deque[pb.ConnectRequest] = deque()
         self._results: dict[tuple[str, int], tuple[pb.CommandResult, float]] = {}
         self._questions: dict[str, tuple[asyncio.Future[pb.Permit], pb.ConnectRequest]] = {}
-        self._call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse] | None = None
-        self._writer: asyncio.Task[None] | None = None
-        self._task: asyncio.Task[None] | None = None
         self._refused: set[str] = set()
-        self._retry_delay: float | None = None
-        self._heard = False
-        self._leaving = False
         self._ended = asyncio.Event()
 
     @property

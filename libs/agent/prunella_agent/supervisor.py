@@ -125,6 +125,9 @@ class Supervisor:
             changed=self._beat,
             every=lambda: 1.0 if self.switch.on_trial else self.options.probe_seconds,
         )
+        self._wire_healing()
+
+    def _wire_healing(self) -> None:
         words = Words(self.journal, self.clock, self.session.report)
         self.switch = Switch(
             journal=self.journal,
