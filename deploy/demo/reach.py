@@ -24,10 +24,16 @@ class Reach:
             name: rpc.channel(addresses[name], caller="operator", key=key)
             for name in ("ingest", "decider", "patcher", "ops")
         }
-        self.ingest = ingest_pb2_grpc.IngestServiceStub(self._channels["ingest"])
-        self.decider = decider_pb2_grpc.DeciderServiceStub(self._channels["decider"])
-        self.patcher = patcher_pb2_grpc.PatcherServiceStub(self._channels["patcher"])
-        self.ops = ops_pb2_grpc.OpsServiceStub(self._channels["ops"])
+        self.ingest: ingest_pb2_grpc.IngestServiceAsyncStub = ingest_pb2_grpc.IngestServiceStub(
+            self._channels["ingest"]
+        )
+        self.decider: decider_pb2_grpc.DeciderServiceAsyncStub = decider_pb2_grpc.DeciderServiceStub(
+            self._channels["decider"]
+        )
+        self.patcher: patcher_pb2_grpc.PatcherServiceAsyncStub = patcher_pb2_grpc.PatcherServiceStub(
+            self._channels["patcher"]
+        )
+        self.ops: ops_pb2_grpc.OpsServiceAsyncStub = ops_pb2_grpc.OpsServiceStub(self._channels["ops"])
 
     @property
     def agents(self) -> str:

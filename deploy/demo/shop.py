@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,20 +84,18 @@ class Shop:
 
     async def ready(self, health: str = "healthy") -> dict[str, Any]:
         """Waits until the plugin is connected and as healthy as said. Raises TimeoutError with the end of its log."""
-        try:
-            async with asyncio.timeout(READY_SECONDS):
-                while True:
-                    state = self.state()
-                    if state.get("connected") and state.get("health") == health:
-                        return state
-                    if self.child and not self.child.running:
-                        raise TimeoutError
-                    await asyncio.sleep(LOOK_SECONDS)
-        except TimeoutError:
-            tail = self.child.tail() if self.child else ""
-            raise TimeoutError(
-                f"{self.label} did not become {health}; {self.folder / 'agent.log'} says:\n{tail}"
-            ) from None
+        return await self.until(lambda s: bool(s.get("connected")) and s.get("health") == health, f"become {health}")
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+        """Waits until the supervisor says so of itself. Raises TimeoutError with the end of its log."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not condition(state := self.state()):
+            ended = self.child is not None and not self.child.running
+            if ended or time.monotonic() > deadline:
+                log = f"{self.folder / 'agent.log'} says:\n{self.child.tail() if self.child else ''}"
+                raise TimeoutError(f"{self.label} did not {what}; {log}")
+            await asyncio.sleep(LOOK_SECONDS)
+        return state
 
     async def stop(self) -> None:
         """Ends the traffic and, with a goodbye, the supervisor."""

@@ -1,0 +1,15 @@
+"""The settings of a plane that shows the demo: everything as in earnest, only sooner.
+
+Rule: beats come each second so that stories take seconds, and an agent that hears no commit goes back after 20 s. No
+threshold, gate or policy differs from the defaults.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ENVIRONMENT = {
+    "INGEST_BEAT_SECONDS": "1",
+    "PATCHER_DEAD_MAN_SECONDS": "20",
+    "DECIDER_PLAYBOOK": str(Path(__file__).with_name("playbook.toml")),
+}

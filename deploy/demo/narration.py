@@ -1,0 +1,90 @@
+"""Tells what happens to the fleet's plugins, one line for each step, as it happens.
+
+Rule: only what was told as a fact is told to people; figures are those of the facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from deploy.demo.fleet import Fleet
+from prunella.v1.events_pb2 import Action, Event
+
+LONGEST = 110
+
+
+def short(text: str) -> str:
+    """A reason that fits a line."""
+    return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
+
+
+def action(number: Action.ValueType, release: str) -> str:
+    """A remedy in words: patch to 1.2.3."""
+    name = Action.Name(number).removeprefix("ACTION_").lower().replace("_", " ")
+    return f"{name} to {release}" if release else name
+
+
+def staged(event: Event) -> str:
+    """How the sandbox run went."""
+    told = event.attempt_staged
+    tests = f"{told.tests_passed}/{told.tests_run}"
+    if told.passed:
+        return (
+            f"staged {tests} in {told.duration.ToTimedelta().total_seconds():.1f} s{' (cached)' if told.cached else ''}"
+        )
+    return short(f"staging failed {tests}: {'; '.join(told.failures)}")
+
+
+def mitigated(event: Event) -> str:
+    """The good end."""
+    return f"healed in {event.incident_mitigated.open_duration.ToTimedelta().total_seconds():.1f} s"
+
+
+LINES: dict[str, Callable[[Event], str]] = {
+    "incident_opened": lambda e: f"broke: {e.incident_opened.evidence.summary or e.incident_opened.type}",
+    "decision_made": lambda e: short(
+        f"decided: {action(e.decision_made.action, e.decision_made.release)}, {e.decision_made.confidence:.2f} because"
+        f" {e.decision_made.explanation}"
+    ),
+    "attempt_staged": staged,
+    "attempt_held": lambda e: f"waits, nothing applied: {e.attempt_held.gate}",
+    "attempt_refused": lambda e: short(f"refused by {e.attempt_refused.gate}: {e.reason}"),
+    "attempt_applied": lambda e: f"applied as generation {e.attempt_applied.generation}, watching",
+    "attempt_committing": lambda e: short(f"verified: {e.attempt_committing.verdict.explanation}"),
+    "attempt_rolling_back": lambda e: short(
+        f"taking it back: {e.attempt_rolling_back.verdict.explanation or e.reason}"
+    ),
+    "attempt_rolled_back": lambda e: (
+        f"{e.attempt_rolled_back.from_release} runs again"
+        + (": the agent went back by itself" if e.attempt_rolled_back.dead_man else "")
+    ),
+    "attempt_failed": lambda e: short(f"{e.attempt_failed.failure}: {e.reason}"),
+    "attempt_unconfirmed": lambda e: short(f"unconfirmed, a person is asked: {e.reason}"),
+    "incident_round_started": lambda e: f"tries something else (round {e.incident_round_started.round})",
+    "incident_mitigated": mitigated,
+    "incident_closed": lambda e: f"closed: {e.incident_closed.resolution}",
+    "incident_escalated": lambda e: short(f"a person is asked: {e.reason}"),
+    "kill_switch_engaged": lambda e: f"kill switch engaged: {e.kill_switch_engaged.scope}",
+    "kill_switch_released": lambda e: f"kill switch released: {e.kill_switch_released.scope}",
+}
+
+
+class Narrator:
+    """Turns facts into lines, with the plugin's label in front."""
+
+    def __init__(self, fleet: Fleet, say: Callable[[str], None]) -> None:
+        self._fleet, self._say = fleet, say
+        self._labels: dict[str, str] = {}
+
+    def hear(self, name: str, event: Event) -> None:
+        """Says what this fact means for people, if anything."""
+        line = LINES.get(name)
+        label = self.label(event.plugin)
+        if line and label:
+            self._say(f"  {label:<8} {line(event)}")
+
+    def label(self, plugin: str) -> str:
+        """The label of one of the fleet's real plugins; empty for others."""
+        if plugin and plugin not in self._labels:
+            self._labels |= {shop.plugin: shop.label for shop in self._fleet.shops.values() if shop.plugin}
+        return self._labels.get(plugin, "" if plugin else "plane")

@@ -1,0 +1,1 @@
+"""Scenarios: faults made on purpose on a running plane, with the end that each must have."""

@@ -1,0 +1,96 @@
+"""Plays the scenarios on a plane and makes one document about them.
+
+Rule: scenarios that do not disturb each other play at once, staggered; what takes a service down plays alone. The
+document passes only when every scenario ended as it must and nothing was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from deploy.demo import checks
+from deploy.demo.chronicle import Chronicle
+from deploy.demo.fleet import Fleet
+from deploy.demo.narration import Narrator
+from deploy.demo.reach import Reach
+from deploy.demo.scenarios.measure import document
+from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene
+from deploy.demo.scenarios.stories import ALONE, SCENARIOS
+from deploy.local.plane import Plane
+from libs.common.errors import Problem
+
+LIGHTS = 20
+STAGGER_SECONDS = 3.0
+Say = Callable[[str], None]
+
+
+def chosen(names: Sequence[str]) -> list[Scenario]:
+    """The scenarios of these names, all when none is named. Raises KeyError for one that does not exist."""
+    known = {scenario.name: scenario for scenario in (*SCENARIOS, *ALONE)}
+    return [known[name] for name in names] if names else list(known.values())
+
+
+async def play(scene: Scene, scenario: Scenario, delay: float = 0.0) -> dict[str, Any]:
+    """Plays one scenario to its end, whatever that is."""
+    await asyncio.sleep(delay)
+    report, problem = Report(), ""
+    scene.say(f"{scenario.name}: {(scenario.play.__doc__ or '').splitlines()[0]}")
+    try:
+        async with asyncio.timeout(scenario.seconds):
+            await scenario.play(scene, report)
+    except (Mismatch, TimeoutError, Problem, OSError) as error:
+        problem = str(error) or f"not over within {scenario.seconds:g} s"
+    found = await document(scene, scenario, report, problem)
+    took = f" in {found['total_s']:.1f} s" if found["total_s"] else ""
+    scene.say(f"{scenario.name}: {'ok' if found['ok'] else 'NOT OK'}: {found['outcome']}{took}")
+    return found
+
+
+async def play_all(scene: Scene, scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
+    """Those that may play together, then those that play alone; in the order given."""
+    together = [scenario for scenario in scenarios if scenario not in ALONE]
+    # Silence takes longest to be noticed, so it begins first.
+    together.sort(key=lambda scenario: -scenario.seconds)
+    plays = [play(scene, scenario, STAGGER_SECONDS * place) for place, scenario in enumerate(together)]
+    found = dict(zip([scenario.name for scenario in together], await asyncio.gather(*plays), strict=True))
+    for scenario in scenarios:
+        if scenario in ALONE:
+            found[scenario.name] = await play(scene, scenario)
+    return [found[scenario.name] for scenario in scenarios]
+
+
+async def run(plane: Plane, say: Say, names: Sequence[str] = (), lights: int = LIGHTS) -> dict[str, Any]:
+    """Plays scenarios on a running plane and returns the document."""
+    began, scenarios = time.monotonic(), chosen(names)
+    async with Reach(plane.addresses, plane.key) as reach:
+        fleet, chronicle = Fleet(reach, plane.state, say), Chronicle(reach)
+        await chronicle.start()
+        chronicle.listen(Narrator(fleet, say).hear)
+        try:
+            await fleet.start()
+            await fleet.add_lights(lights)
+            found = await play_all(Scene(plane, reach, fleet, chronicle, say), scenarios)
+        finally:
+            await fleet.stop()
+            await chronicle.stop()
+        counted, lost = await checks.settled(plane.database_url, plane.nats_url)
+        beats, missing = await checks.beats(reach, fleet.lights)
+    lost += missing
+    for line in lost:
+        say(f"lost: {line}")
+    return {
+        "scenarios": found,
+        "facts": counted,
+        "beats": asdict(beats),
+        "lost": len(lost),
+        "duration_s": round(time.monotonic() - began, 1),
+    }
+
+
+def passed(found: dict[str, Any]) -> bool:
+    """Whether every scenario ended as it must and nothing was lost."""
+    return not found["lost"] and all(scenario["ok"] for scenario in found["scenarios"])

@@ -1,0 +1,114 @@
+"""What a scenario works with, and what it hands back.
+
+Rule: a scenario says beforehand how it must end. What happened is read from the facts that were told, in their order;
+times are the facts' own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from deploy.demo.chronicle import Chronicle
+from deploy.demo.fleet import Fleet
+from deploy.demo.reach import Reach
+from libs.common.facts import fact_name
+from prunella.v1.events_pb2 import Event
+
+ENDS = ("incident_mitigated", "incident_closed", "incident_escalated")
+
+
+class Breakable(Protocol):
+    """A plane whose services can be taken down and let run again."""
+
+    async def hold(self, service: str) -> None: ...
+
+    async def release(self, service: str) -> None: ...
+
+
+class Mismatch(Exception):  # noqa: N818 - says what it means
+    """The plane did something that the scenario forbids; the text says what."""
+
+
+@dataclass
+class Scene:
+    """The plane, its fleet and its story. `say` prints one line of narration."""
+
+    plane: Breakable
+    reach: Reach
+    fleet: Fleet
+    chronicle: Chronicle
+    say: Callable[[str], None]
+
+
+@dataclass
+class Report:
+    """What a scenario saw. `fault` is when it broke something."""
+
+    plugin: str = ""
+    incident: str = ""
+    fault: datetime | None = None
+    traced: bool = True
+    notes: list[str] = field(default_factory=list)
+
+
+Play = Callable[[Scene, Report], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A fault, how long its story may take, and how it must end."""
+
+    name: str
+    label: str
+    expected: str
+    play: Play
+    seconds: float = 120.0
+
+
+def now() -> datetime:
+    """Wall time, as facts have it."""
+    return datetime.fromtimestamp(time.time(), UTC)
+
+
+WORDS = {
+    "attempt_held": "held",
+    "attempt_cancelled": "cancelled",
+    "attempt_rollback_failed": "rollback_failed",
+    "attempt_unconfirmed": "unconfirmed",
+    "attempt_succeeded": "success",
+    "incident_mitigated": "mitigated",
+    "incident_closed": "closed",
+    "incident_escalated": "a person is asked",
+}
+
+
+def word(event: Event) -> str:
+    """What a fact adds to the outcome; empty for facts that are only on the way to one."""
+    name = fact_name(event)
+    if name == "attempt_failed":
+        return event.attempt_failed.failure or "failed"
+    if name == "attempt_refused":
+        return f"refused {event.attempt_refused.gate}"
+    if name == "attempt_rolled_back":
+        return "rolled_back by the agent" if event.attempt_rolled_back.dead_man else "rolled_back"
+    return WORDS.get(name, "")
+
+
+def outcome(events: list[Event]) -> str:
+    """The story of an incident in a few words, such as `rolled_back, success, mitigated`."""
+    ordered = sorted(events, key=lambda event: event.time.ToNanoseconds())
+    return ", ".join(filter(None, map(word, ordered)))
+
+
+def seconds(first: datetime | None, last: datetime | None) -> float | None:
+    """From one moment to another; None when one of them never came."""
+    return None if first is None or last is None else round((last - first).total_seconds(), 3)
+
+
+def moment(event: Event | None) -> datetime | None:
+    """When a fact was told."""
+    return event.time.ToDatetime(UTC) if event is not None else None
