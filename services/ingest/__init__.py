@@ -1,0 +1,1 @@
+"""Hears agents, opens and closes incidents, delivers commands."""

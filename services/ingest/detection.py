@@ -1,0 +1,193 @@
+"""Which figures are an anomaly, how bad, and when a plugin is well again. Thresholds are data.
+
+Rule: a rate is looked at over the newest windows that hold at least ten attempts; sums over the day. Only windows that
+start no earlier than the plugin's last apply or incident close count. The first level of a rate is reached when the
+rate itself exceeds it; a higher level is claimed only when the attempts seen support it (the lower quarter bound of
+Wilson's interval exceeds it too), so that a few unlucky calls do not turn a case for automation into one for a person.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from services.ingest.windows import DAY, SLACK, Window
+
+HEARTBEAT_MISSED = "heartbeat_missed"
+PLUGIN_DOWN = "plugin_down"
+WEBHOOK_FAIL_RATE = "webhook_fail_rate"
+ERROR_SPIKE = "error_spike"
+SIGNATURE_INVALID = "signature_invalid"
+
+# The position of a type is its bit in a plugin's row; add at the end only.
+TYPES = (HEARTBEAT_MISSED, PLUGIN_DOWN, WEBHOOK_FAIL_RATE, ERROR_SPIKE, SIGNATURE_INVALID)
+BIT = {name: 1 << place for place, name in enumerate(TYPES)}
+
+MIN_ATTEMPTS = 10
+BOUND = 0.75  # standard deviations below the observed rate
+
+
+class Severity(IntEnum):
+    """As in the protos."""
+
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+
+class Health(IntEnum):
+    """As in the protos."""
+
+    UNSPECIFIED = 0
+    HEALTHY = 1
+    UNHEALTHY = 2
+    DOWN = 3
+    STARTING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """From which figure on (exclusive) an anomaly has which severity, mildest first."""
+
+    type: str
+    over: tuple[tuple[float, Severity], ...]
+
+    def severity(self, figure: float) -> Severity | None:
+        """The severity of a figure, None below every level."""
+        found = None
+        for threshold, severity in self.over:
+            if figure > threshold:
+                found = severity
+        return found
+
+    def first(self) -> float:
+        """The figure above which there is an anomaly at all."""
+        return self.over[0][0]
+
+
+RATE = Levels(WEBHOOK_FAIL_RATE, ((0.3, Severity.MEDIUM), (0.7, Severity.HIGH), (0.9, Severity.CRITICAL)))
+ERRORS = Levels(ERROR_SPIKE, ((20, Severity.MEDIUM), (50, Severity.HIGH), (100, Severity.CRITICAL)))
+SIGNATURES = Levels(SIGNATURE_INVALID, ((5, Severity.HIGH),))
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """A threshold that was crossed, with its figures."""
+
+    type: str
+    severity: Severity
+    summary: str
+    figures: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Figures as plain HTTP clients send them in place of counters; None when not sent."""
+
+    errors: int | None = None
+    rate: float | None = None
+
+
+def judge(windows: Iterable[Window], since: float, at: float, health: Health, plain: Plain) -> list[Anomaly]:
+    """Every anomaly in the windows (newest first), in the health and in the plain figures.
+
+    `since` and `at` are Unix seconds: the plugin's last apply or incident close, and now.
+    """
+    found: list[Anomaly] = []
+    if health is Health.DOWN:
+        found.append(Anomaly(PLUGIN_DOWN, Severity.HIGH, "the supervisor lives, the plugin does not", ()))
+    counted = []
+    for window in windows:
+        if window.start < since - SLACK or window.end < at - DAY:
+            break
+        counted.append(window)
+    found += filter(None, (_rate(counted, plain), _errors(counted, plain), _signatures(counted)))
+    return found
+
+
+def well(type: str, window: Window, health: Health, plain: Plain) -> bool | None:  # noqa: A002 - the word of the design
+    """Whether a window speaks for (True) or against (False) being healed of a type; None when it says nothing."""
+    if type == WEBHOOK_FAIL_RATE:
+        if window.attempts:
+            return window.failures / window.attempts <= RATE.first()
+        return None if plain.rate is None else plain.rate <= RATE.first()
+    if type == ERROR_SPIKE:
+        return not window.errors and (plain.errors is None or plain.errors <= ERRORS.first())
+    if type == SIGNATURE_INVALID:
+        return not window.signatures
+    if type == PLUGIN_DOWN:
+        return {Health.HEALTHY: True, Health.UNSPECIFIED: True, Health.DOWN: False}.get(health)
+    return True
+
+
+def bits(types: Iterable[str]) -> int:
+    """The types as one number."""
+    return sum(BIT[name] for name in set(types))
+
+
+def types(number: int) -> list[str]:
+    """The types in a number."""
+    return [name for name in TYPES if number & BIT[name]]
+
+
+def supported(failures: int, attempts: int) -> float:
+    """The rate that so many failures of so many attempts support: the lower bound of Wilson's interval."""
+    rate, square = failures / attempts, BOUND * BOUND
+    centre = rate + square / (2 * attempts)
+    spread = BOUND * math.sqrt(rate * (1 - rate) / attempts + square / (4 * attempts * attempts))
+    return (centre - spread) / (1 + square / attempts)
+
+
+def _at(severity: Severity | None, type_: str, summary: str, figures: tuple[tuple[str, float], ...]) -> Anomaly | None:
+    return None if severity is None else Anomaly(type_, severity, summary, figures)
+
+
+def _rate(windows: Sequence[Window], plain: Plain) -> Anomaly | None:
+    if plain.rate is not None:
+        return _at(
+            RATE.severity(plain.rate),
+            WEBHOOK_FAIL_RATE,
+            f"webhook_fail_rate {plain.rate:.2f} > {RATE.first():.2f} as the plugin reports it",
+            (("webhook_fail_rate", plain.rate),),
+        )
+    attempts = failures = 0
+    for window in windows:
+        attempts += window.attempts
+        failures += window.failures
+        if attempts >= MIN_ATTEMPTS:
+            break
+    else:
+        return None
+    rate = failures / attempts
+    if rate <= RATE.first():
+        return None
+    severity = max(RATE.over[0][1], RATE.severity(supported(failures, attempts)) or RATE.over[0][1])
+    return Anomaly(
+        WEBHOOK_FAIL_RATE,
+        severity,
+        f"webhook_fail_rate {rate:.2f} > {RATE.first():.2f} over {attempts} attempts",
+        (("webhook_fail_rate", rate), ("webhook_attempts", attempts), ("webhook_failures", failures)),
+    )
+
+
+def _errors(windows: Sequence[Window], plain: Plain) -> Anomaly | None:
+    errors = plain.errors if plain.errors is not None else sum(window.errors for window in windows)
+    return _at(
+        ERRORS.severity(errors),
+        ERROR_SPIKE,
+        f"{errors} errors > {ERRORS.first():.0f} in 24 hours or since the last change",
+        (("errors_last_24h", errors),),
+    )
+
+
+def _signatures(windows: Sequence[Window]) -> Anomaly | None:
+    rejected = sum(window.signatures for window in windows)
+    return _at(
+        SIGNATURES.severity(rejected),
+        SIGNATURE_INVALID,
+        f"{rejected} signatures rejected by the plugin's peers > {SIGNATURES.first():.0f}",
+        (("signature_failures", rejected),),
+    )

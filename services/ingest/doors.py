@@ -1,0 +1,104 @@
+"""What every door of ingest holds, and the step they share: an incident that moved is saved with its facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from libs.common.bus import Bus
+from libs.common.clock import Clock
+from libs.common.database import Database, Transaction
+from libs.common.names import new_id
+from libs.common.settings import ServiceSettings, variable
+from libs.common.telemetry import Telemetry
+from prunella.v1 import patcher_pb2_grpc
+from prunella.v1.events_pb2 import Event
+from services.ingest import detection
+from services.ingest.incidents import Incident, Step
+from services.ingest.store import incidents, pulses
+from services.ingest.wire import incidents as wire
+
+if TYPE_CHECKING:
+    from services.ingest.gateway.committer import Committer
+    from services.ingest.gateway.identity import Identities
+    from services.ingest.gateway.sessions import Sessions
+
+SCHEMA = "ingest"
+
+
+def _seconds(name: str, default: float, rule: str, **bounds: Any) -> float:
+    found: float = variable(
+        name, default=default, rule=f"{rule}, in seconds", remedy=f"leave it out for {default:g}", **bounds
+    )
+    return found
+
+
+def _count(name: str, default: int, rule: str) -> int:
+    found: int = variable(name, default=default, rule=rule, remedy=f"leave it out for {default}", ge=1, le=1000)
+    return found
+
+
+class Settings(ServiceSettings):
+    """Ingest's own variables."""
+
+    beat: float = _seconds("INGEST_BEAT_SECONDS", 30.0, "how often an agent on a stream beats", gt=0, le=3600)
+    probation_beat: float = _seconds(
+        "INGEST_PROBATION_BEAT_SECONDS", 1.0, "how often it beats in probation", gt=0, le=60
+    )
+    poll: float = _seconds("INGEST_POLL_SECONDS", 120.0, "how often an agent without a stream beats", gt=0, le=86400)
+    silence: float = _seconds("INGEST_SILENCE_SECONDS", 90.0, "silence on a stream that is an anomaly", gt=0, le=86400)
+    act_by: float = _seconds("INGEST_ACT_BY_SECONDS", 900.0, "time automation has for an incident", gt=0, le=86400)
+    healthy_windows: int = _count("INGEST_HEALTHY_WINDOWS", 5, "healthy windows in a row that close an incident")
+    rounds: int = _count("INGEST_ROUNDS", 3, "remedies tried before a person is asked")
+    release_keys: str = variable(
+        "INGEST_RELEASE_KEYS",
+        default="",
+        rule="two hex Ed25519 public keys, separated by a comma, that agents pin",
+        remedy="use the value of PATCHER_RELEASE_KEYS",
+        pattern=r"^$|^[0-9a-f]{64},[0-9a-f]{64}$",
+    )
+
+    def keys(self) -> list[bytes]:
+        """The keys agents pin at enrolment."""
+        return [bytes.fromhex(key) for key in self.release_keys.split(",") if key]
+
+
+@dataclass
+class Doors:
+    """Ingest's database, bus, time, clients, and what it keeps in memory: beats to commit, sessions, identities."""
+
+    database: Database
+    bus: Bus
+    clock: Clock
+    telemetry: Telemetry
+    settings: Settings
+    patcher: patcher_pb2_grpc.PatcherServiceAsyncStub
+    replica: str = field(default_factory=new_id)
+    committer: Committer = field(init=False)
+    sessions: Sessions = field(init=False)
+    identities: Identities = field(init=False)
+
+    async def nudge(self, plugin: str) -> None:
+        """Has a plugin's commands looked at by whoever holds its session."""
+        self.sessions.wake(plugin)
+        await self.bus.wake(plugin)
+
+
+async def keep(tx: Transaction, before: Incident, step: Step, *, actor: str = "", cause: Event | None = None) -> bool:
+    """Saves an incident that moved, tells its facts, and has windows count anew when it ended; False if it stood."""
+    after = step.incident
+    if after == before:
+        return False
+    await incidents.save(tx, after)
+    for event in wire.facts(step, actor=actor, cause=cause):
+        tx.record(event)
+    if before.active and not after.active:
+        await pulses.ended(tx, after.plugin, detection.BIT.get(after.type, 0))
+    return True
+
+
+async def locked(tx: Transaction, incident: str, plugin: str) -> Incident | None:
+    """An incident and its plugin's pulse, locked in the order in which beats lock them."""
+    if plugin and not await pulses.lock(tx, plugin):
+        return None
+    return await incidents.lock(tx, incident)

@@ -1,0 +1,119 @@
+"""Enrolment: a one-time token becomes an identity.
+
+Rule: a token is good for one enrolment key. The same key again gets the same plugin and secret, for an answer may be
+lost; another key gets nothing. Secrets are derived from the shared key, so that they need not be kept to be told twice:
+only their digest is stored.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+
+from libs.common import names
+from libs.common.database import Transaction
+from libs.common.errors import Conflict, Invalid, Unauthenticated
+from prunella.v1 import agent_pb2 as pb
+from prunella.v1 import ingest_pb2
+from services.ingest.doors import Doors
+from services.ingest.gateway.identity import derived, digest
+from services.ingest.store import plugins, pulses
+from services.ingest.store.plugins import Token
+from services.ingest.wire import beats
+from services.ingest.wire import plugins as wire
+
+LIFETIME = timedelta(days=1)
+LONGEST_LIFETIME = timedelta(days=30)
+
+
+async def create_token(doors: Doors, request: ingest_pb2.CreateEnrollmentTokenRequest) -> tuple[str, datetime]:
+    """A new token and when it expires; the same request gets the same token. Raises Invalid."""
+    for field in ("merchant", "package", "label"):
+        value = getattr(request, field)
+        if value and not names.is_id(value):
+            raise Invalid(f"{field} must be letters, digits and ._+- (at most 128)", reason="NAME_INVALID", field=field)
+    lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else LIFETIME
+    if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
+        raise Invalid("lifetime must be above 0 and at most 30 days", reason="LIFETIME_INVALID", field="lifetime")
+    token = derived(doors.settings.key, "token", request.request_id or secrets.token_hex(16))
+
+    async def work(tx: Transaction) -> datetime:
+        if request.label and await plugins.label_taken(tx, request.label) and not request.request_id:
+            raise _label_taken(request.label)
+        return await plugins.add_token(
+            tx,
+            digest(token),
+            merchant=request.merchant,
+            package=request.package,
+            label=request.label,
+            expire_time=tx.now + lifetime,
+        )
+
+    return token, await doors.database.transaction(work)
+
+
+async def enroll(doors: Doors, request: pb.EnrollRequest) -> pb.EnrollResponse:
+    """The identity behind a token. Raises Unauthenticated, Invalid, Conflict."""
+    _check(request)
+    environment = beats.environment(dict(request.environment))
+    new = names.new_id(doors.clock.now())
+
+    async def work(tx: Transaction) -> tuple[str, str]:
+        token = await plugins.token(tx, digest(request.token))
+        if token is None:
+            raise Unauthenticated("there is no such enrolment token", reason="TOKEN_UNKNOWN", field="token")
+        if token.plugin:
+            return _again(doors, request, token)
+        if token.expire_time <= tx.now:
+            raise Unauthenticated(
+                "the enrolment token has expired; ask for a new one", reason="TOKEN_EXPIRED", field="token"
+            )
+        package, merchant = _own(token.package, request.package, "package"), token.merchant or request.merchant
+        label = token.label or f"{package[:100]}-{new[-6:]}"
+        if await plugins.label_taken(tx, label):
+            raise _label_taken(label)
+        secret = _secret(doors, request, new)
+        own = {"package": package, "merchant": merchant, "label": label}
+        await plugins.insert(tx, new, secret=digest(secret), environment=environment, **own)
+        await pulses.insert(tx, new, request.release)
+        await plugins.use_token(tx, token.digest, request.enrollment_key, new)
+        tx.record(wire.enrolled(new, merchant, package, request.release, label))
+        return new, secret
+
+    plugin, secret = await doors.database.transaction(work)
+    return pb.EnrollResponse(plugin=plugin, secret=secret, release_keys=doors.settings.keys())
+
+
+def _check(request: pb.EnrollRequest) -> None:
+    if not request.token or not 8 <= len(request.enrollment_key) <= 200:
+        raise Invalid(
+            "token and enrollment_key (8 to 200 characters) are needed", reason="FIELD_MISSING", field="enrollment_key"
+        )
+    for field in ("package", "release", "merchant"):
+        value = getattr(request, field)
+        if value and not names.is_id(value):
+            raise Invalid(f"{field} must be letters, digits and ._+- (at most 128)", reason="NAME_INVALID", field=field)
+
+
+def _again(doors: Doors, request: pb.EnrollRequest, token: Token) -> tuple[str, str]:
+    if token.enrollment_key != request.enrollment_key:
+        raise Unauthenticated(
+            "the enrolment token was used by another agent; ask for a new one", reason="TOKEN_USED", field="token"
+        )
+    return token.plugin, _secret(doors, request, token.plugin)
+
+
+def _own(promised: str, said: str, field: str) -> str:
+    if promised and said and promised != said:
+        raise Invalid(f"the token is for {field} {promised}, not {said}", reason="TOKEN_MISMATCH", field=field)
+    if not (promised or said):
+        raise Invalid(f"{field} is needed, by token or by request", reason="FIELD_MISSING", field=field)
+    return promised or said
+
+
+def _secret(doors: Doors, request: pb.EnrollRequest, plugin: str) -> str:
+    return derived(doors.settings.key, "secret", request.token, request.enrollment_key, plugin)
+
+
+def _label_taken(label: str) -> Conflict:
+    return Conflict(f"another plugin is called {label}; choose another label", reason="LABEL_TAKEN", field="label")

@@ -1,0 +1,59 @@
+"""The question before a switch, passed on to patcher.
+
+Rule: no answer, no apply. A command that has ended is denied here; everything else is patcher's to say, within four
+seconds, for the agent takes a yes only for five.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from libs.common.errors import Problem
+from libs.common.telemetry import counter, use_traceparent
+from prunella.v1 import agent_pb2 as pb
+from prunella.v1 import patcher_pb2
+from services.ingest.doors import Doors
+from services.ingest.gateway.identity import is_uuid
+from services.ingest.store import commands
+from services.ingest.store.plugins import Identity
+
+log = structlog.get_logger(__name__)
+
+PATIENCE = 4.0
+_permits = counter("permits_total", "Questions before a switch, by answer", ("answer",))
+
+
+async def ask(doors: Doors, identity: Identity, asked: pb.BeginApply) -> pb.Permit:
+    """The permit for one switch; denied whenever anything is unclear. Never raises Problem."""
+    denied = pb.Permit(command=asked.command, nonce=asked.nonce, granted=False)
+    try:
+        async with doors.database.reading() as tx:
+            command = await commands.get(tx, asked.command) if is_uuid(asked.command) else None
+        if command is None or command.plugin != identity.plugin:
+            denied.gate = "COMMAND_UNKNOWN"
+        elif not command.live:
+            denied.gate = f"COMMAND_{command.state.upper()}"
+        elif (command.fence, command.generation) != (asked.fence, asked.generation) or not asked.nonce:
+            denied.gate = "COMMAND_MISMATCH"
+        if denied.gate or command is None:
+            _permits.labels("denied").inc()
+            return denied
+        request = patcher_pb2.AuthorizeApplyRequest(
+            plugin=identity.plugin,
+            command=asked.command,
+            attempt=command.attempt,
+            generation=asked.generation,
+            fence=asked.fence,
+            request_id=asked.nonce[:200],
+        )
+        with use_traceparent(command.traceparent), doors.telemetry.span("begin apply"):
+            answer = await doors.patcher.AuthorizeApply(request, timeout=PATIENCE)
+    except Problem as problem:
+        log.warning("no_permit", plugin=identity.plugin, command=asked.command, why=problem.message)
+        denied.gate = "NO_ANSWER"
+        _permits.labels("no_answer").inc()
+        return denied
+    _permits.labels("granted" if answer.granted else "denied").inc()
+    return pb.Permit(
+        command=asked.command, nonce=asked.nonce, granted=answer.granted, permit=answer.permit, gate=answer.gate
+    )

@@ -1,0 +1,127 @@
+"""What agents say besides beats: words on commands, receipts, goodbyes; and what becomes of cloned identities.
+
+Rule: an agent's word, the command's state and the fact are one transaction; heard again, it is acknowledged again and
+changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+
+from libs.common import names
+from libs.common.database import Transaction
+from libs.common.errors import NotFound
+from libs.common.telemetry import counter, export_foreign, use_traceparent
+from prunella.v1 import agent_pb2 as pb
+from services.ingest import commands
+from services.ingest.commands import Command, Result, Settled
+from services.ingest.doors import Doors, keep
+from services.ingest.gateway.identity import is_uuid
+from services.ingest.incidents import closed
+from services.ingest.store import commands as store
+from services.ingest.store import incidents, plugins, pulses
+from services.ingest.store.plugins import Identity
+from services.ingest.wire import commands as wire
+from services.ingest.wire import plugins as plugin_wire
+
+_results = counter("command_results_total", "Agents' words on commands", ("word",))
+
+UNCHANGED = Settled(None, None, tell=False, switched=False)
+# A plugin that leaves with one of these does not come back.
+FOR_GOOD = frozenset({"retired", "uninstalled"})
+
+
+async def record(doors: Doors, identity: Identity, said: Result, given: pb.CommandResult) -> Settled:
+    """Keeps an agent's word on its own command. Raises NotFound for any other."""
+    command = await _own(doors, identity, said.command)
+
+    async def work(tx: Transaction) -> Settled:
+        # The order of locks: pulse, then command.
+        await pulses.lock(tx, identity.plugin)
+        locked = await store.lock(tx, command.id)
+        assert locked is not None
+        if not await store.note_result(tx, said):
+            return UNCHANGED
+        standing = await store.final_word(tx, identity.plugin, locked.generation)
+        settled = commands.settle(locked.kind, locked.state, standing, said)
+        await store.settle(tx, locked, settled, said.detail)
+        if settled.switched:
+            await pulses.switched(tx, identity.plugin, tx.now.timestamp())
+        if settled.tell:
+            actor = names.plugin(identity.plugin)
+            tx.record(wire.finished_fact(locked, said.word.name.lower(), identity.merchant, said, actor))
+        return settled
+
+    with use_traceparent(command.traceparent), doors.telemetry.span(f"agent says {said.word.name.lower()}"):
+        settled = await doors.database.transaction(work)
+    if settled.switched:
+        doors.committer.forget(identity.plugin)
+    _results.labels(said.word.name.lower()).inc()
+    export_foreign("agent", wire.spans(given, command))
+    return settled
+
+
+async def receipt(doors: Doors, identity: Identity, command: str) -> None:
+    """Stops the redelivery of a command the agent has."""
+    if is_uuid(command):
+        await doors.database.transaction(lambda tx: store.received(tx, command, identity.plugin))
+
+
+async def goodbye(doors: Doors, identity: Identity, epoch: int, said: pb.Goodbye) -> None:
+    """The plugin leaves: for a while without being blamed for it, or for good."""
+    if said.reason in FOR_GOOD:
+        await retire(doors, identity, names.plugin(identity.plugin), "the plugin said goodbye for good")
+        return
+    back_by = said.back_by_time.ToDatetime(UTC).timestamp() if said.HasField("back_by_time") else 0.0
+    await doors.database.transaction(lambda tx: pulses.goodbye(tx, identity.plugin, epoch, back_by))
+    doors.committer.forget(identity.plugin)
+
+
+async def retire(doors: Doors, identity: Identity, actor: str, reason: str) -> None:
+    """Ends a plugin's life, its incidents and its commands; a second time changes nothing."""
+
+    async def work(tx: Transaction) -> None:
+        if await plugins.end(tx, identity.plugin, "retired") or await plugins.end(
+            tx, identity.plugin, "retired", "quarantined"
+        ):
+            tx.record(plugin_wire.retired(identity.plugin, identity.merchant, actor, reason))
+            await _shut(tx, identity.plugin, "the plugin is retired", actor)
+
+    await doors.database.transaction(work)
+    forget(doors, identity.plugin, "the plugin is retired")
+
+
+async def quarantine(doors: Doors, identity: Identity, boots: Sequence[str]) -> None:
+    """Shuts out both agents that use one identity."""
+
+    async def work(tx: Transaction) -> None:
+        if await plugins.end(tx, identity.plugin, "quarantined"):
+            tx.record(plugin_wire.quarantined(identity.plugin, identity.merchant, boots))
+            await pulses.end(tx, identity.plugin)
+
+    await doors.database.transaction(work)
+    forget(doors, identity.plugin, "two living agents use this identity")
+
+
+def forget(doors: Doors, plugin: str, reason: str) -> None:
+    """Drops what is kept in memory of a plugin that is barred now."""
+    doors.identities.forget(plugin)
+    doors.committer.forget(plugin)
+    doors.sessions.end(plugin, reason)
+
+
+async def _shut(tx: Transaction, plugin: str, reason: str, actor: str) -> None:
+    await pulses.end(tx, plugin)
+    for incident in await incidents.active_of(tx, [plugin]):
+        await keep(tx, incident, closed(incident, reason, tx.now), actor=actor)
+    for command in await store.live_of(tx, plugin):
+        await store.end(tx, command.id, commands.State.WITHDRAWN, reason)
+
+
+async def _own(doors: Doors, identity: Identity, command: str) -> Command:
+    async with doors.database.reading() as tx:
+        found = await store.get(tx, command) if is_uuid(command) else None
+    if found is None or found.plugin != identity.plugin:
+        raise NotFound("this plugin has no such command", reason="COMMAND_UNKNOWN", field="command")
+    return found

@@ -1,0 +1,167 @@
+"""`AgentGateway`: what agents may ask. Identity comes from the credential alone, never from the body."""
+
+# ruff: noqa: N802 - gRPC names its methods so
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from libs.common.access import agent_credential
+from libs.common.errors import Busy, Invalid, NotFound, Problem, Unavailable
+from prunella.v1 import agent_pb2 as pb
+from prunella.v1 import agent_pb2_grpc, patcher_pb2
+from services.ingest.doors import Doors
+from services.ingest.gateway import enroll, results
+from services.ingest.gateway.committer import Entry
+from services.ingest.gateway.identity import proven
+from services.ingest.gateway.session import Session
+from services.ingest.store import commands as command_store
+from services.ingest.store.plugins import Identity
+from services.ingest.wire import beats
+from services.ingest.wire import commands as wire
+from services.ingest.wire.moments import span
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+COMMIT_SECONDS = 8.0
+LARGEST_BATCH = 1000
+FETCH_SECONDS = 60.0
+MOST_SESSIONS = 50_000
+LARGEST_MESSAGE = 256 * 1024
+
+
+class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
+    """The door for agents."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def Enroll(self, request: pb.EnrollRequest, context: Context) -> pb.EnrollResponse:
+        """A token becomes an identity."""
+        del context
+        return await enroll.enroll(self._doors, request)
+
+    async def Connect(  # type: ignore[override] # answers are written, not yielded
+        self, request_iterator: AsyncIterator[pb.ConnectRequest], context: Context
+    ) -> None:
+        """One agent's stream, until either side ends it."""
+        identity = await self._who(context)
+        if len(self._doors.sessions) >= MOST_SESSIONS:
+            raise Busy("this replica holds all the sessions it can", reason="SESSIONS_FULL", retry_after=5.0)
+        await Session(self._doors, identity, context).run(request_iterator)
+
+    async def ReportBatch(self, request: pb.ReportBatchRequest, context: Context) -> pb.ReportBatchResponse:
+        """Beats of many plugins; what is not refused is durable."""
+        del context
+        if len(request.beats) > LARGEST_BATCH:
+            raise Invalid(
+                f"a batch may have {LARGEST_BATCH} beats, not {len(request.beats)}",
+                reason="BATCH_TOO_LARGE",
+                field="beats",
+            )
+        known = await self._doors.identities.many([entry.plugin for entry in request.beats])
+        now = self._doors.clock.now().timestamp()
+        waiting = _Waiting(len(request.beats))
+        for index, entry in enumerate(request.beats):
+            try:
+                identity = proven(known.get(entry.plugin), entry.plugin, entry.secret)
+                beat = beats.beat(entry.beat, now)
+                self._doors.committer.add(Entry(identity, beat, 0, now, waiting.answer(index)))
+            except Problem as problem:
+                waiting.answer(index)(problem)
+        refused = await waiting.all()
+        rejections = [
+            pb.BatchRejection(index=index, reason=problem.reason, field=problem.field, message=problem.message)
+            for index, problem in sorted(refused.items())
+        ]
+        return pb.ReportBatchResponse(accepted=len(request.beats) - len(rejections), rejections=rejections)
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
+        """One beat without a stream, answered with the commands that wait."""
+        doors = self._doors
+        identity = await self._who(context)
+        now = doors.clock.now()
+        beat = beats.beat(request.beat, now.timestamp())
+        waiting = _Waiting(1)
+        doors.committer.add(Entry(identity, beat, 0, now.timestamp(), waiting.answer(0)))
+        refused = await waiting.all()
+        if refused:
+            raise refused[0]
+        async with doors.database.reading() as tx:
+            live = await command_store.live_of(tx, identity.plugin)
+            probation = await command_store.in_probation(tx, identity.plugin, now)
+        for command in live:
+            await doors.database.transaction(lambda tx, id_=command.id: command_store.written(tx, id_, now))  # type: ignore[misc]
+        interval = doors.settings.probation_beat if probation else doors.settings.poll
+        return pb.HeartbeatResponse(
+            ack=pb.BeatAck(boot_id=beat.boot, sequence=beat.sequence),
+            commands=[wire.message(command) for command in live],
+            beat_interval=span(interval),
+        )
+
+    async def AckCommand(self, request: pb.AckCommandRequest, context: Context) -> pb.AckCommandResponse:
+        """A command is done, with its result."""
+        identity = await self._who(context)
+        await results.record(self._doors, identity, wire.result(request.result), request.result)
+        return pb.AckCommandResponse()
+
+    async def FailCommand(self, request: pb.FailCommandRequest, context: Context) -> pb.FailCommandResponse:
+        """A command failed, with its reason."""
+        identity = await self._who(context)
+        await results.record(self._doors, identity, wire.result(request.result, failed=True), request.result)
+        return pb.FailCommandResponse()
+
+    async def FetchArtifact(
+        self, request: pb.FetchArtifactRequest, context: Context
+    ) -> AsyncIterator[pb.FetchArtifactResponse]:
+        """The bytes of a release a live command of this plugin names, as patcher has them."""
+        identity = await self._who(context)
+        async with self._doors.database.reading() as tx:
+            live = await command_store.live_of(tx, identity.plugin)
+        if request.digest not in {command.digest for command in live if command.digest}:
+            raise NotFound("no command of this plugin names this artifact", reason="ARTIFACT_UNKNOWN", field="digest")
+        asked = patcher_pb2.FetchReleaseRequest(digest=request.digest, offset=request.offset)
+        async for piece in self._doors.patcher.FetchRelease(asked, timeout=FETCH_SECONDS):
+            yield pb.FetchArtifactResponse(chunk=piece.chunk, offset=piece.offset, total_size=piece.total_size)
+
+    async def _who(self, context: Context) -> Identity:
+        plugin, secret = agent_credential(context)
+        return await self._doors.identities.check(plugin, secret)
+
+
+class _Waiting:
+    """The answers to several beats, awaited together."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._refused: dict[int, Problem] = {}
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not count:
+            self._done.set_result(None)
+
+    def answer(self, index: int) -> Any:
+        """What to call with the answer to one of them."""
+
+        def done(problem: Problem | None) -> None:
+            self._left -= 1
+            if problem is not None:
+                self._refused[index] = problem
+            if not self._left and not self._done.done():
+                self._done.set_result(None)
+
+        return done
+
+    async def all(self) -> dict[int, Problem]:
+        """Why which were refused. Raises Unavailable when they are not stored in time; sending again is safe."""
+        try:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                await self._done
+        except TimeoutError as error:
+            raise Unavailable(
+                "the beats are not stored yet; send them again", reason="BEATS_WAITING", retry_after=2.0
+            ) from error
+        return self._refused

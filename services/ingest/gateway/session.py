@@ -1,0 +1,311 @@
+"""One agent's stream: what it says is stored before it is acknowledged, what it shall do is written until it has it.
+
+Rule: a session begins with Hello, under a new epoch; an older one loses. Beats go to the group commit, results and
+questions are answered in tasks of their own, bounded in number. All writing is done by one task that exists only while
+there is something to write; an agent that does not read for five seconds is disconnected, its commands stay in the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from datetime import datetime
+from typing import Any
+
+import grpc
+import structlog
+
+from libs.common.errors import Denied, Invalid, Problem, Unavailable
+from libs.common.telemetry import histogram
+from prunella.v1 import agent_pb2 as pb
+from services.ingest import commands
+from services.ingest.commands import Command
+from services.ingest.doors import Doors
+from services.ingest.gateway import permits, results
+from services.ingest.gateway.committer import Entry
+from services.ingest.store import commands as command_store
+from services.ingest.store import plugins, pulses
+from services.ingest.store.plugins import Identity
+from services.ingest.telemetry import Pulse
+from services.ingest.wire import beats
+from services.ingest.wire import commands as wire
+from services.ingest.wire.moments import span
+
+log = structlog.get_logger(__name__)
+
+HELLO_SECONDS = 10.0
+WRITE_SECONDS = 5.0
+CREDITS = 64
+MOST_TASKS = 8
+MOST_OUTGOING = 256
+RETRY_SECONDS = 2.0
+MOST_CAPABILITIES = 16
+
+_first_write = histogram("command_first_write_seconds", "Time from a command's issue to its first write to the stream")
+
+Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
+
+
+class Session:
+    """One stream; `run` lasts as long as it does."""
+
+    def __init__(self, doors: Doors, identity: Identity, context: Context) -> None:
+        self.plugin = identity.plugin
+        self.epoch = 0
+        self._doors = doors
+        self._identity = identity
+        self._context = context
+        self._outgoing: deque[tuple[pb.ConnectResponse, Command | None]] = deque()
+        self._acked: tuple[str, int] | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._written: dict[str, datetime] = {}
+        self._fresh = True
+        self._looking = False
+        self._look_again = False
+        self._closing = ""
+        self._ended = asyncio.Event()
+
+    async def run(self, requests: AsyncIterator[pb.ConnectRequest]) -> None:
+        """Hears the agent until either side ends. Raises Problem when the session may not begin."""
+        hello = await _hello(requests)
+        pulse = await self._begin(hello)
+        self.epoch = pulse.epoch
+        self._doors.committer.forget(self.plugin)
+        self._doors.sessions.add(self)
+        reader = asyncio.create_task(self._read(requests))
+        ending = asyncio.create_task(self._ended.wait())
+        try:
+            await self._settings()
+            self.look()
+            await asyncio.wait({reader, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if self._closing:
+                await self._drain()
+        finally:
+            self._doors.sessions.remove(self)
+            for task in (reader, ending, self._writer, *self._tasks):
+                if task is not None:
+                    task.cancel()
+            await asyncio.gather(reader, ending, return_exceptions=True)
+            await self._note_end()
+
+    def look(self) -> None:
+        """Writes the commands that are due; asked again while looking, it looks once more."""
+        if self._looking:
+            self._look_again = True
+        elif not self._closing:
+            self._looking = True
+            self._spawn(self._deliver(), bounded=False)
+
+    def close(self, reason: str) -> None:
+        """Tells the agent to come back, and ends."""
+        if not self._closing:
+            self._closing = reason
+            delay = random.uniform(0, RETRY_SECONDS)  # noqa: S311 - spreads load, guards nothing
+            self._send(pb.ConnectResponse(disconnect=pb.Disconnect(reason=reason, retry_delay=span(delay))))
+            self._ended.set()
+
+    async def _begin(self, hello: pb.Hello) -> Pulse:
+        capabilities = [word[:64].replace("\0", "") for word in hello.capabilities[:MOST_CAPABILITIES]]
+
+        async def connect(tx: Any) -> Pulse | None:
+            await plugins.hello(tx, self.plugin, capabilities, hello.agent_version[:64].replace("\0", ""))
+            return await pulses.connect(tx, self.plugin)
+
+        pulse = await self._doors.database.transaction(connect)
+        if pulse is None:
+            self._doors.identities.forget(self.plugin)
+            raise Denied("the plugin is barred; it takes a person to change that", reason="PLUGIN_BARRED")
+        if hello.boot_id in pulse.boots[1:]:
+            await results.quarantine(self._doors, self._identity, [hello.boot_id, *pulse.boots[:1]])
+            raise Denied("two living agents use this identity", reason="PLUGIN_QUARANTINED")
+        return pulse
+
+    async def _read(self, requests: AsyncIterator[pb.ConnectRequest]) -> None:
+        committer = self._doors.committer
+        async for message in requests:
+            kind = message.WhichOneof("message")
+            if kind == "beat":
+                await committer.room()
+                self._beat(message.beat)
+            elif kind == "result":
+                await self._room()
+                self._spawn(self._result(message.result))
+            elif kind == "begin_apply":
+                await self._room()
+                self._spawn(self._permit(message.begin_apply))
+            elif kind == "receipt":
+                await self._room()
+                self._spawn(self._receipt(message.receipt.command))
+            elif kind == "goodbye":
+                await results.goodbye(self._doors, self._identity, self.epoch, message.goodbye)
+                return
+
+    def _beat(self, message: pb.Beat) -> None:
+        now = self._doors.clock.now().timestamp()
+        try:
+            beat = beats.beat(message, now)
+        except Invalid as problem:
+            self._reject(problem, message.boot_id, message.sequence)
+            return
+        boot, sequence = beat.boot, beat.sequence
+
+        def done(problem: Problem | None) -> None:
+            if problem is None:
+                self._acked = (boot, sequence)
+                self._pump()
+            elif isinstance(problem, Unavailable):
+                self.close("the plane cannot store beats right now")
+            elif isinstance(problem, Invalid):
+                self._reject(problem, boot, sequence)
+            else:
+                self.close(problem.message)
+
+        self._doors.committer.add(Entry(self._identity, beat, self.epoch, now, done))
+
+    async def _result(self, given: pb.CommandResult) -> None:
+        try:
+            outcome = await results.record(self._doors, self._identity, wire.result(given), given)
+        except Problem as problem:
+            if not isinstance(problem, Unavailable):
+                rejection = pb.Rejection(
+                    command=given.command, reason=problem.reason, field=problem.field, message=problem.message
+                )
+                self._send(pb.ConnectResponse(rejection=rejection))
+            return
+        self._send(pb.ConnectResponse(result_ack=pb.ResultAck(command=given.command, outcome=given.outcome)))
+        if outcome.switched or outcome.final:
+            await self._settings()
+
+    async def _permit(self, asked: pb.BeginApply) -> None:
+        permit = await permits.ask(self._doors, self._identity, asked)
+        self._send(pb.ConnectResponse(permit=permit))
+
+    async def _receipt(self, command: str) -> None:
+        await results.receipt(self._doors, self._identity, command)
+
+    async def _settings(self) -> None:
+        settings = self._doors.settings
+        now = self._doors.clock.now()
+        async with self._doors.database.reading() as tx:
+            probation = await command_store.in_probation(tx, self.plugin, now)
+        interval = min(settings.beat, settings.probation_beat) if probation else settings.beat
+        told = pb.AgentSettings(beat_interval=span(interval), credits=CREDITS, session_epoch=self.epoch)
+        self._send(pb.ConnectResponse(settings=told))
+
+    async def _deliver(self) -> None:
+        try:
+            while True:
+                self._look_again = False
+                async with self._doors.database.reading() as tx:
+                    live = await command_store.live_of(tx, self.plugin)
+                now = self._doors.clock.now()
+                self._written = {c.id: self._written[c.id] for c in live if c.id in self._written}
+                new, self._fresh = self._fresh, False
+                for command in live:
+                    if commands.due(command.state, self._written.get(command.id), now, new_session=new):
+                        self._written[command.id] = now
+                        self._send(pb.ConnectResponse(command=wire.message(command)), command)
+                if not self._look_again:
+                    break
+        finally:
+            self._looking = False
+
+    def _reject(self, problem: Problem, boot: str, sequence: int) -> None:
+        rejection = pb.Rejection(
+            boot_id=boot[:64], sequence=sequence, reason=problem.reason, field=problem.field, message=problem.message
+        )
+        self._send(pb.ConnectResponse(rejection=rejection))
+
+    def _send(self, message: pb.ConnectResponse, command: Command | None = None) -> None:
+        if len(self._outgoing) >= MOST_OUTGOING:
+            self._ended.set()
+            return
+        self._outgoing.append((message, command))
+        self._pump()
+
+    def _pump(self) -> None:
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        try:
+            while self._outgoing or self._acked:
+                if self._outgoing:
+                    message, command = self._outgoing.popleft()
+                else:
+                    assert self._acked is not None
+                    (boot, sequence), self._acked = self._acked, None
+                    message, command = pb.ConnectResponse(ack=pb.BeatAck(boot_id=boot, sequence=sequence)), None
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await self._context.write(message)
+                if command is not None:
+                    self._note_written(command)
+        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, RuntimeError) as error:
+            log.info("agent_not_reading", plugin=self.plugin, why=str(error) or type(error).__name__)
+            self._ended.set()
+        finally:
+            self._writer = None
+
+    def _note_written(self, command: Command) -> None:
+        now = self._doors.clock.now()
+        if command.first_write_time is None:
+            _first_write.observe((now - command.issue_time).total_seconds())
+        self._spawn(self._store_written(command.id, now), bounded=False)
+
+    async def _store_written(self, command: str, at: datetime) -> None:
+        await self._doors.database.transaction(lambda tx: command_store.written(tx, command, at))
+
+    async def _room(self) -> None:
+        while len(self._tasks) >= MOST_TASKS:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], *, bounded: bool = True) -> None:
+        task = asyncio.create_task(_quietly(work, self.plugin))
+        if bounded:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            _background.add(task)
+            task.add_done_callback(_background.discard)
+
+    async def _drain(self) -> None:
+        if self._writer is not None:
+            await asyncio.wait({self._writer}, timeout=1.0)
+
+    async def _note_end(self) -> None:
+        async def note(tx: Any) -> None:
+            await pulses.disconnect(tx, self.plugin, self.epoch)
+
+        # The stream may end by cancellation; what is known of it must not hang on that.
+        task = asyncio.create_task(_quietly(self._doors.database.transaction(note), self.plugin))
+        _background.add(task)
+        task.add_done_callback(_background.discard)
+
+
+_background: set[asyncio.Task[None]] = set()
+
+
+async def _hello(requests: AsyncIterator[pb.ConnectRequest]) -> pb.Hello:
+    try:
+        async with asyncio.timeout(HELLO_SECONDS):
+            first = await anext(requests, None)
+    except TimeoutError as error:
+        raise Invalid("a session begins with hello, within 10 s", reason="HELLO_MISSING", field="hello") from error
+    hello = first.hello if first is not None and first.HasField("hello") else None
+    if hello is None or not hello.boot_id or len(hello.boot_id) > 64 or "," in hello.boot_id:
+        raise Invalid(
+            "a session begins with hello and its boot_id (1 to 64 characters)", reason="HELLO_MISSING", field="hello"
+        )
+    return hello
+
+
+async def _quietly(work: Coroutine[Any, Any, None], plugin: str) -> None:
+    try:
+        await work
+    except Problem as problem:
+        log.warning("session_step_failed", plugin=plugin, why=problem.message, reason=problem.reason)
+    except Exception:
+        log.exception("session_step_failed", plugin=plugin)

@@ -1,0 +1,116 @@
+"""Commands: patcher issues and withdraws them, everybody may look."""
+
+# ruff: noqa: N802 - gRPC names its methods so
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import grpc
+
+from libs.common import names, pages
+from libs.common.database import Transaction
+from libs.common.errors import Conflict, NotFound, Refused
+from libs.common.telemetry import counter, current_traceparent
+from prunella.v1 import ingest_pb2 as pb
+from services.ingest.commands import ABOUT_EXISTING, Command, State
+from services.ingest.doors import Doors
+from services.ingest.gateway.identity import is_uuid
+from services.ingest.handlers.incidents import NOBODY
+from services.ingest.store import commands as store
+from services.ingest.store import plugins
+from services.ingest.wire import commands as wire
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_issued = counter("commands_issued_total", "Commands that were issued, by kind", ("kind",))
+_background: set[asyncio.Task[None]] = set()
+
+
+class CommandHandlers:
+    """The part of `IngestService` about commands."""
+
+    doors: Doors
+
+    async def IssueCommand(self, request: pb.IssueCommandRequest, context: Context) -> pb.IssueCommandResponse:
+        """Writes a command down and has it delivered; a repeat returns the first. Raises NotFound, Refused, Conflict."""
+        del context
+        asked = wire.issued(request, self.doors.clock.now(), current_traceparent())
+        if not is_uuid(asked.plugin):
+            raise NotFound("there is no such plugin", reason="PLUGIN_UNKNOWN", field="plugin")
+
+        async def work(tx: Transaction) -> tuple[Command, bool]:
+            known = (await plugins.identities(tx, [asked.plugin])).get(asked.plugin)
+            if known is None:
+                raise NotFound("there is no such plugin", reason="PLUGIN_UNKNOWN", field="plugin")
+            # Taking the numbers locks the plugin's row, so that two issues follow each other.
+            numbers = await store.next_numbers(tx, asked.plugin, makes=asked.kind not in ABOUT_EXISTING)
+            earlier = await store.by_request(tx, asked.request_id)
+            if earlier is not None:
+                return _same(earlier, asked), False
+            if numbers is None:
+                raise Refused(f"the plugin is {known.state}", reason=f"PLUGIN_{known.state.upper()}", field="plugin")
+            fence, generation = numbers
+            command = replace(asked, fence=fence, generation=asked.generation or generation)
+            await store.insert(tx, command)
+            tx.record(wire.issued_fact(command, known.merchant))
+            return command, True
+
+        command, new = await self.doors.database.transaction(work)
+        if new:
+            _issued.labels(wire.word(command.kind)).inc()
+            self.doors.sessions.wake(command.plugin)
+            task = asyncio.create_task(self.doors.bus.wake(command.plugin))
+            _background.add(task)
+            task.add_done_callback(_background.discard)
+        return pb.IssueCommandResponse(command=wire.message(command))
+
+    async def WithdrawCommand(self, request: pb.WithdrawCommandRequest, context: Context) -> pb.WithdrawCommandResponse:
+        """Ends a command that is still live; any other stays as it is."""
+        del context
+        known = await self._command(request.name)
+        reason = request.reason or "withdrawn"
+        await self.doors.database.transaction(lambda tx: store.end(tx, known.id, State.WITHDRAWN, reason))
+        return pb.WithdrawCommandResponse(command=wire.record(await self._command(request.name)))
+
+    async def GetCommand(self, request: pb.GetCommandRequest, context: Context) -> pb.GetCommandResponse:
+        """One command."""
+        del context
+        return pb.GetCommandResponse(command=wire.record(await self._command(request.name)))
+
+    async def ListCommands(self, request: pb.ListCommandsRequest, context: Context) -> pb.ListCommandsResponse:
+        """Commands, newest first."""
+        del context
+        plugin = request.plugin.removeprefix("plugins/")
+        filters = {
+            "plugin": plugin if not plugin or is_uuid(plugin) else NOBODY,
+            "attempt": request.attempt.removeprefix("attempts/"),
+        }
+        size = pages.page_size(request.page_size)
+        after = pages.open_token(request.page_token, filters) or [""]
+        async with self.doors.database.reading() as tx:
+            found = await store.page(tx, filters, str(after[0]), size + 1)
+        more = pages.token(filters, [found[size - 1].id]) if len(found) > size else ""
+        return pb.ListCommandsResponse(commands=[wire.record(one) for one in found[:size]], next_page_token=more)
+
+    async def _command(self, name: str) -> Command:
+        wanted = names.parse("commands", name)
+        async with self.doors.database.reading() as tx:
+            found = await store.get(tx, wanted) if is_uuid(wanted) else None
+        if found is None:
+            raise NotFound(f"there is no command {wanted}", reason="COMMAND_UNKNOWN", field="name", command=wanted)
+        return found
+
+
+def _same(earlier: Command, asked: Command) -> Command:
+    """The earlier command when the request is the same. Raises Conflict when only its id is."""
+    if (earlier.plugin, earlier.attempt, earlier.kind, earlier.digest) != (
+        asked.plugin,
+        asked.attempt,
+        asked.kind,
+        asked.digest,
+    ):
+        raise Conflict("this request_id made another command", reason="REQUEST_ID_REUSED", field="request_id")
+    return earlier

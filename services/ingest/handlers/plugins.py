@@ -1,0 +1,118 @@
+"""Questions about plugins, and the end of one."""
+
+# ruff: noqa: N802 - gRPC names its methods so
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from libs.common import access, names, pages
+from libs.common.database import Transaction
+from libs.common.errors import NotFound
+from prunella.v1 import ingest_pb2 as pb
+from services.ingest import windows
+from services.ingest.doors import Doors
+from services.ingest.gateway import enroll, results
+from services.ingest.gateway.identity import is_uuid
+from services.ingest.store import plugins, pulses
+from services.ingest.telemetry import Pulse
+from services.ingest.wire import plugins as wire
+from services.ingest.wire.moments import moment, stamp
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+FRESH = 2.5  # beat intervals without a beat after which a noted session is not believed
+MOST_PEERS = 200
+# What came earlier says little about how it was just before the switch (seconds).
+BEFORE = 600.0
+
+
+class PluginHandlers:
+    """The part of `IngestService` about plugins."""
+
+    doors: Doors
+
+    async def CreateEnrollmentToken(
+        self, request: pb.CreateEnrollmentTokenRequest, context: Context
+    ) -> pb.CreateEnrollmentTokenResponse:
+        """A one-time token."""
+        del context
+        token, expires = await enroll.create_token(self.doors, request)
+        return pb.CreateEnrollmentTokenResponse(token=token, expire_time=stamp(expires))
+
+    async def GetPlugin(self, request: pb.GetPluginRequest, context: Context) -> pb.GetPluginResponse:
+        """One plugin, by id or by label."""
+        del context
+        async with self.doors.database.reading() as tx:
+            return pb.GetPluginResponse(plugin=self._resource(await self._view(tx, request.name)))
+
+    async def ListPlugins(self, request: pb.ListPluginsRequest, context: Context) -> pb.ListPluginsResponse:
+        """Plugins, newest first."""
+        del context
+        filters = {
+            "package": request.package,
+            "merchant": request.merchant,
+            "release": request.release,
+            "health": int(request.health),
+        }
+        size = pages.page_size(request.page_size)
+        after = pages.open_token(request.page_token, filters) or [""]
+        async with self.doors.database.reading() as tx:
+            rows = await plugins.page(tx, filters, str(after[0]), size + 1)
+        more = pages.token(filters, [str(rows[size - 1].id)]) if len(rows) > size else ""
+        return pb.ListPluginsResponse(plugins=[self._resource(row) for row in rows[:size]], next_page_token=more)
+
+    async def RetirePlugin(self, request: pb.RetirePluginRequest, context: Context) -> pb.RetirePluginResponse:
+        """Ends a plugin's life; ending it again changes nothing."""
+        async with self.doors.database.reading() as tx:
+            row = await self._view(tx, request.name)
+            known = await plugins.identities(tx, [str(row.id)])
+        reason = request.reason or "retired by a person"
+        await results.retire(self.doors, known[str(row.id)], access.caller(context), reason)
+        async with self.doors.database.reading() as tx:
+            return pb.RetirePluginResponse(plugin=self._resource(await self._view(tx, names.plugin(str(row.id)))))
+
+    async def GetTelemetry(self, request: pb.GetTelemetryRequest, context: Context) -> pb.GetTelemetryResponse:
+        """Before and after a switch, and the plugins of the package that were not switched."""
+        del context
+        name = request.plugin if request.plugin.startswith("plugins/") else names.plugin(request.plugin)
+        switch = moment(request.switch_time, "switch_time").timestamp()
+        async with self.doors.database.reading() as tx:
+            row = await self._view(tx, name)
+            found = await pulses.get(tx, str(row.id))
+            peers = await pulses.peers(tx, str(row.id), row.package, switch, MOST_PEERS)
+        assert found is not None
+        return compare(found[0], peers, request.generation, switch, self._resource(row))
+
+    async def _view(self, tx: Transaction, name: str) -> Any:
+        wanted = names.parse("plugins", name)
+        row = await (plugins.view(tx, plugin=wanted) if is_uuid(wanted) else plugins.view(tx, label=wanted))
+        if row is None:
+            raise NotFound(f"there is no plugin {wanted}", reason="PLUGIN_UNKNOWN", field="name", plugin=wanted)
+        return row
+
+    def _resource(self, row: Any) -> pb.Plugin:
+        settings = self.doors.settings
+        return wire.resource(row, self.doors.clock.now(), max(FRESH * settings.beat, 5.0))
+
+
+def compare(
+    pulse: Pulse, peers: list[Pulse], generation: int, switch: float, plugin: pb.Plugin
+) -> pb.GetTelemetryResponse:
+    """The sums a verdict needs. The first beat of a generation ends a window of the one before, but is a beat of it."""
+    own = windows.read(pulse.windows)
+    after = [window for window in own if window.generation == generation]
+    before = [w for w in own if w.generation != generation and w.end <= switch + 1.0 and w.end > switch - BEFORE]
+    told = wire.sums(after, 1)
+    if pulse.generation == generation:
+        told.beats += 1
+    control = [windows.since(windows.read(peer.windows), switch) for peer in peers]
+    heard = [counted for counted in control if counted]
+    return pb.GetTelemetryResponse(
+        before=wire.sums(before, 1),
+        after=told,
+        control=wire.sums([window for counted in heard for window in counted], len(heard)),
+        plugin=plugin,
+    )

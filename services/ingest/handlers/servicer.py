@@ -1,0 +1,16 @@
+"""`IngestService` put together."""
+
+from __future__ import annotations
+
+from prunella.v1 import ingest_pb2_grpc
+from services.ingest.doors import Doors
+from services.ingest.handlers.commands import CommandHandlers
+from services.ingest.handlers.incidents import IncidentHandlers
+from services.ingest.handlers.plugins import PluginHandlers
+
+
+class IngestHandlers(PluginHandlers, IncidentHandlers, CommandHandlers, ingest_pb2_grpc.IngestServiceServicer):
+    """Door 1 of ingest."""
+
+    def __init__(self, doors: Doors) -> None:
+        self.doors = doors

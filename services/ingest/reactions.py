@@ -1,0 +1,95 @@
+"""Door 2, something happened: what decider and patcher tell moves the incidents.
+
+Rule: every reaction is right when its fact comes twice, late or out of order: the incident knows which attempts are over
+and which round it is in, and whatever does not fit changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from libs.common.bus import Once, Reaction
+from libs.common.database import Transaction
+from libs.common.telemetry import current_traceparent
+from prunella.v1 import events_pb2
+from prunella.v1.events_pb2 import Event
+from services.ingest import incidents
+from services.ingest.doors import Doors, keep, locked
+from services.ingest.gateway.identity import is_uuid
+from services.ingest.incidents import Incident, Step
+from services.ingest.wire import incidents as wire
+
+HANDS_OVER = (events_pb2.ACTION_NOTIFY_OPS, events_pb2.ACTION_NO_ACTION, events_pb2.ACTION_UNSPECIFIED)
+
+
+async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
+    """A decision to ask people, or to do nothing, hands the incident to a person at once."""
+    made = event.decision_made
+    if made.action not in HANDS_OVER:
+        return
+    reason = made.explanation or event.reason or "nothing can be done automatically"
+    await _move(doors, event, once, lambda one, now: incidents.declined(one, made.round, reason, now))
+
+
+async def on_attempt_created(doors: Doors, event: Event, once: Once) -> None:
+    """The incident is in progress."""
+    made = event.attempt_created
+    await _move(
+        doors,
+        event,
+        once,
+        lambda one, now: incidents.begun(one, made.attempt, made.round, made.action, made.to_release, now),
+    )
+
+
+async def on_attempt_over(doors: Doors, event: Event, once: Once) -> None:
+    """An attempt did not heal: the next round, or a person."""
+    outcome, rounds = wire.outcome(event), doors.settings.rounds
+    await _move(doors, event, once, lambda one, now: incidents.missed(one, outcome, now, rounds=rounds))
+
+
+async def on_attempt_succeeded(doors: Doors, event: Event, once: Once) -> None:
+    """The incident is mitigated: the last step of a healing."""
+    attempt = event.attempt_succeeded.attempt
+    moved = await _move(doors, event, once, lambda one, now: incidents.mitigated(one, attempt, now))
+    if moved is not None and moved.end_time is not None:
+        attributes = {"plugin": moved.plugin, "incident": moved.id, "attempt": attempt}
+        doors.telemetry.span_at(
+            "verified healed", moved.end_time, doors.clock.now(), parent=current_traceparent(), attributes=attributes
+        )
+
+
+async def _move(doors: Doors, event: Event, once: Once, step: Callable[[Incident, datetime], Step]) -> Incident | None:
+    """Applies a step to the incident of a fact; the incident if it moved."""
+    moved: Incident | None = None
+
+    async def work(tx: Transaction) -> None:
+        nonlocal moved
+        moved = None
+        if not is_uuid(event.incident) or not is_uuid(event.plugin):
+            return
+        before = await locked(tx, event.incident, event.plugin)
+        if before is None:
+            return
+        taken = step(before, tx.now)
+        if await keep(tx, before, taken, cause=event):
+            moved = taken.incident
+
+    await once(work)
+    if moved is not None:
+        doors.committer.forget(event.plugin)
+    return moved
+
+
+REACTIONS: dict[str, Reaction] = {
+    "decision_made": on_decision_made,
+    "attempt_created": on_attempt_created,
+    "attempt_refused": on_attempt_over,
+    "attempt_failed": on_attempt_over,
+    "attempt_cancelled": on_attempt_over,
+    "attempt_rolled_back": on_attempt_over,
+    "attempt_rollback_failed": on_attempt_over,
+    "attempt_unconfirmed": on_attempt_over,
+    "attempt_succeeded": on_attempt_succeeded,
+}

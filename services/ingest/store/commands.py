@@ -1,0 +1,195 @@
+"""Commands, the agents' words on them, and the final word of each generation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from libs.common.database import Transaction
+from services.ingest.commands import Command, Kind, Result, Settled, State, Word
+
+COLUMNS = """id, request_id, plugin, attempt, incident, kind, generation, fence, state, deadline, issue_time, release,
+    envelope, digest, size, dead_man, config, traceparent, first_write_time, end_time, detail"""
+LIVE = "state IN ('pending', 'delivered', 'received')"
+NEXT = """
+UPDATE ingest.plugins SET last_fence = last_fence + 1,
+    last_generation = greatest(last_generation + CASE WHEN CAST(:makes AS boolean) THEN 1 ELSE 0 END,
+                               CAST(:running AS bigint) + CASE WHEN CAST(:makes AS boolean) THEN 1 ELSE 0 END)
+WHERE id = CAST(:plugin AS uuid) AND state = 'active' RETURNING last_fence, last_generation
+"""
+RUNNING = "SELECT generation FROM ingest.pulses WHERE id = CAST(:plugin AS uuid)"
+INSERT = f"""
+INSERT INTO ingest.commands ({COLUMNS})
+VALUES (CAST(:id AS uuid), :request_id, CAST(:plugin AS uuid), :attempt, :incident, :kind, :generation, :fence, :state,
+        :deadline, :issue_time, :release, :envelope, :digest, :size, :dead_man, :config, :traceparent, NULL, NULL, '')
+"""
+SUPERSEDE = f"""
+UPDATE ingest.commands SET state = 'superseded', end_time = :now, detail = 'a newer command took its place'
+WHERE plugin = CAST(:plugin AS uuid) AND {LIVE} AND fence < :fence
+"""
+GENERATION = """
+INSERT INTO ingest.generations (plugin, generation, attempt) VALUES (CAST(:plugin AS uuid), :generation, :attempt)
+ON CONFLICT DO NOTHING
+"""
+FINAL = """
+SELECT final FROM ingest.generations WHERE plugin = CAST(:plugin AS uuid) AND generation = :generation FOR UPDATE
+"""
+SET_FINAL = """
+INSERT INTO ingest.generations (plugin, generation, attempt, final, final_time)
+VALUES (CAST(:plugin AS uuid), :generation, :attempt, :final, :now)
+ON CONFLICT (plugin, generation) DO UPDATE SET final = :final, final_time = :now
+"""
+BY_REQUEST = f"SELECT {COLUMNS} FROM ingest.commands WHERE request_id = :request_id"
+GET = f"SELECT {COLUMNS} FROM ingest.commands WHERE id = CAST(:id AS uuid)"
+LOCK = GET + " FOR UPDATE"
+LIVE_OF = f"SELECT {COLUMNS} FROM ingest.commands WHERE plugin = CAST(:plugin AS uuid) AND {LIVE} ORDER BY fence"
+LIST = f"""
+SELECT {COLUMNS} FROM ingest.commands
+WHERE (:plugin = '' OR plugin = CAST(nullif(:plugin, '') AS uuid)) AND (:attempt = '' OR attempt = :attempt)
+  AND (:after = '' OR id < CAST(nullif(:after, '') AS uuid))
+ORDER BY id DESC LIMIT :limit
+"""
+WRITTEN = """
+UPDATE ingest.commands SET first_write_time = coalesce(first_write_time, :at),
+    state = CASE WHEN state = 'pending' THEN 'delivered' ELSE state END
+WHERE id = CAST(:id AS uuid)
+"""
+RECEIVED = """
+UPDATE ingest.commands SET state = 'received'
+WHERE id = CAST(:id AS uuid) AND plugin = CAST(:plugin AS uuid) AND state IN ('pending', 'delivered')
+"""
+END = f"""
+UPDATE ingest.commands SET state = :state, end_time = :now, detail = :detail WHERE id = CAST(:id AS uuid) AND {LIVE}
+"""
+RESULT = """
+INSERT INTO ingest.results (command, word, time, detail, release, digest, unasked)
+VALUES (CAST(:command AS uuid), :word, :now, :detail, :release, :digest, :unasked) ON CONFLICT DO NOTHING
+"""
+OVERDUE = f"SELECT {COLUMNS} FROM ingest.commands WHERE {LIVE} AND deadline <= :now ORDER BY deadline LIMIT :limit"
+UNDELIVERED = """
+SELECT DISTINCT plugin FROM ingest.commands WHERE state IN ('pending', 'delivered') LIMIT :limit
+"""
+UNCOMMITTED = """
+SELECT EXISTS (SELECT 1 FROM ingest.results r JOIN ingest.commands c ON c.id = r.command
+               JOIN ingest.generations g ON g.plugin = c.plugin AND g.generation = c.generation
+               WHERE c.plugin = CAST(:plugin AS uuid) AND r.word = 1 AND g.final IS NULL AND c.deadline > :since)
+"""
+
+
+async def next_numbers(tx: Transaction, plugin: str, *, makes: bool) -> tuple[int, int] | None:
+    """The next fence of a plugin and its newest generation, a new one if the command makes one; None when retired."""
+    running = int(await tx.value(RUNNING, plugin=plugin) or 0)
+    row = await tx.first(NEXT, plugin=plugin, makes=makes, running=running)
+    return None if row is None else (row.last_fence, row.last_generation)
+
+
+async def insert(tx: Transaction, command: Command) -> None:
+    """Saves a new command and its generation, and supersedes every live one before it."""
+    values = {name: getattr(command, name) for name in _PLAIN}
+    await tx.run(SUPERSEDE, plugin=command.plugin, fence=command.fence, now=tx.now)
+    await tx.run(INSERT, kind=int(command.kind), state=str(command.state), **values)
+    await tx.run(GENERATION, plugin=command.plugin, generation=command.generation, attempt=command.attempt)
+
+
+async def by_request(tx: Transaction, request_id: str) -> Command | None:
+    """The command that was made for a request."""
+    return _one(await tx.first(BY_REQUEST, request_id=request_id))
+
+
+async def get(tx: Transaction, id_: str) -> Command | None:
+    """One command."""
+    return _one(await tx.first(GET, id=id_))
+
+
+async def lock(tx: Transaction, id_: str) -> Command | None:
+    """One command, locked until the commit."""
+    return _one(await tx.first(LOCK, id=id_))
+
+
+async def live_of(tx: Transaction, plugin: str) -> list[Command]:
+    """Commands a plugin still has to hear or answer, oldest first."""
+    return [command(row) for row in await tx.all(LIVE_OF, plugin=plugin)]
+
+
+async def page(tx: Transaction, filters: dict[str, Any], after: str, limit: int) -> list[Command]:
+    """Commands newest first."""
+    return [command(row) for row in await tx.all(LIST, after=after, limit=limit, **filters)]
+
+
+async def written(tx: Transaction, id_: str, at: datetime) -> None:
+    """The command went out; the first time is kept."""
+    await tx.run(WRITTEN, id=id_, at=at)
+
+
+async def received(tx: Transaction, id_: str, plugin: str) -> None:
+    """The agent has it."""
+    await tx.run(RECEIVED, id=id_, plugin=plugin)
+
+
+async def end(tx: Transaction, id_: str, state: State, detail: str) -> bool:
+    """Ends a live command; False when it had ended."""
+    return await tx.run(END, id=id_, state=str(state), detail=detail, now=tx.now) == 1
+
+
+async def overdue(tx: Transaction, now: datetime, limit: int) -> Sequence[Command]:
+    """Live commands whose deadline has passed."""
+    return [command(row) for row in await tx.all(OVERDUE, now=now, limit=limit)]
+
+
+async def undelivered(tx: Transaction, limit: int) -> list[str]:
+    """Plugins with commands no receipt came for."""
+    return [str(row.plugin) for row in await tx.all(UNDELIVERED, limit=limit)]
+
+
+async def note_result(tx: Transaction, result: Result) -> bool:
+    """Keeps the agent's word; False when it was kept before."""
+    values = {"detail": result.detail, "release": result.release, "digest": result.digest, "unasked": result.unasked}
+    return await tx.run(RESULT, command=result.command, word=int(result.word), now=tx.now, **values) == 1
+
+
+async def final_word(tx: Transaction, plugin: str, generation: int) -> Word | None:
+    """The final word of a generation so far, locked until the commit."""
+    found = await tx.value(FINAL, plugin=plugin, generation=generation)
+    return None if found is None else Word(found)
+
+
+async def settle(tx: Transaction, command: Command, settled: Settled, detail: str) -> None:
+    """Writes what a result changed."""
+    if settled.state is not None:
+        await end(tx, command.id, settled.state, detail)
+    if settled.final is not None:
+        place = {"plugin": command.plugin, "generation": command.generation, "attempt": command.attempt}
+        await tx.run(SET_FINAL, final=int(settled.final), now=tx.now, **place)
+
+
+async def in_probation(tx: Transaction, plugin: str, since: datetime) -> bool:
+    """Whether a plugin has switched and its final word is still to come."""
+    return bool(await tx.value(UNCOMMITTED, plugin=plugin, since=since))
+
+
+def _one(row: Any | None) -> Command | None:
+    return None if row is None else command(row)
+
+
+def command(row: Any) -> Command:
+    """A row as a command."""
+    return Command(
+        id=str(row.id),
+        plugin=str(row.plugin),
+        kind=Kind(row.kind),
+        state=State(row.state),
+        envelope=bytes(row.envelope),
+        config=bytes(row.config),
+        **{name: getattr(row, name) for name in _SAME},
+    )
+
+
+_SAME = (
+    "request_id", "attempt", "incident", "generation", "fence", "deadline", "issue_time", "release", "digest", "size",
+    "dead_man", "traceparent", "first_write_time", "end_time", "detail",
+)  # fmt: skip
+_PLAIN = (
+    "id", "request_id", "plugin", "attempt", "incident", "generation", "fence", "deadline", "issue_time", "release",
+    "envelope", "digest", "size", "dead_man", "config", "traceparent",
+)  # fmt: skip

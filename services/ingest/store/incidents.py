@@ -1,0 +1,140 @@
+"""Incidents: rows and dataclasses. At most one active row per plugin and type, kept by a partial unique index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from libs.common.database import Transaction
+from services.ingest.detection import Severity
+from services.ingest.incidents import Evidence, Incident, State, tried_from
+
+COLUMNS = """id, plugin, merchant, package, type, severity, state, round, open_time, first_bad_beat_time, update_time,
+    act_by, end_time, attempt, action, remedy, tried, evidence, release, generation, healthy_windows, resolution,
+    trace_id, traceparent"""
+ACTIVE = "state IN ('open', 'in_progress', 'escalated')"
+INSERT = f"""
+INSERT INTO ingest.incidents ({COLUMNS})
+VALUES (CAST(:id AS uuid), CAST(:plugin AS uuid), :merchant, :package, :type, :severity, :state, :round, :open_time,
+        :first_bad_beat_time, :update_time, :act_by, :end_time, :attempt, :action, :remedy, CAST(:tried AS jsonb),
+        CAST(:evidence AS jsonb), :release, :generation, :healthy_windows, :resolution, :trace_id, :traceparent)
+ON CONFLICT (plugin, type) WHERE {ACTIVE} DO NOTHING
+"""
+SAVE = """
+UPDATE ingest.incidents SET severity = :severity, state = :state, round = :round, update_time = :update_time,
+    end_time = :end_time, attempt = :attempt, action = :action, remedy = :remedy, tried = CAST(:tried AS jsonb),
+    evidence = CAST(:evidence AS jsonb), healthy_windows = :healthy_windows, resolution = :resolution,
+    release = :release, generation = :generation
+WHERE id = CAST(:id AS uuid)
+"""
+ACTIVE_OF = f"""
+SELECT {COLUMNS} FROM ingest.incidents WHERE plugin = ANY(CAST(:plugins AS uuid[])) AND {ACTIVE}
+ORDER BY plugin, id FOR UPDATE
+"""
+GET = f"SELECT {COLUMNS} FROM ingest.incidents WHERE id = CAST(:id AS uuid)"
+LOCK = GET + " FOR UPDATE"
+LIST = f"""
+SELECT {COLUMNS} FROM ingest.incidents
+WHERE (:plugin = '' OR plugin = CAST(nullif(:plugin, '') AS uuid)) AND (:state = '' OR state = :state)
+  AND (:type = '' OR type = :type) AND (CAST(:severity AS integer) = 0 OR severity = :severity)
+  AND (:after = '' OR id < CAST(nullif(:after, '') AS uuid))
+ORDER BY id DESC LIMIT :limit
+"""
+OVERDUE = """
+SELECT id, plugin FROM ingest.incidents WHERE state IN ('open', 'in_progress') AND act_by <= :now
+ORDER BY act_by LIMIT :limit
+"""
+
+
+async def insert(tx: Transaction, incident: Incident) -> bool:
+    """Saves a new incident; False when one of its type is active already."""
+    own = ("id", "plugin", "merchant", "package", "type", "open_time", "first_bad_beat_time", "act_by")
+    values = {name: getattr(incident, name) for name in own}
+    traces = {"trace_id": incident.trace_id, "traceparent": incident.traceparent}
+    return await tx.run(INSERT, **values, **traces, **_changing(incident)) == 1
+
+
+async def save(tx: Transaction, incident: Incident) -> None:
+    """Writes what may have changed."""
+    await tx.run(SAVE, id=incident.id, **_changing(incident))
+
+
+async def active_of(tx: Transaction, plugins: Sequence[str]) -> list[Incident]:
+    """Active incidents of some plugins, locked until the commit."""
+    return [incident(row) for row in await tx.all(ACTIVE_OF, plugins=list(plugins))]
+
+
+async def get(tx: Transaction, id_: str) -> Incident | None:
+    """One incident."""
+    row = await tx.first(GET, id=id_)
+    return None if row is None else incident(row)
+
+
+async def lock(tx: Transaction, id_: str) -> Incident | None:
+    """One incident, locked until the commit."""
+    row = await tx.first(LOCK, id=id_)
+    return None if row is None else incident(row)
+
+
+async def page(tx: Transaction, filters: dict[str, Any], after: str, limit: int) -> list[Incident]:
+    """Incidents newest first."""
+    return [incident(row) for row in await tx.all(LIST, after=after, limit=limit, **filters)]
+
+
+async def overdue(tx: Transaction, now: datetime, limit: int) -> list[tuple[str, str]]:
+    """Incidents (with their plugins) whose time to act has passed."""
+    return [(str(row.id), str(row.plugin)) for row in await tx.all(OVERDUE, now=now, limit=limit)]
+
+
+def _changing(incident: Incident) -> dict[str, Any]:
+    return {
+        "severity": int(incident.severity),
+        "state": str(incident.state),
+        "round": incident.round,
+        "update_time": incident.update_time,
+        "end_time": incident.end_time,
+        "attempt": incident.attempt,
+        "action": incident.action,
+        "remedy": incident.remedy,
+        "tried": json.dumps([asdict(tried) for tried in incident.tried]),
+        "evidence": json.dumps(asdict(incident.evidence)),
+        "healthy_windows": incident.healthy_windows,
+        "resolution": incident.resolution,
+        "release": incident.release,
+        "generation": incident.generation,
+    }
+
+
+def incident(row: Any) -> Incident:
+    """A row as an incident."""
+    evidence = row.evidence
+    evidence["failing_inputs"] = tuple(evidence["failing_inputs"])
+    return Incident(
+        id=str(row.id),
+        plugin=str(row.plugin),
+        merchant=row.merchant,
+        package=row.package,
+        type=row.type,
+        severity=Severity(row.severity),
+        state=State(row.state),
+        round=row.round,
+        open_time=row.open_time,
+        first_bad_beat_time=row.first_bad_beat_time,
+        update_time=row.update_time,
+        act_by=row.act_by,
+        end_time=row.end_time,
+        attempt=row.attempt,
+        action=row.action,
+        remedy=row.remedy,
+        tried=tried_from(row.tried),
+        evidence=Evidence(**evidence),
+        release=row.release,
+        generation=row.generation,
+        healthy_windows=row.healthy_windows,
+        resolution=row.resolution,
+        trace_id=row.trace_id,
+        traceparent=row.traceparent,
+    )

@@ -1,0 +1,183 @@
+"""Plugins: who they are, and the tokens they enrolled with."""
+
+# ruff: noqa: S105 - statements about tokens, not tokens
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from libs.common.database import Transaction
+
+IDENTITY = """
+SELECT p.id, p.secret, p.package, p.merchant, p.state FROM ingest.plugins p WHERE p.id = ANY(CAST(:ids AS uuid[]))
+"""
+VIEW = """
+SELECT p.id, p.package, p.merchant, p.label, p.state, p.enroll_time, p.capabilities, p.environment, p.numbers,
+       p.config_digest, u.release, u.generation, u.digest, u.health, u.connected, u.heard, u.beats, u.windows,
+       u.watch_from,
+       (SELECT coalesce(array_agg(CAST(i.id AS text) ORDER BY i.id), '{}') FROM ingest.incidents i
+        WHERE i.plugin = p.id AND i.state IN ('open', 'in_progress', 'escalated')) AS open_incidents
+FROM ingest.plugins p JOIN ingest.pulses u ON u.id = p.id
+"""
+BY_ID = VIEW + "WHERE p.id = CAST(:id AS uuid)"
+BY_LABEL = VIEW + "WHERE p.label = :label"
+LIST = (
+    VIEW
+    + """
+WHERE (:package = '' OR p.package = :package) AND (:merchant = '' OR p.merchant = :merchant)
+  AND (:release = '' OR u.release = :release) AND (CAST(:health AS integer) = 0 OR u.health = :health)
+  AND (:after = '' OR p.id < CAST(nullif(:after, '') AS uuid))
+ORDER BY p.id DESC LIMIT :limit
+"""
+)
+ADD_TOKEN = """
+INSERT INTO ingest.enrollment_tokens (digest, merchant, package, label, expire_time, create_time)
+VALUES (:digest, :merchant, :package, :label, :expire_time, :now) ON CONFLICT (digest) DO NOTHING
+"""
+TOKEN = """
+SELECT digest, merchant, package, label, expire_time, enrollment_key, plugin FROM ingest.enrollment_tokens
+WHERE digest = :digest FOR UPDATE
+"""
+TOKEN_EXPIRY = "SELECT expire_time FROM ingest.enrollment_tokens WHERE digest = :digest"
+USE_TOKEN = """
+UPDATE ingest.enrollment_tokens SET enrollment_key = :key, plugin = CAST(:plugin AS uuid) WHERE digest = :digest
+"""
+LABEL_TAKEN = "SELECT 1 FROM ingest.plugins WHERE label = :label"
+INSERT = """
+INSERT INTO ingest.plugins (id, package, merchant, label, secret, enroll_time, environment)
+VALUES (CAST(:id AS uuid), :package, :merchant, :label, :secret, :now, CAST(:environment AS jsonb))
+"""
+HELLO = """
+UPDATE ingest.plugins SET capabilities = CAST(:capabilities AS text[]), agent_version = :agent_version
+WHERE id = CAST(:id AS uuid)
+  AND (capabilities <> CAST(:capabilities AS text[]) OR agent_version <> CAST(:agent_version AS text))
+"""
+TRAITS = """
+UPDATE ingest.plugins p SET
+    environment = CASE WHEN u.environment = '' THEN p.environment ELSE CAST(u.environment AS jsonb) END,
+    numbers = CASE WHEN u.numbers = '' THEN p.numbers ELSE CAST(u.numbers AS jsonb) END,
+    config_digest = CASE WHEN u.config_digest = '' THEN p.config_digest ELSE u.config_digest END
+FROM unnest(CAST(:ids AS uuid[]), CAST(:environments AS text[]), CAST(:numbers AS text[]),
+            CAST(:config_digests AS text[])) AS u(id, environment, numbers, config_digest)
+WHERE p.id = u.id
+"""
+END = "UPDATE ingest.plugins SET state = :state, end_time = :now WHERE id = CAST(:id AS uuid) AND state = :before"
+FLEET = "SELECT count(*) FROM ingest.plugins WHERE state = 'active'"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a credential is checked against, and what its facts carry. `secret` is a SHA-256 digest."""
+
+    plugin: str
+    secret: bytes
+    package: str
+    merchant: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A one-time token as stored."""
+
+    digest: bytes
+    merchant: str
+    package: str
+    label: str
+    expire_time: datetime
+    enrollment_key: str
+    plugin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a beat says of a plugin that rarely changes; JSON texts, empty when it says nothing."""
+
+    plugin: str
+    environment: str
+    numbers: str
+    config_digest: str
+
+
+async def identities(tx: Transaction, ids: Sequence[str]) -> dict[str, Identity]:
+    """Identities by plugin id; unknown ids are left out."""
+    rows = await tx.all(IDENTITY, ids=list(ids))
+    return {str(row.id): Identity(str(row.id), bytes(row.secret), row.package, row.merchant, row.state) for row in rows}
+
+
+async def view(tx: Transaction, *, plugin: str = "", label: str = "") -> Any | None:
+    """Everything people see of a plugin, by id or by label."""
+    return await (tx.first(BY_ID, id=plugin) if plugin else tx.first(BY_LABEL, label=label))
+
+
+async def page(tx: Transaction, filters: dict[str, Any], after: str, limit: int) -> Sequence[Any]:
+    """Plugins newest first."""
+    return await tx.all(LIST, after=after, limit=limit, **filters)
+
+
+async def add_token(
+    tx: Transaction, digest: bytes, *, merchant: str, package: str, label: str, expire_time: datetime
+) -> datetime:
+    """Keeps a token's digest; the same digest again changes nothing. Returns when it expires."""
+    values = {"merchant": merchant, "package": package, "label": label, "expire_time": expire_time}
+    await tx.run(ADD_TOKEN, digest=digest, now=tx.now, **values)
+    found: datetime = await tx.value(TOKEN_EXPIRY, digest=digest)
+    return found
+
+
+async def token(tx: Transaction, digest: bytes) -> Token | None:
+    """A token by its digest, locked until the commit."""
+    row = await tx.first(TOKEN, digest=digest)
+    if row is None:
+        return None
+    plugin = str(row.plugin) if row.plugin else ""
+    return Token(
+        bytes(row.digest), row.merchant, row.package, row.label, row.expire_time, row.enrollment_key or "", plugin
+    )
+
+
+async def use_token(tx: Transaction, digest: bytes, key: str, plugin: str) -> None:
+    """Binds a token to the agent that used it."""
+    await tx.run(USE_TOKEN, digest=digest, key=key, plugin=plugin)
+
+
+async def label_taken(tx: Transaction, label: str) -> bool:
+    """Whether another plugin has this label."""
+    return await tx.first(LABEL_TAKEN, label=label) is not None
+
+
+async def insert(
+    tx: Transaction, plugin: str, *, package: str, merchant: str, label: str, secret: bytes, environment: str
+) -> None:
+    """A new plugin."""
+    values = {"package": package, "merchant": merchant, "label": label, "secret": secret, "environment": environment}
+    await tx.run(INSERT, id=plugin, now=tx.now, **values)
+
+
+async def hello(tx: Transaction, plugin: str, capabilities: Sequence[str], agent_version: str) -> None:
+    """What an agent says it can do."""
+    await tx.run(HELLO, id=plugin, capabilities=list(capabilities), agent_version=agent_version)
+
+
+async def note_traits(tx: Transaction, traits: Sequence[Traits]) -> None:
+    """Writes what rarely changes."""
+    await tx.run(
+        TRAITS,
+        ids=[t.plugin for t in traits],
+        environments=[t.environment for t in traits],
+        numbers=[t.numbers for t in traits],
+        config_digests=[t.config_digest for t in traits],
+    )
+
+
+async def end(tx: Transaction, plugin: str, state: str, before: str = "active") -> bool:
+    """Ends or bars a plugin; False when it was not in the state before."""
+    return await tx.run(END, id=plugin, state=state, before=before, now=tx.now) == 1
+
+
+async def fleet(tx: Transaction) -> int:
+    """How many plugins there are."""
+    return int(await tx.value(FLEET))

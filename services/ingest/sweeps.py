@@ -1,0 +1,153 @@
+"""Door 3, time passed: silence is found, deadlines end what stood still, undelivered commands are looked at again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from libs.common.database import Transaction
+from libs.common.names import new_id
+from libs.common.telemetry import new_traceparent, trace_id, use_traceparent
+from services.ingest import detection, incidents
+from services.ingest.commands import Command, State
+from services.ingest.detection import BIT, HEARTBEAT_MISSED, Severity
+from services.ingest.doors import Doors, keep, locked
+from services.ingest.gateway.changes import OPENED
+from services.ingest.incidents import Evidence, Incident
+from services.ingest.liveness import GAP, Hearing, Quiet, hearing_since, silent
+from services.ingest.store import commands, plugins, pulses
+from services.ingest.store import incidents as store
+from services.ingest.wire import commands as command_wire
+from services.ingest.wire import incidents as wire
+
+MOST = 500
+
+
+async def silence(doors: Doors, now: datetime) -> int:
+    """Notes that this replica hears, and opens an incident for every plugin whose silence says something."""
+    at = now.timestamp()
+
+    async def hear(tx: Transaction) -> list[Hearing]:
+        return await pulses.hear(tx, doors.replica, at, GAP)
+
+    hearings = await doors.database.transaction(hear)
+    since = hearing_since(hearings, at)
+    if since is None:
+        return 0
+    settings = doors.settings
+    if at - since <= settings.silence:
+        return 0
+    async with doors.database.reading() as tx:
+        candidates = await pulses.quiet(tx, at - settings.silence, BIT[HEARTBEAT_MISSED], MOST)
+    missed = [quiet for quiet in candidates if silent(quiet, since, at, silence=settings.silence, poll=settings.poll)]
+    for quiet in missed:
+        await _blame(doors, quiet)
+    return len(missed)
+
+
+async def overdue(doors: Doors, now: datetime) -> int:
+    """Hands incidents to a person whose time to act has passed."""
+    async with doors.database.reading() as tx:
+        late = await store.overdue(tx, now, MOST)
+    count = 0
+    for incident, plugin in late:
+        count += await _late(doors, incident, plugin)
+    return count
+
+
+async def expired(doors: Doors, now: datetime) -> int:
+    """Ends commands whose deadline passed without a word."""
+    async with doors.database.reading() as tx:
+        late = await commands.overdue(tx, now, MOST)
+        known = await plugins.identities(tx, sorted({command.plugin for command in late}))
+    for command in late:
+        merchant = known[command.plugin].merchant
+
+        async def end(tx: Transaction, command: Command = command, merchant: str = merchant) -> None:
+            if await commands.end(tx, command.id, State.EXPIRED, "no word before the deadline"):
+                tx.record(command_wire.finished_fact(command, "expired", merchant, None))
+
+        with use_traceparent(command.traceparent), doors.telemetry.span("sweep expired"):
+            await doors.database.transaction(end)
+    return len(late)
+
+
+async def deliver(doors: Doors, now: datetime) -> int:
+    """Has sessions look at commands no receipt came for; this also finds what a lost hint missed."""
+    del now
+    here = doors.sessions.plugins()
+    if not here:
+        return 0
+    async with doors.database.reading() as tx:
+        waiting = await commands.undelivered(tx, MOST)
+    for plugin in waiting:
+        doors.sessions.wake(plugin)
+    return len(waiting)
+
+
+async def _blame(doors: Doors, quiet: Quiet) -> None:
+    trace = new_traceparent()
+
+    async def work(tx: Transaction) -> Incident | None:
+        known = (await plugins.identities(tx, [quiet.plugin])).get(quiet.plugin)
+        await pulses.lock(tx, quiet.plugin)
+        found = await pulses.get(tx, quiet.plugin)
+        if known is None or found is None or not found[0].active or found[0].heard != quiet.heard:
+            return None
+        pulse = found[0]
+        seconds = tx.now.timestamp() - quiet.heard
+        incident = Incident(
+            id=new_id(tx.now),
+            plugin=quiet.plugin,
+            merchant=known.merchant,
+            package=known.package,
+            type=HEARTBEAT_MISSED,
+            severity=Severity.CRITICAL,
+            state=incidents.State.OPEN,
+            round=1,
+            open_time=tx.now,
+            first_bad_beat_time=datetime.fromtimestamp(quiet.heard, UTC),
+            update_time=tx.now,
+            act_by=tx.now + timedelta(seconds=doors.settings.act_by),
+            evidence=Evidence(f"no heartbeat for {seconds:.0f} s", {"silence_seconds": seconds}),
+            release=pulse.release,
+            generation=pulse.generation,
+            trace_id=trace_id(trace),
+            traceparent=trace,
+        )
+        step = incidents.opened(incident)
+        await pulses.raise_types(tx, quiet.plugin, detection.BIT[HEARTBEAT_MISSED])
+        if not await store.insert(tx, step.incident):
+            return None
+        for event in wire.facts(step):
+            tx.record(event)
+        return step.incident
+
+    with use_traceparent(trace):
+        incident = await doors.database.transaction(work)
+    doors.committer.forget(quiet.plugin)
+    if incident is not None:
+        OPENED.labels(HEARTBEAT_MISSED).inc()
+        attributes = {"plugin": incident.plugin, "incident": incident.id}
+        start, end = incident.open_time, doors.clock.now()
+        doors.telemetry.span_at("silence", start, end, parent="", traceparent=trace, attributes=attributes)
+
+
+async def _late(doors: Doors, incident: str, plugin: str) -> bool:
+    async def work(tx: Transaction) -> bool:
+        before = await locked(tx, incident, plugin)
+        return before is not None and await keep(tx, before, incidents.overdue(before, tx.now))
+
+    async with doors.database.reading() as tx:
+        known = await store.get(tx, incident)
+    with use_traceparent(known.traceparent if known else ""), doors.telemetry.span("sweep overdue"):
+        moved = await doors.database.transaction(work)
+    return moved
+
+
+SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+    "silence": (5.0, silence),
+    "overdue": (2.0, overdue),
+    "expired": (1.0, expired),
+    "deliver": (1.0, deliver),
+}

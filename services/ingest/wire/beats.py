@@ -1,0 +1,130 @@
+"""Beats, from protobuf: parsed once, checked completely, so that nothing behind it has to doubt.
+
+Rule: what a plugin sends is data. Every bound has a name; a beat that breaks one is refused with field, rule and remedy,
+and changes nothing. An agent's time orders nothing: it is only checked for being absurd.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import NoReturn
+
+from libs.common.errors import Invalid
+from prunella.v1 import agent_pb2 as pb
+from services.ingest.detection import Health, Plain
+from services.ingest.telemetry import Beat
+
+YEAR = 365 * 86_400
+MOST_NUMBERS = 32
+LONGEST_KEY = 64
+LONGEST_VALUE = 256
+MOST_INPUTS = 3
+LONGEST_INPUT = 2048
+LONGEST_WORD = 128
+HEALTHS = {int(health): health for health in Health}
+
+
+def beat(message: pb.Beat, now: float) -> Beat:
+    """A beat as the hearts know it; `now` in Unix seconds. Raises Invalid."""
+    boot = message.boot_id
+    if not boot or len(boot) > LONGEST_KEY or "," in boot or "\0" in boot:
+        _wrong("boot_id", "must be 1 to 64 characters without commas", "send the id made at the agent's start")
+    if message.sequence < 1:
+        _wrong("sequence", "must be 1 or more and rise with every beat", "count beats from 1 after each start")
+    errors, attempts = message.errors, message.webhook_attempts
+    failures, signatures = message.webhook_failures, message.signature_failures
+    if errors < 0 or attempts < 0 or failures < 0 or signatures < 0:
+        _negative(message)
+    if failures > attempts:
+        _wrong("webhook_failures", "must not exceed webhook_attempts", "count each failed webhook as an attempt too")
+    release, digest, config_digest = message.release, message.digest, message.config_digest
+    if len(release) + len(digest) + len(config_digest) > LONGEST_WORD or "\0" in release + digest + config_digest:
+        _words(message)
+    if message.generation < 0:
+        _wrong("generation", "must not be negative", "send 0 before the first command")
+    health = HEALTHS.get(message.health)
+    if health is None:
+        _wrong("health", "must be one of the values of Health", "send HEALTH_UNSPECIFIED when unknown")
+    sent_at = 0.0
+    if message.HasField("time"):
+        sent_at = message.time.seconds
+        if abs(sent_at - now) > YEAR:
+            raise Invalid(
+                "time is more than a year away from ours; set the agent's clock (its time orders nothing, but is shown)",
+                reason="CLOCK_SKEW",
+                field="time",
+            )
+    made = Beat(
+        boot, message.sequence, errors, attempts, failures, signatures, release, message.generation, digest, health
+    )
+    made.config_digest, made.sent_at = config_digest, sent_at
+    if message.numbers or message.environment or message.failing_inputs:
+        _extras(message, made)
+    if message.HasField("errors_last_24h") or message.HasField("webhook_fail_rate"):
+        made.plain = _plain(message)
+    return made
+
+
+def environment(given: dict[str, str], field: str = "environment") -> str:
+    """An environment as JSON. Raises Invalid."""
+    if len(given) > MOST_NUMBERS:
+        _wrong(field, f"may have {MOST_NUMBERS} entries", "send only cms, runtime and platform")
+    for key, value in given.items():
+        _key(key, field)
+        if len(value.encode()) > LONGEST_VALUE or "\0" in value:
+            _wrong(field, f"values may have {LONGEST_VALUE} bytes and no NUL", "shorten the value")
+    return json.dumps(given)
+
+
+def _extras(message: pb.Beat, made: Beat) -> None:
+    if message.numbers:
+        numbers = dict(message.numbers)
+        if len(numbers) > MOST_NUMBERS:
+            _wrong("numbers", f"may have {MOST_NUMBERS} entries, not {len(numbers)}", "send fewer named numbers")
+        for key, value in numbers.items():
+            _key(key, "numbers")
+            if not math.isfinite(value):
+                _wrong("numbers", "must be finite, neither NaN nor infinite", "leave out what is not known")
+        made.numbers = json.dumps(numbers)
+    if message.environment:
+        made.environment = environment(dict(message.environment))
+    if message.failing_inputs:
+        if len(message.failing_inputs) > MOST_INPUTS:
+            _wrong("failing_inputs", f"may have {MOST_INPUTS} entries", "send the newest ones only")
+        if any(len(text.encode()) > LONGEST_INPUT for text in message.failing_inputs):
+            _wrong("failing_inputs", f"may have {LONGEST_INPUT} bytes each", "cut long inputs")
+        # jsonb cannot hold NUL, and an input is shown and replayed as text.
+        made.failing_inputs = tuple(text.replace("\0", "\N{REPLACEMENT CHARACTER}") for text in message.failing_inputs)
+
+
+def _plain(message: pb.Beat) -> Plain:
+    errors = message.errors_last_24h if message.HasField("errors_last_24h") else None
+    rate = message.webhook_fail_rate if message.HasField("webhook_fail_rate") else None
+    if errors is not None and errors < 0:
+        _wrong("errors_last_24h", "must not be negative", "send the number of errors of the last 24 hours")
+    if rate is not None and not 0 <= rate <= 1:
+        _wrong("webhook_fail_rate", "must be between 0 and 1", "send failures divided by attempts")
+    return Plain(errors, rate)
+
+
+def _key(key: str, field: str) -> None:
+    if not key or len(key.encode()) > LONGEST_KEY or "\0" in key:
+        _wrong(field, f"keys must have 1 to {LONGEST_KEY} bytes and no NUL", "use short plain names")
+
+
+def _negative(message: pb.Beat) -> NoReturn:
+    counters = ("errors", "webhook_attempts", "webhook_failures", "signature_failures")
+    field = next(name for name in counters if getattr(message, name) < 0)
+    _wrong(field, "must not be negative", "send counts since boot")
+
+
+def _words(message: pb.Beat) -> None:
+    for field in ("release", "digest", "config_digest"):
+        value = getattr(message, field)
+        if len(value) > LONGEST_WORD or "\0" in value:
+            _wrong(field, f"may have {LONGEST_WORD} characters and no NUL", "send the version or digest alone")
+
+
+def _wrong(field: str, rule: str, remedy: str) -> NoReturn:
+    raise Invalid(f"{field} {rule}; {remedy}", reason="BEAT_INVALID", field=field)

@@ -1,0 +1,149 @@
+"""Incidents as resources and as facts; attempts' facts as outcomes."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from libs.common import names
+from libs.common.facts import fact, fact_name
+from prunella.v1 import events_pb2, ingest_pb2
+from prunella.v1.events_pb2 import Event
+from services.ingest.detection import Severity
+from services.ingest.incidents import Evidence, Incident, Outcome, Step, Told, Tried
+from services.ingest.wire.moments import span, stamp
+
+SOURCE = "ingest"
+# How a fact about an attempt reads in `tried`.
+OUTCOMES = {
+    "attempt_refused": "refused",
+    "attempt_failed": "failed",
+    "attempt_cancelled": "cancelled",
+    "attempt_rolled_back": "rolled_back",
+    "attempt_rollback_failed": "rollback_failed",
+    "attempt_unconfirmed": "unconfirmed",
+}
+# After these only a person can say what to do next.
+TO_PERSON = frozenset({"attempt_refused", "attempt_rollback_failed", "attempt_unconfirmed"})
+
+
+def resource(incident: Incident) -> ingest_pb2.Incident:
+    """An incident as callers see it."""
+    return ingest_pb2.Incident(
+        name=names.incident(incident.id),
+        plugin=incident.plugin,
+        merchant=incident.merchant,
+        package=incident.package,
+        type=incident.type,
+        severity=_severity(incident.severity),
+        state=str(incident.state),
+        round=incident.round,
+        open_time=stamp(incident.open_time),
+        first_bad_beat_time=stamp(incident.first_bad_beat_time),
+        update_time=stamp(incident.update_time),
+        end_time=stamp(incident.end_time),
+        act_by_time=stamp(incident.act_by),
+        evidence=_evidence(incident.evidence),
+        trace_id=incident.trace_id,
+        attempt=incident.attempt,
+        resolution=incident.resolution,
+        tried=[_tried(tried) for tried in incident.tried],
+        release=incident.release,
+    )
+
+
+def facts(step: Step, *, actor: str = "", cause: Event | None = None) -> list[Event]:
+    """The facts a step tells, with its reason."""
+    incident = step.incident
+    return [
+        fact(
+            SOURCE,
+            _message(told, incident),
+            actor=actor,
+            reason=step.reason or incident.resolution,
+            plugin=incident.plugin,
+            merchant=incident.merchant,
+            incident=incident.id,
+            cause=cause,
+        )
+        for told in step.told
+    ]
+
+
+def outcome(event: Event) -> Outcome:
+    """What a fact that ends an attempt says to its incident."""
+    name = fact_name(event)
+    told = getattr(event, name)
+    return Outcome(
+        attempt=told.attempt,
+        round=told.round,
+        outcome=OUTCOMES[name],
+        reason=event.reason or getattr(told, "gate", "") or getattr(told, "failure", ""),
+        action=getattr(told, "action", 0),
+        release=getattr(told, "to_release", ""),
+        # A person who cancelled an attempt has taken over.
+        to_person=name in TO_PERSON or (name == "attempt_cancelled" and event.actor.startswith("operators/")),
+    )
+
+
+def _message(told: Told, incident: Incident) -> Message:
+    if told is Told.OPENED:
+        return events_pb2.IncidentOpened(
+            type=incident.type,
+            severity=_severity(incident.severity),
+            round=incident.round,
+            package=incident.package,
+            release=incident.release,
+            generation=incident.generation,
+            evidence=_evidence(incident.evidence),
+            act_by_time=stamp(incident.act_by),
+        )
+    if told is Told.ROUND_STARTED:
+        return events_pb2.IncidentRoundStarted(
+            type=incident.type,
+            severity=_severity(incident.severity),
+            round=incident.round,
+            package=incident.package,
+            release=incident.release,
+            generation=incident.generation,
+            evidence=_evidence(incident.evidence),
+            tried=[_tried(tried) for tried in incident.tried],
+            act_by_time=stamp(incident.act_by),
+        )
+    if told is Told.MITIGATED:
+        ended = incident.end_time or incident.update_time
+        return events_pb2.IncidentMitigated(
+            attempt=incident.attempt,
+            round=incident.round,
+            open_duration=span((ended - incident.open_time).total_seconds()),
+        )
+    if told is Told.CLOSED:
+        return events_pb2.IncidentClosed(resolution=incident.resolution)
+    return events_pb2.IncidentEscalated(
+        type=incident.type,
+        severity=_severity(incident.severity),
+        round=incident.round,
+        tried=[_tried(tried) for tried in incident.tried],
+    )
+
+
+def _severity(severity: Severity) -> events_pb2.Severity.ValueType:
+    return events_pb2.Severity.ValueType(int(severity))
+
+
+def _evidence(evidence: Evidence) -> events_pb2.Evidence:
+    return events_pb2.Evidence(
+        summary=evidence.summary,
+        figures=evidence.figures,
+        failing_inputs=evidence.failing_inputs,
+        environment=evidence.environment,
+        config_digest=evidence.config_digest,
+    )
+
+
+def _tried(tried: Tried) -> events_pb2.Tried:
+    return events_pb2.Tried(
+        action=events_pb2.Action.ValueType(tried.action),
+        release=tried.release,
+        outcome=tried.outcome,
+        reason=tried.reason,
+    )

@@ -1,0 +1,41 @@
+"""Moments and durations, there and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from libs.common.errors import Invalid
+
+
+def stamp(moment: datetime | None) -> Timestamp | None:
+    """A moment as protobuf; None stays unset."""
+    if moment is None:
+        return None
+    made = Timestamp()
+    made.FromDatetime(moment)
+    return made
+
+
+def seconds_stamp(seconds: float) -> Timestamp | None:
+    """Unix seconds as protobuf; nothing for 0."""
+    return stamp(datetime.fromtimestamp(seconds, UTC)) if seconds else None
+
+
+def moment(timestamp: Timestamp, field: str) -> datetime:
+    """A protobuf moment. Raises Invalid when it is none."""
+    try:
+        return timestamp.ToDatetime(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Invalid(
+            f"{field} is not a moment between the years 1 and 9999", reason="TIME_INVALID", field=field
+        ) from error
+
+
+def span(seconds: float) -> Duration:
+    """Seconds as protobuf."""
+    made = Duration()
+    made.FromTimedelta(timedelta(seconds=seconds))
+    return made

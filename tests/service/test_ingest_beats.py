@@ -1,0 +1,51 @@
+"""Beats through the stream: durable before they are acknowledged, counted as differences, judged at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from libs.common.testing import Ground
+from tests.service.ingest_alone import Alone
+
+
+@pytest.fixture
+async def alone(ground: Ground) -> AsyncIterator[Alone]:
+    made = await Alone.make(ground)
+    yield made
+    await made.stop()
+
+
+async def test_what_is_acknowledged_is_stored(alone: Alone) -> None:
+    agent = await alone.agent("shop-1")
+    await agent.beats(3, webhook_attempts=10, errors=1, numbers={"queue": 2.0}, environment={"cms": "wp"})
+    plugin = await alone.plugin(agent)
+    assert (plugin.label, plugin.beats, plugin.errors_in_window, plugin.connected) == ("shop-1", 3, 3, True)
+    assert dict(plugin.numbers) == {"queue": 2.0}
+    assert dict(plugin.environment) == {"cms": "wp"}
+
+
+async def test_a_bad_beat_opens_one_incident_with_its_figures_and_trace(alone: Alone) -> None:
+    agent = await alone.agent()
+    await agent.beats(1, webhook_attempts=25)
+    await agent.beats(3, webhook_attempts=25, webhook_failures=15, failing_inputs=["{}"])
+    (incident,) = await alone.incidents(agent)
+    assert (incident.type, incident.severity, incident.state, incident.round) == ("webhook_fail_rate", 2, "open", 1)
+    assert incident.evidence.summary == "webhook_fail_rate 0.60 > 0.30 over 25 attempts"
+    assert list(incident.evidence.failing_inputs) == ["{}"]
+    assert len(incident.trace_id) == 32
+    (told,) = await alone.plane.facts("incident_opened")
+    assert told.incident_opened.evidence.figures["webhook_fail_rate"] == 0.6
+    (row,) = await alone.plane.sql("SELECT traceparent FROM bus.facts WHERE fact = 'incident_opened'")
+    assert incident.trace_id in row.traceparent
+
+
+async def test_an_incident_closes_after_healthy_windows_and_may_open_again(alone: Alone) -> None:
+    agent = await alone.agent()
+    await agent.beats(1, webhook_attempts=20, webhook_failures=20)
+    await agent.beats(5, webhook_attempts=20)
+    (incident,) = await alone.incidents(agent)
+    assert (incident.state, incident.resolution) == ("closed", "healthy for 5 windows")
+    await agent.beats(1, webhook_attempts=20, webhook_failures=20)
+    assert [one.state for one in await alone.incidents(agent)] == ["open", "closed"]
