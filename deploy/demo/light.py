@@ -25,6 +25,7 @@ CAPABILITIES = ("update", "rollback", "restart", "health_check", "commit")
 CHANGES = (pb.COMMAND_KIND_UPDATE, pb.COMMAND_KIND_RESTART)
 WEBHOOKS_PER_SECOND = 12
 TRIAL_SECONDS = 1.0
+LOOK_SECONDS = 0.25
 DEAD_MAN_SECONDS = 60.0
 KEPT_WORDS = 64
 
@@ -95,11 +96,18 @@ class LightAgent:
         await self.session.stop("shutdown")
 
     async def _beat_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        last = loop.time() - self.session.beat_interval
         while True:
             interval = min(self.session.beat_interval, TRIAL_SECONDS) if self._trial else self.session.beat_interval
-            self._attempts += round(WEBHOOKS_PER_SECOND * interval)
-            self._beat()
-            await asyncio.sleep(interval)
+            passed = loop.time() - last
+            if passed >= interval:
+                self._attempts += round(WEBHOOKS_PER_SECOND * passed)
+                last += passed
+                self._beat()
+            else:
+                # The interval may shrink while we wait.
+                await asyncio.sleep(min(interval - passed, LOOK_SECONDS))
 
     def _beat(self) -> None:
         slot = self.identity.running

@@ -8,20 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from deploy.demo.fleet import Fleet
-from prunella.v1.events_pb2 import Action, Event
+from prunella.v1.events_pb2 import Event
 
-LONGEST = 110
+LONGEST = 130
 
 
 def short(text: str) -> str:
     """A reason that fits a line."""
     return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
-
-
-def action(number: Action.ValueType, release: str) -> str:
-    """A remedy in words: patch to 1.2.3."""
-    name = Action.Name(number).removeprefix("ACTION_").lower().replace("_", " ")
-    return f"{name} to {release}" if release else name
 
 
 def staged(event: Event) -> str:
@@ -42,10 +36,7 @@ def mitigated(event: Event) -> str:
 
 LINES: dict[str, Callable[[Event], str]] = {
     "incident_opened": lambda e: f"broke: {e.incident_opened.evidence.summary or e.incident_opened.type}",
-    "decision_made": lambda e: short(
-        f"decided: {action(e.decision_made.action, e.decision_made.release)}, {e.decision_made.confidence:.2f} because"
-        f" {e.decision_made.explanation}"
-    ),
+    "decision_made": lambda e: short(f"decided: {e.decision_made.explanation}"),
     "attempt_staged": staged,
     "attempt_held": lambda e: f"waits, nothing applied: {e.attempt_held.gate}",
     "attempt_refused": lambda e: short(f"refused by {e.attempt_refused.gate}: {e.reason}"),
