@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cli.output import Json
-from cli.plane import guarded
+from cli.output import Json, safe, show_json, show_table
+from cli.plane import UNREACHABLE, WRONG, fail, guarded
+from cli.words import NOTHING, span
 
 app = typer.Typer(
     help="A fleet that breaks on purpose and heals for real.",
@@ -16,33 +17,86 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+STEPS = ("detect_s", "decide_s", "act_s", "verify_s", "total_s")
+
 
 @app.callback()
 def demo(
     ctx: typer.Context,
-    exit_: Annotated[bool, typer.Option("--exit", help="Run every scenario on a fresh plane, then end.")] = False,
+    exit_: Annotated[bool, typer.Option("--exit", help="Play every scenario on a fresh plane, then end.")] = False,
     scenario: Annotated[list[str] | None, typer.Option("--scenario", "-s", help="Only this one; repeatable.")] = None,
     json: Json = False,
 ) -> None:
-    """Runs scenarios on a fresh plane and tells how each ended; without --exit the fleet goes on until Ctrl-C."""
-    if ctx.invoked_subcommand:
-        return
+    """Starts the demo and stays (as `up --demo`); with --exit, --scenario or --json plays scenarios and ends.
 
-    def work() -> int:
-        from deploy.demo import runner
-
-        return asyncio.run(runner.run(scenario or [], keep=not exit_, json=json))
-
-    guarded(work)
+    Scenarios play on a fresh plane of their own; what happens is told on standard error. The exit status is 0 only when
+    each ended as it must and nothing was lost.
+    """
+    if ctx.invoked_subcommand is None:
+        guarded(lambda: _play(scenario or [], json=json) if exit_ or scenario or json else _stay())
 
 
 @app.command("break")
-def break_(plugin: Annotated[str, typer.Argument(help="Label of a plugin of the demo, such as shop-1.")]) -> None:
-    """Puts the broken release back on one plugin of the running demo."""
+def break_(
+    plugin: Annotated[str, typer.Argument(help="Label of a plugin of the demo, such as shop-7.")],
+    release: Annotated[str, typer.Option("--release", help="The release it gets; empty for a broken one.")] = "",
+) -> None:
+    """Puts a broken release into one plugin of the running demo, as a careless person would."""
 
     def work() -> int:
-        from deploy.demo import fleet
+        from deploy.demo import control
+        from deploy.local import state
 
-        return asyncio.run(fleet.ask_to_break(plugin))
+        try:
+            said = asyncio.run(control.ask_to_break(state.locate(), plugin, release or control.BROKEN))
+        except control.NoDemo as absent:
+            fail(str(absent), UNREACHABLE)
+        except ValueError as refusal:
+            fail(str(refusal))
+        typer.echo(f"{said}; watch it heal: prunella timeline --watch --plugin {plugin}")
+        return 0
 
     guarded(work)
+
+
+def _stay() -> int:
+    from deploy.demo import start
+
+    return asyncio.run(start.up())
+
+
+def _play(names: list[str], *, json: bool) -> int:
+    from deploy.demo import start
+
+    try:
+        status, document = asyncio.run(start.play(names))
+    except KeyError as unknown:
+        from deploy.demo.scenarios import runner
+
+        known = ", ".join(scenario.name for scenario in runner.chosen([]))
+        fail(f"there is no scenario {unknown}; there are {known}", WRONG)
+    if json and document:
+        show_json(document)
+    elif document:
+        _show(document)
+    return status
+
+
+def _show(document: dict[str, Any]) -> None:
+    rows = [
+        (
+            safe(one["name"]),
+            "[green]✓[/]" if one["ok"] else "[red]✗[/]",
+            safe(one["outcome"]),
+            *(span(one[step]) if one.get(step) is not None else NOTHING for step in STEPS),
+            "complete" if one["trace_complete"] else NOTHING,
+        )
+        for one in document["scenarios"]
+    ]
+    columns = ("scenario", "ended", "outcome", "detect", "decide", "act", "verify", "total", "trace")
+    show_table(columns, rows, empty="no scenario was played")
+    beats = document["beats"]
+    typer.echo(
+        f"{document['duration_s']} s; beats sent {beats['sent']}, acknowledged {beats['acknowledged']}, "
+        f"stored {beats['stored']}; lost {document['lost']}"
+    )

@@ -50,6 +50,8 @@ def timeline(
             "facts": fact or [],
         }
         past = [entry async for entry in ids.entries(plane, limit, **filters)][::-1]
+        after = past[-1].position if past else 0
+        past.sort(key=_moment)
         screen = console()
         if json and not watch:
             show_json([plain(entry) for entry in past])
@@ -59,7 +61,7 @@ def timeline(
         if not past and not watch:
             typer.echo("nothing happened yet", err=True)
         if watch:
-            await _watch(plane, filters, past[-1].position if past else 0, screen, json=json)
+            await _watch(plane, filters, after, screen, json=json)
 
     run(work)
 
@@ -94,6 +96,11 @@ def _show(screen: Console, entry: Any, *, json: bool) -> None:
     screen.print(f"[dim]{clock}[/]  {_coloured(entry)}", overflow="ellipsis", no_wrap=True)
 
 
+def _moment(entry: Any) -> tuple[int, int, int]:
+    """Facts arrive in any order; people read them in the order in which they happened."""
+    return entry.event.time.seconds, entry.event.time.nanos, entry.position
+
+
 def _coloured(entry: Any) -> str:
     line = safe(entry.headline)
     for facts, colour in ((GRAVE, "bold magenta"), (GOOD, "green"), (BAD, "red")):
@@ -104,7 +111,7 @@ def _coloured(entry: Any) -> str:
 
 async def story(plane: Plane, incident: str) -> None:
     """The lines of one incident, with the time since it opened."""
-    entries = [entry async for entry in ids.entries(plane, 500, incident=incident)][::-1]
+    entries = sorted([entry async for entry in ids.entries(plane, 500, incident=incident)], key=_moment)
     screen = console()
     start = words.moment(entries[0].event.time) if entries else None
     for entry in entries:

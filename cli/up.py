@@ -17,12 +17,12 @@ def up(
     """Starts PostgreSQL, NATS and the five services, or attaches to those that run. Ctrl-C stops them."""
 
     def work() -> int:
+        if demo:
+            from deploy.demo import start
+
+            return asyncio.run(start.up(fresh=fresh))
         from deploy.local import foreground
 
-        if not demo:
-            return asyncio.run(foreground.run(fresh=fresh))
-        from deploy.demo import story
-
-        return asyncio.run(foreground.run(story.tell, fresh=fresh, environment=story.environment()))
+        return asyncio.run(foreground.run(fresh=fresh))
 
     guarded(work)

@@ -75,6 +75,11 @@ def _change(told: Told) -> str:
     return f"{action} {source} → {target}" if source else f"{action} to {target}"
 
 
+def _health(told: Told) -> str:
+    before = told.text("from", "unspecified").replace("unspecified", "unknown")
+    return f"{told.who} is {told.text('to')} (was {before}), runs {told.text('release', 'nothing')}"
+
+
 def _opened(told: Told) -> str:
     evidence = told.part("evidence").get("summary") or told.reason
     package = " ".join(filter(None, (told.text("package", ""), told.text("release", ""))))
@@ -95,6 +100,8 @@ def _tried(entry: Mapping[str, Any]) -> str:
 
 def _decided(told: Told) -> str:
     explanation = told.text("explanation", told.reason)
+    if "confidence" in explanation:
+        return f"{told.who}: decided {explanation} ({told.text('origin')})"
     sure = f"{told.number('confidence'):.2f}"
     return f"{told.who}: decided {_change(told)}, confidence {sure} ({told.text('origin')}) · {explanation}"
 
@@ -153,9 +160,7 @@ HEADLINES: Mapping[str, Callable[[Told], str]] = {
     "plugin_enrolled": lambda told: (
         f"{told.who} joined with {told.text('package')} {told.text('release', '')}".rstrip()
     ),
-    "plugin_health_changed": lambda told: (
-        f"{told.who} is {told.text('to')} (was {told.text('from', 'unknown')}), runs {told.text('release', 'nothing')}"
-    ),
+    "plugin_health_changed": _health,
     "plugin_quarantined": lambda told: _because(told, f"{told.who} is shut out: two agents use its identity"),
     "plugin_retired": lambda told: _because(told, f"{told.who} left the fleet"),
     # Something broke; a remedy was chosen.
