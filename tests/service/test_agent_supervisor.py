@@ -147,6 +147,21 @@ async def test_without_a_permit_nothing_is_switched(gateway: Gateway, agent: Age
     assert agent.current == "1.0.0" and "SWITCHING" not in agent.steps
 
 
+async def test_while_nobody_can_decide_it_asks_again_without_haste(gateway: Gateway, agent: AgentProcess) -> None:
+    asked: list[float] = []
+
+    def away_at_first(_: pb.BeginApply) -> pb.Permit:
+        asked.append(asyncio.get_running_loop().time())
+        return pb.Permit(granted=len(asked) == 3, gate="" if len(asked) == 3 else "NO_ANSWER")
+
+    gateway.grant = away_at_first
+    await agent.start()
+    await healthy(gateway, "1.0.0")
+    update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
+    await gateway.until(lambda: gateway.words(update.id) == ["APPLIED"])
+    assert len(asked) == 3 and asked[2] - asked[0] > 0.8
+
+
 async def test_a_yes_that_comes_after_five_seconds_is_no_yes(gateway: Gateway, agent: AgentProcess) -> None:
     asked: list[pb.BeginApply] = []
 

@@ -35,6 +35,7 @@ log = logging.getLogger("prunella_agent.apply")
 
 MAX_CONFIG = 64 * 1024
 MAX_COMMANDS = 16
+ASK_AGAIN_SECONDS = 0.5
 SHORTEST, LONGEST = 60.0, 900.0
 CHANGES = (pb.COMMAND_KIND_UPDATE, pb.COMMAND_KIND_RESTART, pb.COMMAND_KIND_CONFIG_UPDATE)
 
@@ -219,6 +220,8 @@ class Applier:
                 answer = await self._link.begin_apply(command)
                 if answer.granted or answer.gate != "NO_ANSWER":
                     return answer
+                # The plane itself may say NO_ANSWER, and at once, while the one who decides is away.
+                await self._clock.sleep(ASK_AGAIN_SECONDS)
 
     def _patience(self, command: pb.Command) -> float:
         # The deadline is the plane's wall time; a clock that is years off must neither hurry nor hang.
