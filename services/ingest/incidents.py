@@ -1,9 +1,10 @@
 """What is wrong with one plugin, who deals with it, and how it ends.
 
 Rule: at most one incident per plugin and type is active. While an attempt is live it is in_progress and ends only
-through the outcome. A remedy that did not help starts the next round without it; after the last round, or when policy or
-the decision says so, or when `act_by` passes with nothing in flight, a person is asked. It closes after so many healthy
-windows in a row. Whatever comes late or twice finds its attempt among those that are over, or the incident ended.
+through the outcome. A remedy that did not help starts the next round without it; after the last round, or when policy
+or the decision says so, or when `act_by` passes with nothing in flight, a person is asked. It closes after so many
+healthy windows in a row. Whatever comes late or twice finds its attempt among those that are over, or the incident
+ended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Door 2, something happened: what decider and patcher tell moves the incidents.
 
-Rule: every reaction is right when its fact comes twice, late or out of order: the incident knows which attempts are over
-and which round it is in, and whatever does not fit changes nothing.
+Rule: every reaction is right when its fact comes twice, late or out of order: the incident knows which attempts are
+over and which round it is in, and whatever does not fit changes nothing.
 """
 
 from __future__ import annotations

@@ -141,8 +141,7 @@ async def _late(doors: Doors, incident: str, plugin: str) -> bool:
     async with doors.database.reading() as tx:
         known = await store.get(tx, incident)
     with use_traceparent(known.traceparent if known else ""), doors.telemetry.span("sweep overdue"):
-        moved = await doors.database.transaction(work)
-    return moved
+        return await doors.database.transaction(work)
 
 
 SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {

@@ -87,7 +87,7 @@ class Hearing(Enum):
 
 @dataclass(slots=True)
 class Heard:
-    """The outcome of one beat; `wrong` names the field that is; anomalies and wellness only where there is something to say."""
+    """The outcome of one beat; `wrong` names a field. Anomalies and wellness only when there is something to say."""
 
     hearing: Hearing
     wrong: str = ""

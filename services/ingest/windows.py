@@ -1,8 +1,8 @@
 """Windows of differences: what a plugin counted between two of its beats, the newest 64 of them, in a few bytes.
 
-Rule: a window is the difference between two beats, so merged or repeated beats neither lose nor double. The newest eight
-are kept as they came. Older ones are folded with their neighbours while nothing went wrong in them; beyond the newest
-forty, those of one hour and generation become one. Sums over the day survive, and the row stays small.
+Rule: a window is the difference between two beats, so merged or repeated beats neither lose nor double. The newest
+eight are kept as they came. Older ones are folded with their neighbours while nothing went wrong in them; beyond the
+newest forty, those of one hour and generation become one. Sums over the day survive, and the row stays small.
 """
 
 from __future__ import annotations

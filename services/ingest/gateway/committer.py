@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import structlog
 
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
@@ -25,7 +24,7 @@ from services.ingest.store import plugins, pulses
 from services.ingest.store.plugins import Identity, Traits
 from services.ingest.telemetry import Beat, Hearing, Pulse, copied, hear
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 QUEUE = 20_000
 BATCH = 1000
@@ -78,7 +77,7 @@ class Committer:
         """Commits what waits, for a moment; what is left was never acknowledged and comes again."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
-                while self._queue and self._task and not self._task.done():
+                while self._queue and self._task and not self._task.done():  # noqa: ASYNC110 - at the very end only
                     await asyncio.sleep(0.01)
         if self._task:
             self._task.cancel()
@@ -116,11 +115,11 @@ class Committer:
                 again = await self._commit(batch)
             self._queue.extendleft(reversed(again))
         except (Unavailable, OSError, TimeoutError) as error:
-            log.warning("beats_wait", beats=len(batch), why=str(error))
+            log.warning("%d beats wait to be stored: %s", len(batch), error)
             self._cache.clear()
             self._queue.extendleft(reversed(batch))
             await asyncio.sleep(PAUSE)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - found and answered one by one
             await self._apart(batch, error)
 
     async def _apart(self, batch: list[Entry], error: Exception) -> None:
@@ -132,7 +131,7 @@ class Committer:
             await self._persist(batch[:middle])
             await self._persist(batch[middle:])
             return
-        log.error("beat_not_stored", plugin=batch[0].identity.plugin, exc_info=error)
+        log.error("a beat of plugin %s cannot be stored", batch[0].identity.plugin, exc_info=error)
         batch[0].done(Invalid("this beat cannot be stored; it was logged here", reason="BEAT_NOT_STORABLE"))
 
     async def _commit(self, batch: list[Entry]) -> list[Entry]:

@@ -6,7 +6,7 @@ seconds, for the agent takes a yes only for five.
 
 from __future__ import annotations
 
-import structlog
+import logging
 
 from libs.common.errors import Problem
 from libs.common.telemetry import counter, use_traceparent
@@ -17,7 +17,7 @@ from services.ingest.gateway.identity import is_uuid
 from services.ingest.store import commands
 from services.ingest.store.plugins import Identity
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 PATIENCE = 4.0
 _permits = counter("permits_total", "Questions before a switch, by answer", ("answer",))
@@ -49,7 +49,7 @@ async def ask(doors: Doors, identity: Identity, asked: pb.BeginApply) -> pb.Perm
         with use_traceparent(command.traceparent), doors.telemetry.span("begin apply"):
             answer = await doors.patcher.AuthorizeApply(request, timeout=PATIENCE)
     except Problem as problem:
-        log.warning("no_permit", plugin=identity.plugin, command=asked.command, why=problem.message)
+        log.warning("no permit for plugin %s, command %s: %s", identity.plugin, asked.command, problem.message)
         denied.gate = "NO_ANSWER"
         _permits.labels("no_answer").inc()
         return denied

@@ -2,12 +2,13 @@
 
 Rule: a session begins with Hello, under a new epoch; an older one loses. Beats go to the group commit, results and
 questions are answered in tasks of their own, bounded in number. All writing is done by one task that exists only while
-there is something to write; an agent that does not read for five seconds is disconnected, its commands stay in the table.
+there is something to write; an agent that does not read for five seconds is disconnected, and its commands stay.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
@@ -15,7 +16,6 @@ from datetime import datetime
 from typing import Any
 
 import grpc
-import structlog
 
 from libs.common.errors import Denied, Invalid, Problem, Unavailable
 from libs.common.telemetry import histogram
@@ -33,7 +33,7 @@ from services.ingest.wire import beats
 from services.ingest.wire import commands as wire
 from services.ingest.wire.moments import span
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 HELLO_SECONDS = 10.0
 WRITE_SECONDS = 5.0
@@ -244,7 +244,7 @@ class Session:
                 if command is not None:
                     self._note_written(command)
         except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, RuntimeError) as error:
-            log.info("agent_not_reading", plugin=self.plugin, why=str(error) or type(error).__name__)
+            log.info("the agent of plugin %s does not read: %s", self.plugin, str(error) or type(error).__name__)
             self._ended.set()
         finally:
             self._writer = None
@@ -306,6 +306,6 @@ async def _quietly(work: Coroutine[Any, Any, None], plugin: str) -> None:
     try:
         await work
     except Problem as problem:
-        log.warning("session_step_failed", plugin=plugin, why=problem.message, reason=problem.reason)
+        log.warning("a step for plugin %s failed (%s): %s", plugin, problem.reason, problem.message)
     except Exception:
-        log.exception("session_step_failed", plugin=plugin)
+        log.exception("a step for plugin %s failed", plugin)

@@ -35,7 +35,7 @@ class CommandHandlers:
     doors: Doors
 
     async def IssueCommand(self, request: pb.IssueCommandRequest, context: Context) -> pb.IssueCommandResponse:
-        """Writes a command down and has it delivered; a repeat returns the first. Raises NotFound, Refused, Conflict."""
+        """Writes a command down and has it delivered; a repeat returns the first."""
         del context
         asked = wire.issued(request, self.doors.clock.now(), current_traceparent())
         if not is_uuid(asked.plugin):

@@ -1,1 +1,4 @@
-"""Every SQL statement of ingest; rows and dataclasses. Locks are taken in the order plugin, pulse, incident, command."""
+"""Every SQL statement of ingest; rows and dataclasses.
+
+Rule: locks are taken in the order plugin, pulse, incident, command.
+"""

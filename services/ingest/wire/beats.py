@@ -1,7 +1,7 @@
 """Beats, from protobuf: parsed once, checked completely, so that nothing behind it has to doubt.
 
-Rule: what a plugin sends is data. Every bound has a name; a beat that breaks one is refused with field, rule and remedy,
-and changes nothing. An agent's time orders nothing: it is only checked for being absurd.
+Rule: what a plugin sends is data. Every bound has a name; a beat that breaks one is refused with field, rule and
+remedy, and changes nothing. An agent's time orders nothing: it is only checked for being absurd.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def beat(message: pb.Beat, now: float) -> Beat:
         sent_at = message.time.seconds
         if abs(sent_at - now) > YEAR:
             raise Invalid(
-                "time is more than a year away from ours; set the agent's clock (its time orders nothing, but is shown)",
+                "time is more than a year away from ours; set the agent's clock (it orders nothing, but it is shown)",
                 reason="CLOCK_SKEW",
                 field="time",
             )
