@@ -397,17 +397,7 @@ def test_no_sequence_of_observations_leads_where_it_must_not(
     for observation, after in seen:
         now += timedelta(seconds=after)
         change = heart.next(attempt, observation, now)
-        for step in change.steps:
-            assert step.to_state in EDGES.get(step.from_state, set()), (step, observation)
-        if attempt.state is not change.attempt.state:
-            assert change.steps, "a change of state leaves a row of history"
-        if attempt.permitted:
-            assert change.attempt.permitted
-            assert change.attempt.state not in PERMITTED_NEVER | UNPERMITTED
-        if live(change.attempt):
-            assert change.attempt.deadline is not None
-        if change.attempt.state in FINAL:
-            assert change.attempt.end_time is not None
+        lawful(attempt, observation, change)
         keys += [errand.key for errand in change.errands if errand.kind is not ErrandKind.WITHDRAW_COMMAND]
         attempt = change.attempt
     assert len(keys) == len(set(keys)), "a key that comes twice is an errand that is never sent"
@@ -417,6 +407,47 @@ def test_no_sequence_of_observations_leads_where_it_must_not(
         assert attempt.deadline is not None
         attempt = heart.next(attempt, DeadlinePassed(), attempt.deadline).attempt
     assert not live(attempt), "left alone, every attempt ends by its deadlines"
+
+
+def every_observation() -> list[Observation]:
+    found: list[Observation] = [Gated(answer, flag) for answer in ANSWERS for flag in (True, False)]
+    found += [StagingFinished(Staged(good, 1, 1, 1.0)) for good in (True, False)]
+    found += [CommandIssued(purpose, 1, name, 4, 7) for purpose in Purpose for name in ("c1", "c2")]
+    found += [CommandLost(purpose, 1, "away") for purpose in Purpose]
+    found += [Permitted(name, 4, fence) for name in ("c1", "c2") for fence in (7, 8)]
+    found += [
+        CommandFinished(name, kind, generation, 7, outcome, detail, START, False)
+        for name in ("c1", "c2")
+        for kind in ("update", "commit", "rollback", "health_check")
+        for generation in (3, 4, 5)
+        for outcome in Outcome
+        for detail in ("", "KILL_SWITCH", "SEVERITY", "NO_ANSWER")
+    ]
+    found += [Judged(Verdict(result, "why")) for result in Result]
+    found += [Seen(generation, "", "", START + timedelta(hours=1)) for generation in (3, 4, 5)]
+    return [*found, StagingLost("gone"), DeadlinePassed(), CancelRequested("x", "no"), RollbackRequested("x", "no")]
+
+
+def lawful(before: Attempt, observation: Observation, change: Change) -> None:
+    for step in change.steps:
+        assert step.to_state in EDGES.get(step.from_state, set()), (step, observation)
+    if before.state is not change.attempt.state:
+        assert change.steps, "a change of state leaves a row of history"
+    if before.permitted:
+        assert change.attempt.permitted
+        assert change.attempt.state not in PERMITTED_NEVER | UNPERMITTED, (before.state, observation)
+    if live(change.attempt):
+        assert change.attempt.deadline is not None
+    if change.attempt.state in FINAL:
+        assert change.attempt.end_time is not None
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS, ids=lambda attempt: attempt.state.value)
+@pytest.mark.parametrize("after", [0.0, 45.0, 3600.0])
+def test_every_observation_is_lawful_in_every_state_at_every_age(beginning: Attempt, after: float) -> None:
+    now = START + timedelta(seconds=after)
+    for observation in every_observation():
+        lawful(beginning, observation, heart.next(beginning, observation, now))
 
 
 @settings(max_examples=300, deadline=None)
