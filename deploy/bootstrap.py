@@ -48,7 +48,7 @@ def say(text: str) -> None:
 
 def fingerprint() -> str:
     """What the installed set depends on."""
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256()
     for path in (Path(__file__), ROOT / "pyproject.toml", CONSTRAINTS):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -165,16 +165,18 @@ def generate(stamp: dict[str, str]) -> None:
 
 def bootstrap(kind: str) -> None:
     """Brings `.venv` to the set that `kind` needs (test includes run)."""
-    wanted = fingerprint()
+    wanted, python = fingerprint(), sys.version
     stamp = read_stamp()
-    if stamp.get("packages") != wanted or not PYTHON.exists():
-        stamp = {}
-    if kind not in stamp.get("sets", "").split():
-        if not stamp:
-            make_venv()
+    sets = stamp.get("sets", "").split()
+    if stamp.get("python") != python or not PYTHON.exists():
+        make_venv()
+        stamp, sets = {}, []
+    if stamp.get("packages") != wanted or kind not in sets:
+        # A set that was there stays: `make run` after an update must not take the tools of `make test` away.
+        kind = "test" if "test" in sets else kind
         install(EXTRAS[kind])
         link_checkout()
-        stamp = {"packages": wanted, "sets": "run test" if kind == "test" else "run"}
+        stamp = {"python": python, "packages": wanted, "sets": "run test" if kind == "test" else "run"}
         write_stamp(stamp)
     generate(stamp)
 
