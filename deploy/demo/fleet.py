@@ -7,6 +7,7 @@ in the plane's state folder, so that a fleet that is started again is the same f
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import uuid
 from collections.abc import Callable
@@ -49,6 +50,8 @@ class Fleet:
         self._channel: grpc.aio.Channel | None = None
         self._moved = False
         self._secret = ""
+        # Light agents say the same thing twenty times when the plane is away; the story says it once.
+        logging.getLogger("prunella_agent").setLevel(logging.ERROR)
 
     async def start(self) -> None:
         """Publishes the releases and opens the sink; plugins are added afterwards."""

@@ -16,8 +16,7 @@ OPEN_SECONDS = 40.0
 HEAL_SECONDS = 90.0
 SILENCE_SECONDS = 120.0
 HELD_SECONDS = 4.0
-# After the switch: long enough for the spans and facts of the switch to leave ingest before it vanishes.
-SETTLE_SECONDS = 1.0
+SPANS_SECONDS = 0.6
 
 
 async def opened(scene: Scene, report: Report, kind: str) -> None:
@@ -114,11 +113,13 @@ async def kill_switch(scene: Scene, report: Report) -> None:
 async def dead_man(scene: Scene, report: Report) -> None:
     """The plane vanishes after the switch: the agent goes back by itself, reports later, and the record says so."""
     await broken(scene, report, "shop-7", "1.2.0")
-    await scene.chronicle.hear("attempt_applied", HEAL_SECONDS, incident=report.incident)
-    await asyncio.sleep(SETTLE_SECONDS)
+    shop = scene.fleet.shops["shop-7"]
+    # The supervisor itself says when it has switched: the commit follows within two seconds, spans within half of one.
+    await shop.until(lambda state: state.get("release") == "1.2.3" and state.get("health") == "healthy", "switch")
+    await asyncio.sleep(SPANS_SECONDS)
     await scene.plane.hold("ingest")
     try:
-        await scene.fleet.shops["shop-7"].until(
+        await shop.until(
             lambda state: state.get("release") == "1.2.0" and state.get("health") == "healthy", "go back to 1.2.0"
         )
         report.notes.append("went back to 1.2.0 while the plane was away")
