@@ -42,7 +42,7 @@ def list_(
         found = [entry async for entry in entries]
         labels = await ids.labels(plane, (entry.plugin for entry in found))
         now = datetime.now(UTC)
-        columns = ("attempt", "plugin", "remedy", "state", "round", "began", "took", "why")
+        columns = ("attempt", "plugin", "remedy", "state", "?round", "?began", "?took", "why")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no attempt")
 
     run(work)

@@ -216,7 +216,8 @@ async def bus(patient: Patient) -> list[Finding]:
     except (TimeoutError, OSError, NatsError) as error:
         return [Finding("nats", False, f"does not answer: {error or type(error).__name__}", "make run")]
     try:
-        version = client.connected_server_version
+        known = client.connected_server_version
+        version = f"{known.major}.{known.minor}.{known.patch}"
         return [Finding("nats", True, f"version {version}"), *[await _stream(client, name) for name in STREAMS]]
     finally:
         await client.close()

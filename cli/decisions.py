@@ -38,7 +38,7 @@ def list_(incident: Incident = "", plugin: Plugin = "", limit: Limit = 50, json:
         found = [entry async for entry in entries]
         labels = await ids.labels(plane, (entry.plugin for entry in found))
         now = datetime.now(UTC)
-        columns = ("decision", "plugin", "incident", "round", "remedy", "sure", "origin", "decided", "because")
+        columns = ("decision", "plugin", "?incident", "?round", "remedy", "sure", "?origin", "?decided", "because")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no decision")
 
     run(work)
@@ -79,7 +79,8 @@ def _row(decision: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...
         f"{decision.confidence:.2f}" if made else words.NOTHING,
         safe(decision.origin),
         words.ago(decision.decide_time, now),
-        safe(decision.explanation),
+        # The remedy and how sure it is have columns of their own.
+        safe(decision.explanation.partition(", because ")[2] or decision.explanation),
     )
 
 

@@ -6,6 +6,8 @@ failed, 2 the line was wrong, 3 no plane answers.
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from cli import (
@@ -22,6 +24,9 @@ from cli import (
     trace,
     up,
 )
+
+# gRPC's own lines about connections that come and go would stand between ours; errors reach people as sentences.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 app = typer.Typer(
     name="prunella",

@@ -7,6 +7,7 @@ output then. Colour only says again what a word already says.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console
 
-WIDE = 160  # columns when nobody says how wide the screen is
+WIDE = 400  # columns when we write into a pipe, where nothing needs to be cut
+LEAST = 16  # columns that the last column of a table gets at least, as long as others can go
+GUTTER = 2
 
 Json = Annotated[bool, typer.Option("--json", help="Print proto JSON instead of a table.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0 for all.")]
@@ -37,8 +40,10 @@ def console(*, err: bool = False) -> Console:
     """Standard output (or error), wide when it is no terminal."""
     from rich.console import Console
 
-    made = Console(stderr=err, highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(stderr=err, highlight=False, width=WIDE)
+    made = Console(stderr=err, highlight=False)
+    if made.is_terminal or os.environ.get("COLUMNS"):
+        return made
+    return Console(stderr=err, highlight=False, width=WIDE)
 
 
 def plain(message: Message) -> dict[str, Any]:
@@ -74,7 +79,10 @@ def safe(text: object) -> str:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A table; the last column takes the room that is left. `empty` is said when there are no rows."""
+    """A table; the last column takes the room that is left. `empty` is said when there are no rows.
+
+    A column whose name begins with `?` goes when the screen is too narrow for all, the last of them first.
+    """
     from rich import box
     from rich.table import Table
 
@@ -82,13 +90,33 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: 
     if not listed:
         typer.echo(empty, err=True)
         return
+    screen = console()
+    kept, room = _fit(columns, listed, screen.width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns[:-1]:
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    table.add_column(columns[-1], overflow="ellipsis", no_wrap=True, ratio=1)
+    for place in kept[:-1]:
+        table.add_column(columns[place].lstrip("?"), no_wrap=True, overflow="ellipsis")
+    table.add_column(columns[kept[-1]].lstrip("?"), overflow="ellipsis", no_wrap=True, max_width=room)
     for row in listed:
-        table.add_row(*row)
-    console().print(table)
+        table.add_row(*(row[place] for place in kept))
+    screen.print(table)
+
+
+def _fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], int]:
+    """Which columns are shown, and how wide the last may be."""
+    from rich.text import Text
+
+    widths = [
+        max(len(name.lstrip("?")), *(Text.from_markup(row[place]).cell_len for row in rows))
+        for place, name in enumerate(columns)
+    ]
+    kept = list(range(len(columns)))
+    while True:
+        # One column of the frame at each side of the table.
+        room = width - sum(widths[place] + GUTTER + 1 for place in kept[:-1]) - GUTTER
+        optional = [place for place in kept[:-1] if columns[place].startswith("?")]
+        if room >= min(LEAST, widths[kept[-1]]) or not optional:
+            return kept, max(1, room)
+        kept.remove(optional[-1])
 
 
 def show_fields(fields: Iterable[tuple[str, str]]) -> None:

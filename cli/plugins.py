@@ -43,7 +43,7 @@ def list_(
             return
         now = datetime.now(UTC)
         rows = [_row(plugin, now) for plugin in [entry async for entry in entries]]
-        columns = ("plugin", "id", "package", "release", "health", "session", "last beat", "fails", "incidents")
+        columns = ("plugin", "id", "?package", "release", "health", "?session", "?last beat", "fails", "incidents")
         show_table(
             columns, rows, empty="no plugin yet; an agent joins with a token, and the demo with: prunella up --demo"
         )

@@ -45,7 +45,7 @@ def list_(package: Package = "", limit: Limit = 50, json: Json = False) -> None:
             )
             for one in [entry async for entry in entries]
         ]
-        columns = ("package", "version", "size", "published", "by", "digest")
+        columns = ("package", "version", "?size", "published", "?by", "digest")
         show_table(columns, rows, empty="no release yet; publish one with: prunella releases publish ARCHIVE ENVELOPE")
 
     run(work)
