@@ -38,7 +38,8 @@ class Plugin:
     """At most one process of the plugin, and what is known about it."""
 
     def __init__(self, *, log: Path, clock: Clock, changed: Callable[[], None], every: Callable[[], float]) -> None:
-        self.health = Health.DOWN
+        # Nothing has been started yet; only a process that is gone is down.
+        self.health = Health.STARTING
         self._log_path = log
         self._clock = clock
         self._changed = changed
@@ -58,7 +59,7 @@ class Plugin:
     @property
     def down(self) -> bool:
         """Whether there is no process."""
-        return self.health is Health.DOWN
+        return self._process is None or self.health is Health.DOWN
 
     @property
     def pid(self) -> int:
