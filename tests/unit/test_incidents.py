@@ -1,0 +1,197 @@
+"""An incident's way through its rounds, and what late, repeated and reordered facts do to it: nothing."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingest import incidents
+from services.ingest.detection import Severity
+from services.ingest.incidents import ACTIVE, OWNERS, Evidence, Incident, Outcome, State, Step, Told
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+
+
+def incident(**values: object) -> Incident:
+    plain = Incident(
+        id="i",
+        plugin="p",
+        merchant="m",
+        package="relay",
+        type="webhook_fail_rate",
+        severity=Severity.MEDIUM,
+        state=State.OPEN,
+        round=1,
+        open_time=NOW,
+        first_bad_beat_time=NOW,
+        update_time=NOW,
+        act_by=NOW + timedelta(minutes=15),
+    )
+    return replace(plain, **values)  # type: ignore[arg-type]
+
+
+def over(attempt: str = "a-1", number: int = 1, *, to_person: bool = False) -> Outcome:
+    return Outcome(attempt, number, "rolled_back", "worse than before", 1, "1.2.4", to_person)
+
+
+def begun(attempt: str = "a-1", number: int = 1, base: Incident | None = None) -> Incident:
+    return incidents.begun(base or incident(), attempt, number, 1, "1.2.4", NOW).incident
+
+
+def test_a_new_incident_is_told_and_silence_goes_to_a_person_at_once() -> None:
+    assert incidents.opened(incident()).told == (Told.OPENED,)
+    silent = incidents.opened(incident(type="heartbeat_missed"))
+    assert (silent.incident.state, silent.told) == (State.ESCALATED, (Told.OPENED, Told.ESCALATED))
+
+
+def test_a_remedy_that_did_not_help_starts_the_next_round_without_it() -> None:
+    step = incidents.missed(begun(), over(), LATER, rounds=3)
+    assert (step.incident.state, step.incident.round, step.told) == (State.OPEN, 2, (Told.ROUND_STARTED,))
+    assert [(one.release, one.outcome) for one in step.incident.tried] == [("1.2.4", "rolled_back")]
+
+
+def test_a_cancelled_attempt_is_remembered_with_what_it_tried() -> None:
+    told = Outcome("a-1", 1, "cancelled", "held too long")
+    (tried,) = incidents.missed(begun(), told, LATER, rounds=3).incident.tried
+    assert (tried.action, tried.release) == (1, "1.2.4")
+
+
+def test_after_the_last_round_a_person_is_asked() -> None:
+    found = incident()
+    for number in (1, 2, 3):
+        found = incidents.missed(
+            begun(f"a-{number}", number, found), over(f"a-{number}", number), LATER, rounds=3
+        ).incident
+    assert (found.state, found.round, len(found.tried)) == (State.ESCALATED, 3, 3)
+
+
+def test_a_refusal_goes_to_a_person_at_once() -> None:
+    step = incidents.missed(incident(), over(to_person=True), LATER, rounds=3)
+    assert (step.incident.state, step.told) == (State.ESCALATED, (Told.ESCALATED,))
+
+
+def test_no_round_starts_after_the_time_to_act() -> None:
+    step = incidents.missed(begun(), over(), NOW + timedelta(hours=1), rounds=3)
+    assert step.incident.state is State.ESCALATED
+
+
+def test_it_closes_after_enough_healthy_windows_in_a_row() -> None:
+    found = incidents.eased(incident(), 4, LATER, enough=5).incident
+    assert (found.state, found.healthy_windows) == (State.OPEN, 4)
+    found = incidents.worsened(found, Severity.MEDIUM, Evidence(), LATER).incident
+    assert found.healthy_windows == 0
+    step = incidents.eased(replace(found, healthy_windows=4), 1, LATER, enough=5)
+    assert (step.incident.state, step.told) == (State.CLOSED, (Told.CLOSED,))
+
+
+def test_while_an_attempt_is_live_healthy_windows_close_nothing() -> None:
+    assert incidents.eased(begun(), 99, LATER, enough=5).incident == begun()
+
+
+def test_one_beat_ends_a_silence() -> None:
+    silent = incidents.opened(incident(type="heartbeat_missed")).incident
+    assert incidents.eased(silent, 1, LATER, enough=5).incident.state is State.CLOSED
+
+
+def test_severity_only_rises() -> None:
+    high = incidents.worsened(incident(), Severity.HIGH, Evidence("worse"), LATER).incident
+    assert (high.severity, high.evidence.summary) == (Severity.HIGH, "worse")
+    assert incidents.worsened(high, Severity.MEDIUM, Evidence("less"), LATER).incident.severity is Severity.HIGH
+
+
+@pytest.mark.parametrize(
+    ("state", "after", "ends"),
+    [
+        (State.OPEN, timedelta(minutes=14), False),
+        (State.OPEN, timedelta(minutes=15), True),
+        (State.IN_PROGRESS, timedelta(minutes=16), False),
+        (State.IN_PROGRESS, timedelta(hours=3), True),
+        (State.ESCALATED, timedelta(days=9), False),
+    ],
+)
+def test_the_time_to_act_hands_over_what_nobody_moves(state: State, after: timedelta, ends: bool) -> None:
+    step = incidents.overdue(incident(state=state), NOW + after)
+    assert (Told.ESCALATED in step.told) is ends
+
+
+def test_a_decision_of_another_round_hands_nothing_over() -> None:
+    assert not incidents.declined(incident(round=2), 1, "nothing to do", LATER).told
+    assert incidents.declined(incident(round=2), 2, "nothing to do", LATER).incident.state is State.ESCALATED
+
+
+def test_success_heals_from_any_active_state_and_only_once() -> None:
+    for state in ACTIVE:
+        step = incidents.mitigated(incident(state=state), "a-1", LATER)
+        assert (step.incident.state, step.told) == (State.MITIGATED, (Told.MITIGATED,))
+        assert not incidents.mitigated(step.incident, "a-1", LATER).told
+
+
+def test_every_state_has_an_owner_and_an_end() -> None:
+    assert set(OWNERS) == set(State)
+    assert all(OWNERS[state].next is not None for state in ACTIVE)
+
+
+def facts_of_two_rounds() -> list[tuple[str, int]]:
+    return [("created", 1), ("over", 1), ("created", 2), ("succeeded", 2)]
+
+
+def apply(found: Incident, fact: tuple[str, int]) -> Step:
+    kind, number = fact
+    if kind == "created":
+        return incidents.begun(found, f"a-{number}", number, 1, "1.2.4", LATER)
+    if kind == "over":
+        return incidents.missed(found, over(f"a-{number}", number), LATER, rounds=3)
+    return incidents.mitigated(found, f"a-{number}", LATER)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_in_whatever_order_and_however_often_facts_come_the_end_is_the_same(order: tuple[int, ...]) -> None:
+    facts, told = facts_of_two_rounds(), []
+    found = incident()
+    for place in [*order, *order]:
+        step = apply(found, facts[place])
+        found, told = step.incident, [*told, *step.told]
+    assert found.state is State.MITIGATED
+    assert told.count(Told.MITIGATED) == 1
+    assert told.count(Told.ROUND_STARTED) <= 1
+
+
+steps = st.sampled_from(
+    ["begun", "over", "refused", "success", "eased", "close", "escalate", "declined", "overdue", "worse"]
+)
+
+
+def move(found: Incident, kind: str, number: int, at: datetime) -> Step:
+    attempt = f"a-{number}"
+    moves = {
+        "begun": lambda: incidents.begun(found, attempt, number, 1, "r", at),
+        "over": lambda: incidents.missed(found, over(attempt, number), at, rounds=3),
+        "refused": lambda: incidents.missed(found, over(attempt, number, to_person=True), at, rounds=3),
+        "success": lambda: incidents.mitigated(found, attempt, at),
+        "eased": lambda: incidents.eased(found, number, at, enough=5),
+        "close": lambda: incidents.closed(found, "by hand", at),
+        "escalate": lambda: incidents.escalated(found, "by hand", at),
+        "declined": lambda: incidents.declined(found, number, "nothing", at),
+        "overdue": lambda: incidents.overdue(found, at),
+        "worse": lambda: incidents.worsened(found, Severity.HIGH, Evidence(), at),
+    }
+    return moves[kind]()
+
+
+@given(st.lists(st.tuples(steps, st.integers(1, 4), st.integers(0, 10_000)), max_size=40))
+def test_rounds_only_rise_and_what_ended_stays_ended(moves: list[tuple[str, int, int]]) -> None:
+    found = incident()
+    for kind, number, seconds in moves:
+        step = move(found, kind, number, NOW + timedelta(seconds=seconds))
+        after = step.incident
+        assert found.round <= after.round <= 3
+        assert found.active or after == found
+        assert after.active or after.end_time is not None
+        assert len({one.attempt for one in after.tried}) == len(after.tried)
+        found = after
