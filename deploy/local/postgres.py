@@ -23,7 +23,7 @@ from deploy.local import binaries
 from deploy.local.account import Account, own_folder, unprivileged
 from deploy.local.child import Child, spawn
 from deploy.local.ports import HOST
-from deploy.local.state import label, root_folder
+from deploy.local.state import label, private, root_folder, write_text
 
 OWNER = "prunella"
 DATABASE = "prunella"
@@ -68,11 +68,16 @@ class Postgres:
     child: Child | None = None
 
     @property
-    def data(self) -> Path:
-        """The data folder: in ours, or, when the database's user cannot reach that, in the place kept for root."""
+    def home(self) -> Path:
+        """The folder of the data folder: ours, or, when the database's user cannot reach that, one kept for root."""
         if self.account is None or self.account.reaches(self.folder / "pg"):
-            return self.folder / "pg"
+            return self.folder
         return root_folder() / f"pg-{label(self.folder)}"
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.home / "pg"
 
     def url(self, user: str = OWNER, password: str = "", database: str = DATABASE) -> str:
         """Address for a role; the owner's when none is named."""
@@ -106,11 +111,13 @@ class Postgres:
 
     def remove(self) -> None:
         """Deletes the data; only when stopped."""
-        shutil.rmtree(self.data, ignore_errors=True)
+        shutil.rmtree(self.data if self.home == self.folder else self.home, ignore_errors=True)
 
     async def _create(self, programs: Path) -> None:
-        if self.data.parent != self.folder:
-            self.data.parent.mkdir(parents=True, exist_ok=True)
+        if self.home != self.folder:
+            remove_orphans()
+            private(self.home)
+            write_text(self.home / "folder", str(self.folder))
         draft = self.data.with_name(self.data.name + ".new")
         for left_over in (self.data, draft):
             shutil.rmtree(left_over, ignore_errors=True)
@@ -188,6 +195,14 @@ class Postgres:
             await asyncio.sleep(0.1)
         with contextlib.suppress(FileNotFoundError):
             file.unlink()
+
+
+def remove_orphans() -> None:
+    """Deletes data that was kept for folders that have gone, such as those of tests that were interrupted."""
+    for note in root_folder().glob("pg-*/folder"):
+        data = note.parent / "pg"
+        if not Path(note.read_text()).exists() and not serves(_named_pid(data / "postmaster.pid"), data):
+            shutil.rmtree(note.parent, ignore_errors=True)
 
 
 def _named_pid(file: Path) -> int:

@@ -18,7 +18,7 @@ import pytest
 
 from deploy.local import binaries
 from deploy.local.account import Account, unprivileged
-from deploy.local.postgres import Unready
+from deploy.local.postgres import Unready, remove_orphans
 from deploy.local.servers import Servers, servers_for, start_servers
 from deploy.local.state import State, private
 from libs.common.testing import until
@@ -202,6 +202,20 @@ async def test_as_root_the_database_runs_as_an_existing_user_and_modes_stay(fold
         await servers.discard()
     assert {path: path.stat().st_mode for path in watched if path.exists()} == before
     assert Path("/etc/passwd").read_text() == users
+
+
+@needs_root
+async def test_data_kept_elsewhere_goes_when_its_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    monkeypatch.setattr("deploy.local.postgres.root_folder", lambda: kept)
+    for name in ("here", "gone"):
+        (kept / f"pg-{name}" / "pg").mkdir(parents=True)
+        (kept / f"pg-{name}" / "folder").write_text(str(tmp_path / name))
+    (tmp_path / "here").mkdir()
+    remove_orphans()
+    assert [path.name for path in kept.iterdir()] == ["pg-here"]
 
 
 @needs_root
