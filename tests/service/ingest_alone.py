@@ -16,7 +16,7 @@ from libs.common import rpc
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Problem
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, until
+from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc, ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
 
@@ -130,6 +130,18 @@ class Alone:
     agents: list[Agent] = field(default_factory=list)
     _server: rpc.Server | None = None
     _channel: grpc.aio.Channel | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def on(cls, servers: Servers, clock: Clock | None = None, **environ: str) -> AsyncIterator[Alone]:
+        """Ingest on a ground of its own, given back at the end."""
+        ground = await Ground.make(servers)
+        made = await cls.make(ground, clock, **environ)
+        try:
+            yield made
+        finally:
+            await made.stop()
+            await ground.discard()
 
     @classmethod
     async def make(cls, ground: Ground, clock: Clock | None = None, **environ: str) -> Alone:

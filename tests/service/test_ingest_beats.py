@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from libs.common.testing import Ground
+from libs.common.testing import Servers
 from tests.service.ingest_alone import Alone
 
 
-@pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[Alone]:
-    made = await Alone.make(ground)
-    yield made
-    await made.stop()
+@pytest.fixture(scope="module")
+async def alone(servers: Servers) -> AsyncIterator[Alone]:
+    async with Alone.on(servers) as made:
+        yield made
 
 
 async def test_what_is_acknowledged_is_stored(alone: Alone) -> None:
@@ -35,9 +34,11 @@ async def test_a_bad_beat_opens_one_incident_with_its_figures_and_trace(alone: A
     assert incident.evidence.summary == "webhook_fail_rate 0.60 > 0.30 over 25 attempts"
     assert list(incident.evidence.failing_inputs) == ["{}"]
     assert len(incident.trace_id) == 32
-    (told,) = await alone.plane.facts("incident_opened")
+    (told,) = await alone.plane.facts("incident_opened", plugin=agent.plugin)
     assert told.incident_opened.evidence.figures["webhook_fail_rate"] == 0.6
-    (row,) = await alone.plane.sql("SELECT traceparent FROM bus.facts WHERE fact = 'incident_opened'")
+    (row,) = await alone.plane.sql(
+        "SELECT traceparent FROM bus.facts WHERE fact = 'incident_opened' AND plugin = :plugin", plugin=agent.plugin
+    )
     assert incident.trace_id in row.traceparent
 
 

@@ -7,17 +7,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from libs.common.errors import Conflict, Denied, Invalid, Unavailable
-from libs.common.testing import Ground, until
+from libs.common.testing import Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import ingest_pb2, patcher_pb2
 from tests.service.ingest_alone import ARTIFACT, Agent, Alone
 
 
-@pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[Alone]:
-    made = await Alone.make(ground)
-    yield made
-    await made.stop()
+@pytest.fixture(scope="module")
+async def alone(servers: Servers) -> AsyncIterator[Alone]:
+    async with Alone.on(servers) as made:
+        yield made
 
 
 def word(command: pb.Command, outcome: int, **values: object) -> pb.CommandResult:
@@ -63,12 +62,12 @@ async def test_a_new_session_hears_what_was_issued_meanwhile(alone: Alone) -> No
 
 async def test_a_repeated_request_gets_the_first_command(alone: Alone) -> None:
     agent = await alone.agent()
-    first = await alone.issue(agent, request_id="errand-1")
-    again = await alone.issue(agent, request_id="errand-1")
+    first = await alone.issue(agent, request_id=f"errand-{agent.plugin}")
+    again = await alone.issue(agent, request_id=f"errand-{agent.plugin}")
     assert first == again
     with pytest.raises(Conflict):
-        await alone.issue(agent, request_id="errand-1", digest="e" * 64)
-    assert len(await alone.plane.facts("command_issued")) == 1
+        await alone.issue(agent, request_id=f"errand-{agent.plugin}", digest="e" * 64)
+    assert len(await alone.plane.facts("command_issued", plugin=agent.plugin)) == 1
 
 
 async def test_a_newer_command_supersedes_the_one_before(alone: Alone) -> None:
@@ -88,6 +87,7 @@ async def test_only_patcher_issues_commands(alone: Alone) -> None:
 
 
 async def test_a_permit_is_patchers_to_give(alone: Alone) -> None:
+    alone.patcher.answer = patcher_pb2.AuthorizeApplyResponse(granted=True, permit="p-1")
     agent = await alone.agent()
     issued = await alone.issue(agent)
     asked = pb.BeginApply(
@@ -96,7 +96,7 @@ async def test_a_permit_is_patchers_to_give(alone: Alone) -> None:
     await agent.send(asked)
     permit = await agent.hears("permit")
     assert (permit.granted, permit.permit, permit.nonce) == (True, "p-1", "n-1")
-    assert (alone.patcher.asked[0].plugin, alone.patcher.asked[0].request_id) == (agent.plugin, "n-1")
+    assert (alone.patcher.asked[-1].plugin, alone.patcher.asked[-1].request_id) == (agent.plugin, "n-1")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_no_permit_for_a_command_that_is_over_or_anothers(alone: Alone) ->
     assert (await agent.hears("permit")).gate == "COMMAND_SUPERSEDED"
     await other.send(pb.BeginApply(command=first.id, generation=first.generation, fence=first.fence, nonce="n"))
     assert (await other.hears("permit")).gate == "COMMAND_UNKNOWN"
-    assert not alone.patcher.asked
+    assert agent.plugin not in {asked.plugin for asked in alone.patcher.asked}
 
 
 async def test_a_word_is_recorded_once_however_often_it_comes(alone: Alone) -> None:
@@ -132,7 +132,7 @@ async def test_a_word_is_recorded_once_however_often_it_comes(alone: Alone) -> N
     for _ in range(3):
         await agent.send(word(issued, pb.COMMAND_OUTCOME_APPLIED))
     await until(lambda: sum(m.HasField("result_ack") for m in agent.heard) == 3)
-    (told,) = await alone.plane.facts("command_finished")
+    (told,) = await alone.plane.facts("command_finished", plugin=agent.plugin)
     assert (told.command_finished.outcome, told.command_finished.release) == ("applied", "1.2.3")
     settings = await agent.hears("settings", lambda found: found.beat_interval.ToTimedelta().total_seconds() == 1)
     assert settings.session_epoch == 1
@@ -148,7 +148,7 @@ async def test_the_first_final_word_of_a_generation_stands(alone: Alone) -> None
     await agent.hears("result_ack", lambda ack: ack.outcome == pb.COMMAND_OUTCOME_REVERTED)
     await agent.send(word(commit, pb.COMMAND_OUTCOME_COMMITTED))
     await agent.hears("result_ack", lambda ack: ack.outcome == pb.COMMAND_OUTCOME_COMMITTED)
-    told = [fact.command_finished for fact in await alone.plane.facts("command_finished")]
+    told = [fact.command_finished for fact in await alone.plane.facts("command_finished", plugin=agent.plugin)]
     assert [(one.outcome, one.unasked) for one in told] == [("applied", False), ("reverted", True)]
 
 
@@ -157,7 +157,7 @@ async def test_a_word_on_anothers_command_is_rejected(alone: Alone) -> None:
     issued = await alone.issue(agent)
     await other.send(word(issued, pb.COMMAND_OUTCOME_APPLIED))
     assert (await other.hears("rejection")).reason == "COMMAND_UNKNOWN"
-    assert not await alone.plane.facts("command_finished")
+    assert not await alone.plane.facts("command_finished", plugin=agent.plugin)
 
 
 async def test_the_artifact_of_a_live_command_comes_through(alone: Alone) -> None:
