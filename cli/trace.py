@@ -129,21 +129,21 @@ def _short(name: str) -> str:
 
 def _print_rows(screen: Any, rows: list[waterfall.Row], steps: list[waterfall.Step]) -> None:
     labels = [_label(row) for row in rows]
-    widest = min(WIDEST_NAME, max(map(len, labels)), max(12, screen.width - 30 - NARROWEST_BAR))
-    axis = waterfall.axis(steps, max(NARROWEST_BAR, screen.width - widest - 28))
+    widest = min(WIDEST_NAME, max(map(len, labels)), max(12, screen.width - 33 - NARROWEST_BAR))
+    axis = waterfall.axis(steps, max(NARROWEST_BAR, screen.width - widest - 31))
     for row, label in zip(rows, labels, strict=True):
         colour = COLOURS.get(row.steps[0].service, "white")
         name = label if len(label) <= widest else label[: widest - 1] + "…"
         sign = "[bold red]✗[/]" if row.error else " "
-        times = f"[dim]+{words.span(row.start):>7}[/] {words.span(row.busy):>7}"
+        times = f"[dim]+{row.start:8.3f} s[/] {words.span(row.busy):>7}"
         service = f"{row.steps[0].service:<8}"[:8]
         bar = axis.bar(row.steps)
         painted = f"[{'red' if row.error else colour}]{bar}[/]"
         screen.print(f"{times} {sign}[{colour}]{service}[/]{safe(name):<{widest}} {painted}", no_wrap=True)
         if row.error:
-            screen.print(f"{'':>18}[red]{safe(row.error)}[/]", no_wrap=True, overflow="ellipsis")
+            screen.print(f"{'':>21}[red]{safe(row.error)}[/]", no_wrap=True, overflow="ellipsis")
     total = max(step.end for step in steps)
-    narrowed = waterfall.idle(axis)
+    narrowed = axis.narrowed
     note = f" ({words.span(narrowed)} of waiting narrowed to {waterfall.GAP})" if narrowed else ""
     screen.print(f"\n{words.span(total)} in all{note}")
 

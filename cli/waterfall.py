@@ -8,13 +8,15 @@ lost; many equal siblings (polls) become one row.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 IDLE_SHARE = 0.08  # of the whole, from which a stretch without work is narrowed
 IDLE_SECONDS = 0.05
 MARK = 2  # columns a narrowed stretch takes
+LEAST = 6  # columns a burst of work takes at least, where there is room
 ALIKE = 3  # equal siblings from which they become one row
 FULL, WAIT, GAP, EMPTY = "█", "─", "┆", " "
 
@@ -55,63 +57,77 @@ class Row:
         return next((step.error for step in self.steps if step.error), "")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of time and the columns it takes; an idle one is narrowed."""
+
+    start: float
+    end: float
+    first: int
+    columns: int
+    idle: bool
+
+    def cells(self, step: Step) -> range:
+        """The columns in which a step is seen here."""
+        low, high = max(step.start, self.start), min(step.end, self.end)
+        if low > high:
+            return range(0)
+        if self.idle:
+            # Only what waits across all of it; what begins or ends at its edge does so in the work beside it.
+            return range(self.first, self.first + self.columns) if (low, high) == (self.start, self.end) else range(0)
+        length = self.end - self.start
+        if not length:
+            return range(self.first, self.first + self.columns)
+        begin = min(self.columns - 1, int((low - self.start) / length * self.columns))
+        end = math.ceil((high - self.start) / length * self.columns)
+        return range(self.first + begin, self.first + min(self.columns, max(end, begin + 1)))
+
+
+@dataclass(frozen=True)
 class Axis:
-    """Columns of the time axis: pieces of work between narrowed idle stretches."""
+    """The time axis: bursts of work between narrowed idle stretches."""
 
     width: int
-    # (start, end, first column, columns); a piece with `idle` is narrowed.
-    pieces: list[tuple[float, float, int, int, bool]] = field(default_factory=list)
+    pieces: tuple[Piece, ...]
 
-    def column(self, moment: float) -> int:
-        """The column of a moment."""
-        for start, end, first, columns, idle in self.pieces:
-            if moment <= end or (start, end) == self.pieces[-1][:2]:
-                if idle:
-                    return first if moment <= start else first + columns
-                share = (moment - start) / (end - start) if end > start else 0.0
-                return min(first + columns, first + round(share * columns))
-        return 0
+    @property
+    def narrowed(self) -> float:
+        """Seconds of waiting that were narrowed."""
+        return sum(piece.end - piece.start for piece in self.pieces if piece.idle)
 
     def bar(self, steps: Iterable[Step]) -> str:
         """The cells of a row: work, waiting across an idle stretch, marks of idle stretches, nothing."""
         cells = [EMPTY] * self.width
-        for _, _, first, columns, idle in self.pieces:
-            if idle:
-                cells[first : first + columns] = [GAP, *[EMPTY] * (columns - 1)]
+        for piece in self.pieces:
+            if piece.idle:
+                cells[piece.first] = GAP
         for step in steps:
-            first = min(self.column(step.start), self.width - 1)
-            last = max(first + 1, self.column(step.end))
-            for cell in range(first, min(last, self.width)):
-                cells[cell] = WAIT if self._idle(cell) else FULL
+            for piece in self.pieces:
+                for cell in piece.cells(step):
+                    cells[cell] = WAIT if piece.idle else FULL
         return "".join(cells)
-
-    def _idle(self, cell: int) -> bool:
-        return any(idle and first <= cell < first + columns for _, _, first, columns, idle in self.pieces)
 
 
 def rows(steps: Sequence[Step]) -> list[Row]:
-    """Steps as a tree, each below its parent, by start; equal siblings without children share a row."""
+    """Steps as a tree, each below its parent, by start; equal siblings that only polled share a row."""
     here = {step.id for step in steps}
     children: dict[str, list[Step]] = defaultdict(list)
     for step in sorted(steps, key=lambda step: (step.start, -step.end, step.id)):
         orphan = step.parent not in here or step.parent == step.id
         children["" if orphan else step.parent].append(step)
     found: list[Row] = []
-    seen: set[str] = set()
     stack = [(row, 0) for row in reversed(_shared(children[""], children))]
     while stack:
         shared, depth = stack.pop()
         found.append(Row(shared, depth))
-        seen.update(step.id for step in shared)
-        below = _shared(children[shared[0].id], children) if len(shared) == 1 else []
-        stack.extend((row, depth + 1) for row in reversed(below))
+        below = [child for step in shared for child in children[step.id]]
+        stack.extend((row, depth + 1) for row in reversed(_shared(below, children)))
     # Foreign spans may be each other's parents; they are shown all the same.
-    lost = [step for step in steps if step.id not in seen]
-    return found + [Row((step,), 0) for step in lost]
+    seen = {step.id for row in found for step in row.steps}
+    return found + [Row((step,), 0) for step in steps if step.id not in seen]
 
 
-def _shared(siblings: Sequence[Step], children: dict[str, list[Step]]) -> list[tuple[Step, ...]]:
+def _shared(siblings: Sequence[Step], children: Mapping[str, Sequence[Step]]) -> list[tuple[Step, ...]]:
     alike: dict[tuple[str, str], list[Step]] = defaultdict(list)
     for step in siblings:
         if not step.error and not _deep(step, children):
@@ -130,38 +146,45 @@ def _shared(siblings: Sequence[Step], children: dict[str, list[Step]]) -> list[t
     return shared
 
 
-def _deep(step: Step, children: dict[str, list[Step]]) -> bool:
+def _deep(step: Step, children: Mapping[str, Sequence[Step]]) -> bool:
     # A call and its answer on the other side is still one poll.
-    below = children.get(step.id, [])
+    below = children.get(step.id, ())
     return len(below) > 1 or any(one.error or children.get(one.id) for one in below)
 
 
 def axis(steps: Sequence[Step], width: int) -> Axis:
-    """A time axis of `width` columns over all steps, idle stretches narrowed."""
+    """A time axis of `width` columns over all steps, idle stretches narrowed; the shortest burst of work is seen."""
     total = max((step.end for step in steps), default=0.0)
-    pieces = _pieces(_work(steps), total)
-    marks = sum(1 for _, _, idle in pieces if idle)
-    room = max(1, width - marks * MARK)
-    worked = sum(end - start for start, end, idle in pieces if not idle)
-    made = Axis(width)
+    stretches = _stretches(_work(steps), total, width // (4 * MARK))
+    bursts = sum(not idle for _, _, idle in stretches)
+    room = width - (len(stretches) - bursts) * MARK
+    least = max(1, min(LEAST, room // (2 * bursts)))
+    shared = room - least * bursts
+    worked = sum(end - start for start, end, idle in stretches if not idle)
+    pieces: list[Piece] = []
     first, passed = 0, 0.0
-    for start, end, idle in pieces:
-        if idle:
-            columns = MARK
-        else:
-            before = round(room * passed / worked) if worked else 0
-            passed += end - start
-            columns = (round(room * passed / worked) if worked else room) - before
-        made.pieces.append((start, end, first, columns, idle))
+    for start, end, idle in stretches:
+        columns = MARK
+        if not idle:
+            before = round(shared * passed)
+            passed += (end - start) / worked if worked else 1 / bursts
+            columns = least + round(shared * min(passed, 1.0)) - before
+        pieces.append(Piece(start, end, first, columns, idle))
         first += columns
-    return made
+    return Axis(width, tuple(pieces))
 
 
 def _work(steps: Sequence[Step]) -> list[tuple[float, float]]:
-    """Stretches in which something is done: what leaves do, and the moments at which longer steps begin and end."""
-    parents = {step.parent for step in steps}
-    found = [(step.start, step.end) for step in steps if step.id not in parents]
-    found += [(moment, moment) for step in steps if step.id in parents for moment in (step.start, step.end)]
+    """Stretches in which something is done.
+
+    A step that others work for (they begin while it lasts) only waits meanwhile: of it, the moments at which it begins
+    and ends count.
+    """
+    known = {step.id: step for step in steps}
+    below = [step for step in steps if step.parent in known and step.parent != step.id]
+    waits = {step.parent for step in below if step.start < known[step.parent].end}
+    found = [(step.start, step.end) for step in steps if step.id not in waits]
+    found += [(moment, moment) for step in steps if step.id in waits for moment in (step.start, step.end)]
     merged: list[tuple[float, float]] = []
     for start, end in sorted(found):
         if merged and start <= merged[-1][1]:
@@ -171,18 +194,14 @@ def _work(steps: Sequence[Step]) -> list[tuple[float, float]]:
     return merged
 
 
-def _pieces(work: Sequence[tuple[float, float]], total: float) -> list[tuple[float, float, bool]]:
+def _stretches(work: Sequence[tuple[float, float]], total: float, most: int) -> list[tuple[float, float, bool]]:
+    """Bursts and, between them, the longest idle stretches (at most so many)."""
     least = max(IDLE_SECONDS, total * IDLE_SHARE)
-    pieces: list[tuple[float, float, bool]] = []
-    begun = 0.0
-    for (_, end), (following, _) in itertools.pairwise(work):
-        if following - end >= least:
-            pieces += [(begun, end, False), (end, following, True)]
-            begun = following
-    pieces.append((begun, max(total, begun), False))
-    return pieces
-
-
-def idle(made: Axis) -> float:
-    """Seconds that were narrowed."""
-    return sum(end - start for start, end, _, _, narrowed in made.pieces if narrowed)
+    gaps = [(end, start) for (_, end), (start, _) in itertools.pairwise(work) if start - end >= least]
+    gaps = sorted(sorted(gaps, key=lambda gap: gap[0] - gap[1])[:most])
+    found: list[tuple[float, float, bool]] = []
+    begun = min((start for start, _ in work), default=0.0)
+    for end, following in gaps:
+        found += [(begun, end, False), (end, following, True)]
+        begun = following
+    return [*found, (begun, max(total, begun), False)]

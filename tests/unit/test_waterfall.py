@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.waterfall import ALIKE, FULL, GAP, MARK, WAIT, Row, Step, axis, idle, rows
+from cli.waterfall import ALIKE, FULL, GAP, MARK, WAIT, Row, Step, axis, rows
 
 
 def step(name: str, start: float, end: float, parent: str = "", *, service: str = "ingest", error: str = "") -> Step:
@@ -45,7 +45,7 @@ def test_many_equal_polls_share_a_row_and_one_that_failed_stands_alone() -> None
 def test_a_long_stretch_without_work_takes_two_columns() -> None:
     steps = [step("a", 0, 1), step("b", 100, 101)]
     made = axis(steps, 42)
-    assert idle(made) == 99
+    assert made.narrowed == 99
     first, second = made.bar([steps[0]]), made.bar([steps[1]])
     assert first == FULL * 20 + GAP + " " + " " * 20
     assert second == " " * 20 + GAP + " " + FULL * 20
@@ -56,6 +56,30 @@ def test_a_step_that_waits_across_an_idle_stretch_shows_a_line_there() -> None:
     steps = [parent, step("a", 0, 1, "probation"), step("b", 100, 101, "probation")]
     bar = axis(steps, 42).bar([parent])
     assert bar == FULL * 20 + WAIT * MARK + FULL * 20
+
+
+def test_the_calls_below_shared_polls_share_a_row_too() -> None:
+    root = step("root", 0, 9)
+    polls = [poll(number, float(number)) for number in range(5)]
+    answers = [Step(f"a{n}", f"p{n}", "ingest", "GetTelemetry", n + 0.001, n + 0.009) for n in range(5)]
+    found = rows([root, *polls, *answers])
+    assert [(len(row.steps), row.depth, row.steps[0].service) for row in found] == [
+        (1, 0, "ingest"),
+        (5, 1, "patcher"),
+        (5, 2, "ingest"),
+    ]
+
+
+def test_work_that_is_followed_later_by_a_child_is_no_waiting() -> None:
+    stage = step("stage", 10, 40)
+    steps = [step("beat", 0, 1), stage, step("issue", 40.5, 41, "stage")]
+    assert axis(steps, 60).narrowed == 9
+    assert WAIT not in axis(steps, 60).bar([stage])
+
+
+def test_a_short_burst_beside_long_work_keeps_some_columns() -> None:
+    short, long = step("short", 0, 0.01), step("long", 100, 200)
+    assert axis([short, long], 60).bar([short]).count(FULL) == 6
 
 
 def test_an_instant_is_still_seen() -> None:
