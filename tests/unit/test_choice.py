@@ -138,7 +138,7 @@ def test_safe_alternatives_are_drawn_with_the_odds_that_are_stored() -> None:
     drawn = [chosen(ALTERNATIVES, situation(), learned, seed=str(n)) for n in range(400)]
     counts = Counter(choice.chosen.remedy.release for choice in drawn)
     stored = drawn[0].candidates[0].propensity
-    assert 0.1 < stored < 0.9
+    assert 0.5 < stored < 0.9, "the better one more often, never always"
     assert counts["1.1"] / len(drawn) == pytest.approx(stored, abs=0.09)
     for choice in drawn:
         assert choice.chosen.propensity > 0
