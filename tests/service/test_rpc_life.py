@@ -71,7 +71,10 @@ async def test_stopping_lets_a_call_under_way_finish(plane: Plane) -> None:
 async def test_a_taken_port_is_said_with_its_remedy(plane: Plane) -> None:
     second = Server("decider", plane.server.bound, [], key=KEY, deep_check=plane.deep_check)
     with pytest.raises(Refused) as caught:
-        await second.start()
+        try:
+            await second.start()
+        finally:
+            await second.stop(grace=0)
     assert caught.value.reason == "PORT_TAKEN"
     assert plane.server.bound in caught.value.message
     assert "PRUNELLA_LISTEN" in caught.value.message

@@ -1,10 +1,10 @@
 """Spans find their trace again after a row, a message or an agent; logs name service and trace and no secret."""
 
 import asyncio
-import io
 import json
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -141,13 +141,14 @@ def test_lost_spans_never_block() -> None:
     assert time.monotonic() - began < 3
 
 
-def lines(style: str = "json") -> tuple[io.StringIO, logging.Handler]:
-    telemetry.configure_logging(style)
-    (handler,) = logging.getLogger().handlers
-    assert isinstance(handler, logging.StreamHandler)
-    written = io.StringIO()
-    handler.setStream(written)
-    return written, handler
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
+    telemetry.configure_logging("json")
+
+    def lines() -> list[str]:
+        return capsys.readouterr().err.splitlines()
+
+    return lines
 
 
 @pytest.fixture(autouse=True)
@@ -160,12 +161,11 @@ def logging_as_before():
     structlog.reset_defaults()
 
 
-def test_logs_are_json_with_service_and_trace_whoever_writes_them() -> None:
-    written, _ = lines()
+def test_logs_are_json_with_service_and_trace_whoever_writes_them(written: Callable[[], list[str]]) -> None:
     with Telemetry("patcher").use(), telemetry.use_traceparent(PARENT):
         structlog.get_logger("ours").info("staged", attempt="a1")
         logging.getLogger("theirs").warning("slow %s", "query", extra={"rows": 3})
-    ours, theirs = (json.loads(line) for line in written.getvalue().splitlines())
+    ours, theirs = (json.loads(line) for line in written())
     assert (ours["event"], ours["attempt"], ours["level"]) == ("staged", "a1", "info")
     assert (theirs["event"], theirs["rows"], theirs["logger"]) == ("slow query", 3, "theirs")
     for line in (ours, theirs):
@@ -174,23 +174,30 @@ def test_logs_are_json_with_service_and_trace_whoever_writes_them() -> None:
         assert datetime.fromisoformat(line["time"]).tzinfo is not None
 
 
-def test_secrets_and_long_texts_do_not_get_into_logs() -> None:
-    written, _ = lines()
+def test_secrets_and_long_texts_do_not_get_into_logs(written: Callable[[], list[str]]) -> None:
     log = structlog.get_logger("ours")
     log.info("enrolled", secret="s3cret", enrollment_token="t0ken", Authorization="Service x", detail="y" * 10_000)
-    text = written.getvalue()
+    text = "".join(written())
     assert not any(word in text for word in ("s3cret", "t0ken", "Service x"))
     assert len(text) < 6000
 
 
-def test_an_exception_is_one_line() -> None:
-    written, _ = lines()
+def test_an_exception_is_one_line(written: Callable[[], list[str]]) -> None:
     try:
         raise OSError("disk full")
     except OSError:
         structlog.get_logger("ours").exception("cannot save")
-    (line,) = written.getvalue().splitlines()
+    (line,) = written()
     assert "disk full" in json.loads(line)["exception"]
+
+
+def test_configuring_again_neither_doubles_lines_nor_silences_others(
+    written: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    telemetry.configure_logging("json")
+    logging.getLogger("theirs").warning("once")
+    assert len(written()) == 1
+    assert "once" in caplog.text
 
 
 def test_a_metric_is_made_once() -> None:

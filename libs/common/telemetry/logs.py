@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import Processor, WrappedLogger
@@ -18,6 +18,21 @@ LONGEST_TEXT = 4096
 SECRET_WORDS = ("secret", "password", "token", "authorization", "credential", "private_key", "database_url")
 
 _service: ContextVar[str] = ContextVar("service", default="")
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is now, not to what it was when logging was configured."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None:
+        """It cannot be set; the base class tries to."""
 
 
 def name_service(service: str) -> Callable[[], None]:
@@ -51,7 +66,7 @@ def configure_logging(style: str = "auto", level: int = logging.INFO) -> None:
         if pretty
         else [structlog.processors.format_exc_info, _guard_values, structlog.processors.JSONRenderer(default=str)]
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(), *shared],
@@ -59,7 +74,8 @@ def configure_logging(style: str = "auto", level: int = logging.INFO) -> None:
         )
     )
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    # Whoever else listens (a test, a host program) goes on listening.
+    root.handlers[:] = [*(other for other in root.handlers if not isinstance(other, _StandardError)), handler]
     root.setLevel(level)
     for talkative in ("httpx", "httpx2", "httpcore", "uvicorn.access", "alembic.runtime.plugins"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
