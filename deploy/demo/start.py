@@ -6,7 +6,6 @@ time, and stays on disk afterwards for whoever wants to read its logs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -25,16 +24,10 @@ def scenario_state() -> State:
     return State(private(own.folder.with_name(own.folder.name + "-demo")))
 
 
-def hush() -> None:
-    """Keeps gRPC's own remarks about connections that come and go out of the story."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
-
 async def up(say: Say = foreground.say, *, fresh: bool = False) -> int:
     """Starts the plane with the demo and stays until somebody says stop; returns the exit status."""
     from deploy.demo import story
 
-    hush()
     return await foreground.run(partial(story.tell, say=say), fresh=fresh, say=say, environment=ENVIRONMENT)
 
 
@@ -46,7 +39,6 @@ async def play(names: Sequence[str] = (), say: Say = foreground.say) -> tuple[in
     from deploy.demo.scenarios import runner
 
     runner.chosen(names)
-    hush()
     document: dict[str, Any] = {}
 
     async def body(plane: Plane) -> int:

@@ -1,0 +1,90 @@
+"""What the demo says: the outcome of a story, one line for a fact, and a playbook that the decider accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from deploy.demo import environment, narration, releases
+from deploy.demo.scenarios import measure, runner
+from deploy.demo.scenarios.scene import outcome, seconds
+from deploy.demo.scenarios.stories import ALONE, SCENARIOS
+from libs.common.facts import NAMES
+from prunella.v1.events_pb2 import (
+    AttemptFailed,
+    AttemptRefused,
+    AttemptRolledBack,
+    AttemptStaged,
+    AttemptSucceeded,
+    Event,
+    IncidentEscalated,
+    IncidentMitigated,
+    IncidentOpened,
+)
+from services.decider import playbook
+
+
+def at(second: int, **told: object) -> Event:
+    return Event(time=Timestamp(seconds=second), **told)  # type: ignore[arg-type]
+
+
+def test_an_outcome_names_every_end_in_the_order_of_time() -> None:
+    story = [
+        at(9, incident_mitigated=IncidentMitigated()),
+        at(1, incident_opened=IncidentOpened()),
+        at(3, attempt_rolled_back=AttemptRolledBack(dead_man=True)),
+        at(4, attempt_failed=AttemptFailed(failure="staging_failed")),
+        at(8, attempt_succeeded=AttemptSucceeded()),
+    ]
+    assert outcome(story) == "rolled_back by the agent, staging_failed, success, mitigated"
+    assert outcome([at(1, attempt_refused=AttemptRefused(gate="SEVERITY"))]) == "refused SEVERITY"
+    assert outcome([at(1, incident_escalated=IncidentEscalated())]) == "a person is asked"
+    assert outcome([]) == ""
+
+
+def test_the_newest_fact_is_the_newest_by_its_own_time() -> None:
+    story = [at(5, attempt_succeeded=AttemptSucceeded(attempt="b")), at(2, attempt_succeeded=AttemptSucceeded())]
+    newest = measure.newest(story, "attempt_succeeded", "attempt_rolled_back")
+    assert newest is not None and newest.attempt_succeeded.attempt == "b"
+    assert measure.newest(story, "incident_opened") is None
+    assert measure.attempt(story) == ""
+
+
+def test_a_step_that_was_not_taken_has_no_duration() -> None:
+    assert seconds(None, None) is None
+
+
+def test_a_document_passes_only_when_all_is_well() -> None:
+    good = {"scenarios": [{"ok": True}], "lost": 0}
+    assert runner.passed(good)
+    assert not runner.passed(good | {"lost": 1})
+    assert not runner.passed(good | {"scenarios": [{"ok": True}, {"ok": False}]})
+
+
+def test_scenarios_are_chosen_by_name_and_all_by_none() -> None:
+    assert [scenario.name for scenario in runner.chosen(["dead_man"])] == ["dead_man"]
+    assert len(runner.chosen([])) == len(SCENARIOS) + len(ALONE) == 7
+    with pytest.raises(KeyError):
+        runner.chosen(["no_such"])
+
+
+def test_lines_are_about_facts_that_exist_and_fit_a_line() -> None:
+    assert set(narration.LINES) <= NAMES
+    failed = AttemptStaged(tests_passed=2, tests_run=6, failures=["x" * 300])
+    line = narration.LINES["attempt_staged"](Event(attempt_staged=failed))
+    assert line.startswith("staging failed 2/6") and len(line) <= narration.LONGEST
+    passed = narration.LINES["attempt_staged"](
+        Event(attempt_staged=AttemptStaged(passed=True, tests_run=6, tests_passed=6))
+    )
+    assert passed.startswith("staged 6/6")
+
+
+def test_the_playbook_of_the_demo_is_accepted_and_names_releases_that_exist() -> None:
+    path = Path(environment.ENVIRONMENT["DECIDER_PLAYBOOK"])
+    parsed = playbook.parse(path.read_text(), path.name)
+    named = {known.remedy.release for known in parsed.remedies} | {known.from_release for known in parsed.remedies}
+    assert named - {"", "*"} <= set(releases.VERSIONS)
+    first = parsed.matching("webhook_fail_rate", "relay", "1.2.2")
+    assert [known.remedy.release for known in first] == ["1.3.0", "1.2.3"]
