@@ -53,7 +53,7 @@ PRELOADED = (
     "libs.common.runtime",
 )
 PROTOS = ("agent", "decider", "events", "ingest", "ops", "patcher", "queue")
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 
 @dataclass
@@ -110,7 +110,9 @@ def become(order: Order, parent: int) -> None:
     """Makes a fresh fork a process of its own: session, death with the parent, log, environment."""
     os.setsid()
     if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        prctl = ctypes.CDLL(None).prctl
+        prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        prctl(PR_SET_NAME, order.name.encode()[:15], 0, 0, 0)  # what `ps -o comm` and `top` show
         if os.getppid() != parent:
             os._exit(1)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):

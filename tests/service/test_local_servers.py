@@ -137,6 +137,21 @@ async def test_a_role_reads_nothing_of_another_service_and_owns_nothing(own: Ser
     )
 
 
+async def test_servers_of_yours_are_migrated_by_one_command_that_may_be_repeated(own: Servers) -> None:
+    environ = {**os.environ, "DATABASE_URL": own.postgres_url(), "NATS_URL": own.nats_url}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.local.migrate", "--show"],
+            cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    urls = dict(line.split(" DATABASE_URL=") for line in done.stdout.splitlines())
+    assert set(urls) == {"ingest", "decider", "patcher", "queue", "ops"}
+    for service, url in urls.items():
+        assert await ask(url, "SELECT count(*) FROM bus.facts") == 0
+        assert await ask(url, "SELECT current_user") == f"prunella_{service}"
+
+
 async def test_nobody_gets_in_without_the_password(own: Servers) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
         await ask(own.postgres.url(password="guess"), "SELECT 1")
