@@ -61,7 +61,7 @@ async def _wanted(
         merchant=plugin.merchant,
         package=plugin.package,
         action=action,
-        from_release=plugin.release,
+        from_release=told.from_release or plugin.release,
         to_release=version,
         digest=release.digest if release else (plugin.digest if action is Action.RESTART else ""),
         severity=wire.severity(told.severity),
@@ -98,14 +98,14 @@ async def _begin(tx: Transaction, doors: Doors, wanted: Attempt, event: Event, p
         said = await _preempt(tx, doors, wanted, event) or said
     gated = Gated(said, needs_staging(policy, wanted))
     change = heart.begin(wanted, gated, tx.now)
-    unfit = _unfit(wanted, event)
-    if unfit and change.attempt.state not in FINAL:
+    # What a busy plugin runs may still be taken back; that is looked at again when it is free.
+    unfit, waits = _unfit(wanted, plugin), change.attempt.held_by == PLUGIN_BUSY
+    if unfit and change.attempt.state not in FINAL and not (waits and unfit[0] is Told.CANCELLED):
         change = heart.stillborn(wanted, tx.now, *unfit)
     await keep(tx, doors, change, event, new=True)
 
 
-def _unfit(wanted: Attempt, event: Event) -> tuple[Told, str, str] | None:
-    told = event.decision_made
+def _unfit(wanted: Attempt, plugin: ingest_pb2.Plugin) -> tuple[Told, str, str] | None:
     if wanted.action is Action.PATCH and not wanted.digest:
         return (
             Told.FAILED,
@@ -114,8 +114,8 @@ def _unfit(wanted: Attempt, event: Event) -> tuple[Told, str, str] | None:
         )
     if wanted.action is Action.ROLLBACK and wanted.to_release and not wanted.digest:
         return Told.FAILED, "release_unknown", f"release {wanted.package} {wanted.to_release} is not published"
-    if told.from_release and told.from_release != wanted.from_release:
-        why = f"the plugin runs {wanted.from_release} now, the decision was about {told.from_release}"
+    if plugin.release != wanted.from_release:
+        why = f"the plugin runs {plugin.release} now, the decision was about {wanted.from_release}"
         return Told.CANCELLED, "", why
     return None
 

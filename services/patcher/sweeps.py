@@ -61,7 +61,9 @@ def _still(said: object, found: Attempt) -> bool:
 async def _go_on(doors: Doors, attempt: Attempt) -> None:
     plugin = await plugin_of(doors, attempt.plugin)
     standing = plugin is not None and plugin.state == "active" and await stands(doors, attempt.incident, attempt.round)
-    changed = plugin is not None and plugin.release != attempt.from_release
+    changed = plugin is not None and (
+        plugin.release != attempt.from_release or (attempt.other_slot and plugin.generation != attempt.from_generation)
+    )
 
     async def work(tx: Transaction) -> None:
         if standing and not changed:

@@ -220,7 +220,11 @@ class PatcherAlone:
             from_release="1.2.0",
             evidence=events_pb2.Evidence(failing_inputs=['{"card": "4111"}']),
         )
-        told.MergeFrom(events_pb2.DecisionMade(**changes))
+        for name, value in changes.items():
+            if isinstance(value, Message):
+                getattr(told, name).CopyFrom(value)
+            else:
+                setattr(told, name, value)
         return incident, await self.tell(told, source="decider", incident=incident, plugin=plugin)
 
     async def finish(

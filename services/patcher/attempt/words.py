@@ -145,7 +145,15 @@ def seen(attempt: Attempt, beat: Seen, now: datetime) -> Change:
         return Change(attempt)
     if beat.generation < attempt.generation:
         why = f"a beat says release {beat.release or '(unknown)'} runs"
-        return move(attempt, now, State.ROLLED_BACK, "seen", why, None, (Fact(Told.ROLLED_BACK, why, dead_man=not attempt.rollbacks),))
+        return move(
+            attempt,
+            now,
+            State.ROLLED_BACK,
+            "seen",
+            why,
+            None,
+            (Fact(Told.ROLLED_BACK, why, dead_man=not attempt.rollbacks),),
+        )
     if beat.generation > attempt.generation:
         return Change(attempt)
     if attempt.commit_sent and not attempt.rollbacks:
