@@ -25,9 +25,14 @@ from deploy.local.servers import Servers
 from libs.common.clock import Clock, ManualClock, SystemClock
 from libs.common.database import Database
 from libs.common.facts import fact_name
+from libs.common.names import new_id
+from prunella.v1 import agent_pb2, ingest_pb2, ingest_pb2_grpc
 from prunella.v1.events_pb2 import Event
+from prunella_agent.credential import Credential
+from prunella_agent.enroll import enroll
+from prunella_agent.session import Session, open_channel
 
-__all__ = ["Ground", "ManualClock", "Plane", "Servers", "SystemClock", "until"]
+__all__ = ["FakeAgent", "Ground", "ManualClock", "Plane", "Servers", "SystemClock", "until"]
 
 if TYPE_CHECKING:
     from libs.common.runtime import Service
@@ -35,10 +40,12 @@ if TYPE_CHECKING:
 SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
 # How often a poll looks: long enough to leave two cores to the work.
 LOOK = 0.02
+PROOF_BEATS = 6
+PROOF_SECONDS = 0.15
 
 
 async def until(condition: Callable[[], Any], timeout: float = 10.0, *, what: str = "") -> Any:
-    """Polls until the condition (plain or async) is truthy and returns that. Raises AssertionError after `timeout` s."""
+    """Polls until the condition (plain or async) is truthy and returns that. Raises AssertionError after `timeout`."""
     deadline = asyncio.get_running_loop().time() + timeout
     while True:
         answer = condition()
@@ -87,6 +94,109 @@ class Ground:
 
 
 @dataclass
+class FakeAgent:
+    """An agent that heals as soon as it may switch: the real session and real permits, and no process to restart.
+
+    `heals`: whether webhooks work after a switch. `obeys`: False for an agent that takes commands and does nothing.
+    """
+
+    credential: Credential
+    address: str
+    channel: grpc.aio.Channel
+    package: str = "relay"
+    release: str = "1.2.0"
+    generation: int = 0
+    digest: str = ""
+    heals: bool = True
+    obeys: bool = True
+    attempts: int = 0
+    failures: int = 0
+    commands: list[agent_pb2.Command] = field(default_factory=list)
+    session: Session = field(init=False)
+    _before: tuple[str, int, str] = ("", 0, "")
+    _words: dict[str, agent_pb2.CommandResult] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.session = Session(
+            self.address, self.credential, hello=self._hello, on_command=self._take, channel=self.channel
+        )
+
+    @property
+    def plugin(self) -> str:
+        """The plugin's id."""
+        return self.credential.plugin
+
+    def _hello(self) -> agent_pb2.Hello:
+        able = ("update", "rollback", "restart", "health_check", "commit")
+        return agent_pb2.Hello(
+            agent_version="fake", capabilities=able, package=self.package, release=self.release,
+            generation=self.generation,
+        )  # fmt: skip
+
+    def beat(
+        self, *, webhooks: int = 20, failed: int = 0, health: agent_pb2.Health.ValueType = agent_pb2.HEALTH_HEALTHY
+    ) -> None:
+        """One beat with so many more webhooks, `failed` of which failed."""
+        self.attempts += webhooks
+        self.failures += failed
+        made = agent_pb2.Beat(
+            webhook_attempts=self.attempts, webhook_failures=self.failures, release=self.release,
+            generation=self.generation, digest=self.digest, health=health,
+        )  # fmt: skip
+        made.time.GetCurrentTime()
+        self.session.beat(made)
+
+    async def heard(self) -> None:
+        """Waits until every beat so far is acknowledged."""
+        await until(lambda: self.session.unsent == 0)
+
+    async def _take(self, command: agent_pb2.Command) -> None:
+        if command.id in self._words:
+            self.session.report(self._words[command.id])
+            return
+        self.commands.append(command)
+        if self.obeys and [known.id for known in self.commands].count(command.id) == 1:
+            task = asyncio.create_task(self._do(command))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, command: agent_pb2.Command) -> None:
+        if command.kind == agent_pb2.COMMAND_KIND_COMMIT:
+            self._say(command, agent_pb2.COMMAND_OUTCOME_COMMITTED)
+        elif command.kind == agent_pb2.COMMAND_KIND_ROLLBACK:
+            self.release, self.generation, self.digest = self._before
+            self._say(command, agent_pb2.COMMAND_OUTCOME_REVERTED)
+        elif command.kind == agent_pb2.COMMAND_KIND_HEALTH_CHECK:
+            self._say(command, agent_pb2.COMMAND_OUTCOME_DONE, "healthy")
+        else:
+            await self._switch(command)
+
+    async def _switch(self, command: agent_pb2.Command) -> None:
+        answer = await self.session.begin_apply(command)
+        if not answer.granted:
+            self._say(command, agent_pb2.COMMAND_OUTCOME_REFUSED, answer.gate)
+            return
+        self._before = (self.release, self.generation, self.digest)
+        self.release = command.release or self.release
+        self.generation, self.digest = command.generation, command.digest or self.digest
+        self._say(command, agent_pb2.COMMAND_OUTCOME_APPLIED)
+        for _ in range(PROOF_BEATS):
+            self.beat(failed=0 if self.heals else 12)
+            # Beats of one moment would be folded into one window.
+            await asyncio.sleep(PROOF_SECONDS)
+
+    def _say(self, command: agent_pb2.Command, outcome: agent_pb2.CommandOutcome.ValueType, detail: str = "") -> None:
+        result = agent_pb2.CommandResult(
+            command=command.id, attempt=command.attempt, generation=command.generation, fence=command.fence,
+            outcome=outcome, detail=detail, release=self.release, digest=self.digest,
+        )  # fmt: skip
+        result.time.GetCurrentTime()
+        self._words[command.id] = result
+        self.session.report(result)
+
+
+@dataclass
 class Plane:
     """All five services in this process. `environ` are settings on top of the defaults for tests."""
 
@@ -97,6 +207,7 @@ class Plane:
     key: str = field(default_factory=lambda: secrets.token_hex(32))
     services: dict[str, Service] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
+    agents: list[FakeAgent] = field(default_factory=list)
     _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
     _owner: Database | None = None
 
@@ -110,12 +221,13 @@ class Plane:
             await self.begin(name)
         return self
 
-    async def begin(self, name: str) -> Service:
-        """Starts one service; also after `end`, on the same address."""
+    async def begin(self, name: str, *, replica: bool = False) -> Service:
+        """Starts one service; also after `end`, on the same address. A replica has an address of its own."""
         module = importlib.import_module(f"services.{name}.service")
-        service: Service = module.build(module.load(self.settings(name)), self.clock)
+        anywhere = {"PRUNELLA_LISTEN": "127.0.0.1:0", "PRUNELLA_HTTP_LISTEN": "127.0.0.1:0"} if replica else {}
+        service: Service = module.build(module.load(self.settings(name) | anywhere), self.clock)
         await service.start()
-        self.services[name] = service
+        self.services[f"{name} replica" if replica else name] = service
         return service
 
     async def end(self, name: str) -> None:
@@ -124,6 +236,8 @@ class Plane:
 
     async def stop(self) -> None:
         """Stops everything, last started first."""
+        for agent in self.agents:
+            await agent.session.abort()
         for channel in self._channels.values():
             await channel.close()
         for name in reversed(list(self.services)):
@@ -157,6 +271,23 @@ class Plane:
             self._channels[kept] = rpc.channel(self.addresses[name], caller=caller, key=self.key)
         return self._channels[kept]
 
+    async def agent(self, label: str, *, release: str = "1.2.0", package: str = "relay") -> FakeAgent:
+        """An enrolled agent with a session, connected."""
+        channel = self._channels.setdefault("agents", open_channel(self.addresses["ingest"]))
+        ingest: Any = ingest_pb2_grpc.IngestServiceStub(self.channel("ingest"))
+        request = ingest_pb2.CreateEnrollmentTokenRequest(
+            request_id=new_id(), merchant=f"merchant-{label}", package=package, label=label
+        )
+        token = (await ingest.CreateEnrollmentToken(request, timeout=10)).token
+        credential = await enroll(
+            channel, token=token, enrollment_key=new_id(), package=package, release=release, merchant=request.merchant
+        )
+        agent = FakeAgent(credential, self.addresses["ingest"], channel, package=package, release=release)
+        agent.session.start()
+        self.agents.append(agent)
+        await until(lambda: agent.session.connected)
+        return agent
+
     async def facts(self, *names: str, plugin: str = "", incident: str = "") -> list[Event]:
         """Facts told so far, oldest first."""
         assert self._owner, "start the plane first"
@@ -178,7 +309,17 @@ class Plane:
             found = await self.facts(name, plugin=plugin)
             return found if len(found) >= times else None
 
-        return (await until(look, timeout, what=f"{name} told {times} times"))[-1]  # type: ignore[no-any-return]
+        try:
+            events: list[Event] = await until(look, timeout, what=f"{name} told {times} times")
+        except AssertionError as error:
+            story = [f"{event.source}: {fact_name(event)}: {event.reason}" for event in await self.facts(plugin=plugin)]
+            raise AssertionError("\n".join([str(error), "so far:", *story])) from None
+        return events[-1]
+
+    async def forget_inbox(self) -> None:
+        """Empties every inbox: all facts could have their effect again."""
+        assert self._owner, "start the plane first"
+        await self._owner.transaction(lambda tx: tx.run("DELETE FROM bus.inbox"))
 
     async def sql(self, statement: str, **values: Any) -> Sequence[Any]:
         """Rows, as the owner sees them; for checkers."""

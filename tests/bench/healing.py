@@ -18,10 +18,11 @@ from deploy.demo import releases
 from deploy.local import keys
 from deploy.local.plane import Plane
 from libs.common import rpc
+from libs.common.testing import FakeAgent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
+from prunella_agent.credential import Credential
 from prunella_agent.session import open_channel
-from tests.bench.agents import InstantAgent
-from tests.bench.ground import ROOT, child, percentile, plane, seed
+from tests.bench.ground import ROOT, child, percentile, plane, secret, seed
 
 SINGLE = 60
 LOADED = 60
@@ -68,11 +69,12 @@ async def stage(patcher: patcher_pb2_grpc.PatcherServiceAsyncStub, required: boo
     await patcher.UpdatePolicy(request, timeout=10)
 
 
-async def connect(running: Plane, count: int) -> list[InstantAgent]:
+async def connect(running: Plane, count: int) -> list[FakeAgent]:
     """Healthy agents, connected, with a window behind them."""
     ids = await seed(running.database_url, count, package="relay")
     channel = open_channel(running.addresses["ingest"])
-    agents = [InstantAgent(plugin, running.addresses["ingest"], channel) for plugin in ids]
+    place = running.addresses["ingest"]
+    agents = [FakeAgent(Credential(plugin, secret(plugin), ()), place, channel) for plugin in ids]
     for agent in agents:
         agent.session.start()
 
@@ -90,13 +92,13 @@ async def connect(running: Plane, count: int) -> list[InstantAgent]:
     return agents
 
 
-async def delays(running: Plane, agents: list[InstantAgent], pause: float) -> dict[str, Any]:
+async def delays(running: Plane, agents: list[FakeAgent], pause: float) -> dict[str, Any]:
     """Breaks one agent after the other and reads when its command was written."""
     ids = [agent.plugin for agent in agents]
     connection = await asyncpg.connect(running.database_url)
     try:
         for agent in agents:
-            agent.beat(failures=BAD)
+            agent.beat(failed=BAD)
             await asyncio.sleep(pause)
 
         async def written() -> bool:
@@ -113,13 +115,13 @@ async def delays(running: Plane, agents: list[InstantAgent], pause: float) -> di
     }
 
 
-async def together(running: Plane, agents: list[InstantAgent]) -> dict[str, Any]:
+async def together(running: Plane, agents: list[FakeAgent]) -> dict[str, Any]:
     """Breaks all at once; attempts per second from the first decision to the last success."""
     ids = [agent.plugin for agent in agents]
     connection = await asyncpg.connect(running.database_url)
     try:
         for agent in agents:
-            agent.beat(failures=BAD)
+            agent.beat(failed=BAD)
 
         async def healed() -> bool:
             return bool((await connection.fetchrow(ENDS, ids))["healed"] >= len(agents))

@@ -1,0 +1,99 @@
+"""The seven scenarios, played as `make demo` plays them: real processes, a fresh plane, one JSON document."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 240
+ENDS = {
+    "heal_patch": "success, mitigated",
+    "staging_refuses": "staging_failed, success, mitigated",
+    "bad_patch_rolled_back": "rolled_back, success, mitigated",
+    "plugin_down": "success, mitigated",
+    "silent_plugin": "a person is asked",
+    "kill_switch": "held, success, mitigated",
+    "dead_man": "rolled_back by the agent, success, mitigated",
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 30)]
+
+
+def left(folder: Path) -> list[str]:
+    """Command lines of processes that still have to do with the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            inherited = (process / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in words or str(folder) in inherited:
+            found.append(words)
+    return found
+
+
+@pytest.fixture(scope="module")
+async def played() -> AsyncIterator[dict[str, Any]]:
+    """The document of one run of everything, with the exit status and the narration beside."""
+    folder = Path(tempfile.mkdtemp(prefix="prunella-demo-"))
+    folder.chmod(0o711)  # PostgreSQL may run as somebody else
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "deploy.demo", cwd=ROOT, env=os.environ | {"PRUNELLA_STATE": str(folder / "state")},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(SECONDS):
+            output, narration = await process.communicate()
+        document: dict[str, Any] = json.loads(output)
+        yield document | {"status": process.returncode, "narration": narration.decode(), "left": left(folder)}
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_a_scenario_ends_as_it_must(played: dict[str, Any], name: str) -> None:
+    (scenario,) = [found for found in played["scenarios"] if found["name"] == name]
+    assert scenario["outcome"] == ENDS[name], (scenario, played["narration"])
+    assert scenario["ok"], scenario
+
+
+async def test_every_healing_is_one_complete_trace(played: dict[str, Any]) -> None:
+    traced = {found["name"]: found["trace_complete"] for found in played["scenarios"]}
+    assert traced == {name: name != "silent_plugin" for name in ENDS}, [s["notes"] for s in played["scenarios"]]
+    assert len({found["trace_id"] for found in played["scenarios"]}) == len(ENDS)
+
+
+async def test_nothing_is_lost_and_every_acknowledged_beat_is_stored(played: dict[str, Any]) -> None:
+    beats = played["beats"]
+    assert played["lost"] == 0, played["narration"]
+    assert 0 < beats["acknowledged"] <= beats["stored"] <= beats["sent"]
+
+
+async def test_the_run_takes_less_than_four_minutes_and_says_so_in_its_status(played: dict[str, Any]) -> None:
+    assert played["duration_s"] < SECONDS
+    assert played["status"] == 0, played["narration"]
+
+
+async def test_silence_is_told_within_two_minutes_and_a_bad_beat_within_two_seconds(played: dict[str, Any]) -> None:
+    detected = {found["name"]: found["detect_s"] for found in played["scenarios"]}
+    assert detected.pop("silent_plugin") < 120
+    assert max(detected.values()) < 2
+
+
+async def test_no_process_of_the_demo_outlives_it(played: dict[str, Any]) -> None:
+    assert played["left"] == []
