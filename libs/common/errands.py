@@ -86,7 +86,7 @@ class Errand:
 
 @dataclass(frozen=True)
 class Runner:
-    """How errands of one kind are done: `run` outside a transaction, then `settle`; or `failed`, after `attempts` tries.
+    """How errands of one kind are done: `run` outside a transaction, then `settle`; `failed` after `attempts` tries.
 
     `timeout` is in seconds, for one try.
     """

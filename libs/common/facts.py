@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from libs.common.database import Transaction
 
 SCHEMA_VERSION = 1
-FIELDS = {found.message_type.full_name: found.name for found in Event.DESCRIPTOR.oneofs_by_name["fact"].fields}
+FIELDS = {
+    found.message_type.full_name: found.name
+    for found in Event.DESCRIPTOR.oneofs_by_name["fact"].fields
+    if found.message_type
+}
 NAMES = frozenset(FIELDS.values())
 
 

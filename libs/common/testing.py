@@ -227,6 +227,7 @@ class Plane:
         anywhere = {"PRUNELLA_LISTEN": "127.0.0.1:0", "PRUNELLA_HTTP_LISTEN": "127.0.0.1:0"} if replica else {}
         service: Service = module.build(module.load(self.settings(name) | anywhere), self.clock)
         await service.start()
+        await until(lambda: service.server.serving, 20.0, what=f"{name} is serving")
         self.services[f"{name} replica" if replica else name] = service
         return service
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from libs.common.bus import Bus, Consumer
 from libs.common.clock import Clock
 from libs.common.database import Database
 from libs.common.errands import Errands
-from libs.common.errors import Invalid
+from libs.common.errors import Invalid, Unavailable
 from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import configure
 from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc
@@ -105,8 +106,11 @@ def build(settings: Settings, clock: Clock) -> Service:
 
 def _server(doors: Doors) -> rpc.Server:
     async def check() -> None:
-        await doors.database.ping()
-        await doors.bus.ping()
+        answers = await asyncio.gather(doors.database.ping(), doors.bus.ping(), return_exceptions=True)
+        wrong = [answer for answer in answers if isinstance(answer, BaseException)]
+        if wrong:
+            # Whoever reads this wants to know of both at once.
+            raise Unavailable("; ".join(str(answer) for answer in wrong), reason="NOT_READY") from wrong[0]
 
     add = decider_pb2_grpc.add_DeciderServiceServicer_to_server
     return rpc.Server(
