@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from libs.common.bus import fact
+from libs.common.bus import Bus, fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.telemetry import use_traceparent
@@ -29,12 +29,17 @@ class Siblings:
     def __init__(self, alone: Alone) -> None:
         self.alone = alone
         self.databases: dict[str, Database] = {}
+        self.buses: list[Bus] = []
 
     async def tell(self, source: str, message: Message, agent: Agent, incident: str, **values: Any) -> Event:
         """A fact of a sibling, written as it would write it; the bus brings it."""
         event = fact(source, message, reason="because", plugin=agent.plugin, incident=incident, **values)
         if source not in self.databases:
-            self.databases[source] = Database(self.alone.plane.ground.url(source), clock=SystemClock(), pool_size=2)
+            database = Database(self.alone.plane.ground.url(source), clock=SystemClock(), pool_size=2)
+            bus = Bus(self.alone.plane.ground.nats_url, database, source, SystemClock())
+            await bus.start()
+            self.buses.append(bus)
+            self.databases[source] = database
 
         async def work(tx: Any) -> None:
             with use_traceparent(TRACE):
@@ -49,6 +54,8 @@ class Siblings:
         await consumer.handle(event, TRACE)
 
     async def close(self) -> None:
+        for bus in self.buses:
+            await bus.stop()
         for database in self.databases.values():
             await database.close()
 
