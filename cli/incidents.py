@@ -40,7 +40,7 @@ def list_(
         found = [entry async for entry in entries]
         labels = await ids.labels(plane, (entry.plugin for entry in found))
         now = datetime.now(UTC)
-        columns = ("incident", "plugin", "type", "?severity", "state", "?round", "opened", "?took", "evidence")
+        columns = ("incident", "plugin", "type", "?severity", "state", "?round", "?opened", "?took", "evidence")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no incident")
 
     run(work)
