@@ -13,14 +13,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from libs.common import names
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner
 from libs.common.errors import NotFound, Problem, Refused
 from prunella.v1 import agent_pb2, ingest_pb2
-from prunella_agent.releases import ReleaseError, check_artifact, verify
 from services.patcher import wire
 from services.patcher.attempt import (
     Attempt,
@@ -35,10 +32,9 @@ from services.patcher.attempt import (
 )
 from services.patcher.doors import Doors, go_on, observe
 from services.patcher.staging import Request, StagingLostError, suite
+from services.patcher.staging.signed import ReleaseError, verified
 from services.patcher.store import attempts, leases, releases
 from services.patcher.store import staging as results
-
-log = structlog.get_logger()
 
 LONGEST_STAGING = 3700.0
 COMMAND_TIMEOUT = 5.0
@@ -80,8 +76,7 @@ async def stage(doors: Doors, errand: Errand) -> dict[str, Any]:
     if release is None or artifact is None:
         raise StagingLostError("the release is gone")
     try:
-        manifest = verify(release.envelope, doors.keys)
-        check_artifact(manifest, artifact)
+        manifest = verified(release.envelope, artifact, doors.keys)
     except ReleaseError as error:
         # What was published once no longer verifies: somebody altered it.
         return {"result": asdict(Staged(False, 0, 0, 0.0, failures=(error.message,))), "keep": False}

@@ -5,10 +5,9 @@ the heart make it one effect.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-
-import structlog
 
 from libs.common.database import Transaction
 from libs.common.errors import NotFound, Problem
@@ -22,7 +21,7 @@ from services.patcher.store import attempts, tidying
 from services.patcher.store import policy as policies
 from services.patcher.verdict import Evidence, Probe, Rules, judge
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 TELEMETRY_TIMEOUT = 2.0
@@ -39,7 +38,7 @@ async def _each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]
                 try:
                     await work(attempt)
                 except Problem as problem:
-                    log.warning("attempt_waits", attempt=attempt.id, error=problem.message)
+                    log.warning("attempt %s waits: %s", attempt.id, problem.message)
 
     await asyncio.gather(*(one(attempt) for attempt in found))
     return len(found)

@@ -6,10 +6,9 @@ answer lists what was already under way. Every change is told with who made it a
 
 # ruff: noqa: N802 - the proto names the methods
 
+import logging
 from dataclasses import replace
 from typing import Any
-
-import structlog
 
 from libs.common import access
 from libs.common.bus import fact
@@ -25,7 +24,7 @@ from services.patcher.store import attempts, kill_switches
 from services.patcher.store import policy as policies
 from services.patcher.store.kill_switches import KillSwitch
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 ENGAGE_TRIES = 3
 LONGEST_REASON = 500
@@ -73,7 +72,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         switch, flying = await self._engage(scope, actor, reason, request.request_id)
         if request.revert_in_flight:
             flying = [await self._revert(attempt, actor, reason) for attempt in flying]
-        log.warning("kill_switch_engaged", scope=scope, actor=actor, reason=reason, in_flight=len(flying))
+        log.warning("kill switch %s engaged by %s, %d in flight: %s", scope, actor, len(flying), reason)
         return patcher_pb2.EngageKillSwitchResponse(
             kill_switch=wire.kill_switch(switch), in_flight=[wire.attempt_of(attempt) for attempt in flying]
         )
@@ -90,7 +89,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             except Exception as error:
                 if not transient(error) or attempt == ENGAGE_TRIES - 1:
                     raise unavailable(error) from error
-                log.warning("kill_switch_tried_again", scope=scope, error=str(error))
+                log.warning("engaging %s is tried again: %s", scope, error)
         raise AssertionError("unreachable")
 
     async def _revert(self, attempt: Attempt, actor: str, reason: str) -> Attempt:

@@ -15,10 +15,10 @@ from libs.common.database import Transaction
 from libs.common.errors import Conflict, Invalid, NotFound, Refused
 from libs.common.names import parse_release
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
-from prunella_agent.archive import members
-from prunella_agent.releases import Manifest, ReleaseError, check_artifact, key_id, verify
+from prunella_agent.releases import Manifest, key_id
 from services.patcher import wire
 from services.patcher.doors import SCHEMA, Doors
+from services.patcher.staging.signed import ReleaseError, verified
 from services.patcher.store import releases
 from services.patcher.store.releases import Release
 
@@ -35,7 +35,7 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.PublishReleaseResponse:
         """Makes a release known. Raises Invalid when it does not verify, Conflict when its version is taken."""
         actor = access.caller(context)
-        manifest = verified(request.envelope, request.artifact, self.doors.keys)
+        manifest = publishable(request.envelope, request.artifact, self.doors.keys)
 
         async def work(tx: Transaction) -> Release:
             ids = tuple(sorted(key_id(key) for key in self.doors.keys))
@@ -103,20 +103,17 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             offset += len(chunk)
 
 
-def verified(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Manifest:
+def publishable(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Manifest:
     """The manifest of a release that may be published. Raises Invalid, Refused when no keys are pinned."""
     if not keys:
         raise Refused(
             "no release keys are pinned; set PATCHER_RELEASE_KEYS to the two public keys", reason="KEYS_NOT_PINNED"
         )
     try:
-        manifest = verify(envelope, keys)
-        check_artifact(manifest, artifact)
-        members(artifact)
+        return verified(envelope, artifact, keys)
     except ReleaseError as error:
         field = "artifact" if error.reason.startswith(("ARTIFACT", "SIZE", "DIGEST")) else "envelope"
         raise Invalid(f"the release cannot be published: {error.message}", reason=error.reason, field=field) from error
-    return manifest
 
 
 def taken(made: Release, known: Release | None) -> Conflict:
