@@ -35,8 +35,10 @@ T = TypeVar("T")
 
 # Serialization failure, deadlock, lock not available, stale prepared statement: the server undid everything.
 RETRIED = frozenset({"40001", "40P01", "55P03", "0A000"})
-# Server is starting, stopping, crashed, or out of connections.
-AWAY = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "08001"})
+# Connections that broke, resources that are short, operators and time limits that intervened, a disk that fails.
+AWAY = ("08", "53", "57", "58")
+STANDBY = "25006"
+TIME_LIMIT = "57014"
 TIMEOUTS = {
     "statement_timeout": "8000",
     "lock_timeout": "3000",
@@ -118,7 +120,8 @@ class Database:
             except (TimeoutError, DBAPIError, PoolTimeout, OSError) as error:
                 if not transient(error):
                     raise
-                if attempt == retries:
+                # What took too long once would only take as long again.
+                if attempt == retries or sqlstate(error) == TIME_LIMIT:
                     raise unavailable(error) from error
             # Full jitter; the first retry comes at once since most conflicts are already over.
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - spreads load, guards nothing
@@ -163,7 +166,10 @@ class Database:
             async with self.engine.connect() as connection:
                 yield Transaction(connection, self.clock.now())
                 await connection.rollback()
-        except (TimeoutError, OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+        except (TimeoutError, DBAPIError, PoolTimeout, OSError) as error:
+            # asyncpg's errors mostly come as plain DBAPIError: only their state tells what passes by itself.
+            if not (isinstance(error, OperationalError | InterfaceError) or transient(error)):
+                raise
             raise unavailable(error) from error
 
     def signal(self, name: str) -> None:
@@ -230,7 +236,8 @@ def transient(error: BaseException) -> bool:
     """Whether the same work may succeed when it is done again."""
     if not isinstance(error, DBAPIError):
         return True
-    return error.connection_invalidated or sqlstate(error) in RETRIED | AWAY
+    state = sqlstate(error)
+    return error.connection_invalidated or state in RETRIED or state.startswith(AWAY) or state == STANDBY
 
 
 def unavailable(error: BaseException) -> Unavailable:
