@@ -13,8 +13,18 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+from nats.errors import Error as NatsError
 
 from deploy.local import roles
+
+NATS_SECONDS = 30.0
+
+
+class Unreachable(Exception):  # noqa: N818 - says what it means
+    """A server does not answer or does not let us in; the text says which, and why."""
 
 
 def folder(package: str) -> Path | None:
@@ -54,13 +64,28 @@ async def tables(owner_url: str) -> None:
 
 
 async def migrate_all(owner_url: str, nats_url: str, secret: str = "") -> None:
-    """The whole step: roles, tables, streams."""
+    """The whole step: roles, tables, streams.
+
+    Raises Unreachable for a server that does not answer, NotAllowed when the owner may not make roles.
+    """
     from libs.common.bus import provision
 
-    await roles.create(owner_url, secret)
+    try:
+        await roles.create(owner_url, secret)
+    except (OSError, TimeoutError, asyncpg.PostgresError) as problem:
+        raise Unreachable(f"PostgreSQL at {place(owner_url)} does not let us in: {problem!r}") from problem
     await tables(owner_url)
-    if nats_url:
-        await provision(nats_url)
+    if not nats_url:
+        return
+    try:
+        await asyncio.wait_for(provision(nats_url), NATS_SECONDS)
+    except (OSError, TimeoutError, NatsError) as problem:
+        raise Unreachable(f"NATS at {place(nats_url)} does not let us in: {problem!r}") from problem
+
+
+def place(url: str) -> str:
+    """Host and port of an address, without its password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def main() -> int:
@@ -73,7 +98,7 @@ def main() -> int:
         return 2
     try:
         asyncio.run(migrate_all(owner, os.environ.get("NATS_URL", ""), secret))
-    except roles.NotAllowed as problem:
+    except (roles.NotAllowed, Unreachable) as problem:
         print(f"migrate: {problem}", file=sys.stderr)
         return 1
     if "--show" in sys.argv:

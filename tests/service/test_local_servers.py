@@ -16,8 +16,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from deploy.local import binaries
+from deploy.local import binaries, migrate
 from deploy.local.account import Account, unprivileged
+from deploy.local.ports import free_ports
 from deploy.local.postgres import Unready, remove_orphans
 from deploy.local.servers import Servers, servers_for, start_servers
 from deploy.local.state import State, private
@@ -150,6 +151,17 @@ async def test_servers_of_yours_are_migrated_by_one_command_that_may_be_repeated
     for service, url in urls.items():
         assert await ask(url, "SELECT count(*) FROM bus.facts") == 0
         assert await ask(url, "SELECT current_user") == f"prunella_{service}"
+
+
+async def test_a_server_that_does_not_answer_is_named_without_its_password(own: Servers) -> None:
+    good, away = own.postgres_url(), f"127.0.0.1:{free_ports(1)[0]}"
+    with pytest.raises(migrate.Unreachable, match=f"PostgreSQL at {away} ") as refused:
+        await migrate.migrate_all(f"postgresql://prunella:secret@{away}/prunella", own.nats_url)
+    assert "secret" not in str(refused.value)
+    with pytest.raises(migrate.Unreachable, match=r"PostgreSQL at .*password"):
+        await migrate.migrate_all(good.replace(own.postgres.password, "guess"), own.nats_url)
+    with pytest.raises(migrate.Unreachable, match=f"NATS at {away} "):
+        await migrate.migrate_all(good, f"nats://prunella:secret@{away}")
 
 
 async def test_nobody_gets_in_without_the_password(own: Servers) -> None:
