@@ -19,7 +19,7 @@ from libs.common.errors import Invalid, NotFound
 from libs.common.http import HttpServer
 from libs.common.names import new_id
 from libs.common.telemetry import ForeignSpan, Telemetry, trace_id
-from libs.common.testing import Ground, Plane, until
+from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import ops_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
 from services.ops.receiver import otlp
@@ -39,6 +39,18 @@ async def alone(ground: Ground) -> AsyncIterator[Plane]:
         yield await plane.start()
     finally:
         await plane.stop()
+
+
+@pytest.fixture(scope="module")
+async def shared(servers: Servers) -> AsyncIterator[Plane]:
+    """For tests that leave nothing behind."""
+    ground = await Ground.make(servers)
+    plane = Plane(ground, names=["ops"])
+    try:
+        yield await plane.start()
+    finally:
+        await plane.stop()
+        await ground.discard()
 
 
 def place(plane: Plane) -> str:
@@ -143,9 +155,9 @@ async def test_packed_bodies_are_taken(alone: Plane) -> None:
     ],
 )
 async def test_what_is_no_span_request_is_refused_in_words(
-    alone: Plane, content: bytes, headers: dict[str, str], status: int
+    shared: Plane, content: bytes, headers: dict[str, str], status: int
 ) -> None:
-    answer = await post(alone, content, **headers)
+    answer = await post(shared, content, **headers)
     assert answer.status_code == status
     assert answer.text
 
@@ -161,9 +173,9 @@ async def test_what_is_no_span_request_is_refused_in_words(
     ],
 )
 async def test_spans_without_valid_ids_or_times_are_answered_as_partial_success(
-    alone: Plane, changes: dict[str, Any]
+    shared: Plane, changes: dict[str, Any]
 ) -> None:
-    answer = await post(alone, body(2, **changes))
+    answer = await post(shared, body(2, **changes))
     assert answer.status_code == 200
     assert ExportTraceServiceResponse.FromString(answer.content).partial_success.rejected_spans == 2
 
@@ -182,8 +194,8 @@ def test_hostile_texts_and_numbers_are_cut_to_what_a_row_takes() -> None:
     assert spans[0].attributes["k0"] == "nan"
 
 
-async def test_a_full_queue_drops_and_says_how_many(alone: Plane) -> None:
-    intake = Intake(alone.services["ops"].doors.database, most=5)
+async def test_a_full_queue_drops_and_says_how_many(shared: Plane) -> None:
+    intake = Intake(shared.services["ops"].doors.database, most=5)
     span = Span("t" * 32, "s" * 16, "", "ingest", "beat", NOW, NOW)
     assert intake.offer([span] * 8) == 5
     assert intake.offer([span]) == 0
@@ -200,18 +212,18 @@ async def test_spans_older_than_72_hours_go(alone: Plane) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "xyz", "incidents/", "plugins/p", "7" * 31])
-async def test_a_trace_is_asked_for_by_trace_id_or_incident(alone: Plane, name: str) -> None:
+async def test_a_trace_is_asked_for_by_trace_id_or_incident(shared: Plane, name: str) -> None:
     with pytest.raises(Invalid):
-        await trace_of(alone, name)
+        await trace_of(shared, name)
 
 
-async def test_an_incident_without_a_trace_is_not_found(alone: Plane) -> None:
+async def test_an_incident_without_a_trace_is_not_found(shared: Plane) -> None:
     with pytest.raises(NotFound):
-        await trace_of(alone, f"incidents/{new_id()}")
+        await trace_of(shared, f"incidents/{new_id()}")
 
 
-async def test_health_and_metrics_are_beside_the_spans(alone: Plane) -> None:
-    root = place(alone).removesuffix("/v1/traces")
+async def test_health_and_metrics_are_beside_the_spans(shared: Plane) -> None:
+    root = place(shared).removesuffix("/v1/traces")
     async with httpx2.AsyncClient(timeout=10, follow_redirects=True) as client:
         assert (await client.get(f"{root}/healthz")).text == "ok"
         assert "prunella_ops_spans_received" in (await client.get(f"{root}/metrics")).text
