@@ -7,7 +7,6 @@ that ran when it began. A boot id that comes back after another one means that t
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -19,10 +18,14 @@ BOOTS = 4
 # Quiet windows with attempts after which earlier failures can no longer make a rate.
 CALM = 8
 
+# Seconds. Beats that come closer were kept while the plane was away (or tell a change): they speak of the past, and a
+# plugin that was well then need not be well now. What they accuse of still counts.
+SHORTEST_WELL = 0.4
+
 
 @dataclass(slots=True)
 class Beat:
-    """One signal of life, checked. `traits` is what changes rarely, as JSON, empty when the beat says nothing of it."""
+    """One signal of life, checked. Environment and numbers are empty when the beat says nothing of them."""
 
     boot: str
     sequence: int
@@ -36,8 +39,8 @@ class Beat:
     health: Health
     plain: Plain | None = None
     config_digest: str = ""
-    environment: str = ""
-    numbers: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    numbers: tuple[tuple[str, float], ...] = ()
     failing_inputs: tuple[str, ...] = ()
     sent_at: float = 0.0
 
@@ -69,6 +72,8 @@ class Pulse:
     plain_errors: int = 0
     polls: bool = False
     away: bool = False
+    # There may be commands to hear of, or a final word is still to come.
+    waiting: bool = False
     windows: bytes = b""
     # Not stored: quiet windows with attempts since the last one in which something went wrong.
     calm: int = 0
@@ -102,7 +107,7 @@ _CLONED = Heard(Hearing.CLONED)
 
 
 def hear(pulse: Pulse, beat: Beat, at: float, *, polls: bool = False) -> Heard:
-    """Adds a beat to the pulse (changed in place: work on a copy until it is stored) and says what it means."""
+    """Adds a beat to the pulse (changed in place: forget it when it cannot be stored) and says what it means."""
     first = not pulse.beats
     same_boot = bool(pulse.boots) and pulse.boots[0] == beat.boot
     if same_boot and beat.sequence <= pulse.sequence:
@@ -124,11 +129,6 @@ def hear(pulse: Pulse, beat: Beat, at: float, *, polls: bool = False) -> Heard:
     return heard
 
 
-def copied(pulse: Pulse) -> Pulse:
-    """A copy to work on."""
-    return copy.copy(pulse)
-
-
 def _consider(pulse: Pulse, heard: Heard, window: Window, plain: Plain | None, at: float) -> None:
     if plain is not None and plain.errors is not None:
         # A level over 24 hours still holds what came before the last change; only what was added counts.
@@ -139,6 +139,8 @@ def _consider(pulse: Pulse, heard: Heard, window: Window, plain: Plain | None, a
     heard.anomalies = detection.judge(newest_first(pulse.windows), pulse.watch_from, at, pulse.health, plain)
     for name in detection.types(pulse.open_types):
         verdict = detection.well(name, window, pulse.health, plain)
+        if verdict and window.duration < SHORTEST_WELL:
+            continue
         if verdict is not None:
             heard.wellness[name] = verdict
 

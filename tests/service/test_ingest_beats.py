@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from libs.common.testing import Servers
+from libs.common.testing import ManualClock, Servers
 from tests.service.ingest_alone import Alone
 
 
@@ -42,11 +42,24 @@ async def test_a_bad_beat_opens_one_incident_with_its_figures_and_trace(alone: A
     assert incident.trace_id in row.traceparent
 
 
-async def test_an_incident_closes_after_healthy_windows_and_may_open_again(alone: Alone) -> None:
-    agent = await alone.agent()
-    await agent.beats(1, webhook_attempts=20, webhook_failures=20)
-    await agent.beats(5, webhook_attempts=20)
-    (incident,) = await alone.incidents(agent)
-    assert (incident.state, incident.resolution) == ("closed", "healthy for 5 windows")
-    await agent.beats(1, webhook_attempts=20, webhook_failures=20)
-    assert [one.state for one in await alone.incidents(agent)] == ["open", "closed"]
+async def test_an_incident_closes_after_healthy_windows_and_may_open_again(servers: Servers) -> None:
+    clock = ManualClock()
+    async with Alone.on(servers, clock) as alone:
+        agent = await alone.agent()
+        await agent.beats(1, webhook_attempts=20, webhook_failures=20)
+        for _ in range(5):
+            clock.advance(1.0)
+            await agent.beats(1, webhook_attempts=20)
+        (incident,) = await alone.incidents(agent)
+        assert (incident.state, incident.resolution) == ("closed", "healthy for 5 windows")
+        await agent.beats(1, webhook_attempts=20, webhook_failures=20)
+        assert [one.state for one in await alone.incidents(agent)] == ["open", "closed"]
+
+
+async def test_beats_kept_from_a_better_past_close_nothing(servers: Servers) -> None:
+    async with Alone.on(servers, ManualClock()) as alone:
+        agent = await alone.agent()
+        await agent.beats(1, webhook_attempts=20, webhook_failures=20)
+        await agent.beats(20, webhook_attempts=20)
+        (incident,) = await alone.incidents(agent)
+        assert incident.state == "open"
