@@ -1,8 +1,8 @@
 """The agent's journal: one JSON object per line, on the disk before the step it speaks of has an effect.
 
-Rule: appending returns after fsync. A line that was torn by a death is the last one and never happened; a broken line
-anywhere else means that the disk lies, and the agent says so instead of guessing. A journal that grew long is replaced
-by one snapshot, in one rename.
+Rule: appending returns after fsync; an entry that cannot be written whole is taken back and raised. A line that was
+torn by a death is the last one and never happened; a broken line anywhere else means that the disk lies, and the agent
+says so instead of guessing. A journal that grew long is replaced by one snapshot, in one rename.
 """
 
 from __future__ import annotations
@@ -51,20 +51,36 @@ class Journal:
         os.close(self._descriptor)
 
     def _append(self, entry: Entry) -> None:
-        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-        while line:
-            line = line[os.write(self._descriptor, line) :]
-        os.fsync(self._descriptor)
+        whole = os.fstat(self._descriptor).st_size
+        try:
+            put(self._descriptor, entry)
+        except OSError:
+            # The next line must not be glued to half of this one.
+            os.ftruncate(self._descriptor, whole)
+            raise
         self._lines += 1
 
     def _shorten(self) -> None:
         draft = self._path.with_name(self._path.name + ".new")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        old, self._descriptor, self._lines = self._descriptor, descriptor, 0
-        self._append(self.state.snapshot())
-        draft.replace(self._path)
+        try:
+            put(descriptor, self.state.snapshot())
+            draft.replace(self._path)
+        except OSError:
+            # The long one says the same; the next entry tries again.
+            os.close(descriptor)
+            return
+        os.close(self._descriptor)
+        self._descriptor, self._lines = descriptor, 1
         sync_folder(self._path.parent)
-        os.close(old)
+
+
+def put(descriptor: int, entry: Entry) -> None:
+    """Appends one entry to a file; durable when this returns."""
+    line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+    while line:
+        line = line[os.write(descriptor, line) :]
+    os.fsync(descriptor)
 
 
 def read(path: Path) -> tuple[list[Entry], int]:

@@ -28,6 +28,7 @@ log = logging.getLogger("prunella_agent.switch")
 
 SETTLE_SECONDS = 5.0
 DEAD_MAN_SECONDS = 60.0
+REVERT_AGAIN_SECONDS = 0.5
 
 
 class Runner(Protocol):
@@ -108,11 +109,14 @@ class Switch:
         """Makes a generation stay, unless a final word on it was said before: the first one stands."""
         async with self._lock:
             state, generation = self.state, command.generation
-            if state.trial and state.trial.switched and state.trial.after.generation == generation:
+            stays = state.trial and state.trial.switched and not state.revert
+            if stays and state.trial and state.trial.after.generation == generation:
                 with spans.step("commit"):
-                    self._disarm()
-                word = self._words.result(command, pb.COMMAND_OUTCOME_COMMITTED, spans=spans)
+                    word = self._words.result(command, pb.COMMAND_OUTCOME_COMMITTED)
+                word.spans.extend(spans.taken)
                 self._words.say("COMMITTED", word, generation=generation)
+                # Not before: what cannot be written down is not committed, and the way back must stay open.
+                self._disarm()
                 crash.at("COMMITTED")
                 self._beat()
             elif state.finals.get(generation) == "REVERTED":
@@ -227,11 +231,17 @@ class Switch:
 
     async def _expire(self, trial: Trial, seconds: float) -> None:
         await self._clock.sleep(seconds)
-        async with self._lock:
-            now = self.state.trial
-            if now is not None and now == replace(trial, switched=now.switched):
+        while True:
+            async with self._lock:
+                now = self.state.trial
+                if now is None or now != replace(trial, switched=now.switched):
+                    return
                 log.warning("no commit of generation %d came in time; going back", trial.after.generation)
-                await self._revert(now, now.before, "DEAD_MAN", unasked=True)
+                try:
+                    await self._revert(now, now.before, "DEAD_MAN", unasked=True)
+                except OSError:
+                    log.exception("the way back failed; trying again")
+            await self._clock.sleep(REVERT_AGAIN_SECONDS)
 
 
 def dead_man_seconds(command: pb.Command) -> float:

@@ -1,0 +1,104 @@
+"""A disk that is full for a while: nothing half-written stays, and no way back is given up for a word not written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from prunella.v1 import agent_pb2 as pb
+from prunella_agent.clock import SystemClock
+from prunella_agent.journal import LONG, Journal
+from prunella_agent.process import Health
+from prunella_agent.session import Answer
+from prunella_agent.slots import Slots
+from prunella_agent.spans import Spans
+from prunella_agent.state import Install
+from prunella_agent.switch import Switch
+from prunella_agent.words import Words
+
+write = os.write
+
+
+class Disk:
+    """Half of the next line fits, then nothing, until there is room again."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        patch.setattr(os, "write", self.write)
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        if not self.full:
+            return write(descriptor, data)
+        write(descriptor, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def test_half_a_line_is_taken_back_so_that_the_next_one_can_be_read(tmp_path: Path, disk: Disk) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.write("RECEIVED", command="a", fence=1, message="m")
+    disk.full = True
+    with pytest.raises(OSError, match="No space"):
+        journal.write("RECEIVED", command="b", fence=2, message="m")
+    assert journal.state.fence == 1
+    disk.full = False
+    journal.write("RECEIVED", command="c", fence=3, message="m")
+    journal.close()
+    assert list(Journal(tmp_path / "journal").state.received) == ["a", "c"]
+
+
+def test_a_journal_that_cannot_be_shortened_stays_long_and_loses_nothing(tmp_path: Path, disk: Disk) -> None:
+    path = tmp_path / "journal"
+    path.write_text('{"step":"ACKNOWLEDGED","command":"c","outcome":1}\n' * (LONG + 1))
+    disk.full = True
+    journal = Journal(path)
+    disk.full = False
+    journal.write("RECEIVED", command="a", fence=9, message="m")
+    journal.close()
+    assert Journal(path).state.fence == 9
+
+
+class Plugin:
+    """Runs nothing, and always well."""
+
+    async def start(self, install: Install) -> None:
+        self.runs = install
+
+    async def stop(self) -> None:
+        pass
+
+    async def settled(self, _seconds: float) -> Health:
+        return Health.HEALTHY
+
+
+async def test_a_commit_that_cannot_be_written_down_leaves_the_dead_man_armed(tmp_path: Path, disk: Disk) -> None:
+    clock, journal, slots, plugin = SystemClock(), Journal(tmp_path / "journal"), Slots(tmp_path), Plugin()
+    before = Install("a", "1.0.0", "d0", 0, ("python", "main.py"), (), "c.json")
+    after = Install("b", "1.1.0", "d1", 1, ("python", "main.py"), (), "c.json")
+    journal.write("INSTALLED", install=asdict(before))
+    words = Words(journal, clock, lambda _result: None)
+    switch = Switch(journal=journal, slots=slots, runner=plugin, words=words, clock=clock, beat=lambda: None)
+    command = pb.Command(id="u", attempt="t", generation=1, fence=1)
+    command.dead_man_duration.FromMilliseconds(300)
+    await switch.go(command, after, Answer(True, expires=clock.monotonic() + 5), Spans(clock, ""))
+    disk.full = True
+    with pytest.raises(OSError, match="No space"):
+        await switch.commit(pb.Command(id="c", attempt="t", generation=1, fence=2), Spans(clock, ""))
+    deadline = clock.monotonic() + 0.6
+    while clock.monotonic() < deadline:  # the dead-man's time passes on a full disk
+        await clock.sleep(0.01)
+    assert journal.state.finals == {}
+    disk.full = False
+    while not journal.state.finals and clock.monotonic() < deadline + 5:
+        await clock.sleep(0.01)
+    assert journal.state.finals == {1: "REVERTED"}
+    assert plugin.runs == before
+    await switch.end()
+    journal.close()
