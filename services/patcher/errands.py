@@ -16,7 +16,7 @@ from typing import Any
 from libs.common import names
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner
-from libs.common.errors import NotFound, Problem, Refused
+from libs.common.errors import Conflict, Invalid, NotFound, Problem, Refused
 from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import wire
 from services.patcher.attempt import (
@@ -67,6 +67,11 @@ async def leased(doors: Doors, errand: Errand) -> AsyncIterator[None]:
 
 async def stage(doors: Doors, errand: Errand) -> dict[str, Any]:
     """The sandbox's result, from the cache when the same was proven before. Raises StagingLostError."""
+    async with leased(doors, errand):
+        return await _stage(doors, errand)
+
+
+async def _stage(doors: Doors, errand: Errand) -> dict[str, Any]:
     async with doors.database.reading() as tx:
         attempt = await attempts.get(tx, errand.subject)
         release = await releases.by_digest(tx, errand.payload["digest"])
@@ -96,8 +101,7 @@ async def stage(doors: Doors, errand: Errand) -> dict[str, Any]:
         plugin=attempt.plugin,
         merchant=attempt.merchant,
     )
-    async with leased(doors, errand):
-        result = await doors.runner.run(request)
+    result = await doors.runner.run(request)
     # A run that got nowhere may have had bad luck with the machine: only tests that ran are worth keeping.
     return {"result": asdict(result), "keep": result.tests_run > 0, "place": place}
 
@@ -119,7 +123,7 @@ async def staging_lost(doors: Doors, tx: Transaction, errand: Errand, error: str
 
 
 async def issue(doors: Doors, errand: Errand) -> dict[str, Any]:
-    """Has ingest write the command down. Raises its Problem."""
+    """Has ingest write the command down. Raises its Problem when that may pass."""
     purpose = Purpose(errand.payload["purpose"])
     async with doors.database.reading() as tx:
         attempt = await attempts.get(tx, errand.subject)
@@ -141,7 +145,11 @@ async def issue(doors: Doors, errand: Errand) -> dict[str, Any]:
     )
     if release is not None:
         request.envelope, request.digest, request.size = release.envelope, release.digest, release.size
-    command: agent_pb2.Command = (await doors.ingest.IssueCommand(request, timeout=COMMAND_TIMEOUT - 1)).command
+    try:
+        command: agent_pb2.Command = (await doors.ingest.IssueCommand(request, timeout=COMMAND_TIMEOUT - 1)).command
+    except (Invalid, NotFound, Refused, Conflict) as problem:
+        # Asked again ingest would say the same.
+        return {"refused": f"{problem.reason}: {problem.message}"[:500]}
     await doors.bus.wake(attempt.plugin)
     return {"command": command.id, "generation": command.generation, "fence": command.fence}
 
@@ -152,7 +160,9 @@ def _wanted(attempt: Attempt, purpose: Purpose, number: int) -> bool:
 
 
 async def issued(doors: Doors, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
-    """Writes down which command it became."""
+    """Writes down which command it became, or that it never will be one."""
+    if "refused" in told:
+        await not_issued(doors, tx, errand, told["refused"])
     if "command" in told:
         purpose, number = Purpose(errand.payload["purpose"]), errand.payload["number"]
         word = CommandIssued(purpose, number, told["command"], told["generation"], told["fence"])

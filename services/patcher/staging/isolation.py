@@ -41,6 +41,18 @@ def limit(seconds: float) -> None:
             continue  # this system does not have it
 
 
+def processes() -> int:
+    """How many processes share the session of this one."""
+    session, found = os.getsid(0), 0
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            try:
+                found += os.getsid(int(place.name)) == session
+            except OSError:
+                continue
+    return found
+
+
 def limit_processes() -> None:
     """Bounds the number of processes of the user this process now is."""
     if hasattr(resource, "RLIMIT_NPROC"):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from prunella_agent.archive import ReleaseError, unpack
-from services.patcher.staging import isolation
+from services.patcher.staging import isolation, reach
 
 LONGEST_OUTPUT = 1024 * 1024
 MOST_TESTS = 1000
@@ -201,7 +201,7 @@ def _free_port() -> int:
 def isolate(folder: Path, seconds: float) -> tuple[str, str]:
     """Takes every isolation there is; returns what network and user the release gets."""
     isolation.limit(seconds)
-    reachable = os.geteuid() != 0 or isolation.can_run_as_nobody()
+    reachable = os.geteuid() != 0 or (reach.reachable(folder) and isolation.can_run_as_nobody())
     network = isolation.separate()
     user = isolation.drop(folder) if reachable else "root"
     network = network or isolation.separate_unprivileged()
@@ -223,11 +223,22 @@ def main() -> int:
     if child == 0:
         os._exit(_work(folder, request, began, network, user))
     try:
-        _, status = os.waitpid(child, 0)
+        status = _watched(child, user)
     finally:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(status)
+
+
+def _watched(child: int, user: str) -> int:
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        # The kernel bounds the processes of everybody but root.
+        if user == "root" and isolation.processes() > isolation.PROCESSES:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(LOOK / 2)
 
 
 def _work(folder: Path, request: dict[str, Any], began: float, network: str, user: str) -> int:
