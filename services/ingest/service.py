@@ -45,11 +45,11 @@ def build(settings: Settings, clock: Clock) -> Service:
     channel = rpc.channel(settings.patcher_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
     patcher = patcher_pb2_grpc.PatcherServiceStub(channel)
     doors = Doors(database, bus, clock, telemetry, settings, patcher)
-    doors.identities = Identities(database, clock)
     doors.sessions = Sessions()
     doors.committer = Committer(
         database, clock, telemetry, act_by=settings.act_by, healthy_windows=settings.healthy_windows
     )
+    doors.identities = Identities(database, clock, doors.committer.prime)
     _connect_quarantine(doors)
     bus.on_wake(doors.sessions.wake)
 

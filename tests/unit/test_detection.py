@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,7 +151,7 @@ def test_counters_are_differences_and_a_repeated_beat_changes_nothing() -> None:
     heard = telemetry.hear(pulse, beat(2, errors=5, attempts=25), NOW + 1)
     assert heard.window is not None
     assert (heard.window.errors, heard.window.attempts) == (2, 15)
-    before = telemetry.copied(pulse)
+    before = copy.copy(pulse)
     assert telemetry.hear(pulse, beat(2, errors=9), NOW + 2).hearing is Hearing.REPEATED
     assert pulse == before
 
@@ -176,7 +178,7 @@ def test_a_boot_that_comes_back_means_two_agents() -> None:
     pulse = Pulse("p")
     for boot in ("a", "b"):
         assert telemetry.hear(pulse, beat(1, boot), NOW).hearing is Hearing.APPLIED
-    before = telemetry.copied(pulse)
+    before = copy.copy(pulse)
     assert telemetry.hear(pulse, beat(2, "a"), NOW).hearing is Hearing.CLONED
     assert pulse == before
 

@@ -6,6 +6,7 @@ close them. The types noted in the pulse afterwards are those of the active rows
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -47,8 +48,8 @@ class Work:
     # Traces of incidents this work may open, by type; made once, so that a repeated transaction keeps them.
     traces: dict[str, str] = field(default_factory=dict)
     # What rarely changes, as the newest beat that says something of it has it; empty when none does.
-    environment: str = ""
-    numbers: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    numbers: tuple[tuple[str, float], ...] = ()
     config_digest: str = ""
 
     def tell_traits(self, beat: Beat) -> None:
@@ -61,11 +62,13 @@ class Work:
         """What is to be written of them; None when it is what was written last."""
         if not (self.environment or self.numbers or self.config_digest):
             return None
-        found = Traits(self.pulse.plugin, self.environment, self.numbers, self.config_digest)
-        if hash(found) == self.pulse.traits:
+        known = hash((self.environment, self.numbers, self.config_digest))
+        if known == self.pulse.traits:
             return None
-        self.pulse.traits = hash(found)
-        return found
+        self.pulse.traits = known
+        environment = json.dumps(dict(self.environment)) if self.environment else ""
+        numbers = json.dumps(dict(self.numbers)) if self.numbers else ""
+        return Traits(self.pulse.plugin, environment, numbers, self.config_digest)
 
     def note(self, said: Said) -> None:
         """Keeps a beat if it opens, changes or eases something."""

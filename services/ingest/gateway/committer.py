@@ -22,7 +22,7 @@ from services.ingest.gateway import changes
 from services.ingest.gateway.changes import OPENED, Outcome, Said, Work
 from services.ingest.store import plugins, pulses
 from services.ingest.store.plugins import Identity, Traits
-from services.ingest.telemetry import Beat, Hearing, Pulse, copied, hear
+from services.ingest.telemetry import Beat, Hearing, Pulse, hear
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,16 @@ TRIES = 8
 PAUSE = 0.25
 
 _beats = counter("beats_total", "Beats by what became of them", ("outcome",))
+_stored, _refused = _beats.labels("stored"), _beats.labels("refused")
 _seconds = histogram("beat_commit_seconds", "Time from taking a batch of beats to their acknowledgement")
 
 
 @dataclass(slots=True)
 class Entry:
-    """A beat on its way; `done` hears None when it is durable, or why it never will be. `epoch` 0: no session."""
+    """A beat on its way; `done` hears None when it is durable, or why it never will be. `epoch` 0: no session.
+
+    `waiting` says afterwards whether there may be commands for the plugin.
+    """
 
     identity: Identity
     beat: Beat
@@ -46,6 +50,7 @@ class Entry:
     received: float
     done: Callable[[Problem | None], None]
     tries: int = 0
+    waiting: bool = False
 
 
 class Committer:
@@ -95,6 +100,11 @@ class Committer:
         while len(self._queue) >= QUEUE:
             self._space.clear()
             await self._space.wait()
+
+    def prime(self, found: dict[str, Pulse]) -> None:
+        """Keeps pulses that were read anyway; one that is out of date is found by its write."""
+        for plugin, pulse in found.items():
+            self._cache.setdefault(plugin, pulse)
 
     def forget(self, plugin: str) -> None:
         """Loads a plugin's pulse again next time."""
@@ -184,11 +194,10 @@ class Committer:
             if problem or base is None:
                 answers.append((entry, problem))
                 continue
-            pulse = base if work else copied(base)
-            heard = hear(pulse, entry.beat, max(entry.received, pulse.heard), polls=not entry.epoch)
+            heard = hear(base, entry.beat, max(entry.received, base.heard), polls=not entry.epoch)
             if heard.hearing is Hearing.APPLIED:
                 if work is None:
-                    work = works[plugin] = Work(entry.identity, pulse)
+                    work = works[plugin] = Work(entry.identity, base)
                 work.note(Said(entry.beat, heard, entry.received))
                 work.tell_traits(entry.beat)
             elif heard.hearing is Hearing.CLONED:
@@ -215,15 +224,20 @@ class Committer:
         self, answers: list[tuple[Entry, Problem | None]], stored: set[str], works: dict[str, Work]
     ) -> list[Entry]:
         again: list[Entry] = []
+        refused = 0
         for entry, problem in answers:
-            if problem is None and entry.identity.plugin in works and entry.identity.plugin not in stored:
+            work = works.get(entry.identity.plugin)
+            if problem is None and work is not None and entry.identity.plugin not in stored:
                 entry.tries += 1
                 if entry.tries < TRIES:
                     again.append(entry)
                     continue
                 problem = Unavailable("the plugin's row is too busy", reason="ROW_BUSY", retry_after=1.0)
-            _beats.labels("refused" if problem else "stored").inc()
+            refused += problem is not None
+            entry.waiting = work is not None and work.pulse.waiting
             entry.done(problem)
+        _refused.inc(refused)
+        _stored.inc(len(answers) - refused - len(again))
         return again
 
     def _trace(self, outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ only their digest is stored.
 
 from __future__ import annotations
 
+import json
 import secrets
 from datetime import datetime, timedelta
 
@@ -55,7 +56,7 @@ async def create_token(doors: Doors, request: ingest_pb2.CreateEnrollmentTokenRe
 async def enroll(doors: Doors, request: pb.EnrollRequest) -> pb.EnrollResponse:
     """The identity behind a token. Raises Unauthenticated, Invalid, Conflict."""
     _check(request)
-    environment = beats.environment(dict(request.environment))
+    environment = json.dumps(dict(beats.environment(request)))
     new = names.new_id(doors.clock.now())
 
     async def work(tx: Transaction) -> tuple[str, str]:

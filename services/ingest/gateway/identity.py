@@ -1,34 +1,40 @@
 """Who an agent is, from its credential alone.
 
 Rule: the secret's digest is compared in constant time; what the body says about identity is never read. Identities are
-kept for a minute; that a plugin was barred meanwhile is found by the write, whose row version has moved on.
+kept for a minute; that a plugin was barred meanwhile is found by the write, whose row version has moved on. Whoever
+asks while others ask shares their look into the table.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from libs.common.clock import Clock
 from libs.common.database import Database
 from libs.common.errors import Denied, Unauthenticated
-from services.ingest.store import plugins
+from services.ingest.store import plugins, pulses
 from services.ingest.store.plugins import Identity
+from services.ingest.telemetry import Pulse
 
 MOST = 200_000
+MOST_AT_ONCE = 2000
 KEPT_SECONDS = 60.0
 
 
 def is_uuid(text: str) -> bool:
     """Whether a text can be looked up as an id."""
+    if len(text) != 36:
+        return False
     try:
         uuid.UUID(text)
     except ValueError:
         return False
-    return len(text) == 36
+    return True
 
 
 def digest(secret: str) -> bytes:
@@ -42,12 +48,15 @@ def derived(key: str, *parts: str) -> str:
 
 
 class Identities:
-    """Identities by plugin id, bounded."""
+    """Identities by plugin id, bounded. `primed` gets the pulses that were read along."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, primed: Callable[[dict[str, Pulse]], None]) -> None:
         self._database = database
         self._clock = clock
+        self._primed = primed
         self._kept: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
+        self._wanted: dict[str, asyncio.Future[Identity | None]] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     async def check(self, plugin: str, secret: str) -> Identity:
         """The identity a credential proves. Raises Unauthenticated, or Denied when the plugin is barred."""
@@ -55,30 +64,70 @@ class Identities:
         return proven(found.get(plugin), plugin, secret)
 
     async def many(self, ids: Sequence[str]) -> dict[str, Identity]:
-        """Identities of plugins that exist; nothing is proven yet."""
+        """Identities of plugins that exist; nothing is proven yet. Raises Unavailable."""
         now = self._clock.monotonic()
         found: dict[str, Identity] = {}
-        missing: set[str] = set()
+        asked: dict[str, asyncio.Future[Identity | None]] = {}
         for plugin in ids:
             kept = self._kept.get(plugin)
-            if kept and now - kept[1] < KEPT_SECONDS:
+            if kept is not None and now - kept[1] < KEPT_SECONDS:
                 found[plugin] = kept[0]
-            elif is_uuid(plugin):
-                missing.add(plugin)
-        if missing:
-            async with self._database.reading() as tx:
-                loaded = await plugins.identities(tx, sorted(missing))
-            for plugin, identity in loaded.items():
-                self._kept[plugin] = (identity, now)
-                self._kept.move_to_end(plugin)
-            found.update(loaded)
-            while len(self._kept) > MOST:
-                self._kept.popitem(last=False)
+            elif plugin not in asked and is_uuid(plugin):
+                asked[plugin] = self._want(plugin.lower())
+        if asked:
+            await asyncio.wait(asked.values())
+            for plugin, future in asked.items():
+                identity = future.result()
+                if identity is not None:
+                    found[plugin] = identity
         return found
 
     def forget(self, plugin: str) -> None:
         """Looks a plugin up again next time."""
         self._kept.pop(plugin, None)
+
+    def _want(self, plugin: str) -> asyncio.Future[Identity | None]:
+        future = self._wanted.get(plugin)
+        if future is None:
+            future = self._wanted[plugin] = asyncio.get_running_loop().create_future()
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._look())
+        return future
+
+    async def _look(self) -> None:
+        try:
+            while self._wanted:
+                # Whoever asks in this turn of the loop comes along.
+                await asyncio.sleep(0)
+                taken = dict(list(self._wanted.items())[:MOST_AT_ONCE])
+                for plugin in taken:
+                    del self._wanted[plugin]
+                await self._load(taken)
+        finally:
+            self._looking = None
+
+    async def _load(self, taken: dict[str, asyncio.Future[Identity | None]]) -> None:
+        try:
+            async with self._database.reading() as tx:
+                loaded = await plugins.identities(tx, sorted(taken))
+                self._primed(await pulses.load(tx, sorted(loaded)))
+        except BaseException as error:
+            for future in taken.values():
+                if not future.done():
+                    future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+            if not isinstance(error, Exception):
+                raise
+            return
+        now = self._clock.monotonic()
+        for plugin, future in taken.items():
+            identity = loaded.get(plugin)
+            if identity is not None:
+                self._kept[plugin] = (identity, now)
+                self._kept.move_to_end(plugin)
+            if not future.done():
+                future.set_result(identity)
+        while len(self._kept) > MOST:
+            self._kept.popitem(last=False)
 
 
 def proven(identity: Identity | None, plugin: str, secret: str) -> Identity:

@@ -7,7 +7,7 @@ changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 
 from libs.common import names
 from libs.common.database import Transaction
@@ -60,6 +60,24 @@ async def record(doors: Doors, identity: Identity, said: Result, given: pb.Comma
     _results.labels(said.word.name.lower()).inc()
     export_foreign("agent", wire.spans(given, command))
     return settled
+
+
+async def waiting(doors: Doors, plugin: str) -> tuple[list[Command], bool]:
+    """Commands a plugin has to hear of, and whether its final word is to come; notes when there is neither."""
+    async with doors.database.reading() as tx:
+        # The version first: what is issued after it keeps the flag.
+        found = await pulses.get(tx, plugin)
+        live = await store.live_of(tx, plugin)
+        probation = await store.in_probation(tx, plugin, tx.now)
+    if found is not None and found[0].waiting and not live and not probation:
+        version = found[0].version
+        await doors.database.transaction(lambda tx: pulses.relax(tx, plugin, version))
+    return live, probation
+
+
+async def written(doors: Doors, command: str, at: datetime) -> None:
+    """The command went out."""
+    await doors.database.transaction(lambda tx: store.written(tx, command, at))
 
 
 async def receipt(doors: Doors, identity: Identity, command: str) -> None:

@@ -87,20 +87,20 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
         now = doors.clock.now()
         beat = beats.beat(request.beat, now.timestamp())
         waiting = _Waiting(1)
-        doors.committer.add(Entry(identity, beat, 0, now.timestamp(), waiting.answer(0)))
+        entry = Entry(identity, beat, 0, now.timestamp(), waiting.answer(0))
+        doors.committer.add(entry)
         refused = await waiting.all()
         if refused:
             raise refused[0]
-        async with doors.database.reading() as tx:
-            live = await command_store.live_of(tx, identity.plugin)
-            probation = await command_store.in_probation(tx, identity.plugin, now)
+        ack = pb.BeatAck(boot_id=beat.boot, sequence=beat.sequence)
+        if not entry.waiting:
+            return pb.HeartbeatResponse(ack=ack, beat_interval=span(doors.settings.poll))
+        live, probation = await results.waiting(doors, identity.plugin)
         for command in live:
-            await doors.database.transaction(lambda tx, id_=command.id: command_store.written(tx, id_, now))  # type: ignore[misc]
+            await results.written(doors, command.id, now)
         interval = doors.settings.probation_beat if probation else doors.settings.poll
         return pb.HeartbeatResponse(
-            ack=pb.BeatAck(boot_id=beat.boot, sequence=beat.sequence),
-            commands=[wire.message(command) for command in live],
-            beat_interval=span(interval),
+            ack=ack, commands=[wire.message(command) for command in live], beat_interval=span(interval)
         )
 
     async def AckCommand(self, request: pb.AckCommandRequest, context: Context) -> pb.AckCommandResponse:

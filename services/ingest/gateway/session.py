@@ -78,8 +78,9 @@ class Session:
         reader = asyncio.create_task(self._read(requests))
         ending = asyncio.create_task(self._ended.wait())
         try:
-            await self._settings()
-            self.look()
+            await self._settings(waiting=pulse.waiting)
+            if pulse.waiting:
+                self.look()
             await asyncio.wait({reader, ending}, return_when=asyncio.FIRST_COMPLETED)
             if self._closing:
                 await self._drain()
@@ -177,7 +178,7 @@ class Session:
             return
         self._send(pb.ConnectResponse(result_ack=pb.ResultAck(command=given.command, outcome=given.outcome)))
         if outcome.switched or outcome.final:
-            await self._settings()
+            await self._settings(waiting=True)
 
     async def _permit(self, asked: pb.BeginApply) -> None:
         permit = await permits.ask(self._doors, self._identity, asked)
@@ -186,11 +187,9 @@ class Session:
     async def _receipt(self, command: str) -> None:
         await results.receipt(self._doors, self._identity, command)
 
-    async def _settings(self) -> None:
+    async def _settings(self, *, waiting: bool) -> None:
         settings = self._doors.settings
-        now = self._doors.clock.now()
-        async with self._doors.database.reading() as tx:
-            probation = await command_store.in_probation(tx, self.plugin, now)
+        probation = waiting and (await results.waiting(self._doors, self.plugin))[1]
         interval = min(settings.beat, settings.probation_beat) if probation else settings.beat
         told = pb.AgentSettings(beat_interval=span(interval), credits=CREDITS, session_epoch=self.epoch)
         self._send(pb.ConnectResponse(settings=told))
@@ -256,7 +255,7 @@ class Session:
         self._spawn(self._store_written(command.id, now), bounded=False)
 
     async def _store_written(self, command: str, at: datetime) -> None:
-        await self._doors.database.transaction(lambda tx: command_store.written(tx, command, at))
+        await results.written(self._doors, command, at)
 
     async def _room(self) -> None:
         while len(self._tasks) >= MOST_TASKS:

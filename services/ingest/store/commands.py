@@ -8,6 +8,7 @@ from typing import Any
 
 from libs.common.database import Transaction
 from services.ingest.commands import Command, Kind, Result, Settled, State, Word
+from services.ingest.store import pulses
 
 COLUMNS = """id, request_id, plugin, attempt, incident, kind, generation, fence, state, deadline, issue_time, release,
     envelope, digest, size, dead_man, config, traceparent, first_write_time, end_time, detail"""
@@ -87,6 +88,7 @@ async def next_numbers(tx: Transaction, plugin: str, *, makes: bool) -> tuple[in
 async def insert(tx: Transaction, command: Command) -> None:
     """Saves a new command and its generation, and supersedes every live one before it."""
     values = {name: getattr(command, name) for name in _PLAIN}
+    await pulses.expect(tx, command.plugin)
     await tx.run(SUPERSEDE, plugin=command.plugin, fence=command.fence, now=tx.now)
     await tx.run(INSERT, kind=int(command.kind), state=str(command.state), **values)
     await tx.run(GENERATION, plugin=command.plugin, generation=command.generation, attempt=command.attempt)

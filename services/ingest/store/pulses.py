@@ -15,7 +15,7 @@ from services.ingest.liveness import Hearing, Quiet
 from services.ingest.telemetry import Pulse, calm
 
 COLUMNS = """id, version, active, epoch, boots, sequence, errors, attempts, failures, signatures, heard, beats, health,
-    release, generation, digest, open_types, watch_from, plain_last, plain_errors, polls, away, windows"""
+    release, generation, digest, open_types, watch_from, plain_last, plain_errors, polls, away, waiting, windows"""
 LOAD = f"SELECT {COLUMNS} FROM ingest.pulses WHERE id = ANY(CAST(:ids AS uuid[]))"
 GET = f"SELECT {COLUMNS}, connected FROM ingest.pulses WHERE id = CAST(:id AS uuid)"
 LOCK = "SELECT 1 FROM ingest.pulses WHERE id = CAST(:id AS uuid) FOR UPDATE"
@@ -70,6 +70,11 @@ WHERE id = CAST(:id AS uuid)
 RAISE = """
 UPDATE ingest.pulses SET open_types = open_types | CAST(:bits AS integer), version = version + 1
 WHERE id = CAST(:id AS uuid)
+"""
+EXPECT = "UPDATE ingest.pulses SET waiting = true, version = version + 1 WHERE id = CAST(:id AS uuid)"
+RELAX = """
+UPDATE ingest.pulses SET waiting = false, version = version + 1
+WHERE id = CAST(:id AS uuid) AND version = :version AND waiting
 """
 QUIET = """
 SELECT id, heard, polls, away, back_by, open_types FROM ingest.pulses
@@ -181,6 +186,16 @@ async def raise_types(tx: Transaction, plugin: str, bits: int) -> None:
     await tx.run(RAISE, id=plugin, bits=bits)
 
 
+async def expect(tx: Transaction, plugin: str) -> None:
+    """There is a command for the plugin."""
+    await tx.run(EXPECT, id=plugin)
+
+
+async def relax(tx: Transaction, plugin: str, version: int) -> None:
+    """There was nothing for the plugin when its row had this version."""
+    await tx.run(RELAX, id=plugin, version=version)
+
+
 async def quiet(tx: Transaction, before: float, missed: int, limit: int) -> list[Quiet]:
     """Plugins without a beat since `before` whose silence is not an incident yet."""
     rows = await tx.all(QUIET, before=before, missed=missed, limit=limit)
@@ -225,6 +240,7 @@ def pulse(row: Any) -> Pulse:
         plain_errors=row.plain_errors,
         polls=row.polls,
         away=row.away,
+        waiting=row.waiting,
         windows=windows,
         calm=calm(windows),
     )

@@ -6,7 +6,6 @@ remedy, and changes nothing. An agent's time orders nothing: it is only checked 
 
 from __future__ import annotations
 
-import json
 import math
 from typing import NoReturn
 
@@ -66,29 +65,30 @@ def beat(message: pb.Beat, now: float) -> Beat:
     return made
 
 
-def environment(given: dict[str, str], field: str = "environment") -> str:
-    """An environment as JSON. Raises Invalid."""
+def environment(message: pb.Beat | pb.EnrollRequest) -> tuple[tuple[str, str], ...]:
+    """What an agent says of where it runs. Raises Invalid."""
+    given = tuple(message.environment.items())
     if len(given) > MOST_NUMBERS:
-        _wrong(field, f"may have {MOST_NUMBERS} entries", "send only cms, runtime and platform")
-    for key, value in given.items():
-        _key(key, field)
+        _wrong("environment", f"may have {MOST_NUMBERS} entries", "send only cms, runtime and platform")
+    for key, value in given:
+        _key(key, "environment")
         if len(value.encode()) > LONGEST_VALUE or "\0" in value:
-            _wrong(field, f"values may have {LONGEST_VALUE} bytes and no NUL", "shorten the value")
-    return json.dumps(given)
+            _wrong("environment", f"values may have {LONGEST_VALUE} bytes and no NUL", "shorten the value")
+    return given
 
 
 def _extras(message: pb.Beat, made: Beat) -> None:
     if message.numbers:
-        numbers = dict(message.numbers)
+        numbers = tuple(message.numbers.items())
         if len(numbers) > MOST_NUMBERS:
             _wrong("numbers", f"may have {MOST_NUMBERS} entries, not {len(numbers)}", "send fewer named numbers")
-        for key, value in numbers.items():
+        for key, value in numbers:
             _key(key, "numbers")
             if not math.isfinite(value):
                 _wrong("numbers", "must be finite, neither NaN nor infinite", "leave out what is not known")
-        made.numbers = json.dumps(numbers)
+        made.numbers = numbers
     if message.environment:
-        made.environment = environment(dict(message.environment))
+        made.environment = environment(message)
     if message.failing_inputs:
         if len(message.failing_inputs) > MOST_INPUTS:
             _wrong("failing_inputs", f"may have {MOST_INPUTS} entries", "send the newest ones only")
