@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from libs.common import rpc
 from libs.common import settings as environment
 from libs.common.bus import Bus, Consumer
 from libs.common.clock import Clock
 from libs.common.database import Database
+from libs.common.errors import Unavailable
 from libs.common.http import HttpServer
 from libs.common.runtime import Service, Sweeps
 from libs.common.settings import ServiceSettings
@@ -30,6 +33,21 @@ def load(environ: Mapping[str, str] | None = None) -> ServiceSettings:
     return environment.load(ServiceSettings, environ)
 
 
+@dataclass
+class Connections:
+    """The database's connections: opened when first used, closed after everything else."""
+
+    database: Database
+    name: str = f"{NAME} connections"
+
+    async def start(self) -> None:
+        """Nothing: each is opened when first used."""
+
+    async def stop(self) -> None:
+        """Closes all of them."""
+        await self.database.close()
+
+
 def build(settings: ServiceSettings, clock: Clock) -> Service:
     """ops, not started."""
     telemetry = configure(NAME, settings)
@@ -42,8 +60,11 @@ def build(settings: ServiceSettings, clock: Clock) -> Service:
     pass_on = PassOn(settings.otel_endpoint)
 
     async def check() -> None:
-        await database.ping()
-        await bus.ping()
+        answers = await asyncio.gather(database.ping(), bus.ping(), return_exceptions=True)
+        wrong = [answer for answer in answers if isinstance(answer, BaseException)]
+        if wrong:
+            # Whoever reads this wants to know of both at once.
+            raise Unavailable("; ".join(str(answer) for answer in wrong), reason="NOT_READY") from wrong[0]
 
     add = ops_pb2_grpc.add_OpsServiceServicer_to_server
     server = rpc.Server(
@@ -55,6 +76,7 @@ def build(settings: ServiceSettings, clock: Clock) -> Service:
         telemetry=telemetry,
     )
     parts = [
+        Connections(database),
         intake,
         pass_on,
         # Siblings send spans as soon as they live, so this opens first and closes last.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from libs.common import rpc
 from libs.common import settings as environment
 from libs.common.bus import Bus
 from libs.common.clock import Clock
 from libs.common.database import Database
+from libs.common.errors import Unavailable
 from libs.common.runtime import Service
 from libs.common.settings import ServiceSettings
 from libs.common.telemetry import configure
@@ -24,6 +27,21 @@ def load(environ: Mapping[str, str] | None = None) -> ServiceSettings:
     return environment.load(ServiceSettings, environ)
 
 
+@dataclass
+class Connections:
+    """The database's connections: opened when first used, closed after everything else."""
+
+    database: Database
+    name: str = f"{NAME} connections"
+
+    async def start(self) -> None:
+        """Nothing: each is opened when first used."""
+
+    async def stop(self) -> None:
+        """Closes all of them."""
+        await self.database.close()
+
+
 def build(settings: ServiceSettings, clock: Clock) -> Service:
     """queue, not started."""
     telemetry = configure(NAME, settings)
@@ -32,8 +50,11 @@ def build(settings: ServiceSettings, clock: Clock) -> Service:
     doors = Doors(database=database, bus=bus, clock=clock, settings=settings, telemetry=telemetry)
 
     async def check() -> None:
-        await database.ping()
-        await bus.ping()
+        answers = await asyncio.gather(database.ping(), bus.ping(), return_exceptions=True)
+        wrong = [answer for answer in answers if isinstance(answer, BaseException)]
+        if wrong:
+            # Whoever reads this wants to know of both at once.
+            raise Unavailable("; ".join(str(answer) for answer in wrong), reason="NOT_READY") from wrong[0]
 
     add = queue_pb2_grpc.add_QueueServiceServicer_to_server
     server = rpc.Server(
@@ -44,4 +65,4 @@ def build(settings: ServiceSettings, clock: Clock) -> Service:
         deep_check=check,
         telemetry=telemetry,
     )
-    return Service(NAME, doors, [bus, server], server)
+    return Service(NAME, doors, [Connections(database), bus, server], server)

@@ -261,3 +261,21 @@ async def test_nobody_reads_without_a_credential(shared: Plane) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await OpsServiceStub(channel).ListTimeline(ops_pb2.ListTimelineRequest(), timeout=5)  # type: ignore[misc]
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_two_replicas_make_one_timeline(alone: Plane, teller: Teller) -> None:
+    await teller.tell(enrolled(new_id(), "first"))
+    (first,) = await until_listed(alone, 1)
+    other = Plane(alone.ground, names=["ops"], key=alone.key)
+    try:
+        await other.start()
+        request = ops_pb2.WatchTimelineRequest(after_position=first.position)
+        watches = [asyncio.create_task(take(ops(plane).WatchTimeline(request), 50, 30)) for plane in (alone, other)]
+        for number in range(10):
+            await teller.tell(*(enrolled(new_id(), f"shop-{number}-{place}") for place in range(5)))
+        for watch in watches:
+            assert [entry.position for entry in await watch] == list(range(2, 52))
+        entries = await until_listed(other, 50)
+        assert len({entry.event.id for entry in entries}) == 50
+    finally:
+        await other.stop()

@@ -35,23 +35,16 @@ FROM unplaced WHERE t.event_id = unplaced.event_id
 UNPLACED = "SELECT 1 FROM ops.timeline WHERE position IS NULL LIMIT 1"
 LAST = "SELECT coalesce(max(position), 0) FROM ops.timeline"
 COLUMNS = "t.position, t.fact, t.payload, t.trace_id, coalesce(l.label, '') AS label"
-FILTER = """
-(:plugin = '' OR t.plugin = :plugin) AND (:incident = '' OR t.incident = :incident)
-AND (cardinality(CAST(:facts AS text[])) = 0 OR t.fact = ANY(CAST(:facts AS text[])))
-"""
-NEWEST = f"""
-SELECT {COLUMNS} FROM ops.timeline t LEFT JOIN ops.labels l ON l.plugin = t.plugin
-WHERE t.position < :before AND {FILTER} ORDER BY t.position DESC LIMIT :limit
-"""
-NEXT = f"""
-SELECT {COLUMNS} FROM ops.timeline t LEFT JOIN ops.labels l ON l.plugin = t.plugin
-WHERE t.position > :after AND t.position <= :last AND {FILTER} ORDER BY t.position LIMIT :limit
-"""
+FILTERS = {
+    "plugin": "t.plugin = :plugin",
+    "incident": "t.incident = :incident",
+    "facts": "t.fact = ANY(CAST(:facts AS text[]))",
+}
+PAGE = f"SELECT {COLUMNS} FROM ops.timeline t LEFT JOIN ops.labels l ON l.plugin = t.plugin"
 TRACES = """
 SELECT trace_id FROM ops.timeline WHERE incident = :incident AND trace_id <> ''
 GROUP BY trace_id ORDER BY bool_or(fact = 'incident_opened') DESC, min(time) LIMIT :limit
 """
-PLUGIN = "SELECT plugin FROM ops.labels WHERE label = :label ORDER BY plugin DESC LIMIT 1"
 
 
 async def tell(
@@ -82,12 +75,16 @@ async def last(tx: Transaction) -> int:
 
 async def newest(tx: Transaction, wanted: Wanted, *, before: int, limit: int) -> list[Entry]:
     """Rows below a position, newest first."""
-    return [_entry(row) for row in await tx.all(NEWEST, before=before, limit=limit, **_filter(wanted))]
+    given, where = _filter(wanted)
+    sql = f"{PAGE} WHERE t.position < :before {where} ORDER BY t.position DESC LIMIT :limit"
+    return [_entry(row) for row in await tx.all(sql, before=before, limit=limit, **given)]
 
 
 async def following(tx: Transaction, wanted: Wanted, *, after: int, last: int, limit: int) -> list[Entry]:
     """Rows above a position up to `last`, oldest first."""
-    return [_entry(row) for row in await tx.all(NEXT, after=after, last=last, limit=limit, **_filter(wanted))]
+    given, where = _filter(wanted)
+    sql = f"{PAGE} WHERE t.position > :after AND t.position <= :last {where} ORDER BY t.position LIMIT :limit"
+    return [_entry(row) for row in await tx.all(sql, after=after, last=last, limit=limit, **given)]
 
 
 async def traces(tx: Transaction, incident: str, limit: int = 16) -> list[str]:
@@ -95,13 +92,11 @@ async def traces(tx: Transaction, incident: str, limit: int = 16) -> list[str]:
     return [row.trace_id for row in await tx.all(TRACES, incident=incident, limit=limit)]
 
 
-async def plugin_called(tx: Transaction, name: str) -> str:
-    """The plugin people call so, or an empty text."""
-    return str(await tx.value(PLUGIN, label=name) or "")
-
-
-def _filter(wanted: Wanted) -> dict[str, object]:
-    return {"plugin": wanted.plugin, "incident": wanted.incident, "facts": list(wanted.facts)}
+def _filter(wanted: Wanted) -> tuple[dict[str, object], str]:
+    """Values and conditions of the filters that were given; each combination is a text with a plan of its own."""
+    values: dict[str, object] = {"plugin": wanted.plugin, "incident": wanted.incident, "facts": list(wanted.facts)}
+    given = {name: value for name, value in values.items() if value}
+    return given, "".join(f"AND {FILTERS[name]} " for name in given)
 
 
 def _entry(row: Sequence[object]) -> Entry:
