@@ -114,6 +114,8 @@ def _unfit(wanted: Attempt, plugin: ingest_pb2.Plugin) -> tuple[Told, str, str] 
         )
     if wanted.action is Action.ROLLBACK and wanted.to_release and not wanted.digest:
         return Told.FAILED, "release_unknown", f"release {wanted.package} {wanted.to_release} is not published"
+    if wanted.other_slot and not wanted.from_generation:
+        return Told.FAILED, "nothing_before", "it runs what it was installed with; nothing is known to go back to"
     if plugin.release != wanted.from_release:
         why = f"the plugin runs {plugin.release} now, the decision was about {wanted.from_release}"
         return Told.CANCELLED, "", why
