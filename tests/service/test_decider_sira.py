@@ -75,9 +75,16 @@ async def test_who_is_sure_asks_nobody(alone: DeciderAlone, sira: SiraServer) ->
     assert not sira.asked
 
 
-async def test_silence_of_a_plugin_is_no_question_for_sira(alone: DeciderAlone, sira: SiraServer) -> None:
-    made = await decided(alone, type="heartbeat_missed", severity=events_pb2.SEVERITY_CRITICAL)
-    assert made.action == events_pb2.ACTION_NOTIFY_OPS
+async def test_silence_of_a_plugin_is_no_question_for_sira(ground: Ground, sira: SiraServer, tmp_path: Path) -> None:
+    own = tmp_path / "knows-nothing.toml"
+    own.write_text("")
+    alone = DeciderAlone(ground, {"SIRA_API_URL": sira.url, "DECIDER_PLAYBOOK": str(own)})
+    try:
+        await alone.start()
+        made = await decided(alone, type="heartbeat_missed", severity=events_pb2.SEVERITY_CRITICAL)
+    finally:
+        await alone.stop()
+    assert (made.action, made.origin) == (events_pb2.ACTION_NOTIFY_OPS, "fallback")
     assert not sira.asked
 
 
