@@ -7,6 +7,7 @@ failed, 2 the line was wrong, 3 no plane answers.
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import typer
 
@@ -36,6 +37,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import tomllib
+        from pathlib import Path
+
+        project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+        if project.exists():
+            typer.echo(tomllib.loads(project.read_text())["project"]["version"])
+        else:
+            from importlib.metadata import version
+
+            typer.echo(version("prunella"))
+        raise typer.Exit
+
+
+@app.callback()
+def prunella(
+    _version_asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A self-healing control plane for fleets of plugins."""
+
 
 START, LOOK, ACT = "Run", "Look", "Act"
 app.command("up", rich_help_panel=START)(up.up)

@@ -9,7 +9,7 @@ import typer
 
 from cli import ids, words
 from cli.groups import group
-from cli.output import Json, Limit, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
 
 if TYPE_CHECKING:
@@ -64,6 +64,49 @@ def show(plugin: PluginName, json: Json = False) -> None:
             show_json(plain(answer.plugin))
             return
         show_fields(_fields(answer.plugin))
+
+    run(work)
+
+
+@app.command()
+def token(
+    package: Annotated[str, typer.Option("--package", help="The package the plugin runs.")],
+    merchant: Annotated[str, typer.Option("--merchant", help="Where it is installed.")],
+    label: Annotated[str, typer.Option("--label", help="The short name people will use for it.")] = "",
+    minutes: Annotated[int, typer.Option("--minutes", min=1, max=1440, help="How long the token can be used.")] = 15,
+    json: Json = False,
+) -> None:
+    """Makes a one-time token with which an agent joins the fleet."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.ingest_pb2 import CreateEnrollmentTokenRequest
+
+        request = CreateEnrollmentTokenRequest(request_id=new_id(), package=package, merchant=merchant, label=label)
+        request.lifetime.FromSeconds(minutes * 60)
+        answer = await plane.ingest.CreateEnrollmentToken(request, timeout=TIMEOUT)
+        if json:
+            show_json(plain(answer))
+            return
+        typer.echo(answer.token)
+        agent = f"python -m prunella_agent --plane {plane.addresses['ingest']} --package {package}"
+        typer.echo(f"told once, good for {minutes} min; then: {agent} --token TOKEN --folder DIR …", err=True)
+
+    run(work)
+
+
+@app.command()
+def retire(plugin: PluginName, reason: Reason) -> None:
+    """Ends a plugin's life: its incidents close, its attempts without a permit are cancelled."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.ingest_pb2 import RetirePluginRequest
+
+        name = f"plugins/{await ids.plugin(plane, plugin)}"
+        request = RetirePluginRequest(name=name, request_id=new_id(), reason=reason)
+        answer = await plane.ingest.RetirePlugin(request, timeout=TIMEOUT)
+        typer.echo(f"{safe(answer.plugin.label or ids.short(name))} is {answer.plugin.state}")
 
     run(work)
 

@@ -291,3 +291,27 @@ async def test_help_names_every_command_and_needs_nothing(nowhere: Terminal) -> 
     assert (process.returncode, err) == (0, b"")
     for command in ("up", "demo", "status", "doctor", "plugins", "incidents", "decisions", "attempts", "kill-switch"):
         assert command in out.decode()
+
+
+async def test_a_token_lets_a_plugin_join_and_a_word_lets_it_leave(terminal: Terminal) -> None:
+    words = ("--package", "checkout", "--merchant", "acme", "--label", "shop-9")
+    told = await terminal("plugins", "token", *words)
+    assert told.code == 0
+    assert "prunella_agent" in told.err
+    async with grpc.aio.insecure_channel(terminal.environ["PRUNELLA_INGEST_ADDRESS"]) as channel:
+        gateway: Any = AgentGatewayStub(channel)
+        joining = agent_pb2.EnrollRequest(
+            token=told.out.strip(), enrollment_key=new_id(), package="checkout", release="1.2.3", merchant="acme"
+        )
+        joined = await gateway.Enroll(joining, timeout=5)
+    shown = await terminal("plugins", "show", "shop-9", "--json")
+    assert shown.json["name"] == f"plugins/{joined.plugin}"
+    left = await terminal("plugins", "retire", "shop-9", "-m", "shop closed")
+    assert (left.code, left.out.strip()) == (0, "shop-9 is retired")
+
+
+async def test_an_incident_is_handed_to_a_person_and_closed(terminal: Terminal) -> None:
+    handed = await terminal("incidents", "escalate", terminal.incident[-8:], "-m", "I look at it")
+    assert handed.out.strip() == f"incident {terminal.incident[-8:]} is escalated"
+    closed = await terminal("incidents", "close", terminal.incident[-8:], "-m", "mended by hand")
+    assert closed.out.strip() == f"incident {terminal.incident[-8:]} is closed"
