@@ -3,9 +3,9 @@
 Rule: a remedy's chance to heal is Beta(1 + successes, 1 + failures); a prior belief is successes and failures
 somebody imagined beforehand. The confidence we state is the lower 90 % bound of that chance (its 10 % quantile), cut
 to hundredths so that it never says more than is known: one lucky success states 0.31, twenty in a row state 0.89. A
-refusal, a cancellation, or an agent that reverted because it lost the plane says nothing about the remedy: it is
-kept as feedback with the label neutral. A release that fails in staging is held against that release whatever it was
-meant to heal.
+refusal, a cancellation, an agent that reverted because it lost the plane, or a person who took a remedy back says
+nothing about the remedy: it is kept as feedback with the label neutral. A release that fails in staging is held
+against that release whatever it was meant to heal.
 """
 
 import enum
@@ -77,10 +77,11 @@ def lesson(fact: str, *, failure: str = "", dead_man: bool = False) -> Lesson:
     match fact:
         case "attempt_succeeded":
             return Lesson("success", Label.POSITIVE)
-        case "attempt_rolled_back" if dead_man:
-            return Lesson("reverted_alone", Label.NEUTRAL)
-        case "attempt_rolled_back":
+        case "attempt_rolled_back" if failure:
             return Lesson("rolled_back", Label.NEGATIVE)
+        case "attempt_rolled_back":
+            # The plane was away, a person or a kill switch took it back, or nothing was switched.
+            return Lesson("reverted_alone" if dead_man else "taken_back", Label.NEUTRAL)
         case "attempt_rollback_failed":
             return Lesson("rollback_failed", Label.NEGATIVE)
         case "attempt_failed" if failure == "staging_failed":

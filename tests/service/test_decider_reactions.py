@@ -137,7 +137,7 @@ async def test_a_success_and_a_roll_back_are_learned_once_in_any_order(alone: De
     (made,) = await decided(alone)
     decision = made.decision_made.decision
     success = events_pb2.AttemptSucceeded(attempt="a1", decision=decision)
-    taken_back = events_pb2.AttemptRolledBack(attempt="a2", decision=decision)
+    taken_back = events_pb2.AttemptRolledBack(attempt="a2", decision=decision, failure="verdict")
     told = [await alone.tell(message, source="patcher") for message in (taken_back, success, success, taken_back)]
     await settled(alone, *told)
     (learned,) = await rows(alone, "learning")

@@ -88,8 +88,10 @@ def test_a_stated_confidence_is_cut_not_rounded() -> None:
     ("fact", "failure", "dead_man", "outcome", "label", "wide"),
     [
         ("attempt_succeeded", "", False, "success", Label.POSITIVE, False),
-        ("attempt_rolled_back", "", False, "rolled_back", Label.NEGATIVE, False),
+        ("attempt_rolled_back", "verdict", False, "rolled_back", Label.NEGATIVE, False),
+        ("attempt_rolled_back", "did_not_start", True, "rolled_back", Label.NEGATIVE, False),
         ("attempt_rolled_back", "", True, "reverted_alone", Label.NEUTRAL, False),
+        ("attempt_rolled_back", "", False, "taken_back", Label.NEUTRAL, False),
         ("attempt_rollback_failed", "", False, "rollback_failed", Label.NEGATIVE, False),
         ("attempt_failed", "staging_failed", False, "staging_failed", Label.NEGATIVE, True),
         ("attempt_failed", "command_failed", False, "command_failed", Label.NEGATIVE, False),

@@ -12,12 +12,14 @@ from services.patcher.attempt.model import FINAL, HELD_LIMIT, Attempt, Change, F
 from services.patcher.attempt.moves import fail, move, refuse, roll_back, succeed, withdraw
 from services.patcher.attempt.observations import CommandFinished, Outcome, Seen
 from services.patcher.policy import KILL_SWITCH, POLICY_GATES
-from services.patcher.verdict import Probe
+from services.patcher.verdict import Probe, Result
 
 __all__ = ["heard", "seen", "unconfirmed", "withdraw"]
 
 APPLIED = frozenset({State.APPLYING, State.PROBATION, State.COMMITTING, State.ROLLING_BACK, State.UNCONFIRMED})
 SETTLE = timedelta(seconds=5)
+# How an agent begins its word when the new release ended right after its start.
+DID_NOT_START = "DID_NOT_START"
 
 
 def heard(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
@@ -119,8 +121,15 @@ def _other_slot(attempt: Attempt, word: CommandFinished, now: datetime) -> Chang
 def reverted(attempt: Attempt, now: datetime, word: CommandFinished, reason: str = "") -> Change:
     """The agent runs what ran before."""
     why = reason or (f"the agent reverted: {word.detail}" if word.detail else "the agent wrote REVERTED")
-    facts = (Fact(Told.ROLLED_BACK, why, dead_man=word.unasked),)
+    facts = (Fact(Told.ROLLED_BACK, why, failure=_failure(attempt, word), dead_man=word.unasked),)
     return move(attempt, now, State.ROLLED_BACK, "reverted", why, None, facts, held_by="")
+
+
+def _failure(attempt: Attempt, word: CommandFinished | None) -> str:
+    """What was wrong with the remedy itself; empty when it was taken back for any other reason."""
+    if word is not None and word.detail.startswith(DID_NOT_START):
+        return "did_not_start"
+    return "verdict" if attempt.verdict is not None and attempt.verdict.result is Result.FAIL else ""
 
 
 def _not_taken_back(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
@@ -152,7 +161,7 @@ def seen(attempt: Attempt, beat: Seen, now: datetime) -> Change:
             "seen",
             why,
             None,
-            (Fact(Told.ROLLED_BACK, why, dead_man=not attempt.rollbacks),),
+            (Fact(Told.ROLLED_BACK, why, failure=_failure(attempt, None), dead_man=not attempt.rollbacks),),
         )
     if beat.generation > attempt.generation:
         return Change(attempt)
