@@ -191,6 +191,8 @@ def calm(windows: bytes) -> int:
         if not window.quiet:
             return count
         count += bool(window.attempts)
+        if count > CALM:
+            return count
     return CALM + 1
 
 

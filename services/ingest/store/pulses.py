@@ -14,8 +14,10 @@ from services.ingest.detection import Health
 from services.ingest.liveness import Hearing, Quiet
 from services.ingest.telemetry import Pulse, calm
 
-COLUMNS = """id, version, active, epoch, boots, sequence, errors, attempts, failures, signatures, heard, beats, health,
-    release, generation, digest, open_types, watch_from, plain_last, plain_errors, polls, away, waiting, windows"""
+# The stored fields of a pulse, in their order.
+FIELDS = [name for name in Pulse.__slots__ if name not in {"calm", "traits"}]
+COLUMNS = ", ".join("id" if name == "plugin" else name for name in FIELDS)
+HEALTHS = {int(health): health for health in Health}
 LOAD = f"SELECT {COLUMNS} FROM ingest.pulses WHERE id = ANY(CAST(:ids AS uuid[]))"
 GET = f"SELECT {COLUMNS}, connected FROM ingest.pulses WHERE id = CAST(:id AS uuid)"
 LOCK = "SELECT 1 FROM ingest.pulses WHERE id = CAST(:id AS uuid) FOR UPDATE"
@@ -215,32 +217,10 @@ async def peers(tx: Transaction, plugin: str, package: str, switch: float, limit
 
 
 def pulse(row: Any) -> Pulse:
-    """A row as a pulse."""
-    windows = bytes(row.windows)
-    return Pulse(
-        plugin=str(row.id),
-        version=row.version,
-        active=row.active,
-        epoch=row.epoch,
-        boots=tuple(filter(None, row.boots.split(","))),
-        sequence=row.sequence,
-        errors=row.errors,
-        attempts=row.attempts,
-        failures=row.failures,
-        signatures=row.signatures,
-        heard=row.heard,
-        beats=row.beats,
-        health=Health(row.health),
-        release=row.release,
-        generation=row.generation,
-        digest=row.digest,
-        open_types=row.open_types,
-        watch_from=row.watch_from,
-        plain_last=row.plain_last,
-        plain_errors=row.plain_errors,
-        polls=row.polls,
-        away=row.away,
-        waiting=row.waiting,
-        windows=windows,
-        calm=calm(windows),
-    )
+    """A row, columns in the order of COLUMNS, as a pulse."""
+    made = Pulse(*row[: len(FIELDS)])
+    made.plugin = str(made.plugin)
+    made.boots = tuple(filter(None, row[4].split(",")))
+    made.health = HEALTHS[row[12]]
+    made.calm = calm(made.windows)
+    return made
