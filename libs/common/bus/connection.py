@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
@@ -146,13 +148,17 @@ class Bus:
         self._news.set()
 
     async def _relay(self) -> None:
+        looked = -math.inf
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), SWEEP)
-            swept = not self._news.is_set()
             self._news.clear()
             try:
-                await (self._publish_table() if swept else self._publish_fresh())
+                await self._publish_fresh()
+                # News without a pause must not keep what an outage left behind waiting.
+                if time.monotonic() - looked >= SWEEP:
+                    looked = time.monotonic()
+                    await self._publish_table()
             except (TimeoutError, NatsError, Problem, OSError) as error:
                 log.debug("relay_waits", error=str(error) or type(error).__name__)
                 await asyncio.sleep(0.25)

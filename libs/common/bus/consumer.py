@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
@@ -117,7 +118,13 @@ class Consumer:
             delay = min(delay * 2, 5.0)
 
     async def _take(self, message: Msg) -> None:
-        event = Event.FromString(message.data)
+        try:
+            event = Event.FromString(message.data)
+        except DecodeError:
+            # The table has every fact whole; what cannot be read here is none, and would come again for a day.
+            log.error("message_unreadable", consumer=self.service, subject=message.subject, size=len(message.data))
+            await _quietly(message.term())
+            return
         if event.id in self._handling:
             return
         await self._lanes.acquire()
