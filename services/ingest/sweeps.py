@@ -14,7 +14,7 @@ from services.ingest.detection import BIT, HEARTBEAT_MISSED, Severity
 from services.ingest.doors import Doors, keep, locked
 from services.ingest.gateway.changes import OPENED
 from services.ingest.incidents import Evidence, Incident
-from services.ingest.liveness import GAP, Hearing, Quiet, hearing_since, silent
+from services.ingest.liveness import GAP, PATIENCE, Hearing, Quiet, hearing_since, silent
 from services.ingest.store import commands, plugins, pulses
 from services.ingest.store import incidents as store
 from services.ingest.wire import commands as command_wire
@@ -38,7 +38,8 @@ async def silence(doors: Doors, now: datetime) -> int:
     if at - since <= settings.silence:
         return 0
     async with doors.database.reading() as tx:
-        candidates = await pulses.quiet(tx, at - settings.silence, BIT[HEARTBEAT_MISSED], MOST)
+        before, polled_before = at - settings.silence, at - max(settings.silence, PATIENCE * settings.poll)
+        candidates = await pulses.quiet(tx, before, polled_before, BIT[HEARTBEAT_MISSED], MOST)
     missed = [quiet for quiet in candidates if silent(quiet, since, at, silence=settings.silence, poll=settings.poll)]
     for quiet in missed:
         await _blame(doors, quiet)

@@ -18,6 +18,7 @@ from services.ingest.gateway import enroll, results
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.store import plugins, pulses
 from services.ingest.telemetry import Pulse
+from services.ingest.windows import Window
 from services.ingest.wire import plugins as wire
 from services.ingest.wire.moments import moment, stamp
 
@@ -103,7 +104,7 @@ def compare(
 ) -> pb.GetTelemetryResponse:
     """The sums a verdict needs. The first beat of a generation ends a window of the one before, but is a beat of it."""
     own = windows.read(pulse.windows)
-    after = [window for window in own if window.generation == generation]
+    after = _last_run(own, generation)
     before = [w for w in own if w.generation != generation and w.end <= switch + 1.0 and w.end > switch - BEFORE]
     told = wire.sums(after, 1)
     if pulse.generation == generation:
@@ -116,3 +117,14 @@ def compare(
         control=wire.sums([window for counted in heard for window in counted], len(heard)),
         plugin=plugin,
     )
+
+
+def _last_run(own: list[Window], generation: int) -> list[Window]:
+    """The newest windows of a generation without another between them: it may have run before, and come back."""
+    found: list[Window] = []
+    for window in reversed(own):
+        if window.generation == generation:
+            found.append(window)
+        elif found:
+            break
+    return found[::-1]

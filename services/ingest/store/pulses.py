@@ -81,6 +81,7 @@ WHERE id = CAST(:id AS uuid) AND version = :version AND waiting
 QUIET = """
 SELECT id, heard, polls, away, back_by, open_types FROM ingest.pulses
 WHERE active AND heard < :before AND open_types & CAST(:missed AS integer) = 0 AND NOT (away AND back_by = 0)
+  AND (NOT away OR back_by < :before) AND (NOT polls OR heard < :polled_before)
 ORDER BY heard LIMIT :limit
 """
 HEARING = """
@@ -198,9 +199,12 @@ async def relax(tx: Transaction, plugin: str, version: int) -> None:
     await tx.run(RELAX, id=plugin, version=version)
 
 
-async def quiet(tx: Transaction, before: float, missed: int, limit: int) -> list[Quiet]:
-    """Plugins without a beat since `before` whose silence is not an incident yet."""
-    rows = await tx.all(QUIET, before=before, missed=missed, limit=limit)
+async def quiet(tx: Transaction, before: float, polled_before: float, missed: int, limit: int) -> list[Quiet]:
+    """Plugins without a beat since `before` (who polls: `polled_before`) whose silence is not an incident yet.
+
+    Who may be silent for longer is left out here, so that many of them do not keep the others from being looked at.
+    """
+    rows = await tx.all(QUIET, before=before, polled_before=polled_before, missed=missed, limit=limit)
     return [Quiet(str(row.id), row.heard, row.polls, row.away, row.back_by) for row in rows]
 
 
