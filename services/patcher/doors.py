@@ -6,7 +6,9 @@ history and sends its errands. Gates are asked again each time an attempt wants 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from libs.common import names
 from libs.common.bus import Bus
@@ -101,6 +103,11 @@ class Doors:
     keys: tuple[bytes, ...]
     runner: Runner
     ingest: ingest_pb2_grpc.IngestServiceAsyncStub
+    _proving: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def proving(self, what: tuple[str, ...]) -> asyncio.Lock:
+        """The lock under which one artifact is proven against one suite; who comes later finds the result."""
+        return self._proving.setdefault(what, asyncio.Lock())
 
 
 async def stands(doors: Doors, incident: str, number: int) -> bool:

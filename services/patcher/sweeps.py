@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from libs.common.database import Transaction
-from libs.common.errors import NotFound, Problem
+from libs.common.errors import Problem
 from libs.common.telemetry import span, use_traceparent
 from prunella.v1 import agent_pb2, ingest_pb2
+from services.patcher import attempt as heart
 from services.patcher import wire
-from services.patcher.attempt import Attempt, CancelRequested, DeadlinePassed, Judged, Seen, State
+from services.patcher.attempt import Attempt, CancelRequested, DeadlinePassed, Gone, Judged, Observation, Seen, State
 from services.patcher.doors import Doors, answer, go_on, observe, plugin_of, stands
-from services.patcher.policy import Hold, Policy
-from services.patcher.store import attempts, tidying
+from services.patcher.policy import KILL_SWITCH, Hold, Policy, scopes
+from services.patcher.store import attempts, kill_switches, tidying
 from services.patcher.store import policy as policies
-from services.patcher.verdict import Evidence, Probe, Rules, judge
+from services.patcher.verdict import Evidence, Probe, Result, Rules, judge
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +35,34 @@ async def _each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]
 
     async def one(attempt: Attempt) -> None:
         async with free:
-            with use_traceparent(attempt.trace):
-                try:
-                    await work(attempt)
-                except Problem as problem:
-                    log.warning("attempt %s waits: %s", attempt.id, problem.message)
+            try:
+                await work(attempt)
+            except Problem as problem:
+                log.warning("attempt %s waits: %s", attempt.id, problem.message)
 
     await asyncio.gather(*(one(attempt) for attempt in found))
     return len(found)
 
 
+async def _traced(attempt: Attempt, name: str, work: Callable[[], Awaitable[object]]) -> None:
+    with use_traceparent(attempt.trace), span(name, attributes={"attempt": attempt.id}):
+        await work()
+
+
 async def held(doors: Doors, _now: datetime) -> int:
     """Lets attempts go on whose gate has opened, when their cause still stands."""
     async with doors.database.reading() as tx:
-        waiting = [found for name in await attempts.held(tx) if (found := await attempts.get(tx, name))]
-        ready = [found for found in waiting if not _still((await answer(tx, found, lock=False))[0], found)]
-    await _each(ready, lambda attempt: _go_on(doors, attempt))
+        waiting = await attempts.held(tx)
+        stopped = await kill_switches.engaged(tx) if waiting else frozenset()
+        # A stopped fleet may hold very many: only those whose gate can have opened are asked one by one.
+        hopeful = [found for found in waiting if not (found.held_by == KILL_SWITCH and _stopped(found, stopped))]
+        ready = [found for found in hopeful if not _still((await answer(tx, found, lock=False))[0], found)]
+    await _each(ready, lambda attempt: _traced(attempt, "gate opened", lambda: _go_on(doors, attempt)))
     return len(ready)
+
+
+def _stopped(found: Attempt, stopped: frozenset[str]) -> bool:
+    return not stopped.isdisjoint(scopes(found.plugin, found.merchant, found.action))
 
 
 def _still(said: object, found: Attempt) -> bool:
@@ -71,8 +83,7 @@ async def _go_on(doors: Doors, attempt: Attempt) -> None:
         why = "the plugin runs another release now" if changed else "its cause is gone"
         await observe(tx, doors, attempt.id, CancelRequested("patcher", why))
 
-    with span("gate opened"):
-        await doors.database.transaction(work)
+    await doors.database.transaction(work)
 
 
 async def probation(doors: Doors, now: datetime) -> int:
@@ -89,15 +100,31 @@ async def _judge(doors: Doors, policy: Policy, attempt: Attempt, now: datetime) 
     )
     try:
         told = await doors.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
+        if attempt.other_slot and told.plugin.generation != attempt.generation:
+            # The attempt's generation is the one that was left; what counts is the one that runs now.
+            request.generation = told.plugin.generation
+            told = await doors.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
     except Problem:
         if now < attempt.last_commit:
             raise
-        await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, DeadlinePassed()))
+        await _observed(doors, attempt, "no verdict", DeadlinePassed())
         return
     verdict = judge(evidence(attempt, told, now), rules(doors, policy))
     if attempt.verdict == verdict and attempt.deadline and now < attempt.deadline:
         return
-    await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, Judged(verdict)))
+    if verdict.result is Result.INSUFFICIENT:
+        # Looks that decide nothing would fill the trace.
+        with use_traceparent(attempt.trace):
+            await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, Judged(verdict)))
+        return
+    await _observed(doors, attempt, f"verdict {verdict.result}", Judged(verdict))
+
+
+async def _observed(doors: Doors, attempt: Attempt, name: str, observation: Observation) -> None:
+    async def work() -> None:
+        await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, observation))
+
+    await _traced(attempt, name, work)
 
 
 def rules(doors: Doors, policy: Policy) -> Rules:
@@ -132,11 +159,7 @@ async def deadlines(doors: Doors, now: datetime) -> int:
     async with doors.database.reading() as tx:
         late = [found for name in await attempts.overdue(tx, now) if (found := await attempts.get(tx, name))]
 
-    async def end(attempt: Attempt) -> None:
-        with span("deadline passed"):
-            await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, DeadlinePassed()))
-
-    return await _each(late, end)
+    return await _each(late, lambda attempt: _observed(doors, attempt, "deadline passed", DeadlinePassed()))
 
 
 async def unconfirmed(doors: Doors, _now: datetime) -> int:
@@ -147,14 +170,16 @@ async def unconfirmed(doors: Doors, _now: datetime) -> int:
 
 
 async def _look(doors: Doors, attempt: Attempt) -> None:
-    try:
-        plugin = await plugin_of(doors, attempt.plugin)
-    except NotFound:
+    plugin = await plugin_of(doors, attempt.plugin)
+    if plugin is None or plugin.state == "retired":
+        await _observed(doors, attempt, "agent gone", Gone("the plugin left before its agent's final word"))
         return
-    if plugin is None or not plugin.HasField("last_beat_time") or plugin.health == agent_pb2.HEALTH_UNSPECIFIED:
+    if not plugin.HasField("last_beat_time") or plugin.health == agent_pb2.HEALTH_UNSPECIFIED:
         return
     seen = Seen(plugin.generation, plugin.release, plugin.digest, wire.moment(plugin.last_beat_time))
-    await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, seen))
+    # Most looks find nothing: only one that ends the attempt belongs into its trace.
+    if heart.next(attempt, seen, doors.clock.now()).steps:
+        await _observed(doors, attempt, "agent heard again", seen)
 
 
 async def tidy(doors: Doors, now: datetime) -> int:

@@ -17,6 +17,7 @@ from services.patcher.attempt import (
     DeadlinePassed,
     ErrandKind,
     Gated,
+    Gone,
     Outcome,
     Purpose,
     RollbackRequested,
@@ -246,3 +247,9 @@ def test_every_live_state_has_an_owner_and_an_end() -> None:
     assert set(OWNERS) == LIVE
     assert set(State) == LIVE | FINAL
     assert all(owner.owner and owner.lasts and owner.then for owner in OWNERS.values())
+
+
+def test_an_unconfirmed_attempt_of_a_plugin_that_left_ends_with_a_page() -> None:
+    story = unconfirmed().sees(Gone("retired"))
+    assert (story.attempt.state, story.told[-1]) == (State.ROLLBACK_FAILED, Told.ROLLBACK_FAILED)
+    assert committing().sees(Gone("retired")).attempt.state is State.COMMITTING

@@ -21,6 +21,7 @@ from services.patcher.attempt import (
     DeadlinePassed,
     ErrandKind,
     Gated,
+    Gone,
     Judged,
     Observation,
     Outcome,
@@ -96,6 +97,7 @@ observations = st.one_of(
     st.builds(Judged, st.builds(Verdict, st.sampled_from(Result), st.just("why"))),
     st.builds(Seen, st.integers(2, 6), st.just("1.2.3"), st.just("f"), moments),
     st.just(DeadlinePassed()),
+    st.builds(Gone, st.just("retired")),
     st.builds(CancelRequested, st.just("x"), st.just("no")),
     st.builds(RollbackRequested, st.just("x"), st.just("no")),
 )  # fmt: skip
@@ -150,6 +152,7 @@ def every_observation() -> list[Observation]:
         for detail in ("", "KILL_SWITCH", "SEVERITY", "NO_ANSWER")
     ]
     found += [Judged(Verdict(result, "why")) for result in Result]
+    found += [Gone("retired")]
     found += [Seen(generation, "", "", START + timedelta(hours=1)) for generation in (3, 4, 5)]
     return [*found, StagingLost("gone"), DeadlinePassed(), CancelRequested("x", "no"), RollbackRequested("x", "no")]
 

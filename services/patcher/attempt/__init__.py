@@ -34,6 +34,7 @@ from services.patcher.attempt.observations import (
     CommandLost,
     DeadlinePassed,
     Gated,
+    Gone,
     Judged,
     Observation,
     Outcome,
@@ -48,7 +49,8 @@ from services.patcher.attempt.observations import (
 __all__ = [
     "FINAL", "HELD_LIMIT", "LIVE", "OWNERS", "PERMIT_AGE", "UNPERMITTED",
     "Attempt", "Bounds", "CancelRequested", "Change", "CommandFinished",
-    "CommandIssued", "CommandLost", "DeadlinePassed", "Errand", "ErrandKind", "Fact", "Gated", "Judged", "Observation",
+    "CommandIssued", "CommandLost", "DeadlinePassed", "Errand", "ErrandKind", "Fact", "Gated", "Gone",
+    "Judged", "Observation",
     "Outcome", "Owner", "Permitted", "Purpose", "RollbackRequested", "Seen", "Staged", "StagingFinished",
     "StagingLost", "State", "Step", "Told", "begin", "next", "stillborn",
 ]  # fmt: skip

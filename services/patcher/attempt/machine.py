@@ -29,6 +29,7 @@ from services.patcher.attempt.observations import (
     CommandLost,
     DeadlinePassed,
     Gated,
+    Gone,
     Judged,
     Observation,
     Permitted,
@@ -83,6 +84,8 @@ def next(attempt: Attempt, observation: Observation, now: datetime) -> Change:  
             return _judged(attempt, observation, now)
         case Seen():
             return words.seen(attempt, observation, now)
+        case Gone():
+            return words.gone(attempt, observation, now)
         case DeadlinePassed():
             return _deadline(attempt, now)
         case CancelRequested():

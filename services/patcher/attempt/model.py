@@ -60,7 +60,7 @@ OWNERS = {
     State.PROBATION: Owner("verdict", "health timeout, at most dead-man - margin", "rolling_back"),
     State.COMMITTING: Owner("agent", "dead-man + grace", "unconfirmed"),
     State.ROLLING_BACK: Owner("agent", "dead-man + grace", "unconfirmed"),
-    State.UNCONFIRMED: Owner("a person, and the agent's next beat", "until heard", "success or rolled_back"),
+    State.UNCONFIRMED: Owner("a person, and the agent's next beat", "until heard or retired", "success or rolled_back"),
 }
 LIVE = frozenset(OWNERS)
 FINAL = frozenset(State) - LIVE

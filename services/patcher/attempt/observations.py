@@ -130,6 +130,13 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Gone:
+    """The plugin left for good; its agent will not be heard again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class DeadlinePassed:
     """The deadline of the state is over."""
 
@@ -160,6 +167,7 @@ Observation = (
     | CommandFinished
     | Judged
     | Seen
+    | Gone
     | DeadlinePassed
     | CancelRequested
     | RollbackRequested

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 
 from services.patcher.attempt.model import FINAL, HELD_LIMIT, Attempt, Change, Fact, State, Told
 from services.patcher.attempt.moves import fail, move, refuse, roll_back, succeed, withdraw
-from services.patcher.attempt.observations import CommandFinished, Outcome, Seen
+from services.patcher.attempt.observations import CommandFinished, Gone, Outcome, Seen
 from services.patcher.policy import KILL_SWITCH, POLICY_GATES
 from services.patcher.verdict import Probe, Result
 
-__all__ = ["heard", "seen", "unconfirmed", "withdraw"]
+__all__ = ["gone", "heard", "seen", "unconfirmed", "withdraw"]
 
 APPLIED = frozenset({State.APPLYING, State.PROBATION, State.COMMITTING, State.ROLLING_BACK, State.UNCONFIRMED})
 SETTLE = timedelta(seconds=5)
@@ -144,6 +144,14 @@ def unconfirmed(attempt: Attempt, now: datetime) -> Change:
     """The final word is overdue: a person is asked, and the plugin stays locked."""
     reason = "the agent's final word never came"
     return move(attempt, now, State.UNCONFIRMED, "deadline", reason, None, (Fact(Told.UNCONFIRMED, reason),))
+
+
+def gone(attempt: Attempt, left: Gone, now: datetime) -> Change:
+    """Nobody will ever say what became of an unconfirmed attempt."""
+    if attempt.state is not State.UNCONFIRMED:
+        return Change(attempt)
+    facts = (Fact(Told.ROLLBACK_FAILED, left.reason),)
+    return move(attempt, now, State.ROLLBACK_FAILED, "gone", left.reason, None, facts)
 
 
 def seen(attempt: Attempt, beat: Seen, now: datetime) -> Change:

@@ -66,8 +66,9 @@ WHERE (:incident = '' OR incident = :incident) AND (:plugin = '' OR plugin = :pl
 ORDER BY id DESC LIMIT :limit
 """
 OF = f"SELECT id FROM patcher.attempts WHERE {{column}} = :value AND state IN ({LIVE_STATES}) ORDER BY id LIMIT 100"
-HELD = """
-SELECT id FROM patcher.attempts WHERE state IN ('pending', 'staged') AND held_by <> '' ORDER BY update_time LIMIT 200
+HELD = f"""
+SELECT {COLUMNS}, detail FROM patcher.attempts
+WHERE state IN ('pending', 'staged') AND held_by <> '' ORDER BY update_time LIMIT 1000
 """
 IN_STATE = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE state = :state ORDER BY update_time LIMIT 500"
 OVERDUE = f"""
@@ -191,9 +192,9 @@ async def live_of(tx: Transaction, column: str, value: str) -> list[str]:
     return [row.id for row in await tx.all(OF.format(column=column), value=value)]
 
 
-async def held(tx: Transaction) -> list[str]:
-    """Attempts that wait for a gate."""
-    return [row.id for row in await tx.all(HELD)]
+async def held(tx: Transaction) -> list[Attempt]:
+    """Attempts that wait for a gate, longest first."""
+    return [read(row) for row in await tx.all(HELD)]
 
 
 async def in_state(tx: Transaction, state: State) -> list[Attempt]:
