@@ -179,8 +179,9 @@ class Database:
     async def wait(self, name: str, timeout: float) -> None:
         """Waits for a signal, or `timeout` seconds."""
         flag = self._signals.setdefault(name, asyncio.Event())
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(flag.wait(), timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await flag.wait()
         flag.clear()
 
     async def ping(self) -> None:

@@ -21,6 +21,7 @@ import structlog
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem
 from libs.common.names import new_id
+from libs.common.tasks import end
 from libs.common.telemetry import Telemetry, current_traceparent, use_traceparent
 from libs.common.telemetry.spans import Attributes
 
@@ -144,6 +145,7 @@ class Errands:
         telemetry: Telemetry,
         workers: int = 8,
     ) -> None:
+        self.name = "errands"
         self.database = database
         self.schema = schema
         self.runners = runners
@@ -160,13 +162,10 @@ class Errands:
     async def stop(self) -> None:
         """Takes nothing new; what runs gets 3 s, and its lease brings back the rest."""
         if self._loop:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+            await end([self._loop])
         if self._running:
             _, late = await asyncio.wait(set(self._running), timeout=3)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await end(late)
 
     async def _work(self) -> None:
         while True:

@@ -25,6 +25,7 @@ from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
 from libs.common.facts import Told, fact_name, subject
+from libs.common.tasks import end
 from prunella.v1.events_pb2 import Event
 
 log = structlog.get_logger()
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 MEMORY = 20_000  # facts kept for the fast path; beyond that the table has them anyway
 BATCH = 512
 PATIENCE = 3.0  # seconds for acknowledgements of one batch
+CONNECT = 4.0  # seconds for one try to connect
 SWEEP = 1.0  # seconds between looks into the table
 
 UNPUBLISHED = """
@@ -45,6 +47,7 @@ class Bus:
     """One service on the bus. `start` returns at once; a server that is away is tried again until it answers."""
 
     def __init__(self, url: str, database: Database, source: str, clock: Clock) -> None:
+        self.name = "bus"
         self.url = url
         self.database = database
         self.source = source
@@ -71,9 +74,7 @@ class Bus:
         """Relays what is left for a moment, then closes; the table keeps the rest for the next start."""
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._publish_fresh(), 1.0)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.client.close(), 2.0)
 
@@ -104,20 +105,9 @@ class Bus:
         delay = 0.2
         while not self.client.is_connected:
             try:
-                await self.client.connect(
-                    self.url,
-                    name=self.source,
-                    connect_timeout=3,
-                    reconnect_time_wait=1,
-                    max_reconnect_attempts=-1,
-                    ping_interval=5,
-                    max_outstanding_pings=2,
-                    pending_size=8 << 20,
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_event("nats_disconnected"),
-                    reconnected_cb=self._on_event("nats_reconnected"),
-                    closed_cb=self._on_event("nats_closed"),
-                )
+                # The client's own first connect never gives up; ours says what it waits for, and begins anew.
+                async with asyncio.timeout(CONNECT):
+                    await self._open()
                 await ensure_streams(self.stream)
                 await self.client.subscribe("wake.*", cb=self._on_wake)
                 log.info("nats_connected", address=self._place())
@@ -128,6 +118,22 @@ class Bus:
                 self.client = Client()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
+
+    async def _open(self) -> None:
+        await self.client.connect(
+            self.url,
+            name=self.source,
+            connect_timeout=3,
+            reconnect_time_wait=1,
+            max_reconnect_attempts=-1,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            pending_size=8 << 20,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_event("nats_disconnected"),
+            reconnected_cb=self._on_event("nats_reconnected"),
+            closed_cb=self._on_event("nats_closed"),
+        )
 
     async def _on_error(self, error: Exception) -> None:
         log.debug("nats_error", error=str(error))
@@ -151,7 +157,8 @@ class Bus:
         looked = -math.inf
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), SWEEP)
+                async with asyncio.timeout(SWEEP):
+                    await self._news.wait()
             self._news.clear()
             try:
                 await self._publish_fresh()

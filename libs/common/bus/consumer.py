@@ -24,6 +24,7 @@ from libs.common.bus.streams import ACK_WAIT, ensure_consumer, ensure_streams, p
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
 from libs.common.facts import fact_name
+from libs.common.tasks import end
 from libs.common.telemetry import Telemetry, use_traceparent
 from prunella.v1.events_pb2 import Event
 
@@ -76,6 +77,7 @@ class Consumer:
         doors: Any,
         telemetry: Telemetry,
     ) -> None:
+        self.name = "consumer"
         self.bus = bus
         self.database = database
         self.service = service
@@ -94,9 +96,7 @@ class Consumer:
 
     async def stop(self) -> None:
         """Takes nothing new and lets what is in hand end, up to 5 s."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         if self._handling:
             await asyncio.wait(set(self._handling.values()), timeout=5)
 

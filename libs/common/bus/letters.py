@@ -46,6 +46,7 @@ REDRIVE = """
 UPDATE bus.dead_letter SET redriven_at = :now
 WHERE consumer = :consumer AND event_id = :event AND redriven_at IS NULL
 """
+REDRIVEN = "SELECT 1 FROM bus.dead_letter WHERE consumer = :consumer AND event_id = :event"
 LETTERS = """
 SELECT consumer, event_id, fact, reason, errors, crashes, at FROM bus.dead_letter
 WHERE redriven_at IS NULL AND (:consumer = '' OR consumer = :consumer)
@@ -63,10 +64,12 @@ async def dead_letters(
 
 
 async def redrive(database: Database, consumer: str, event: str) -> None:
-    """Lets the consumer's next sweep handle a parked fact again. Raises NotFound."""
+    """Lets the consumer's next sweep handle a parked fact again; a repeat changes nothing. Raises NotFound."""
 
     async def work(transaction: Transaction) -> None:
         if not await transaction.run(REDRIVE, now=transaction.now, consumer=consumer, event=event):
+            if await transaction.first(REDRIVEN, consumer=consumer, event=event):
+                return
             raise NotFound(
                 f"consumer {consumer!r} has no dead letter {event!r}", reason="DEAD_LETTER_NOT_FOUND", field="event_id"
             )
