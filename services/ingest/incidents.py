@@ -208,8 +208,13 @@ def begun(incident: Incident, attempt: str, number: int, action: int, release: s
     )
 
 
-def missed(incident: Incident, outcome: Outcome, now: datetime, *, rounds: int) -> Step:
-    """A remedy did not help: the next round begins without it, or a person is asked."""
+def missed(
+    incident: Incident, outcome: Outcome, now: datetime, *, rounds: int, runs: tuple[str, int] | None = None
+) -> Step:
+    """A remedy did not help: the next round begins without it, or a person is asked.
+
+    `runs`: release and generation that run by now, where that may have changed; the next round is about them.
+    """
     if not incident.active or any(tried.attempt == outcome.attempt for tried in incident.tried):
         return Step(incident)
     own = incident.attempt == outcome.attempt
@@ -231,7 +236,9 @@ def missed(incident: Incident, outcome: Outcome, now: datetime, *, rounds: int) 
         return escalated(noted, f"{why}; {rounds} rounds did not help", now)
     if now >= incident.act_by:
         return escalated(noted, f"{why}; too late for another round", now)
-    return Step(replace(noted, state=State.OPEN, round=incident.round + 1), (Told.ROUND_STARTED,), why)
+    release, generation = runs or (incident.release, incident.generation)
+    begun_anew = replace(noted, state=State.OPEN, round=incident.round + 1, release=release, generation=generation)
+    return Step(begun_anew, (Told.ROUND_STARTED,), why)
 
 
 def mitigated(incident: Incident, attempt: str, now: datetime) -> Step:

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from libs.common.bus import Once, Reaction
 from libs.common.database import Transaction
+from libs.common.facts import fact_name
 from libs.common.telemetry import current_traceparent
 from prunella.v1 import events_pb2
 from prunella.v1.events_pb2 import Event
@@ -18,6 +19,7 @@ from services.ingest import incidents
 from services.ingest.doors import Doors, keep, locked
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.incidents import Incident, Step
+from services.ingest.store import pulses
 from services.ingest.wire import incidents as wire
 
 HANDS_OVER = (events_pb2.ACTION_NOTIFY_OPS, events_pb2.ACTION_NO_ACTION, events_pb2.ACTION_UNSPECIFIED)
@@ -46,7 +48,17 @@ async def on_attempt_created(doors: Doors, event: Event, once: Once) -> None:
 async def on_attempt_over(doors: Doors, event: Event, once: Once) -> None:
     """An attempt did not heal: the next round, or a person."""
     outcome, rounds = wire.outcome(event), doors.settings.rounds
-    await _move(doors, event, once, lambda one, now: incidents.missed(one, outcome, now, rounds=rounds))
+    runs = await _runs(doors, event) if fact_name(event) == "attempt_cancelled" else None
+    await _move(doors, event, once, lambda one, now: incidents.missed(one, outcome, now, rounds=rounds, runs=runs))
+
+
+async def _runs(doors: Doors, event: Event) -> tuple[str, int] | None:
+    """What the plugin runs, as beats say: a cancelled attempt switched nothing, but another one may have."""
+    if not is_uuid(event.plugin):
+        return None
+    async with doors.database.reading() as tx:
+        found = await pulses.get(tx, event.plugin)
+    return (found[0].release, found[0].generation) if found and found[0].release else None
 
 
 async def on_attempt_succeeded(doors: Doors, event: Event, once: Once) -> None:

@@ -62,6 +62,14 @@ def test_a_cancelled_attempt_is_remembered_with_what_it_tried() -> None:
     assert (tried.action, tried.release) == (1, "1.2.4")
 
 
+def test_the_next_round_is_about_what_runs_by_now() -> None:
+    told = Outcome("a-1", 1, "cancelled", "the plugin runs another release now")
+    found = incidents.missed(incident(release="1.2.0"), told, LATER, rounds=3, runs=("1.2.3", 7)).incident
+    assert (found.round, found.release, found.generation) == (2, "1.2.3", 7)
+    same = incidents.missed(incident(release="1.2.0"), told, LATER, rounds=3).incident
+    assert same.release == "1.2.0"
+
+
 def test_after_the_last_round_a_person_is_asked() -> None:
     found = incident()
     for number in (1, 2, 3):
