@@ -51,7 +51,8 @@ protos: python ## generate the code of protos/ again
 	@$(VENV)/buf lint protos
 
 lock: python ## resolve pyproject.toml again into constraints.txt
-	@$(PYTHON) deploy/bootstrap.py test
+	@# A package that was just added cannot be installed before it is locked: an environment that is there will do.
+	@test -x $(VENV)/uv || $(PYTHON) deploy/bootstrap.py test
 	@$(VENV)/python deploy/lock.py
 
 bench: python ## measure, and print the figures beside their targets as JSON
