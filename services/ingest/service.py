@@ -45,7 +45,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     channel = rpc.channel(settings.patcher_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
     patcher = patcher_pb2_grpc.PatcherServiceStub(channel)
     doors = Doors(database, bus, clock, telemetry, settings, patcher)
-    doors.sessions = Sessions()
+    doors.sessions = Sessions(database)
     doors.committer = Committer(
         database, clock, telemetry, act_by=settings.act_by, healthy_windows=settings.healthy_windows
     )

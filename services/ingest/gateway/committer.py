@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 QUEUE = 20_000
 BATCH = 1000
 CACHE = 100_000
+# Two transactions at once: while one waits for the disk, the next is computed. A few beats are not worth the second.
+LANES = 2
+WORTH = 64
 TRIES = 8
 PAUSE = 0.25
 
@@ -72,6 +75,8 @@ class Committer:
         self._space.set()
         self._cache: OrderedDict[str, Pulse] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._busy: set[str] = set()
         self.quarantine: Callable[[Identity, Sequence[str]], None] = lambda _identity, _boots: None
 
     async def start(self) -> None:
@@ -82,11 +87,12 @@ class Committer:
         """Commits what waits, for a moment; what is left was never acknowledged and comes again."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
-                while self._queue and self._task and not self._task.done():  # noqa: ASYNC110 - at the very end only
+                while (self._queue or self._lanes) and self._task:  # noqa: ASYNC110 - at the very end only
                     await asyncio.sleep(0.01)
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        ending = [task for task in (self._task, *self._lanes) if task]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
     def add(self, entry: Entry) -> None:
         """Queues a beat. Raises Busy when the queue is full."""
@@ -114,10 +120,34 @@ class Committer:
         while True:
             await self._news.wait()
             self._news.clear()
-            while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            while self._queue and len(self._lanes) < LANES and (not self._lanes or len(self._queue) >= WORTH):
+                batch = self._take()
                 self._space.set()
-                await self._persist(batch)
+                if not batch:
+                    break
+                lane = asyncio.create_task(self._lane(batch), name=self.name)
+                self._lanes.add(lane)
+
+    def _take(self) -> list[Entry]:
+        """The next batch. Beats of a plugin that is being stored wait, and keep their order."""
+        batch: list[Entry] = []
+        held: list[Entry] = []
+        while self._queue and len(batch) < BATCH and len(held) < BATCH:
+            entry = self._queue.popleft()
+            (held if entry.identity.plugin in self._busy else batch).append(entry)
+        self._queue.extendleft(reversed(held))
+        self._busy.update(entry.identity.plugin for entry in batch)
+        return batch
+
+    async def _lane(self, batch: list[Entry]) -> None:
+        try:
+            await self._persist(batch)
+        finally:
+            self._busy.difference_update(entry.identity.plugin for entry in batch)
+            lane = asyncio.current_task()
+            assert lane is not None
+            self._lanes.discard(lane)
+            self._news.set()
 
     async def _persist(self, batch: list[Entry]) -> None:
         try:

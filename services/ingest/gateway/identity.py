@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from libs.common.clock import Clock
 from libs.common.database import Database
 from libs.common.errors import Denied, Unauthenticated
+from services.ingest.gateway.gather import Gather
 from services.ingest.store import plugins, pulses
 from services.ingest.store.plugins import Identity
 from services.ingest.telemetry import Pulse
 
 MOST = 200_000
-MOST_AT_ONCE = 2000
 KEPT_SECONDS = 60.0
 
 
@@ -55,8 +55,7 @@ class Identities:
         self._clock = clock
         self._primed = primed
         self._kept: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
-        self._wanted: dict[str, asyncio.Future[Identity | None]] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._looks: Gather[str, Identity | None] = Gather(self._load, key=str)
 
     async def check(self, plugin: str, secret: str) -> Identity:
         """The identity a credential proves. Raises Unauthenticated, or Denied when the plugin is barred."""
@@ -73,7 +72,7 @@ class Identities:
             if kept is not None and now - kept[1] < KEPT_SECONDS:
                 found[plugin] = kept[0]
             elif plugin not in asked and is_uuid(plugin):
-                asked[plugin] = self._want(plugin.lower())
+                asked[plugin] = self._looks.ask(plugin.lower())
         if asked:
             await asyncio.wait(asked.values())
             for plugin, future in asked.items():
@@ -86,48 +85,17 @@ class Identities:
         """Looks a plugin up again next time."""
         self._kept.pop(plugin, None)
 
-    def _want(self, plugin: str) -> asyncio.Future[Identity | None]:
-        future = self._wanted.get(plugin)
-        if future is None:
-            future = self._wanted[plugin] = asyncio.get_running_loop().create_future()
-            if self._looking is None:
-                self._looking = asyncio.create_task(self._look())
-        return future
-
-    async def _look(self) -> None:
-        try:
-            while self._wanted:
-                # Whoever asks in this turn of the loop comes along.
-                await asyncio.sleep(0)
-                taken = dict(list(self._wanted.items())[:MOST_AT_ONCE])
-                for plugin in taken:
-                    del self._wanted[plugin]
-                await self._load(taken)
-        finally:
-            self._looking = None
-
-    async def _load(self, taken: dict[str, asyncio.Future[Identity | None]]) -> None:
-        try:
-            async with self._database.reading() as tx:
-                loaded = await plugins.identities(tx, sorted(taken))
-                self._primed(await pulses.load(tx, sorted(loaded)))
-        except BaseException as error:
-            for future in taken.values():
-                if not future.done():
-                    future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-            if not isinstance(error, Exception):
-                raise
-            return
+    async def _load(self, asked: Sequence[str]) -> list[Identity | None]:
+        async with self._database.reading() as tx:
+            loaded = await plugins.identities(tx, sorted(asked))
+            self._primed(await pulses.load(tx, sorted(loaded)))
         now = self._clock.monotonic()
-        for plugin, future in taken.items():
-            identity = loaded.get(plugin)
-            if identity is not None:
-                self._kept[plugin] = (identity, now)
-                self._kept.move_to_end(plugin)
-            if not future.done():
-                future.set_result(identity)
+        for plugin, identity in loaded.items():
+            self._kept[plugin] = (identity, now)
+            self._kept.move_to_end(plugin)
         while len(self._kept) > MOST:
             self._kept.popitem(last=False)
+        return [loaded.get(plugin) for plugin in asked]
 
 
 def proven(identity: Identity | None, plugin: str, secret: str) -> Identity:

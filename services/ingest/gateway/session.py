@@ -26,8 +26,7 @@ from services.ingest.doors import Doors
 from services.ingest.gateway import permits, results
 from services.ingest.gateway.committer import Entry
 from services.ingest.store import commands as command_store
-from services.ingest.store import plugins, pulses
-from services.ingest.store.plugins import Identity
+from services.ingest.store.plugins import Greeting, Identity
 from services.ingest.telemetry import Pulse
 from services.ingest.wire import beats
 from services.ingest.wire import commands as wire
@@ -90,7 +89,7 @@ class Session:
                 if task is not None:
                     task.cancel()
             await asyncio.gather(reader, ending, return_exceptions=True)
-            await self._note_end()
+            self._doors.sessions.note_end(self.plugin, self.epoch)
 
     def look(self) -> None:
         """Writes the commands that are due; asked again while looking, it looks once more."""
@@ -109,13 +108,9 @@ class Session:
             self._ended.set()
 
     async def _begin(self, hello: pb.Hello) -> Pulse:
-        capabilities = [word[:64].replace("\0", "") for word in hello.capabilities[:MOST_CAPABILITIES]]
-
-        async def connect(tx: Any) -> Pulse | None:
-            await plugins.hello(tx, self.plugin, capabilities, hello.agent_version[:64].replace("\0", ""))
-            return await pulses.connect(tx, self.plugin)
-
-        pulse = await self._doors.database.transaction(connect)
+        words = (word[:64].replace("\0", "").replace(",", "") for word in hello.capabilities[:MOST_CAPABILITIES])
+        greeting = Greeting(self.plugin, tuple(words), hello.agent_version[:64].replace("\0", ""))
+        pulse = await self._doors.sessions.begin(greeting)
         if pulse is None:
             self._doors.identities.forget(self.plugin)
             raise Denied("the plugin is barred; it takes a person to change that", reason="PLUGIN_BARRED")
@@ -273,15 +268,6 @@ class Session:
     async def _drain(self) -> None:
         if self._writer is not None:
             await asyncio.wait({self._writer}, timeout=1.0)
-
-    async def _note_end(self) -> None:
-        async def note(tx: Any) -> None:
-            await pulses.disconnect(tx, self.plugin, self.epoch)
-
-        # The stream may end by cancellation; what is known of it must not hang on that.
-        task = asyncio.create_task(_quietly(self._doors.database.transaction(note), self.plugin))
-        _background.add(task)
-        task.add_done_callback(_background.discard)
 
 
 _background: set[asyncio.Task[None]] = set()

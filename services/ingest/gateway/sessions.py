@@ -7,9 +7,15 @@ whatever the hints missed. Both end in the same step of the session, so a comman
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
+from libs.common.database import Database, Transaction
 from libs.common.telemetry import gauge
+from services.ingest.gateway.gather import Gather
+from services.ingest.store import plugins, pulses
+from services.ingest.store.plugins import Greeting
+from services.ingest.telemetry import Pulse
 
 _connected = gauge("sessions", "Agents connected to this replica")
 
@@ -30,11 +36,22 @@ class Open(Protocol):
 class Sessions:
     """Sessions by plugin."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._open: dict[str, Open] = {}
+        self._begins: Gather[Greeting, Pulse | None] = Gather(self._begin, key=lambda greeting: greeting.plugin)
+        self._ends: Gather[tuple[str, int], None] = Gather(self._end, key=lambda session: session)
 
     def __len__(self) -> int:
         return len(self._open)
+
+    async def begin(self, greeting: Greeting) -> Pulse | None:
+        """The plugin's pulse under a new epoch; None when it may not have a session. Raises Unavailable."""
+        return await self._begins.ask(greeting)
+
+    def note_end(self, plugin: str, epoch: int) -> None:
+        """Has the end of a session written down, whatever becomes of the caller."""
+        self._ends.ask((plugin, epoch))
 
     def add(self, session: Open) -> None:
         """Notes a new session; an older one of the same plugin ends."""
@@ -65,6 +82,18 @@ class Sessions:
     def plugins(self) -> list[str]:
         """Whose sessions are here."""
         return list(self._open)
+
+    async def _begin(self, greetings: Sequence[Greeting]) -> list[Pulse | None]:
+        async def work(tx: Transaction) -> dict[str, Pulse]:
+            await plugins.hello(tx, greetings)
+            return await pulses.connect(tx, [greeting.plugin for greeting in greetings])
+
+        begun = await self._database.transaction(work)
+        return [begun.get(greeting.plugin) for greeting in greetings]
+
+    async def _end(self, sessions: Sequence[tuple[str, int]]) -> list[None]:
+        await self._database.transaction(lambda tx: pulses.disconnect(tx, sessions))
+        return [None] * len(sessions)
 
     async def stop(self) -> None:
         """Tells every agent to come back, a few hundred at a time."""

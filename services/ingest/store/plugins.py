@@ -51,9 +51,11 @@ INSERT INTO ingest.plugins (id, package, merchant, label, secret, enroll_time, e
 VALUES (CAST(:id AS uuid), :package, :merchant, :label, :secret, :now, CAST(:environment AS jsonb))
 """
 HELLO = """
-UPDATE ingest.plugins SET capabilities = CAST(:capabilities AS text[]), agent_version = :agent_version
-WHERE id = CAST(:id AS uuid)
-  AND (capabilities <> CAST(:capabilities AS text[]) OR agent_version <> CAST(:agent_version AS text))
+UPDATE ingest.plugins p SET capabilities = string_to_array(u.capabilities, ','), agent_version = u.agent_version
+FROM unnest(CAST(:ids AS uuid[]), CAST(:capabilities AS text[]), CAST(:agent_versions AS text[]))
+    AS u(id, capabilities, agent_version)
+WHERE p.id = u.id
+  AND (p.capabilities <> string_to_array(u.capabilities, ',') OR p.agent_version <> u.agent_version)
 """
 TRAITS = """
 UPDATE ingest.plugins p SET
@@ -90,6 +92,15 @@ class Token:
     expire_time: datetime
     enrollment_key: str
     plugin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What an agent says of itself when a session begins."""
+
+    plugin: str
+    capabilities: tuple[str, ...]
+    agent_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +168,15 @@ async def insert(
     await tx.run(INSERT, id=plugin, now=tx.now, **values)
 
 
-async def hello(tx: Transaction, plugin: str, capabilities: Sequence[str], agent_version: str) -> None:
-    """What an agent says it can do."""
-    await tx.run(HELLO, id=plugin, capabilities=list(capabilities), agent_version=agent_version)
+async def hello(tx: Transaction, said: Sequence[Greeting]) -> None:
+    """What agents say they can do."""
+    ordered = sorted(said, key=lambda greeting: greeting.plugin)
+    await tx.run(
+        HELLO,
+        ids=[greeting.plugin for greeting in ordered],
+        capabilities=[",".join(greeting.capabilities) for greeting in ordered],
+        agent_versions=[greeting.agent_version for greeting in ordered],
+    )
 
 
 async def note_traits(tx: Transaction, traits: Sequence[Traits]) -> None:

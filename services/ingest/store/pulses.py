@@ -45,9 +45,13 @@ RETURNING p.id
 """
 CONNECT = f"""
 UPDATE ingest.pulses SET epoch = epoch + 1, version = version + 1, connected = true, away = false, back_by = 0
-WHERE id = CAST(:id AS uuid) AND active RETURNING {COLUMNS}
+WHERE id = ANY(CAST(:ids AS uuid[])) AND active RETURNING {COLUMNS}
 """
-DISCONNECT = "UPDATE ingest.pulses SET connected = false WHERE id = CAST(:id AS uuid) AND epoch = :epoch AND connected"
+DISCONNECT = """
+UPDATE ingest.pulses p SET connected = false
+FROM unnest(CAST(:ids AS uuid[]), CAST(:epochs AS bigint[])) AS u(id, epoch)
+WHERE p.id = u.id AND p.epoch = u.epoch AND p.connected
+"""
 GOODBYE = """
 UPDATE ingest.pulses SET away = true, back_by = :back_by, version = version + 1
 WHERE id = CAST(:id AS uuid) AND epoch = :epoch
@@ -148,15 +152,16 @@ async def beat(tx: Transaction, pulses: Sequence[Pulse]) -> set[str]:
     return {str(row[0]) for row in rows}
 
 
-async def connect(tx: Transaction, plugin: str) -> Pulse | None:
-    """Begins a session under a new epoch; None when the plugin may not have one."""
-    row = await tx.first(CONNECT, id=plugin)
-    return None if row is None else pulse(row)
+async def connect(tx: Transaction, plugins: Sequence[str]) -> dict[str, Pulse]:
+    """Begins a session under a new epoch for each plugin that may have one."""
+    rows = await tx.all(CONNECT, ids=sorted(plugins))
+    return {str(row.id): pulse(row) for row in rows}
 
 
-async def disconnect(tx: Transaction, plugin: str, epoch: int) -> None:
-    """Notes that the session of this epoch has ended, unless a newer one began."""
-    await tx.run(DISCONNECT, id=plugin, epoch=epoch)
+async def disconnect(tx: Transaction, sessions: Sequence[tuple[str, int]]) -> None:
+    """Notes that sessions (plugin, epoch) have ended, unless newer ones began."""
+    ended = sorted(sessions)
+    await tx.run(DISCONNECT, ids=[plugin for plugin, _ in ended], epochs=[epoch for _, epoch in ended])
 
 
 async def goodbye(tx: Transaction, plugin: str, epoch: int, back_by: float) -> None:
