@@ -71,11 +71,11 @@ class Load:
         self.until = began + self.seconds
         await asyncio.gather(*(work(stubs[n % len(stubs)], turns, n) for n in range(self.workers)))
         took = time.perf_counter() - began
-        return {
-            "beats_per_second": round(self.done / took),
-            "p50_ms": round(1000 * percentile(self.delays, 0.5), 2),
-            "p99_ms": round(1000 * percentile(self.delays, 0.99), 2),
-        }
+        figures: dict[str, Any] = {"beats_per_second": round(self.done / took)}
+        if self.delays:
+            figures["p50_ms"] = round(1000 * percentile(self.delays, 0.5), 2)
+            figures["p99_ms"] = round(1000 * percentile(self.delays, 0.99), 2)
+        return figures
 
     async def closed(self, stub: Any, turns: Iterator[tuple[str, int]], _n: int) -> None:
         while (began := time.perf_counter()) < self.until:

@@ -91,7 +91,7 @@ async def test_what_postgresql_cannot_hold_does_not_stop_the_others(alone: Alone
     [
         ("", grpc.StatusCode.UNAUTHENTICATED),
         ("Bearer x", grpc.StatusCode.UNAUTHENTICATED),
-        (f"Plugin {new_id()}:secret", grpc.StatusCode.UNAUTHENTICATED),
+        ("Plugin 0192f0c1-7d3e-7b8a-9c55-2f1e6a7b8c9d:secret", grpc.StatusCode.UNAUTHENTICATED),
         ("Plugin shop-1:secret", grpc.StatusCode.UNAUTHENTICATED),
     ],
 )

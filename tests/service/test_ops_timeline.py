@@ -250,8 +250,11 @@ async def test_dead_letters_are_shown_and_sent_again_once(alone: Plane) -> None:
     request = ops_pb2.RedriveDeadLetterRequest(consumer="patcher", event_id=event, request_id=new_id())
     await ops(alone).RedriveDeadLetter(request, timeout=5)
     assert not (await ops(alone).ListDeadLetters(ops_pb2.ListDeadLettersRequest(), timeout=5)).dead_letters
+    # A repeat, such as a retry of a lost answer, is the same wish.
+    await ops(alone).RedriveDeadLetter(request, timeout=5)
+    unknown = ops_pb2.RedriveDeadLetterRequest(consumer="patcher", event_id=new_id(), request_id=new_id())
     with pytest.raises(NotFound):
-        await ops(alone).RedriveDeadLetter(request, timeout=5)
+        await ops(alone).RedriveDeadLetter(unknown, timeout=5)
     with pytest.raises(Invalid):
         await ops(alone).RedriveDeadLetter(ops_pb2.RedriveDeadLetterRequest(event_id="nonsense"), timeout=5)
 

@@ -148,6 +148,7 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.T
         (b"no archive", "ARTIFACT_MALFORMED"),
         (gzip.compress(b"no tar" * 200), "ARTIFACT_MALFORMED"),
     ],
+    ids=range(15),
 )
 def test_an_archive_that_is_not_plain_files_leaves_nothing_behind(tmp_path: Path, archive: bytes, why: str) -> None:
     assert reason(releases.unpack, archive, tmp_path / "slot") == why
