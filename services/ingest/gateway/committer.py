@@ -32,6 +32,8 @@ CACHE = 100_000
 # Two transactions at once: while one waits for the disk, the next is computed. A few beats are not worth the second.
 LANES = 2
 WORTH = 64
+# So few are not taken sooner than this after the last batch (seconds): a transaction costs more than a beat.
+PACE = 0.012
 TRIES = 8
 PAUSE = 0.25
 
@@ -77,6 +79,7 @@ class Committer:
         self._task: asyncio.Task[None] | None = None
         self._lanes: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()
+        self._taken = 0.0
         self.quarantine: Callable[[Identity, Sequence[str]], None] = lambda _identity, _boots: None
 
     async def start(self) -> None:
@@ -121,12 +124,20 @@ class Committer:
             await self._news.wait()
             self._news.clear()
             while self._queue and len(self._lanes) < LANES and (not self._lanes or len(self._queue) >= WORTH):
+                await self._pace()
                 batch = self._take()
                 self._space.set()
                 if not batch:
                     break
                 lane = asyncio.create_task(self._lane(batch), name=self.name)
                 self._lanes.add(lane)
+
+    async def _pace(self) -> None:
+        now = asyncio.get_running_loop().time
+        early = self._taken + PACE - now()
+        if len(self._queue) < WORTH and early > 0:
+            await asyncio.sleep(early)
+        self._taken = now()
 
     def _take(self) -> list[Entry]:
         """The next batch. Beats of a plugin that is being stored wait, and keep their order."""

@@ -15,6 +15,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MOST = 1000
+# So few do not go sooner than this after the last ones (seconds): a look costs more than an answer.
+WORTH = 64
+PACE = 0.005
 
 
 class Gather(Generic[T, R]):
@@ -25,6 +28,7 @@ class Gather(Generic[T, R]):
         self._key = key
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._went = 0.0
 
     def ask(self, item: T) -> asyncio.Future[R]:
         """The answer to come; it may be left unread."""
@@ -36,10 +40,13 @@ class Gather(Generic[T, R]):
         return future
 
     async def _run(self) -> None:
+        now = asyncio.get_running_loop().time
         try:
             while self._waiting:
-                # Whoever asks in this turn of the loop comes along.
-                await asyncio.sleep(0)
+                # Whoever asks meanwhile comes along; alone and after a while, nobody waits.
+                early = self._went + PACE - now()
+                await asyncio.sleep(early if early > 0 and len(self._waiting) < WORTH else 0)
+                self._went = now()
                 await self._together(self._take())
         finally:
             self._task = None

@@ -83,6 +83,9 @@ class Session:
             await asyncio.wait({reader, ending}, return_when=asyncio.FIRST_COMPLETED)
             if self._closing:
                 await self._drain()
+            elif reader.done():
+                # What went wrong while reading is the answer to the call, not a quiet end.
+                await reader
         finally:
             self._doors.sessions.remove(self)
             for task in (reader, ending, self._writer, *self._tasks):
@@ -237,7 +240,7 @@ class Session:
                     await self._context.write(message)
                 if command is not None:
                     self._note_written(command)
-        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, RuntimeError) as error:
+        except (TimeoutError, grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError, RuntimeError) as error:
             log.info("the agent of plugin %s does not read: %s", self.plugin, str(error) or type(error).__name__)
             self._ended.set()
         finally:
