@@ -25,7 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from libs.common import facts
-from libs.common.clock import Clock
+from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Unavailable
 from libs.common.facts import Told
 from libs.common.telemetry import current_traceparent
@@ -39,6 +39,7 @@ RETRIED = frozenset({"40001", "40P01", "55P03", "0A000"})
 AWAY = ("08", "53", "57", "58")
 STANDBY = "25006"
 TIME_LIMIT = "57014"
+SKEW = 2.0  # seconds between our clock and the database's
 TIMEOUTS = {
     "statement_timeout": "8000",
     "lock_timeout": "3000",
@@ -185,9 +186,20 @@ class Database:
         flag.clear()
 
     async def ping(self) -> None:
-        """One round trip. Raises Unavailable."""
+        """One round trip. Raises Unavailable, also when the clocks of the two machines disagree by seconds.
+
+        Safety rests on tokens and locks, but leases and deadlines of replicas are compared with each other.
+        """
         async with self.reading() as transaction:
-            await transaction.value("SELECT 1")
+            theirs = await transaction.value("SELECT clock_timestamp()")
+        if not isinstance(self.clock, SystemClock):
+            return
+        offset = (theirs - self.clock.now()).total_seconds()
+        if abs(offset) > SKEW:
+            raise Unavailable(
+                f"the database's clock is {offset:+.1f} s off ours, at most {SKEW:g} s may be: synchronise both (NTP)",
+                reason="CLOCK_SKEW",
+            )
 
     async def close(self) -> None:
         """Waits for running transactions, then closes every connection."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pytest
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
 
 from libs.common.bus import Bus, Consumer, Once, dead_letters, fact, letters, redrive
 from libs.common.clock import SystemClock
@@ -84,6 +87,12 @@ async def line(ground: Ground) -> AsyncIterator[Line]:
     await consumer.stop()
     await bus.stop()
     await database.close()
+
+
+async def last_dead(line: Line) -> RawStreamMsg | None:
+    with contextlib.suppress(NotFoundError):
+        return await line.bus.stream.get_last_msg("DEAD", "dead.>")
+    return None
 
 
 async def happened(line: Line, event: Event) -> None:
@@ -164,6 +173,9 @@ async def test_a_reaction_that_keeps_failing_is_parked_and_comes_back_by_redrive
         (letter,) = await dead_letters(reading)
     assert (letter.errors, letter.crashes) == (letters.ERRORS, 0)
     assert "bad luck" in letter.reason
+    dead = await until(lambda: last_dead(line))
+    assert dead.subject == "dead.decider.incident_opened"
+    assert Event.FromString(dead.data).id == event.id
     assert await line.consumer.run_once(now_in(line)) == 0, "a parked fact does not block the lane"
     line.effects.fail = None
     await redrive(line.database, "decider", event.id)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
+from libs.common.database import Transaction
 from libs.common.testing import ManualClock, Servers
+from services.ingest.store import pulses
+from services.ingest.telemetry import Pulse
 from tests.service.ingest_alone import Alone
 
 
@@ -63,3 +67,23 @@ async def test_beats_kept_from_a_better_past_close_nothing(servers: Servers) -> 
         await agent.beats(20, webhook_attempts=20)
         (incident,) = await alone.incidents(agent)
         assert incident.state == "open"
+
+
+async def test_a_pulse_forgotten_while_others_are_read_is_no_unknown_plugin(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, cold = await alone.agent(), await alone.agent()
+    await known.beats(1)
+    committer = alone.doors.committer
+    load = pulses.load
+
+    async def loads_slowly(tx: Transaction, ids: Iterable[str]) -> dict[str, Pulse]:
+        found = await load(tx, ids)
+        committer.forget(known.plugin)
+        return found
+
+    monkeypatch.setattr(pulses, "load", loads_slowly)
+    for _ in range(5):
+        committer.forget(cold.plugin)
+        await asyncio.gather(known.beats(1), cold.beats(1))
+    assert not [message for message in known.heard if message.WhichOneof("message") == "disconnect"]

@@ -98,6 +98,20 @@ class Bus:
                 await self.client.publish(f"wake.{plugin}")
                 await self.client.flush(1)
 
+    def park(self, consumer: str, event: Event, reason: str) -> None:
+        """Tells listeners of `dead.>` that a consumer gave a fact up; a hint, since `bus.dead_letter` has it."""
+        told = headers(event, "") | {"Prunella-Reason": " ".join(reason.split())[:200]}
+
+        async def publish() -> None:
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                await self.stream.publish(
+                    f"dead.{consumer}.{fact_name(event)}", event.SerializeToString(), timeout=2, headers=told
+                )
+
+        task = asyncio.create_task(publish(), name=f"{self.source} parks")
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+
     def _place(self) -> str:
         return self.url.rsplit("@", 1)[-1].removeprefix("nats://")
 

@@ -217,6 +217,7 @@ class Consumer:
     ) -> None:
         values = {"fact": fact, "reason": reason[:500], "errors": errors, "crashes": crashes, "at": transaction.now}
         await transaction.run(letters.PARK, consumer=self.service, event=event.id, **values)
+        transaction.after_commit(lambda: self.bus.park(self.service, event, reason))
         log.error("fact_parked", consumer=self.service, event_id=event.id, **{**values, "at": str(transaction.now)})
 
     async def _complain(self, event: Event, fact: str, error: Exception) -> float:

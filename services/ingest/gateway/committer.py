@@ -187,8 +187,7 @@ class Committer:
 
     async def _commit(self, batch: list[Entry]) -> list[Entry]:
         """Stores a batch and answers it; returns the entries that have to be heard again."""
-        await self._load(batch)
-        works, answers, cloned = self._hear(batch)
+        works, answers, cloned = self._hear(batch, await self._load(batch))
         outcome, stored = Outcome(), set[str]()
         if works:
             ordered = [works[plugin] for plugin in sorted(works)]
@@ -213,24 +212,33 @@ class Committer:
             self._cache.popitem(last=False)
         return again
 
-    async def _load(self, batch: list[Entry]) -> None:
+    async def _load(self, batch: list[Entry]) -> dict[str, Pulse]:
+        """The pulses of a batch. The cache may be told to forget while we read; what is stale the write finds out."""
+        known: dict[str, Pulse] = {}
         missing = set()
         for entry in batch:
             kept = self._cache.get(entry.identity.plugin)
             if kept is None or kept.epoch < entry.epoch:
                 missing.add(entry.identity.plugin)
+            else:
+                known[entry.identity.plugin] = kept
         if missing:
             async with self._database.reading() as tx:
-                self._cache.update(await pulses.load(tx, sorted(missing)))
+                loaded = await pulses.load(tx, sorted(missing))
+            self._cache.update(loaded)
+            known |= loaded
+        return known
 
-    def _hear(self, batch: list[Entry]) -> tuple[dict[str, Work], list[tuple[Entry, Problem | None]], list[Entry]]:
+    def _hear(
+        self, batch: list[Entry], known: dict[str, Pulse]
+    ) -> tuple[dict[str, Work], list[tuple[Entry, Problem | None]], list[Entry]]:
         works: dict[str, Work] = {}
         answers: list[tuple[Entry, Problem | None]] = []
         cloned: list[Entry] = []
         for entry in batch:
             plugin = entry.identity.plugin
             work = works.get(plugin)
-            base = work.pulse if work else self._cache.get(plugin)
+            base = work.pulse if work else known.get(plugin)
             problem = _barred(base, entry)
             if problem or base is None:
                 answers.append((entry, problem))

@@ -106,6 +106,7 @@ class Session:
         """Tells the agent to come back, and ends."""
         if not self._closing:
             self._closing = reason
+            log.info("the session of plugin %s is ended: %s", self.plugin, reason)
             delay = random.uniform(0, RETRY_SECONDS)  # noqa: S311 - spreads load, guards nothing
             self._send(pb.ConnectResponse(disconnect=pb.Disconnect(reason=reason, retry_delay=span(delay))))
             self._ended.set()
@@ -218,6 +219,7 @@ class Session:
 
     def _send(self, message: pb.ConnectResponse, command: Command | None = None) -> None:
         if len(self._outgoing) >= MOST_OUTGOING:
+            log.info("the agent of plugin %s does not read: %d messages wait", self.plugin, len(self._outgoing))
             self._ended.set()
             return
         self._outgoing.append((message, command))
