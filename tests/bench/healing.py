@@ -26,7 +26,7 @@ from tests.bench.ground import ROOT, child, percentile, plane, secret, seed
 
 SINGLE = 60
 LOADED = 60
-TOGETHER = 300
+TOGETHER = 100
 BAD = 12  # of 20 webhooks: 0.6, as in the worked example
 ENVIRONMENT = {"DECIDER_PLAYBOOK": str(ROOT / "deploy/demo/playbook.toml"), "INGEST_BEAT_SECONDS": "30"}
 WRITTEN = """
