@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from libs.common.database import Transaction
 from libs.common.names import new_id
@@ -186,13 +185,13 @@ class _One:
         known = self.active.get(anomaly.type)
         if known is not None and anomaly.severity <= known.severity:
             return known.evidence
-        row: Any = await plugins.view(self.tx, plugin=self.work.pulse.plugin)
+        environment, config_digest = await plugins.place(self.tx, self.work.pulse.plugin)
         return Evidence(
             summary=anomaly.summary,
             figures=dict(anomaly.figures),
             failing_inputs=said.beat.failing_inputs or (known.evidence.failing_inputs if known else ()),
-            environment=row.environment,
-            config_digest=said.beat.config_digest or row.config_digest,
+            environment=environment,
+            config_digest=said.beat.config_digest or config_digest,
         )
 
     async def _note_types(self, ended: bool) -> None:

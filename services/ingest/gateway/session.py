@@ -102,6 +102,12 @@ class Session:
             self._looking = True
             self._spawn(self._deliver(), bounded=False)
 
+    def offer(self, command: Command) -> None:
+        """Writes a command that was just issued, without a look."""
+        if not self._closing and command.id not in self._written:
+            self._written[command.id] = self._doors.clock.now()
+            self._send(pb.ConnectResponse(command=wire.message(command)), command)
+
     def close(self, reason: str) -> None:
         """Tells the agent to come back, and ends."""
         if not self._closing:

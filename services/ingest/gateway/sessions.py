@@ -12,6 +12,7 @@ from typing import Protocol
 
 from libs.common.database import Database, Transaction
 from libs.common.telemetry import gauge
+from services.ingest.commands import Command
 from services.ingest.gateway.gather import Gather
 from services.ingest.store import plugins, pulses
 from services.ingest.store.plugins import Greeting
@@ -28,6 +29,9 @@ class Open(Protocol):
 
     def look(self) -> None:
         """Look at the plugin's commands now."""
+
+    def offer(self, command: Command) -> None:
+        """Write a command that was just issued."""
 
     def close(self, reason: str) -> None:
         """Say goodbye and end."""
@@ -72,6 +76,12 @@ class Sessions:
         session = self._open.get(plugin)
         if session is not None:
             session.look()
+
+    def offer(self, command: Command) -> None:
+        """Has a command that was just issued written at once, if the plugin's session is here."""
+        session = self._open.get(command.plugin)
+        if session is not None:
+            session.offer(command)
 
     def end(self, plugin: str, reason: str) -> None:
         """Ends the session of a plugin, if it is here."""

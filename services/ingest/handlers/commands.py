@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,7 +19,6 @@ from services.ingest.doors import Doors
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.handlers.incidents import NOBODY
 from services.ingest.store import commands as store
-from services.ingest.store import plugins
 from services.ingest.wire import commands as wire
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -42,26 +40,23 @@ class CommandHandlers:
             raise NotFound("there is no such plugin", reason="PLUGIN_UNKNOWN", field="plugin")
 
         async def work(tx: Transaction) -> tuple[Command, bool]:
-            known = (await plugins.identities(tx, [asked.plugin])).get(asked.plugin)
+            known = await store.hold(tx, asked.plugin)
             if known is None:
                 raise NotFound("there is no such plugin", reason="PLUGIN_UNKNOWN", field="plugin")
-            # Taking the numbers locks the plugin's row, so that two issues follow each other.
-            numbers = await store.next_numbers(tx, asked.plugin, makes=asked.kind not in ABOUT_EXISTING)
+            state, merchant = known
+            command = await store.issue(tx, asked, makes=asked.kind not in ABOUT_EXISTING)
+            if command is not None:
+                tx.record(wire.issued_fact(command, merchant))
+                return command, True
             earlier = await store.by_request(tx, asked.request_id)
-            if earlier is not None:
-                return _same(earlier, asked), False
-            if numbers is None:
-                raise Refused(f"the plugin is {known.state}", reason=f"PLUGIN_{known.state.upper()}", field="plugin")
-            fence, generation = numbers
-            command = replace(asked, fence=fence, generation=asked.generation or generation)
-            await store.insert(tx, command)
-            tx.record(wire.issued_fact(command, known.merchant))
-            return command, True
+            if earlier is None:
+                raise Refused(f"the plugin is {state}", reason=f"PLUGIN_{state.upper()}", field="plugin")
+            return _same(earlier, asked), False
 
         command, new = await self.doors.database.transaction(work)
         if new:
             _issued.labels(wire.word(command.kind)).inc()
-            self.doors.sessions.wake(command.plugin)
+            self.doors.sessions.offer(command)
             task = asyncio.create_task(self.doors.bus.wake(command.plugin))
             _background.add(task)
             task.add_done_callback(_background.discard)

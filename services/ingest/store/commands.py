@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
 from services.ingest.commands import Command, Kind, Result, Settled, State, Word
-from services.ingest.store import pulses
 
 COLUMNS = """id, request_id, plugin, attempt, incident, kind, generation, fence, state, deadline, issue_time, release,
     envelope, digest, size, dead_man, config, traceparent, first_write_time, end_time, detail"""
 LIVE = "state IN ('pending', 'delivered', 'received')"
-NEXT = """
-UPDATE ingest.plugins SET last_fence = last_fence + 1,
-    last_generation = greatest(last_generation + CASE WHEN CAST(:makes AS boolean) THEN 1 ELSE 0 END,
-                               CAST(:running AS bigint) + CASE WHEN CAST(:makes AS boolean) THEN 1 ELSE 0 END)
-WHERE id = CAST(:plugin AS uuid) AND state = 'active' RETURNING last_fence, last_generation
-"""
-RUNNING = "SELECT generation FROM ingest.pulses WHERE id = CAST(:plugin AS uuid)"
-INSERT = f"""
-INSERT INTO ingest.commands ({COLUMNS})
-VALUES (CAST(:id AS uuid), :request_id, CAST(:plugin AS uuid), :attempt, :incident, :kind, :generation, :fence, :state,
-        :deadline, :issue_time, :release, :envelope, :digest, :size, :dead_man, :config, :traceparent, NULL, NULL, '')
-"""
-SUPERSEDE = f"""
-UPDATE ingest.commands SET state = 'superseded', end_time = :now, detail = 'a newer command took its place'
-WHERE plugin = CAST(:plugin AS uuid) AND {LIVE} AND fence < :fence
-"""
-GENERATION = """
-INSERT INTO ingest.generations (plugin, generation, attempt) VALUES (CAST(:plugin AS uuid), :generation, :attempt)
-ON CONFLICT DO NOTHING
+HOLD = "SELECT state, merchant FROM ingest.plugins WHERE id = CAST(:plugin AS uuid) FOR UPDATE"
+# One statement, since an agent waits for it: numbers, flag, supersession, command, generation. It runs after HOLD, so
+# a repeat of the same request sees the command that was made and makes nothing.
+ISSUE = f"""
+WITH numbers AS (
+    UPDATE ingest.plugins p SET last_fence = p.last_fence + 1,
+        last_generation = greatest(p.last_generation, u.generation) + CAST(:makes AS integer)
+    FROM ingest.pulses u
+    WHERE p.id = CAST(:plugin AS uuid) AND u.id = p.id AND p.state = 'active'
+      AND NOT EXISTS (SELECT 1 FROM ingest.commands WHERE request_id = :request_id)
+    RETURNING p.last_fence, p.last_generation
+), expected AS (
+    UPDATE ingest.pulses SET waiting = true, version = version + 1
+    WHERE id = CAST(:plugin AS uuid) AND EXISTS (SELECT 1 FROM numbers)
+), superseded AS (
+    UPDATE ingest.commands SET state = 'superseded', end_time = :now, detail = 'a newer command took its place'
+    WHERE plugin = CAST(:plugin AS uuid) AND {LIVE} AND EXISTS (SELECT 1 FROM numbers)
+), made AS (
+    INSERT INTO ingest.commands ({COLUMNS})
+    SELECT CAST(:id AS uuid), :request_id, CAST(:plugin AS uuid), :attempt, :incident, :kind,
+        CASE WHEN CAST(:generation AS bigint) = 0 THEN last_generation ELSE CAST(:generation AS bigint) END, last_fence,
+        :state, :deadline, :issue_time, :release, :envelope, :digest, :size, :dead_man, :config, :traceparent,
+        NULL, NULL, ''
+    FROM numbers RETURNING generation, fence
+), generations AS (
+    INSERT INTO ingest.generations (plugin, generation, attempt)
+    SELECT CAST(:plugin AS uuid), generation, :attempt FROM made ON CONFLICT DO NOTHING
+)
+SELECT fence, generation FROM made
 """
 FINAL = """
 SELECT final FROM ingest.generations WHERE plugin = CAST(:plugin AS uuid) AND generation = :generation FOR UPDATE
@@ -78,20 +88,21 @@ SELECT EXISTS (SELECT 1 FROM ingest.results r JOIN ingest.commands c ON c.id = r
 """
 
 
-async def next_numbers(tx: Transaction, plugin: str, *, makes: bool) -> tuple[int, int] | None:
-    """The next fence of a plugin and its newest generation, a new one if the command makes one; None when retired."""
-    running = int(await tx.value(RUNNING, plugin=plugin) or 0)
-    row = await tx.first(NEXT, plugin=plugin, makes=makes, running=running)
-    return None if row is None else (row.last_fence, row.last_generation)
+async def hold(tx: Transaction, plugin: str) -> tuple[str, str] | None:
+    """State and merchant of a plugin whose commands nobody else issues until the commit."""
+    row = await tx.first(HOLD, plugin=plugin)
+    return None if row is None else (row.state, row.merchant)
 
 
-async def insert(tx: Transaction, command: Command) -> None:
-    """Saves a new command and its generation, and supersedes every live one before it."""
-    values = {name: getattr(command, name) for name in _PLAIN}
-    await pulses.expect(tx, command.plugin)
-    await tx.run(SUPERSEDE, plugin=command.plugin, fence=command.fence, now=tx.now)
-    await tx.run(INSERT, kind=int(command.kind), state=str(command.state), **values)
-    await tx.run(GENERATION, plugin=command.plugin, generation=command.generation, attempt=command.attempt)
+async def issue(tx: Transaction, command: Command, *, makes: bool) -> Command | None:
+    """Saves a command with the next fence (and generation, if it makes one), and supersedes every live one before it.
+
+    None when its request made one before, or the plugin is not active.
+    """
+    values = {name: getattr(command, name) for name in _PLAIN if name != "fence"}
+    own = {"kind": int(command.kind), "state": str(command.state), "makes": int(makes), "now": tx.now}
+    row = await tx.first(ISSUE, **values, **own)
+    return None if row is None else replace(command, fence=row.fence, generation=row.generation)
 
 
 async def by_request(tx: Transaction, request_id: str) -> Command | None:

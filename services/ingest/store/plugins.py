@@ -22,6 +22,7 @@ SELECT p.id, p.package, p.merchant, p.label, p.state, p.enroll_time, p.capabilit
         WHERE i.plugin = p.id AND i.state IN ('open', 'in_progress', 'escalated')) AS open_incidents
 FROM ingest.plugins p JOIN ingest.pulses u ON u.id = p.id
 """
+PLACE = "SELECT environment, config_digest FROM ingest.plugins WHERE id = CAST(:id AS uuid)"
 BY_ID = VIEW + "WHERE p.id = CAST(:id AS uuid)"
 BY_LABEL = VIEW + "WHERE p.label = :label"
 LIST = (
@@ -122,6 +123,12 @@ async def identities(tx: Transaction, ids: Sequence[str]) -> dict[str, Identity]
 async def view(tx: Transaction, *, plugin: str = "", label: str = "") -> Any | None:
     """Everything people see of a plugin, by id or by label."""
     return await (tx.first(BY_ID, id=plugin) if plugin else tx.first(BY_LABEL, label=label))
+
+
+async def place(tx: Transaction, plugin: str) -> tuple[dict[str, str], str]:
+    """Where a plugin runs, and the digest of its configuration."""
+    row = await tx.first(PLACE, id=plugin)
+    return ({}, "") if row is None else (row.environment, row.config_digest)
 
 
 async def page(tx: Transaction, filters: dict[str, Any], after: str, limit: int) -> Sequence[Any]:
