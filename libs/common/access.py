@@ -17,7 +17,10 @@ from libs.common import names
 from libs.common.errors import Denied, Unauthenticated
 
 SERVICES: Final = frozenset({"ingest", "decider", "patcher", "queue", "ops"})
-CALLERS: Final = SERVICES | {"operator"}
+# `worker` runs tasks of the queue; `mcp` is an AI agent's door: it reads and proposes, and can do nothing else.
+WORKER: Final = "worker"
+MCP: Final = "mcp"
+CALLERS: Final = SERVICES | {"operator", WORKER, MCP}
 AGENT: Final = "agent"
 NOBODY: Final = "anonymous"
 LOCAL_OPERATOR: Final = "local"
@@ -43,6 +46,7 @@ _COMMAND: Final = Access(frozenset({"operator", "ops"}), role="operator")
 _APPROVAL: Final = Access(frozenset({"operator", "ops"}), role="approver")
 _ADMINISTRATION: Final = Access(frozenset({"operator", "ops"}), role="admin")
 _AGENT: Final = Access(frozenset({AGENT}))
+_WORK: Final = Access(frozenset({WORKER, "operator"}), role="operator")
 _ANYBODY: Final = Access(frozenset({AGENT, NOBODY}) | CALLERS)
 
 
@@ -102,7 +106,30 @@ _TABLE: Final[Mapping[str, Mapping[str, Access]]] = {
         "AuthorizeApply": _only("ingest"),
     },
     "QueueService": {
+        "ReportErrors": Access(SERVICES | {"operator"}, role="operator"),
+        "GetErrorReport": _READ,
+        "ListErrorReports": _READ,
+        "ExplainErrorReport": _READ,
+        "CloseErrorReport": _COMMAND,
+        "ClaimTasks": _WORK,
+        "ExtendTask": _WORK,
+        "CompleteTask": _WORK,
+        "CompleteTasks": _WORK,
+        "GetTask": _READ,
+        "ListTasks": _READ,
+        "RetryTask": _COMMAND,
+        "CancelTask": _COMMAND,
         "GetQueueStats": _READ,
+        "ResetStuckTasks": _COMMAND,
+        "CleanUpTasks": _COMMAND,
+        "GetStrategy": _READ,
+        "ListStrategies": _READ,
+        "ApproveStrategy": _APPROVAL,
+        "RevokeStrategy": _COMMAND,
+        "CreateProposal": _only(MCP, "operator", "ops"),
+        "ListProposals": _READ,
+        "ApproveProposal": _APPROVAL,
+        "RejectProposal": _APPROVAL,
     },
     "OpsService": {
         "ListTimeline": _READ,
