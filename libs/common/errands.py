@@ -2,7 +2,8 @@
 
 Rule: an errand is a row saved with the state that wants it. A worker claims it with a lease token, calls out with
 the row's id as `request_id`, and stores the answer under the token in one transaction; an answer under a stale
-token is discarded. A crash at any moment means that the same errand is done again under the same id.
+token is discarded. The lease is short and renewed while the errand runs, so that what a crashed process had begun is
+done again, under the same id, within seconds, however long the errand itself may take.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from libs.common.telemetry.spans import Attributes
 
 log = structlog.get_logger()
 
-MARGIN = 10.0  # seconds a lease outlives the deadline of its errand
+LEASE_SECONDS = 15.0
+RENEW_SECONDS = 5.0
 LONGEST_DELAY = 30.0
 LOOK = 0.5  # seconds between looks into the table without a signal
 
@@ -64,6 +66,9 @@ WITH due AS MATERIALIZED (
 UPDATE {schema}.errands e SET attempts = attempts + 1, lease_token = lease_token + 1, lease_until = :until
 FROM due WHERE e.id = due.id
 RETURNING e.id, e.kind, e.subject, e.payload, e.attempts, e.lease_token, e.traceparent
+"""
+RENEW = """
+UPDATE {schema}.errands SET lease_until = :until WHERE id = :id AND lease_token = :token AND state = 'pending'
 """
 FENCE = """
 UPDATE {schema}.errands
@@ -193,10 +198,9 @@ class Errands:
         free = self.workers - len(self._running)
         if free <= 0:
             return 0
-        longest = max((runner.timeout for runner in self.runners.values()), default=10.0) + MARGIN
 
         async def claim(transaction: Transaction) -> list[Errand]:
-            until = transaction.now + timedelta(seconds=longest)
+            until = transaction.now + timedelta(seconds=LEASE_SECONDS)
             statement = CLAIM.format(schema=self.schema)
             kinds = list(self.runners)
             rows = await transaction.all(statement, now=transaction.now, until=until, count=free, kinds=kinds)
@@ -221,6 +225,7 @@ class Errands:
             if errand.traceparent
             else contextlib.nullcontext(),
         ):
+            keeper = asyncio.create_task(self._keep(errand), name=f"{self.schema} lease")
             try:
                 answer = await asyncio.wait_for(runner.run(self.doors, errand), runner.timeout)
             except asyncio.CancelledError:
@@ -228,6 +233,8 @@ class Errands:
             except Exception as error:  # noqa: BLE001 - whatever it raises is this errand's trouble
                 await self._again(errand, runner, f"{type(error).__name__}: {error}"[:500])
                 return
+            finally:
+                await end([keeper])
             try:
                 await self._store(
                     errand, "done", json.dumps(answer), lambda tx: runner.settle(self.doors, tx, errand, answer)
@@ -235,6 +242,23 @@ class Errands:
             except Exception:
                 # The lease runs out and the same errand is done again under the same id.
                 log.exception("errand_not_settled", schema=self.schema, kind=errand.kind, errand=errand.id)
+
+    async def _keep(self, errand: Errand) -> None:
+        """Renews the lease while the errand runs. A lease that was lost is not won back: the fence refuses the answer."""
+
+        async def renew(transaction: Transaction) -> int:
+            until = transaction.now + timedelta(seconds=LEASE_SECONDS)
+            return await transaction.run(
+                RENEW.format(schema=self.schema), id=errand.id, token=errand.token, until=until
+            )
+
+        held = 1
+        while held:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                held = await self.database.transaction(renew)
+            except (TimeoutError, Problem, OSError) as error:
+                log.debug("errand_lease_not_renewed", schema=self.schema, errand=errand.id, error=str(error))
 
     async def _again(self, errand: Errand, runner: Runner, error: str) -> None:
         log.warning("errand_failed", schema=self.schema, kind=errand.kind, errand=errand.id, error=error)
