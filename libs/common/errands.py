@@ -244,7 +244,7 @@ class Errands:
                 log.exception("errand_not_settled", schema=self.schema, kind=errand.kind, errand=errand.id)
 
     async def _keep(self, errand: Errand) -> None:
-        """Renews the lease while the errand runs. A lease that was lost is not won back: the fence refuses the answer."""
+        """Renews the lease while the errand runs. One that was lost is not won back: the fence refuses the answer."""
 
         async def renew(transaction: Transaction) -> int:
             until = transaction.now + timedelta(seconds=LEASE_SECONDS)
