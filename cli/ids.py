@@ -19,6 +19,8 @@ WHOLE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SHORTEST = 4
 MOST = 5000  # newest ones among which a shortened id is looked up
 PAGE = 500
+# Collections that people call otherwise: their name for one, and the command that lists them.
+SPOKEN = {"errorReports": ("error", "errors"), "tasks": ("task", "queue list")}
 
 
 def short(name: str) -> str:
@@ -35,15 +37,15 @@ def pick(collection: str, typed: str, names: Iterable[str]) -> str:
     """The one id that begins or ends with what was typed. Raises NotFound or Invalid."""
     from libs.common.errors import Invalid, NotFound
 
-    what = collection.removesuffix("s")
+    what, command = SPOKEN.get(collection, (collection.removesuffix("s"), collection))
     if len(typed) < SHORTEST:
         raise Invalid(f"{typed!r} is too short for an id; type at least {SHORTEST} digits of it", reason="SHORT_ID")
     found = sorted({id_ for name in names if _fits(id_ := name.rpartition("/")[2], typed)})
     if not found:
-        raise NotFound(f"no {what} begins or ends with {typed!r}; see: prunella {collection}", reason="UNKNOWN_ID")
+        raise NotFound(f"no {what} begins or ends with {typed!r}; see: prunella {command}", reason="UNKNOWN_ID")
     if len(found) > 1:
         some = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
-        raise Invalid(f"{typed!r} fits {len(found)} {collection}: {some}; type more of it", reason="AMBIGUOUS_ID")
+        raise Invalid(f"{typed!r} fits {len(found)} {what}s: {some}; type more of it", reason="AMBIGUOUS_ID")
     return found[0]
 
 
@@ -89,6 +91,24 @@ async def attempt(plane: Plane, typed: str) -> str:
     """The id of an attempt. Raises NotFound or Invalid."""
     text = bare("attempts", typed)
     return text if WHOLE.fullmatch(text) else pick("attempts", text, [a.name async for a in attempts(plane)])
+
+
+async def report(plane: Plane, typed: str) -> str:
+    """The id of an error report. Raises NotFound or Invalid."""
+    text = bare("errorReports", typed)
+    return text if WHOLE.fullmatch(text) else pick("errorReports", text, [r.name async for r in reports(plane)])
+
+
+async def task(plane: Plane, typed: str) -> str:
+    """The id of a task. Raises NotFound or Invalid."""
+    text = bare("tasks", typed)
+    return text if WHOLE.fullmatch(text) else pick("tasks", text, [t.name async for t in tasks(plane)])
+
+
+async def proposal(plane: Plane, typed: str) -> str:
+    """The id of a proposal. Raises NotFound or Invalid."""
+    text = bare("proposals", typed)
+    return text if WHOLE.fullmatch(text) else pick("proposals", text, [p.name async for p in proposals(plane)])
 
 
 async def labels(plane: Plane, ids: Iterable[str]) -> dict[str, str]:
@@ -165,3 +185,24 @@ def entries(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[An
     from prunella.v1.ops_pb2 import ListTimelineRequest
 
     return pages(plane.ops.ListTimeline, ListTimelineRequest(**filters), "entries", limit)
+
+
+def reports(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]:
+    """Error reports, last seen first."""
+    from prunella.v1.queue_pb2 import ListErrorReportsRequest
+
+    return pages(plane.queue.ListErrorReports, ListErrorReportsRequest(**filters), "reports", limit)
+
+
+def tasks(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]:
+    """Tasks of the resolution queue, newest first."""
+    from prunella.v1.queue_pb2 import ListTasksRequest
+
+    return pages(plane.queue.ListTasks, ListTasksRequest(**filters), "tasks", limit)
+
+
+def proposals(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]:
+    """What programs ask people for, newest first."""
+    from prunella.v1.queue_pb2 import ListProposalsRequest
+
+    return pages(plane.queue.ListProposals, ListProposalsRequest(**filters), "proposals", limit)

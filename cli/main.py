@@ -16,11 +16,15 @@ from cli import (
     decisions,
     demo,
     doctor,
+    errors,
     incidents,
     kill_switch,
     plugins,
+    proposals,
+    queue,
     releases,
     status,
+    strategies,
     timeline,
     trace,
     up,
@@ -72,10 +76,14 @@ app.add_typer(plugins.app, name="plugins", rich_help_panel=LOOK)
 app.add_typer(incidents.app, name="incidents", rich_help_panel=LOOK)
 app.add_typer(decisions.app, name="decisions", rich_help_panel=LOOK)
 app.add_typer(attempts.app, name="attempts", rich_help_panel=LOOK)
+app.add_typer(errors.app, name="errors", rich_help_panel=LOOK)
+app.add_typer(queue.app, name="queue", rich_help_panel=LOOK)
+app.add_typer(strategies.app, name="strategies", rich_help_panel=LOOK)
 app.command("timeline", rich_help_panel=LOOK)(timeline.timeline)
 app.command("trace", rich_help_panel=LOOK)(trace.trace)
 app.add_typer(kill_switch.app, name="kill-switch", rich_help_panel=ACT)
 app.add_typer(releases.app, name="releases", rich_help_panel=ACT)
+app.add_typer(proposals.app, name="proposals", rich_help_panel=ACT)
 
 if __name__ == "__main__":
     app()

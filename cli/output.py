@@ -33,6 +33,9 @@ COLOURS = {
     "applying": "yellow", "probation": "yellow", "committing": "yellow", "rolling_back": "yellow",
     "rolled_back": "magenta", "rollback_failed": "bold red", "failed": "red", "refused": "magenta",
     "unconfirmed": "bold red", "engaged": "bold red", "not serving": "red", "retired": "dim", "cancelled": "dim",
+    "new": "yellow", "triaging": "yellow", "resolved_pending": "cyan", "resolved": "green", "processing": "yellow",
+    "retrying": "magenta", "completed": "green", "candidate": "yellow", "demoted": "magenta", "approved": "green",
+    "rejected": "magenta", "expired": "dim",
 }  # fmt: skip
 
 

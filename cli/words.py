@@ -71,3 +71,29 @@ def change(attempt: Any, enum: Any) -> str:
     if not target or target == source:
         return action
     return f"{action} {source} → {target}" if source else f"{action} → {target}"
+
+
+def number(enum: Any, text: str, option: str) -> int:
+    """The value of a protobuf enum by its lower-case word; 0 for an empty one. Raises typer.BadParameter."""
+    import typer
+
+    prefix = "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in enum.DESCRIPTOR.name)
+    known = {name: word(enum, value) for name, value in enum.items() if value}
+    if not text:
+        return 0
+    name = f"{prefix.lstrip('_')}_{text.upper().replace('-', '_')}"
+    if name not in known:
+        *some, last = known.values()
+        raise typer.BadParameter(f"use {', '.join(some)} or {last}", param_hint=option)
+    return int(enum.Value(name))
+
+
+def lasts(duration: Any) -> str:
+    """A protobuf duration, in the unit that fits; a dash when it is not set."""
+    seconds = duration.ToTimedelta().total_seconds()
+    return span(seconds) if seconds else NOTHING
+
+
+def count(number: int, what: str) -> str:
+    """So many of something, such as `1 task` or `2 tasks`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

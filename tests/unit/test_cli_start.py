@@ -27,7 +27,19 @@ def test_the_version_is_the_projects() -> None:
 
 
 def test_every_command_has_a_sentence_of_help() -> None:
-    for words in (["plugins"], ["incidents"], ["decisions"], ["attempts"], ["releases"], ["kill-switch"], ["demo"]):
+    for words in (
+        ["plugins"],
+        ["incidents"],
+        ["decisions"],
+        ["attempts"],
+        ["releases"],
+        ["kill-switch"],
+        ["demo"],
+        ["queue"],
+        ["errors"],
+        ["strategies"],
+        ["proposals"],
+    ):
         shown = CliRunner().invoke(app, [*words, "--help"])
         assert shown.exit_code == 0
         assert "Commands" in shown.stdout

@@ -1,0 +1,257 @@
+"""`prunella errors`: kinds of errors that plugins met, what they were taken for, and what became of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import ids, words
+from cli.groups import group
+from cli.history import show_history
+from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.plane import FAILED, TIMEOUT, fail, run
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+app = group("Errors that plugins met, and what became of them.")
+
+STATES = "new, triaging, in_progress, resolved_pending, resolved, escalated or closed"
+ReportName = Annotated[str, typer.Argument(help="Id of the error report, or a unique part of it.")]
+Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.")]
+State = Annotated[str, typer.Option("--state", help=f"Only {STATES}.")]
+Kind = Annotated[str, typer.Option("--type", help="Only of this type, such as timeout.")]
+Sev = Annotated[str, typer.Option("--severity", help="At least low, medium, high or critical.")]
+Print = Annotated[str, typer.Option("--fingerprint", help="Only with this fingerprint.")]
+
+
+@app.command("list")
+def list_(
+    plugin: Plugin = "", state: State = "", kind: Kind = "", severity: Sev = "", fingerprint: Print = "",
+    limit: Limit = 50, json: Json = False,
+) -> None:  # fmt: skip
+    """Kinds of errors, last seen first."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.events_pb2 import Severity
+        from prunella.v1.queue_pb2 import ReportState
+
+        filters = {
+            "plugin": await ids.optional_plugin(plane, plugin),
+            "state": words.number(ReportState, state, "--state"),
+            "type": kind,
+            "min_severity": words.number(Severity, severity, "--severity"),
+            "fingerprint": fingerprint,
+        }
+        entries = ids.reports(plane, limit, **filters)
+        if json:
+            await show_json_list(entries)
+            return
+        found = [entry async for entry in entries]
+        labels = await ids.labels(plane, (entry.plugin for entry in found))
+        now = datetime.now(UTC)
+        columns = ("error", "plugin", "type", "?severity", "state", "times", "?last seen", "?strategy", "message")
+        show_table(columns, (_row(entry, labels, now) for entry in found), empty="no error report")
+
+    run(work)
+
+
+@app.command()
+def show(report: ReportName, json: Json = False) -> None:
+    """One kind of error on one plugin, and everything that was tried."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.queue_pb2 import GetErrorReportRequest
+
+        request = GetErrorReportRequest(name=f"errorReports/{await ids.report(plane, report)}")
+        answer = await plane.queue.GetErrorReport(request, timeout=TIMEOUT)
+        if json:
+            show_json(plain(answer))
+            return
+        labels = await ids.labels(plane, [answer.report.plugin])
+        show_fields(_fields(answer.report, labels))
+        show_history(answer.history)
+        typer.echo(f"\nwhy it was taken for that: prunella errors explain {ids.short(answer.report.name)}")
+
+    run(work)
+
+
+@app.command()
+def explain(report: ReportName, json: Json = False) -> None:
+    """Why its occurrences are one, what it was taken for, and which strategies fit how well."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.queue_pb2 import ExplainErrorReportRequest
+
+        request = ExplainErrorReportRequest(name=f"errorReports/{await ids.report(plane, report)}")
+        answer = await plane.queue.ExplainErrorReport(request, timeout=TIMEOUT)
+        if json:
+            show_json(plain(answer))
+            return
+        typer.echo("occurrences are one when they share:")
+        for line in answer.grouping:
+            typer.echo(f"  {safe(line)}")
+        show_fields([("taken for", _triage(answer.triage))])
+        columns = ("strategy", "fits", "would run", "sure", "why")
+        show_table(columns, (_fit(one) for one in answer.strategies), empty="no strategy fits; a person is asked")
+
+    run(work)
+
+
+@app.command()
+def report(
+    message: Annotated[str, typer.Argument(help="What the error said.")],
+    kind: Annotated[str, typer.Option("--type", help="What the reporter calls it.")] = "Error",
+    plugin: Annotated[str, typer.Option("--plugin", "-p", help="Whom it happened to: label or id.")] = "",
+    stack: Annotated[
+        typer.FileText | None, typer.Option("--stack", help="File with the stack trace; - for standard input.")
+    ] = None,
+    module: Annotated[str, typer.Option("--module", help="Where it happened.")] = "",
+    severity: Annotated[str, typer.Option("--severity", help="low, medium, high or critical.")] = "",
+    context: Annotated[list[str] | None, typer.Option("--context", help="name=value; repeatable.")] = None,
+    json: Json = False,
+) -> None:
+    """Reports an error, as a trusted service would."""
+
+    async def work(plane: Plane) -> None:
+        from google.protobuf.timestamp_pb2 import Timestamp
+
+        from libs.common.names import new_id
+        from prunella.v1.agent_pb2 import ErrorReport
+        from prunella.v1.events_pb2 import Severity
+        from prunella.v1.queue_pb2 import ReportedError, ReportErrorsRequest
+
+        words.number(Severity, severity, "--severity")
+        time = Timestamp()
+        time.GetCurrentTime()
+        text = stack.read() if stack else ""
+        error = ErrorReport(id=new_id(), type=kind, message=message, stack=text, context=_context(context or []),
+                            time=time, occurrences=1, severity=severity, module=module)  # fmt: skip
+        whom = await _whom(plane, plugin)
+        request = ReportErrorsRequest(
+            errors=[ReportedError(error=error, **whom)], request_id=new_id(), source="service"
+        )
+        (outcome,) = (await plane.queue.ReportErrors(request, timeout=TIMEOUT)).outcomes
+        if json:
+            show_json(plain(outcome))
+        if outcome.refusal:
+            fail(f"{outcome.field}: {outcome.message}" if outcome.field else outcome.message, FAILED)
+        if not json:
+            known = "came back" if outcome.regression else "is new" if outcome.created else "was known and counts more"
+            short = ids.short(outcome.report)
+            typer.echo(f"error {short} {known}; see: prunella errors show {short}")
+
+    run(work)
+
+
+@app.command()
+def close(report: ReportName, reason: Reason) -> None:
+    """Ends an error report without a tool."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.queue_pb2 import CloseErrorReportRequest, ReportState
+
+        name = f"errorReports/{await ids.report(plane, report)}"
+        request = CloseErrorReportRequest(name=name, reason=reason, request_id=new_id())
+        answer = await plane.queue.CloseErrorReport(request, timeout=TIMEOUT)
+        typer.echo(f"error {ids.short(name)} is {words.word(ReportState, answer.report.state)}")
+
+    run(work)
+
+
+def _context(pairs: list[str]) -> dict[str, str]:
+    wrong = [pair for pair in pairs if not pair.partition("=")[0] or "=" not in pair]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]!r} is not name=value", param_hint="--context")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+async def _whom(plane: Plane, typed: str) -> dict[str, str]:
+    """Whom an error happened to, as a ReportedError says it; empty for the plane itself."""
+    from prunella.v1.ingest_pb2 import GetPluginRequest
+
+    if not typed:
+        return {}
+    id_ = await ids.plugin(plane, typed)
+    found = (await plane.ingest.GetPlugin(GetPluginRequest(name=f"plugins/{id_}"), timeout=TIMEOUT)).plugin
+    said = {"merchant": found.merchant, "package": found.package, "release": found.release, "label": found.label}
+    return {"plugin": id_, **said}
+
+
+def _row(report: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:
+    from prunella.v1.events_pb2 import Severity
+    from prunella.v1.queue_pb2 import ReportState
+
+    return (
+        ids.short(report.name),
+        safe(labels.get(report.plugin, words.NOTHING)),
+        safe(report.triage.type or report.type),
+        coloured(words.word(Severity, report.severity)),
+        coloured(words.word(ReportState, report.state)),
+        f"{report.occurrences}{f' ({report.regressions} back)' if report.regressions else ''}",
+        words.ago(report.last_seen_time, now),
+        safe(report.triage.strategy.rpartition("/")[2] or words.NOTHING),
+        safe(report.message),
+    )
+
+
+def _triage(triage: Any) -> str:
+    if not triage.origin:
+        return "not understood yet"
+    fixable = "tools may heal it" if triage.auto_fixable else "not for tools"
+    return safe(f"{triage.type}, {fixable}, confidence {triage.confidence:.2f} by {triage.origin}: {triage.why}")
+
+
+def _fields(report: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
+    from prunella.v1.events_pb2 import Severity
+    from prunella.v1.queue_pb2 import ReportState
+
+    now = datetime.now(UTC)
+    runs = f"{report.package} {report.release}".strip()
+    return [
+        ("error", report.name.rpartition("/")[2]),
+        ("plugin", safe(f"{labels.get(report.plugin, '')} ({report.plugin})") if report.plugin else ""),
+        ("runs", safe(runs)),
+        ("state", coloured(words.word(ReportState, report.state))),
+        ("why", safe(report.reason)),
+        ("type", safe(report.type)),
+        ("severity", coloured(words.word(Severity, report.severity))),
+        ("message", safe(report.message)),
+        ("module", safe(report.module)),
+        ("context", safe(", ".join(f"{key}={value}" for key, value in sorted(report.context.items())))),
+        ("stack", "\n".join(safe(line) for line in report.stack.splitlines())),
+        ("seen", _seen(report, now)),
+        ("taken for", _triage(report.triage)),
+        ("strategy", safe(report.triage.strategy)),
+        ("tools", safe(", ".join(report.triage.tools))),
+        ("task", report.task.rpartition("/")[2]),
+        ("resolved", _resolved(report, now)),
+        ("told by", safe(report.source)),
+        ("fingerprint", safe(report.fingerprint)),
+    ]
+
+
+def _seen(report: Any, now: datetime) -> str:
+    back = f"; came back {words.count(report.regressions, 'time')}" if report.regressions else ""
+    last, first = words.ago(report.last_seen_time, now), words.ago(report.first_seen_time, now)
+    return f"{words.count(report.occurrences, 'time')}, last {last}, first {first}{back}"
+
+
+def _resolved(report: Any, now: datetime) -> str:
+    if not report.resolved_by and not report.resolution_method:
+        return ""
+    when = words.ago(report.resolve_time, now)
+    return safe(f"{when} by {report.resolved_by or words.NOTHING}: {report.resolution_method}")
+
+
+def _fit(one: Any) -> tuple[str, ...]:
+    return (
+        safe(one.strategy.name.rpartition("/")[2]),
+        f"{one.score:.2f}",
+        "[green]this one[/]" if one.best else "",
+        f"{one.strategy.confidence:.2f}",
+        safe(one.why),
+    )

@@ -1,0 +1,272 @@
+"""`prunella queue`: work that waits for tools, how it goes, and the worker that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import ids, words
+from cli.groups import group
+from cli.history import show_history
+from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.plane import TIMEOUT, find, guarded, run
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+app = group("Work that waits for tools, and how it goes.")
+
+LONG = 60.0  # seconds that a command about many tasks may take
+TaskName = Annotated[str, typer.Argument(help="Id of the task, or a unique part of it.")]
+State = Annotated[
+    str, typer.Option("--state", help="Only pending, processing, retrying, completed, failed or cancelled.")
+]
+Report = Annotated[str, typer.Option("--report", "-r", help="Only for this error report.")]
+Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.")]
+Worker = Annotated[str, typer.Option("--worker", help="Only of this worker.")]
+
+
+@app.command()
+def stats(json: Json = False) -> None:
+    """The queue in figures; a figure without data is a dash, never made up."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.queue_pb2 import GetQueueStatsRequest
+
+        answer = await plane.queue.GetQueueStats(GetQueueStatsRequest(), timeout=TIMEOUT)
+        if json:
+            show_json(plain(answer))
+            return
+        now = datetime.now(UTC)
+        columns = ("tasks", "count", "priority", "?oldest", "?newest")
+        show_table(columns, (_status(one, now) for one in answer.status), empty="no task yet")
+        show_fields(_figures(answer))
+
+    run(work)
+
+
+@app.command("list")
+def list_(
+    state: State = "", report: Report = "", plugin: Plugin = "", worker: Worker = "", limit: Limit = 50,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Tasks, newest first."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.queue_pb2 import TaskState
+
+        filters = {
+            "state": words.number(TaskState, state, "--state"),
+            "report": await ids.report(plane, report) if report else "",
+            "plugin": await ids.optional_plugin(plane, plugin),
+            "worker": worker,
+        }
+        entries = ids.tasks(plane, limit, **filters)
+        if json:
+            await show_json_list(entries)
+            return
+        found = [entry async for entry in entries]
+        labels = await ids.labels(plane, (entry.plugin for entry in found))
+        now = datetime.now(UTC)
+        columns = ("task", "plugin", "state", "prio", "strategy", "tries", "?error", "?made", "?worker", "why")
+        show_table(columns, (_row(entry, labels, now) for entry in found), empty="no task")
+
+    run(work)
+
+
+@app.command()
+def show(task: TaskName, json: Json = False) -> None:
+    """One task and everything that was tried."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.queue_pb2 import GetTaskRequest
+
+        request = GetTaskRequest(name=f"tasks/{await ids.task(plane, task)}")
+        answer = await plane.queue.GetTask(request, timeout=TIMEOUT)
+        if json:
+            show_json(plain(answer))
+            return
+        labels = await ids.labels(plane, [answer.task.plugin])
+        show_fields(_fields(answer.task, labels))
+        show_history(answer.history)
+        typer.echo(f"\nits error: prunella errors show {ids.short(answer.task.report)}")
+
+    run(work)
+
+
+@app.command()
+def retry(
+    task: TaskName,
+    reason: Reason,
+    priority: Annotated[int, typer.Option("--priority", min=0, max=10, help="1 to 10; 0 keeps it.")] = 0,
+) -> None:
+    """Gives a task another try, at once."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.queue_pb2 import RetryTaskRequest
+
+        name = f"tasks/{await ids.task(plane, task)}"
+        request = RetryTaskRequest(name=name, reason=reason, request_id=new_id(), priority=priority)
+        _say((await plane.queue.RetryTask(request, timeout=TIMEOUT)).task)
+
+    run(work)
+
+
+@app.command()
+def cancel(task: TaskName, reason: Reason) -> None:
+    """Takes a task out of the queue; a lease on it is worth nothing from then on."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.queue_pb2 import CancelTaskRequest
+
+        name = f"tasks/{await ids.task(plane, task)}"
+        request = CancelTaskRequest(name=name, reason=reason, request_id=new_id())
+        _say((await plane.queue.CancelTask(request, timeout=TIMEOUT)).task)
+
+    run(work)
+
+
+@app.command("reset-stuck")
+def reset_stuck(
+    reason: Reason,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="In processing for longer than this.")] = 15,
+) -> None:
+    """Takes tasks back that have been in processing for too long; they wait for a worker again."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.queue_pb2 import ResetStuckTasksRequest
+
+        request = ResetStuckTasksRequest(reason=reason, request_id=new_id())
+        request.stuck_duration.FromMilliseconds(round(minutes * 60_000))
+        answer = await plane.queue.ResetStuckTasks(request, timeout=LONG)
+        typer.echo(f"{words.count(answer.tasks, 'task')} taken back")
+
+    run(work)
+
+
+@app.command()
+def cleanup(
+    reason: Reason,
+    days: Annotated[int, typer.Option("--days", min=1, help="Ended longer ago than this.")] = 30,
+) -> None:
+    """Deletes tasks that ended long ago; what was tried stays with the error report."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.queue_pb2 import CleanUpTasksRequest
+
+        request = CleanUpTasksRequest(days=days, reason=reason, request_id=new_id())
+        answer = await plane.queue.CleanUpTasks(request, timeout=LONG)
+        typer.echo(f"{words.count(answer.tasks, 'task')} deleted")
+
+    run(work)
+
+
+@app.command()
+def worker(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", exists=True, dir_okay=False, readable=True, help="Its servers and tools.")
+    ],
+) -> None:
+    """Works tasks off with the MCP tools of a configuration, until Ctrl-C."""
+
+    def work() -> int:
+        import os
+        import sys
+
+        command = [sys.executable, "-m", "services.queue.worker", "--config", str(config.resolve())]
+        sys.stdout.flush()
+        # The worker takes this process's place: signals and exit status are its own.
+        os.execve(sys.executable, command, surroundings(os.environ))
+
+    guarded(work)
+
+
+def surroundings(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a worker's process is told: the queue's address, the key, and where our packages are. Raises Absent."""
+    import os
+    import sys
+
+    plane = find(environ)
+    address = plane.addresses.get("queue", "")
+    told = {"PRUNELLA_QUEUE_ADDRESS": address, "PRUNELLA_KEY": plane.key, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return {**environ, **told}
+
+
+def _say(task: Any) -> None:
+    from prunella.v1.queue_pb2 import TaskState
+
+    typer.echo(f"task {ids.short(task.name)} is {words.word(TaskState, task.state)}, priority {task.priority}")
+
+
+def _status(one: Any, now: datetime) -> tuple[str, ...]:
+    mean = f"{one.mean_priority:.1f}" if one.HasField("mean_priority") else words.NOTHING
+    return coloured(one.state), str(one.count), mean, words.ago(one.oldest_time, now), words.ago(one.newest_time, now)
+
+
+def _figures(answer: Any) -> list[tuple[str, str]]:
+    def told(name: str, text: str) -> str:
+        return text.format(getattr(answer, name)) if answer.HasField(name) else words.NOTHING
+
+    waits = words.span(answer.oldest_waiting_seconds) if answer.HasField("oldest_waiting_seconds") else words.NOTHING
+    reports = ", ".join(f"{count} {coloured(state)}" for state, count in sorted(answer.reports.items()) if count)
+    return [
+        ("tasks", str(answer.total)),
+        ("completed", told("success_rate_percent", "{:.1f} % of those that ended")),
+        ("takes", told("mean_completion_minutes", "{:.1f} min on average")),
+        ("oldest due", waits),
+        ("errors", reports or "none"),
+    ]
+
+
+def _tries(task: Any) -> str:
+    lost = f" +{task.crashes} lost" if task.crashes else ""
+    return f"{task.attempts} of {task.max_attempts}{lost}"
+
+
+def _row(task: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:
+    from prunella.v1.queue_pb2 import TaskState
+
+    return (
+        ids.short(task.name),
+        safe(labels.get(task.plugin, "")),
+        coloured(words.word(TaskState, task.state)),
+        str(task.priority),
+        safe(task.strategy.rpartition("/")[2]),
+        _tries(task),
+        ids.short(task.report),
+        words.ago(task.create_time, now),
+        safe(task.worker or words.NOTHING),
+        safe(task.reason),
+    )
+
+
+def _fields(task: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
+    from prunella.v1.queue_pb2 import TaskState
+
+    now = datetime.now(UTC)
+    state = words.word(TaskState, task.state)
+    return [
+        ("task", task.name.rpartition("/")[2]),
+        ("error", task.report.rpartition("/")[2]),
+        ("plugin", safe(f"{labels.get(task.plugin, '')} ({task.plugin})") if task.plugin else ""),
+        ("state", coloured(state)),
+        ("why", safe(task.reason)),
+        ("priority", f"{task.priority} of 10"),
+        ("strategy", safe(task.strategy)),
+        ("tools", safe(", ".join(task.tools))),
+        ("takes about", words.lasts(task.estimated_duration)),
+        ("tries", _tries(task)),
+        ("worker", safe(task.worker)),
+        ("lease", words.ago(task.lease_until_time, now) if state == "processing" else ""),
+        ("next try", words.ago(task.run_time, now) if state in {"pending", "retrying"} else ""),
+        ("made", words.ago(task.create_time, now)),
+        ("took", words.took(task.create_time, task.end_time).removeprefix(words.NOTHING)),
+    ]
