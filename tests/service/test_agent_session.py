@@ -50,6 +50,19 @@ async def test_what_was_not_acknowledged_goes_out_again_after_a_cut(gateway: Gat
     await one.stop()
 
 
+async def test_a_word_on_a_command_goes_out_after_the_beats_before_it(gateway: Gateway) -> None:
+    one = session(gateway)
+    for n in range(3):
+        one.beat(pb.Beat(errors=n))
+    one.report(pb.CommandResult(command="c", outcome=pb.COMMAND_OUTCOME_REVERTED))
+    one.beat(pb.Beat(errors=9))
+    one.start()
+    await gateway.until(lambda: one.unsent == 0 and gateway.results)
+    heard = [said.message.WhichOneof("message") for said in gateway.heard]
+    assert [kind for kind in heard if kind in {"beat", "result"}] == ["beat"] * 3 + ["result", "beat"]
+    await one.stop()
+
+
 async def test_beats_wait_for_credits_and_results_do_not(gateway: Gateway) -> None:
     gateway.acknowledge, gateway.credits = False, 2
     one = session(gateway)

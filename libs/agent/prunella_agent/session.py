@@ -49,6 +49,7 @@ FETCH_TRIES = 5
 QUIET_SECONDS = 20.0
 MAX_CONTROL = 256
 BACKOFF = (1.0, 30.0)
+NEVER = float("-inf")
 OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
@@ -76,6 +77,18 @@ class Answer:
 def open_channel(plane: str) -> grpc.aio.Channel:
     """A channel to the plane that several sessions may share; the caller closes it."""
     return grpc.aio.insecure_channel(plane, options=OPTIONS)
+
+
+@dataclass(slots=True)
+class _Word:
+    """A result that waits for its acknowledgement; `after` is the last beat before it, `sent` when it last went out.
+
+    It goes out after that beat, unless beats must wait: the plane is not to hear of the past after what ended it.
+    """
+
+    result: pb.CommandResult
+    after: int
+    sent: float = NEVER
 
 
 class Session:
@@ -123,7 +136,7 @@ class Session:
         self._backoff = backoff
         self._spool = Spool()
         self._control: deque[pb.ConnectRequest] = deque()
-        self._results: dict[tuple[str, int], tuple[pb.CommandResult, float]] = {}
+        self._results: dict[tuple[str, int], _Word] = {}
         self._questions: dict[str, tuple[asyncio.Future[pb.Permit], pb.ConnectRequest]] = {}
         self._refused: set[str] = set()
         self._ended = asyncio.Event()
@@ -157,7 +170,7 @@ class Session:
 
     def report(self, result: pb.CommandResult) -> None:
         """Hands over the agent's word on a command; it is sent until it is acknowledged."""
-        self._results[result.command, result.outcome] = (result, float("-inf"))
+        self._results[result.command, result.outcome] = _Word(result, self._sequence)
         self._pump()
 
     async def begin_apply(self, command: pb.Command) -> Answer:
@@ -246,7 +259,8 @@ class Session:
             self._spool.rewind()
             # Questions without an answer go out again, under the same nonce; receipts are the old stream's business.
             self._control = deque(question for _, question in self._questions.values())
-            self._results = {key: (result, float("-inf")) for key, (result, _) in self._results.items()}
+            for word in self._results.values():
+                word.sent = NEVER
             self._call = call
             while True:
                 async with asyncio.timeout(QUIET_SECONDS + 2 * self.beat_interval):
@@ -317,7 +331,7 @@ class Session:
     def _rejected(self, rejection: pb.Rejection) -> None:
         if rejection.command:
             for key in [key for key in self._results if key[0] == rejection.command]:
-                result, _ = self._results.pop(key)
+                result = self._results.pop(key).result
                 if self._on_result_ack:
                     self._on_result_ack(pb.ResultAck(command=result.command, outcome=result.outcome))
         if rejection.boot_id == self.boot_id:
@@ -358,11 +372,12 @@ class Session:
         if self._control:
             return self._control.popleft()
         now = self._clock.monotonic()
-        for key, (result, sent) in self._results.items():
-            if now - sent >= REPEAT_RESULT_SECONDS:
-                self._results[key] = (result, now)
-                return pb.ConnectRequest(result=result)
-        if self._credits and self._spool.unacknowledged >= self._credits:
+        held = bool(self._credits) and self._spool.unacknowledged >= self._credits
+        for word in self._results.values():
+            if now - word.sent >= REPEAT_RESULT_SECONDS and (held or self._spool.sent(word.after)):
+                word.sent = now
+                return pb.ConnectRequest(result=word.result)
+        if held:
             return None
         beat = self._spool.next()
         if beat is None:

@@ -29,6 +29,10 @@ class Spool:
         """How many beats went out on the present stream and wait for their acknowledgement."""
         return self._sent
 
+    def sent(self, sequence: int) -> bool:
+        """Whether everything up to this sequence went out on the present stream."""
+        return self._sent >= len(self._beats) or self._beats[self._sent].sequence > sequence
+
     def add(self, beat: pb.Beat) -> None:
         """Keeps one more beat; lets one go when there are too many."""
         self._beats.append(beat)

@@ -12,6 +12,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 HELLO_SECONDS = 10.0
 WRITE_SECONDS = 5.0
+STORED_SECONDS = 5.0
 CREDITS = 64
 MOST_TASKS = 8
 MOST_OUTGOING = 256
@@ -66,6 +68,9 @@ class Session:
         self._look_again = False
         self._closing = ""
         self._ended = asyncio.Event()
+        self._unstored = 0
+        self._stored = asyncio.Event()
+        self._stored.set()
 
     async def run(self, requests: AsyncIterator[pb.ConnectRequest]) -> None:
         """Hears the agent until either side ends. Raises Problem when the session may not begin."""
@@ -159,6 +164,9 @@ class Session:
         boot, sequence = beat.boot, beat.sequence
 
         def done(problem: Problem | None) -> None:
+            self._unstored -= 1
+            if not self._unstored:
+                self._stored.set()
             if problem is None:
                 self._acked = (boot, sequence)
                 self._pump()
@@ -169,9 +177,14 @@ class Session:
             else:
                 self.close(problem.message)
 
+        self._unstored += 1
+        self._stored.clear()
         self._doors.committer.add(Entry(self._identity, beat, self.epoch, now, done))
 
     async def _result(self, given: pb.CommandResult) -> None:
+        # The beats said before a word on a command are stored before it: the word may end what they tell.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stored.wait(), STORED_SECONDS)
         try:
             outcome = await results.record(self._doors, self._identity, wire.result(given), given)
         except Problem as problem:
