@@ -1,0 +1,26 @@
+"""Approvals: so many different people, in the right roles, for exactly this plan."""
+
+from services.patcher.approvals.machine import ask, next, satisfied  # noqa: A004 - the word of the design
+from services.patcher.approvals.model import (
+    LIVE,
+    OWNERS,
+    Approval,
+    Change,
+    Fact,
+    Observation,
+    Owner,
+    Plan,
+    PlanChanged,
+    Standing,
+    Tick,
+    Times,
+    Told,
+    plan_text,
+)
+from services.patcher.approvals.need import MOST, ROLES, Need, Vote, asked_for, check, enough, identity
+
+__all__ = [
+    "LIVE", "MOST", "OWNERS", "ROLES", "Approval", "Change", "Fact", "Need", "Observation", "Owner", "Plan",
+    "PlanChanged", "Standing", "Tick", "Times", "Told", "Vote", "ask", "asked_for", "check", "enough", "identity",
+    "next", "plan_text", "satisfied",
+]  # fmt: skip

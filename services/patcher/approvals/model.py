@@ -1,0 +1,157 @@
+"""The record of an approval, its standings with owner and end, and what can be observed.
+
+Rule: no standing without an owner and an end; the sweep reads `Approval.due`.
+"""
+
+import enum
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from services.patcher.approvals.need import Need, Vote
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long people may take to answer, and how long their answer is good for."""
+
+    answer: timedelta = timedelta(hours=1)
+    lasts: timedelta = timedelta(hours=1)
+
+    @property
+    def remind(self) -> timedelta:
+        """When those asked are reminded: after a quarter of the time to answer."""
+        return self.answer / 4
+
+    @property
+    def escalate(self) -> timedelta:
+        """When others are told that nobody answers: after half of it."""
+        return self.answer / 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything people say yes to; `scope` is sorted (plugins, or one rollout's), digests are hexadecimal."""
+
+    subject: str
+    action: str
+    package: str
+    from_release: str
+    to_release: str
+    digest: str
+    scope: tuple[str, ...]
+    policy_version: int
+    config_digest: str = ""
+    rollout: str = ""
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as canonical JSON (RFC 8785: ASCII keys in order, integers, no spaces); what is hashed and shown."""
+    told = asdict(plan) | {"scope": sorted(plan.scope)}
+    return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+class Standing(enum.StrEnum):
+    """Where an approval stands."""
+
+    WAITING = "waiting"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who moves a standing on, until when, and what follows when nobody does."""
+
+    owner: str
+    deadline: str
+    next: Standing | None
+
+
+OWNERS: Final = {
+    Standing.WAITING: Owner("approvers", "expire_time, reminded and escalated before", Standing.EXPIRED),
+    Standing.APPROVED: Owner("patcher", "expire_time", Standing.EXPIRED),
+    Standing.REJECTED: Owner("nobody", "it is over", None),
+    Standing.EXPIRED: Owner("nobody", "it is over", None),
+}
+LIVE: Final = frozenset({Standing.WAITING, Standing.APPROVED})
+
+
+@dataclass(frozen=True)
+class PlanChanged:
+    """The plan is another one now; who changed it is an author from here on."""
+
+    plan: str
+    author: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passed."""
+
+
+Observation = Vote | PlanChanged | Tick
+
+
+class Told(enum.StrEnum):
+    """The facts an approval tells."""
+
+    REQUESTED = "approval_requested"
+    VOTED = "approval_voted"
+    REMINDED = "approval_reminded"
+    ESCALATED = "approval_escalated"
+    GRANTED = "approval_granted"
+    REJECTED = "approval_rejected"
+    EXPIRED = "approval_expired"
+    VOIDED = "approval_voided"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A fact, with who and why."""
+
+    told: Told
+    reason: str
+    actor: str = ""
+
+
+@dataclass(frozen=True)
+class Approval:
+    """One approval. `plan` is the hash in force; `votes` are the yeses for it; times are aware UTC."""
+
+    id: str
+    subject: str
+    plan: str
+    need: Need
+    authors: frozenset[str]
+    proposer: str
+    times: Times
+    create_time: datetime
+    expire_time: datetime
+    asked_time: datetime
+    standing: Standing = Standing.WAITING
+    votes: tuple[Vote, ...] = ()
+    reminded: bool = False
+    escalated: bool = False
+    reason: str = ""
+
+    @property
+    def due(self) -> datetime | None:
+        """When a tick next has something to say; None when it is over."""
+        if self.standing not in LIVE:
+            return None
+        if self.standing is Standing.WAITING and not self.reminded:
+            return self.asked_time + self.times.remind
+        if self.standing is Standing.WAITING and not self.escalated:
+            return self.asked_time + self.times.escalate
+        return self.expire_time
+
+
+@dataclass(frozen=True)
+class Change:
+    """The approval after an observation, and the facts to tell."""
+
+    approval: Approval
+    facts: tuple[Fact, ...] = ()

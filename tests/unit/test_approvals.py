@@ -1,0 +1,331 @@
+"""Approvals: who counts, for what, how long, and what no order of events can bring about."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+
+import pytest
+import rfc8785
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from libs.common.errors import Denied, Invalid, Problem, Refused, Stale
+from services.patcher import approvals as heart
+from services.patcher.approvals import (
+    OWNERS,
+    Approval,
+    Need,
+    Plan,
+    PlanChanged,
+    Standing,
+    Tick,
+    Times,
+    Told,
+    Vote,
+    check,
+    enough,
+    plan_text,
+    satisfied,
+)
+
+START = datetime(2026, 3, 2, 9, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+PLAN = Plan("a1", "patch", "checkout", "1.2.0", "2.0.0", "ab" * 32, ("p2", "p1"), 7)
+APPROVER, ADMIN = frozenset({"approver"}), frozenset({"approver", "admin"})
+
+
+def asked(need: Need | None = None, times: Times | None = None) -> Approval:
+    made = heart.ask(
+        "ap1", "a1", "h1", need or Need(), authors=["ada"], proposer="decider", times=times or Times(), now=START
+    )
+    assert [told.told for told in made.facts] == [Told.REQUESTED]
+    return made.approval
+
+
+def yes(person: str, roles: frozenset[str] = APPROVER, plan: str = "h1", request: str = "") -> Vote:
+    return Vote(person, roles, True, plan, request)
+
+
+def after(approval: Approval, *observations: heart.Observation, now: datetime = START) -> Approval:
+    for observation in observations:
+        approval = heart.next(approval, observation, now).approval
+    return approval
+
+
+def test_two_different_people_start_it_and_one_does_not() -> None:
+    one = after(asked(), yes("bea"))
+    assert one.standing is Standing.WAITING
+    change = heart.next(one, yes("cem"), START)
+    assert change.approval.standing is Standing.APPROVED
+    assert [told.told for told in change.facts] == [Told.VOTED, Told.GRANTED]
+    assert satisfied(change.approval, "h1", START)
+    assert not satisfied(change.approval, "h2", START)
+
+
+@pytest.mark.parametrize(
+    ("vote", "kind", "reason"),
+    [
+        (yes("ada"), Denied, "APPROVAL_BY_AUTHOR"),
+        (yes(" ADA "), Denied, "APPROVAL_BY_AUTHOR"),
+        (yes("decider"), Denied, "APPROVAL_BY_PROPOSER"),
+        (yes("dan", frozenset({"operator"})), Denied, "APPROVAL_ROLE"),
+        (yes("dan", frozenset()), Denied, "APPROVAL_ROLE"),
+        (yes(" "), Denied, "APPROVAL_ANONYMOUS"),
+        (yes("cem", plan="h0"), Stale, "PLAN_CHANGED"),
+        (yes("bea"), Refused, "APPROVED_TWICE"),
+        (yes("Bea"), Refused, "APPROVED_TWICE"),
+        (Vote("ada", APPROVER, False, "h1"), Denied, "APPROVAL_BY_AUTHOR"),
+    ],
+)
+def test_every_vote_that_does_not_count_has_its_own_error(vote: Vote, kind: type[Problem], reason: str) -> None:
+    with pytest.raises(kind) as refused:
+        after(asked(), yes("bea"), vote)
+    assert refused.value.reason == reason
+
+
+def test_a_vote_comes_too_late_after_expiry_rejection_and_approval() -> None:
+    with pytest.raises(Refused) as late:
+        after(asked(), yes("bea"), now=START + timedelta(hours=1))
+    assert late.value.reason == "APPROVAL_EXPIRED"
+    rejected = after(asked(), Vote("bea", APPROVER, False, "h1", reason="not on a Friday"))
+    with pytest.raises(Refused, match="not on a Friday") as gone:
+        after(rejected, yes("cem"))
+    assert gone.value.reason == "APPROVAL_REJECTED"
+    with pytest.raises(Refused) as enough_said:
+        after(asked(), yes("bea"), yes("cem"), yes("dan"))
+    assert enough_said.value.reason == "APPROVED_ALREADY"
+
+
+def test_the_same_request_again_is_the_same_vote() -> None:
+    once = after(asked(), yes("bea", request="r1"))
+    assert after(once, yes("bea", request="r1")) == once
+    no = Vote("bea", APPROVER, False, "h1", "r2")
+    rejected = after(once, no)
+    assert after(rejected, no) == rejected
+
+
+def test_one_rejection_ends_it_even_by_who_approved_and_even_after_the_quorum() -> None:
+    granted = after(asked(), yes("bea"), yes("cem"))
+    change = heart.next(granted, Vote("bea", APPROVER, False, "h1", reason="the digest is wrong"), START)
+    assert change.approval.standing is Standing.REJECTED
+    assert change.facts[-1].told is Told.REJECTED
+    assert not satisfied(change.approval, "h1", START)
+
+
+def test_any_change_of_the_plan_voids_what_was_given_and_makes_its_editor_an_author() -> None:
+    granted = after(asked(), yes("bea"), yes("cem"))
+    change = heart.next(granted, PlanChanged("h2", "cem"), START + MINUTE)
+    assert change.approval.standing is Standing.WAITING
+    assert [told.told for told in change.facts] == [Told.VOIDED]
+    assert not satisfied(change.approval, "h1", START + MINUTE)
+    assert not satisfied(change.approval, "h2", START + MINUTE)
+    with pytest.raises(Denied):
+        after(change.approval, yes("cem", plan="h2"), now=START + MINUTE)
+    assert satisfied(
+        after(change.approval, yes("bea", plan="h2"), yes("dan", plan="h2"), now=START + MINUTE), "h2", START
+    )
+
+
+def test_each_byte_of_the_plan_is_in_its_text_and_the_text_is_canonical() -> None:
+    text = plan_text(PLAN)
+    assert text.encode() == rfc8785.dumps({**PLAN.__dict__, "scope": ["p1", "p2"]})
+    changed = [
+        replace(PLAN, **{name: value + "x"})  # type: ignore[arg-type]
+        for name, value in PLAN.__dict__.items()
+        if isinstance(value, str)
+    ] + [replace(PLAN, scope=("p1",)), replace(PLAN, policy_version=8)]
+    assert len({plan_text(other) for other in changed} | {text}) == len(changed) + 1 == len(PLAN.__dict__) + 1
+    assert plan_text(replace(PLAN, scope=("p1", "p2"))) == text
+
+
+def test_people_are_reminded_then_others_told_then_it_expires_each_once() -> None:
+    approval, told = asked(), []
+    for minute in range(70):
+        change = heart.next(approval, Tick(), START + minute * MINUTE)
+        approval = change.approval
+        told += [(minute, fact.told) for fact in change.facts]
+    assert told == [(15, Told.REMINDED), (30, Told.ESCALATED), (60, Told.EXPIRED)]
+    assert approval.due is None
+
+
+def test_a_sweep_that_was_away_says_only_what_still_matters() -> None:
+    assert [told.told for told in heart.next(asked(), Tick(), START + 40 * MINUTE).facts] == [Told.ESCALATED]
+    assert [told.told for told in heart.next(asked(), Tick(), START + 90 * MINUTE).facts] == [Told.EXPIRED]
+
+
+def test_what_was_approved_and_not_used_expires_too() -> None:
+    granted = after(asked(), yes("bea"), yes("cem"), now=START + 50 * MINUTE)
+    assert satisfied(granted, "h1", START + 109 * MINUTE)
+    assert not satisfied(granted, "h1", START + 110 * MINUTE)
+    assert granted.due == START + 110 * MINUTE
+    assert after(granted, Tick(), now=START + 110 * MINUTE).standing is Standing.EXPIRED
+
+
+def test_a_tick_at_its_due_time_always_says_something() -> None:
+    approval = asked()
+    while approval.due:
+        change = heart.next(approval, Tick(), approval.due)
+        assert change.facts
+        approval = change.approval
+
+
+@pytest.mark.parametrize(
+    ("need", "field"),
+    [
+        (Need(quorum=0), "need.quorum"),
+        (Need(quorum=21), "need.quorum"),
+        (Need(3, ("approver",), ("bea", "cem")), "need.quorum"),
+        (Need(1, ("approver", "admin")), "need.seats"),
+        (Need(2, ()), "need.seats"),
+        (Need(2, ("king",)), "need.seats"),
+        (Need(2, ("approver",), ("bea", "Bea ")), "need.approvers"),
+        (Need(2, ("approver",), ("bea", "")), "need.approvers"),
+    ],
+)
+def test_a_need_that_nobody_could_meet_is_refused_with_its_field(need: Need, field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        check(need)
+    assert refused.value.field == field
+    assert {"rule", "remedy"} <= refused.value.metadata.keys()
+
+
+def test_a_plan_without_a_hash_and_times_without_sense_are_refused() -> None:
+    for plan, times in (("", Times()), ("h1", Times(answer=timedelta(0))), ("h1", Times(lasts=timedelta(days=99)))):
+        with pytest.raises(Invalid):
+            heart.ask("ap1", "a1", plan, Need(), authors=["ada"], proposer="d", times=times, now=START)
+
+
+def test_one_person_cannot_sit_on_two_seats() -> None:
+    need = Need(2, ("approver", "admin"))
+    assert not enough(need, [yes("bea", ADMIN)])
+    assert not enough(need, [yes("bea"), yes("cem")])
+    assert enough(need, [yes("bea", ADMIN), yes("cem")])
+    assert enough(need, [yes("cem"), yes("bea", ADMIN)])
+
+
+def test_every_standing_has_an_owner_and_an_end() -> None:
+    assert set(OWNERS) == set(Standing)
+
+
+PEOPLE = ("ada", "bea", "cem", "dan", "decider", "Bea")
+ROLE_SETS = st.sets(st.sampled_from(["operator", "approver", "admin"])).map(frozenset)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["bea", "cem", "dan", "eli"]), ROLE_SETS), max_size=5, unique_by=lambda v: v[0]),
+    st.lists(st.sampled_from(["operator", "approver", "admin"]), min_size=1, max_size=3),
+    st.integers(0, 2),
+)
+def test_enough_agrees_with_trying_every_seating(
+    voters: list[tuple[str, frozenset[str]]], seats: list[str], more: int
+) -> None:
+    need = Need(len(seats) + more, tuple(seats))
+    assert enough(need, [yes(person, roles) for person, roles in voters]) == seated(need, voters)
+
+
+def seated(need: Need, voters: list[tuple[str, frozenset[str]]]) -> bool:
+    eligible = [(person, roles) for person, roles in voters if roles & set(need.seats)]
+    if len(eligible) < need.quorum:
+        return False
+    return any(
+        all(seat in roles for seat, (_, roles) in zip(need.seats, order, strict=False))
+        for order in permutations(eligible, len(need.seats))
+    )
+
+
+class Votes(RuleBasedStateMachine):
+    """Invariant 6, against a diary that knows nothing of the heart: who said yes to what since the last change."""
+
+    @initialize(
+        quorum=st.integers(1, 3),
+        seats=st.sampled_from([("approver",), ("approver", "admin"), ("admin",), ("operator",)]),
+        named=st.sampled_from([(), ("bea", "cem", "dan"), ("ada", "bea", "cem")]),
+    )
+    def begin(self, quorum: int, seats: tuple[str, ...], named: tuple[str, ...]) -> None:
+        self.need = Need(max(quorum, len(seats)), seats, named)
+        self.now, self.plan, self.edits = START, "h0", 0
+        made = heart.ask(
+            "x", "a", "h0", self.need, authors=["ada"], proposer="decider", times=Times(10 * MINUTE, 5 * MINUTE),
+            now=START,
+        )  # fmt: skip
+        self.approval = made.approval
+        self.authors, self.diary, self.over = {"ada"}, dict[str, frozenset[str]](), False
+        self.sent: list[Vote] = []
+        self.granted: datetime | None = None
+        self.until = START + 10 * MINUTE
+
+    @rule(person=st.sampled_from(PEOPLE), roles=ROLE_SETS, yes=st.integers(0, 7), old=st.booleans())
+    def vote(self, person: str, roles: frozenset[str], yes: int, old: bool) -> None:
+        self.cast(Vote(person, roles, yes > 0, "h0" if old else self.plan, f"r{len(self.sent)}"))
+
+    @rule(which=st.integers(0, 30))
+    def replay(self, which: int) -> None:
+        if self.sent:
+            self.cast(self.sent[which % len(self.sent)])
+
+    def cast(self, vote: Vote) -> None:
+        self.sent.append(vote)
+        self.lapse()
+        before = self.approval
+        try:
+            self.approval = heart.next(before, vote, self.now).approval
+        except Problem:
+            assert before == self.approval
+            return
+        person, fits = vote.person.casefold(), vote.plan == self.plan
+        known = any(
+            old.request == vote.request and old.plan == vote.plan and old.yes == vote.yes for old in before.votes
+        )
+        if known or self.over:
+            assert self.approval.standing in {before.standing, Standing.EXPIRED}
+            return
+        assert fits
+        assert person not in self.authors | {"decider"}
+        assert not self.need.approvers or person in self.need.approvers
+        if not vote.yes:
+            self.over = True
+            return
+        assert person not in self.diary
+        self.diary[person] = vote.roles
+        if seated(self.need, list(self.diary.items())) and self.granted is None:
+            self.granted, self.until = self.now, self.now + 5 * MINUTE
+
+    @rule(editor=st.sampled_from(PEOPLE), same=st.booleans())
+    def edit(self, editor: str, same: bool) -> None:
+        self.edits += 1
+        plan = self.plan if same else f"h{self.edits}"
+        self.lapse()
+        self.approval = heart.next(self.approval, PlanChanged(plan, editor), self.now).approval
+        if plan != self.plan and not self.over:
+            self.plan, self.diary, self.granted = plan, {}, None
+            self.authors.add(editor.casefold())
+            self.until = self.now + 10 * MINUTE
+
+    @rule(minutes=st.integers(0, 7))
+    def wait(self, minutes: int) -> None:
+        self.now += minutes * MINUTE
+
+    @rule()
+    def tick(self) -> None:
+        self.lapse()
+        self.approval = heart.next(self.approval, Tick(), self.now).approval
+
+    def lapse(self) -> None:
+        self.over = self.over or self.now >= self.until
+
+    @invariant()
+    def satisfied_means_what_the_diary_says(self) -> None:
+        if not hasattr(self, "approval"):
+            return
+        good = not self.over and self.now < self.until and seated(self.need, list(self.diary.items()))
+        assert satisfied(self.approval, self.plan, self.now) == good
+        if good:
+            assert len(set(self.diary) - self.authors - {"decider"}) >= self.need.quorum
+        for number in range(self.edits + 1):
+            if f"h{number}" != self.plan:
+                assert not satisfied(self.approval, f"h{number}", self.now)
+
+
+TestVotes = Votes.TestCase
+TestVotes.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
