@@ -1,14 +1,18 @@
-"""The relay's HTTP door: POST /webhook forwards, GET /health answers; the middleware counts every webhook.
+"""The relay's HTTP door: POST /webhook forwards, GET /health and /status answer; the middleware counts every webhook.
 
 Rule: what the plane hears is what happened here. A webhook is ok when the sink took it; every other end is a failure,
-reported with the input that met it.
+reported with the input that met it. SIGTERM ends the relay; SIGHUP makes it start again as the same process, with the
+configuration as it is then.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Protocol
@@ -36,6 +40,9 @@ class Relay:
         self.settings = settings
         self.sign = sign
         self.delivery = delivery
+        self.started = time.time()
+        self.webhooks = 0
+        self.failed = 0
 
     def webhook(self, body: bytes, wanted: str | None) -> int:
         """Forwards one webhook and counts it; returns the status for its sender."""
@@ -43,11 +50,25 @@ class Relay:
             destination = self.settings.destination(wanted)
             payload, headers = self.sign(body, self.settings.secret)
             status = self.delivery.send(destination, payload, headers)
-        except Exception:  # noqa: BLE001 - whatever went wrong, the webhook did not arrive
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the webhook did not arrive
             status = 502
+            print(f"a webhook was not delivered: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         ok = status < 300
+        self.webhooks += 1
+        self.failed += not ok
         prunella.webhook(ok=ok, sample=None if ok else body)
         return 200 if ok else 502
+
+    def status(self) -> bytes:
+        """What this process says of itself, as JSON; `started` differs after every start."""
+        words = {
+            "started": self.started,
+            "up_seconds": round(time.time() - self.started, 3),
+            "settings": {"timeout_seconds": self.settings.timeout_seconds},
+            "webhooks": self.webhooks,
+            "failed": self.failed,
+        }
+        return json.dumps(words).encode()
 
 
 class Door(BaseHTTPRequestHandler):
@@ -58,8 +79,11 @@ class Door(BaseHTTPRequestHandler):
     relay: Relay
 
     def do_GET(self) -> None:
-        """GET /health."""
-        self.answer(200 if self.path == "/health" else 404)
+        """GET /health and GET /status."""
+        if self.path == "/status":
+            self.answer(200, self.relay.status())
+        else:
+            self.answer(200 if self.path == "/health" else 404)
 
     def do_POST(self) -> None:
         """POST /webhook."""
@@ -70,11 +94,12 @@ class Door(BaseHTTPRequestHandler):
             return
         self.answer(self.relay.webhook(self.rfile.read(length), self.headers.get(DESTINATION_HEADER)))
 
-    def answer(self, status: int) -> None:
-        """A status without a body."""
+    def answer(self, status: int, body: bytes = b"") -> None:
+        """A status, and a body where there is one."""
         self.send_response(status)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name the standard library gives it
         """Says nothing: one line for each webhook helps nobody."""
@@ -88,10 +113,22 @@ class Server(ThreadingHTTPServer):
 
 
 def run(version: str, sign: Signing, delivery: Sends) -> None:
-    """Serves on 127.0.0.1:$PORT until SIGTERM."""
+    """Serves on 127.0.0.1:$PORT until SIGTERM; from the beginning again after SIGHUP."""
     prunella.start(release=version)
     door = type("RelayDoor", (Door,), {"relay": Relay(load(), sign, delivery)})
+    again = threading.Event()
     with Server(("127.0.0.1", int(os.environ["PORT"])), door) as server:
-        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+
+        def end(number: int, _: object) -> None:
+            if number == signal.SIGHUP:
+                again.set()
+            threading.Thread(target=server.shutdown).start()
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGHUP, end)
         server.serve_forever(poll_interval=0.05)
     prunella.flush()
+    if again.is_set():
+        # Until the new start hears it, another SIGHUP must not kill it.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,4 +1,4 @@
-"""Where the relay forwards to and with which secret it signs.
+"""Where the relay forwards to, with which secret it signs, and how long it waits for an answer.
 
 Rule: the configuration decides. Only a relay without a configured sink (in a sandbox) forwards to where the sender
 says, and then to this machine alone.
@@ -14,14 +14,16 @@ from urllib.parse import urlsplit
 
 DESTINATION_HEADER = "Relay-To"
 SANDBOX_SECRET = "relay-sandbox"  # noqa: S105 - signs nothing but what a sandbox sends to itself
+TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Sink URL (empty in a sandbox) and merchant secret."""
+    """Sink URL (empty in a sandbox), merchant secret, and how many seconds a delivery may take."""
 
     sink: str
     secret: bytes
+    timeout_seconds: float = TIMEOUT_SECONDS
 
     def destination(self, wanted: str | None) -> str:
         """The URL to forward to. Raises ValueError when there is none, or one that only the configuration may name."""
@@ -37,4 +39,8 @@ def load() -> Settings:
     path = Path(os.environ.get("PRUNELLA_CONFIG") or os.devnull)
     text = path.read_text() if path.exists() else ""
     fields = json.loads(text or "{}")
-    return Settings(str(fields.get("sink", "")), str(fields.get("secret", SANDBOX_SECRET)).encode())
+    return Settings(
+        str(fields.get("sink", "")),
+        str(fields.get("secret", SANDBOX_SECRET)).encode(),
+        float(fields.get("timeout_seconds", TIMEOUT_SECONDS)),
+    )
