@@ -12,6 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from libs.common.beta import NOTHING, Outcomes, imagined, stated
 from services.decider.decision import (
     ACTIONS,
     PASSIVE,
@@ -25,7 +26,6 @@ from services.decider.decision import (
 )
 from services.decider.explanation import sentence, story
 from services.decider.fallback import heuristics
-from services.decider.learning import NOTHING, Outcomes, imagined, stated
 from services.decider.playbook import MAY_HAVE_RELEASE, RELEASE, WITH_RELEASE, Playbook
 
 # Rises when the same situation may be decided differently.

@@ -8,24 +8,19 @@ prior is either imagined tries, `prior = { successes = 16, failures = 0 }`, or `
 rule and remedy. Silence (heartbeat_missed) always goes to a person, so no other action may be written for it.
 """
 
-import difflib
 import hashlib
-import math
 import re
-import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from libs.common.errors import Invalid
+from libs.common.beta import Outcomes
+from libs.common.tables import Reader
 from services.decider.decision import ACTIONS, PASSIVE, SILENCE, SYMPTOMS, Action, Remedy
-from services.decider.learning import ANY, Outcomes
+from services.decider.learning import ANY
 
 CONFIDENT = 0.75
 SIRA_CAP = 0.9
-LARGEST_PRIOR = 10_000.0
 MOST_REMEDIES = 2000
-LONGEST_TEXT = 500
 RELEASE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]{0,62}[A-Za-z0-9])?")
 WITH_RELEASE = frozenset({Action.PATCH})
 MAY_HAVE_RELEASE = WITH_RELEASE | {Action.ROLLBACK}
@@ -82,77 +77,18 @@ def parse(text: str, file: str) -> Playbook:
 
     Raises Invalid (reason BAD_PLAYBOOK) with one line per mistake.
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _invalid(file, [f"{file}: this is not TOML: {error}; mend the line it names"]) from error
-    reader = _Reader(file)
+    reader = Reader(file, reason="BAD_PLAYBOOK", variable="DECIDER_PLAYBOOK")
+    data = reader.parse(text)
     reader.only_fields(data, {"ladder", "remedy"}, "the file")
     confident, cap = _ladder(reader, data.get("ladder", {}))
-    tables = data.get("remedy", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        reader.wrong("the file", "remedy", "must be a list of tables", "write [[remedy]] above each one")
-        tables = []
-    if len(tables) > MOST_REMEDIES:
-        reader.wrong("the file", "remedy", f"may hold {MOST_REMEDIES} tables", "split the fleet or drop old releases")
-        tables = []
+    tables = reader.tables(data, "remedy", MOST_REMEDIES, "split the fleet or drop old releases")
     remedies = [_remedy(reader, number, table) for number, table in enumerate(tables, 1)]
-    if reader.mistakes:
-        raise _invalid(file, reader.mistakes)
+    reader.end()
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Playbook(version, text, confident, cap, tuple(known for known in remedies if known is not None))
 
 
-def _invalid(file: str, mistakes: list[str]) -> Invalid:
-    return Invalid("\n".join(mistakes), reason="BAD_PLAYBOOK", field="DECIDER_PLAYBOOK", file=file)
-
-
-class _Reader:
-    """Takes fields out of tables and collects every mistake instead of stopping at the first."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.mistakes: list[str] = []
-
-    def wrong(self, table: str, field: str, rule: str, remedy: str) -> None:
-        """Notes a mistake: where, which rule, and what to write."""
-        self.mistakes.append(f"{self.file}: {table}, field `{field}` {rule}; {remedy}")
-
-    def only_fields(self, table: dict[str, Any], known: set[str], where: str) -> None:
-        """Every field must be known; a near miss is named."""
-        for field in sorted(set(table) - known):
-            near = difflib.get_close_matches(field, known, 1)
-            hint = f"did you mean `{near[0]}`?" if near else f"the fields are {', '.join(sorted(known))}"
-            self.wrong(where, field, "is not known", hint)
-
-    def text(self, table: dict[str, Any], field: str, where: str, *, default: str | None = None) -> str:
-        """A text of at most 500 characters."""
-        value = table.get(field, default)
-        if isinstance(value, str) and len(value) <= LONGEST_TEXT and (value or default == ""):
-            return value
-        self.wrong(where, field, "must be a text of 1 to 500 characters", f'write {field} = "…"')
-        return ""
-
-    def choice(self, table: dict[str, Any], field: str, where: str, allowed: frozenset[str]) -> str:
-        """One of the allowed words."""
-        value = table.get(field)
-        if isinstance(value, str) and value in allowed:
-            return value
-        self.wrong(where, field, f"must be one of {', '.join(sorted(allowed))}", f"it was {value!r}")
-        return ""
-
-    def number(
-        self, table: dict[str, Any], field: str, where: str, fits: Callable[[float], bool], rule: str, default: float
-    ) -> float:
-        """A finite number that fits the rule."""
-        value = table.get(field, default)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and fits(value):
-            return float(value)
-        self.wrong(where, field, f"must be {rule}", f"it was {value!r}")
-        return default
-
-
-def _ladder(reader: _Reader, table: Any) -> tuple[float, float]:
+def _ladder(reader: Reader, table: Any) -> tuple[float, float]:
     where = "[ladder]"
     if not isinstance(table, dict):
         reader.wrong("the file", "ladder", "must be a table", "write [ladder]")
@@ -172,7 +108,7 @@ def _ladder(reader: _Reader, table: Any) -> tuple[float, float]:
 FIELDS = {"package", "symptom", "from", "action", "release", "prior", "confidence", "weight", "why", "order"}
 
 
-def _remedy(reader: _Reader, number: int, table: dict[str, Any]) -> Known | None:
+def _remedy(reader: Reader, number: int, table: dict[str, Any]) -> Known | None:
     before = len(reader.mistakes)
     where = f"[[remedy]] number {number}"
     reader.only_fields(table, FIELDS, where)
@@ -183,7 +119,7 @@ def _remedy(reader: _Reader, number: int, table: dict[str, Any]) -> Known | None
     release = reader.text(table, "release", where, default="")
     why = reader.text(table, "why", where)
     order = reader.number(table, "order", where, _whole, "a whole number from 1 on", float(number))
-    prior = _prior(reader, table, where)
+    prior = reader.prior(table, where)
     _check_release(reader, where, action, release, from_release)
     if symptom == SILENCE and action and action not in PASSIVE:
         reader.wrong(where, "action", "must be notify_ops for heartbeat_missed", "silence always goes to a person")
@@ -196,7 +132,7 @@ def _whole(value: float) -> bool:
     return value >= 1 and value == int(value)
 
 
-def _check_release(reader: _Reader, where: str, action: str, release: str, from_release: str) -> None:
+def _check_release(reader: Reader, where: str, action: str, release: str, from_release: str) -> None:
     if action in WITH_RELEASE and not release:
         reader.wrong(where, "release", f"is needed for {action}", 'name the version it aims at, such as "1.2.3"')
     elif release and action and action not in MAY_HAVE_RELEASE:
@@ -208,30 +144,3 @@ def _check_release(reader: _Reader, where: str, action: str, release: str, from_
     plain = from_release.removesuffix(".*") if from_release != ANY else "0"
     if from_release and not RELEASE.fullmatch(plain):
         reader.wrong(where, "from", 'must be a version, a prefix such as "1.2.*", or "*"', f"it was {from_release!r}")
-
-
-def _prior(reader: _Reader, table: dict[str, Any], where: str) -> Outcomes:
-    if "prior" in table and ("confidence" in table or "weight" in table):
-        reader.wrong(where, "prior", "excludes confidence and weight", "keep one of the two ways")
-        return Outcomes()
-    if "confidence" in table or "weight" in table:
-        rate = reader.number(table, "confidence", where, lambda v: 0 <= v <= 1, "a number from 0 to 1", math.nan)
-        weight = reader.number(
-            table, "weight", where, lambda v: 0 < v <= LARGEST_PRIOR, "above 0 and at most 10000", math.nan
-        )
-        return Outcomes(rate * weight, (1 - rate) * weight)
-    prior = table.get("prior")
-    if not isinstance(prior, dict):
-        reader.wrong(where, "prior", "is needed", "write prior = { successes = 16, failures = 0 }")
-        return Outcomes()
-    inner = f"{where}, prior"
-    reader.only_fields(prior, {"successes", "failures"}, inner)
-
-    def fits(value: float) -> bool:
-        return 0 <= value <= LARGEST_PRIOR
-
-    rule = "a number from 0 to 10000"
-    return Outcomes(
-        reader.number(prior, "successes", inner, fits, rule, math.nan),
-        reader.number(prior, "failures", inner, fits, rule, 0.0),
-    )

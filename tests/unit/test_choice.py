@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs.common.beta import Outcomes
 from services.decider import playbook
 from services.decider.choice import choose
 from services.decider.decision import ACTIONS, OWNERS, Choice, Opinion, Origin, Remedy, Situation, State, Tried
-from services.decider.learning import Outcomes
 from services.decider.playbook import Playbook
 
 DEFAULT = playbook.parse(Path(playbook.__file__).with_name("playbook.toml").read_text(), "playbook.toml")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.decider.learning import Label, Outcomes, imagined, lesson, mass_below, quantile, stated
+from libs.common.beta import Outcomes, imagined, mass_below, quantile, stated
+from services.decider.learning import Label, lesson
 
 
 @pytest.mark.parametrize(

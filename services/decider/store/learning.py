@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from libs.common.beta import Outcomes
 from libs.common.database import Transaction
 from services.decider.decision import Decision, Remedy
-from services.decider.learning import ANY, Lesson, Outcomes, counted
+from services.decider.learning import ANY, Lesson, counted
 
 MOST = 500
 ADD = """
