@@ -1,0 +1,245 @@
+"""Strategies: ways to resolve reports of one type, chosen by verified success and by nothing else.
+
+Rule: a strategy says what it did before, as a Beta posterior of imagined outcomes (its prior) and verified ones; its
+confidence is the lower 90 % bound. It begins as a candidate, is promoted to active when it has proved itself, demoted
+when it has not, and retired when it stays so; a demoted one that proves itself comes back, a retired one does not.
+Among those that fit a report (type, package, own patterns), what can be done goes before what cannot, what is made for
+the package before what is for any, then the better score, then the name. What was tried for this report is left out.
+A strategy that writes is only chosen when a person approved it, and never on the word of a model alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from libs.common.beta import NOTHING, Outcomes
+from services.queue.patterns import Pattern
+from services.queue.report import Hindrance, Origin, Report
+
+STATES = ("candidate", "active", "demoted", "retired")
+COMPARISONS = frozenset({"equals", "at_least", "at_most", "contains", "absent"})
+PLACEHOLDERS = ("plugin", "label", "merchant", "package", "release")
+
+BASE_SECONDS = 60.0
+READ_SECONDS = 60.0
+WRITE_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a tool. `arguments` is a JSON object whose strings may hold {plugin} and its like, nothing else."""
+
+    tool: str
+    arguments: str = "{}"
+    write: bool = False
+    purpose: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a worker knows that it helped: a value (JSON) compared with what stands at a dotted path of the answer."""
+
+    step: Step
+    path: str
+    comparison: str
+    value: str = "null"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to resolve reports of `type`, of `package` (empty: any), whose text fits one of `patterns` (none: all)."""
+
+    name: str
+    title: str
+    type: str
+    steps: tuple[Step, ...]
+    check: Check
+    prior: Outcomes
+    package: str = ""
+    auto_fixable: bool = True
+    patterns: tuple[Pattern, ...] = ()
+    stated_seconds: float = 0.0
+
+    @property
+    def calls(self) -> tuple[Step, ...]:
+        """Every call, the check's included."""
+        return (*self.steps, self.check.step)
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Every tool it needs, once, in order of use."""
+        return tuple(dict.fromkeys(step.tool for step in self.calls))
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        return any(step.write for step in self.calls)
+
+    @property
+    def estimated_seconds(self) -> float:
+        """As stated, or a minute, another for each reading tool, and three for each that writes."""
+        if self.stated_seconds:
+            return self.stated_seconds
+        writing = {step.tool for step in self.calls if step.write}
+        return BASE_SECONDS + WRITE_SECONDS * len(writing) + READ_SECONDS * (len(self.tools) - len(writing))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What became of a strategy so far: verified outcomes, its state, and whether a person approved its writes."""
+
+    successes: int = 0
+    failures: int = 0
+    state: str = "candidate"
+    approved: bool = False
+
+
+NEW = Standing()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The thresholds of standing, as data: verified successes or failures needed, and confidence at least or below."""
+
+    promote_successes: int = 3
+    promote_confidence: float = 0.5
+    demote_failures: int = 2
+    demote_confidence: float = 0.4
+    retire_failures: int = 6
+    retire_confidence: float = 0.2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an outcome makes of a standing; `reason` is empty when the state stays."""
+
+    standing: Standing
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a strategy fits a report. `hindrance` says why it cannot be worked now; None when it can."""
+
+    strategy: Strategy
+    standing: Standing
+    score: float
+    why: str
+    hindrance: Hindrance | None
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """All strategies with their standings; what has no standing yet is new."""
+
+    strategies: tuple[Strategy, ...]
+    rules: Rules = field(default_factory=Rules)
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+
+    def named(self, name: str) -> Strategy | None:
+        """The strategy with this name, or None."""
+        return next((strategy for strategy in self.strategies if strategy.name == name), None)
+
+    def standing(self, name: str) -> Standing:
+        """Its standing."""
+        return self.standings.get(name, NEW)
+
+
+# How far a state is trusted beside the confidence itself.
+TRUST = {"active": 1.0, "candidate": 0.9, "demoted": 0.5, "retired": 0.0}
+
+
+def confidence(strategy: Strategy, standing: Standing) -> float:
+    """The lower 90 % bound of its chance to help."""
+    return (strategy.prior + Outcomes(standing.successes, standing.failures)).confidence
+
+
+def judge(strategy: Strategy, standing: Standing, rules: Rules, *, success: bool) -> Verdict:
+    """The standing after one more verified outcome, with the sentence that says why its state changed."""
+    counted = Standing(
+        standing.successes + (1 if success else 0),
+        standing.failures + (0 if success else 1),
+        standing.state,
+        standing.approved,
+    )
+    sure = confidence(strategy, counted)
+    state, why = _state(counted, sure, rules)
+    if state == standing.state:
+        return Verdict(counted)
+    outcomes = f"{counted.successes} verified successes and {counted.failures} failures"
+    moved = Standing(counted.successes, counted.failures, state, counted.approved)
+    return Verdict(moved, f"{state} instead of {standing.state}: {outcomes} state {sure:.2f}, {why}")
+
+
+def _state(counted: Standing, sure: float, rules: Rules) -> tuple[str, str]:
+    if counted.state == "retired":
+        return "retired", ""
+    if counted.failures >= rules.retire_failures and sure < rules.retire_confidence:
+        return "retired", f"below {rules.retire_confidence:.2f} after {rules.retire_failures} failures"
+    if counted.failures >= rules.demote_failures and sure < rules.demote_confidence:
+        return "demoted", f"below {rules.demote_confidence:.2f}"
+    if counted.successes >= rules.promote_successes and sure >= rules.promote_confidence:
+        return "active", f"at least {rules.promote_confidence:.2f}"
+    return counted.state, ""
+
+
+def fits(report: Report, type: str, shelf: Shelf, origin: Origin) -> tuple[Fit, ...]:  # noqa: A002 - the word of the wire
+    """Every strategy for reports of this type that fits this one, the one to choose first."""
+    text = f"{report.type}\n{report.message}".lower()
+    found = [
+        _fit(report, strategy, shelf.standing(strategy.name), origin)
+        for strategy in shelf.strategies
+        if strategy.type == type
+        and strategy.package in ("", report.package)
+        and (not strategy.patterns or any(pattern.found(text) for pattern in strategy.patterns))
+    ]
+    return tuple(sorted(found, key=_place))
+
+
+def _place(fit: Fit) -> tuple[bool, bool, bool, float, str]:
+    tried = fit.hindrance is Hindrance.ALL_TRIED
+    return (fit.hindrance is not None, tried, not fit.strategy.package, -fit.score, fit.strategy.name)
+
+
+def _fit(report: Report, strategy: Strategy, standing: Standing, origin: Origin) -> Fit:
+    sure = confidence(strategy, standing)
+    hindrance = hindered(strategy, standing, origin, tried=strategy.name in report.tried)
+    score = 0.0 if hindrance is Hindrance.ALL_TRIED else round(sure * TRUST[standing.state], 4)
+    words = [f"{standing.state}, states {sure:.2f} after {standing.successes} verified successes"]
+    words.append(f"and {standing.failures} failures" + _beside(strategy.prior))
+    words.append(f"; made for {strategy.package}" if strategy.package else "; for any package")
+    if hindrance:
+        words.append(f"; {SENTENCES[hindrance]}")
+    return Fit(strategy, standing, score, " ".join(words).replace(" ;", ";"), hindrance)
+
+
+def _beside(prior: Outcomes) -> str:
+    if prior == NOTHING:
+        return ""
+    return f" (beside a prior of {prior.successes:g} and {prior.failures:g})"
+
+
+SENTENCES = {
+    Hindrance.NO_STRATEGY: "no strategy fits",
+    Hindrance.ALL_TRIED: "it was tried for this report",
+    Hindrance.NOT_AUTO_FIXABLE: "it only describes what a person has to do",
+    Hindrance.WRITE_NOT_APPROVED: "it writes and no person approved it",
+    Hindrance.MODEL_MAY_NOT_WRITE: "it writes and only a model said what the report is",
+    Hindrance.RETIRED: "it is retired",
+    Hindrance.UNSURE: "nobody is sure what the report is",
+}
+
+
+def hindered(strategy: Strategy, standing: Standing, origin: Origin, *, tried: bool) -> Hindrance | None:
+    """Why this strategy cannot be worked now, or None."""
+    if tried:
+        return Hindrance.ALL_TRIED
+    if standing.state == "retired":
+        return Hindrance.RETIRED
+    if not strategy.auto_fixable:
+        return Hindrance.NOT_AUTO_FIXABLE
+    if strategy.writes and not standing.approved:
+        return Hindrance.WRITE_NOT_APPROVED
+    # A model reads text that strangers wrote; whatever it was talked into may at most look.
+    if strategy.writes and origin is Origin.MODEL:
+        return Hindrance.MODEL_MAY_NOT_WRITE
+    return None
