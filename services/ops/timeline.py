@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from services.ops import side_road
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -208,4 +210,6 @@ HEADLINES: Mapping[str, Callable[[Told], str]] = {
     "breaker_changed": lambda told: _because(
         told, f"breaker {told.text('breaker')}: {told.text('from', 'new')} → {told.text('to')}"
     ),
+    # Errors, and the tools that work on them.
+    **side_road.HEADLINES,
 }
