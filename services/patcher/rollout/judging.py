@@ -1,0 +1,181 @@
+"""Judging: whether a build breaks more plugins than chance and the surroundings explain, asked after each result.
+
+Rule: looking again and again must not make a good build look bad. So the evidence is an e-process: capital that bets
+against "the build breaks no more than the null rate" and cannot be expected to grow while that is true. By Ville's
+inequality it ever reaches 1/α with probability α at most, whenever and however often one looks. The bet is a mixture
+of breaking rates fixed beforehand, divided by the best the null can say for itself:
+
+    E(s broken of n) = Σ w·θ^s·(1-θ)^(n-s) over rates θ above the null ÷ sup of q^s·(1-q)^(n-s) over q ≤ null
+
+(Ville 1939; Robbins 1970, method of mixtures; Wasserman, Ramdas & Balakrishnan 2020, universal inference; Ramdas,
+Grünwald, Vovk & Shafer 2023, game-theoretic statistics.) What follows from it here:
+
+- Results come in any order, and a build that breaks does so sooner than a good one proves itself. So results stand in
+  the order of the *switches*, which nobody's health decides, and a plugin not known to be broken counts as good. That
+  can only lower the evidence, never raise it above what the final results give, so the guarantee stands.
+- Half of the capital bets on the whole rollout, the other half in equal parts on each wave. A wave that goes bad after
+  good ones is found as well, and α holds for the rollout as a whole, however many waves it has.
+- The null rate is the floor (2 %). As soon as the control group itself speaks against the floor, its upper bound
+  takes the floor's place: what hits everybody is nobody's build. A tenth of α pays for that bound.
+- The answer has three values. Evidence of 1/α fails the wave. Too few plugins, or evidence of `doubt` against the
+  floor, is insufficient: it neither promotes nor rolls back.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from services.patcher.verdict import Result
+
+# Breaking rates the bet is spread over, with their shares of the capital. What breaks a fifth is what people meet.
+BETS = ((0.05, 0.15), (0.1, 0.2), (0.2, 0.4), (0.5, 0.2), (0.9, 0.05))
+CONTROL_SHARE = 0.1
+LARGEST = 1e12  # evidence is told up to here; beyond, it says nothing more to anybody
+
+
+@dataclass(frozen=True)
+class Counts:
+    """So many plugins were watched for as long as a probation, so many of them broke or fell silent."""
+
+    exposed: int = 0
+    broken: int = 0
+
+    @property
+    def rate(self) -> float:
+        """The share that broke, 0 to 1."""
+        return self.broken / self.exposed if self.exposed else 0.0
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """The plugins of a wave in the order in which they were switched: how many, and the places (from 1) that broke."""
+
+    exposed: int = 0
+    broken: tuple[int, ...] = ()
+
+    @property
+    def counts(self) -> Counts:
+        """The same without the order."""
+        return Counts(self.exposed, len(self.broken))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The bounds of a judgement: false halts per rollout (α), noise allowed (0 to 1), evidence that makes doubtful."""
+
+    alpha: float = 0.01
+    floor: float = 0.02
+    doubt: float = 10.0
+
+    @property
+    def threshold(self) -> float:
+        """The evidence that halts."""
+        return 1.0 / (self.alpha * (1.0 - CONTROL_SHARE))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The answer, and what it rests on: `evidence` is an e-value, `null` the breaking rate that is explained away."""
+
+    result: Result
+    wave: Counts
+    control: Counts
+    null: float
+    evidence: float
+    doubtful: bool
+    needed: int = 0
+
+
+def judge(waves: Sequence[Exposure], planned: int, control: Counts, rules: Rules, needed: int = 1) -> Judgement:
+    """Judges the last of the waves begun so far, of `planned` in all; `needed` plugins must have been exposed."""
+    null = null_rate(control, rules)
+    evidence = _capital(waves, max(planned, len(waves)), null)
+    wave = waves[-1].counts if waves else Counts()
+    doubtful = doubt(wave, rules) >= rules.doubt
+    result = Result.PASS
+    if evidence >= rules.threshold:
+        result = Result.FAIL
+    elif wave.exposed < needed or doubtful:
+        result = Result.INSUFFICIENT
+    return Judgement(result, wave, control, null, evidence, doubtful, needed)
+
+
+def doubt(wave: Counts, rules: Rules) -> float:
+    """The evidence of the wave alone against the floor, as things stand; what the control group shows is no excuse."""
+    return _exp(log_evidence(wave.broken, wave.exposed, rules.floor))
+
+
+def null_rate(control: Counts, rules: Rules) -> float:
+    """The breaking rate that is not held against the build."""
+    if log_evidence(control.broken, control.exposed, rules.floor) < 0.0 or not control.exposed:
+        return rules.floor
+    return max(rules.floor, upper_bound(control, rules.alpha * CONTROL_SHARE))
+
+
+def _capital(waves: Sequence[Exposure], planned: int, null: float) -> float:
+    """The highest capital over the prefixes of the last wave."""
+    if not waves:
+        return 1.0
+    *past, last = waves
+    exposed, broken = sum(wave.exposed for wave in past), sum(len(wave.broken) for wave in past)
+    earlier = sum(_exp(log_evidence(len(wave.broken), wave.exposed, null)) for wave in past)
+    waiting = planned - len(waves)
+    highest = 0.0
+    places = [(number, place) for number, place in enumerate(last.broken, 1)]
+    for number, place in [*places, (len(last.broken), last.exposed)]:
+        own = _exp(log_evidence(number, place, null))
+        whole = _exp(log_evidence(broken + number, exposed + place, null)) if past else own
+        highest = max(highest, 0.5 * whole + 0.5 * (earlier + own + waiting) / planned)
+    return min(highest, LARGEST)
+
+
+@lru_cache(maxsize=65_536)
+def log_evidence(broken: int, exposed: int, null: float) -> float:
+    """The natural logarithm of E for so many broken of so many exposed; -inf when no bet lies above the null."""
+    if exposed <= 0:
+        return 0.0
+    best = min(null, broken / exposed)
+    for_null = log_likelihood(broken, exposed, best)
+    terms = [math.log(share) + log_likelihood(broken, exposed, rate) - for_null for rate, share in BETS if rate > null]
+    if not terms:
+        return -math.inf
+    top = max(terms)
+    return top + math.log(sum(math.exp(term - top) for term in terms))
+
+
+def log_likelihood(broken: int, exposed: int, rate: float) -> float:
+    """The natural logarithm of rate^broken · (1-rate)^(exposed-broken), with 0^0 = 1."""
+    good = exposed - broken
+    if (broken and rate <= 0.0) or (good and rate >= 1.0):
+        return -math.inf
+    return (broken * math.log(rate) if broken else 0.0) + (good * math.log1p(-rate) if good else 0.0)
+
+
+@lru_cache(maxsize=4_096)
+def upper_bound(counts: Counts, delta: float) -> float:
+    """A rate that the true one never exceeds, at any look, but with probability `delta`.
+
+    The end of the confidence sequence of the Beta(½, ½) mixture: the rates that it is less than 1/δ times as likely as
+    (Robbins 1970; Waudby-Smith & Ramdas 2020, prior-posterior ratio).
+    """
+    broken, exposed = counts.broken, counts.exposed
+    if broken >= exposed:
+        return 1.0
+    mixture = _log_beta(broken + 0.5, exposed - broken + 0.5) - _log_beta(0.5, 0.5)
+    low, high = broken / exposed, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        if mixture - log_likelihood(broken, exposed, middle) < -math.log(delta):
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, math.log(LARGEST)))

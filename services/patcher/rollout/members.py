@@ -1,0 +1,138 @@
+"""Members: where each plugin of a rollout stands, and what a word about one does to it.
+
+Rule: a plugin is exposed from the moment its switch is permitted, in that order, and what is counted against the build
+stays counted, whatever is heard later: a test that takes evidence back guarantees nothing. A plugin that is offline or
+left out is in no denominator. A word that comes late, twice or about another state changes nothing.
+"""
+
+import bisect
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from services.patcher.rollout.judging import Exposure
+
+
+class MemberState(enum.StrEnum):
+    """Where a plugin of a rollout stands."""
+
+    WAITING = "waiting"
+    OFFLINE = "offline"
+    STARTED = "started"
+    SWITCHED = "switched"
+    HEALTHY = "healthy"
+    REVERTED = "reverted"
+    BROKEN = "broken"
+    SILENT = "silent"
+    ROLLING_BACK = "rolling_back"
+    BACK = "back"
+    STUCK = "stuck"
+    SKIPPED = "skipped"
+
+
+IN_FLIGHT = (MemberState.STARTED, MemberState.SWITCHED)
+AGAINST = (MemberState.REVERTED, MemberState.BROKEN, MemberState.SILENT)
+# What a rollback of a wave reaches: everything that runs the build, or may.
+TOUCHED = (*IN_FLIGHT, MemberState.HEALTHY, MemberState.BROKEN, MemberState.SILENT)
+SETTLED = (MemberState.HEALTHY, *AGAINST)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A plugin in a rollout. `place` is its number among the switched of its wave, 0 before; `tries` its starts."""
+
+    plugin: str
+    wave: int
+    state: MemberState = MemberState.WAITING
+    place: int = 0
+    against: bool = False
+    tries: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The members of one wave by state, and those that were switched in their order."""
+
+    planned: int = 0
+    counts: Mapping[MemberState, int] = field(default_factory=dict)
+    exposed: int = 0
+    broken: tuple[int, ...] = ()
+
+    @property
+    def exposure(self) -> Exposure:
+        """What the wave is judged by."""
+        return Exposure(self.exposed, self.broken)
+
+    def of(self, *states: MemberState) -> int:
+        """How many are in one of these states."""
+        return sum(self.counts.get(state, 0) for state in states)
+
+
+Tallies = tuple[Tally, ...]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A member and the tallies after a word; `settled` when a result came, `against` when it blames the build."""
+
+    member: Member
+    tallies: Tallies
+    settled: bool = False
+    against: bool = False
+
+
+def move(member: Member, tallies: Tallies, state: MemberState, reason: str = "", *, wave: int = 0) -> Moved:
+    """The member in another state (and wave), its tallies with it."""
+    moved = replace(member, state=state, reason=reason, wave=wave or member.wave)
+    tallies = _add(tallies, member.wave, member.state, -1)
+    return Moved(moved, _add(tallies, moved.wave, state, 1))
+
+
+def start(member: Member, tallies: Tallies, wave: int) -> Moved:
+    """The member is in flight, in the wave that is current."""
+    return move(replace(member, tries=member.tries + 1), tallies, MemberState.STARTED, wave=wave)
+
+
+def switch(member: Member, tallies: Tallies) -> Moved:
+    """The member is exposed: it takes the next place in its wave."""
+    tally = tallies[member.wave - 1]
+    placed = replace(member, place=tally.exposed + 1)
+    return move(placed, _put(tallies, member.wave, replace(tally, exposed=placed.place)), MemberState.SWITCHED)
+
+
+def settle(member: Member, tallies: Tallies, state: MemberState, reason: str) -> Moved:
+    """The member's result; one that nobody saw switch is exposed all the same."""
+    if not member.place:
+        exposed = switch(member, tallies)
+        member, tallies = exposed.member, exposed.tallies
+    fresh = state in AGAINST and not member.against
+    if fresh:
+        tally = tallies[member.wave - 1]
+        broken = list(tally.broken)
+        bisect.insort(broken, member.place)
+        tallies = _put(tallies, member.wave, replace(tally, broken=tuple(broken)))
+        member = replace(member, against=True)
+    settled = member.state in IN_FLIGHT or fresh
+    return replace(move(member, tallies, state, reason), settled=settled, against=fresh)
+
+
+def take_back(tallies: Tallies, waves: range) -> Tallies:
+    """The tallies when everything touched in these waves is being rolled back."""
+    return tuple(_taken_back(tally) if number in waves else tally for number, tally in enumerate(tallies, 1))
+
+
+def _taken_back(tally: Tally) -> Tally:
+    counts = {state: count for state, count in tally.counts.items() if state not in TOUCHED}
+    rolling = counts.get(MemberState.ROLLING_BACK, 0) + tally.of(*TOUCHED)
+    return replace(tally, counts={**counts, MemberState.ROLLING_BACK: rolling} if rolling else counts)
+
+
+def _add(tallies: Tallies, wave: int, state: MemberState, change: int) -> Tallies:
+    tally = tallies[wave - 1]
+    counts = {**tally.counts, state: tally.counts.get(state, 0) + change}
+    return _put(tallies, wave, replace(tally, counts={key: count for key, count in counts.items() if count}))
+
+
+def _put(tallies: Tallies, wave: int, tally: Tally) -> Tallies:
+    return (*tallies[: wave - 1], tally, *tallies[wave:])
