@@ -29,6 +29,7 @@ from cli import (
     trace,
     up,
 )
+from cli.mcp import command as mcp
 
 # gRPC's own lines about connections that come and go would stand between ours; errors reach people as sentences.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -72,6 +73,7 @@ app.command("up", rich_help_panel=START)(up.up)
 app.add_typer(demo.app, name="demo", rich_help_panel=START)
 app.command("status", rich_help_panel=START)(status.status)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
+app.command("mcp", rich_help_panel=START)(mcp.mcp)
 app.add_typer(plugins.app, name="plugins", rich_help_panel=LOOK)
 app.add_typer(incidents.app, name="incidents", rich_help_panel=LOOK)
 app.add_typer(decisions.app, name="decisions", rich_help_panel=LOOK)

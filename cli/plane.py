@@ -35,11 +35,12 @@ class Absent(Exception):  # noqa: N818 - a word of its own
 
 
 class Plane:
-    """Channels to the five services, opened when first used."""
+    """Channels to the five services, opened when first used; `caller` is who asks (libs.common.access)."""
 
-    def __init__(self, addresses: Mapping[str, str], key: str) -> None:
+    def __init__(self, addresses: Mapping[str, str], key: str, caller: str = "operator") -> None:
         self.addresses = dict(addresses)
         self.key = key
+        self.caller = caller
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     def channel(self, service: str) -> grpc.aio.Channel:
@@ -50,8 +51,8 @@ class Plane:
         if not address:
             raise Absent(f"nobody says where {service} is; set PRUNELLA_{service.upper()}_ADDRESS to its host:port")
         if service not in self._channels:
-            person = os.environ.get("PRUNELLA_OPERATOR", "")
-            self._channels[service] = rpc.channel(address, caller="operator", key=self.key, operator=person)
+            person = os.environ.get("PRUNELLA_OPERATOR", "") if self.caller == "operator" else ""
+            self._channels[service] = rpc.channel(address, caller=self.caller, key=self.key, operator=person)
         return self._channels[service]
 
     @property
@@ -95,20 +96,20 @@ class Plane:
             await channel.close()
 
 
-def find(environ: Mapping[str, str] = os.environ) -> Plane:
-    """The plane to talk to. Raises Absent."""
+def find(environ: Mapping[str, str] = os.environ, caller: str = "operator") -> Plane:
+    """The plane to talk to, as `caller`. Raises Absent."""
     from libs.common.errors import Invalid
 
     named = {service: environ.get(f"PRUNELLA_{service.upper()}_ADDRESS", "") for service in SERVICES}
     if any(named.values()):
-        return Plane(named, _key(environ))
+        return Plane(named, _key(environ), caller)
     running = described(environ)
     if not running:
         raise Absent(NOT_RUNNING)
     addresses, key = running.get("addresses"), running.get("key")
     if not isinstance(addresses, dict) or not isinstance(key, str):
         raise Invalid("plane.json says neither addresses nor key; run: prunella doctor", reason="BAD_PLANE_FILE")
-    return Plane({str(name): str(address) for name, address in addresses.items()}, key)
+    return Plane({str(name): str(address) for name, address in addresses.items()}, key, caller)
 
 
 def described(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
