@@ -99,6 +99,7 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
     grant: Callable[[pb.BeginApply], pb.Permit | None] = lambda _: pb.Permit(granted=True, permit="p")
     acknowledge: bool = True
     acknowledge_results: bool = True
+    acknowledge_errors: bool = False
     interval: float = 1.0
     credits: int = 0
     heard: list[Heard] = field(default_factory=list)
@@ -264,6 +265,8 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
         if kind == "result" and self.acknowledge_results:
             ack = pb.ResultAck(command=message.result.command, outcome=message.result.outcome)
             return [pb.ConnectResponse(result_ack=ack)]
+        if kind == "errors" and self.acknowledge_errors:
+            return [pb.ConnectResponse(errors_ack=pb.ErrorsAck(sequence=message.errors.sequence))]
         return []
 
 

@@ -12,6 +12,7 @@ import pytest
 from prunella.v1 import agent_pb2 as pb
 from prunella_agent.clock import SystemClock
 from prunella_agent.credential import Credential
+from prunella_agent.reports import Reports
 from prunella_agent.session import Session, open_channel
 from tests.service.agent_gateway import Gateway, Shop
 
@@ -218,3 +219,34 @@ async def test_hundreds_of_sessions_share_a_channel_and_all_of_them_survive_the_
     await gateway.until(lambda: all(one.beats_acknowledged == 2 for one in fleet), 30)
     await asyncio.gather(*(one.abort() for one in fleet))
     await channel.close()
+
+
+async def test_errors_are_told_until_acknowledged_and_beats_do_not_wait_for_them(gateway: Gateway) -> None:
+    one = session(gateway, errors=Reports(pace=0.1, again=(0.3, 1.0)))
+    one.start()
+    for _ in range(3):
+        one.report_errors(pb.ErrorReport(type="T", message="no cart"))
+    await gateway.until(lambda: len(gateway.kinds("errors")) >= 2)
+    one.beat(pb.Beat())
+    await gateway.until(lambda: one.unsent == 0)
+    gateway.cut()
+    await gateway.until(lambda: one.epoch == 2)
+    one.report_errors(pb.ErrorReport(type="T", message="no cart"))
+    gateway.acknowledge_errors = True
+    await gateway.until(lambda: one.errors.unsent == 0)
+    told = [message.errors for message in gateway.kinds("errors")]
+    assert told[-1].reports[0].occurrences == 4
+    assert len({report.id for message in told for report in message.reports}) == 1
+    await one.stop()
+
+
+async def test_a_goodbye_tells_the_last_errors_first(gateway: Gateway) -> None:
+    gateway.acknowledge_errors = True
+    one = session(gateway)
+    one.start()
+    one.report_errors(pb.ErrorReport(type="T", message="first"))
+    await gateway.until(lambda: one.errors.unsent == 0 and one.connected)
+    one.report_errors(pb.ErrorReport(type="T", message="last"))
+    await one.stop()
+    kinds = [heard.message.WhichOneof("message") for heard in gateway.heard]
+    assert kinds[-2:] == ["errors", "goodbye"]

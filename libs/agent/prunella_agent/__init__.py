@@ -8,6 +8,6 @@ Rule: importing this package costs the standard library only. The supervisor and
 modules of their own (`prunella_agent.supervisor`, `prunella_agent.session`) and are imported by name.
 """
 
-from prunella_agent.sdk import error, flush, number, signature_failure, start, webhook
+from prunella_agent.sdk import error, flush, number, report, signature_failure, start, webhook
 
-__all__ = ["error", "flush", "number", "signature_failure", "start", "webhook"]
+__all__ = ["error", "flush", "number", "report", "signature_failure", "start", "webhook"]

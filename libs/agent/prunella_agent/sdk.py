@@ -3,6 +3,7 @@
 Rule: the host never notices. Nothing here raises, blocks or grows: counters are plain numbers, samples sit in a ring,
 the socket does not block, and without a supervisor (no PRUNELLA_SOCKET) everything is silent. Counters are cumulative
 since the process began to count, so a lost or repeated datagram changes nothing. A forked child counts for itself.
+Errors that say what they are go out beside the counters, grouped (`prunella_agent.errors`), a few at a time.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import math
 import os
 import socket
 import threading
+import time
 from collections import deque
 from typing import Any
+
+from prunella_agent.errors import Errors
 
 CHECK_SECONDS = 0.2
 REPEAT_SECONDS = 1.0
@@ -22,6 +26,10 @@ MAX_NUMBERS = 32
 MAX_NAME = 64
 MAX_SAMPLES = 3
 MAX_SAMPLE_BYTES = 2048
+# A socket holds about ten datagrams until the supervisor reads them.
+ERRORS_AT_ONCE = 32
+FLUSH_TRIES = 20
+FLUSH_PAUSE = 0.01
 
 
 class Counters:
@@ -61,6 +69,7 @@ class Sdk:
         # Reentrant, because a signal handler may count while its own thread is counting.
         self._lock = threading.RLock()
         self._counters = Counters()
+        self._errors = Errors()
         self._path = ""
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -119,6 +128,40 @@ class Sdk:
                 self._socket.close()
                 self._socket = None
 
+    def error(self, error: object, type: str, message: str, stack: str, context: dict[str, Any]) -> None:  # noqa: A002
+        """Counts one error, and keeps what is known about it until it is sent."""
+        self.count(errors=1)
+        if error is not None or message or type:
+            # Described without the lock: no other thread waits while a stack is put into words.
+            described = self._errors.described(error, str(type), str(message), str(stack), context)
+            with self._lock:
+                self._errors.count(*described)
+
+    def send_errors(self) -> bool:
+        """Sends groups of errors; False when some still wait because the socket is full or gone."""
+        with self._lock:
+            for _ in range(ERRORS_AT_ONCE if self._path else 0):
+                waiting = self._errors.datagram(self._counters.process)
+                if waiting is None:
+                    return True
+                key, count, datagram = waiting
+                if self._socket is None:
+                    return False
+                try:
+                    self._socket.sendto(datagram, self._path)
+                except OSError:
+                    return False
+                self._errors.sent(key, count)
+        return not self._path
+
+    def flush(self) -> None:
+        """Sends everything; gives the supervisor up to 0.2 s to read what does not fit into the socket."""
+        self.send()
+        for _ in range(FLUSH_TRIES):
+            if self.send_errors() or self._socket is None:
+                return
+            time.sleep(FLUSH_PAUSE)
+
     def after_fork(self) -> None:
         """Makes a forked child count from zero under its own name."""
         release, running = self._counters.release, self._thread is not None
@@ -133,6 +176,8 @@ class Sdk:
             if since >= REPEAT_SECONDS or self._counters.version != self._sent_version:
                 quietly(self.send)
                 since = 0.0
+            if self._errors:
+                quietly(self.send_errors)
             pause.wait(CHECK_SECONDS)
             since += CHECK_SECONDS
 
@@ -147,7 +192,7 @@ def quietly(call: Any, *args: Any, **kwargs: Any) -> None:
 
 _sdk = Sdk()
 os.register_at_fork(after_in_child=lambda: quietly(_sdk.after_fork))
-atexit.register(lambda: quietly(_sdk.send))
+atexit.register(lambda: quietly(_sdk.flush))
 
 
 def start(release: str = "") -> None:
@@ -155,9 +200,25 @@ def start(release: str = "") -> None:
     quietly(_sdk.start, release)
 
 
-def error() -> None:
-    """Counts one error of the plugin."""
-    quietly(_sdk.count, errors=1)
+def error(
+    error: object = None,
+    *,
+    message: str = "",
+    type: str = "",  # noqa: A002 - the word of the wire
+    stack: str = "",
+    **context: Any,
+) -> None:
+    """Counts one error of the plugin; with a message or an exception it is reported, to be healed by tools or people.
+
+    `context` is what helps to understand it, as short texts; `severity` (low, medium, high, critical), `module`,
+    `page_url`, `user_action` and `session` have places of their own. Nothing in it should be secret.
+    """
+    quietly(_sdk.error, error, type, message, stack, context)
+
+
+def report(exception: BaseException, **context: Any) -> None:
+    """Counts and reports one exception; its stack is taken from its traceback."""
+    quietly(_sdk.error, exception, "", "", "", context)
 
 
 def webhook(ok: bool, sample: Any = None) -> None:
@@ -179,4 +240,4 @@ def number(name: str, value: float) -> None:
 
 def flush() -> None:
     """Sends now; for programs that end without running exit handlers."""
-    quietly(_sdk.send)
+    quietly(_sdk.flush)

@@ -10,13 +10,14 @@ fleet never returns at once, or as late as the plane asks.
     session.beat(pb.Beat(errors=3, …))    # at least each `session.beat_interval` s; boot_id, sequence are set here
     answer = await session.begin_apply(command)    # Answer(granted, permit, gate); granted: at most 5 s old, go now
     session.report(pb.CommandResult(…))   # repeated until the plane acknowledges it
+    session.report_errors(pb.ErrorReport(…))    # counted by fingerprint, sent at most once a second
     artifact = await session.fetch_artifact(command.digest, command.size)
     await session.stop("shutdown")            # says goodbye; `await session.abort()` does not
 
 `on_command(command)` takes the command over (writes it down, starts a task) and returns; then the receipt is sent.
 It runs inside the reader: awaiting `begin_apply` there would wait for itself. The same command may come twice.
 Other callbacks: `on_settings(settings)`, `on_result_ack(result_ack)`, both plain functions.
-Figures: `connected`, `beats_sent`, `beats_acknowledged`, `unsent` (beats in the spool), `epoch`, `beat_interval`.
+Figures: `connected`, `beats_sent`, `beats_acknowledged`, `unsent` (beats), `errors.unsent`, `epoch`, `beat_interval`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ import grpc.aio
 
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc
+from prunella_agent import artifact
 from prunella_agent.clock import Clock, SystemClock
 from prunella_agent.credential import Credential
+from prunella_agent.reports import Reports
 from prunella_agent.spool import Spool
 
 log = logging.getLogger("prunella_agent.session")
@@ -44,8 +47,6 @@ PERMIT_SECONDS = 5.0
 WRITE_SECONDS = 10.0
 REPEAT_RESULT_SECONDS = 5.0
 GOODBYE_SECONDS = 2.0
-FETCH_SECONDS = 60.0
-FETCH_TRIES = 5
 QUIET_SECONDS = 20.0
 MAX_CONTROL = 256
 BACKOFF = (1.0, 30.0)
@@ -122,6 +123,7 @@ class Session:
         rng: random.Random | None = None,
         backoff: tuple[float, float] = BACKOFF,
         beat_interval: float = 30.0,
+        errors: Reports | None = None,
     ) -> None:
         self.boot_id = boot_id or str(uuid.uuid4())
         self.beat_interval = beat_interval
@@ -135,6 +137,8 @@ class Session:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._backoff = backoff
         self._spool = Spool()
+        self.errors = errors or Reports()
+        self._timer: asyncio.TimerHandle | None = None
         self._control: deque[pb.ConnectRequest] = deque()
         self._results: dict[tuple[str, int], _Word] = {}
         self._questions: dict[str, tuple[asyncio.Future[pb.Permit], pb.ConnectRequest]] = {}
@@ -173,6 +177,12 @@ class Session:
         self._results[result.command, result.outcome] = _Word(result, self._sequence)
         self._pump()
 
+    def report_errors(self, *errors: pb.ErrorReport) -> None:
+        """Hands over errors; each counts `occurrences` (0 means 1) more of its fingerprint, whatever its id says."""
+        for error in errors:
+            self.errors.add(error)
+        self._pump()
+
     async def begin_apply(self, command: pb.Command) -> Answer:
         """Asks whether the switch may happen now. Only an answer within 5 s of asking, on this clock, is a yes."""
         nonce = str(uuid.uuid4())
@@ -196,30 +206,12 @@ class Session:
 
     async def fetch_artifact(self, digest: str, size: int) -> bytes:
         """The bytes of an artifact, resumed where a break left off; the caller verifies them. Raises grpc.RpcError."""
-        received = bytearray()
-        for attempt in range(1, FETCH_TRIES + 1):
-            request = pb.FetchArtifactRequest(digest=digest, offset=len(received))
-            try:
-                call = self._stub.FetchArtifact(request, metadata=self._credential.metadata(), timeout=FETCH_SECONDS)
-                async for piece in call:
-                    received += piece.chunk
-                    if len(received) > size:
-                        call.cancel()
-                        break
-                return bytes(received)
-            except grpc.RpcError as error:
-                if attempt == FETCH_TRIES or error.code() not in (
-                    grpc.StatusCode.UNAVAILABLE,
-                    grpc.StatusCode.DEADLINE_EXCEEDED,
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                ):
-                    raise
-            await self._clock.sleep(self._rng.uniform(0, self._backoff[0] * attempt))
-        return bytes(received)
+        return await artifact.fetch(self._stub, self._credential, self._clock, digest, size)
 
     async def stop(self, reason: str = "", *, goodbye: pb.Goodbye | None = None) -> None:
         """Says goodbye if there is a stream, waits a moment for what is on its way, and ends."""
         if self._call is not None and self._task is not None:
+            self._last_errors()
             self._enqueue(pb.ConnectRequest(goodbye=goodbye or pb.Goodbye(reason=reason)))
             try:
                 async with asyncio.timeout(GOODBYE_SECONDS):
@@ -233,12 +225,19 @@ class Session:
                 pass  # the plane notices by itself
         await self.abort()
 
+    def _last_errors(self) -> None:
+        self.errors.hurry()
+        errors = self.errors.next(self._clock.monotonic())
+        if errors is not None:
+            self._enqueue(pb.ConnectRequest(errors=errors))
+
     async def abort(self) -> None:
         """Ends at once, without a word."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        self._pump_in(None)
         if self._own_channel:
             await self._channel.close()
 
@@ -257,6 +256,7 @@ class Session:
             async with asyncio.timeout(WRITE_SECONDS):
                 await call.write(pb.ConnectRequest(hello=hello))
             self._spool.rewind()
+            self.errors.rewind()
             # Questions without an answer go out again, under the same nonce; receipts are the old stream's business.
             self._control = deque(question for _, question in self._questions.values())
             for word in self._results.values():
@@ -305,6 +305,11 @@ class Session:
             self._results.pop((message.result_ack.command, message.result_ack.outcome), None)
             if self._on_result_ack:
                 self._on_result_ack(message.result_ack)
+        elif kind == "errors_ack":
+            self.errors.acknowledge(message.errors_ack, self._clock.monotonic())
+            for rejection in message.errors_ack.rejections:
+                self._warn(rejection)
+            self._pump()
         elif kind == "disconnect":
             self._retry_delay = message.disconnect.retry_delay.ToTimedelta().total_seconds()
         elif kind == "rejection":
@@ -336,6 +341,9 @@ class Session:
                     self._on_result_ack(pb.ResultAck(command=result.command, outcome=result.outcome))
         if rejection.boot_id == self.boot_id:
             self._spool.drop(rejection.sequence)
+        self._warn(rejection)
+
+    def _warn(self, rejection: pb.Rejection | pb.BatchRejection) -> None:
         if rejection.reason not in self._refused and len(self._refused) < MAX_CONTROL:
             self._refused.add(rejection.reason)
             log.warning("the plane rejected a message: %s %s %s", rejection.reason, rejection.field, rejection.message)
@@ -377,10 +385,16 @@ class Session:
             if now - word.sent >= REPEAT_RESULT_SECONDS and (held or self._spool.sent(word.after)):
                 word.sent = now
                 return pb.ConnectRequest(result=word.result)
-        if held:
-            return None
-        beat = self._spool.next()
-        if beat is None:
-            return None
-        self.beats_sent += 1
-        return pb.ConnectRequest(beat=beat)
+        beat = None if held else self._spool.next()
+        if beat is not None:
+            self.beats_sent += 1
+            return pb.ConnectRequest(beat=beat)
+        errors = self.errors.next(now)
+        if errors is None:
+            self._pump_in(self.errors.due(now))
+        return None if errors is None else pb.ConnectRequest(errors=errors)
+
+    def _pump_in(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._pump)

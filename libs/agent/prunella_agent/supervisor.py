@@ -118,7 +118,7 @@ class Supervisor:
             channel=channel,
             clock=self.clock,
         )
-        self.telemetry = Telemetry(self._socket_path, heard=lambda: None)
+        self.telemetry = Telemetry(self._socket_path, heard=lambda: None, on_error=self.session.report_errors)
         self.plugin = Plugin(
             log=self.folder / "plugin.log",
             clock=self.clock,

@@ -2,7 +2,7 @@
 
 Rule: a figure never shrinks. Each process counts from zero under its own name; when it is gone its last figures stay
 in the sum. What a datagram says is not trusted: anything but whole, non-negative, growing numbers is ignored, and the
-number of processes, names and samples is bounded.
+number of processes, names and samples is bounded. Datagrams that tell of an error are handed on as they are read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from prunella.v1 import agent_pb2 as pb
+from prunella_agent.reports import from_datagram
 
 FIGURES = ("errors", "attempts", "failures", "signature_failures")
 MAX_PROCESSES = 64
@@ -82,10 +85,13 @@ def whole(value: object) -> int:
 class Telemetry:
     """The datagram socket that the SDK writes to, and the tally of what came."""
 
-    def __init__(self, path: Path, heard: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, heard: Callable[[], None], on_error: Callable[[pb.ErrorReport], None] | None = None
+    ) -> None:
         self.tally = Tally()
         self._path = path
         self._heard = heard
+        self._on_error = on_error
         self._socket: socket.socket | None = None
 
     def start(self) -> None:
@@ -106,8 +112,16 @@ class Telemetry:
                 break
             if not datagram:
                 break
-            self.tally.take(datagram)
+            if not self.tally.take(datagram) and self._on_error:
+                self._take_error(datagram, self._on_error)
         self._heard()
+
+    def _take_error(self, datagram: bytes, on_error: Callable[[pb.ErrorReport], None]) -> None:
+        try:
+            error = from_datagram(json.loads(datagram))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return
+        on_error(error)
 
     def stop(self) -> None:
         """Closes the socket and removes its name."""
