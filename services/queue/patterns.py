@@ -3,8 +3,8 @@ r"""Patterns: how a type of error is recognised in its text, in a language that 
 Rule: a pattern is a regular expression of a small kind, matched without regard to case. Allowed are literals, escapes
 (\. \d \w \s \b and the like), `.`, classes, one level of groups `(?:a|b)`, and the quantifiers `?` and `{m,n}` with
 n ≤ 80 on a single sign or class; a group may only take `?`. There is no `*`, no `+`, no reference, no look-around and
-no group in a group. The ways a pattern may be tried at one place are counted when it is read (its cost) and may be 100
-at most. So a text of n signs costs at most 100 n steps, whatever it holds; one that fails to match costs no more.
+no group in a group. The ways a pattern may be tried at one place are counted when it is read (its cost) and may be 300
+at most. So a text of n signs costs at most 300 n steps, whatever it holds; one that fails to match costs no more.
 """
 
 import re
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 LONGEST = 200
 MOST_REPEATS = 80
-MOST_COST = 100
+MOST_COST = 300
 SHORTEST_LITERAL = 3
 _ESCAPES = frozenset(r"dDwWsSbB.\/()[]{}|?*+^$-'\"@#%&:=<>,~")
 _BOUNDS = re.compile(r"\{(\d{1,3})(?:,(\d{1,3}))?\}")

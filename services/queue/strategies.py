@@ -5,7 +5,8 @@ confidence is the lower 90 % bound. It begins as a candidate, is promoted to act
 when it has not, and retired when it stays so; a demoted one that proves itself comes back, a retired one does not.
 Among those that fit a report (type, package, own patterns), what can be done goes before what cannot, what is made for
 the package before what is for any, then the better score, then the name. What was tried for this report is left out.
-A strategy that writes is only chosen when a person approved it, and never on the word of a model alone.
+A strategy that writes is only worked when a person approved it, and never on the word of a model alone; where the one
+made for the package only lacks that approval, it is asked for instead of trying something general.
 """
 
 from collections.abc import Mapping
@@ -195,9 +196,12 @@ def fits(report: Report, type: str, shelf: Shelf, origin: Origin) -> tuple[Fit, 
     return tuple(sorted(found, key=_place))
 
 
-def _place(fit: Fit) -> tuple[bool, bool, bool, float, str]:
+def _place(fit: Fit) -> tuple[bool, bool, bool, bool, float, str]:
+    # A yes of a person is all it lacks; for its own package that is worth more than a look at the surroundings.
+    blocked = fit.hindrance not in (None, Hindrance.WRITE_NOT_APPROVED)
     tried = fit.hindrance is Hindrance.ALL_TRIED
-    return (fit.hindrance is not None, tried, not fit.strategy.package, -fit.score, fit.strategy.name)
+    general = not fit.strategy.package
+    return (blocked, tried, general, fit.hindrance is not None, -fit.score, fit.strategy.name)
 
 
 def _fit(report: Report, strategy: Strategy, standing: Standing, origin: Origin) -> Fit:

@@ -1,0 +1,188 @@
+"""Triage: what a report is, how bad, and whether a machine may work on it, down a ladder.
+
+Rule: patterns → what was learned → a model → nobody. A rung decides when it is at least 0.7 sure; when none is, the
+report goes to a person, with the surest guess for the order in which people look. Severity is the type's own (without
+a type: critical for 5xx or the word CRITICAL, FATAL or PANIC, high from 400 on, low for a warning, else medium); the
+reporter's word moves it by one step at most, because a reporter knows its plugin and we know the fleet. The text of a
+report is matched and counted, never obeyed: it can make a report of one type or another, and nothing else. A model's
+answer counts for a type, a severity, and a strategy of the book that fits that type; it never lets anything be written.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.queue import learned
+from services.queue.book import Book
+from services.queue.learned import Model
+from services.queue.report import SEVERITIES, Hindrance, Origin, Report, Triage
+from services.queue.strategies import SENTENCES, Fit, fits
+
+SURE = 0.7
+# A model is never believed more than the patterns that people wrote.
+MODEL_CAP = 0.89
+UNKNOWN = "unknown"
+LONGEST_QUOTE = 120
+
+_STATUS = re.compile(r"\b(?:status|http|code)\W{0,3}([45]\d\d)\b", re.ASCII)
+_ALARM = re.compile(r"\b(?:critical|fatal|panic)\b", re.ASCII)
+_TEXT_FOR_SEVERITY = 2048
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """A model's answer, checked: a known type and severity, 0 ≤ confidence ≤ 1, a strategy of the book or nothing."""
+
+    type: str
+    severity: str
+    confidence: float
+    strategy: str = ""
+    why: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class _Guess:
+    type: str
+    severity: str
+    confidence: float
+    origin: Origin
+    why: str
+    strategy: str = ""
+
+
+def classify(report: Report, book: Book, model: Model) -> Triage:
+    """What patterns and what was learned say of a report, and the strategy to try first."""
+    pattern = _by_pattern(report, book)
+    if pattern and pattern.confidence >= SURE:
+        return _concluded(report, book, pattern)
+    learned_ = _by_learning(report, book, model)
+    if learned_ and learned_.confidence >= SURE:
+        return _concluded(report, book, learned_)
+    guesses = [guess for guess in (pattern, learned_) if guess]
+    surest = max(guesses, key=lambda guess: guess.confidence, default=_nobody(report))
+    return _concluded(report, book, surest)
+
+
+def unsure(triage: Triage) -> bool:
+    """Whether one more opinion would help: no rung was sure enough."""
+    return triage.hindrance is Hindrance.UNSURE
+
+
+def with_opinion(report: Report, book: Book, before: Triage, opinion: Opinion | None, note: str) -> Triage:
+    """The triage with a model's opinion, or without one; `note` says why there is none."""
+    kind = book.kind(opinion.type) if opinion else None
+    if opinion is None or kind is None or opinion.confidence < SURE:
+        said = note or "the model is not sure either"
+        if opinion and not note:
+            said += f" ({opinion.confidence:.2f} for {opinion.type})"
+        return _with_why(before, f"{before.why} {said[:1].upper()}{said[1:]}.")
+    said = f": {quoted(opinion.why)}" if opinion.why else ""
+    named = f" {quoted(opinion.model)}" if opinion.model else ""
+    confidence = min(opinion.confidence, MODEL_CAP)
+    why = f"The model{named} takes it for {opinion.type} ({confidence:.2f}){said}."
+    # The model is one more reporter: its word moves the type's severity as theirs does, and only where they said none.
+    severity = _moved(kind.severity, report.severity or opinion.severity)
+    guess = _Guess(opinion.type, severity, confidence, Origin.MODEL, why, opinion.strategy)
+    return _concluded(report, book, guess)
+
+
+def considered(report: Report, book: Book, triage: Triage) -> tuple[Fit, ...]:
+    """Every strategy that fits a report as it was understood, the one to choose first."""
+    return fits(report, triage.type, book.shelf, triage.origin)
+
+
+def severity_of(report: Report) -> str:
+    """How bad a report of no known type is by its own text, before the reporter's word."""
+    text = f"{report.type[:200]}\n{report.message[:_TEXT_FOR_SEVERITY]}\n{_status(report)}".lower()
+    statuses = [int(found) for found in _STATUS.findall(text)]
+    if _ALARM.search(text) or any(status >= 500 for status in statuses):
+        return "critical"
+    if statuses:
+        return "high"
+    return "low" if report.type.lower().endswith("warning") or text.startswith("warning") else "medium"
+
+
+def quoted(text: str, longest: int = LONGEST_QUOTE) -> str:
+    """A stranger's text as a quotation: one line, printable, shortened."""
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: 4 * longest]).split())
+    return f"“{line if len(line) <= longest else line[: longest - 1] + '…'}”"
+
+
+def _status(report: Report) -> str:
+    said = report.context.get("status", "")
+    return f"status {said}" if said.isdecimal() and len(said) == 3 else ""
+
+
+def _moved(own: str, reporters: str) -> str:
+    """`own`, moved by one step towards the reporter's word when that is a severity."""
+    if reporters not in SEVERITIES or own not in SEVERITIES:
+        return own
+    place, wanted = SEVERITIES.index(own), SEVERITIES.index(reporters)
+    return SEVERITIES[place + (wanted > place) - (wanted < place)]
+
+
+def _by_pattern(report: Report, book: Book) -> _Guess | None:
+    match = book.match(report)
+    if match is None:
+        return None
+    sure = match.tell.confidence
+    why = f"The {match.field} holds {quoted(match.found)}, which is {match.kind.name} ({sure:.2f}, pattern)."
+    return _Guess(match.kind.name, _moved(match.kind.severity, report.severity), sure, Origin.PATTERN, why)
+
+
+def _by_learning(report: Report, book: Book, model: Model) -> _Guess | None:
+    told = learned.predict(model, report)
+    kind = book.kind(told.type) if told else None
+    if told is None or kind is None:
+        return None
+    words = ", ".join(quoted(word, 40) for word in told.words)
+    why = f"It reads like {told.lessons} reports of {kind.name} that were healed ({told.confidence:.2f}, by {words})."
+    return _Guess(kind.name, _moved(kind.severity, report.severity), told.confidence, Origin.LEARNED, why)
+
+
+def _nobody(report: Report) -> _Guess:
+    severity = _moved(severity_of(report), report.severity)
+    return _Guess(UNKNOWN, severity, 0.0, Origin.NONE, "No pattern fits and nothing like it was healed before.")
+
+
+def _concluded(report: Report, book: Book, guess: _Guess) -> Triage:
+    found = fits(report, guess.type, book.shelf, guess.origin)
+    fit = _chosen(found, guess.strategy)
+    hindrance = Hindrance.UNSURE if guess.confidence < SURE else (fit.hindrance if fit else Hindrance.NO_STRATEGY)
+    if fit is None:
+        chosen = f"No strategy fits {guess.type}."
+    elif hindrance is None:
+        chosen = f"{fit.strategy.name} is tried: {fit.why}."
+    else:
+        chosen = f"{fit.strategy.name} would fit: {fit.why}."
+    if hindrance is Hindrance.UNSURE:
+        chosen += f" A person is asked, because {SENTENCES[hindrance]}."
+    elif hindrance:
+        chosen += " A person is asked."
+    strategy = fit.strategy if fit else None
+    return Triage(
+        type=guess.type,
+        severity=guess.severity,
+        auto_fixable=strategy is not None and strategy.auto_fixable,
+        confidence=guess.confidence,
+        origin=guess.origin,
+        tools=strategy.tools if strategy else (),
+        estimated_seconds=strategy.estimated_seconds if strategy else 0.0,
+        why=f"{guess.why} {chosen}",
+        strategy=strategy.name if strategy else "",
+        hindrance=hindrance,
+    )
+
+
+def _chosen(found: Sequence[Fit], wanted: str) -> Fit | None:
+    """The best fit; a wanted one goes before others that can be worked, never before its own hindrance."""
+    for fit in found:
+        if fit.strategy.name == wanted and fit.hindrance is None:
+            return fit
+    return found[0] if found else None
+
+
+def _with_why(triage: Triage, why: str) -> Triage:
+    fields = {name: getattr(triage, name) for name in Triage.__dataclass_fields__}
+    return Triage(**(fields | {"why": why}))
