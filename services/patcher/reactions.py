@@ -4,6 +4,8 @@ Rule: one attempt per decision, however often and in whatever order facts arrive
 whether the cause still stands; what an attempt makes of a late word is its heart's business.
 """
 
+import asyncio
+
 from libs.common.bus import Once, Reaction
 from libs.common.database import Transaction
 from libs.common.names import new_id
@@ -26,9 +28,13 @@ async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
     """Begins an attempt. Raises Unavailable when ingest is away."""
     told = event.decision_made
     action = wire.ACTIVE.get(told.action)
-    plugin = (
-        await plugin_of(doors, event.plugin) if action and await stands(doors, event.incident, told.round) else None
-    )
+    plugin = None
+    if action is not None:
+        # Two questions, one wait: somebody's plugin is broken meanwhile.
+        plugin, standing = await asyncio.gather(
+            plugin_of(doors, event.plugin), stands(doors, event.incident, told.round)
+        )
+        plugin = plugin if standing else None
     if action is None or plugin is None or plugin.state != "active":
         await once(_nothing)
         return

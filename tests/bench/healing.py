@@ -24,7 +24,9 @@ from prunella_agent.credential import Credential
 from prunella_agent.session import open_channel
 from tests.bench.ground import ROOT, child, percentile, plane, secret, seed
 
-SINGLE = 60
+SINGLE = 30
+# Seconds between two faults. Idle: the healing before is over. Under load: they overlap.
+ALONE, OVERLAPPING = 2.0, 0.25
 LOADED = 60
 TOGETHER = 100
 BAD = 12  # of 20 webhooks: 0.6, as in the worked example
@@ -139,12 +141,12 @@ async def measure() -> dict[str, Any]:
     async with plane(ENVIRONMENT) as running:
         patcher = await prepare(running)
         await stage(patcher, False)
-        idle = await delays(running, await connect(running, SINGLE), 0.25)
+        idle = await delays(running, await connect(running, SINGLE), ALONE)
         many = await seed(running.database_url, 3000)
         order = {"shape": "paced", "plugins": many, "seconds": 60, "workers": 30, "window": 50, "first": 1}
         load = await child("tests.bench.load", {**order, "address": running.addresses["ingest"]})
         try:
-            loaded = await delays(running, await connect(running, LOADED), 0.25)
+            loaded = await delays(running, await connect(running, LOADED), OVERLAPPING)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 load.kill()
