@@ -59,6 +59,7 @@ def _url(*schemes: str) -> AfterValidator:
 
 Address = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, _url("http", "https")]
+Key = Annotated[str, AfterValidator(_hexadecimal)]
 _ADDRESS: dict[str, Any] = {"rule": "host:port where the service listens", "remedy": "for example 127.0.0.1:7001"}
 
 
@@ -78,7 +79,7 @@ class ServiceSettings(BaseSettings):
     nats_url: Annotated[str, _url("nats", "tls")] = variable(
         "NATS_URL", rule="URL of the NATS server", remedy="for example nats://127.0.0.1:4222", secret=True
     )
-    key: Annotated[str, AfterValidator(_hexadecimal)] = variable(
+    key: Key = variable(
         "PRUNELLA_KEY",
         rule="the shared key of all services, at least 32 hexadecimal digits",
         remedy="make one with: openssl rand -hex 32",

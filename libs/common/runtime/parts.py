@@ -59,9 +59,16 @@ async def stop_parts(parts: Sequence[Part], *, timeout: float = STOP_SECONDS) ->
 
 
 async def run(
-    parts: Sequence[Part], *, telemetry: Telemetry | None = None, ready: Callable[[], None] | None = None
+    parts: Sequence[Part],
+    *,
+    telemetry: Telemetry | None = None,
+    ready: Callable[[], None] | None = None,
+    stop_seconds: float = STOP_SECONDS,
 ) -> None:
-    """Start, tell `ready`, wait for a signal, stop. A failed start is raised after what was started has stopped."""
+    """Start, tell `ready`, wait for a signal, stop. A failed start is raised after what was started has stopped.
+
+    Each part gets `stop_seconds` to stop.
+    """
     die_with_parent()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -84,7 +91,7 @@ async def run(
             await waiting
         finally:
             waiting.cancel()
-        await stop_parts(parts)
+        await stop_parts(parts, timeout=stop_seconds)
     finally:
         if telemetry:
             telemetry.close()
