@@ -1,6 +1,6 @@
 """Protobuf ⇄ dataclasses. The only file that sees both; it parses or raises Invalid."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from libs.common.telemetry.context import trace_id
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Event
 from services.patcher.attempt import Attempt, CommandFinished, Fact, Outcome, Staged, Step, Told
+from services.patcher.freeze import FreezeWindow
 from services.patcher.policy import EDITABLE, Action, Policy, Severity, check
 from services.patcher.store.kill_switches import KillSwitch
 from services.patcher.store.permits import Question
@@ -43,8 +44,8 @@ HEALTH = {
     agent_pb2.HEALTH_DOWN: "down",
     agent_pb2.HEALTH_STARTING: "starting",
 }
-DURATIONS = frozenset({"staging_timeout", "health_check_timeout", "health_check_interval", "rollback_heartbeat_missed"})
-LISTS = frozenset({"autopatch_merchants", "canary_merchants"})
+DURATIONS = frozenset(field.name for field in fields(Policy) if isinstance(field.default, timedelta))
+LISTS = frozenset({"autopatch_merchants", "canary_merchants", "multisig_roles", "multisig_approvers"})
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -265,9 +266,17 @@ def policy(found: Policy) -> patcher_pb2.Policy:
             getattr(told, name).FromTimedelta(value)
         elif name in LISTS:
             getattr(told, name).extend(value)
+        elif name == "freeze_windows":
+            told.freeze_windows.extend(_window(each) for each in value)
         else:
             setattr(told, name, int(value) if isinstance(value, Severity) else value)
     return told
+
+
+def _window(found: FreezeWindow) -> patcher_pb2.FreezeWindow:
+    made = patcher_pb2.FreezeWindow(cron=found.cron, time_zone=found.time_zone, reason=found.reason)
+    made.duration.FromTimedelta(found.duration)
+    return made
 
 
 def changed_policy(request: patcher_pb2.UpdatePolicyRequest, found: Policy) -> tuple[Policy, list[str]]:
@@ -289,6 +298,8 @@ def _policy_value(told: patcher_pb2.Policy, name: str) -> Any:
         return value.ToTimedelta()
     if name in LISTS:
         return tuple(value)
+    if name == "freeze_windows":
+        return tuple(FreezeWindow(w.cron, w.time_zone, w.duration.ToTimedelta(), w.reason) for w in value)
     return severity(value) if name == "autopatch_max_severity" else value
 
 

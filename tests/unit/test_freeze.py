@@ -67,6 +67,8 @@ def test_a_start_that_the_autumn_fold_repeats_is_at_its_first_pass_and_lasts_thr
     # Between the passes the wall shows 02:10 for the second time, yet the window began forty minutes ago.
     assert until(window, berlin("2026-10-25T02:10:00", fold=1)) == end
     assert until(window, berlin("2026-10-25T03:30:00")) is None
+    evening = FreezeWindow("30 0 * * *", BERLIN, 2 * HOUR)
+    assert until(evening, berlin("2026-10-25T01:00:00")) == berlin("2026-10-25T02:30:00", fold=1)
 
 
 def test_the_same_moment_is_frozen_in_one_zone_and_not_in_another() -> None:

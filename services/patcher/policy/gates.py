@@ -1,0 +1,256 @@
+"""The gates: each a question to the policy, answered with a sentence.
+
+Rule: every attempt passes every gate again at each step that brings it nearer to a plugin. A kill switch, a storm, a
+freeze, an unproven release or a full budget hold: the attempt waits where it is. Approvals are asked for. Every other
+gate refuses, with its name and a reason for people. The severity cap, canaries, freezes and approvals are about what is
+new to a plugin (patch, config_fix); restart and rollback return to what ran there before, so plugin_down (high) can be
+healed under the default cap. Rolling an attempt back passes no gate at all.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Collection
+from typing import Final
+
+from services.patcher.approvals import asked_for
+from services.patcher.freeze import frozen_until
+from services.patcher.policy.model import (
+    CAPPED,
+    KILL_SWITCH,
+    Action,
+    Allow,
+    Answer,
+    Ask,
+    Hold,
+    Policy,
+    Refuse,
+    Reply,
+    Severity,
+    Situation,
+    TakeBack,
+    Wish,
+    scopes,
+)
+
+Gate = Callable[[Policy, Situation], Reply]
+OPEN: Final = Allow()
+
+
+def gate(policy: Policy, engaged: Collection[str], wish: Wish) -> Answer:
+    """The gates that need no more than the wish itself, the kill switches first."""
+    covering = [scope for scope in scopes(wish.plugin, wish.merchant, wish.action) if scope in engaged]
+    if covering:
+        return Hold(KILL_SWITCH, f"the kill switch {covering[0]} is engaged")
+    if not policy.autopatch_enabled:
+        return Refuse("AUTOPATCH_DISABLED", "automatic remedies are switched off in the policy")
+    if wish.action is Action.CONFIG_FIX:
+        return Refuse("CONFIG_FIX_UNAVAILABLE", "configuration cannot be mended automatically yet")
+    if policy.autopatch_merchants and wish.merchant not in policy.autopatch_merchants:
+        return Refuse("ALLOW_LIST", f"merchant {wish.merchant or '(none)'} is not on the allow-list")
+    if wish.action in CAPPED and not Severity.UNKNOWN < wish.severity <= policy.autopatch_max_severity:
+        cap = policy.autopatch_max_severity.name.lower()
+        return Refuse("SEVERITY", f"severity {wish.severity.name.lower()} is not within the cap {cap}")
+    if not wish.confidence >= policy.min_confidence:
+        return Refuse("CONFIDENCE", f"confidence {wish.confidence:.2f} is below {policy.min_confidence:.2f}")
+    if policy.require_staging and wish.staged is False and wish.action is not Action.RESTART:
+        return Refuse("STAGING", "the release has not passed staging")
+    return OPEN
+
+
+def ask(policy: Policy, situation: Situation) -> Reply:
+    """Asks every gate of this step and gives the first answer that is not yes."""
+    gates = WATCHING if situation.watch else BEFORE
+    return next((reply for each in gates if (reply := each(policy, situation)) != OPEN), OPEN)
+
+
+def objections(policy: Policy, situation: Situation) -> tuple[Reply, ...]:
+    """What every gate of this step has against it, not only the first; empty when nothing has."""
+    gates = WATCHING if situation.watch else BEFORE
+    return tuple(reply for each in gates if (reply := each(policy, situation)) != OPEN)
+
+
+def basic(policy: Policy, situation: Situation) -> Reply:
+    """Kill switch, on and off, allow-list, severity, confidence, staging."""
+    return gate(policy, situation.engaged, situation.wish)
+
+
+def storm(_policy: Policy, situation: Situation) -> Reply:
+    """While many plugins fail alike, the cause is most likely outside them."""
+    if not situation.storm:
+        return OPEN
+    return Hold("STORM", f"automation pauses: {situation.storm}")
+
+
+def staging_time(policy: Policy, situation: Situation) -> Reply:
+    """The sandbox answers in time or has not proven anything."""
+    limit = policy.staging_timeout.total_seconds()
+    if situation.staging is None or situation.staging <= limit:
+        return OPEN
+    return Refuse("STAGING", f"the sandbox has run for {situation.staging:.0f} s, {limit:.0f} s are allowed")
+
+
+def attempts(policy: Policy, situation: Situation) -> Reply:
+    """A plugin that is touched again and again needs a person."""
+    since = situation.now - policy.attempts_window
+    count = sum(moment > since for moment in situation.begun)
+    if count < policy.max_attempts:
+        return OPEN
+    return Refuse("ATTEMPTS", f"{count} attempts on this plugin within {policy.attempts_window}, no more are allowed")
+
+
+def canary(policy: Policy, situation: Situation) -> Reply:
+    """Where there are canaries, a release that has healed nobody yet goes to them first."""
+    wish = situation.wish
+    unproven = wish.action in CAPPED and not situation.proven
+    if not unproven or not (policy.canary_percentage or policy.canary_merchants):
+        return OPEN
+    if is_canary(policy, wish.plugin, wish.merchant, situation.to_release):
+        return OPEN
+    return Hold("CANARY", f"{situation.to_release or 'the change'} has not healed a canary yet, and this is none")
+
+
+def is_canary(policy: Policy, plugin: str, merchant: str, release: str) -> bool:
+    """Whether a plugin is among the first: its merchant is listed, or the draw of this release falls on it."""
+    if merchant in policy.canary_merchants:
+        return True
+    draw = int.from_bytes(hashlib.sha256(f"{release}/{plugin}".encode()).digest()[:8], "big") / 2**64
+    return draw * 100 < policy.canary_percentage
+
+
+def freeze(policy: Policy, situation: Situation) -> Reply:
+    """Within a freeze window nothing new is brought to a plugin."""
+    if situation.wish.action not in CAPPED:
+        return OPEN
+    found = frozen_until(policy.freeze_windows, situation.now)
+    return Hold("FREEZE", found.reason) if found else OPEN
+
+
+def major(policy: Policy, situation: Situation) -> Reply:
+    """A new major version needs people."""
+    patched = situation.wish.action is Action.PATCH
+    asked = policy.require_multisig_for_major and patched and not situation.approved
+    if not asked or not is_major(situation.from_release, situation.to_release):
+        return OPEN
+    return _people(policy, f"{situation.from_release} → {situation.to_release} is a major change")
+
+
+def high_impact(policy: Policy, situation: Situation) -> Reply:
+    """What is brought to many plugins at once, or to one in high distress, needs people."""
+    wish = situation.wish
+    if not policy.require_multisig_for_high_impact or wish.action not in CAPPED or situation.approved:
+        return OPEN
+    if situation.plugins > policy.high_impact_plugins:
+        return _people(policy, f"it touches {situation.plugins} plugins, more than {policy.high_impact_plugins}")
+    if wish.severity >= Severity.HIGH:
+        return _people(policy, f"its severity is {wish.severity.name.lower()}")
+    return OPEN
+
+
+def budget(policy: Policy, situation: Situation) -> Reply:
+    """So many attempts at once and no more."""
+    limit = in_flight_limit(policy, situation.fleet)
+    if situation.in_flight < limit:
+        return OPEN
+    return Hold("BUDGET", f"{situation.in_flight} attempts are in flight, {limit} may be")
+
+
+def in_flight_limit(policy: Policy, fleet: int) -> int:
+    """How many attempts may be in flight among a package's plugins; small fleets always have one."""
+    return max(1, min(policy.max_in_flight, math.ceil(policy.max_in_flight_percentage / 100 * fleet)))
+
+
+def health_time(policy: Policy, situation: Situation) -> Reply:
+    """A plugin that is not well in time after its switch goes back."""
+    watch, limit = situation.watch, policy.health_check_timeout.total_seconds()
+    if watch is None or watch.healthy or watch.since <= limit:
+        return OPEN
+    return TakeBack("HEALTH_TIMEOUT", f"not healthy {watch.since:.0f} s after the switch, {limit:.0f} s are allowed")
+
+
+def health_pace(policy: Policy, situation: Situation) -> Reply:
+    """How often it is looked at."""
+    watch, pace = situation.watch, policy.health_check_interval.total_seconds()
+    if watch is None or watch.looked >= pace:
+        return OPEN
+    return Hold("HEALTH_INTERVAL", f"looked {watch.looked:.1f} s ago, the next look is after {pace:.1f} s")
+
+
+def error_rate(policy: Policy, situation: Situation) -> Reply:
+    """Too many failures after the switch take it back."""
+    watch, limit = situation.watch, policy.rollback_error_rate_threshold
+    if watch is None or not watch.error_rate > limit:
+        return OPEN
+    return TakeBack("ERROR_RATE", f"{watch.error_rate:.1f} % fail after the switch, {limit:.1f} % may")
+
+
+def silence(policy: Policy, situation: Situation) -> Reply:
+    """Silence after the switch takes it back."""
+    watch, limit = situation.watch, policy.rollback_heartbeat_missed.total_seconds()
+    if watch is None or watch.silent <= limit:
+        return OPEN
+    return TakeBack("HEARTBEAT_MISSED", f"silent for {watch.silent:.0f} s after the switch, {limit:.0f} s are allowed")
+
+
+def learning(policy: Policy, _situation: Situation) -> Reply:
+    """Whether the outcome may teach; it is kept either way."""
+    if policy.learning_enabled:
+        return OPEN
+    return Refuse("LEARNING", "learning is switched off in the policy: the outcome is kept and teaches nothing")
+
+
+def is_major(before: str, after: str) -> bool:
+    """Whether the first number of a version that is not 0 changes (semver.org, 2.0.0, rules 4 and 8).
+
+    What cannot be read counts as major.
+    """
+    first, second = _version(before), _version(after)
+    if not first or not second:
+        return True
+    return first[0] != second[0] or (not first[0] and first[1] != second[1])
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    parts = text.removeprefix("v").partition("-")[0].partition("+")[0].split(".")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        return None
+    return int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
+
+
+def _people(policy: Policy, why: str) -> Ask:
+    return Ask("APPROVAL", f"{why}: {asked_for(policy.need)} must approve", policy.need, policy.approval_timeout)
+
+
+# Holds that may last come before people are asked, and what is claimed at once comes last.
+BEFORE: Final[tuple[Gate, ...]] = (
+    basic, storm, staging_time, attempts, canary, freeze, major, high_impact, budget,
+)  # fmt: skip
+WATCHING: Final[tuple[Gate, ...]] = (error_rate, silence, health_time, health_pace)
+
+# Which gates each field moves; a field without one would be data without effect.
+EFFECTS: Final[dict[str, tuple[Gate, ...]]] = {
+    "autopatch_enabled": (basic,),
+    "autopatch_merchants": (basic,),
+    "autopatch_max_severity": (basic,),
+    "min_confidence": (basic,),
+    "require_staging": (basic,),
+    "staging_timeout": (staging_time,),
+    "health_check_timeout": (health_time,),
+    "health_check_interval": (health_pace,),
+    "require_multisig_for_major": (major,),
+    "require_multisig_for_high_impact": (high_impact,),
+    "multisig_quorum": (major, high_impact),
+    "multisig_roles": (major, high_impact),
+    "multisig_approvers": (major, high_impact),
+    "approval_timeout": (major, high_impact),
+    "high_impact_plugins": (high_impact,),
+    "rollback_error_rate_threshold": (error_rate,),
+    "rollback_heartbeat_missed": (silence,),
+    "learning_enabled": (learning,),
+    "canary_percentage": (canary,),
+    "canary_merchants": (canary,),
+    "freeze_windows": (freeze,),
+    "max_in_flight": (budget,),
+    "max_in_flight_percentage": (budget,),
+    "max_attempts": (attempts,),
+    "attempts_window": (attempts,),
+}
