@@ -38,9 +38,8 @@ OPEN: Final = Allow()
 
 def gate(policy: Policy, engaged: Collection[str], wish: Wish) -> Answer:
     """The gates that need no more than the wish itself, the kill switches first."""
-    covering = [scope for scope in scopes(wish.plugin, wish.merchant, wish.action) if scope in engaged]
-    if covering:
-        return Hold(KILL_SWITCH, f"the kill switch {covering[0]} is engaged")
+    if (stopped := _stopped(engaged, wish)) != OPEN:
+        return stopped
     if not policy.autopatch_enabled:
         return Refuse("AUTOPATCH_DISABLED", "automatic remedies are switched off in the policy")
     if wish.action is Action.CONFIG_FIX:
@@ -66,7 +65,17 @@ def ask(policy: Policy, situation: Situation) -> Reply:
 def objections(policy: Policy, situation: Situation) -> tuple[Reply, ...]:
     """What every gate of this step has against it, not only the first; empty when nothing has."""
     gates = WATCHING if situation.watch else BEFORE
-    return tuple(reply for each in gates if (reply := each(policy, situation)) != OPEN)
+    return tuple(dict.fromkeys(reply for each in gates if (reply := each(policy, situation)) != OPEN))
+
+
+def kill(_policy: Policy, situation: Situation) -> Reply:
+    """A kill switch comes before everything: what it holds goes on when it is released, and nobody is asked."""
+    return _stopped(situation.engaged, situation.wish)
+
+
+def _stopped(engaged: Collection[str], wish: Wish) -> Answer:
+    covering = [scope for scope in scopes(wish.plugin, wish.merchant, wish.action) if scope in engaged]
+    return Hold(KILL_SWITCH, f"the kill switch {covering[0]} is engaged") if covering else OPEN
 
 
 def basic(policy: Policy, situation: Situation) -> Reply:
@@ -220,9 +229,10 @@ def _people(policy: Policy, why: str) -> Ask:
     return Ask("APPROVAL", f"{why}: {asked_for(policy.need)} must approve", policy.need, policy.approval_timeout)
 
 
-# Holds that may last come before people are asked, and what is claimed at once comes last.
+# In a storm a refusal would ask a person for each plugin. Holds that may last come before people are asked about the
+# plan, and what is claimed at once comes last.
 BEFORE: Final[tuple[Gate, ...]] = (
-    basic, storm, staging_time, attempts, canary, freeze, major, high_impact, budget,
+    kill, storm, basic, staging_time, attempts, canary, freeze, major, high_impact, budget,
 )  # fmt: skip
 WATCHING: Final[tuple[Gate, ...]] = (error_rate, silence, health_time, health_pace)
 
