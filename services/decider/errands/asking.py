@@ -10,10 +10,10 @@ from libs.common.bus import fact
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner
 from libs.common.errors import Problem
+from libs.common.outside import Change
 from prunella.v1.events_pb2 import BreakerChanged
 from services.decider.decision import Opinion
 from services.decider.doors import ASK_SIRA, SCHEMA, Doors, conclude, stands
-from services.decider.errands.sira import Change
 from services.decider.store import decisions
 
 # Seconds beside SIRA's own deadline, for the question to ingest.
@@ -25,7 +25,7 @@ async def ask(doors: Doors, errand: Errand) -> dict[str, Any]:
     if doors.sira is None:
         return {"stands": True, "opinion": None, "note": "there is no SIRA any more"}
     try:
-        opinion = await doors.sira.ask(errand.payload["body"], errand.id)
+        opinion = await doors.sira.opinion(errand.payload["body"], errand.id)
     finally:
         await _tell(doors, doors.sira.changes())
     return {

@@ -1,0 +1,116 @@
+"""One service outside of the plane that is asked by HTTP, behind a breaker: a bounded question, a bounded answer.
+
+Rule: everything has a limit (time in all, 256 KiB of body, no redirects, no compression, no proxy from the environment)
+and an answer counts only with status 200 and JSON by its content type; what it says is for the caller to check, inside
+the breaker. Whatever goes wrong is Unavailable, with a reason that begins with `word`, and one failure for the breaker.
+Our token goes into one header and nowhere else.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx2
+
+from libs.common.breaker import BreakerRule, BreakerState, Guarded
+from libs.common.clock import Clock
+from libs.common.errors import Unavailable
+
+T = TypeVar("T")
+
+LARGEST = 256 * 1024
+# Something waits for every failure, so few of them are enough.
+RULE = BreakerRule(window=120.0, volume=3, threshold=0.5, open_for=30.0)
+_LONGEST_KIND = 60
+
+
+@dataclass(frozen=True)
+class Change:
+    """The breaker changed its state."""
+
+    breaker: str
+    before: str
+    after: str
+
+
+class Outside:
+    """One service at `url`. `name` is for people, `word` begins reasons (SIRA → SIRA_TIMEOUT); its lower case names the
+    breaker. `timeout` bounds a whole question, body included; in seconds.
+    """
+
+    def __init__(self, name: str, word: str, url: str, token: str, timeout: float, clock: Clock) -> None:
+        self.url = url
+        self.timeout = timeout
+        self._name = name
+        self._word = word
+        self._token = token
+        self._clock = clock
+        self._changes: deque[Change] = deque(maxlen=100)
+        self._state = BreakerState.CLOSED
+        self._guarded = Guarded(word.lower(), clock, RULE, on_change=self._changed)
+        self._client = httpx2.AsyncClient(
+            follow_redirects=False,
+            trust_env=False,
+            timeout=httpx2.Timeout(timeout),
+            limits=httpx2.Limits(max_connections=8, max_keepalive_connections=2),
+        )
+
+    def available(self) -> bool:
+        """Whether the breaker would let a question through now."""
+        return self._guarded.breaker.retry_after(self._clock.monotonic()) == 0
+
+    def changes(self) -> list[Change]:
+        """The breaker's changes since this was asked last."""
+        found = list(self._changes)
+        self._changes.clear()
+        return found
+
+    async def ask(self, body: bytes, request: str, read: Callable[[bytes], T]) -> T:
+        """What `read` makes of the answer to a JSON body. `request` is the same in every repeat.
+
+        Raises Unavailable whatever goes wrong; `read` may raise it too.
+        """
+
+        async def work() -> T:
+            return read(await self._post(body, request))
+
+        try:
+            return await self._guarded.call(work, timeout=self.timeout)
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            raise self.unusable("TIMEOUT", f"{self._name} gave no whole answer within {self.timeout:g} s") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            raise self.unusable("UNREACHABLE", f"{self._name} cannot be asked: {type(error).__name__}") from error
+
+    def unusable(self, reason: str, message: str) -> Unavailable:
+        """An answer that does not count."""
+        return Unavailable(message, reason=f"{self._word}_{reason}")
+
+    def _changed(self, name: str, state: BreakerState) -> None:
+        self._changes.append(Change(name, self._state.value, state.value))
+        self._state = state
+
+    async def _post(self, body: bytes, request: str) -> bytes:
+        headers = {"content-type": "application/json", "accept-encoding": "identity", "x-request-id": request}
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
+        async with self._client.stream("POST", self.url, content=body, headers=headers) as response:
+            if response.status_code != 200:
+                raise self.unusable("STATUS", f"{self._name} answered with status {response.status_code}")
+            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json":
+                shown = "".join(sign if sign.isprintable() else " " for sign in kind[:_LONGEST_KIND])
+                raise self.unusable("CONTENT_TYPE", f"{self._name} answered with {shown or 'no content type'}")
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise self.unusable("ENCODING", f"{self._name} compressed its answer though it was asked not to")
+            parts, size = [], 0
+            async for part in response.aiter_raw():
+                size += len(part)
+                if size > LARGEST:
+                    raise self.unusable("TOO_LARGE", f"{self._name}'s answer is larger than {LARGEST} bytes")
+                parts.append(part)
+            return b"".join(parts)
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._client.aclose()
