@@ -20,7 +20,7 @@ from prunella_agent import releases
 PACKAGE = "relay"
 VERSIONS = ("1.1.0", "1.2.0", "1.2.1", "1.2.2", "1.2.3", "1.2.4", "1.3.0")
 SOURCES = Path(__file__).resolve().parent / PACKAGE
-SDK_FILES = ("__init__.py", "sdk.py")
+SDK_FILES = ("__init__.py", "sdk.py", "errors.py", "fingerprint.py")
 ENTRYPOINT = ("python", "-m", "relay.release")
 PROBE = ("python", "-m", "relay.common.probe")
 SMOKE = ("python", "-m", "relay.release.smoke")
