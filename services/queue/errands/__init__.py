@@ -1,0 +1,1 @@
+"""What the queue wants done outside: one thing, asking a model what a report is."""
