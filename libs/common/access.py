@@ -76,6 +76,8 @@ _TABLE: Final[Mapping[str, Mapping[str, Access]]] = {
         "ListIncidents": _READ,
         "CloseIncident": _COMMAND,
         "EscalateIncident": _COMMAND,
+        "ListStorms": _READ,
+        "EndStorm": _COMMAND,
         "IssueCommand": _only("patcher"),
         "WithdrawCommand": _only("patcher"),
         "GetCommand": _READ,
@@ -103,6 +105,21 @@ _TABLE: Final[Mapping[str, Mapping[str, Access]]] = {
         "ListAttempts": _READ,
         "CancelAttempt": _COMMAND,
         "RollBackAttempt": _COMMAND,
+        "RollBackRecent": _COMMAND,
+        "ApproveAttempt": _APPROVAL,
+        "RejectAttempt": _APPROVAL,
+        "PreviewPolicy": _READ,
+        "ListPolicyChanges": _READ,
+        "CreateRollout": _COMMAND,
+        "GetRollout": _READ,
+        "ListRollouts": _READ,
+        "PauseRollout": _COMMAND,
+        "ResumeRollout": _COMMAND,
+        "AbortRollout": _COMMAND,
+        "PromoteRollout": _APPROVAL,
+        "PublishConfiguration": _ADMINISTRATION,
+        "GetConfiguration": _READ,
+        "ListConfigurations": _READ,
         "AuthorizeApply": _only("ingest"),
     },
     "QueueService": {
@@ -195,6 +212,11 @@ def agent_credential(context: object) -> tuple[str, str]:
     """Plugin id and secret an agent sent; Unauthenticated when it sent none. Nothing is checked but the shape."""
     metadata = context.invocation_metadata()  # type: ignore[attr-defined]
     authorization, _ = _read(metadata or ())
+    return plugin_credential(authorization)
+
+
+def plugin_credential(authorization: str) -> tuple[str, str]:
+    """Plugin id and secret of an `authorization` value; Unauthenticated when it is none of a plugin."""
     scheme, _, credential = authorization.partition(" ")
     plugin, found, secret = credential.partition(":")
     if scheme != "Plugin" or not found or not secret or not names.is_id(plugin):
