@@ -18,7 +18,8 @@ Grünwald, Vovk & Shafer 2023, game-theoretic statistics.) What follows from it 
 - The null rate is the floor (2 %). As soon as the control group itself speaks against the floor, its upper bound
   takes the floor's place: what hits everybody is nobody's build. A tenth of α pays for that bound.
 - The answer has three values. Evidence of 1/α fails the wave. Too few plugins, or evidence of `doubt` against the
-  floor, is insufficient: it neither promotes nor rolls back.
+  floor, is insufficient: it neither promotes nor rolls back. Evidence of 1/α against the floor that the control group
+  takes back is trouble all around: nothing more should be started until a person has looked.
 """
 
 import math
@@ -85,6 +86,7 @@ class Judgement:
     evidence: float
     doubtful: bool
     needed: int = 0
+    troubled: bool = False
 
 
 def judge(waves: Sequence[Exposure], planned: int, control: Counts, rules: Rules, needed: int = 1) -> Judgement:
@@ -93,12 +95,13 @@ def judge(waves: Sequence[Exposure], planned: int, control: Counts, rules: Rules
     evidence = _capital(waves, max(planned, len(waves)), null)
     wave = waves[-1].counts if waves else Counts()
     doubtful = doubt(wave, rules) >= rules.doubt
-    result = Result.PASS
-    if evidence >= rules.threshold:
-        result = Result.FAIL
-    elif wave.exposed < needed or doubtful:
+    failed = evidence >= rules.threshold
+    lifted = null > rules.floor
+    troubled = lifted and not failed and _capital(waves, max(planned, len(waves)), rules.floor) >= rules.threshold
+    result = Result.FAIL if failed else Result.PASS
+    if not failed and (wave.exposed < needed or doubtful or troubled):
         result = Result.INSUFFICIENT
-    return Judgement(result, wave, control, null, evidence, doubtful, needed)
+    return Judgement(result, wave, control, null, evidence, doubtful, needed, troubled)
 
 
 def doubt(wave: Counts, rules: Rules) -> float:

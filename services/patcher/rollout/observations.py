@@ -67,7 +67,7 @@ class NotSwitched:
 
 @dataclass(frozen=True)
 class WentOffline:
-    """A plugin that waits is not connected."""
+    """The plugin is not connected; had it been started, its attempt ended with nothing applied."""
 
     member: Member
 

@@ -138,9 +138,17 @@ def _tick(rollout: Rollout, now: datetime) -> Change:
 
 def _judged(rollout: Rollout, now: datetime) -> Change:
     judgement = moves.judged(rollout)
-    if judgement.result is Result.FAIL:
+    return _heed(replace(rollout, judgement=judgement), now)
+
+
+def _heed(rollout: Rollout, now: datetime) -> Change:
+    """What the latest judgement asks for at once."""
+    judgement = rollout.judgement
+    if judgement is not None and judgement.result is Result.FAIL:
         return moves.halt(rollout, now, judgement)
-    return Change(replace(rollout, judgement=judgement))
+    if judgement is not None and judgement.troubled and rollout.state is not State.PAUSED:
+        return moves.pause(rollout, now, "", sentences.insufficient(rollout, judgement), doubted=True)
+    return Change(rollout)
 
 
 def _superseded(rollout: Rollout, by: str) -> Change:
@@ -240,8 +248,7 @@ def _counted(rollout: Rollout, moved: Moved, now: datetime) -> Change:
     running = rollout.state is State.RUNNING
     deadline = now + rollout.bounds.stall if running else rollout.deadline
     rollout = replace(rollout, judgement=judgement, pace=pace, deadline=deadline)
-    guilty = moved.against and judgement.result is Result.FAIL
-    return moves.halt(rollout, now, judgement) if guilty else Change(rollout)
+    return _heed(rollout, now) if moved.against else Change(rollout)
 
 
 def _follow(rollout: Rollout, now: datetime) -> Change:
@@ -275,7 +282,7 @@ def _moved(rollout: Rollout, word: Word) -> Moved | None:
             return move(member, tallies, S.WAITING if again else S.SKIPPED, reason)
         case NotSwitched(_, reason) if member.state is S.ROLLING_BACK:
             return move(member, tallies, S.BACK, reason)
-        case WentOffline() if member.state is S.WAITING:
+        case WentOffline() if member.state in {S.WAITING, S.STARTED}:
             return move(member, tallies, S.OFFLINE, "not connected")
         case Returned() if member.state is S.OFFLINE:
             return move(member, tallies, S.WAITING)

@@ -23,6 +23,8 @@ def passed(rollout: Rollout, judgement: Judgement) -> str:
 def insufficient(rollout: Rollout, judgement: Judgement) -> str:
     """Why the wave neither passed nor failed."""
     wave = judgement.wave
+    if judgement.troubled:
+        return f"wave {rollout.wave} meets trouble all around: {_broke(wave)}, {_control(judgement.control)}"
     if judgement.doubtful:
         why = f"more than {_percent(rollout.rules.floor)}, but not enough to blame the build"
         return f"wave {rollout.wave} is in doubt: {_broke(wave)}, {_control(judgement.control)}: {why}"
