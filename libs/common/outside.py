@@ -8,14 +8,16 @@ Our token goes into one header and nowhere else.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx2
 
 from libs.common.breaker import BreakerRule, BreakerState, Guarded
 from libs.common.clock import Clock
+from libs.common.database import Database, Transaction
 from libs.common.errors import Unavailable
+from libs.common.facts import fact
+from prunella.v1.events_pb2 import BreakerChanged
 
 T = TypeVar("T")
 
@@ -23,15 +25,6 @@ LARGEST = 256 * 1024
 # Something waits for every failure, so few of them are enough.
 RULE = BreakerRule(window=120.0, volume=3, threshold=0.5, open_for=30.0)
 _LONGEST_KIND = 60
-
-
-@dataclass(frozen=True)
-class Change:
-    """The breaker changed its state."""
-
-    breaker: str
-    before: str
-    after: str
 
 
 class Outside:
@@ -46,7 +39,7 @@ class Outside:
         self._word = word
         self._token = token
         self._clock = clock
-        self._changes: deque[Change] = deque(maxlen=100)
+        self._changes: deque[tuple[str, str]] = deque(maxlen=100)
         self._state = BreakerState.CLOSED
         self._guarded = Guarded(word.lower(), clock, RULE, on_change=self._changed)
         self._client = httpx2.AsyncClient(
@@ -60,11 +53,19 @@ class Outside:
         """Whether the breaker would let a question through now."""
         return self._guarded.breaker.retry_after(self._clock.monotonic()) == 0
 
-    def changes(self) -> list[Change]:
-        """The breaker's changes since this was asked last."""
-        found = list(self._changes)
+    async def tell(self, database: Database, source: str) -> None:
+        """Tells the breaker's changes since this was called last, as facts of the service `source`."""
+        told = list(self._changes)
         self._changes.clear()
-        return found
+
+        async def work(tx: Transaction) -> None:
+            for before, after in told:
+                change = BreakerChanged(breaker=self._guarded.name, **{"from": before, "to": after})
+                reason = f"the breaker for {self._name} is {after} after being {before}"
+                tx.record(fact(source, change, reason=reason))
+
+        if told:
+            await database.transaction(work)
 
     async def ask(self, body: bytes, request: str, read: Callable[[bytes], T]) -> T:
         """What `read` makes of the answer to a JSON body. `request` is the same in every repeat.
@@ -86,8 +87,8 @@ class Outside:
         """An answer that does not count."""
         return Unavailable(message, reason=f"{self._word}_{reason}")
 
-    def _changed(self, name: str, state: BreakerState) -> None:
-        self._changes.append(Change(name, self._state.value, state.value))
+    def _changed(self, _name: str, state: BreakerState) -> None:
+        self._changes.append((self._state.value, state.value))
         self._state = state
 
     async def _post(self, body: bytes, request: str) -> bytes:

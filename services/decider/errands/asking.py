@@ -6,12 +6,9 @@ incident that has ended or moved on meanwhile makes none.
 
 from typing import Any
 
-from libs.common.bus import fact
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner
 from libs.common.errors import Problem
-from libs.common.outside import Change
-from prunella.v1.events_pb2 import BreakerChanged
 from services.decider.decision import Opinion
 from services.decider.doors import ASK_SIRA, SCHEMA, Doors, conclude, stands
 from services.decider.store import decisions
@@ -27,7 +24,7 @@ async def ask(doors: Doors, errand: Errand) -> dict[str, Any]:
     try:
         opinion = await doors.sira.opinion(errand.payload["body"], errand.id)
     finally:
-        await _tell(doors, doors.sira.changes())
+        await doors.sira.tell(doors.database, SCHEMA)
     return {
         "stands": await _stands(doors, errand),
         "opinion": {
@@ -61,16 +58,6 @@ async def _stands(doors: Doors, errand: Errand) -> bool:
     except Problem:
         # patcher asks again before it acts, so deciding is the safer half.
         return True
-
-
-async def _tell(doors: Doors, changes: list[Change]) -> None:
-    async def work(tx: Transaction) -> None:
-        for change in changes:
-            told = BreakerChanged(breaker=change.breaker, **{"from": change.before, "to": change.after})
-            tx.record(fact(SCHEMA, told, reason=f"the breaker for SIRA is {change.after} after being {change.before}"))
-
-    if changes:
-        await doors.database.transaction(work)
 
 
 def runners(doors: Doors) -> dict[str, Runner]:
