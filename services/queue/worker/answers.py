@@ -1,0 +1,64 @@
+"""What came of one call of a tool, bounded, whoever answered.
+
+Rule: what a tool says is data. A failure has one word in UPPER_SNAKE for programs and a sentence for people; the text
+that is kept has an end.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mcp_types import CallToolResult, TextContent
+
+LONGEST_TEXT = 256 * 1024
+LONGEST_WHY = 500
+
+
+class Failed(Exception):  # noqa: N818 - a word of the task's life
+    """A try that did not succeed. `permanent`: another try cannot help."""
+
+    def __init__(self, reason: str, why: str, *, permanent: bool = False) -> None:
+        super().__init__(f"{reason}: {why}")
+        self.reason = reason
+        self.why = why[:LONGEST_WHY]
+        self.permanent = permanent
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A tool's answer: its text, cut, and what it says as a structure."""
+
+    text: str
+    structure: Any
+    is_error: bool
+    seconds: float
+
+
+def read(result: CallToolResult, seconds: float) -> Answer:
+    """An answer in our words. Without a structure of its own, a text that is a JSON object or list is one."""
+    text = "\n".join(_words(part) for part in result.content)[:LONGEST_TEXT]
+    structure = result.structured_content
+    if structure is None:
+        try:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError):
+            parsed = None
+        structure = parsed if isinstance(parsed, dict | list) else {"text": text}
+    return Answer(text, structure, bool(result.is_error), seconds)
+
+
+def clean(value: Any) -> Any:
+    """The same without what no database and no wire takes: NUL characters and halves of surrogate pairs."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(key): clean(item) for key, item in value.items()}
+    return value
+
+
+def _words(part: Any) -> str:
+    return part.text[:LONGEST_TEXT] if isinstance(part, TextContent) else f"[{getattr(part, 'type', 'content')}]"
