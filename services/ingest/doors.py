@@ -21,6 +21,7 @@ from services.ingest.wire import incidents as wire
 if TYPE_CHECKING:
     from services.ingest.gateway.committer import Committer
     from services.ingest.gateway.identity import Identities
+    from services.ingest.gateway.reports import Reports
     from services.ingest.gateway.sessions import Sessions
 
 SCHEMA = "ingest"
@@ -65,7 +66,8 @@ class Settings(ServiceSettings):
 
 @dataclass
 class Doors:
-    """Ingest's database, bus, time, clients, and what it keeps in memory: beats to commit, sessions, identities."""
+    """Ingest's database, bus, time, clients, and what it keeps in memory: beats to commit, sessions, identities, error
+    reports."""
 
     database: Database
     bus: Bus
@@ -77,6 +79,7 @@ class Doors:
     committer: Committer = field(init=False)
     sessions: Sessions = field(init=False)
     identities: Identities = field(init=False)
+    reports: Reports = field(init=False)
 
     async def nudge(self, plugin: str) -> None:
         """Has a plugin's commands looked at by whoever holds its session."""

@@ -10,17 +10,20 @@ from libs.common import settings as environment
 from libs.common.bus import Bus, Consumer
 from libs.common.clock import Clock
 from libs.common.database import Database
+from libs.common.http import HttpServer
 from libs.common.runtime import Service, Sweeps
-from libs.common.telemetry import configure
-from prunella.v1 import agent_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc
+from libs.common.telemetry import Telemetry, configure
+from prunella.v1 import agent_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc, queue_pb2_grpc
 from services.ingest.doors import SCHEMA, Doors, Settings
 from services.ingest.gateway import results
 from services.ingest.gateway.committer import Committer
 from services.ingest.gateway.identity import Identities
+from services.ingest.gateway.reports import Reports
 from services.ingest.gateway.server import GatewayServer
 from services.ingest.gateway.servicer import AgentGateway
 from services.ingest.gateway.sessions import Sessions
 from services.ingest.handlers.servicer import IngestHandlers
+from services.ingest.http import app
 from services.ingest.reactions import REACTIONS
 from services.ingest.store.plugins import Identity
 from services.ingest.sweeps import SWEEPS
@@ -46,6 +49,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     patcher = patcher_pb2_grpc.PatcherServiceStub(channel)
     doors = Doors(database, bus, clock, telemetry, settings, patcher)
     doors.sessions = Sessions(database)
+    doors.reports = Reports(_queue(settings, telemetry), clock)
     doors.committer = Committer(
         database, clock, telemetry, act_by=settings.act_by, healthy_windows=settings.healthy_windows
     )
@@ -76,9 +80,18 @@ def build(settings: Settings, clock: Clock) -> Service:
         doors.committer,
         Consumer(bus, database, SCHEMA, REACTIONS, doors, telemetry),
         Sweeps(SCHEMA, doors, SWEEPS, clock),
+        doors.reports,
+        HttpServer(app(doors), settings.http_listen),
         server,
     ]
     return Service(SCHEMA, doors, parts, server)
+
+
+def _queue(settings: Settings, telemetry: Telemetry) -> queue_pb2_grpc.QueueServiceAsyncStub | None:
+    if not settings.queue_address:
+        return None
+    channel = rpc.channel(settings.queue_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
+    return queue_pb2_grpc.QueueServiceStub(channel)
 
 
 def _connect_quarantine(doors: Doors) -> None:

@@ -1,8 +1,9 @@
 """One agent's stream: what it says is stored before it is acknowledged, what it shall do is written until it has it.
 
 Rule: a session begins with Hello, under a new epoch; an older one loses. Beats go to the group commit, results and
-questions are answered in tasks of their own, bounded in number. All writing is done by one task that exists only while
-there is something to write; an agent that does not read for five seconds is disconnected, and its commands stay.
+questions are answered in tasks of their own, bounded in number; errors are told to the queue beside all that. All
+writing is done by one task that exists only while there is something to write; an agent that does not read for five
+seconds is disconnected, and its commands stay.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from services.ingest.commands import Command
 from services.ingest.doors import Doors
 from services.ingest.gateway import permits, results
 from services.ingest.gateway.committer import Entry
+from services.ingest.gateway.errors import Errors
 from services.ingest.store import commands as command_store
 from services.ingest.store.plugins import Greeting, Identity
 from services.ingest.telemetry import Pulse
@@ -58,6 +60,7 @@ class Session:
         self._doors = doors
         self._identity = identity
         self._context = context
+        self._errors = Errors(doors.reports, identity, self._send)
         self._outgoing: deque[tuple[pb.ConnectResponse, Command | None]] = deque()
         self._acked: tuple[str, int] | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -67,6 +70,7 @@ class Session:
         self._looking = False
         self._look_again = False
         self._closing = ""
+        self._over = False
         self._ended = asyncio.Event()
         self._unstored = 0
         self._stored = asyncio.Event()
@@ -75,6 +79,7 @@ class Session:
     async def run(self, requests: AsyncIterator[pb.ConnectRequest]) -> None:
         """Hears the agent until either side ends. Raises Problem when the session may not begin."""
         hello = await _hello(requests)
+        self._errors.release = hello.release
         pulse = await self._begin(hello)
         self.epoch = pulse.epoch
         self._doors.committer.forget(self.plugin)
@@ -92,6 +97,7 @@ class Session:
                 # What went wrong while reading is the answer to the call, not a quiet end.
                 await reader
         finally:
+            self._over = True
             self._doors.sessions.remove(self)
             for task in (reader, ending, self._writer, *self._tasks):
                 if task is not None:
@@ -147,6 +153,8 @@ class Session:
             elif kind == "begin_apply":
                 await self._room()
                 self._spawn(self._permit(message.begin_apply))
+            elif kind == "errors":
+                self._errors.take(message.errors)
             elif kind == "receipt":
                 await self._room()
                 self._spawn(self._receipt(message.receipt.command))
@@ -162,6 +170,7 @@ class Session:
             self._reject(problem, message.boot_id, message.sequence)
             return
         boot, sequence = beat.boot, beat.sequence
+        self._errors.release = beat.release or self._errors.release
 
         def done(problem: Problem | None) -> None:
             self._unstored -= 1
@@ -237,6 +246,8 @@ class Session:
         self._send(pb.ConnectResponse(rejection=rejection))
 
     def _send(self, message: pb.ConnectResponse, command: Command | None = None) -> None:
+        if self._over:
+            return
         if len(self._outgoing) >= MOST_OUTGOING:
             log.info("the agent of plugin %s does not read: %d messages wait", self.plugin, len(self._outgoing))
             self._ended.set()

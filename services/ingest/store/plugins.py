@@ -12,7 +12,8 @@ from typing import Any
 from libs.common.database import Transaction
 
 IDENTITY = """
-SELECT p.id, p.secret, p.package, p.merchant, p.state FROM ingest.plugins p WHERE p.id = ANY(CAST(:ids AS uuid[]))
+SELECT p.id, p.secret, p.package, p.merchant, p.state, p.label FROM ingest.plugins p
+WHERE p.id = ANY(CAST(:ids AS uuid[]))
 """
 VIEW = """
 SELECT p.id, p.package, p.merchant, p.label, p.state, p.enroll_time, p.capabilities, p.environment, p.numbers,
@@ -80,6 +81,7 @@ class Identity:
     package: str
     merchant: str
     state: str
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,10 @@ class Traits:
 async def identities(tx: Transaction, ids: Sequence[str]) -> dict[str, Identity]:
     """Identities by plugin id; unknown ids are left out."""
     rows = await tx.all(IDENTITY, ids=list(ids))
-    return {str(row.id): Identity(str(row.id), bytes(row.secret), row.package, row.merchant, row.state) for row in rows}
+    return {
+        str(row.id): Identity(str(row.id), bytes(row.secret), row.package, row.merchant, row.state, row.label)
+        for row in rows
+    }
 
 
 async def view(tx: Transaction, *, plugin: str = "", label: str = "") -> Any | None:

@@ -1,0 +1,228 @@
+"""The HTTP side of ingest: POST /api/errors for plugins without a stream, GET /metrics, GET /healthz.
+
+Rule: the credential says whose errors they are, before the body is read. A body is JSON of at most 1 MiB with up to 100
+errors; what is wrong with it is answered with reason, field, message and remedy, and changes nothing. The answer says
+what became of each error, and comes after they are durable. A repeat with the same `Idempotency-Key` counts nothing
+again; without one every request tells of new errors, unless an error carries the id of its cumulative counter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+
+from libs.common.access import plugin_credential
+from libs.common.errors import Busy, Conflict, Denied, Invalid, Problem, Refused, Unauthenticated
+from libs.common.names import new_id
+from libs.common.telemetry import metrics_app
+from prunella.v1 import agent_pb2 as pb
+from prunella.v1 import queue_pb2
+from services.ingest.doors import Doors
+from services.ingest.gateway import reports
+from services.ingest.store import pulses
+from services.ingest.store.plugins import Identity
+from services.ingest.wire import errors as wire
+
+LARGEST = 1024 * 1024
+BODY_SECONDS = 10.0
+# So many requests of one plugin are answered at once.
+AT_ONCE = 4
+STATUS: dict[type[Problem], int] = {
+    Unauthenticated: 401,
+    Denied: 403,
+    Invalid: 400,
+    Busy: 429,
+    Refused: 409,
+    Conflict: 409,
+}
+REASONS = {"QUEUE_UNKNOWN": 503, "BODY_TOO_LARGE": 413, "BODY_NOT_JSON_TYPE": 415, "BODY_LATE": 408}
+REMEDIES = {
+    401: "send the header Authorization: Plugin <plugin>:<secret>, as enrolment gave them",
+    403: "ask an operator why the plugin is barred",
+    408: "send the whole body within 10 seconds",
+    409: "use another Idempotency-Key for other errors",
+    413: "send fewer errors at once, or shorter stacks; several requests are fine",
+    415: "send JSON with the header Content-Type: application/json",
+    429: "wait as long as Retry-After says, then send it again",
+    503: "keep the errors and send them again as Retry-After says",
+}
+SHAPE = 'send {"errors": [{"type": "TypeError", "message": "…", "stack": "…", "severity": "high"}]}'
+
+Word = Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class Reported(msgspec.Struct, forbid_unknown_fields=True):
+    """One error as JSON; see docs/protocol.md."""
+
+    message: str
+    type: Word = ""
+    stack: str = ""
+    context: dict[Word, str | int | float | bool | None] = {}
+    id: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    occurrences: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 1
+    severity: Word = ""
+    module: Word = ""
+    page_url: Annotated[str, msgspec.Meta(max_length=2048)] = ""
+    user_action: Word = ""
+    session: Word = ""
+    time: datetime | None = None
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True):
+    """What is sent."""
+
+    errors: Annotated[list[Reported], msgspec.Meta(min_length=1, max_length=wire.MOST_REPORTS)]
+
+
+def app(doors: Doors) -> Starlette:
+    """The application."""
+    running: Counter[str] = Counter()
+
+    async def take(request: Request) -> Response:
+        try:
+            async with _room(running, await _who(doors, request)) as identity:
+                body = read(await _body(request))
+                outcomes = await _tell(doors, identity, body, request.headers.get("idempotency-key", ""))
+        except Problem as problem:
+            return refusal(problem)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        return JSONResponse({"outcomes": [_outcome(outcome) for outcome in outcomes]})
+
+    async def healthz(_request: Request) -> Response:
+        try:
+            await doors.database.ping()
+        except Problem as problem:
+            return PlainTextResponse(problem.message, 503)
+        return PlainTextResponse("ok")
+
+    return Starlette(
+        routes=[
+            Route("/api/errors", take, methods=["POST"]),
+            Route("/healthz", healthz, methods=["GET"]),
+            Mount("/metrics", metrics_app()),
+        ]
+    )
+
+
+def read(body: bytes) -> Body:
+    """The errors in a body. Raises Invalid naming the field."""
+    try:
+        return msgspec.json.decode(body, type=Body)
+    except msgspec.ValidationError as error:
+        rule, _, place = str(error).partition(" - at `$")
+        field = place.rstrip("`").removeprefix(".") or "body"
+        raise Invalid(f"{field}: {rule}", reason="ERROR_INVALID", field=field) from error
+    except UnicodeDecodeError as error:
+        raise Invalid("the body is not UTF-8", reason="BODY_NOT_UTF8", field="body") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Invalid(f"the body is not JSON: {error}", reason="BODY_NOT_JSON", field="body") from error
+
+
+def refusal(problem: Problem) -> Response:
+    """A problem as an answer."""
+    known = (code for kind, code in STATUS.items() if isinstance(problem, kind))
+    status = REASONS.get(problem.reason) or next(known, 503)
+    told = {
+        "reason": problem.reason,
+        "field": problem.field,
+        "message": problem.message,
+        "remedy": REMEDIES.get(status, SHAPE),
+    }
+    headers = {}
+    if status in {429, 503} and not isinstance(problem, Refused):
+        headers["Retry-After"] = str(math.ceil(problem.retry_after or 5))
+    return JSONResponse(told, status, headers)
+
+
+async def _who(doors: Doors, request: Request) -> Identity:
+    plugin, secret = plugin_credential(request.headers.get("authorization", ""))
+    return await doors.identities.check(plugin, secret)
+
+
+@asynccontextmanager
+async def _room(running: Counter[str], identity: Identity) -> AsyncIterator[Identity]:
+    if running[identity.plugin] >= AT_ONCE:
+        raise Busy("too many requests of this plugin at once", reason="REQUESTS_WAITING", retry_after=1.0)
+    running[identity.plugin] += 1
+    try:
+        yield identity
+    finally:
+        running[identity.plugin] -= 1
+        if not running[identity.plugin]:
+            del running[identity.plugin]
+
+
+async def _body(request: Request) -> bytes:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Invalid("the body must be application/json", reason="BODY_NOT_JSON_TYPE", field="content-type")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > LARGEST:
+                    raise Invalid(f"a body may have {LARGEST} bytes", reason="BODY_TOO_LARGE", field="body")
+    except TimeoutError as error:
+        raise Invalid("the body did not come in time", reason="BODY_LATE", field="body") from error
+    return bytes(body)
+
+
+async def _tell(doors: Doors, identity: Identity, body: Body, key: str) -> Sequence[queue_pb2.ReportOutcome]:
+    if not re.fullmatch(r"[\x21-\x7e]{0,128}", key):
+        raise Invalid(
+            "an Idempotency-Key has up to 128 visible characters", reason="KEY_INVALID", field="idempotency-key"
+        )
+    async with doors.database.reading() as tx:
+        found = await pulses.get(tx, identity.plugin)
+    release = found[0].release if found else ""
+    errors = []
+    for number, given in enumerate(body.errors):
+        # Without an id of its own each error is a counter of its own, the same one when the request is repeated.
+        own = hashlib.sha256(f"{identity.plugin}\0{key}\0{number}".encode()).hexdigest() if key else new_id()
+        errors.append(wire.reported(identity, release, _message(given, own)))
+    request_id = f"{identity.plugin}/{key}" if key else ""
+    return await doors.reports.ask(errors, reports.HTTP, request_id)
+
+
+def _message(given: Reported, own: str) -> pb.ErrorReport:
+    message = pb.ErrorReport(
+        id=given.id or own,
+        type=given.type,
+        message=given.message,
+        stack=given.stack,
+        occurrences=given.occurrences,
+        severity=given.severity,
+        module=given.module,
+        page_url=given.page_url,
+        user_action=given.user_action,
+        session=given.session,
+        context={name: value if isinstance(value, str) else _text(value) for name, value in given.context.items()},
+    )
+    if given.time is not None:
+        message.time.FromDatetime(given.time if given.time.tzinfo else given.time.replace(tzinfo=UTC))
+    return message
+
+
+def _text(value: float | bool | None) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _outcome(outcome: queue_pb2.ReportOutcome) -> dict[str, object]:
+    if outcome.refusal:
+        return {"refusal": outcome.refusal, "field": outcome.field, "message": outcome.message}
+    return {"report": outcome.report, "created": outcome.created, "regression": outcome.regression}
