@@ -147,9 +147,13 @@ class FakeAgent:
         made.time.GetCurrentTime()
         self.session.beat(made)
 
+    def error(self, message: str = "no cart", *, type: str = "TypeError", times: int = 1, **fields: Any) -> None:  # noqa: A002
+        """So many more errors of one kind, told as the real agent tells them."""
+        self.session.report_errors(agent_pb2.ErrorReport(type=type, message=message, occurrences=times, **fields))
+
     async def heard(self) -> None:
-        """Waits until every beat so far is acknowledged."""
-        await until(lambda: self.session.unsent == 0)
+        """Waits until every beat and every error so far is acknowledged."""
+        await until(lambda: self.session.unsent == 0 and self.session.errors.unsent == 0)
 
     async def _take(self, command: agent_pb2.Command) -> None:
         if command.id in self._words:
