@@ -4,74 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from typer.testing import CliRunner
 
-from cli.main import app
 from libs.common.clock import SystemClock
 from libs.common.names import new_id
 from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import agent_pb2, ingest_pb2
 from prunella.v1.agent_pb2_grpc import AgentGatewayStub
 from prunella.v1.ingest_pb2_grpc import IngestServiceStub
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Answer:
-    """What a command said and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass
-class Terminal:
-    """Runs commands against one plane; `plugin` and `incident` are ids that exist on it."""
-
-    environ: dict[str, str]
-    plugin: str = ""
-    incident: str = ""
-
-    async def __call__(self, *words: str, **environ: str) -> Answer:
-        """Runs a command in this process: the imports of a fresh one cost seconds when the machine is busy."""
-        hidden = {name: None for name in os.environ if name.startswith(("PRUNELLA_", "DATABASE_URL", "NATS_URL"))}
-        settings = {**hidden, **self.environ, **environ}
-        result = await asyncio.to_thread(CliRunner().invoke, app, list(words), env=settings)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Answer(result.exit_code, result.stdout, result.stderr)
-
-    async def process(self, *words: str) -> asyncio.subprocess.Process:
-        """Starts a command as a process of its own."""
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli.main", *words),
-            cwd=ROOT,
-            env=self.environ,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-
-
-def surroundings(tmp: Path) -> dict[str, str]:
-    """An environment without a plane of its own."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "LANG") if name in os.environ}
-    roots = os.pathsep.join(str(ROOT / part) for part in (".", "protos/gen", "libs/agent"))
-    return {**kept, "PYTHONPATH": roots, "PRUNELLA_STATE": str(tmp), "COLUMNS": "200"}
+from tests.service.cli_terminal import Terminal, surroundings
 
 
 async def break_a_plugin(plane: Plane, label: str) -> str:
