@@ -31,6 +31,8 @@ from services.patcher.rollout import (
     Rules,
     Scope,
     Settled,
+    Started,
+    StartMore,
     State,
     Superseded,
     Switched,
@@ -338,3 +340,48 @@ def test_bad_input_names_its_field(make: Callable[[], object], field: str) -> No
     with pytest.raises(Invalid) as refused:
         make()
     assert refused.value.field == field
+
+
+def test_each_result_gives_the_next_one_another_hour() -> None:
+    story = Story(40).settles(HEALTHY)
+    story.now += timedelta(minutes=50)
+    story.settles(HEALTHY).sees(Tick(), after=timedelta(minutes=50))
+    assert story.state() is State.RUNNING
+    story.sees(Tick(), after=timedelta(minutes=10))
+    assert story.state() is State.PAUSED
+
+
+def test_a_plugin_beyond_the_pace_is_not_started() -> None:
+    story = Story(40)
+    assert len(story.flying()) == 1
+    story.sees(Started(story.rows["p2"]))
+    assert story.rows["p2"].state is S.WAITING
+
+
+def test_a_halted_rollout_brings_its_build_to_nobody_who_returns() -> None:
+    story = Story(5, 45, offline=1).settles(HEALTHY, BROKEN, BROKEN, BROKEN)
+    story.sees(Tick(), after=story.rollout.bounds.roll_back_limit)
+    assert story.state() is State.HALTED and story.rollout.closed
+    wanted = len(story.wants)
+    story.sees(Returned(story.rows["p51"])).sees(Tick())
+    assert len(story.wants) == wanted
+
+
+def test_plugins_that_return_late_and_break_close_the_rollout() -> None:
+    story = Story(3, offline=5).heals().soaks()
+    for plugin in ("p4", "p5", "p6", "p7"):
+        story.sees(Returned(story.rows[plugin]))
+        if story.rows[plugin].state is S.STARTED:
+            story.settles(BROKEN)
+    assert story.state() is State.SUCCEEDED and story.rollout.closed
+    assert story.facts[-1].told is Told.CLOSED
+    assert not any(isinstance(want, StartMore) for want in heart.next(story.rollout, Tick(), story.now).wants)
+    assert S.WAITING in story.states()
+
+
+def test_an_aborted_rollout_is_closed_and_lets_what_is_permitted_end() -> None:
+    story = Story(40).settles(*[HEALTHY] * 3)
+    story.sees(Switched(story.flying()[0])).sees(AbortRequested("ann", "enough", Scope.NOTHING))
+    assert story.state() is State.ABORTED and story.rollout.closed
+    story.settles(HEALTHY)
+    assert story.states() == {S.HEALTHY: 4, S.WAITING: 36}
