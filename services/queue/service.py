@@ -5,33 +5,57 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from libs.common import rpc
 from libs.common import settings as environment
 from libs.common.bus import Bus
 from libs.common.clock import Clock
-from libs.common.database import Database
-from libs.common.errors import Unavailable
-from libs.common.runtime import Service
-from libs.common.settings import ServiceSettings
+from libs.common.database import Database, Transaction
+from libs.common.errands import Errands
+from libs.common.errors import Invalid, Unavailable
+from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import configure
 from prunella.v1 import queue_pb2_grpc
-from services.queue.doors import Doors
-from services.queue.handlers import QueueHandlers
+from services.queue import reading
+from services.queue.book import Book
+from services.queue.doors import SCHEMA, Doors, Settings
+from services.queue.errands.asking import runners
+from services.queue.errands.model import ReportModel
+from services.queue.handlers.servicer import QueueHandlers
+from services.queue.store import strategies
+from services.queue.sweeps import SWEEPS
 
-NAME = "queue"
+NAME = SCHEMA
+# A thousand errors with some text each; one alone is bounded field by field.
+LARGEST_MESSAGE = 8 * 1024 * 1024
+CONNECTIONS = 12
 
 
-def load(environ: Mapping[str, str] | None = None) -> ServiceSettings:
+def load(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of queue. Raises BadSettings listing everything that is wrong."""
-    return environment.load(ServiceSettings, environ)
+    return environment.load(Settings, environ)
+
+
+def read_book(path: Path) -> Book:
+    """The book in a file. Raises Invalid naming file, table, field, rule and remedy."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(
+            f"QUEUE_STRATEGIES: {path} cannot be read ({error}); name a readable TOML file",
+            reason="STRATEGIES_UNREADABLE",
+            field="QUEUE_STRATEGIES",
+            file=str(path),
+        ) from error
+    return reading.parse(text, str(path))
 
 
 @dataclass
 class Connections:
-    """The database's connections: opened when first used, closed after everything else."""
+    """What is opened when first used and closed after everything else."""
 
-    database: Database
+    doors: Doors
     name: str = f"{NAME} connections"
 
     async def start(self) -> None:
@@ -39,30 +63,75 @@ class Connections:
 
     async def stop(self) -> None:
         """Closes all of them."""
-        await self.database.close()
+        if self.doors.model:
+            await self.doors.model.close()
+        await self.doors.database.close()
 
 
-def build(settings: ServiceSettings, clock: Clock) -> Service:
-    """queue, not started."""
+@dataclass
+class Shelving:
+    """Every strategy of the book has a standing before anybody asks for one."""
+
+    doors: Doors
+    name: str = f"{NAME} shelf"
+
+    async def start(self) -> None:
+        """Gives new ones theirs."""
+        names = [strategy.name for strategy in self.doors.book.shelf.strategies]
+
+        async def work(tx: Transaction) -> None:
+            await strategies.seed(tx, names)
+
+        await self.doors.database.transaction(work)
+
+    async def stop(self) -> None:
+        """Nothing: standings outlive the process."""
+
+
+def build(settings: Settings, clock: Clock) -> Service:
+    """queue, not started. Raises Invalid for strategies that are wrong."""
+    book = read_book(settings.strategies)
     telemetry = configure(NAME, settings)
-    database = Database(settings.database_url, clock=clock, application_name=NAME)
+    database = Database(settings.database_url, clock=clock, pool_size=CONNECTIONS, application_name=NAME)
     bus = Bus(settings.nats_url, database, NAME, clock)
-    doors = Doors(database=database, bus=bus, clock=clock, settings=settings, telemetry=telemetry)
+    model = None
+    if settings.model_url:
+        model = ReportModel(
+            settings.model_url, settings.model_token, settings.model_name, settings.model_timeout, clock
+        )
+    doors = Doors(
+        database=database, bus=bus, clock=clock, telemetry=telemetry, settings=settings, book=book, model=model
+    )
+    sweeps = Sweeps(NAME, doors, SWEEPS, clock)
+    doors.triage_soon = lambda: sweeps.nudge("triage")
+    server = _server(doors)
+    doors.draining = lambda: server.why == "draining"
+    parts = [
+        Connections(doors),
+        bus,
+        Shelving(doors),
+        Errands(database, NAME, runners(doors), doors, telemetry),
+        sweeps,
+        server,
+    ]
+    return Service(NAME, doors, parts, server)
 
+
+def _server(doors: Doors) -> rpc.Server:
     async def check() -> None:
-        answers = await asyncio.gather(database.ping(), bus.ping(), return_exceptions=True)
+        answers = await asyncio.gather(doors.database.ping(), doors.bus.ping(), return_exceptions=True)
         wrong = [answer for answer in answers if isinstance(answer, BaseException)]
         if wrong:
             # Whoever reads this wants to know of both at once.
             raise Unavailable("; ".join(str(answer) for answer in wrong), reason="NOT_READY") from wrong[0]
 
     add = queue_pb2_grpc.add_QueueServiceServicer_to_server
-    server = rpc.Server(
+    return rpc.Server(
         NAME,
-        settings.listen,
+        doors.settings.listen,
         [(add, QueueHandlers(doors), "prunella.v1.QueueService")],
-        key=settings.key,
+        key=doors.settings.key,
         deep_check=check,
-        telemetry=telemetry,
+        telemetry=doors.telemetry,
+        max_message=LARGEST_MESSAGE,
     )
-    return Service(NAME, doors, [Connections(database), bus, server], server)

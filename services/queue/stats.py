@@ -1,16 +1,57 @@
-"""How much work there is.
+"""How much work there is, and how it went.
 
-Rule: every state a task can have is always told, with 0 when nothing is in it, so that a reader never has to guess
-whether a state is empty or unknown.
+Rule: every state a task or report can have is always told, with 0 when nothing is in it, so that a reader never has to
+guess whether a state is empty or unknown. A figure without data is absent, never made up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-STATES = ("pending", "processing", "retrying", "completed", "failed")
+from services.queue.leases import ENDED
+from services.queue.leases import STATES as TASK_STATES
+from services.queue.recurrence import STATES as REPORT_STATES
 
 
-def complete(counted: Mapping[str, int]) -> dict[str, int]:
-    """Tasks by state, in the order of a task's life, with every state there is."""
-    return {state: counted.get(state, 0) for state in STATES}
+@dataclass(frozen=True)
+class Count:
+    """How many things of a kind are in a state, the sum of their priorities, and of their seconds until completion."""
+
+    kind: str
+    state: str
+    number: int
+    priorities: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The queue in figures. Rates are percent, times are minutes; None where there is nothing to tell."""
+
+    tasks: Mapping[str, int]
+    reports: Mapping[str, int]
+    total: int
+    success_rate_percent: float | None
+    mean_completion_minutes: float | None
+
+
+def figures(counts: Iterable[Count]) -> Figures:
+    """What the counts amount to."""
+    found = {(count.kind, count.state): count for count in counts}
+    tasks = {state: _number(found.get(("task", state))) for state in TASK_STATES}
+    ended = sum(tasks[state] for state in ENDED)
+    completed = found.get(("task", "completed"))
+    done = completed if completed and completed.number > 0 else None
+    return Figures(
+        tasks=tasks,
+        reports={state: _number(found.get(("report", state))) for state in REPORT_STATES},
+        total=sum(tasks.values()),
+        success_rate_percent=100 * tasks["completed"] / ended if ended else None,
+        mean_completion_minutes=done.seconds / done.number / 60 if done else None,
+    )
+
+
+def _number(count: Count | None) -> int:
+    # Between a delta and the fold of its counterpart nothing is ever negative, but a reader should not depend on it.
+    return max(0, count.number) if count else 0

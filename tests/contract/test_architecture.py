@@ -15,7 +15,7 @@ SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
 # A file or folder of a service that is not one of these rooms is a heart.
 ROOMS = {
     "store": {"sqlalchemy", "libs.common"},
-    "wire": {"prunella.v1", "google", "libs.common", "prunella_agent.releases"},
+    "wire": {"prunella.v1", "google", "libs.common", "prunella_agent.releases", "prunella_agent.fingerprint"},
     "handlers": {"prunella.v1", "grpc", "google", "libs.common", "opentelemetry", "prunella_agent.releases"},
     "gateway": {"prunella.v1", "grpc", "google", "libs.common", "opentelemetry"},
     "reactions": {"prunella.v1", "libs.common", "opentelemetry"},

@@ -23,7 +23,11 @@ async def alone(ground: Ground) -> AsyncIterator[Plane]:
 
 async def test_every_state_is_told_even_when_nothing_is_in_it(alone: Plane) -> None:
     answer = await QueueServiceStub(alone.channel("queue")).GetQueueStats(queue_pb2.GetQueueStatsRequest(), timeout=5)
-    assert dict(answer.tasks) == {"pending": 0, "processing": 0, "retrying": 0, "completed": 0, "failed": 0}
+    states = ("pending", "processing", "retrying", "completed", "failed", "cancelled")
+    assert dict(answer.tasks) == dict.fromkeys(states, 0)
+    assert len(answer.reports) == 7
+    assert not any(answer.reports.values())
+    assert not answer.HasField("success_rate_percent"), "a figure without data is absent"
     assert answer.time.seconds > 0
 
 

@@ -1,0 +1,113 @@
+"""What every door of queue holds; the steps doors share are the files beside this one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from libs.common.bus import Bus
+from libs.common.clock import Clock
+from libs.common.database import Database, Transaction
+from libs.common.settings import HttpUrl, ServiceSettings, variable
+from libs.common.telemetry import Telemetry
+from services.queue import leases
+from services.queue.book import Book
+from services.queue.doors.toolsets import Toolsets
+from services.queue.errands.model import ReportModel
+from services.queue.store import reports
+
+SCHEMA = "queue"
+# Who waits for tasks waits for this.
+TASKS = "queue.tasks"
+
+
+class Settings(ServiceSettings):
+    """The variables of queue."""
+
+    watch: float = variable(
+        "QUEUE_WATCH_SECONDS",
+        default=600.0,
+        rule="seconds without a recurrence after which a report is resolved, above 0 and at most 86400",
+        remedy="leave it out for 600",
+        gt=0,
+        le=86400,
+    )
+    retry_seconds: str = variable(
+        "QUEUE_RETRY_SECONDS",
+        default=",".join(f"{seconds:g}" for seconds in leases.RETRY_SECONDS),
+        rule="seconds before the second, third … try, separated by commas",
+        remedy="leave it out for 30,120,300",
+        pattern=r"^[0-9]{1,5}(\.[0-9]{1,3})?(,[0-9]{1,5}(\.[0-9]{1,3})?){0,19}$",
+    )
+    strategies: Path = variable(
+        "QUEUE_STRATEGIES",
+        default=Path(__file__).resolve().parents[1] / "strategies.toml",
+        rule="file with types, patterns and strategies (TOML)",
+        remedy="leave it out for the one that comes along",
+    )
+    model_url: HttpUrl = variable(
+        "QUEUE_MODEL_URL",
+        default="",
+        rule="an OpenAI-compatible endpoint that answers POST /chat/completions below it; empty for none",
+        remedy="for example https://models.example.com/v1",
+    )
+    model_token: str = variable(
+        "QUEUE_MODEL_TOKEN",
+        default="",
+        rule="bearer token for the model",
+        remedy="ask the operator of the endpoint",
+        secret=True,
+    )
+    model_name: str = variable(
+        "QUEUE_MODEL_NAME", default="default", rule="the model to ask", remedy="name one the endpoint offers"
+    )
+    model_timeout: float = variable(
+        "QUEUE_MODEL_TIMEOUT_SECONDS",
+        default=10.0,
+        rule="seconds the model may take in all, above 0 and at most 60",
+        remedy="leave it out for 10",
+        gt=0,
+        le=60,
+    )
+
+    @property
+    def delays(self) -> tuple[float, ...]:
+        """Seconds before each further try."""
+        return tuple(float(part) for part in self.retry_seconds.split(","))
+
+
+def _nothing() -> None:
+    return
+
+
+@dataclass
+class Doors:
+    """Database, bus, time, the book of strategies, and what is kept in memory; queue asks no sibling."""
+
+    database: Database
+    bus: Bus
+    clock: Clock
+    telemetry: Telemetry
+    settings: Settings
+    book: Book
+    model: ReportModel | None = None
+    chance: random.Random = field(default_factory=random.Random)
+    # Begins the next round of triage at once.
+    triage_soon: Callable[[], None] = _nothing
+    draining: Callable[[], bool] = lambda: False
+    toolsets: Toolsets = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Tool sets are read when first needed."""
+        self.toolsets = Toolsets(self.clock)
+
+    def work_came(self) -> None:
+        """Wakes whoever waits for tasks in this process."""
+        self.database.signal(TASKS)
+
+    async def report(self, tx: Transaction, report: str) -> Any | None:
+        """One report with its contents."""
+        return await reports.get(tx, report)

@@ -1,0 +1,140 @@
+"""What people decide about tasks, reports and strategies; commands and approved proposals take the same way.
+
+Rule: a person's word is a transaction with its fact and its line of history. It may give an ended or waiting task
+another try, take a task out (its report then belongs to people), end a report, and let a strategy write or not. What
+is so already stays as it is; what the state forbids is refused with what to do instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from libs.common.database import Transaction
+from libs.common.errors import NotFound, Refused
+from libs.common.telemetry import use_traceparent
+from services.queue import leases
+from services.queue.doors import Doors
+from services.queue.doors.ending import escalated, unknown
+from services.queue.doors.learning import tell
+from services.queue.store import counts, filing, history, strategies, tasks
+from services.queue.wire import facts
+
+
+async def retry_task(tx: Transaction, doors: Doors, task: str, *, priority: int, actor: str, reason: str) -> None:
+    """Gives a task another try at once. Raises NotFound, or Refused when it is in work, done, or replaced."""
+    row = await _locked(tx, task)
+    if row.state in ("processing", "completed"):
+        instead = (
+            "wait for its end, or cancel it first" if row.state == "processing" else "its report shows what helped"
+        )
+        raise Refused(
+            f"the task is {row.state}; {instead}", reason=f"TASK_{row.state.upper()}", field="name", state=row.state
+        )
+    other = await tasks.active_of(tx, str(row.report))
+    if other is not None and other.id != row.id:
+        raise Refused(
+            f"task {other.id} works on the same report; cancel it first", reason="REPORT_HAS_TASK", field="name"
+        )
+    wanted = priority or row.priority
+    await tasks.save(tx, task, _values(row, "pending", tx.now, reason, priority=wanted, attempts=0, crashes=0))
+    await counts.moved(tx, "task", ((row.state, "", row.priority), ("", "pending", wanted)))
+    report = await filing.lock_report(tx, str(row.report))
+    await history.add(tx, [_entry(row)], success=False, outcome="RETRIED", actor=actor)
+    if report is not None:
+        await filing.move(tx, str(row.report), "in_progress", f"another try: {reason}", task=task)
+        await counts.moved(tx, "report", [(report.state, "in_progress", 0)])
+    with use_traceparent(row.traceparent):
+        tx.record(facts.task_retried(row, wanted, actor=actor, reason=reason))
+    tx.after_commit(doors.work_came)
+
+
+async def cancel_task(tx: Transaction, task: str, *, actor: str, reason: str) -> None:
+    """Takes a task out; its report goes to people. Raises NotFound, or Refused when it has ended otherwise."""
+    row = await _locked(tx, task)
+    if row.state == "cancelled":
+        return
+    if row.state not in leases.ACTIVE:
+        raise Refused(
+            f"the task is {row.state} and cannot be cancelled any more", reason="TASK_ENDED", field="name",
+            state=row.state,
+        )  # fmt: skip
+    await _cancel(tx, row, actor=actor, reason=reason)
+    await escalated(tx, {str(row.report): f"its task was cancelled: {reason}"}, actor=actor)
+
+
+async def close_report(tx: Transaction, report: str, *, actor: str, reason: str) -> None:
+    """Ends a report and what works on it. Raises NotFound."""
+    active = await tasks.active_of(tx, report)
+    row = await filing.lock_report(tx, report)
+    if row is None:
+        raise NotFound(f"there is no error report {report}", reason="REPORT_UNKNOWN", field="name", report=report)
+    if row.state == "closed":
+        return
+    if active is not None:
+        await _cancel(tx, active, actor=actor, reason=f"its report was closed: {reason}")
+    task = str(row.task) if row.task else None
+    await history.add(tx, [(report, task, "", "", "closed")], success=True, outcome="CLOSED", actor=actor)
+    await filing.move(tx, report, "closed", reason, resolved_by=actor, method="closed by a person")
+    await counts.moved(tx, "report", [(row.state, "closed", 0)])
+    with use_traceparent(row.traceparent):
+        tx.record(facts.report_closed(row, actor=actor, reason=reason))
+
+
+async def approve_strategy(
+    tx: Transaction, doors: Doors, name: str, *, approved: bool, actor: str, reason: str
+) -> strategies.Kept:
+    """Lets a strategy use its write tools, or takes that back. Raises NotFound."""
+    strategy = doors.book.shelf.named(name)
+    before = (await strategies.lock(tx, [name])).get(name)
+    if strategy is None or before is None:
+        raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
+    if before.standing.approved == approved:
+        return before
+    after = replace(
+        before,
+        standing=replace(before.standing, approved=approved),
+        approved_by=actor if approved else "",
+        reason=reason,
+        updated=tx.now,
+    )
+    await strategies.save(tx, after)
+    await tell(tx, strategy, before, after, actor=actor, reason=f"{'approved' if approved else 'revoked'}: {reason}")
+    if approved:
+        again = await filing.awaiting(tx, name, f"{name} was approved by {actor}: looked at again")
+        await counts.moved(tx, "report", (("escalated", "new", 0) for _ in range(again)))
+        tx.after_commit(doors.triage_soon)
+    return after
+
+
+async def _locked(tx: Transaction, task: str) -> Any:
+    row = await tasks.lock(tx, task)
+    if row is None:
+        raise unknown(task)
+    return row
+
+
+async def _cancel(tx: Transaction, row: Any, *, actor: str, reason: str) -> None:
+    await tasks.save(tx, str(row.id), _values(row, "cancelled", tx.now, reason))
+    await counts.moved(tx, "task", [(row.state, "cancelled", row.priority)])
+    await history.add(tx, [_entry(row)], success=False, outcome="CANCELLED", actor=actor)
+    with use_traceparent(row.traceparent):
+        tx.record(facts.task_cancelled(row, actor=actor, reason=reason))
+
+
+def _entry(row: Any) -> tuple[str, str | None, str, str, str]:
+    return str(row.report), str(row.id), row.strategy, row.worker, ""
+
+
+def _values(row: Any, state: str, now: Any, reason: str, **changed: Any) -> dict[str, Any]:
+    priority = changed.get("priority", row.priority)
+    return {
+        "state": state,
+        "priority": priority,
+        "rank": leases.rank(row.created_at, priority),
+        "attempts": row.attempts,
+        "crashes": row.crashes,
+        "run_at": now if state == "pending" else row.run_at,
+        "ended_at": None if state == "pending" else now,
+        "reason": reason,
+    } | changed

@@ -1,0 +1,149 @@
+"""The end of tries: what a worker's word, a lost lease or a person makes of task and report.
+
+Rule: a word counts only under the token of the lease that stands; the same word twice is answered as if it were once,
+another is refused and changes nothing. Task, report, history, counts and facts are one transaction, whatever the
+number of tasks; a task that failed for good gives its report to a person in the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from libs.common.database import Transaction
+from libs.common.errors import NotFound, Problem, Refused, Stale
+from libs.common.names import new_id
+from libs.common.telemetry import counter, span_at, use_traceparent
+from services.queue import leases
+from services.queue.doors import Doors
+from services.queue.doors.learning import counted
+from services.queue.store import counts, filing, work
+from services.queue.store.work import Completion, Failing
+from services.queue.wire import facts
+
+# A span for each task of a batch tells more than anybody reads when the batch is large.
+MOST_SPANS = 32
+
+_ended = counter("queue_tries_total", "Tries that ended, by what became of the task", ("state",))
+
+
+async def ended(
+    tx: Transaction, doors: Doors, given: Sequence[Completion], actor: str
+) -> Mapping[tuple[str, int], Problem]:
+    """Records ends of tries, each task once; what was refused, by task and token."""
+    done: list[Any] = []
+    successes = [one for one in given if one.success]
+    if successes:
+        until = tx.now + timedelta(seconds=doors.settings.watch)
+        done += await work.complete(tx, successes, actor=actor, watch=new_id(tx.now), watch_until=until)
+    failures = [one for one in given if not one.success]
+    if failures:
+        done += await _failed(tx, doors, failures, actor)
+    if done:
+        _tell(tx, done, actor)
+        await given_up(tx, doors, [row for row in done if row.state == "failed"], learn=True)
+    recorded = {str(row.id) for row in done}
+    rest = [one for one in given if one.task not in recorded]
+    return await _refused(tx, rest) if rest else {}
+
+
+async def _failed(tx: Transaction, doors: Doors, failures: Sequence[Completion], actor: str) -> Sequence[Any]:
+    held = await work.held(tx, [one.task for one in failures])
+    failing = []
+    for one in failures:
+        row = held.get(one.task)
+        if row is None or row.token != one.token or row.state != "processing":
+            continue
+        end = leases.failed(
+            row.attempts,
+            row.max_attempts,
+            tx.now,
+            failure=one.failure,
+            permanent=one.permanent,
+            delays=doors.settings.delays,
+            chance=doors.chance.random(),
+        )
+        reason = f"{end.outcome} by {row.worker}, try {end.attempts} of {row.max_attempts}"
+        failing.append(Failing(one, end.state, end.attempts, end.run_at, end.outcome, reason))
+    return await work.fail(tx, failing, actor=actor) if failing else []
+
+
+async def _refused(tx: Transaction, rest: Sequence[Completion]) -> Mapping[tuple[str, int], Problem]:
+    standing = await work.standing(tx, [one.task for one in rest])
+    found: dict[tuple[str, int], Problem] = {}
+    for one in rest:
+        row = standing.get(one.task)
+        if row is None:
+            found[one.task, one.token] = unknown(one.task)
+        elif row.token != one.token:
+            found[one.task, one.token] = stale(row.state)
+        elif not leases.repeats(row.state, one.success):
+            found[one.task, one.token] = Refused(
+                f"the task is {row.state} already; nothing was recorded", reason="TASK_ENDED", field="token",
+                state=row.state,
+            )  # fmt: skip
+    return found
+
+
+def unknown(task: str) -> Problem:
+    """The task does not exist."""
+    return NotFound(f"there is no task {task}; it may have been cleaned up", reason="TASK_UNKNOWN", field="name")
+
+
+def stale(state: str) -> Problem:
+    """The lease is not held any more."""
+    return Stale(
+        f"the lease is not yours any more: the task is {state} under another token. Stop working on it; nothing was "
+        "recorded",
+        reason="STALE_TOKEN",
+        field="token",
+        state=state,
+    )
+
+
+def _tell(tx: Transaction, done: Sequence[Any], actor: str) -> None:
+    workers = {row.worker for row in done}
+    worker = workers.pop() if len(workers) == 1 else ""
+    event = facts.tasks_finished(worker, done, actor=actor)
+    if len(done) == 1:
+        with use_traceparent(done[0].traceparent):
+            tx.record(event)
+    else:
+        tx.record(event)
+    tx.after_commit(lambda: _measure(tx, done))
+
+
+def _measure(tx: Transaction, done: Sequence[Any]) -> None:
+    states = [row.state for row in done]
+    for state in set(states):
+        _ended.labels(state).inc(states.count(state))
+    for row in done[:MOST_SPANS]:
+        if row.traceparent:
+            error = "" if row.state == "completed" else row.outcome
+            attributes = {"task": str(row.id), "state": row.state, "worker": row.worker, "attempts": row.attempts}
+            began = row.claimed_at or tx.now
+            span_at("task worked on", began, tx.now, parent=row.traceparent, error=error, attributes=attributes)
+
+
+async def given_up(tx: Transaction, doors: Doors, rows: Sequence[Any], *, learn: bool) -> None:
+    """Gives the reports of tasks that failed for good to people; `learn` when the tries spoke of the strategy."""
+    if not rows:
+        return
+    await escalated(tx, {str(row.report): f"machines gave up: {row.reason}" for row in rows})
+    if learn:
+        await counted(tx, doors, [(row.strategy, False) for row in rows])
+
+
+async def escalated(
+    tx: Transaction, reasons: Mapping[str, str], *, actor: str = "", before: str = "in_progress"
+) -> None:
+    """Gives reports to people, each with its reason; all of them were in the state `before`."""
+    rows = await filing.escalate(tx, reasons)
+    await counts.moved(tx, "report", ((before, "escalated", 0) for _ in rows))
+    for row in rows:
+        told = facts.escalation(str(row.id), str(row.task or ""), row.type, row.severity, row.tried)
+        with use_traceparent(row.traceparent):
+            tx.record(
+                facts.report_escalated(told, reason=row.reason, plugin=row.plugin, merchant=row.merchant, actor=actor)
+            )

@@ -1,0 +1,139 @@
+"""The step that ends triage, shared by its sweep and the errand: a task is made, or a person is asked.
+
+Rule: a report whose triage has no hindrance gets one task, of the strategy chosen; every other goes to a person with
+the reason in words. Report, task and both facts are one transaction, whoever concluded. A report that waits for a
+strategy's approval is remembered, so that the approval brings it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from libs.common.database import Transaction
+from libs.common.names import new_id
+from libs.common.telemetry import counter, span_at, use_traceparent
+from services.queue import leases
+from services.queue.doors import Doors
+from services.queue.report import Hindrance, Triage
+from services.queue.store import counts, filing, tasks
+from services.queue.store.filing import Filed
+from services.queue.store.tasks import NewTask
+from services.queue.wire import facts
+
+_triaged = counter(
+    "queue_triaged_total", "Reports triaged, by who said what they are and what followed", ("origin", "to")
+)
+
+
+async def triaged(tx: Transaction, doors: Doors, report: str, triage: Triage) -> bool:
+    """Files one report that was asked about; False when somebody else filed it meanwhile."""
+    row = await doors.report(tx, report)
+    if row is None:
+        return False
+    return await file(tx, doors, [(row, triage)]) == 1
+
+
+async def file(tx: Transaction, doors: Doors, judged: Sequence[tuple[Any, Triage]]) -> int:
+    """Files reports (rows of store.reports) with their triage; how many were still waiting for it."""
+    locked = await filing.lock(tx, [str(row.id) for row, _ in judged])
+    standing = [
+        (row, triage)
+        for row, triage in judged
+        # One that came back meanwhile is read again first.
+        if (now := locked.get(str(row.id))) and (now.state, now.triage_at) == (row.state, row.triage_at)
+    ]
+    if not standing:
+        return 0
+    workable = [triage.tools for _, triage in standing if triage.hindrance is None]
+    toolsets = await doors.toolsets.ids(tx, workable)
+    made = {
+        str(row.id): _task(tx, row, triage, toolsets[tuple(sorted(triage.tools))])
+        for row, triage in standing
+        if triage.hindrance is None
+    }
+    await filing.file(tx, [_filed(tx, row, triage, made.get(str(row.id))) for row, triage in standing])
+    if made:
+        await tasks.insert(tx, list(made.values()), leases.MAX_ATTEMPTS)
+    states = ((row.state, "in_progress" if str(row.id) in made else "escalated", 0) for row, _ in standing)
+    await counts.moved(tx, "report", states)
+    await counts.moved(tx, "task", (("", "pending", task.priority) for task in made.values()))
+    for row, triage in standing:
+        _tell(tx, row, triage, made.get(str(row.id)))
+    if made:
+        tx.after_commit(doors.work_came)
+    return len(standing)
+
+
+def _task(tx: Transaction, row: Any, triage: Triage, toolset: int) -> NewTask:
+    priority = leases.priority(triage.severity, triage.confidence)
+    return NewTask(
+        id=new_id(),
+        report=str(row.id),
+        plugin=row.plugin,
+        merchant=row.merchant,
+        strategy=triage.strategy,
+        toolset=toolset,
+        priority=priority,
+        rank=leases.rank(tx.now, priority),
+        estimated_seconds=triage.estimated_seconds,
+        traceparent=row.traceparent,
+    )
+
+
+def _filed(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> Filed:
+    waits = triage.strategy if triage.hindrance is Hindrance.WRITE_NOT_APPROVED else ""
+    return Filed(
+        report=str(row.id),
+        state="in_progress" if task else "escalated",
+        type=triage.type,
+        severity=triage.severity,
+        task=task.id if task else "",
+        strategy=task.strategy if task else row.strategy,
+        awaits=waits,
+        reason=reason(triage),
+        triage=_stored(tx, triage),
+    )
+
+
+def reason(triage: Triage) -> str:
+    """Why a report is where its triage put it, for people."""
+    return f"{triage.hindrance}: {triage.why}" if triage.hindrance else triage.why
+
+
+def _stored(tx: Transaction, triage: Triage) -> Mapping[str, Any]:
+    return {
+        "type": triage.type,
+        "severity": triage.severity,
+        "auto_fixable": triage.auto_fixable,
+        "confidence": triage.confidence,
+        "origin": str(triage.origin),
+        "tools": list(triage.tools),
+        "estimated_seconds": triage.estimated_seconds,
+        "why": triage.why,
+        "strategy": triage.strategy,
+        "hindrance": str(triage.hindrance) if triage.hindrance else "",
+        "time": tx.now.isoformat(),
+    }
+
+
+def _tell(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> None:
+    report, began = str(row.id), tx.now
+    about = {"plugin": row.plugin, "merchant": row.merchant}
+    with use_traceparent(row.traceparent):
+        tx.record(facts.report_triaged(report, triage, reason=reason(triage), **about))
+        if task:
+            tx.record(facts.task_created(task, triage.tools, **about))
+        else:
+            told = facts.escalation(report, "", triage.type, triage.severity, tuple(row.tried))
+            tx.record(facts.report_escalated(told, reason=reason(triage), **about))
+    to = "task" if task else "person"
+    tx.after_commit(_triaged.labels(str(triage.origin), to).inc)
+    attributes = {"report": report, "type": triage.type, "origin": str(triage.origin), "to": to}
+    parent = row.traceparent
+    tx.after_commit(lambda: _span(began, parent, attributes))
+
+
+def _span(began: Any, parent: str, attributes: dict[str, Any]) -> None:
+    if parent:
+        span_at("triage", began, began, parent=parent, attributes=attributes)

@@ -1,0 +1,1 @@
+"""Door 1, somebody asked: `QueueService`, one file for each kind of thing."""

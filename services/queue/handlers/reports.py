@@ -1,0 +1,205 @@
+"""Error reports: told by trusted services, listed, explained, closed by people."""
+
+# ruff: noqa: N802 - gRPC names its methods so
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import grpc
+
+from libs.common import access, pages
+from libs.common.database import Transaction
+from libs.common.errors import Invalid, NotFound
+from libs.common.names import new_id
+from libs.common.telemetry import counter, current_traceparent, new_traceparent, span_at, use_traceparent
+from prunella.v1 import queue_pb2 as pb
+from services.queue import triage
+from services.queue.doors import Doors
+from services.queue.doors.commands import close_report
+from services.queue.doors.learning import counted
+from services.queue.handlers.once import once
+from services.queue.store import history, lessons, reports, strategies
+from services.queue.store.reports import Occurrence
+from services.queue.wire import facts
+from services.queue.wire import reports as wire
+from services.queue.wire import strategies as strategy_wire
+from services.queue.wire import tasks as task_wire
+from services.queue.wire.reports import Refusal
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+# Errors read at once before others get a turn; grouping a long stack takes a moment.
+TURN = 25
+
+_reported = counter("queue_errors_total", "Errors that were told, by what became of them", ("outcome",))
+
+
+class ReportHandlers:
+    """The part of `QueueService` about error reports."""
+
+    doors: Doors
+
+    async def ReportErrors(self, request: pb.ReportErrorsRequest, context: Context) -> pb.ReportErrorsResponse:
+        """Counts errors, each for itself. Raises Invalid when there are too many, Refused for a reused request_id."""
+        del context
+        source = wire.source(request)
+        now = self.doors.clock.now()
+        read: list[Occurrence | Refusal] = []
+        for index, told in enumerate(request.errors):
+            read.append(wire.occurrence(told, new_id(), new_traceparent(""), now))
+            if index % TURN == TURN - 1:
+                await asyncio.sleep(0)
+        taken = [one for one in read if isinstance(one, Occurrence)]
+        waves = wire.waves(taken)
+
+        async def work(tx: Transaction) -> pb.ReportErrorsResponse:
+            found: dict[tuple[str, str], tuple[str, bool, bool]] = {}
+            for wave in waves:
+                await self._count(tx, wave, source, found)
+            return _answer(read, found)
+
+        answer = await once(self.doors, request, pb.ReportErrorsResponse, work)
+        self.doors.triage_soon()
+        return answer
+
+    async def GetErrorReport(self, request: pb.GetErrorReportRequest, context: Context) -> pb.GetErrorReportResponse:
+        """One report with its history. Raises Invalid for a bad name, NotFound for an unknown one."""
+        del context
+        async with self.doors.database.reading() as tx:
+            row = await self._report(tx, request.name)
+            entries = await history.of_report(tx, str(row.id))
+        return pb.GetErrorReportResponse(report=wire.resource(row), history=[wire.entry(entry) for entry in entries])
+
+    async def ListErrorReports(
+        self, request: pb.ListErrorReportsRequest, context: Context
+    ) -> pb.ListErrorReportsResponse:
+        """Reports, last seen first. Raises Invalid for bad paging."""
+        del context
+        size = pages.page_size(request.page_size)
+        filters = wire.filters(request)
+        query = {"list": "reports", **vars(filters)}
+        seen, after = _after(pages.open_token(request.page_token, query))
+        async with self.doors.database.reading() as tx:
+            found = await reports.page(tx, filters, seen, after, size + 1)
+        more = ""
+        if len(found) > size:
+            more = pages.token(query, [found[size - 1].last_seen_at, str(found[size - 1].id)])
+        return pb.ListErrorReportsResponse(reports=[wire.resource(row) for row in found[:size]], next_page_token=more)
+
+    async def ExplainErrorReport(
+        self, request: pb.ExplainErrorReportRequest, context: Context
+    ) -> pb.ExplainErrorReportResponse:
+        """Why it is one report, what it was understood as, and which strategies fit how well."""
+        del context
+        async with self.doors.database.reading() as tx:
+            row = await self._report(tx, request.name)
+            kept = await strategies.everything(tx)
+            model = await lessons.known(tx)
+        book = self.doors.book.standing({name: one.standing for name, one in kept.items()})
+        report = reports.report(row)
+        now = triage.classify(report, book, model)
+        fits = triage.considered(report, book, now)
+        answer = pb.ExplainErrorReportResponse(grouping=row.grouping)
+        if row.triage:
+            answer.triage.CopyFrom(wire.triage(row.triage))
+        for fit in fits:
+            best = now.hindrance is None and fit.strategy.name == now.strategy
+            answer.strategies.append(strategy_wire.fit(fit, kept.get(fit.strategy.name), best=best))
+        return answer
+
+    async def CloseErrorReport(
+        self, request: pb.CloseErrorReportRequest, context: Context
+    ) -> pb.CloseErrorReportResponse:
+        """Ends a report and what works on it; one that is closed stays as it is."""
+        del context
+        report = task_wire.id_of("errorReports", request.name)
+        reason = task_wire.reason(request.reason, "closed by a person")
+        actor = access.caller()
+
+        async def work(tx: Transaction) -> pb.CloseErrorReportResponse:
+            await close_report(tx, report, actor=actor, reason=reason)
+            return pb.CloseErrorReportResponse(report=wire.resource(await reports.get(tx, report)))
+
+        return await once(self.doors, request, pb.CloseErrorReportResponse, work)
+
+    async def _count(
+        self, tx: Transaction, wave: Sequence[Occurrence], source: str, found: dict[tuple[str, str], Any]
+    ) -> None:
+        told = {(one.plugin, one.fingerprint): one for one in wave}
+        recurred = []
+        caller = current_traceparent()
+        for row in await reports.count(tx, wave, source):
+            one = told[row.plugin, row.fingerprint]
+            came_back = row.state_before not in ("", row.state)
+            created = row.created
+            before = found.get((row.plugin, row.fingerprint))
+            found[row.plugin, row.fingerprint] = (
+                str(row.id), created or bool(before and before[1]), came_back or bool(before and before[2]),
+            )  # fmt: skip
+            if created or came_back:
+                with use_traceparent(row.traceparent):
+                    tx.record(facts.error_reported(row, one.message or one.type, regression=came_back))
+                tx.after_commit(_Span(row.traceparent, str(row.id), tx.now, created, caller).make)
+            if row.state_before == "resolved_pending" and came_back:
+                recurred.append((row.strategy, False))
+        await counted(tx, self.doors, recurred)
+
+    async def _report(self, tx: Transaction, name: str) -> Any:
+        wanted = task_wire.id_of("errorReports", name)
+        row = await reports.get(tx, wanted)
+        if row is None:
+            raise NotFound(f"there is no error report {wanted}", reason="REPORT_UNKNOWN", field="name", report=wanted)
+        return row
+
+
+class _Span:
+    """The span a report's trace begins with; made after the commit."""
+
+    def __init__(self, traceparent: str, report: str, now: datetime, created: bool, caller: str) -> None:
+        self.traceparent, self.report, self.now, self.created, self.caller = traceparent, report, now, created, caller
+
+    def make(self) -> None:
+        """Sends it."""
+        links = [self.caller] if self.caller else []
+        attributes = {"report": self.report}
+        if self.created:
+            span_at("error reported", self.now, self.now, parent="", traceparent=self.traceparent, links=links,
+                    attributes=attributes)  # fmt: skip
+        else:
+            span_at("error came back", self.now, self.now, parent=self.traceparent, links=links, attributes=attributes)
+
+
+def _answer(
+    read: Sequence[Occurrence | Refusal], found: dict[tuple[str, str], tuple[str, bool, bool]]
+) -> pb.ReportErrorsResponse:
+    answer = pb.ReportErrorsResponse()
+    first: set[str] = set()
+    for one in read:
+        if isinstance(one, Refusal):
+            answer.outcomes.add(refusal=one.reason, field=one.field, message=one.message)
+            _reported.labels("refused").inc()
+            continue
+        report, created, came_back = found[one.plugin, one.fingerprint]
+        fresh = report not in first
+        first.add(report)
+        answer.outcomes.add(report=f"errorReports/{report}", created=created and fresh, regression=came_back and fresh)
+        _reported.labels("new" if created and fresh else "regression" if came_back and fresh else "counted").inc()
+    return answer
+
+
+def _after(key: list[Any] | None) -> tuple[datetime | None, str]:
+    if key is None:
+        return None, ""
+    try:
+        seen, after = key
+        if not isinstance(seen, datetime):
+            raise TypeError
+        return seen, str(uuid.UUID(after))
+    except (ValueError, TypeError, AttributeError) as error:
+        message = "page_token is damaged; start again without it"
+        raise Invalid(message, reason="BAD_PAGE_TOKEN", field="page_token") from error

@@ -1,0 +1,178 @@
+"""Strategies and proposals: looked at by anybody, decided on by people."""
+
+# ruff: noqa: N802 - gRPC names its methods so
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from libs.common import access, pages
+from libs.common.database import Transaction
+from libs.common.errors import Invalid, NotFound
+from libs.common.names import new_id, parse
+from prunella.v1 import queue_pb2 as pb
+from services.queue import proposals as heart
+from services.queue.doors import Doors
+from services.queue.doors.commands import approve_strategy, cancel_task, close_report, retry_task
+from services.queue.handlers.once import once
+from services.queue.handlers.tasks import after_id
+from services.queue.proposals import Proposal
+from services.queue.store import proposals as store
+from services.queue.store import strategies
+from services.queue.strategies import STATES, confidence
+from services.queue.wire import facts
+from services.queue.wire import proposals as wire
+from services.queue.wire import strategies as strategy_wire
+from services.queue.wire import tasks as task_wire
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+PROPOSAL_STATES = ("", "open", "approved", "rejected", "expired")
+
+
+class StrategyHandlers:
+    """The part of `QueueService` about strategies and proposals."""
+
+    doors: Doors
+
+    async def GetStrategy(self, request: pb.GetStrategyRequest, context: Context) -> pb.GetStrategyResponse:
+        """One strategy with its changes. Raises Invalid for a bad name, NotFound for an unknown one."""
+        del context
+        name = parse("strategies", request.name)
+        strategy = self.doors.book.shelf.named(name)
+        if strategy is None:
+            raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
+        async with self.doors.database.reading() as tx:
+            kept = await strategies.everything(tx)
+            changes = await strategies.history(tx, name)
+        return pb.GetStrategyResponse(
+            strategy=strategy_wire.resource(strategy, kept.get(name)),
+            history=[strategy_wire.entry(change) for change in changes],
+        )
+
+    async def ListStrategies(self, request: pb.ListStrategiesRequest, context: Context) -> pb.ListStrategiesResponse:
+        """Every strategy, best first. Raises Invalid for an unknown state."""
+        del context
+        if request.state and request.state not in STATES:
+            raise Invalid(f"state must be one of {', '.join(STATES)}", reason="BAD_STATE", field="state")
+        async with self.doors.database.reading() as tx:
+            kept = await strategies.everything(tx)
+        shelf = self.doors.book.standing({name: one.standing for name, one in kept.items()}).shelf
+        found = sorted(shelf.strategies, key=lambda one: (-confidence(one, shelf.standing(one.name)), one.name))
+        return pb.ListStrategiesResponse(
+            strategies=[
+                strategy_wire.resource(one, kept.get(one.name))
+                for one in found
+                if request.type in ("", one.type) and request.state in ("", shelf.standing(one.name).state)
+            ]
+        )
+
+    async def ApproveStrategy(self, request: pb.ApproveStrategyRequest, context: Context) -> pb.ApproveStrategyResponse:
+        """Lets a strategy write."""
+        del context
+        work = self._approving(request.name, request.reason, approved=True)
+
+        async def answer(tx: Transaction) -> pb.ApproveStrategyResponse:
+            return pb.ApproveStrategyResponse(strategy=await work(tx))
+
+        return await once(self.doors, request, pb.ApproveStrategyResponse, answer)
+
+    async def RevokeStrategy(self, request: pb.RevokeStrategyRequest, context: Context) -> pb.RevokeStrategyResponse:
+        """Takes that back; tasks that are leased already are stopped by their next look, not by this."""
+        del context
+        work = self._approving(request.name, request.reason, approved=False)
+
+        async def answer(tx: Transaction) -> pb.RevokeStrategyResponse:
+            return pb.RevokeStrategyResponse(strategy=await work(tx))
+
+        return await once(self.doors, request, pb.RevokeStrategyResponse, answer)
+
+    async def CreateProposal(self, request: pb.CreateProposalRequest, context: Context) -> pb.CreateProposalResponse:
+        """Asks a person. Raises Invalid naming the field."""
+        del context
+        now = self.doors.clock.now()
+        made = heart.made(new_id(), request.action, request.target, request.reason, access.caller(), now)
+
+        async def work(tx: Transaction) -> pb.CreateProposalResponse:
+            await store.insert(tx, made)
+            tx.record(facts.proposal_created(made))
+            return pb.CreateProposalResponse(proposal=wire.resource(made))
+
+        return await once(self.doors, request, pb.CreateProposalResponse, work)
+
+    async def ListProposals(self, request: pb.ListProposalsRequest, context: Context) -> pb.ListProposalsResponse:
+        """Proposals, newest first. Raises Invalid for bad paging or an unknown state."""
+        del context
+        if request.state not in PROPOSAL_STATES:
+            raise Invalid(f"state must be one of {', '.join(PROPOSAL_STATES[1:])}", reason="BAD_STATE", field="state")
+        size = pages.page_size(request.page_size)
+        query = {"list": "proposals", "state": request.state}
+        after = after_id(pages.open_token(request.page_token, query))
+        async with self.doors.database.reading() as tx:
+            found = await store.page(tx, request.state, after, size + 1)
+        more = pages.token(query, [found[size - 1].id]) if len(found) > size else ""
+        return pb.ListProposalsResponse(proposals=[wire.resource(one) for one in found[:size]], next_page_token=more)
+
+    async def ApproveProposal(self, request: pb.ApproveProposalRequest, context: Context) -> pb.ApproveProposalResponse:
+        """A person agrees, and it is done in the same transaction. Raises what doing it raises; then nothing is."""
+        del context
+
+        async def work(tx: Transaction) -> pb.ApproveProposalResponse:
+            decided = await self._decide(tx, request.name, request.reason, approved=True)
+            return pb.ApproveProposalResponse(proposal=wire.resource(decided))
+
+        return await once(self.doors, request, pb.ApproveProposalResponse, work)
+
+    async def RejectProposal(self, request: pb.RejectProposalRequest, context: Context) -> pb.RejectProposalResponse:
+        """A person says no."""
+        del context
+
+        async def work(tx: Transaction) -> pb.RejectProposalResponse:
+            decided = await self._decide(tx, request.name, request.reason, approved=False)
+            return pb.RejectProposalResponse(proposal=wire.resource(decided))
+
+        return await once(self.doors, request, pb.RejectProposalResponse, work)
+
+    def _approving(self, name: str, why: str, *, approved: bool) -> Any:
+        strategy = parse("strategies", name)
+        reason = task_wire.reason(why, "a person said so")
+        actor = access.caller()
+
+        async def work(tx: Transaction) -> pb.Strategy:
+            kept = await approve_strategy(tx, self.doors, strategy, approved=approved, actor=actor, reason=reason)
+            named = self.doors.book.shelf.named(strategy)
+            assert named is not None
+            return strategy_wire.resource(named, kept)
+
+        return work
+
+    async def _decide(self, tx: Transaction, name: str, why: str, *, approved: bool) -> Proposal:
+        actor = access.caller()
+        reason = task_wire.reason(why, "agreed" if approved else "declined")
+        proposal = await store.lock(tx, task_wire.id_of("proposals", name))
+        if proposal is None:
+            raise NotFound(f"there is no proposal {name[:80]}", reason="PROPOSAL_UNKNOWN", field="name")
+        heart.check_decision(proposal, actor, approved, tx.now)
+        if approved:
+            await self._carry_out(tx, proposal, actor)
+        state = "approved" if approved else "rejected"
+        await store.decide(tx, proposal.id, state, actor, reason)
+        tx.record(facts.proposal_decided(proposal, approved=approved, actor=actor, reason=reason))
+        return Proposal(**(vars(proposal) | {"state": state, "decided_by": actor, "decision_reason": reason}))
+
+    async def _carry_out(self, tx: Transaction, proposal: Proposal, actor: str) -> None:
+        reason = f"proposed by {proposal.author}: {proposal.reason}"
+        collection = heart.ACTIONS[proposal.action]
+        if proposal.action == "approve_strategy":
+            name = parse(collection, proposal.target, field="target")
+            await approve_strategy(tx, self.doors, name, approved=True, actor=actor, reason=reason)
+            return
+        target = task_wire.id_of(collection, proposal.target, field="target")
+        if proposal.action == "retry_task":
+            await retry_task(tx, self.doors, target, priority=0, actor=actor, reason=reason)
+        elif proposal.action == "cancel_task":
+            await cancel_task(tx, target, actor=actor, reason=reason)
+        else:
+            await close_report(tx, target, actor=actor, reason=reason)

@@ -1,0 +1,151 @@
+"""Tasks for people: looked at, tried again, cancelled, taken back, cleaned up; and how much work there is."""
+
+# ruff: noqa: N802 - gRPC names its methods so
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import grpc
+
+from libs.common import access, pages
+from libs.common.database import Transaction
+from libs.common.errors import Invalid
+from libs.common.names import new_id
+from prunella.v1 import queue_pb2 as pb
+from services.queue import leases
+from services.queue.doors import Doors
+from services.queue.doors.commands import cancel_task, retry_task
+from services.queue.doors.ending import given_up, unknown
+from services.queue.handlers.once import once
+from services.queue.stats import figures
+from services.queue.store import counts, history, tasks
+from services.queue.wire import facts
+from services.queue.wire import reports as report_wire
+from services.queue.wire import tasks as wire
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+MOST_RESET = 1000
+CHUNK = 5000
+
+
+class TaskHandlers:
+    """The part of `QueueService` about tasks."""
+
+    doors: Doors
+
+    async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
+        """One task with its history. Raises Invalid for a bad name, NotFound for an unknown one."""
+        del context
+        task = wire.id_of("tasks", request.name)
+        async with self.doors.database.reading() as tx:
+            row = await tasks.get(tx, task)
+            if row is None:
+                raise unknown(task)
+            entries = [entry for entry in await history.of_report(tx, str(row.report)) if entry.task == row.id]
+            told = await self._resource(tx, row)
+        return pb.GetTaskResponse(task=told, history=[report_wire.entry(entry) for entry in entries])
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
+        """Tasks, newest first. Raises Invalid for bad paging or names."""
+        del context
+        size = pages.page_size(request.page_size)
+        filters = wire.filters(request)
+        query = {"list": "tasks", **vars(filters)}
+        after = after_id(pages.open_token(request.page_token, query))
+        async with self.doors.database.reading() as tx:
+            found = await tasks.page(tx, filters, after, size + 1)
+            told = [await self._resource(tx, row) for row in found[:size]]
+        more = pages.token(query, [str(found[size - 1].id)]) if len(found) > size else ""
+        return pb.ListTasksResponse(tasks=told, next_page_token=more)
+
+    async def RetryTask(self, request: pb.RetryTaskRequest, context: Context) -> pb.RetryTaskResponse:
+        """Gives a task another try."""
+        del context
+        task = wire.id_of("tasks", request.name)
+        priority = wire.priority(request.priority)
+        reason = wire.reason(request.reason, "a person asked for another try")
+        actor = access.caller()
+
+        async def work(tx: Transaction) -> pb.RetryTaskResponse:
+            await retry_task(tx, self.doors, task, priority=priority, actor=actor, reason=reason)
+            return pb.RetryTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
+
+        return await once(self.doors, request, pb.RetryTaskResponse, work)
+
+    async def CancelTask(self, request: pb.CancelTaskRequest, context: Context) -> pb.CancelTaskResponse:
+        """Takes a task out of the queue."""
+        del context
+        task = wire.id_of("tasks", request.name)
+        reason = wire.reason(request.reason, "a person took it out")
+        actor = access.caller()
+
+        async def work(tx: Transaction) -> pb.CancelTaskResponse:
+            await cancel_task(tx, task, actor=actor, reason=reason)
+            return pb.CancelTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
+
+        return await once(self.doors, request, pb.CancelTaskResponse, work)
+
+    async def GetQueueStats(self, request: pb.GetQueueStatsRequest, context: Context) -> pb.GetQueueStatsResponse:
+        """How much work there is, and how it went."""
+        del request, context
+        async with self.doors.database.reading() as tx:
+            counted = await counts.figures(tx)
+            status = await counts.status(tx)
+        return wire.stats(figures(counted), status, self.doors.clock.now())
+
+    async def ResetStuckTasks(self, request: pb.ResetStuckTasksRequest, context: Context) -> pb.ResetStuckTasksResponse:
+        """Takes back up to 1,000 tasks that were claimed too long ago; they wait again."""
+        del context
+        stuck = wire.stuck(request.stuck_duration)
+        reason = wire.reason(request.reason, "stuck: taken back by a person")
+        actor = access.caller()
+
+        async def work(tx: Transaction) -> pb.ResetStuckTasksResponse:
+            rows = await tasks.reset(tx, stuck, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_RESET)
+            if rows:
+                tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome="RESET"))
+                await given_up(tx, self.doors, [row for row in rows if row.state == "failed"], learn=False)
+                tx.after_commit(self.doors.work_came)
+            return pb.ResetStuckTasksResponse(tasks=len(rows))
+
+        return await once(self.doors, request, pb.ResetStuckTasksResponse, work)
+
+    async def CleanUpTasks(self, request: pb.CleanUpTasksRequest, context: Context) -> pb.CleanUpTasksResponse:
+        """Deletes old ended tasks, some thousands to a transaction; reports and their history stay."""
+        del context
+        age = wire.days(request.days)
+        wire.reason(request.reason, "")
+        deleted = 0
+
+        async def chunk(tx: Transaction) -> int:
+            before = tx.now - age
+            return await tasks.clean_up(tx, before, new_id(before), CHUNK)
+
+        while gone := await self.doors.database.transaction(chunk):
+            deleted += gone
+
+        async def work(_tx: Transaction) -> pb.CleanUpTasksResponse:
+            return pb.CleanUpTasksResponse(tasks=deleted)
+
+        return await once(self.doors, request, pb.CleanUpTasksResponse, work)
+
+    async def _resource(self, tx: Transaction, row: Any) -> pb.Task:
+        toolsets = self.doors.toolsets
+        if row.toolset not in toolsets.known:
+            await toolsets.refresh(tx, now=True)
+        return wire.resource(row, toolsets.of(row.toolset))
+
+
+def after_id(key: list[Any] | None) -> str:
+    """The id a page goes on after. Raises Invalid when the token is damaged."""
+    if key is None:
+        return ""
+    try:
+        (last,) = key
+        return str(uuid.UUID(last))
+    except (ValueError, TypeError, AttributeError) as error:
+        message = "page_token is damaged; start again without it"
+        raise Invalid(message, reason="BAD_PAGE_TOKEN", field="page_token") from error

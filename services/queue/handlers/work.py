@@ -1,0 +1,212 @@
+"""What workers ask: claim, extend, complete.
+
+Rule: a claim waits for its first task without holding anything: it looks, sleeps until somebody in this process says
+that work came or a quarter of a second has passed, and looks again; it ends at once when the server drains. Everything
+a worker says is fenced by the token of its lease.
+"""
+
+# ruff: noqa: N802 - gRPC names its methods so
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import grpc
+
+from libs.common import access
+from libs.common.database import Transaction
+from libs.common.errors import Invalid, Problem
+from libs.common.telemetry import histogram, span_at, use_traceparent
+from prunella.v1 import queue_pb2 as pb
+from services.queue.doors import TASKS, Doors
+from services.queue.doors.ending import MOST_SPANS, ended, stale, unknown
+from services.queue.store import history, reports, strategies, tasks, work
+from services.queue.store.work import Completion
+from services.queue.wire import facts
+from services.queue.wire import reports as report_wire
+from services.queue.wire import strategies as strategy_wire
+from services.queue.wire import tasks as wire
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+LOOK_SECONDS = 0.25
+MOST_DUE = 1000
+MOST_HISTORY = 20
+
+_claims = histogram("queue_claim_seconds", "Time one look for tasks took", ("found",))
+_waits = histogram(
+    "queue_wait_seconds",
+    "How long the most urgent task of a claim had waited since it was due",
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200),
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a worker asks for, checked."""
+
+    worker: str
+    count: int
+    lease: timedelta
+    tools: tuple[str, ...]
+    any_tools: bool
+    brief: bool
+    actor: str
+
+
+class WorkHandlers:
+    """The part of `QueueService` for workers."""
+
+    doors: Doors
+
+    async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:
+        """Leases tasks, waiting for the first. Raises Invalid naming the field."""
+        del context
+        wanted = Wanted(
+            worker=wire.worker(request.worker),
+            count=wire.max_tasks(request.max_tasks),
+            lease=wire.lease(request.lease_duration, request.HasField("lease_duration")),
+            tools=wire.tools(request.tools),
+            any_tools=request.any_tools,
+            brief=request.brief,
+            actor=access.caller(),
+        )
+        until = time.monotonic() + wire.wait(request.wait_duration)
+        while True:
+            answer = await self._look(wanted)
+            left = until - time.monotonic()
+            if answer.tasks or left <= 0 or self.doors.draining():
+                return answer
+            await self.doors.database.wait(TASKS, min(LOOK_SECONDS, left))
+
+    async def ExtendTask(self, request: pb.ExtendTaskRequest, context: Context) -> pb.ExtendTaskResponse:
+        """Prolongs a lease. Raises NotFound for an unknown task, Stale when the lease is not held any more."""
+        del context
+        task = wire.id_of("tasks", request.name)
+        lease = wire.lease(request.lease_duration, request.HasField("lease_duration"))
+
+        async def extend(tx: Transaction) -> datetime:
+            found = await work.extend(tx, task, request.token, tx.now + lease)
+            if found is None:
+                row = (await work.standing(tx, [task])).get(task)
+                raise stale(row.state) if row else unknown(task)
+            return found
+
+        answer = pb.ExtendTaskResponse()
+        answer.lease_until_time.FromDatetime(await self.doors.database.transaction(extend))
+        return answer
+
+    async def CompleteTask(self, request: pb.CompleteTaskRequest, context: Context) -> pb.CompleteTaskResponse:
+        """Ends one try. Raises Invalid, NotFound, Stale for a stale token, Refused when it ended otherwise."""
+        del context
+        one = wire.completion(request)
+        actor = access.caller()
+
+        async def complete(tx: Transaction) -> Any:
+            refused = await ended(tx, self.doors, [one], actor)
+            for problem in refused.values():
+                raise problem
+            row = await tasks.get(tx, one.task)
+            await self.doors.toolsets.refresh(tx)
+            return row
+
+        row = await self.doors.database.transaction(complete)
+        return pb.CompleteTaskResponse(task=wire.resource(row, self.doors.toolsets.of(row.toolset)))
+
+    async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
+        """Ends many tries, each for itself. Raises Invalid when there are too many."""
+        del context
+        if len(request.completions) > wire.MOST_TASKS:
+            raise Invalid(
+                f"completions may hold {wire.MOST_TASKS}; send the rest in another request",
+                reason="TOO_MANY_COMPLETIONS",
+                field="completions",
+            )
+        answer = pb.CompleteTasksResponse()
+        good: dict[str, tuple[int, Completion]] = {}
+        for index, told in enumerate(request.completions):
+            try:
+                one = wire.completion(told)
+                _check_once(good.get(one.task), one)
+            except Problem as problem:
+                _refuse(answer, index, problem)
+                continue
+            good.setdefault(one.task, (index, one))
+        actor = access.caller()
+        given = [one for _, one in good.values()]
+        refused = await self.doors.database.transaction(lambda tx: ended(tx, self.doors, given, actor))
+        for index, one in good.values() if refused else ():
+            if found := refused.get((one.task, one.token)):
+                _refuse(answer, index, found)
+        answer.completed = len(request.completions) - len(answer.refusals)
+        return answer
+
+    async def _look(self, wanted: Wanted) -> pb.ClaimTasksResponse:
+        began = time.perf_counter()
+        answer = await self.doors.database.transaction(lambda tx: self._claim(tx, wanted))
+        _claims.labels("some" if answer.tasks else "none").observe(time.perf_counter() - began)
+        return answer
+
+    async def _claim(self, tx: Transaction, wanted: Wanted) -> pb.ClaimTasksResponse:
+        toolsets = self.doors.toolsets
+        await toolsets.refresh(tx)
+        until = tx.now + wanted.lease
+        rows = await self._rows(tx, wanted, until)
+        if not rows:
+            # Nothing waits as far as we know: look whether a retry is due, or a tool set is new.
+            await toolsets.refresh(tx, now=True)
+            await tasks.due(tx, MOST_DUE)
+            rows = await self._rows(tx, wanted, until)
+        answer = pb.ClaimTasksResponse()
+        if not rows:
+            return answer
+        for row in rows:
+            wire.leased(answer, row, toolsets.of(row.toolset), wanted.worker, until)
+        if not wanted.brief:
+            await self._complement(tx, answer, rows)
+        event = facts.tasks_claimed(wanted.worker, rows, until, actor=wanted.actor)
+        with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
+            tx.record(event)
+        tx.after_commit(lambda: _measure(tx.now, rows, wanted.worker))
+        return answer
+
+    async def _rows(self, tx: Transaction, wanted: Wanted, until: datetime) -> Sequence[Any]:
+        able = self.doors.toolsets.able(wanted.tools, any_tools=wanted.any_tools)
+        if not able:
+            return ()
+        return await work.claim(tx, able, worker=wanted.worker, until=until, limit=wanted.count)
+
+    async def _complement(self, tx: Transaction, answer: pb.ClaimTasksResponse, rows: Sequence[Any]) -> None:
+        ids = [str(row.report) for row in rows]
+        found = await reports.some(tx, ids)
+        earlier = await history.of_reports(tx, ids, MOST_HISTORY)
+        kept = await strategies.everything(tx)
+        for told, row in zip(answer.tasks, rows, strict=True):
+            told.report.CopyFrom(report_wire.resource(found[str(row.report)]))
+            strategy = self.doors.book.shelf.named(row.strategy)
+            if strategy:
+                told.strategy.CopyFrom(strategy_wire.resource(strategy, kept.get(row.strategy)))
+            told.history.extend(report_wire.entry(entry) for entry in earlier.get(str(row.report), ()))
+
+
+def _check_once(earlier: tuple[int, Completion] | None, one: Completion) -> None:
+    if earlier and (earlier[1].token, earlier[1].success) != (one.token, one.success):
+        raise Invalid(
+            "the task is in this request already, with another end", reason="TASK_GIVEN_TWICE", field="completions"
+        )
+
+
+def _refuse(answer: pb.CompleteTasksResponse, index: int, problem: Problem) -> None:
+    answer.refusals.add(index=index, reason=problem.reason, message=problem.message)
+
+
+def _measure(now: datetime, rows: Sequence[Any], worker: str) -> None:
+    _waits.observe(max(0.0, (now - rows[0].run_at).total_seconds()))
+    for row in rows[:MOST_SPANS]:
+        if row.traceparent:
+            attributes = {"task": str(row.id), "worker": worker, "token": row.token}
+            span_at("task claimed", now, now, parent=row.traceparent, attributes=attributes)

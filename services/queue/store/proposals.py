@@ -1,0 +1,73 @@
+"""Rows of proposals ⇄ dataclasses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from libs.common.database import Transaction
+from services.queue.proposals import Proposal
+
+COLUMNS = "id, action, target, reason, author, state, decided_by, decision_reason, created_at, expires_at"
+INSERT = f"""
+INSERT INTO queue.proposals ({COLUMNS})
+VALUES (CAST(:id AS uuid), :action, :target, :reason, :author, :state, '', '', :created_at, :expires_at)
+"""
+LOCK = f"SELECT {COLUMNS} FROM queue.proposals WHERE id = CAST(:id AS uuid) FOR UPDATE"
+DECIDE = """
+UPDATE queue.proposals SET state = :state, decided_by = :actor, decision_reason = :reason WHERE id = CAST(:id AS uuid)
+"""
+LIST = f"""
+SELECT {COLUMNS} FROM queue.proposals
+WHERE (:state = '' OR state = :state) AND (CAST(:after AS uuid) IS NULL OR id < CAST(:after AS uuid))
+ORDER BY id DESC LIMIT :limit
+"""
+EXPIRE = f"""
+UPDATE queue.proposals SET state = 'expired', decision_reason = 'nobody decided in time'
+WHERE id IN (
+    SELECT id FROM queue.proposals WHERE state = 'open' AND expires_at <= :now
+    ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+RETURNING {COLUMNS}
+"""
+
+
+async def insert(tx: Transaction, proposal: Proposal) -> None:
+    """Saves a new proposal."""
+    own = ("id", "action", "target", "reason", "author", "state")
+    values = {name: getattr(proposal, name) for name in own}
+    await tx.run(INSERT, created_at=proposal.created, expires_at=proposal.expires, **values)
+
+
+async def lock(tx: Transaction, proposal: str) -> Proposal | None:
+    """One proposal, locked until the commit."""
+    row = await tx.first(LOCK, id=proposal)
+    return None if row is None else _proposal(row)
+
+
+async def decide(tx: Transaction, proposal: str, state: str, actor: str, reason: str) -> None:
+    """Writes what was decided."""
+    await tx.run(DECIDE, id=proposal, state=state, actor=actor, reason=reason)
+
+
+async def page(tx: Transaction, state: str, after: str, limit: int) -> list[Proposal]:
+    """Proposals, newest first, after the id `after`."""
+    return [_proposal(row) for row in await tx.all(LIST, state=state, after=after or None, limit=limit)]
+
+
+async def expire(tx: Transaction, limit: int) -> list[Proposal]:
+    """Ends what nobody decided on in time."""
+    return [_proposal(row) for row in await tx.all(EXPIRE, now=tx.now, limit=limit)]
+
+
+def _proposal(row: Any) -> Proposal:
+    return Proposal(
+        id=str(row.id),
+        action=row.action,
+        target=row.target,
+        reason=row.reason,
+        author=row.author,
+        state=row.state,
+        created=row.created_at,
+        expires=row.expires_at,
+        decided_by=row.decided_by,
+        decision_reason=row.decision_reason,
+    )

@@ -1,0 +1,213 @@
+"""Rows of error reports ⇄ dataclasses: occurrences counted in one statement, triage filed in one statement.
+
+Rule: a batch is one upsert, whatever is in it. What is long stands apart in queue.contents and is written once; what
+changes with each occurrence is narrow. `state_before` says in which state the last occurrence found the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from libs.common.database import Transaction
+from services.queue.recurrence import COMES_BACK
+from services.queue.report import Report
+
+_GIVEN = """
+    CAST(:ids AS uuid[]), CAST(:plugins AS text[]), CAST(:merchants AS text[]), CAST(:packages AS text[]),
+    CAST(:releases AS text[]), CAST(:labels AS text[]), CAST(:fingerprints AS text[]), CAST(:types AS text[]),
+    CAST(:severities AS text[]), CAST(:counters AS text[]), CAST(:values AS bigint[]), CAST(:seen AS timestamptz[]),
+    CAST(:traceparents AS text[]), CAST(:modules AS text[]), CAST(:messages AS text[]), CAST(:stacks AS text[]),
+    CAST(:contexts AS text[]), CAST(:groupings AS text[])
+"""
+# Mirrors recurrence.added; the test of the two together keeps them one.
+_ADDED = """(CASE WHEN EXCLUDED.counter <> '' AND EXCLUDED.counter = r.counter
+    THEN greatest(0, EXCLUDED.counter_value - r.counter_value) ELSE EXCLUDED.counter_value END)"""
+_BACK = f"""({_ADDED} > 0 AND r.state IN ({", ".join(f"'{state}'" for state in COMES_BACK)})
+    AND EXCLUDED.last_seen_at > coalesce(r.resolved_at, '-infinity'))"""
+_NEXT = " ".join(f"WHEN '{state}' THEN '{after}'" for state, after in COMES_BACK.items())
+UPSERT = f"""
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest({_GIVEN}) AS g (id, plugin, merchant, package, release, label, fingerprint, type, severity,
+        counter, value, seen, traceparent, module, message, stack, context, grouping)),
+told AS (
+    INSERT INTO queue.reports AS r (id, plugin, merchant, package, release, label, fingerprint, state, type,
+        reported_severity, source, counter, counter_value, occurrences, first_seen_at, last_seen_at, opened_at,
+        triage_at, traceparent)
+    SELECT id, plugin, merchant, package, release, label, fingerprint, 'new', type, severity, :source, counter, value,
+        value, seen, seen, :now, :now, traceparent
+    FROM given ORDER BY plugin, fingerprint
+    ON CONFLICT ON CONSTRAINT reports_kind DO UPDATE SET
+        state_before = r.state,
+        state = CASE WHEN {_BACK} THEN CASE r.state {_NEXT} END ELSE r.state END,
+        triage_at = CASE WHEN {_BACK} THEN EXCLUDED.triage_at ELSE r.triage_at END,
+        watch_until = CASE WHEN {_BACK} THEN NULL ELSE r.watch_until END,
+        opened_at = CASE WHEN {_BACK} AND r.state <> 'resolved_pending' THEN EXCLUDED.opened_at ELSE r.opened_at END,
+        tried = CASE WHEN NOT {_BACK} THEN r.tried WHEN r.state = 'resolved_pending'
+            THEN array_append(r.tried, r.strategy) ELSE '{{}}' END,
+        entries = r.entries + CASE WHEN {_BACK} AND r.state = 'resolved_pending' THEN 1 ELSE 0 END,
+        regressions = r.regressions + CASE WHEN {_BACK} THEN 1 ELSE 0 END,
+        occurrences = r.occurrences + {_ADDED},
+        last_seen_at = greatest(r.last_seen_at, EXCLUDED.last_seen_at),
+        release = CASE WHEN {_ADDED} > 0 AND EXCLUDED.release <> '' THEN EXCLUDED.release ELSE r.release END,
+        label = CASE WHEN EXCLUDED.label <> '' THEN EXCLUDED.label ELSE r.label END,
+        reported_severity = CASE WHEN EXCLUDED.reported_severity <> '' THEN EXCLUDED.reported_severity
+            ELSE r.reported_severity END,
+        counter_value = CASE WHEN EXCLUDED.counter = '' THEN r.counter_value
+            WHEN EXCLUDED.counter = r.counter THEN greatest(r.counter_value, EXCLUDED.counter_value)
+            ELSE EXCLUDED.counter_value END,
+        counter = CASE WHEN EXCLUDED.counter = '' THEN r.counter ELSE EXCLUDED.counter END
+    RETURNING r.*),
+contents AS (
+    INSERT INTO queue.contents (report, type, module, message, stack, context, grouping)
+    SELECT g.id, g.type, g.module, g.message, g.stack, CAST(g.context AS jsonb), string_to_array(g.grouping, E'\\n')
+    FROM given g JOIN told t ON t.id = g.id),
+history AS (
+    INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
+        seconds, at, actor)
+    SELECT id, entries, task, strategy, resolved_by, method, false, 'RECURRED', '{{}}', '{{}}', 0, :now, 'queue'
+    FROM told WHERE state_before = 'resolved_pending' AND state = 'in_progress'),
+moves AS (
+    SELECT state, 1 AS number FROM told WHERE state <> state_before
+    UNION ALL SELECT state_before, -1 FROM told WHERE state <> state_before AND state_before <> ''),
+deltas AS (
+    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    SELECT 'report', state, sum(number), 0, 0 FROM moves GROUP BY state)
+SELECT t.id, t.plugin, t.merchant, t.package, t.release, t.fingerprint, t.state, t.state_before, t.strategy, t.task,
+    t.traceparent, t.occurrences, g.id IS NOT NULL AS created
+FROM told t LEFT JOIN given g ON g.id = t.id
+"""
+COLUMNS = """r.id, r.plugin, r.merchant, r.package, r.release, r.label, r.fingerprint, r.state, r.type, r.severity,
+    r.reported_severity, r.source, r.occurrences, r.regressions, r.first_seen_at, r.last_seen_at, r.opened_at,
+    r.triage_at, r.tried, r.task, r.strategy, r.resolved_at, r.resolved_by, r.method, r.reason, r.traceparent,
+    c.type AS told_type, c.module, c.message, c.stack, c.context, c.grouping, c.triage"""
+FROM = "FROM queue.reports r JOIN queue.contents c ON c.report = r.id"
+GET = f"SELECT {COLUMNS} {FROM} WHERE r.id = CAST(:id AS uuid)"
+SOME = f"SELECT {COLUMNS} {FROM} WHERE r.id = ANY(CAST(:ids AS uuid[]))"
+_FILTERS = """(:state = '' OR r.state = :state) AND (:type = '' OR r.type = :type)
+    AND (:plugin = '' OR r.plugin = :plugin) AND (:fingerprint = '' OR r.fingerprint = :fingerprint)
+    AND r.severity <> ALL(CAST(:milder AS text[]))
+    AND (CAST(:seen AS timestamptz) IS NULL OR (r.last_seen_at, r.id) < (:seen, CAST(:after AS uuid)))"""
+LIST = f"SELECT {COLUMNS} {FROM} WHERE {_FILTERS} ORDER BY r.last_seen_at DESC, r.id DESC LIMIT :limit"
+LIST_OF_PLUGIN = LIST.replace("(:plugin = '' OR r.plugin = :plugin)", "r.plugin = :plugin")
+LIST_WITH_PERSON = LIST.replace("(:state = '' OR r.state = :state)", "r.with_person AND r.state = :state")
+UNTRIAGED = f"""
+SELECT {COLUMNS} {FROM} WHERE r.triage_at <= :now ORDER BY r.triage_at LIMIT :limit
+"""
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """One kind of error as a batch tells it, ready to be counted; `id` is the report's if it is the first."""
+
+    id: str
+    plugin: str
+    merchant: str
+    package: str
+    release: str
+    label: str
+    fingerprint: str
+    grouping: tuple[str, ...]
+    type: str
+    severity: str
+    module: str
+    message: str
+    stack: str
+    context: dict[str, str]
+    counter: str
+    value: int
+    seen: datetime
+    traceparent: str
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which reports a list wants; empty means any. `milder` are the severities left out."""
+
+    plugin: str
+    state: str
+    type: str
+    fingerprint: str
+    milder: tuple[str, ...]
+
+
+async def count(tx: Transaction, occurrences: Sequence[Occurrence], source: str) -> Sequence[Any]:
+    """Counts occurrences, each of another kind, in one statement; a row for each: what it is now, was, and if new."""
+    given = sorted(occurrences, key=lambda one: (one.plugin, one.fingerprint))
+    return await tx.all(
+        UPSERT,
+        source=source,
+        now=tx.now,
+        ids=[one.id for one in given],
+        plugins=[one.plugin for one in given],
+        merchants=[one.merchant for one in given],
+        packages=[one.package for one in given],
+        releases=[one.release for one in given],
+        labels=[one.label for one in given],
+        fingerprints=[one.fingerprint for one in given],
+        types=[one.type for one in given],
+        severities=[one.severity for one in given],
+        counters=[one.counter for one in given],
+        values=[one.value for one in given],
+        seen=[one.seen for one in given],
+        traceparents=[one.traceparent for one in given],
+        modules=[one.module for one in given],
+        messages=[one.message for one in given],
+        stacks=[one.stack for one in given],
+        contexts=[json.dumps(one.context) for one in given],
+        groupings=["\n".join(one.grouping) for one in given],
+    )
+
+
+async def get(tx: Transaction, report: str) -> Any | None:
+    """One report with its contents."""
+    return await tx.first(GET, id=report)
+
+
+async def some(tx: Transaction, reports: Sequence[str]) -> dict[str, Any]:
+    """Reports with their contents, by id."""
+    return {str(row.id): row for row in await tx.all(SOME, ids=list(reports))}
+
+
+async def page(tx: Transaction, filters: Filters, seen: datetime | None, after: str, limit: int) -> Sequence[Any]:
+    """Reports, last seen first, after the one seen at `seen`."""
+    # What has a good index gets a statement of its own: one plan cannot serve every filter.
+    statement = LIST_OF_PLUGIN if filters.plugin else LIST_WITH_PERSON if filters.state == "escalated" else LIST
+    values = {
+        "plugin": filters.plugin,
+        "state": filters.state,
+        "type": filters.type,
+        "fingerprint": filters.fingerprint,
+        "milder": list(filters.milder),
+    }
+    return await tx.all(statement, seen=seen, after=after or None, limit=limit, **values)
+
+
+async def untriaged(tx: Transaction, now: datetime, limit: int) -> Sequence[Any]:
+    """Reports that wait for triage, the longest waiting first."""
+    return await tx.all(UNTRIAGED, now=now, limit=limit)
+
+
+def report(row: Any) -> Report:
+    """What triage reads of a row."""
+    return Report(
+        id=str(row.id),
+        plugin=row.plugin,
+        merchant=row.merchant,
+        package=row.package,
+        release=row.release,
+        type=row.told_type,
+        message=row.message,
+        label=row.label,
+        severity=row.reported_severity,
+        module=row.module,
+        stack=row.stack,
+        fingerprint=row.fingerprint,
+        context=row.context,
+        occurrences=row.occurrences,
+        regressions=row.regressions,
+        tried=tuple(row.tried),
+    )

@@ -1,0 +1,93 @@
+"""Rows of strategies' standing ⇄ dataclasses. What a strategy does is data of the file; only its standing is here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from libs.common.database import Transaction
+from services.queue.strategies import Standing
+
+COLUMNS = "name, state, successes, failures, approved, approved_by, reason, updated_at"
+ALL = f"SELECT {COLUMNS} FROM queue.strategies"
+LOCK = f"{ALL} WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR UPDATE"
+SEED = """
+INSERT INTO queue.strategies (name, state, updated_at)
+SELECT name, 'candidate', :now FROM unnest(CAST(:names AS text[])) AS g (name) ORDER BY name
+ON CONFLICT (name) DO NOTHING
+"""
+SAVE = """
+UPDATE queue.strategies SET state = :state, successes = :successes, failures = :failures, approved = :approved,
+    approved_by = :approved_by, reason = :reason, updated_at = :now
+WHERE name = :name
+"""
+NOTE = """
+INSERT INTO queue.strategy_history (strategy, from_state, to_state, reason, actor, confidence, at)
+VALUES (:strategy, :from_state, :to_state, :reason, :actor, :confidence, :now)
+"""
+HISTORY = """
+SELECT from_state, to_state, reason, actor, confidence, at FROM queue.strategy_history
+WHERE strategy = :strategy ORDER BY id DESC LIMIT 100
+"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The standing of a strategy with who said so, why and when."""
+
+    name: str
+    standing: Standing
+    approved_by: str
+    reason: str
+    updated: datetime
+
+
+async def everything(tx: Transaction) -> dict[str, Kept]:
+    """Every standing, by name."""
+    return {row.name: _kept(row) for row in await tx.all(ALL)}
+
+
+async def lock(tx: Transaction, names: Sequence[str]) -> dict[str, Kept]:
+    """Some standings, locked until the commit."""
+    return {row.name: _kept(row) for row in await tx.all(LOCK, names=list(names))}
+
+
+async def seed(tx: Transaction, names: Sequence[str]) -> None:
+    """Gives every strategy that has none a standing."""
+    await tx.run(SEED, names=list(names), now=tx.now)
+
+
+async def save(tx: Transaction, kept: Kept) -> None:
+    """Writes a standing."""
+    standing = kept.standing
+    await tx.run(
+        SAVE,
+        name=kept.name,
+        state=standing.state,
+        successes=standing.successes,
+        failures=standing.failures,
+        approved=standing.approved,
+        approved_by=kept.approved_by,
+        reason=kept.reason,
+        now=tx.now,
+    )
+
+
+async def note(
+    tx: Transaction, strategy: str, *, before: str, after: str, reason: str, actor: str, confidence: float
+) -> None:
+    """Adds a change to the history of a strategy."""
+    values = {"from_state": before, "to_state": after, "reason": reason, "actor": actor, "confidence": confidence}
+    await tx.run(NOTE, strategy=strategy, now=tx.now, **values)
+
+
+async def history(tx: Transaction, strategy: str) -> list[Any]:
+    """The last hundred changes of a strategy, in order."""
+    return list(reversed(await tx.all(HISTORY, strategy=strategy)))
+
+
+def _kept(row: Any) -> Kept:
+    standing = Standing(row.successes, row.failures, row.state, row.approved)
+    return Kept(row.name, standing, row.approved_by, row.reason, row.updated_at)

@@ -1,0 +1,214 @@
+"""Rows of tasks: made by triage, taken back when a lease lapses, and what people do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from libs.common.database import Transaction
+
+TASK = """t.id, t.report, t.plugin, t.merchant, t.strategy, t.toolset, t.state, t.priority, t.attempts, t.crashes,
+    t.max_attempts, t.token, t.worker, t.estimated_seconds, t.lease_until, t.claimed_at, t.run_at, t.created_at,
+    t.updated_at, t.ended_at, t.reason, t.traceparent"""
+INSERT = """
+INSERT INTO queue.tasks (id, report, plugin, merchant, strategy, toolset, state, priority, rank, max_attempts,
+    estimated_seconds, run_at, created_at, updated_at, traceparent)
+SELECT g.id, g.report, g.plugin, g.merchant, g.strategy, g.toolset, 'pending', g.priority, g.rank, :max_attempts,
+    g.seconds, :now, :now, :now, g.traceparent
+FROM unnest(CAST(:ids AS uuid[]), CAST(:reports AS uuid[]), CAST(:plugins AS text[]), CAST(:merchants AS text[]),
+    CAST(:strategies AS text[]), CAST(:toolsets AS integer[]), CAST(:priorities AS integer[]),
+    CAST(:ranks AS timestamptz[]), CAST(:seconds AS real[]), CAST(:traceparents AS text[]))
+    AS g (id, report, plugin, merchant, strategy, toolset, priority, rank, seconds, traceparent)
+"""
+TOOLSETS = "SELECT id, tools FROM queue.toolsets WHERE id > :after ORDER BY id"
+INTERN = "INSERT INTO queue.toolsets (tools) VALUES (CAST(:tools AS text[])) ON CONFLICT (tools) DO NOTHING"
+GET = f"SELECT {TASK} FROM queue.tasks t WHERE t.id = CAST(:id AS uuid)"
+LOCK = f"{GET} FOR UPDATE"
+ACTIVE_OF = f"""
+SELECT {TASK} FROM queue.tasks t
+WHERE t.report = CAST(:report AS uuid) AND t.state IN ('pending', 'processing', 'retrying') FOR UPDATE
+"""
+_REST = """(:plugin = '' OR t.plugin = :plugin) AND (:worker = '' OR t.worker = :worker)
+    AND (CAST(:after AS uuid) IS NULL OR t.id < CAST(:after AS uuid)) ORDER BY t.id DESC LIMIT :limit"""
+LIST = f"SELECT {TASK} FROM queue.tasks t WHERE {_REST}"
+LIST_IN_STATE = f"SELECT {TASK} FROM queue.tasks t WHERE t.state = :state AND {_REST}"
+# Only what is active has an index by report; everything else a report had is in its history.
+LIST_OF_REPORT = f"""
+SELECT {TASK} FROM queue.tasks t
+WHERE t.id IN (
+    SELECT h.task FROM queue.history h WHERE h.report = CAST(:report AS uuid)
+    UNION SELECT a.id FROM queue.tasks a
+    WHERE a.report = CAST(:report AS uuid) AND a.state IN ('pending', 'processing', 'retrying'))
+  AND (:state = '' OR t.state = :state) AND {_REST}
+"""
+DUE = """
+WITH due AS MATERIALIZED (
+    SELECT id FROM queue.tasks WHERE state = 'retrying' AND run_at <= :now
+    ORDER BY run_at LIMIT :limit FOR UPDATE SKIP LOCKED),
+moved AS (
+    UPDATE queue.tasks t SET state = 'pending', updated_at = :now FROM due WHERE t.id = due.id RETURNING t.priority),
+deltas AS (
+    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    SELECT 'task', m.state, m.sign * count(*), m.sign * sum(priority), 0
+    FROM moved, (VALUES ('retrying', -1), ('pending', 1)) AS m (state, sign) GROUP BY m.state, m.sign)
+SELECT count(*) FROM moved
+"""
+# One statement: state and time are looked at again under the lock, so a lease renewed meanwhile stays.
+_TAKE_BACK = """
+WITH lapsed AS MATERIALIZED (
+    SELECT id FROM queue.tasks WHERE state = 'processing' AND {which}
+    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),
+ended AS (
+    UPDATE queue.tasks t SET crashes = t.crashes + {crash}, token = t.token + 1, lease_until = NULL, updated_at = :now,
+        state = CASE WHEN t.crashes + {crash} >= :most THEN 'failed' ELSE 'pending' END,
+        ended_at = CASE WHEN t.crashes + {crash} >= :most THEN CAST(:now AS timestamptz) END, reason = :reason
+    FROM lapsed WHERE t.id = lapsed.id RETURNING t.*),
+noted AS (
+    UPDATE queue.reports r SET entries = r.entries + 1 FROM ended e WHERE r.id = e.report RETURNING r.id, r.entries),
+history AS (
+    INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
+        seconds, at, actor)
+    SELECT e.report, r.entries, e.id, e.strategy, e.worker, '', false, :outcome, '{{}}', '{{}}',
+        extract(epoch FROM CAST(:now AS timestamptz) - e.claimed_at), :now, :actor
+    FROM ended e JOIN noted r ON r.id = e.report),
+deltas AS (
+    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    SELECT 'task', 'processing', -count(*), -sum(priority), 0 FROM ended HAVING count(*) > 0
+    UNION ALL SELECT 'task', state, count(*), sum(priority), 0 FROM ended GROUP BY state)
+SELECT id, report, plugin, merchant, strategy, state, worker, token, priority, crashes, attempts, traceparent,
+    claimed_at, reason
+FROM ended
+"""
+REAP = _TAKE_BACK.format(which="lease_until < :now", crash=1)
+RESET = _TAKE_BACK.format(which="claimed_at < :before", crash=0)
+SAVE = """
+UPDATE queue.tasks SET state = :state, priority = :priority, rank = :rank, attempts = :attempts, crashes = :crashes,
+    token = token + 1, lease_until = NULL, run_at = :run_at, updated_at = :now, ended_at = :ended_at, reason = :reason
+WHERE id = CAST(:id AS uuid)
+"""
+CLEAN_UP = """
+WITH old AS MATERIALIZED (
+    SELECT id FROM queue.tasks
+    WHERE id < CAST(:newest AS uuid) AND state IN ('completed', 'failed', 'cancelled') AND ended_at < :before
+    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),
+gone AS (
+    DELETE FROM queue.tasks t USING old WHERE t.id = old.id
+    RETURNING t.state, t.priority, extract(epoch FROM t.ended_at - t.created_at) AS seconds),
+deltas AS (
+    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    SELECT 'task', state, -count(*), -sum(priority), CASE WHEN state = 'completed' THEN -sum(seconds) ELSE 0 END
+    FROM gone GROUP BY state)
+SELECT count(*) FROM gone
+"""
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task triage wants; `toolset` is the id of its tools."""
+
+    id: str
+    report: str
+    plugin: str
+    merchant: str
+    strategy: str
+    toolset: int
+    priority: int
+    rank: datetime
+    estimated_seconds: float
+    traceparent: str
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which tasks a list wants; empty means any."""
+
+    state: str
+    report: str
+    plugin: str
+    worker: str
+
+
+async def insert(tx: Transaction, tasks: Sequence[NewTask], max_attempts: int) -> None:
+    """Saves new tasks, all waiting."""
+    await tx.run(
+        INSERT,
+        now=tx.now,
+        max_attempts=max_attempts,
+        ids=[task.id for task in tasks],
+        reports=[task.report for task in tasks],
+        plugins=[task.plugin for task in tasks],
+        merchants=[task.merchant for task in tasks],
+        strategies=[task.strategy for task in tasks],
+        toolsets=[task.toolset for task in tasks],
+        priorities=[task.priority for task in tasks],
+        ranks=[task.rank for task in tasks],
+        seconds=[task.estimated_seconds for task in tasks],
+        traceparents=[task.traceparent for task in tasks],
+    )
+
+
+async def toolsets(tx: Transaction, after: int = 0) -> dict[int, tuple[str, ...]]:
+    """Tool sets with an id above `after`; they are never changed."""
+    return {row.id: tuple(row.tools) for row in await tx.all(TOOLSETS, after=after)}
+
+
+async def intern(tx: Transaction, tools: Sequence[str]) -> None:
+    """Makes sure that a tool set has an id."""
+    await tx.run(INTERN, tools=list(tools))
+
+
+async def get(tx: Transaction, task: str) -> Any | None:
+    """One task."""
+    return await tx.first(GET, id=task)
+
+
+async def lock(tx: Transaction, task: str) -> Any | None:
+    """One task, locked until the commit."""
+    return await tx.first(LOCK, id=task)
+
+
+async def active_of(tx: Transaction, report: str) -> Any | None:
+    """The task that works on a report, locked until the commit."""
+    return await tx.first(ACTIVE_OF, report=report)
+
+
+async def page(tx: Transaction, filters: Filters, after: str, limit: int) -> Sequence[Any]:
+    """Tasks, newest first, after the id `after`."""
+    rest = {"plugin": filters.plugin, "worker": filters.worker, "after": after or None, "limit": limit}
+    if filters.report:
+        return await tx.all(LIST_OF_REPORT, report=filters.report, state=filters.state, **rest)
+    if filters.state:
+        return await tx.all(LIST_IN_STATE, state=filters.state, **rest)
+    return await tx.all(LIST, **rest)
+
+
+async def due(tx: Transaction, limit: int) -> int:
+    """Lets tasks whose time to try again has come wait for a worker; how many."""
+    found: int = await tx.value(DUE, now=tx.now, limit=limit)
+    return found
+
+
+async def reap(tx: Transaction, *, most: int, limit: int) -> Sequence[Any]:
+    """Takes back tasks whose lease was lost; they wait again, or failed when it was once too often."""
+    values = {"outcome": "LEASE_LOST", "actor": "queue", "reason": "the lease was lost: no word from its worker"}
+    return await tx.all(REAP, now=tx.now, most=most, limit=limit, **values)
+
+
+async def reset(tx: Transaction, stuck: timedelta, *, actor: str, reason: str, most: int, limit: int) -> Sequence[Any]:
+    """Takes back tasks that were claimed longer ago than `stuck`."""
+    before = tx.now - stuck
+    values = {"outcome": "RESET", "actor": actor, "reason": reason}
+    return await tx.all(RESET, now=tx.now, before=before, most=most, limit=limit, **values)
+
+
+async def save(tx: Transaction, task: str, values: Mapping[str, Any]) -> None:
+    """Writes what a person made of a task; its token rises, so no lease on it is worth anything."""
+    await tx.run(SAVE, id=task, now=tx.now, **values)
+
+
+async def clean_up(tx: Transaction, before: datetime, newest: str, limit: int) -> int:
+    """Deletes tasks that ended before a moment; `newest` is the lowest id made since."""
+    found: int = await tx.value(CLEAN_UP, before=before, newest=newest, limit=limit)
+    return found

@@ -1,0 +1,217 @@
+"""What a worker does with tasks, each in one statement: claim, extend, complete. Everything is fenced by the token.
+
+Rule: rows are locked with SKIP LOCKED before they are touched, so that any number of workers race without waiting; a
+claim reads only tasks of the tool sets it can do. The counts and the history of a change are written in its statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from libs.common.database import Transaction
+
+_WAITING = "toolset = {toolset} AND state = 'pending' ORDER BY rank, id LIMIT {limit}"
+_LEASE = """
+leased AS (
+    UPDATE queue.tasks t SET state = 'processing', token = t.token + 1, worker = :worker, lease_until = :until,
+        claimed_at = :now, updated_at = :now
+    FROM chosen WHERE t.id = chosen.id
+    RETURNING t.id, t.report, t.plugin, t.merchant, t.strategy, t.toolset, t.priority, t.attempts, t.crashes,
+        t.max_attempts, t.token, t.estimated_seconds, t.run_at, t.created_at, t.rank, t.traceparent),
+deltas AS (
+    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    SELECT 'task', m.state, m.sign * count(*), m.sign * sum(priority), 0
+    FROM leased, (VALUES ('pending', -1), ('processing', 1)) AS m (state, sign) GROUP BY m.state, m.sign)
+SELECT * FROM leased ORDER BY rank, id
+"""
+CLAIM = f"""
+WITH chosen AS MATERIALIZED (
+    SELECT id FROM queue.tasks WHERE {_WAITING.format(toolset=":toolset", limit=":limit")} FOR UPDATE SKIP LOCKED),
+{_LEASE}"""
+# First how many to take of each set, without a lock; then exactly so many, past whatever others hold.
+CLAIM_AMONG = f"""
+WITH best AS MATERIALIZED (
+    SELECT t.toolset FROM unnest(CAST(:toolsets AS integer[])) AS s (toolset)
+    CROSS JOIN LATERAL (
+        SELECT toolset, rank, id FROM queue.tasks
+        WHERE {_WAITING.format(toolset="s.toolset", limit=":limit")}) t
+    ORDER BY t.rank, t.id LIMIT :limit),
+shares AS MATERIALIZED (SELECT toolset, count(*) AS number FROM best GROUP BY toolset),
+chosen AS MATERIALIZED (
+    SELECT t.id FROM shares s CROSS JOIN LATERAL (
+        SELECT id FROM queue.tasks WHERE {_WAITING.format(toolset="s.toolset", limit="s.number")}
+        FOR UPDATE SKIP LOCKED) t),
+{_LEASE}"""
+EXTEND = """
+UPDATE queue.tasks SET lease_until = greatest(lease_until, :until), updated_at = :now
+WHERE id = CAST(:id AS uuid) AND token = :token AND state = 'processing' AND lease_until >= :now
+RETURNING lease_until
+"""
+_GIVEN = """
+given AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS bigint[]), CAST(:methods AS text[]),
+        CAST(:details AS text[]), CAST(:tools AS text[]), CAST(:seconds AS real[]), CAST(:states AS text[]),
+        CAST(:attempts AS integer[]), CAST(:run_ats AS timestamptz[]), CAST(:outcomes AS text[]),
+        CAST(:reasons AS text[]))
+        AS g (id, token, method, details, tools, seconds, state, attempts, run_at, outcome, reason))"""
+_HISTORY = """
+history AS (
+    INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
+        seconds, at, actor)
+    SELECT e.report, r.entries, e.id, e.strategy, e.worker, e.method, e.state = 'completed', e.outcome, e.details,
+        string_to_array(e.tools, E'\\n'), e.seconds, :now, :actor
+    FROM ended e JOIN noted r ON r.id = e.report)"""
+_DELTAS = """
+deltas AS (
+    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    SELECT 'task', 'processing', -count(*), -sum(priority), 0 FROM ended HAVING count(*) > 0
+    UNION ALL
+    SELECT 'task', state, count(*), sum(priority),
+        sum(CASE WHEN state = 'completed' THEN extract(epoch FROM CAST(:now AS timestamptz) - created_at) ELSE 0 END)
+    FROM ended GROUP BY state{more})
+SELECT id, report, plugin, merchant, strategy, priority, token, worker, method, state, outcome, attempts, crashes,
+    max_attempts, run_at, created_at, claimed_at, reason, traceparent
+FROM ended
+"""
+_ENDED = """
+ended AS (
+    UPDATE queue.tasks t SET state = g.state, attempts = g.attempts, run_at = coalesce(g.run_at, t.run_at),
+        lease_until = NULL, updated_at = :now, ended_at = CASE WHEN g.state <> 'retrying' THEN :now END,
+        reason = g.reason
+    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.state = 'processing'
+    RETURNING t.*, g.method, g.details, g.tools, g.seconds, g.outcome)"""
+# The quick way of a success: a hundred completions are one statement, and nothing else is asked.
+COMPLETE = f"""
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS bigint[]), CAST(:methods AS text[]),
+        CAST(:details AS text[]), CAST(:tools AS text[]), CAST(:seconds AS real[]))
+        AS g (id, token, method, details, tools, seconds)),
+ended AS (
+    UPDATE queue.tasks t SET state = 'completed', lease_until = NULL, updated_at = :now, ended_at = :now
+    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.state = 'processing'
+    RETURNING t.*, g.method, g.details, g.tools, g.seconds, 'COMPLETED' AS outcome),
+noted AS (
+    UPDATE queue.reports r SET state = 'resolved_pending', watch_until = :watch_until, resolved_at = :now,
+        resolved_by = e.worker, method = e.method, entries = r.entries + 1,
+        reason = 'a worker''s check passed; watched for a recurrence'
+    FROM ended e WHERE r.id = e.report RETURNING r.id, r.entries),
+{_HISTORY.strip()},
+watches AS (
+    INSERT INTO queue.watches (id, until, reports)
+    SELECT CAST(:watch AS uuid), :watch_until, array_agg(report) FROM ended HAVING count(*) > 0),
+{
+    _DELTAS.strip().format(
+        more='''
+    UNION ALL
+    SELECT 'report', m.state, m.sign * count(*), 0, 0
+    FROM ended, (VALUES ('in_progress', -1), ('resolved_pending', 1)) AS m (state, sign) GROUP BY m.state, m.sign'''
+    )
+}"""
+FAIL = f"""
+WITH {_GIVEN.strip()},
+{_ENDED.strip()},
+noted AS (
+    UPDATE queue.reports r SET entries = r.entries + 1,
+        tried = CASE WHEN e.state = 'failed' THEN array_append(r.tried, e.strategy) ELSE r.tried END
+    FROM ended e WHERE r.id = e.report RETURNING r.id, r.entries),
+{_HISTORY.strip()},
+{_DELTAS.strip().format(more="")}"""
+HELD = """
+SELECT id, report, token, state, attempts, max_attempts, strategy, worker FROM queue.tasks
+WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
+"""
+STANDING = "SELECT id, token, state FROM queue.tasks WHERE id = ANY(CAST(:ids AS uuid[]))"
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The end of one try, as a worker tells it."""
+
+    task: str
+    token: int
+    success: bool
+    method: str
+    details: str
+    tools: tuple[str, ...]
+    seconds: float
+    failure: str
+    permanent: bool
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A completion that was judged: what becomes of its task."""
+
+    completion: Completion
+    state: str
+    attempts: int
+    run_at: datetime | None
+    outcome: str
+    reason: str
+
+
+async def claim(tx: Transaction, toolsets: Sequence[int], *, worker: str, until: datetime, limit: int) -> Sequence[Any]:
+    """Leases the next tasks of some tool sets, most urgent first."""
+    values: dict[str, Any] = {"worker": worker, "until": until, "limit": limit, "now": tx.now}
+    if len(toolsets) == 1:
+        return await tx.all(CLAIM, toolset=toolsets[0], **values)
+    return await tx.all(CLAIM_AMONG, toolsets=list(toolsets), **values)
+
+
+async def extend(tx: Transaction, task: str, token: int, until: datetime) -> datetime | None:
+    """Prolongs a lease that is held; None when it is not."""
+    found: datetime | None = await tx.value(EXTEND, id=task, token=token, until=until, now=tx.now)
+    return found
+
+
+async def complete(
+    tx: Transaction, completions: Sequence[Completion], *, actor: str, watch: str, watch_until: datetime
+) -> Sequence[Any]:
+    """Ends tries that succeeded; a row for each that was recorded."""
+    return await tx.all(
+        COMPLETE,
+        now=tx.now,
+        actor=actor,
+        watch=watch,
+        watch_until=watch_until,
+        **_told(completions),
+    )
+
+
+async def fail(tx: Transaction, failing: Sequence[Failing], *, actor: str) -> Sequence[Any]:
+    """Ends tries that failed; a row for each that was recorded."""
+    return await tx.all(
+        FAIL,
+        now=tx.now,
+        actor=actor,
+        states=[one.state for one in failing],
+        attempts=[one.attempts for one in failing],
+        run_ats=[one.run_at for one in failing],
+        outcomes=[one.outcome for one in failing],
+        reasons=[one.reason for one in failing],
+        **_told([one.completion for one in failing]),
+    )
+
+
+async def held(tx: Transaction, tasks: Sequence[str]) -> dict[str, Any]:
+    """Tasks by id, locked until the commit."""
+    return {str(row.id): row for row in await tx.all(HELD, ids=list(tasks))}
+
+
+async def standing(tx: Transaction, tasks: Sequence[str]) -> dict[str, Any]:
+    """Token and state of tasks, by id."""
+    return {str(row.id): row for row in await tx.all(STANDING, ids=list(tasks))}
+
+
+def _told(completions: Sequence[Completion]) -> dict[str, list[Any]]:
+    return {
+        "ids": [one.task for one in completions],
+        "tokens": [one.token for one in completions],
+        "methods": [one.method for one in completions],
+        "details": [one.details for one in completions],
+        "tools": ["\n".join(one.tools) for one in completions],
+        "seconds": [one.seconds for one in completions],
+    }

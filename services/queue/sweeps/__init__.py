@@ -1,0 +1,18 @@
+"""Door 3, time passed: every state that waits for a moment has its sweep here (leases.OWNERS, recurrence.OWNERS)."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from services.queue.doors import Doors
+from services.queue.sweeps.tasks import due, expire, fold, prune, reap, watch
+from services.queue.sweeps.triage import untriaged
+
+SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+    "triage": (0.2, untriaged),
+    "due": (0.2, due),
+    "reap": (0.5, reap),
+    "watch": (0.2, watch),
+    "fold": (0.5, fold),
+    "expire": (5.0, expire),
+    "prune": (60.0, prune),
+}

@@ -1,0 +1,139 @@
+"""Tasks that time moves: leases that were lost, tries that are due, reports that stayed healed, counts, old papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from libs.common.database import Transaction
+from libs.common.telemetry import counter, gauge, span_at, use_traceparent
+from services.queue import leases
+from services.queue.doors import Doors
+from services.queue.doors.ending import MOST_SPANS, given_up
+from services.queue.doors.learning import counted, taught
+from services.queue.stats import figures
+from services.queue.store import counts, filing, history, proposals, reports, requests, tasks
+from services.queue.wire import facts
+
+MOST = 500
+MOST_DUE = 2000
+MOST_PRUNED = 2000
+KEPT_REQUESTS = timedelta(hours=24)
+
+_depth = gauge("queue_tasks", "Tasks by state", ("state",))
+_reports = gauge("queue_reports", "Error reports by state", ("state",))
+_oldest = gauge("queue_oldest_waiting_seconds", "Age of the oldest task that waits and is due; 0 when none does")
+_lost = counter("queue_leases_lost_total", "Leases that lapsed without a word", ("to",))
+_resolved = counter("queue_resolved_total", "Reports that stayed healed")
+
+
+async def reap(doors: Doors, now: datetime) -> int:
+    """Takes back tasks whose lease was lost; how many."""
+    del now
+
+    async def work(tx: Transaction) -> Sequence[Any]:
+        rows = await tasks.reap(tx, most=leases.MAX_CRASHES, limit=MOST)
+        if rows:
+            event = facts.tasks_recovered(rows, actor="queue", reason="leases were lost", outcome="LEASE_LOST")
+            with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
+                tx.record(event)
+            await given_up(tx, doors, [row for row in rows if row.state == "failed"], learn=False)
+            tx.after_commit(doors.work_came)
+            tx.after_commit(lambda: _lapsed(tx.now, rows))
+        return rows
+
+    return len(await doors.database.transaction(work))
+
+
+def _lapsed(now: datetime, rows: Sequence[Any]) -> None:
+    for row in rows:
+        _lost.labels(row.state).inc()
+    for row in rows[:MOST_SPANS]:
+        if row.traceparent:
+            attributes = {"task": str(row.id), "worker": row.worker, "crashes": row.crashes}
+            span_at("lease lost", row.claimed_at or now, now, parent=row.traceparent, error="LEASE_LOST",
+                    attributes=attributes)  # fmt: skip
+
+
+async def due(doors: Doors, now: datetime) -> int:
+    """Lets tries that are due wait for a worker; how many."""
+    del now
+
+    async def work(tx: Transaction) -> int:
+        found = await tasks.due(tx, MOST_DUE)
+        if found:
+            tx.after_commit(doors.work_came)
+        return found
+
+    return await doors.database.transaction(work)
+
+
+async def watch(doors: Doors, now: datetime) -> int:
+    """Resolves reports that did not come back within their window, and learns from them; how many."""
+    del now
+
+    async def work(tx: Transaction) -> int:
+        watched = await filing.watched(tx)
+        rows = await filing.verify(tx, watched) if watched else ()
+        if rows:
+            await _verified(tx, doors, rows)
+        return len(watched)
+
+    return await doors.database.transaction(work)
+
+
+async def _verified(tx: Transaction, doors: Doors, rows: Sequence[Any]) -> None:
+    await counts.moved(tx, "report", (("resolved_pending", "resolved", 0) for _ in rows))
+    entries = [
+        (str(row.id), str(row.task) if row.task else None, row.strategy, row.resolved_by, row.method) for row in rows
+    ]
+    await history.add(tx, entries, success=True, outcome="VERIFIED", actor="queue")
+    await counted(tx, doors, [(row.strategy, True) for row in rows])
+    contents = await reports.some(tx, [str(row.id) for row in rows])
+    await taught(tx, [(row.type, reports.report(contents[str(row.id)])) for row in rows if row.strategy])
+    for row in rows:
+        with use_traceparent(row.traceparent):
+            tx.record(facts.report_resolved(row, tx.now))
+    tx.after_commit(lambda: _resolved.inc(len(rows)))
+    tx.after_commit(lambda: _spans(tx.now, rows))
+
+
+def _spans(now: datetime, rows: Sequence[Any]) -> None:
+    for row in rows[:MOST_SPANS]:
+        if row.traceparent:
+            attributes = {"report": str(row.id), "strategy": row.strategy}
+            span_at("verified resolved", now, now, parent=row.traceparent, attributes=attributes)
+
+
+async def fold(doors: Doors, now: datetime) -> int:
+    """Folds the counts and shows them as metrics; how many sums were touched."""
+    touched = await doors.database.transaction(counts.fold)
+    async with doors.database.reading() as tx:
+        counted_ = figures(await counts.figures(tx))
+        status = await counts.status(tx)
+    for state, number in counted_.tasks.items():
+        _depth.labels(state).set(number)
+    for state, number in counted_.reports.items():
+        _reports.labels(state).set(number)
+    waiting = counts.oldest_waiting(status)
+    _oldest.set(max(0.0, (now - waiting).total_seconds()) if waiting else 0.0)
+    return touched
+
+
+async def expire(doors: Doors, now: datetime) -> int:
+    """Ends proposals nobody decided on in time; how many."""
+    del now
+
+    async def work(tx: Transaction) -> int:
+        ended = await proposals.expire(tx, MOST)
+        for proposal in ended:
+            tx.record(facts.proposal_decided(proposal, approved=False, actor="queue", reason=proposal.decision_reason))
+        return len(ended)
+
+    return await doors.database.transaction(work)
+
+
+async def prune(doors: Doors, now: datetime) -> int:
+    """Forgets requests that are too old to be repeated; how many."""
+    return await doors.database.transaction(lambda tx: requests.prune(tx, now - KEPT_REQUESTS, MOST_PRUNED))

@@ -1,0 +1,112 @@
+"""Reports that wait for triage are understood, outside of any transaction that somebody waits for.
+
+Rule: classification only reads, so it happens before the transaction, a few reports at a time; what is filed then is
+what still stands as it was read. A report nobody is sure of goes to the model; when its answer is late, triage ends
+without it. A triage that raises gives the report to a person with the reason: it never comes around again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from libs.common.database import Transaction
+from libs.common.telemetry import use_traceparent
+from services.queue import triage
+from services.queue.book import Book
+from services.queue.doors import Doors
+from services.queue.doors.filing import file
+from services.queue.errands.asking import patience, send_question, wants_model
+from services.queue.learned import Model
+from services.queue.report import Hindrance, Origin, Triage
+from services.queue.store import counts, filing, lessons, reports, strategies
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+# Batches in a round; the next round follows at once.
+ROUNDS = 10
+TURN = 10
+LATE = "the model did not answer in time"
+
+
+async def untriaged(doors: Doors, now: datetime) -> int:
+    """Files or asks about what waits; how many there were."""
+    count = 0
+    for _ in range(ROUNDS):
+        async with doors.database.reading() as tx:
+            rows = await reports.untriaged(tx, now, BATCH)
+            if not rows:
+                return count
+            standings = {name: kept.standing for name, kept in (await strategies.everything(tx)).items()}
+            model = await lessons.known(tx)
+        await _settle(doors, await _judge(rows, doors.book.standing(standings), model))
+        count += len(rows)
+        if len(rows) < BATCH:
+            break
+    return count
+
+
+async def _judge(rows: Sequence[Any], book: Book, model: Model) -> list[tuple[Any, Triage]]:
+    judged = []
+    for index, row in enumerate(rows):
+        judged.append((row, _classify(row, book, model)))
+        if index % TURN == TURN - 1:
+            await asyncio.sleep(0)
+    return judged
+
+
+def _classify(row: Any, book: Book, model: Model) -> Triage:
+    try:
+        report = reports.report(row)
+        judged = triage.classify(report, book, model)
+        if row.state == "triaging" and triage.unsure(judged):
+            return triage.with_opinion(report, book, judged, None, LATE)
+        return judged
+    except Exception as error:
+        log.exception("triage of report %s failed", row.id)
+        return _broken(row, error)
+
+
+def _broken(row: Any, error: Exception) -> Triage:
+    return Triage(
+        type=triage.UNKNOWN,
+        severity=row.severity or row.reported_severity or "medium",
+        auto_fixable=False,
+        confidence=0.0,
+        origin=Origin.NONE,
+        tools=(),
+        estimated_seconds=0.0,
+        why=f"Triage failed with {type(error).__name__}. A person is asked.",
+        strategy="",
+        hindrance=Hindrance.UNSURE,
+    )
+
+
+async def _settle(doors: Doors, judged: Sequence[tuple[Any, Triage]]) -> None:
+    asks = [(row, one) for row, one in judged if row.state != "triaging" and wants_model(one, doors)]
+    asked = {str(row.id) for row, _ in asks}
+    rest = [(row, one) for row, one in judged if str(row.id) not in asked]
+    if rest:
+        await doors.database.transaction(lambda tx: file(tx, doors, rest))
+    if asks:
+        await doors.database.transaction(lambda tx: _ask(tx, doors, [row for row, _ in asks]))
+
+
+async def _ask(tx: Transaction, doors: Doors, rows: Sequence[Any]) -> None:
+    locked = await filing.lock(tx, [str(row.id) for row in rows])
+    standing = [
+        row
+        for row in rows
+        if (now := locked.get(str(row.id))) and (now.state, now.triage_at) == (row.state, row.triage_at)
+    ]
+    if not standing:
+        return
+    await filing.ask(tx, [str(row.id) for row in standing], tx.now + timedelta(seconds=patience(doors)))
+    await counts.moved(tx, "report", ((row.state, "triaging", 0) for row in standing))
+    for row in standing:
+        with use_traceparent(row.traceparent):
+            await send_question(tx, doors, reports.report(row))

@@ -1,0 +1,165 @@
+"""The facts of the side road, each made in one place: who did it, why, and about whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from libs.common.bus import fact
+from prunella.v1 import events_pb2 as pb
+from services.queue.proposals import Proposal
+from services.queue.report import Triage
+from services.queue.store.tasks import NewTask
+from services.queue.wire.words import severity_number
+
+SCHEMA = "queue"
+QUOTE = 200
+
+
+def error_reported(row: Any, message: str, *, regression: bool) -> pb.Event:
+    """A first occurrence, or one that came back."""
+    told = pb.ErrorReported(
+        report=str(row.id),
+        fingerprint=row.fingerprint,
+        message=message[:QUOTE],
+        package=row.package,
+        release=row.release,
+        regression=regression,
+    )
+    reason = f"it came back after it was {row.state_before}" if regression else "an error of a new kind"
+    return fact(SCHEMA, told, reason=reason, plugin=row.plugin, merchant=row.merchant)
+
+
+def report_triaged(report: str, triage: Triage, *, reason: str, plugin: str, merchant: str) -> pb.Event:
+    """What was understood of a report."""
+    told = pb.ReportTriaged(
+        report=report,
+        type=triage.type,
+        severity=severity_number(triage.severity),
+        auto_fixable=triage.auto_fixable,
+        confidence=triage.confidence,
+        origin=str(triage.origin),
+        strategy=triage.strategy,
+        tools=triage.tools,
+    )
+    told.estimated_duration.FromMilliseconds(round(triage.estimated_seconds * 1000))
+    return fact(SCHEMA, told, reason=reason, plugin=plugin, merchant=merchant)
+
+
+def task_created(task: NewTask, tools: Sequence[str], *, plugin: str, merchant: str) -> pb.Event:
+    """Work on a report waits."""
+    told = pb.TaskCreated(task=task.id, report=task.report, priority=task.priority, strategy=task.strategy, tools=tools)
+    return fact(SCHEMA, told, reason=f"{task.strategy} with priority {task.priority}", plugin=plugin, merchant=merchant)
+
+
+def escalation(report: str, task: str, type_: str, severity: str, tried: Sequence[str]) -> pb.ReportEscalated:
+    """What a person is told of a report machines are at their end with."""
+    return pb.ReportEscalated(report=report, task=task, type=type_, severity=severity_number(severity), tried=tried)
+
+
+def report_escalated(told: pb.ReportEscalated, *, reason: str, plugin: str, merchant: str, actor: str = "") -> pb.Event:
+    """A person is asked."""
+    return fact(SCHEMA, told, actor=actor, reason=reason, plugin=plugin, merchant=merchant)
+
+
+def tasks_claimed(worker: str, leased: Sequence[Any], until: datetime, *, actor: str) -> pb.Event:
+    """A worker took tasks."""
+    told = pb.TasksClaimed(worker=worker)
+    told.lease_until_time.FromDatetime(until)
+    add = told.leases.add
+    for row in leased:
+        add(task=str(row.id), report=str(row.report), token=row.token, attempt=row.attempts + row.crashes + 1)
+    count = len(leased)
+    one = leased[0] if count == 1 else None
+    reason = f"{worker} took {count} task{'' if count == 1 else 's'}"
+    return _about(told, one, actor, reason)
+
+
+def tasks_finished(worker: str, ended: Sequence[Any], *, actor: str) -> pb.Event:
+    """Tries ended under valid tokens."""
+    told = pb.TasksFinished(worker=worker)
+    _ends(told.ends, ended)
+    states = sorted({row.state for row in ended})
+    reason = f"{worker or actor}: {len(ended)} {', '.join(states)}"
+    if len(ended) == 1 and ended[0].state != "completed":
+        reason = f"{ended[0].outcome}: {ended[0].state}"
+    return _about(told, ended[0] if len(ended) == 1 else None, actor, reason)
+
+
+def tasks_recovered(ended: Sequence[Any], *, actor: str, reason: str, outcome: str) -> pb.Event:
+    """Tasks were taken back."""
+    told = pb.TasksRecovered()
+    for row in ended:
+        told.ends.add(task=str(row.id), report=str(row.report), token=row.token - 1, state=row.state, failure=outcome)
+    return _about(told, ended[0] if len(ended) == 1 else None, actor, reason)
+
+
+def task_retried(row: Any, priority: int, *, actor: str, reason: str) -> pb.Event:
+    """A person gave a task another try."""
+    return _about(pb.TaskRetried(task=str(row.id), report=str(row.report), priority=priority), row, actor, reason)
+
+
+def task_cancelled(row: Any, *, actor: str, reason: str) -> pb.Event:
+    """A person took a task out."""
+    return _about(pb.TaskCancelled(task=str(row.id), report=str(row.report)), row, actor, reason)
+
+
+def report_resolved(row: Any, now: datetime) -> pb.Event:
+    """The watch window passed."""
+    told = pb.ReportResolved(report=str(row.id), task=str(row.task or ""), strategy=row.strategy, method=row.method)
+    told.open_duration.FromTimedelta(max(now, row.opened_at) - row.opened_at)
+    reason = f"{row.method or row.strategy} helped: it did not come back"
+    return fact(SCHEMA, told, reason=reason, plugin=row.plugin, merchant=row.merchant)
+
+
+def report_closed(row: Any, *, actor: str, reason: str) -> pb.Event:
+    """A person ended a report."""
+    return _about(pb.ReportClosed(report=str(row.id)), row, actor, reason)
+
+
+@dataclass(frozen=True)
+class StrategyMove:
+    """A change of a strategy's standing."""
+
+    strategy: str
+    before: str
+    after: str
+    confidence: float
+    approved: bool
+
+
+def strategy_changed(move: StrategyMove, *, actor: str, reason: str) -> pb.Event:
+    """A strategy's standing changed."""
+    told = pb.StrategyChanged(
+        strategy=move.strategy, to=move.after, confidence=move.confidence, approved=move.approved,
+        **{"from": move.before},
+    )  # fmt: skip
+    return fact(SCHEMA, told, actor=actor, reason=reason)
+
+
+def proposal_created(proposal: Proposal) -> pb.Event:
+    """A program asks people for something."""
+    told = pb.ProposalCreated(proposal=proposal.id, action=proposal.action, target=proposal.target)
+    return fact(SCHEMA, told, actor=proposal.author, reason=proposal.reason)
+
+
+def proposal_decided(proposal: Proposal, *, approved: bool, actor: str, reason: str) -> pb.Event:
+    """A person agreed or refused, or nobody did in time."""
+    told = pb.ProposalDecided(proposal=proposal.id, action=proposal.action, target=proposal.target, approved=approved)
+    return fact(SCHEMA, told, actor=actor, reason=reason)
+
+
+def _ends(ends: Any, rows: Iterable[Any]) -> None:
+    for row in rows:
+        end = ends.add(task=str(row.id), report=str(row.report), token=row.token, state=row.state, method=row.method)
+        if row.state != "completed":
+            end.failure = row.outcome
+            if row.state == "retrying":
+                end.run_time.FromDatetime(row.run_at)
+
+
+def _about(told: Any, row: Any | None, actor: str, reason: str) -> pb.Event:
+    plugin, merchant = (row.plugin, row.merchant) if row is not None else ("", "")
+    return fact(SCHEMA, told, actor=actor, reason=reason, plugin=plugin, merchant=merchant)

@@ -1,0 +1,235 @@
+"""Error reports: what strangers tell, checked field by field; what callers see.
+
+Rule: one bad error is refused with its field, reason and remedy and does not hold up the rest. Text is kept as it
+came, but for NUL characters, which are dropped, and what is too long: the middle is left out and marked. Nothing here
+looks for meaning in a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from libs.common import names
+from libs.common.errors import Invalid
+from prunella.v1 import queue_pb2 as pb
+from prunella_agent.fingerprint import fingerprint
+from services.queue.recurrence import Count, folded
+from services.queue.report import SEVERITIES
+from services.queue.store.reports import Filters, Occurrence
+from services.queue.wire.words import milder_than, report_state_number, report_state_word, severity_number
+
+MOST_ERRORS = 1000
+MOST_CONTEXT = 32
+LONGEST_NAME = 128
+LONGEST_COUNTER = 200
+LONGEST_TYPE = 200
+LONGEST_MODULE = 200
+LONGEST_MESSAGE = 8 * 1024
+LONGEST_STACK = 64 * 1024
+LONGEST_KEY = 100
+LONGEST_VALUE = 1000
+MOST_OCCURRENCES = 1_000_000_000
+SOURCES = ("agent", "service", "http")
+MARK = "\n… {left} characters left out …\n"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why one error was not taken."""
+
+    reason: str
+    field: str
+    message: str
+
+
+def occurrence(told: pb.ReportedError, id_: str, traceparent: str, now: datetime) -> Occurrence | Refusal:
+    """One error as it is counted, or why it is not."""
+    error = told.error
+    wrong = _wrong(told)
+    if wrong:
+        return wrong
+    type_ = _line(error.type, LONGEST_TYPE)
+    message = _text(error.message, LONGEST_MESSAGE)
+    stack = _text(error.stack, LONGEST_STACK)
+    grouped = fingerprint(told.package, type_, message, stack)
+    return Occurrence(
+        id=id_,
+        plugin=told.plugin,
+        merchant=told.merchant,
+        package=told.package,
+        release=told.release,
+        label=told.label.removeprefix("plugins/"),
+        fingerprint=grouped.digest,
+        grouping=grouped.parts,
+        type=type_,
+        severity=error.severity.lower(),
+        module=_line(error.module, LONGEST_MODULE),
+        message=message,
+        stack=stack,
+        context=_context(told),
+        counter=_line(error.id, LONGEST_COUNTER),
+        value=error.occurrences or 1,
+        seen=_moment(error.time, now) if error.HasField("time") else now,
+        traceparent=traceparent,
+    )
+
+
+def _wrong(told: pb.ReportedError) -> Refusal | None:
+    error = told.error
+    for field in ("plugin", "merchant", "package", "release"):
+        value = getattr(told, field)
+        if value and not names.is_id(value):
+            return Refusal("BAD_NAME", field, f"{field} must be an id of letters, digits and ._+-, at most 128 long")
+    if told.label and not names.is_id(told.label.removeprefix("plugins/")):
+        return Refusal("BAD_NAME", "label", "label must be plugins/{label}")
+    if not error.type.strip("\0 \n") and not error.message.strip("\0 \n"):
+        return Refusal("NOTHING_SAID", "error", "give the error's type or its message; without both it says nothing")
+    if error.severity and error.severity.lower() not in SEVERITIES:
+        words = ", ".join(SEVERITIES)
+        return Refusal("BAD_SEVERITY", "severity", f"severity must be one of {words}, or empty")
+    if not 0 <= error.occurrences <= MOST_OCCURRENCES:
+        return Refusal("BAD_OCCURRENCES", "occurrences", f"occurrences must be 0 to {MOST_OCCURRENCES}; 0 means 1")
+    return None
+
+
+def _context(told: pb.ReportedError) -> dict[str, str]:
+    error = told.error
+    own = {"page_url": error.page_url, "user_action": error.user_action, "session": error.session}
+    given = {**{key: value for key, value in own.items() if value}, **dict(sorted(error.context.items()))}
+    kept = list(given.items())[:MOST_CONTEXT]
+    return {_line(key, LONGEST_KEY): _text(value, LONGEST_VALUE) for key, value in kept}
+
+
+def _line(text: str, longest: int) -> str:
+    return text.replace("\0", "")[:longest]
+
+
+def _text(text: str, longest: int) -> str:
+    """Without NUL; when too long, both ends and how much is missing between them."""
+    text = text.replace("\0", "")
+    if len(text) <= longest:
+        return text
+    mark = MARK.format(left=len(text) - longest)
+    half = (longest - len(mark)) // 2
+    return text[:half] + mark + text[-half:]
+
+
+def _moment(told: Timestamp, now: datetime) -> datetime:
+    # What lies in the future is a clock that is wrong.
+    try:
+        return min(told.ToDatetime(UTC), now)
+    except (ValueError, OverflowError):
+        return now
+
+
+def waves(taken: Sequence[Occurrence]) -> list[list[Occurrence]]:
+    """Occurrences gathered by kind, ready to be counted: one wave, and another for kinds with several counters."""
+    kinds: dict[tuple[str, str], list[Occurrence]] = {}
+    for one in taken:
+        kinds.setdefault((one.plugin, one.fingerprint), []).append(one)
+    found: list[list[Occurrence]] = []
+    for same in kinds.values():
+        newest = max(one.seen for one in same)
+        for number, count in enumerate(folded(Count(one.counter, one.value) for one in same)):
+            if number == len(found):
+                found.append([])
+            found[number].append(replace(same[0], counter=count.counter, value=count.value, seen=newest))
+    return found
+
+
+def source(request: pb.ReportErrorsRequest) -> str:
+    """Who told us. Raises Invalid for a word that is not one of three, or for too many errors."""
+    if len(request.errors) > MOST_ERRORS:
+        raise Invalid(
+            f"errors may hold {MOST_ERRORS}, there are {len(request.errors)}; send the rest in another request",
+            reason="TOO_MANY_ERRORS",
+            field="errors",
+        )
+    if request.source and request.source not in SOURCES:
+        raise Invalid(f"source must be one of {', '.join(SOURCES)}", reason="BAD_SOURCE", field="source")
+    return request.source or "service"
+
+
+def filters(request: pb.ListErrorReportsRequest) -> Filters:
+    """What a list is asked for."""
+    return Filters(
+        plugin=request.plugin.removeprefix("plugins/"),
+        state=report_state_word(request.state),
+        type=request.type,
+        fingerprint=request.fingerprint,
+        milder=milder_than(request.min_severity),
+    )
+
+
+def resource(row: Any) -> pb.ErrorReportGroup:
+    """A report as callers see it."""
+    told = pb.ErrorReportGroup(
+        name=f"errorReports/{row.id}",
+        plugin=row.plugin,
+        merchant=row.merchant,
+        package=row.package,
+        release=row.release,
+        fingerprint=row.fingerprint,
+        state=report_state_number(row.state),
+        type=row.type,
+        severity=severity_number(row.severity or row.reported_severity),
+        module=row.module,
+        message=row.message,
+        stack=row.stack,
+        context=row.context,
+        occurrences=row.occurrences,
+        regressions=row.regressions,
+        task=f"tasks/{row.task}" if row.task else "",
+        reason=row.reason,
+        source=row.source,
+    )
+    told.first_seen_time.FromDatetime(row.first_seen_at)
+    told.last_seen_time.FromDatetime(row.last_seen_at)
+    if row.triage:
+        told.triage.CopyFrom(triage(row.triage))
+    if row.state in ("resolved_pending", "resolved", "closed") and row.resolved_at:
+        told.resolve_time.FromDatetime(row.resolved_at)
+        told.resolved_by = row.resolved_by
+        told.resolution_method = row.method
+    return told
+
+
+def triage(stored: dict[str, Any]) -> pb.Triage:
+    """A stored triage as callers see it."""
+    told = pb.Triage(
+        type=stored["type"],
+        severity=severity_number(stored["severity"]),
+        auto_fixable=stored["auto_fixable"],
+        confidence=stored["confidence"],
+        origin=stored["origin"],
+        tools=stored["tools"],
+        why=stored["why"],
+        strategy=f"strategies/{stored['strategy']}" if stored["strategy"] else "",
+    )
+    told.estimated_duration.FromMilliseconds(round(stored["estimated_seconds"] * 1000))
+    told.time.FromDatetime(datetime.fromisoformat(stored["time"]))
+    return told
+
+
+def entry(row: Any) -> pb.ResolutionEntry:
+    """A line of history as callers see it."""
+    told = pb.ResolutionEntry(
+        number=row.number,
+        task=f"tasks/{row.task}" if row.task else "",
+        strategy=f"strategies/{row.strategy}" if row.strategy else "",
+        worker=row.worker,
+        method=row.method,
+        success=row.success,
+        outcome=row.outcome,
+        details=row.details,
+        tools_used=row.tools,
+        actor=row.actor,
+    )
+    told.duration.FromMilliseconds(round(row.seconds * 1000))
+    told.time.FromDatetime(row.at)
+    return told

@@ -1,0 +1,66 @@
+"""Strategies as callers and workers see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prunella.v1 import queue_pb2 as pb
+from services.queue.store.strategies import Kept
+from services.queue.strategies import NEW, Fit, Step, Strategy, confidence
+
+
+def name(strategy: str) -> str:
+    """`strategies/{strategy}`."""
+    return f"strategies/{strategy}"
+
+
+def resource(strategy: Strategy, kept: Kept | None) -> pb.Strategy:
+    """A strategy with its standing."""
+    standing = kept.standing if kept else NEW
+    told = pb.Strategy(
+        name=name(strategy.name),
+        title=strategy.title,
+        type=strategy.type,
+        steps=[_step(step) for step in strategy.steps],
+        check=pb.StrategyCheck(
+            step=_step(strategy.check.step),
+            path=strategy.check.path,
+            comparison=strategy.check.comparison,
+            value=strategy.check.value,
+        ),
+        state=standing.state,
+        confidence=confidence(strategy, standing),
+        successes=standing.successes,
+        failures=standing.failures,
+        approved=standing.approved,
+        approved_by=kept.approved_by if kept else "",
+        reason=kept.reason if kept else "",
+        patterns=[pattern.text for pattern in strategy.patterns],
+        package=strategy.package,
+    )
+    told.estimated_duration.FromMilliseconds(round(strategy.estimated_seconds * 1000))
+    if kept:
+        told.update_time.FromDatetime(kept.updated)
+    return told
+
+
+def _step(step: Step) -> pb.StrategyStep:
+    return pb.StrategyStep(tool=step.tool, arguments=step.arguments, write=step.write, purpose=step.purpose)
+
+
+def fit(found: Fit, kept: Kept | None, *, best: bool) -> pb.StrategyFit:
+    """How well a strategy fits, as callers see it."""
+    return pb.StrategyFit(strategy=resource(found.strategy, kept), score=found.score, best=best, why=found.why)
+
+
+def entry(row: Any) -> pb.StrategyEntry:
+    """A change of standing, as callers see it."""
+    told = pb.StrategyEntry(
+        from_state=row.from_state,
+        to_state=row.to_state,
+        reason=row.reason,
+        actor=row.actor,
+        confidence=row.confidence,
+    )
+    told.time.FromDatetime(row.at)
+    return told

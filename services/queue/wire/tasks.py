@@ -1,0 +1,260 @@
+"""Tasks, leases and their ends: what workers and people say, checked; what they see."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from libs.common import names
+from libs.common.errors import Invalid
+from prunella.v1 import queue_pb2 as pb
+from services.queue import leases
+from services.queue.stats import Figures
+from services.queue.store.tasks import Filters
+from services.queue.store.work import Completion
+from services.queue.wire.words import task_state_number, task_state_word
+
+MOST_TASKS = 1000
+MOST_TOOLS = 500
+LONGEST_TOOL = 128
+LONGEST_WORKER = 128
+LONGEST_METHOD = 200
+LONGEST_FAILURE = 64
+LONGEST_DETAILS = 64 * 1024
+LONGEST_WAIT = 30.0
+LONGEST_REASON = 1000
+
+_PROCESSING = pb.TASK_STATE_PROCESSING
+
+
+def id_of(collection: str, name: str, *, field: str = "name") -> str:
+    """The UUID in a name; Invalid for another shape, and the id of nothing for an id that is no UUID."""
+    found = names.parse(collection, name, field=field)
+    try:
+        return str(uuid.UUID(found))
+    except ValueError:
+        return NOTHING
+
+
+# No row has this id.
+NOTHING = "00000000-0000-0000-0000-000000000000"
+
+
+def resource(row: Any, tools: Sequence[str]) -> pb.Task:
+    """A task as callers see it."""
+    told = pb.Task(
+        name=f"tasks/{row.id}",
+        report=f"errorReports/{row.report}",
+        plugin=row.plugin,
+        state=task_state_number(row.state),
+        priority=row.priority,
+        strategy=f"strategies/{row.strategy}",
+        tools=tools,
+        attempts=row.attempts,
+        crashes=row.crashes,
+        max_attempts=row.max_attempts,
+        worker=row.worker,
+        reason=row.reason,
+    )
+    told.estimated_duration.FromMilliseconds(round(row.estimated_seconds * 1000))
+    told.run_time.FromDatetime(row.run_at)
+    told.create_time.FromDatetime(row.created_at)
+    told.update_time.FromDatetime(row.updated_at)
+    if row.lease_until:
+        told.lease_until_time.FromDatetime(row.lease_until)
+    if row.ended_at:
+        told.end_time.FromDatetime(row.ended_at)
+    return told
+
+
+def leased(into: pb.ClaimTasksResponse, row: Any, tools: Sequence[str], worker: str, until: datetime) -> pb.LeasedTask:
+    """Adds a task with its token to an answer. Kept lean: a worker may claim a thousand at once."""
+    told = into.tasks.add(token=row.token, traceparent=row.traceparent)
+    task = told.task
+    task.name = f"tasks/{row.id}"
+    task.report = f"errorReports/{row.report}"
+    task.plugin = row.plugin
+    task.state = _PROCESSING
+    task.priority = row.priority
+    task.strategy = f"strategies/{row.strategy}"
+    task.tools.extend(tools)
+    task.attempts = row.attempts
+    task.crashes = row.crashes
+    task.max_attempts = row.max_attempts
+    task.worker = worker
+    task.estimated_duration.seconds = round(row.estimated_seconds)
+    task.lease_until_time.FromDatetime(until)
+    task.create_time.FromDatetime(row.created_at)
+    return told
+
+
+def worker(text: str) -> str:
+    """A worker's name. Raises Invalid."""
+    if not text or len(text) > LONGEST_WORKER or not text.isprintable():
+        raise Invalid(
+            f"worker must name who works, in 1 to {LONGEST_WORKER} printable characters",
+            reason="WORKER_MISSING",
+            field="worker",
+        )
+    return text
+
+
+def max_tasks(number: int) -> int:
+    """How many tasks are wanted. Raises Invalid outside 0 to 1,000."""
+    if not 0 <= number <= MOST_TASKS:
+        raise Invalid(
+            f"max_tasks must be 1 to {MOST_TASKS}, or 0 for one; it was {number}",
+            reason="BAD_MAX_TASKS",
+            field="max_tasks",
+        )
+    return number or 1
+
+
+def lease(told: Duration, given: bool) -> timedelta:
+    """How long a lease is wanted. Raises Invalid outside 5 s to 10 minutes."""
+    if not given:
+        return timedelta(seconds=leases.LEASE)
+    seconds = told.seconds + told.nanos / 1e9
+    if not leases.SHORTEST_LEASE <= seconds <= leases.LONGEST_LEASE:
+        raise Invalid(
+            f"lease_duration must be {leases.SHORTEST_LEASE:g} to {leases.LONGEST_LEASE:g} seconds, it was {seconds:g}",
+            reason="BAD_LEASE",
+            field="lease_duration",
+        )
+    return timedelta(seconds=seconds)
+
+
+def wait(told: Duration) -> float:
+    """How many seconds the caller would wait for a first task. Raises Invalid outside 0 to 30."""
+    seconds = told.seconds + told.nanos / 1e9
+    if not 0 <= seconds <= LONGEST_WAIT:
+        raise Invalid(
+            f"wait_duration must be 0 to {LONGEST_WAIT:g} seconds, it was {seconds:g}",
+            reason="BAD_WAIT",
+            field="wait_duration",
+        )
+    return seconds
+
+
+def tools(told: Sequence[str], field: str = "tools") -> tuple[str, ...]:
+    """Names of tools. Raises Invalid for a name that is none, or too many."""
+    if len(told) > MOST_TOOLS:
+        raise Invalid(f"{field} may hold {MOST_TOOLS} names", reason="TOO_MANY_TOOLS", field=field)
+    for name in told:
+        if not names.is_id(name) or len(name) > LONGEST_TOOL:
+            raise Invalid(
+                f"{field} must hold names such as server.tool, not {name[:40]!r}", reason="BAD_TOOL", field=field
+            )
+    return tuple(told)
+
+
+def completion(told: pb.CompleteTaskRequest) -> Completion:
+    """The end of a try. Raises Invalid naming the field."""
+    seconds = told.duration.seconds + told.duration.nanos / 1e9
+    for field, longest in (("method", LONGEST_METHOD), ("failure", LONGEST_FAILURE)):
+        value = getattr(told, field)
+        if len(value) > longest or not (value == "" or value.isprintable()):
+            raise Invalid(f"{field} must be at most {longest} printable characters", reason="TOO_LONG", field=field)
+    if told.success and (told.failure or told.permanent):
+        raise Invalid("a success has no failure; leave failure and permanent out", reason="BAD_END", field="failure")
+    if not 0 <= seconds <= 366 * 86400:
+        raise Invalid("duration must be 0 to a year", reason="BAD_DURATION", field="duration")
+    return Completion(
+        task=id_of("tasks", told.name),
+        token=told.token,
+        success=told.success,
+        method=told.method,
+        details=_details(told.details),
+        tools=tools(told.tools_used, "tools_used"),
+        seconds=seconds,
+        failure=told.failure,
+        permanent=told.permanent,
+    )
+
+
+def _details(text: str) -> str:
+    if not text or text == "{}":
+        return "{}"
+    rule = f"details must be a JSON object of at most {LONGEST_DETAILS} bytes"
+    if len(text.encode()) > LONGEST_DETAILS:
+        raise Invalid(f"{rule}; leave long answers of tools out", reason="DETAILS_TOO_LONG", field="details")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Invalid(rule, reason="BAD_DETAILS", field="details")
+    return text
+
+
+def reason(text: str, otherwise: str) -> str:
+    """Why a person does something. Raises Invalid when it is too long."""
+    if len(text) > LONGEST_REASON or "\0" in text:
+        raise Invalid(f"reason must be at most {LONGEST_REASON} characters", reason="REASON_TOO_LONG", field="reason")
+    return text.strip() or otherwise
+
+
+def priority(number: int) -> int:
+    """A priority a person gives; 0 keeps it. Raises Invalid outside 1 to 10."""
+    if number and not leases.LOWEST <= number <= leases.HIGHEST:
+        raise Invalid(
+            f"priority must be {leases.LOWEST} to {leases.HIGHEST}, or 0 to keep it; it was {number}",
+            reason="BAD_PRIORITY",
+            field="priority",
+        )
+    return number
+
+
+def stuck(told: Duration) -> timedelta:
+    """How long is stuck. Raises Invalid below a second."""
+    seconds = told.seconds + told.nanos / 1e9
+    if not 1 <= seconds <= 366 * 86400:
+        raise Invalid(
+            f"stuck_duration must be 1 second to a year, it was {seconds:g}; 900s is usual",
+            reason="BAD_DURATION",
+            field="stuck_duration",
+        )
+    return timedelta(seconds=seconds)
+
+
+def days(number: int) -> timedelta:
+    """How old is old. Raises Invalid outside 1 to 3650."""
+    if not 1 <= number <= 3650:
+        raise Invalid(f"days must be 1 to 3650, it was {number}", reason="BAD_DAYS", field="days")
+    return timedelta(days=number)
+
+
+def filters(request: pb.ListTasksRequest) -> Filters:
+    """What a list is asked for. Raises Invalid for a bad name."""
+    bare = request.report.removeprefix("errorReports/")
+    return Filters(
+        state=task_state_word(request.state),
+        report=id_of("errorReports", f"errorReports/{bare}", field="report") if bare else "",
+        plugin=request.plugin.removeprefix("plugins/"),
+        worker=request.worker,
+    )
+
+
+def stats(figures: Figures, status: Sequence[Any], now: datetime) -> pb.GetQueueStatsResponse:
+    """The queue in figures, as callers see them."""
+    told = pb.GetQueueStatsResponse(
+        tasks=figures.tasks,
+        reports=figures.reports,
+        total=figures.total,
+        success_rate_percent=figures.success_rate_percent,
+        mean_completion_minutes=figures.mean_completion_minutes,
+    )
+    told.time.FromDatetime(now)
+    for row in status:
+        line = told.status.add(state=row.state, count=row.count, mean_priority=row.mean_priority)
+        if row.oldest_task:
+            line.oldest_time.FromDatetime(row.oldest_task)
+            line.newest_time.FromDatetime(row.newest_task)
+        if row.state == "pending" and row.oldest_task:
+            told.oldest_waiting_seconds = max(0.0, (now - row.oldest_task).total_seconds())
+    return told
