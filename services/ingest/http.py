@@ -72,7 +72,7 @@ class Reported(msgspec.Struct, forbid_unknown_fields=True):
     stack: str = ""
     context: dict[Word, str | int | float | bool | None] = {}
     id: Annotated[str, msgspec.Meta(max_length=128)] = ""
-    occurrences: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 1
+    occurrences: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] = 1
     severity: Word = ""
     module: Word = ""
     page_url: Annotated[str, msgspec.Meta(max_length=2048)] = ""
@@ -195,7 +195,7 @@ async def _tell(doors: Doors, identity: Identity, body: Body, key: str) -> Seque
         # Without an id of its own each error is a counter of its own, the same one when the request is repeated.
         own = hashlib.sha256(f"{identity.plugin}\0{key}\0{number}".encode()).hexdigest() if key else new_id()
         errors.append(wire.reported(identity, release, _message(given, own)))
-    request_id = f"{identity.plugin}/{key}" if key else ""
+    request_id = hashlib.sha256(f"{identity.plugin}\0{key}".encode()).hexdigest() if key else ""
     return await doors.reports.ask(errors, reports.HTTP, request_id)
 
 

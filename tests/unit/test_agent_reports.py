@@ -146,6 +146,11 @@ def test_a_datagram_becomes_a_report() -> None:
     assert (dict(report.context), report.severity, report.time.ToNanoseconds()) == ({"a": "b"}, "high", 7_500_000_000)
 
 
+def test_a_severity_nobody_knows_becomes_context() -> None:
+    report = from_datagram({"error": {"type": "T", "message": "m", "count": 1, "severity": "fatal"}})
+    assert (report.severity, report.context["severity"]) == ("", "fatal")
+
+
 @pytest.mark.parametrize(
     "body",
     [

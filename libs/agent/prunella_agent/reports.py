@@ -27,7 +27,8 @@ PACE = 1.0
 AGAIN = (5.0, 60.0)
 REJECTED_SECONDS = 60.0
 LONGEST_MESSAGE = 8192
-MOST_COUNTED = 2**31
+MOST_COUNTED = 1_000_000_000
+SEVERITIES = ("", "low", "medium", "high", "critical")
 
 
 @dataclass
@@ -150,6 +151,10 @@ def from_datagram(body: Mapping[str, Any]) -> pb.ErrorReport:
     )
     for word in WORDS:
         setattr(error, word, text(told.get(word, ""), LONGEST_WORD))
+    if error.severity.lower() not in SEVERITIES:
+        # A word the plane does not know is no reason to lose the report.
+        error.context["severity"] = error.severity
+        error.severity = ""
     if isinstance(at, (int, float)) and 0 < at < 2**40:
         error.time.FromNanoseconds(int(at * 1e9))
     return error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from libs.common import names
 from libs.common.errors import Problem
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import queue_pb2
@@ -16,7 +17,6 @@ from services.ingest.store.plugins import Identity
 
 LONGEST_MESSAGE = 8 * 1024
 LONGEST_STACK = 64 * 1024
-LONGEST_RELEASE = 64
 LEFT_OUT = "\n… left out …\n"
 MOST_REPORTS = 100
 
@@ -27,7 +27,8 @@ def reported(identity: Identity, release: str, error: pb.ErrorReport) -> queue_p
         plugin=identity.plugin,
         merchant=identity.merchant,
         package=identity.package,
-        release=release.replace("\0", "")[:LONGEST_RELEASE],
+        # Said by the agent, and not worth an error when it is no version.
+        release=release if names.is_id(release) else "",
         label=identity.label,
         error=error,
     )
