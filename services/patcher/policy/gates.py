@@ -8,7 +8,6 @@ healed under the default cap. Rolling an attempt back passes no gate at all.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -31,6 +30,7 @@ from services.patcher.policy.model import (
     Wish,
     scopes,
 )
+from services.patcher.rollout import pace
 
 Gate = Callable[[Policy, Situation], Reply]
 OPEN: Final = Allow()
@@ -165,7 +165,7 @@ def budget(policy: Policy, situation: Situation) -> Reply:
 
 def in_flight_limit(policy: Policy, fleet: int) -> int:
     """How many attempts may be in flight among a package's plugins; small fleets always have one."""
-    return max(1, min(policy.max_in_flight, math.ceil(policy.max_in_flight_percentage / 100 * fleet)))
+    return pace.in_flight_limit(policy.max_in_flight, policy.max_in_flight_percentage, fleet)
 
 
 def health_time(policy: Policy, situation: Situation) -> Reply:
