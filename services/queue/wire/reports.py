@@ -171,6 +171,7 @@ def resource(row: Any) -> pb.ErrorReportGroup:
     told = pb.ErrorReportGroup(
         name=f"errorReports/{row.id}",
         plugin=row.plugin,
+        label=row.label,
         merchant=row.merchant,
         package=row.package,
         release=row.release,
