@@ -72,12 +72,14 @@ def test_no_secret_is_in_what_is_printed() -> None:
         ("https://host.example/mcp", "ftp://host.example", "must begin with http:// or https://"),
         ('args = ["-m", "deploy.demo.tools"]', "args = 5", "must be a list of texts"),
         ("${HOST_TOKEN}", "${NO_SUCH}", "names the variable NO_SUCH, which is not set"),
-        ('[server.tools]\ndisk_usage = "read"', "", "must mark 1 to 256 tools"),
+        ('[server.tools]\ndisk_usage = "read"', "", "must mark 1 to 500 tools"),
+        ('status = "read"', '"sta tus" = "read"', "letters, digits"),
+        ('name = "w-1"', 'name = "w\\n1"', "must be printable"),
         ("[worker]", "[worker", "this is not TOML"),
     ],
     ids=[
         "none", "misspelt", "lease", "transport", "mark", "no-mark", "twice", "name", "url", "args", "variable",
-        "no-tools", "toml",
+        "no-tools", "tool", "unprintable", "toml",
     ],
 )  # fmt: skip
 def test_a_mistake_names_table_field_rule_and_remedy(wrong: str, instead: str, said: str) -> None:

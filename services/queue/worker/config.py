@@ -20,10 +20,10 @@ from libs.common.tables import Reader
 
 READ, WRITE = "read", "write"
 MOST_SERVERS = 32
-MOST_TOOLS = 256
+MOST_TOOLS = 500
 MOST_CONCURRENT = 64
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-TOOL = re.compile(r"[A-Za-z0-9_./-]{1,64}")
+TOOL = re.compile(r"[A-Za-z0-9_.-]{0,63}[A-Za-z0-9]")
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 WORKER_FIELDS = {
     "name", "concurrency", "lease_seconds", "wait_seconds", "grace_seconds", "budget", "check_attempts",
@@ -94,6 +94,8 @@ def parse(text: str, file: str, environ: Mapping[str, str] | None = None) -> Con
     names = [server.name for server in servers]
     for name in {name for name in names if name and names.count(name) > 1}:
         reader.wrong("the file", "server", f"has two servers called {name!r}", "give each a name of its own")
+    if sum(len(server.tools) for server in servers) > MOST_TOOLS:
+        reader.wrong("the file", "server", f"may mark {MOST_TOOLS} tools in all", "start a second worker")
     config = reading.worker(data.get("worker", {}), servers)
     reader.end()
     return config
@@ -113,6 +115,8 @@ class _Reading:
             table = {}
         self.reader.only_fields(table, WORKER_FIELDS, where)
         name = self.reader.text(table, "name", where, default=f"{socket.gethostname()[:60]}-{os.getpid()}", longest=80)
+        if not name.isprintable():
+            self.reader.wrong(where, "name", "must be printable", f"it was {name!r}")
         return Config(
             name=name,
             servers=servers,
