@@ -1,0 +1,9 @@
+"""Door 3, time passed: sweeps by what they move. The last line is the table of all."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from services.patcher.doors import Doors
+from services.patcher.sweeps import attempts
+
+SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {**attempts.SWEEPS}
