@@ -240,6 +240,17 @@ async def test_errors_are_told_until_acknowledged_and_beats_do_not_wait_for_them
     await one.stop()
 
 
+async def test_errors_without_an_acknowledgement_go_out_at_once_on_a_new_stream(gateway: Gateway) -> None:
+    one = session(gateway, errors=Reports(pace=0.1, again=(600.0, 600.0)))
+    one.start()
+    one.report_errors(pb.ErrorReport(type="T", message="no cart"))
+    await gateway.until(lambda: gateway.kinds("errors"))
+    gateway.acknowledge_errors = True
+    gateway.cut()
+    await gateway.until(lambda: one.errors.unsent == 0)
+    await one.stop()
+
+
 async def test_a_goodbye_tells_the_last_errors_first(gateway: Gateway) -> None:
     gateway.acknowledge_errors = True
     one = session(gateway)

@@ -64,8 +64,7 @@ class Errors:
         ack = pb.ErrorsAck(sequence=message.sequence, rejections=rejections)
         try:
             outcomes = await self._reports.ask([error for _, error in good], reports.AGENT) if good else []
-        except (Unavailable, Busy) as problem:
-            log.info("errors of plugin %s wait: %s", self._identity.plugin, problem.message)
+        except (Unavailable, Busy):
             return None
         except Problem as problem:
             ack.rejections.extend(wire.never(index, problem) for index, _ in good)

@@ -55,6 +55,7 @@ class Reports:
     name = "error reports"
 
     def __init__(self, queue: queue_pb2_grpc.QueueServiceAsyncStub | None, clock: Clock) -> None:
+        self.away = False
         self._queue = queue
         self._guarded = Guarded("queue", clock, RULE, fails=_away)
         self._waiting: deque[Asked] = deque()
@@ -86,11 +87,10 @@ class Reports:
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 answers = await asyncio.gather(*parts)
-        except TimeoutError as error:
-            _told.labels(source, "unanswered").inc(len(errors))
-            raise _unanswered("the queue does not answer") from error
-        except Problem as problem:
+        except (TimeoutError, Problem) as problem:
             _told.labels(source, "unanswered" if _away(problem) else "refused").inc(len(errors))
+            if not isinstance(problem, Problem):
+                raise _unanswered("the queue does not answer") from problem
             raise
         outcomes = [outcome for answer in answers for outcome in answer]
         refused = sum(1 for outcome in outcomes if outcome.refusal)
@@ -171,12 +171,24 @@ class Reports:
 
         try:
             answer = await self._guarded.call(call, timeout=CALL_SECONDS + 1)
-        except TimeoutError as error:
-            raise _unanswered("the queue does not answer") from error
+        except (TimeoutError, Problem) as problem:
+            self._note(away=_away(problem), why=str(problem))
+            if not isinstance(problem, Problem):
+                raise _unanswered("the queue does not answer") from problem
+            raise
+        self._note(away=False)
         if len(answer.outcomes) != len(request.errors):
             log.error("the queue answered %d of %d error reports", len(answer.outcomes), len(request.errors))
             raise _unanswered("the queue's answer is not whole")
         return list(answer.outcomes)
+
+    def _note(self, *, away: bool, why: str = "") -> None:
+        # One line when the queue goes and one when it is back, however many agents wait.
+        if away and not self.away:
+            log.warning("error reports wait with their agents: %s", why)
+        elif self.away and not away:
+            log.info("error reports are told to the queue again")
+        self.away = away
 
     def _end(self, asked: Asked, problem: Problem | None) -> None:
         self._bytes -= asked.size
