@@ -82,6 +82,22 @@ def test_wrong_predictions_cost_confidence() -> None:
     assert other is None or other.confidence < 0.5
 
 
+def test_only_predictions_that_came_true_count_for_a_type() -> None:
+    text = report("something vague happened here")
+    known = taught([("network", text)] * 6 + [("disk", text)] * 30)
+    record = known.types["network"], known.types["disk"]
+    assert (record[0].right, record[0].wrong) == (5, 6)
+    assert (record[1].right, record[1].wrong) == (24, 0)
+
+
+def test_half_of_the_text_must_be_known() -> None:
+    known = taught([("network", report("peer vanished from the mesh"))] * 40)
+    texts = "peer vanished mesh", "peer vanished mesh alpha beta", "peer vanished mesh alpha beta gamma delta omega"
+    sure = [found.confidence if (found := predict(known, report(text))) else 0.0 for text in texts]
+    assert sure[0] == sure[1] >= 0.9
+    assert 0 < sure[2] < 0.7
+
+
 def test_text_that_is_mostly_strange_states_little() -> None:
     known = taught(lessons(120))
     strange = predict(known, report("peer " + " ".join(f"word{'abcdefghij'[n]}" for n in range(10))))
