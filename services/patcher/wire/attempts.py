@@ -1,0 +1,54 @@
+"""Attempts as callers see them."""
+
+from datetime import datetime
+
+from libs.common import names
+from libs.common.telemetry.context import trace_id
+from prunella.v1 import patcher_pb2
+from services.patcher.attempt import Attempt, Step
+from services.patcher.wire.told import staged, verdict
+from services.patcher.wire.values import ACTIONS, timestamp
+
+
+def attempt_of(found: Attempt, steps: list[tuple[datetime, Step]] | None = None) -> patcher_pb2.Attempt:
+    """An attempt as callers see it."""
+    return patcher_pb2.Attempt(
+        name=names.attempt(found.id),
+        incident=found.incident,
+        decision=found.decision,
+        plugin=found.plugin,
+        merchant=found.merchant,
+        package=found.package,
+        action=ACTIONS[found.action],
+        from_release=found.from_release,
+        to_release=found.to_release,
+        state=found.state.value,
+        round=found.round,
+        generation=found.generation,
+        fence=found.fence,
+        confidence=found.confidence,
+        severity=int(found.severity),  # type: ignore[arg-type]
+        create_time=timestamp(found.create_time),
+        update_time=timestamp(found.update_time),
+        deadline_time=timestamp(found.deadline),
+        end_time=timestamp(found.end_time),
+        switch_time=timestamp(found.switch_time),
+        reason=found.reason,
+        held_by=found.held_by,
+        staging=staged(found) if found.staging else None,
+        verdict=verdict(found.verdict) if found.verdict else None,
+        permitted=found.permitted,
+        history=[_step(time, step) for time, step in steps or []],
+        trace_id=trace_id(found.trace),
+        command=found.command,
+    )
+
+
+def _step(time: datetime, step: Step) -> patcher_pb2.AttemptStep:
+    return patcher_pb2.AttemptStep(
+        time=timestamp(time),
+        from_state=step.from_state.value,
+        to_state=step.to_state.value,
+        observation=step.observation,
+        reason=step.reason,
+    )

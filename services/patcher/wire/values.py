@@ -1,0 +1,57 @@
+"""Moments, durations and words: what callers write in numbers, and what the patcher calls it."""
+
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from prunella.v1 import agent_pb2, events_pb2
+from services.patcher.policy import Action, Severity
+
+ACTIONS = {
+    Action.PATCH: events_pb2.ACTION_PATCH,
+    Action.CONFIG_FIX: events_pb2.ACTION_CONFIG_FIX,
+    Action.ROLLBACK: events_pb2.ACTION_ROLLBACK,
+    Action.RESTART: events_pb2.ACTION_RESTART,
+}
+ACTIVE = {number: action for action, number in ACTIONS.items()}
+KINDS = {
+    "update": agent_pb2.COMMAND_KIND_UPDATE,
+    "rollback": agent_pb2.COMMAND_KIND_ROLLBACK,
+    "restart": agent_pb2.COMMAND_KIND_RESTART,
+    "health_check": agent_pb2.COMMAND_KIND_HEALTH_CHECK,
+    "commit": agent_pb2.COMMAND_KIND_COMMIT,
+    "config_update": agent_pb2.COMMAND_KIND_CONFIG_UPDATE,
+}
+HEALTH = {
+    agent_pb2.HEALTH_HEALTHY: "healthy",
+    agent_pb2.HEALTH_UNHEALTHY: "unhealthy",
+    agent_pb2.HEALTH_DOWN: "down",
+    agent_pb2.HEALTH_STARTING: "starting",
+}
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A moment as callers see it."""
+    if moment is None:
+        return None
+    told = Timestamp()
+    told.FromDatetime(moment)
+    return told
+
+
+def duration(seconds: float) -> Duration:
+    """A length of time as callers see it."""
+    told = Duration()
+    told.FromTimedelta(timedelta(seconds=seconds))
+    return told
+
+
+def moment(told: Timestamp) -> datetime:
+    """A told moment, aware."""
+    return told.ToDatetime(UTC)
+
+
+def severity(told: int) -> Severity:
+    """A severity; unknown numbers are UNKNOWN and pass no cap."""
+    return Severity(told) if told in set(Severity) else Severity.UNKNOWN
