@@ -103,7 +103,7 @@ def explain(report: ReportName, json: Json = False) -> None:
 @app.command()
 def report(
     message: Annotated[str, typer.Argument(help="What the error said.")],
-    kind: Annotated[str, typer.Option("--type", help="What the reporter calls it.")] = "Error",
+    kind: Annotated[str, typer.Option("--type", help="What the reporter calls it, such as TimeoutError.")] = "",
     plugin: Annotated[str, typer.Option("--plugin", "-p", help="Whom it happened to: label or id.")] = "",
     stack: Annotated[
         typer.FileText | None, typer.Option("--stack", help="File with the stack trace; - for standard input.")
