@@ -61,6 +61,11 @@ def command(command_id: str) -> str:
     return f"commands/{command_id}"
 
 
+def rollout(rollout_id: str) -> str:
+    """`rollouts/{rollout}`."""
+    return f"rollouts/{rollout_id}"
+
+
 def operator(operator_id: str) -> str:
     """`operators/{operator}`."""
     return f"operators/{operator_id}"

@@ -89,7 +89,10 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt. Times are aware UTC; `generation`, `fence` and `command` are those of its last switch command."""
+    """One attempt. Times are aware UTC; `generation`, `fence` and `command` are those of its last switch command.
+
+    An attempt of a rollout names it, and has neither incident nor decision.
+    """
 
     id: str
     incident: str
@@ -129,6 +132,7 @@ class Attempt:
     probe: Probe = Probe.NOT_ASKED
     failing_inputs: tuple[str, ...] = ()
     trace: str = ""
+    rollout: str = ""
 
     @property
     def other_slot(self) -> bool:

@@ -11,7 +11,12 @@ STANDING = frozenset({"open", "in_progress"})
 
 
 async def stands(doors: Doors, incident: str, number: int) -> bool:
-    """Whether an incident is still in this round and nobody else has taken over. Raises Unavailable."""
+    """Whether an incident is still in this round and nobody else has taken over. Raises Unavailable.
+
+    An attempt without an incident is a rollout's, which calls it off itself.
+    """
+    if not incident:
+        return True
     request = ingest_pb2.GetIncidentRequest(name=names.incident(incident))
     try:
         found = (await doors.ingest.GetIncident(request, timeout=QUESTION_TIMEOUT)).incident

@@ -29,6 +29,7 @@ FIXED = frozenset(
         "round",
         "create_time",
         "trace",
+        "rollout",
     }
 )
 COLUMNS = ", ".join(PLAIN)

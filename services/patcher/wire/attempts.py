@@ -41,6 +41,7 @@ def attempt_of(found: Attempt, steps: list[tuple[datetime, Step]] | None = None)
         history=[_step(time, step) for time, step in steps or []],
         trace_id=trace_id(found.trace),
         command=found.command,
+        rollout=names.rollout(found.rollout) if found.rollout else "",
     )
 
 
