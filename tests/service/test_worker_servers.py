@@ -192,3 +192,31 @@ async def test_no_program_outlives_its_connection(tmp_path: Path) -> None:
         pid = program.pid
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_program_that_will_not_end_is_ended_with_all_it_started(tmp_path: Path) -> None:
+    stubborn = tmp_path / "stubborn.sh"
+    stubborn.write_text(f"trap '' TERM\nsleep 300 &\necho $$ $! > {tmp_path / 'pids'}\nwhile true; do wait; done\n")
+    text = stdio(tmp_path / "notes", command="sh", script=stubborn).replace("start_seconds = 20", "start_seconds = 1")
+    async with servers(text) as made:
+        assert made.tools() == []
+        pids = [int(word) for word in (tmp_path / "pids").read_text().split()]
+    assert [pid for pid in pids if alive(pid)] == []
+
+
+async def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
+    starter = tmp_path / "starter.sh"
+    starter.write_text(f"sleep 300 &\necho $! > {tmp_path / 'pids'}\nexec {sys.executable} {SCRIPT}\n")
+    async with servers(stdio(tmp_path / "notes", command="sh", script=starter)) as made:
+        assert made.tools()
+        pid = int((tmp_path / "pids").read_text())
+        assert alive(pid)
+        await failure(made, "shaky.crashes")
+        await until(lambda: not alive(pid), 10)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
