@@ -1,6 +1,6 @@
 """How things are called: ids are UUIDv7, names are `collection/id`, and a plugin's shard never changes.
 
-A release is the one name with two levels: `packages/{package}/releases/{version}`.
+Releases and configurations have names of two levels: `packages/{package}/releases/{version}`.
 """
 
 import hashlib
@@ -66,6 +66,11 @@ def rollout(rollout_id: str) -> str:
     return f"rollouts/{rollout_id}"
 
 
+def storm(storm_id: str) -> str:
+    """`storms/{storm}`."""
+    return f"storms/{storm_id}"
+
+
 def operator(operator_id: str) -> str:
     """`operators/{operator}`."""
     return f"operators/{operator_id}"
@@ -74,6 +79,11 @@ def operator(operator_id: str) -> str:
 def release(package: str, version: str) -> str:
     """`packages/{package}/releases/{version}`."""
     return f"packages/{package}/releases/{version}"
+
+
+def configuration(package: str, version: str) -> str:
+    """`packages/{package}/configurations/{version}`."""
+    return f"packages/{package}/configurations/{version}"
 
 
 def parse(collection: str, name: str, *, field: str = "name") -> str:
@@ -92,14 +102,23 @@ def parse(collection: str, name: str, *, field: str = "name") -> str:
 
 def parse_release(name: str, *, field: str = "name") -> tuple[str, str]:
     """Package and version of `packages/{package}/releases/{version}`; Invalid when the name is of another shape."""
+    return _parse_version("releases", name, field)
+
+
+def parse_configuration(name: str, *, field: str = "name") -> tuple[str, str]:
+    """Package and version of `packages/{package}/configurations/{version}`; Invalid for a name of another shape."""
+    return _parse_version("configurations", name, field)
+
+
+def _parse_version(collection: str, name: str, field: str) -> tuple[str, str]:
     parts = name.split("/")
-    shaped = len(parts) == 4 and parts[0] == "packages" and parts[2] == "releases"
+    shaped = len(parts) == 4 and parts[0] == "packages" and parts[2] == collection
     if not shaped or not _ID.fullmatch(parts[1]) or not _ID.fullmatch(parts[3]):
         raise Invalid(
-            f"{field} must look like packages/{{package}}/releases/{{version}}, not {name[:80]!r}",
+            f"{field} must look like packages/{{package}}/{collection}/{{version}}, not {name[:80]!r}",
             reason="BAD_NAME",
             field=field,
-            collection="releases",
+            collection=collection,
             name=name[:80],
         )
     return parts[1], parts[3]

@@ -7,9 +7,12 @@ from services.ingest.doors import Doors
 from services.ingest.handlers.commands import CommandHandlers
 from services.ingest.handlers.incidents import IncidentHandlers
 from services.ingest.handlers.plugins import PluginHandlers
+from services.ingest.handlers.storms import StormHandlers
 
 
-class IngestHandlers(PluginHandlers, IncidentHandlers, CommandHandlers, ingest_pb2_grpc.IngestServiceServicer):
+class IngestHandlers(
+    PluginHandlers, IncidentHandlers, StormHandlers, CommandHandlers, ingest_pb2_grpc.IngestServiceServicer
+):
     """Door 1 of ingest."""
 
     def __init__(self, doors: Doors) -> None:
