@@ -27,6 +27,7 @@ INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR"
 CHUNK = 64 * 1024
 WAITING = 16
 LEAVE_SECONDS = 2.0
+LOOK_SECONDS = 0.1
 TAIL_BYTES = 2048
 TOO_LARGE = "ANSWER_TOO_LARGE"
 
@@ -74,6 +75,7 @@ class Program:
                 group.start_soon(self._read, process, to_client)
                 group.start_soon(self._write, process, from_client)
                 group.start_soon(self._listen, process)
+                group.start_soon(self._watch, process, to_client)
                 try:
                     yield from_server, to_server
                 finally:
@@ -141,13 +143,22 @@ class Program:
         while chunk := await process.stderr.read(CHUNK):
             self.errors = (self.errors + chunk)[-TAIL_BYTES:]
 
+    async def _watch(
+        self, process: asyncio.subprocess.Process, to_client: anyio.abc.ObjectSendStream[SessionMessage | Exception]
+    ) -> None:
+        # Its pipes tell nothing while a program that it started holds them.
+        await _exit(process)
+        await asyncio.sleep(LOOK_SECONDS)
+        self.lost.set()
+        await to_client.aclose()
+
     async def _leave(self, process: asyncio.subprocess.Process) -> None:
         if process.stdin is not None:
             process.stdin.close()
         for number in (signal.SIGTERM, signal.SIGKILL, None):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):
-                    await process.wait()
+                    await _exit(process)
                 return
             if number is not None:
                 signal_group(process.pid, number)
@@ -155,6 +166,11 @@ class Program:
 
 class _Unanswerable(Exception):  # noqa: N818 - says what it means
     """A message was refused and nobody can be told, so the connection ends."""
+
+
+async def _exit(process: asyncio.subprocess.Process) -> None:
+    while process.returncode is None:  # noqa: ASYNC110 - its own wait() waits for its pipes too
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def environment(config: ServerConfig) -> dict[str, str]:
