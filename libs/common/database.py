@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -95,9 +95,18 @@ class Transaction:
 class Database:
     """A pool of connections of one role. Errors that pass are `Unavailable`; broken rules stay SQLAlchemy's."""
 
-    def __init__(self, url: str, *, clock: Clock, pool_size: int = 8, application_name: str = "prunella") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        pool_size: int = 8,
+        application_name: str = "prunella",
+        session: Mapping[str, str] | None = None,
+    ) -> None:
+        """`session` are settings of every connection on top of the time limits."""
         self.clock = clock
-        self.engine = engine(url, pool_size=pool_size, application_name=application_name)
+        self.engine = engine(url, pool_size=pool_size, application_name=application_name, session=session)
         self.listeners: list[Callable[[Sequence[Told]], None]] = []
         self._signals: dict[str, asyncio.Event] = {}
         self._running: set[asyncio.Task[Any]] = set()
@@ -213,7 +222,9 @@ def address(url: str) -> URL:
     return make_url(url).set(drivername="postgresql+asyncpg")
 
 
-def engine(url: str, *, pool_size: int, application_name: str) -> AsyncEngine:
+def engine(
+    url: str, *, pool_size: int, application_name: str, session: Mapping[str, str] | None = None
+) -> AsyncEngine:
     """An engine with every timeout set; none of asyncpg's or SQLAlchemy's defaults ends by itself."""
     made = create_async_engine(
         address(url),
@@ -225,7 +236,7 @@ def engine(url: str, *, pool_size: int, application_name: str) -> AsyncEngine:
         connect_args={
             "timeout": 5,
             "command_timeout": 10,
-            "server_settings": {"application_name": application_name, **TIMEOUTS},
+            "server_settings": {"application_name": application_name, **TIMEOUTS, **(session or {})},
         },
     )
 

@@ -133,10 +133,14 @@ class ReportHandlers:
         told = {(one.plugin, one.fingerprint): one for one in wave}
         recurred = []
         caller = current_traceparent()
-        for row in await reports.count(tx, wave, source):
+        rows = await reports.count(tx, wave, source)
+        new = {str(row.id) for row in rows}
+        if first := [one for one in wave if one.id in new]:
+            await reports.describe(tx, first)
+        for row in rows:
             one = told[row.plugin, row.fingerprint]
             came_back = row.state_before not in ("", row.state)
-            created = row.created
+            created = str(row.id) == one.id
             before = found.get((row.plugin, row.fingerprint))
             found[row.plugin, row.fingerprint] = (
                 str(row.id), created or bool(before and before[1]), came_back or bool(before and before[2]),

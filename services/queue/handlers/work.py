@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.common import access
 from libs.common.database import Transaction
@@ -164,8 +165,10 @@ class WorkHandlers:
         answer = pb.ClaimTasksResponse()
         if not rows:
             return answer
+        until_time = Timestamp()
+        until_time.FromDatetime(until)
         for row in rows:
-            wire.leased(answer, row, toolsets.of(row.toolset), wanted.worker, until)
+            wire.leased(answer, row, toolsets.of(row.toolset), wanted.worker, until_time)
         if not wanted.brief:
             await self._complement(tx, answer, rows)
         event = facts.tasks_claimed(wanted.worker, rows, until, actor=wanted.actor)

@@ -13,11 +13,11 @@ WITH given AS (
     SELECT * FROM unnest(CAST(:reports AS uuid[]), CAST(:tasks AS uuid[]), CAST(:strategies AS text[]),
         CAST(:workers AS text[]), CAST(:methods AS text[])) AS g (report, task, strategy, worker, method)),
 noted AS (
-    UPDATE queue.reports r SET entries = r.entries + 1 FROM given g WHERE r.id = g.report RETURNING r.id, r.entries)
+    UPDATE queue.reports r SET entries = r.entries + 1 FROM given g WHERE r.id = g.report
+    RETURNING r.entries, g.report, g.task, g.strategy, g.worker, g.method)
 INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools, seconds,
     at, actor)
-SELECT g.report, n.entries, g.task, g.strategy, g.worker, g.method, :success, :outcome, :details, '{}', 0, :now, :actor
-FROM given g JOIN noted n ON n.id = g.report
+SELECT report, entries, task, strategy, worker, method, :success, :outcome, :details, '{}', 0, :now, :actor FROM noted
 """
 OF_REPORT = "SELECT * FROM queue.history WHERE report = CAST(:report AS uuid) ORDER BY number DESC LIMIT :limit"
 OF_REPORTS = """

@@ -7,6 +7,8 @@ from typing import Any
 from libs.common.database import Transaction
 from services.queue.proposals import Proposal
 
+# No id comes after this one.
+LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 COLUMNS = "id, action, target, reason, author, state, decided_by, decision_reason, created_at, expires_at"
 INSERT = f"""
 INSERT INTO queue.proposals ({COLUMNS})
@@ -18,7 +20,7 @@ UPDATE queue.proposals SET state = :state, decided_by = :actor, decision_reason 
 """
 LIST = f"""
 SELECT {COLUMNS} FROM queue.proposals
-WHERE (:state = '' OR state = :state) AND (CAST(:after AS uuid) IS NULL OR id < CAST(:after AS uuid))
+WHERE (:state = '' OR state = :state) AND id < CAST(:after AS uuid)
 ORDER BY id DESC LIMIT :limit
 """
 EXPIRE = f"""
@@ -50,7 +52,7 @@ async def decide(tx: Transaction, proposal: str, state: str, actor: str, reason:
 
 async def page(tx: Transaction, state: str, after: str, limit: int) -> list[Proposal]:
     """Proposals, newest first, after the id `after`."""
-    return [_proposal(row) for row in await tx.all(LIST, state=state, after=after or None, limit=limit)]
+    return [_proposal(row) for row in await tx.all(LIST, state=state, after=after or LAST, limit=limit)]
 
 
 async def expire(tx: Transaction, limit: int) -> list[Proposal]:

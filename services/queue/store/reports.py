@@ -20,8 +20,7 @@ _GIVEN = """
     CAST(:ids AS uuid[]), CAST(:plugins AS text[]), CAST(:merchants AS text[]), CAST(:packages AS text[]),
     CAST(:releases AS text[]), CAST(:labels AS text[]), CAST(:fingerprints AS text[]), CAST(:types AS text[]),
     CAST(:severities AS text[]), CAST(:counters AS text[]), CAST(:values AS bigint[]), CAST(:seen AS timestamptz[]),
-    CAST(:traceparents AS text[]), CAST(:modules AS text[]), CAST(:messages AS text[]), CAST(:stacks AS text[]),
-    CAST(:contexts AS text[]), CAST(:groupings AS text[])
+    CAST(:traceparents AS text[])
 """
 # Mirrors recurrence.added; the test of the two together keeps them one.
 _ADDED = """(CASE WHEN EXCLUDED.counter <> '' AND EXCLUDED.counter = r.counter
@@ -32,7 +31,7 @@ _NEXT = " ".join(f"WHEN '{state}' THEN '{after}'" for state, after in COMES_BACK
 UPSERT = f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest({_GIVEN}) AS g (id, plugin, merchant, package, release, label, fingerprint, type, severity,
-        counter, value, seen, traceparent, module, message, stack, context, grouping)),
+        counter, value, seen, traceparent)),
 told AS (
     INSERT INTO queue.reports AS r (id, plugin, merchant, package, release, label, fingerprint, state, type,
         reported_severity, source, counter, counter_value, occurrences, first_seen_at, last_seen_at, opened_at,
@@ -61,10 +60,6 @@ told AS (
             ELSE EXCLUDED.counter_value END,
         counter = CASE WHEN EXCLUDED.counter = '' THEN r.counter ELSE EXCLUDED.counter END
     RETURNING r.*),
-contents AS (
-    INSERT INTO queue.contents (report, type, module, message, stack, context, grouping)
-    SELECT g.id, g.type, g.module, g.message, g.stack, CAST(g.context AS jsonb), string_to_array(g.grouping, E'\\n')
-    FROM given g JOIN told t ON t.id = g.id),
 history AS (
     INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
         seconds, at, actor)
@@ -76,9 +71,16 @@ moves AS (
 deltas AS (
     INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
     SELECT 'report', state, sum(number), 0, 0 FROM moves GROUP BY state)
-SELECT t.id, t.plugin, t.merchant, t.package, t.release, t.fingerprint, t.state, t.state_before, t.strategy, t.task,
-    t.traceparent, t.occurrences, g.id IS NOT NULL AS created
-FROM told t LEFT JOIN given g ON g.id = t.id
+SELECT id, plugin, merchant, package, release, fingerprint, state, state_before, strategy, task,
+    traceparent, occurrences
+FROM told
+"""
+CONTENTS = """
+INSERT INTO queue.contents (report, type, module, message, stack, context, grouping)
+SELECT id, type, module, message, stack, CAST(context AS jsonb), string_to_array(grouping, E'\\n')
+FROM unnest(CAST(:ids AS uuid[]), CAST(:types AS text[]), CAST(:modules AS text[]), CAST(:messages AS text[]),
+    CAST(:stacks AS text[]), CAST(:contexts AS text[]), CAST(:groupings AS text[]))
+    AS g (id, type, module, message, stack, context, grouping)
 """
 COLUMNS = """r.id, r.plugin, r.merchant, r.package, r.release, r.label, r.fingerprint, r.state, r.type, r.severity,
     r.reported_severity, r.source, r.occurrences, r.regressions, r.first_seen_at, r.last_seen_at, r.opened_at,
@@ -90,13 +92,17 @@ SOME = f"SELECT {COLUMNS} {FROM} WHERE r.id = ANY(CAST(:ids AS uuid[]))"
 _FILTERS = """(:state = '' OR r.state = :state) AND (:type = '' OR r.type = :type)
     AND (:plugin = '' OR r.plugin = :plugin) AND (:fingerprint = '' OR r.fingerprint = :fingerprint)
     AND r.severity <> ALL(CAST(:milder AS text[]))
-    AND (CAST(:seen AS timestamptz) IS NULL OR (r.last_seen_at, r.id) < (:seen, CAST(:after AS uuid)))"""
+    AND (r.last_seen_at, r.id) < (coalesce(CAST(:seen AS timestamptz), 'infinity'), CAST(:after AS uuid))"""
 LIST = f"SELECT {COLUMNS} {FROM} WHERE {_FILTERS} ORDER BY r.last_seen_at DESC, r.id DESC LIMIT :limit"
 LIST_OF_PLUGIN = LIST.replace("(:plugin = '' OR r.plugin = :plugin)", "r.plugin = :plugin")
 LIST_WITH_PERSON = LIST.replace("(:state = '' OR r.state = :state)", "r.with_person AND r.state = :state")
 UNTRIAGED = f"""
 SELECT {COLUMNS} {FROM} WHERE r.triage_at <= :now ORDER BY r.triage_at LIMIT :limit
 """
+
+
+# No id comes after this one.
+LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ class Filters:
 
 
 async def count(tx: Transaction, occurrences: Sequence[Occurrence], source: str) -> Sequence[Any]:
-    """Counts occurrences, each of another kind, in one statement; a row for each: what it is now, was, and if new."""
+    """Counts occurrences, each of another kind, in one statement; a row for each: what it is now and was."""
     given = sorted(occurrences, key=lambda one: (one.plugin, one.fingerprint))
     return await tx.all(
         UPSERT,
@@ -154,11 +160,20 @@ async def count(tx: Transaction, occurrences: Sequence[Occurrence], source: str)
         values=[one.value for one in given],
         seen=[one.seen for one in given],
         traceparents=[one.traceparent for one in given],
-        modules=[one.module for one in given],
-        messages=[one.message for one in given],
-        stacks=[one.stack for one in given],
-        contexts=[json.dumps(one.context) for one in given],
-        groupings=["\n".join(one.grouping) for one in given],
+    )
+
+
+async def describe(tx: Transaction, occurrences: Sequence[Occurrence]) -> None:
+    """Keeps what was told of the first occurrence of each new report."""
+    await tx.run(
+        CONTENTS,
+        ids=[one.id for one in occurrences],
+        types=[one.type for one in occurrences],
+        modules=[one.module for one in occurrences],
+        messages=[one.message for one in occurrences],
+        stacks=[one.stack for one in occurrences],
+        contexts=[json.dumps(one.context) for one in occurrences],
+        groupings=["\n".join(one.grouping) for one in occurrences],
     )
 
 
@@ -183,7 +198,7 @@ async def page(tx: Transaction, filters: Filters, seen: datetime | None, after: 
         "fingerprint": filters.fingerprint,
         "milder": list(filters.milder),
     }
-    return await tx.all(statement, seen=seen, after=after or None, limit=limit, **values)
+    return await tx.all(statement, seen=seen, after=after or LAST, limit=limit, **values)
 
 
 async def untriaged(tx: Transaction, now: datetime, limit: int) -> Sequence[Any]:

@@ -31,7 +31,7 @@ SELECT {TASK} FROM queue.tasks t
 WHERE t.report = CAST(:report AS uuid) AND t.state IN ('pending', 'processing', 'retrying') FOR UPDATE
 """
 _REST = """(:plugin = '' OR t.plugin = :plugin) AND (:worker = '' OR t.worker = :worker)
-    AND (CAST(:after AS uuid) IS NULL OR t.id < CAST(:after AS uuid)) ORDER BY t.id DESC LIMIT :limit"""
+    AND t.id < CAST(:after AS uuid) ORDER BY t.id DESC LIMIT :limit"""
 LIST = f"SELECT {TASK} FROM queue.tasks t WHERE {_REST}"
 LIST_IN_STATE = f"SELECT {TASK} FROM queue.tasks t WHERE t.state = :state AND {_REST}"
 # Only what is active has an index by report; everything else a report had is in its history.
@@ -48,7 +48,8 @@ WITH due AS MATERIALIZED (
     SELECT id FROM queue.tasks WHERE state = 'retrying' AND run_at <= :now
     ORDER BY run_at LIMIT :limit FOR UPDATE SKIP LOCKED),
 moved AS (
-    UPDATE queue.tasks t SET state = 'pending', updated_at = :now FROM due WHERE t.id = due.id RETURNING t.priority),
+    UPDATE queue.tasks t SET state = 'pending', updated_at = :now
+    WHERE t.id = ANY(ARRAY(SELECT id FROM due)) RETURNING t.priority),
 deltas AS (
     INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
     SELECT 'task', m.state, m.sign * count(*), m.sign * sum(priority), 0
@@ -64,15 +65,16 @@ ended AS (
     UPDATE queue.tasks t SET crashes = t.crashes + {crash}, token = t.token + 1, lease_until = NULL, updated_at = :now,
         state = CASE WHEN t.crashes + {crash} >= :most THEN 'failed' ELSE 'pending' END,
         ended_at = CASE WHEN t.crashes + {crash} >= :most THEN CAST(:now AS timestamptz) END, reason = :reason
-    FROM lapsed WHERE t.id = lapsed.id RETURNING t.*),
+    WHERE t.id = ANY(ARRAY(SELECT id FROM lapsed)) RETURNING t.*),
 noted AS (
-    UPDATE queue.reports r SET entries = r.entries + 1 FROM ended e WHERE r.id = e.report RETURNING r.id, r.entries),
+    UPDATE queue.reports r SET entries = r.entries + 1 FROM ended e WHERE r.id = e.report
+    RETURNING r.id AS report_id, r.entries, e.id, e.strategy, e.worker, e.claimed_at),
 history AS (
     INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
         seconds, at, actor)
-    SELECT e.report, r.entries, e.id, e.strategy, e.worker, '', false, :outcome, '{{}}', '{{}}',
-        extract(epoch FROM CAST(:now AS timestamptz) - e.claimed_at), :now, :actor
-    FROM ended e JOIN noted r ON r.id = e.report),
+    SELECT report_id, entries, id, strategy, worker, '', false, :outcome, '{{}}', '{{}}',
+        extract(epoch FROM CAST(:now AS timestamptz) - claimed_at), :now, :actor
+    FROM noted),
 deltas AS (
     INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
     SELECT 'task', 'processing', -count(*), -sum(priority), 0 FROM ended HAVING count(*) > 0
@@ -94,7 +96,7 @@ WITH old AS MATERIALIZED (
     WHERE id < CAST(:newest AS uuid) AND state IN ('completed', 'failed', 'cancelled') AND ended_at < :before
     ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),
 gone AS (
-    DELETE FROM queue.tasks t USING old WHERE t.id = old.id
+    DELETE FROM queue.tasks t WHERE t.id = ANY(ARRAY(SELECT id FROM old))
     RETURNING t.state, t.priority, extract(epoch FROM t.ended_at - t.created_at) AS seconds),
 deltas AS (
     INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
@@ -102,6 +104,10 @@ deltas AS (
     FROM gone GROUP BY state)
 SELECT count(*) FROM gone
 """
+
+
+# No id comes after this one.
+LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ async def active_of(tx: Transaction, report: str) -> Any | None:
 
 async def page(tx: Transaction, filters: Filters, after: str, limit: int) -> Sequence[Any]:
     """Tasks, newest first, after the id `after`."""
-    rest = {"plugin": filters.plugin, "worker": filters.worker, "after": after or None, "limit": limit}
+    rest = {"plugin": filters.plugin, "worker": filters.worker, "after": after or LAST, "limit": limit}
     if filters.report:
         return await tx.all(LIST_OF_REPORT, report=filters.report, state=filters.state, **rest)
     if filters.state:

@@ -18,14 +18,16 @@ _LEASE = """
 leased AS (
     UPDATE queue.tasks t SET state = 'processing', token = t.token + 1, worker = :worker, lease_until = :until,
         claimed_at = :now, updated_at = :now
-    FROM chosen WHERE t.id = chosen.id
+    WHERE t.id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING t.id, t.report, t.plugin, t.merchant, t.strategy, t.toolset, t.priority, t.attempts, t.crashes,
         t.max_attempts, t.token, t.estimated_seconds, t.run_at, t.created_at, t.rank, t.traceparent),
 deltas AS (
     INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
     SELECT 'task', m.state, m.sign * count(*), m.sign * sum(priority), 0
     FROM leased, (VALUES ('pending', -1), ('processing', 1)) AS m (state, sign) GROUP BY m.state, m.sign)
-SELECT * FROM leased ORDER BY rank, id
+SELECT id, report, plugin, merchant, strategy, toolset, priority, attempts, crashes, max_attempts, token,
+    estimated_seconds, run_at, created_at, traceparent
+FROM leased ORDER BY rank, id
 """
 CLAIM = f"""
 WITH chosen AS MATERIALIZED (
@@ -57,13 +59,18 @@ given AS MATERIALIZED (
         CAST(:attempts AS integer[]), CAST(:run_ats AS timestamptz[]), CAST(:outcomes AS text[]),
         CAST(:reasons AS text[]))
         AS g (id, token, method, details, tools, seconds, state, attempts, run_at, outcome, reason))"""
-_HISTORY = """
+# From the updated reports alone: joined to the ended tasks again, a thousand would be compared with a thousand.
+_NOTED = """RETURNING r.id AS report_id, r.entries, e.id, e.strategy, e.worker, e.method, e.state, e.outcome, e.details,
+        e.tools, e.seconds),
 history AS (
     INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
         seconds, at, actor)
-    SELECT e.report, r.entries, e.id, e.strategy, e.worker, e.method, e.state = 'completed', e.outcome, e.details,
-        string_to_array(e.tools, E'\\n'), e.seconds, :now, :actor
-    FROM ended e JOIN noted r ON r.id = e.report)"""
+    SELECT report_id, entries, id, strategy, worker, method, state = 'completed', outcome, details,
+        string_to_array(tools, E'\\n'), seconds, :now, :actor
+    FROM noted)"""
+# What those who tell of an end need to know.
+ENDED = "id, report, plugin, merchant, token, worker, method, state, attempts, claimed_at, traceparent"
+FAILED = f"{ENDED}, outcome, strategy, run_at, reason"
 _DELTAS = """
 deltas AS (
     INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
@@ -72,14 +79,12 @@ deltas AS (
     SELECT 'task', state, count(*), sum(priority),
         sum(CASE WHEN state = 'completed' THEN extract(epoch FROM CAST(:now AS timestamptz) - created_at) ELSE 0 END)
     FROM ended GROUP BY state{more})
-SELECT id, report, plugin, merchant, strategy, priority, token, worker, method, state, outcome, attempts, crashes,
-    max_attempts, run_at, created_at, claimed_at, reason, traceparent
-FROM ended
+SELECT {columns} FROM ended
 """
 _ENDED = """
 ended AS (
     UPDATE queue.tasks t SET state = g.state, attempts = g.attempts, run_at = coalesce(g.run_at, t.run_at),
-        lease_until = NULL, updated_at = :now, ended_at = CASE WHEN g.state <> 'retrying' THEN :now END,
+        lease_until = NULL, updated_at = :now, ended_at = CASE WHEN g.state <> 'retrying' THEN CAST(:now AS timestamptz) END,
         reason = g.reason
     FROM given g WHERE t.id = g.id AND t.token = g.token AND t.state = 'processing'
     RETURNING t.*, g.method, g.details, g.tools, g.seconds, g.outcome)"""
@@ -97,17 +102,18 @@ noted AS (
     UPDATE queue.reports r SET state = 'resolved_pending', watch_until = :watch_until, resolved_at = :now,
         resolved_by = e.worker, method = e.method, entries = r.entries + 1,
         reason = 'a worker''s check passed; watched for a recurrence'
-    FROM ended e WHERE r.id = e.report RETURNING r.id, r.entries),
-{_HISTORY.strip()},
+    FROM ended e WHERE r.id = e.report
+    {_NOTED},
 watches AS (
     INSERT INTO queue.watches (id, until, reports)
     SELECT CAST(:watch AS uuid), :watch_until, array_agg(report) FROM ended HAVING count(*) > 0),
 {
     _DELTAS.strip().format(
+        columns=ENDED,
         more='''
     UNION ALL
     SELECT 'report', m.state, m.sign * count(*), 0, 0
-    FROM ended, (VALUES ('in_progress', -1), ('resolved_pending', 1)) AS m (state, sign) GROUP BY m.state, m.sign'''
+    FROM ended, (VALUES ('in_progress', -1), ('resolved_pending', 1)) AS m (state, sign) GROUP BY m.state, m.sign''',
     )
 }"""
 FAIL = f"""
@@ -116,9 +122,9 @@ WITH {_GIVEN.strip()},
 noted AS (
     UPDATE queue.reports r SET entries = r.entries + 1,
         tried = CASE WHEN e.state = 'failed' THEN array_append(r.tried, e.strategy) ELSE r.tried END
-    FROM ended e WHERE r.id = e.report RETURNING r.id, r.entries),
-{_HISTORY.strip()},
-{_DELTAS.strip().format(more="")}"""
+    FROM ended e WHERE r.id = e.report
+    {_NOTED},
+{_DELTAS.strip().format(more="", columns=FAILED)}"""
 HELD = """
 SELECT id, report, token, state, attempts, max_attempts, strategy, worker FROM queue.tasks
 WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE

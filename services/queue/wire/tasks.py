@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.common import names
 from libs.common.errors import Invalid
@@ -30,10 +32,13 @@ LONGEST_WAIT = 30.0
 LONGEST_REASON = 1000
 
 _PROCESSING = pb.TASK_STATE_PROCESSING
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def id_of(collection: str, name: str, *, field: str = "name") -> str:
     """The UUID in a name; Invalid for another shape, and the id of nothing for an id that is no UUID."""
+    if _UUID.fullmatch(name, len(collection) + 1) and name.startswith(collection + "/"):
+        return name[len(collection) + 1 :]
     found = names.parse(collection, name, field=field)
     try:
         return str(uuid.UUID(found))
@@ -72,7 +77,7 @@ def resource(row: Any, tools: Sequence[str]) -> pb.Task:
     return told
 
 
-def leased(into: pb.ClaimTasksResponse, row: Any, tools: Sequence[str], worker: str, until: datetime) -> pb.LeasedTask:
+def leased(into: pb.ClaimTasksResponse, row: Any, tools: Sequence[str], worker: str, until: Timestamp) -> None:
     """Adds a task with its token to an answer. Kept lean: a worker may claim a thousand at once."""
     told = into.tasks.add(token=row.token, traceparent=row.traceparent)
     task = told.task
@@ -88,9 +93,10 @@ def leased(into: pb.ClaimTasksResponse, row: Any, tools: Sequence[str], worker: 
     task.max_attempts = row.max_attempts
     task.worker = worker
     task.estimated_duration.seconds = round(row.estimated_seconds)
-    task.lease_until_time.FromDatetime(until)
-    task.create_time.FromDatetime(row.created_at)
-    return told
+    task.lease_until_time.CopyFrom(until)
+    created = row.created_at.timestamp()
+    task.create_time.seconds = int(created)
+    task.create_time.nanos = row.created_at.microsecond * 1000
 
 
 def worker(text: str) -> str:

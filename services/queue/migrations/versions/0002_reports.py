@@ -54,7 +54,7 @@ CREATE TABLE queue.reports (
     CONSTRAINT reports_kind UNIQUE (plugin, fingerprint),
     CHECK (state NOT IN ('new', 'triaging') OR triage_at IS NOT NULL),
     CHECK (state <> 'resolved_pending' OR watch_until IS NOT NULL)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50);
 CREATE INDEX reports_untriaged ON queue.reports (triage_at) WHERE triage_at IS NOT NULL;
 CREATE INDEX reports_seen ON queue.reports (last_seen_at DESC, id DESC);
 CREATE INDEX reports_with_person ON queue.reports (last_seen_at DESC, id DESC) WHERE with_person;
