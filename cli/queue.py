@@ -13,7 +13,7 @@ from cli import ids, words
 from cli.groups import group
 from cli.history import show_history
 from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane import TIMEOUT, find, guarded, run
+from cli.plane import TIMEOUT, described, find, guarded, run
 
 if TYPE_CHECKING:
     from cli.plane import Plane
@@ -197,6 +197,9 @@ def surroundings(environ: Mapping[str, str]) -> dict[str, str]:
     plane = find(environ)
     address = plane.addresses.get("queue", "")
     told = {"PRUNELLA_QUEUE_ADDRESS": address, "PRUNELLA_KEY": plane.key, "PYTHONPATH": os.pathsep.join(sys.path)}
+    if not environ.get("PRUNELLA_OTLP") and not environ.get("PRUNELLA_QUEUE_ADDRESS"):
+        http = described(environ).get("http", {})
+        told |= {"PRUNELLA_OTLP": f"http://{http['ops']}/v1/traces"} if http.get("ops") else {}
     return {**environ, **told}
 
 

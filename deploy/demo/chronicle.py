@@ -20,6 +20,14 @@ MAX_KEPT = 50_000
 Listener = Callable[[str, Event], None]
 
 
+def reports(event: Event) -> set[str]:
+    """The ids of the error reports that a fact tells of."""
+    name = event.WhichOneof("fact")
+    told = getattr(event, name) if name else None
+    entries = [told, *getattr(told, "leases", ()), *getattr(told, "ends", ())]
+    return {entry.report.rpartition("/")[2] for entry in entries if getattr(entry, "report", "")}
+
+
 class Chronicle:
     """The facts told since `start`, oldest first."""
 
@@ -54,6 +62,10 @@ class Chronicle:
             for name, event in self.events[after:]
             if (not facts or name in facts) and plugin in ("", event.plugin) and incident in ("", event.incident)
         ]
+
+    def about(self, report: str) -> list[Event]:
+        """The facts about one error report (its id), those among them that tell of many tasks at once."""
+        return [event for _, event in self.events if report and report in reports(event)]
 
     def mark(self) -> int:
         """A place in the story, for `after`."""

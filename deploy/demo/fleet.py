@@ -44,8 +44,8 @@ class Fleet:
         self.lights: list[LightAgent] = []
         self.sink = Sink()
         self._reach, self._say = reach, say
-        self._folder = state.folder / "demo"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = state.folder / "demo"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._keys = [key.private_bytes_raw() for key in release_keys(state)]
         self._channel: grpc.aio.Channel | None = None
         self._moved = False
@@ -55,12 +55,12 @@ class Fleet:
 
     async def start(self) -> None:
         """Publishes the releases and opens the sink; plugins are added afterwards."""
-        kept = read_json(self._folder / "world.json")
+        kept = read_json(self.folder / "world.json")
         before = int(kept.get("sink_port", 0))
         port = await self.sink.start(before if before and ports.is_free(before) else 0)
         self._moved = bool(before) and port != before
         self._secret = str(kept.get("secret") or secrets.token_hex(16))
-        write_json(self._folder / "world.json", {"sink_port": port, "secret": self._secret})
+        write_json(self.folder / "world.json", {"sink_port": port, "secret": self._secret})
         self._channel = open_channel(self._reach.agents)
         await releases.publish(self._reach.patcher, self._keys)
 
@@ -86,7 +86,7 @@ class Fleet:
     async def add_lights(self, count: int) -> None:
         """Starts so many light agents; those that were here before come back as themselves."""
         assert self._channel is not None, "start the fleet first"
-        kept = read_json(self._folder / "lights.json").get("lights", [])
+        kept = read_json(self.folder / "lights.json").get("lights", [])
         known = [Identity.decode(fields) for fields in kept][:count]
         slots = asyncio.Semaphore(ENROLL_AT_ONCE)
         labels = [f"light-{number}" for number in range(len(known) + 1, count + 1)]
@@ -112,7 +112,7 @@ class Fleet:
             self.shops[label] = Shop(
                 label,
                 f"{MERCHANTS[number % len(MERCHANTS)]}-{label}",
-                self._folder / label,
+                self.folder / label,
                 self._reach.agents,
                 partial(releases.release, private_keys=self._keys),
                 {"cms": ("woocommerce", "shopware", "magento")[number % 3]},
@@ -151,4 +151,4 @@ class Fleet:
         return Identity(label, credential.plugin, credential.secret, keys, Slot(GOOD, digest))
 
     def _keep(self) -> None:
-        write_json(self._folder / "lights.json", {"lights": [light.identity.encode() for light in self.lights]})
+        write_json(self.folder / "lights.json", {"lights": [light.identity.encode() for light in self.lights]})

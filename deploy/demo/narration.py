@@ -34,6 +34,23 @@ def mitigated(event: Event) -> str:
     return f"healed in {event.incident_mitigated.open_duration.ToTimedelta().total_seconds():.1f} s"
 
 
+def triaged(event: Event) -> str:
+    """What an error was taken for, and what is done about it."""
+    told = event.report_triaged
+    line = f"taken for {told.type}, confidence {told.confidence:.2f} ({told.origin})"
+    strategy = told.strategy.rpartition("/")[2]
+    return f"{line}; tools try {strategy}" if strategy and told.auto_fixable else f"{line}; not for tools"
+
+
+def tries(event: Event) -> list[tuple[str, str]]:
+    """The plugin of each task that did not end well, and why."""
+    return [
+        (end.report, f"tools failed ({end.failure}), {'given up' if end.state == 'failed' else 'again later'}")
+        for end in event.tasks_finished.ends
+        if end.state != "completed"
+    ]
+
+
 LINES: dict[str, Callable[[Event], str]] = {
     "incident_opened": lambda e: f"broke: {e.incident_opened.evidence.summary or e.incident_opened.type}",
     "decision_made": lambda e: short(f"decided: {e.decision_made.explanation}"),
@@ -55,6 +72,14 @@ LINES: dict[str, Callable[[Event], str]] = {
     "incident_mitigated": mitigated,
     "incident_closed": lambda e: f"closed: {e.incident_closed.resolution}",
     "incident_escalated": lambda e: short(f"a person is asked: {e.reason}"),
+    "error_reported": lambda e: short(
+        f"reports an error{' again' if e.error_reported.regression else ''}: {e.error_reported.message}"
+    ),
+    "report_triaged": triaged,
+    "report_resolved": lambda e: (
+        f"healed by tools in {e.report_resolved.open_duration.ToTimedelta().total_seconds():.1f} s, nobody was asked"
+    ),
+    "report_escalated": lambda e: short(f"a person gets the error: {e.reason}"),
     "kill_switch_engaged": lambda e: f"kill switch engaged: {e.kill_switch_engaged.scope}",
     "kill_switch_released": lambda e: f"kill switch released: {e.kill_switch_released.scope}",
 }
@@ -66,9 +91,15 @@ class Narrator:
     def __init__(self, fleet: Fleet, say: Callable[[str], None]) -> None:
         self._fleet, self._say = fleet, say
         self._labels: dict[str, str] = {}
+        self._reports: dict[str, str] = {}
 
     def hear(self, name: str, event: Event) -> None:
         """Says what this fact means for people, if anything."""
+        if name == "error_reported":
+            self._reports[event.error_reported.report] = event.plugin
+        for report, said in tries(event):
+            if label := self.label(self._reports.get(report, "unknown")):
+                self._say(f"  {label:<8} {said}")
         line = LINES.get(name)
         label = self.label(event.plugin)
         if line and label:

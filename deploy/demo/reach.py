@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from libs.common import rpc
-from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc, ops_pb2_grpc, patcher_pb2_grpc
+from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc, ops_pb2_grpc, patcher_pb2_grpc, queue_pb2_grpc
 
 CALL_SECONDS = 10.0
 
@@ -20,9 +20,10 @@ class Reach:
 
     def __init__(self, addresses: Mapping[str, str], key: str) -> None:
         self.addresses = dict(addresses)
+        self.key = key
         self._channels = {
             name: rpc.channel(addresses[name], caller="operator", key=key)
-            for name in ("ingest", "decider", "patcher", "ops")
+            for name in ("ingest", "decider", "patcher", "queue", "ops")
         }
         self.ingest: ingest_pb2_grpc.IngestServiceAsyncStub = ingest_pb2_grpc.IngestServiceStub(
             self._channels["ingest"]
@@ -33,6 +34,7 @@ class Reach:
         self.patcher: patcher_pb2_grpc.PatcherServiceAsyncStub = patcher_pb2_grpc.PatcherServiceStub(
             self._channels["patcher"]
         )
+        self.queue: queue_pb2_grpc.QueueServiceAsyncStub = queue_pb2_grpc.QueueServiceStub(self._channels["queue"])
         self.ops: ops_pb2_grpc.OpsServiceAsyncStub = ops_pb2_grpc.OpsServiceStub(self._channels["ops"])
 
     @property

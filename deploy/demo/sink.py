@@ -13,6 +13,9 @@ from deploy.demo import web
 from deploy.demo.relay.common.sink import SIGNATURE_HEADER, signature
 
 SERVICE_SECONDS = 0.01
+# A slow merchant: each fifth answer takes its time, as long reports and full disks do.
+SLOW_EACH = 5
+SLOW_SECONDS = 1.5
 REASONS = {200: "OK", 401: "Unauthorized", 404: "Not Found", 400: "Bad Request"}
 
 
@@ -23,6 +26,8 @@ class Sink:
         self.secrets: dict[str, bytes] = {}
         self.taken: dict[str, int] = {}
         self.rejected: dict[str, int] = {}
+        self.slow: set[str] = set()
+        self._heard: dict[str, int] = {}
         self._server: asyncio.Server | None = None
         self._port = 0
         self._open: set[asyncio.Task[None]] = set()
@@ -55,8 +60,9 @@ class Sink:
                 async with asyncio.timeout(web.IDLE_SECONDS):
                     first, headers = await web.read_head(reader)
                     body = await web.read_body(reader, headers)
-                await asyncio.sleep(SERVICE_SECONDS)
-                status = self._verify(first.split(" ")[1].strip("/"), headers, body)
+                merchant = first.split(" ")[1].strip("/")
+                await asyncio.sleep(self._seconds(merchant))
+                status = self._verify(merchant, headers, body)
                 writer.write(f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: 0\r\n\r\n".encode())
                 await writer.drain()
         except (OSError, TimeoutError, ValueError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -66,6 +72,11 @@ class Sink:
         finally:
             self._open.discard(task)
             writer.close()
+
+    def _seconds(self, merchant: str) -> float:
+        """How long this answer takes."""
+        heard = self._heard[merchant] = self._heard.get(merchant, 0) + 1
+        return SLOW_SECONDS if merchant in self.slow and heard % SLOW_EACH == 0 else SERVICE_SECONDS
 
     def _verify(self, merchant: str, headers: Mapping[str, str], body: bytes) -> int:
         secret = self.secrets.get(merchant)

@@ -1,4 +1,5 @@
-"""What `prunella up --demo` tells: a fleet that is well, a plugin that heals, a bad patch that is taken back.
+"""What `prunella up --demo` tells: a fleet that is well, a plugin that heals, a bad patch that is taken back, an error
+that tools put right.
 
 Rule: the story is what happens, in the plane's own facts. When it is told the demo stays, says what heals next, and
 waits for people to break something.
@@ -10,12 +11,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from deploy.demo import edit
 from deploy.demo.chronicle import Chronicle
 from deploy.demo.control import Control
 from deploy.demo.fleet import Fleet
 from deploy.demo.narration import Narrator
 from deploy.demo.reach import CALL_SECONDS, Reach
 from deploy.demo.scenarios.scene import ENDS
+from deploy.demo.workers import Workers, spans_to
 from deploy.local.plane import Plane
 from libs.common.errors import Problem
 from prunella.v1 import ingest_pb2
@@ -23,6 +26,7 @@ from prunella.v1 import ingest_pb2
 LIGHTS = 20
 SHOPS = ("shop-1", "shop-3", "shop-7")
 STORY_SECONDS = 120.0
+RESOLVED = ("report_resolved", "report_escalated")
 BEATS = 5
 LOOK_SECONDS = 0.3
 Say = Callable[[str], None]
@@ -35,11 +39,12 @@ class Story:
         self.reach = Reach(plane.addresses, plane.key)
         self.fleet = Fleet(self.reach, plane.state, say)
         self.chronicle = Chronicle(self.reach)
+        self.workers = Workers(self.reach, self.fleet.folder, say, otlp=spans_to(plane.http))
         self._control = Control(self.fleet, plane.state)
         self._say = say
 
     async def tell(self) -> None:
-        """Starts the fleet, tells both stories, and stays."""
+        """Starts the fleet, tells the stories, and stays."""
         try:
             await self.chronicle.start()
             self.chronicle.listen(Narrator(self.fleet, self._say).hear)
@@ -49,6 +54,7 @@ class Story:
             self._say(f"fleet      {len(SHOPS)} plugins and {LIGHTS} light agents, healthy")
             await self.episode("shop-7", "1.2.0", "a release that spoils most webhooks")
             await self.episode("shop-3", "1.2.2", "the same fault, and the first remedy is a bad one")
+            await self.side_road("shop-1")
             self._say("")
             self._say("break something: prunella demo break shop-7   (Ctrl-C to stop)")
             await asyncio.get_running_loop().create_future()
@@ -58,6 +64,7 @@ class Story:
     async def close(self) -> None:
         """Stops the fleet and closes what was opened."""
         await self._control.stop()
+        await self.workers.stop()
         await self.fleet.stop()
         await self.chronicle.stop()
         await self.reach.close()
@@ -76,6 +83,22 @@ class Story:
             self._say(f"  {label:<8} {error}; look with: prunella incidents")
         finally:
             watching.cancel()
+
+    async def side_road(self, label: str) -> None:
+        """Edits a plugin's configuration carelessly and waits until tools have put it right."""
+        self._say("")
+        self._say(f"{label} is edited by hand: deliveries may take {edit.CARELESS:g} s where they took {edit.USUAL:g}")
+        await self.workers.approve()
+        await self.workers.start()
+        mark = self.chronicle.mark()
+        shop = self.fleet.shops[label]
+        try:
+            await edit.careless(self.fleet, shop)
+            end = await self.chronicle.hear(RESOLVED, STORY_SECONDS, plugin=shop.plugin, after=mark)
+            fact = end.report_resolved if end.HasField("report_resolved") else end.report_escalated
+            self._say(f"  {label:<8} why: prunella errors show {fact.report.rpartition('/')[2][-8:]}")
+        except TimeoutError as error:
+            self._say(f"  {label:<8} {error}; look with: prunella errors")
 
     async def _watch(self, label: str, plugin: str, mark: int) -> None:
         """Counts the beats of each generation under probation."""

@@ -1,4 +1,4 @@
-"""The seven scenarios, played as `make demo` plays them: real processes, a fresh plane, one JSON document."""
+"""The eleven scenarios, played as `make demo` plays them: real processes, a fresh plane, one JSON document."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ ENDS = {
     "silent_plugin": "a person is asked",
     "kill_switch": "held, success, mitigated",
     "dead_man": "rolled_back by the agent, success, mitigated",
+    "error_resolved": "resolved",
+    "error_three_attempts": "resolved",
+    "worker_killed": "resolved",
+    "error_escalated": "escalated",
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 30)]
@@ -78,6 +82,14 @@ async def test_every_healing_is_one_complete_trace(played: dict[str, Any]) -> No
     assert len({found["trace_id"] for found in played["scenarios"]}) == len(ENDS)
 
 
+async def test_what_tools_tried_is_told(played: dict[str, Any]) -> None:
+    notes = {found["name"]: found["notes"] for found in played["scenarios"]}
+    assert notes["error_resolved"] == ["try 1: completed"]
+    assert [note.split()[2] for note in notes["error_three_attempts"]] == ["retrying", "retrying", "completed"]
+    assert "died under token" in notes["worker_killed"][0]
+    assert notes["error_escalated"][-1] == "tried: relay_timeout"
+
+
 async def test_nothing_is_lost_and_every_acknowledged_beat_is_stored(played: dict[str, Any]) -> None:
     beats = played["beats"]
     assert played["lost"] == 0, played["narration"]
@@ -89,7 +101,9 @@ async def test_the_run_takes_less_than_four_minutes_and_says_so_in_its_status(pl
     assert played["status"] == 0, played["narration"]
 
 
-async def test_silence_is_told_within_two_minutes_and_a_bad_beat_within_two_seconds(played: dict[str, Any]) -> None:
+async def test_silence_is_told_within_two_minutes_and_a_bad_beat_or_an_error_within_two_seconds(
+    played: dict[str, Any],
+) -> None:
     detected = {found["name"]: found["detect_s"] for found in played["scenarios"]}
     assert detected.pop("silent_plugin") < 120
     assert max(detected.values()) < 2

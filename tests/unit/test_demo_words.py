@@ -8,7 +8,10 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from deploy.demo import environment, narration, releases
+from deploy.demo.chronicle import reports
+from deploy.demo.narration import tries
 from deploy.demo.scenarios import measure, runner
+from deploy.demo.scenarios.errors import ERRORS
 from deploy.demo.scenarios.scene import outcome, seconds
 from deploy.demo.scenarios.stories import ALONE, SCENARIOS
 from libs.common.facts import NAMES
@@ -65,7 +68,7 @@ def test_a_document_passes_only_when_all_is_well() -> None:
 
 def test_scenarios_are_chosen_by_name_and_all_by_none() -> None:
     assert [scenario.name for scenario in runner.chosen(["dead_man"])] == ["dead_man"]
-    assert len(runner.chosen([])) == len(SCENARIOS) + len(ALONE) == 7
+    assert len(runner.chosen([])) == len(SCENARIOS) + len(ERRORS) + len(ALONE) == 11
     with pytest.raises(KeyError):
         runner.chosen(["no_such"])
 
@@ -88,3 +91,18 @@ def test_the_playbook_of_the_demo_is_accepted_and_names_releases_that_exist() ->
     assert named - {"", "*"} <= set(releases.VERSIONS)
     first = parsed.matching("webhook_fail_rate", "relay", "1.2.2")
     assert [known.remedy.release for known in first] == ["1.3.0", "1.2.3"]
+
+
+def test_scenarios_of_one_lane_play_one_after_the_other_and_all_others_side_by_side() -> None:
+    lanes = runner.lanes(runner.chosen([]))
+    assert [[scenario.name for scenario in lane] for lane in lanes if len(lane) > 1] == [
+        [scenario.name for scenario in ERRORS]
+    ]
+
+
+def test_a_fact_about_many_tasks_is_about_each_of_their_reports() -> None:
+    event = Event()
+    event.tasks_finished.ends.add(report="errorReports/r1", state="retrying", failure="TOOL_FAILED")
+    event.tasks_finished.ends.add(report="errorReports/r2", state="completed")
+    assert reports(event) == {"r1", "r2"}
+    assert tries(event) == [("errorReports/r1", "tools failed (TOOL_FAILED), again later")]

@@ -1,7 +1,8 @@
 """Plays the scenarios on a plane and makes one document about them.
 
-Rule: scenarios that do not disturb each other play at once, staggered; what takes a service down plays alone. The
-document passes only when every scenario ended as it must and nothing was lost.
+Rule: scenarios that do not disturb each other play at once, staggered; those of one lane share something and play one
+after the other; what takes a service down plays alone. The document passes only when every scenario ended as it must
+and nothing was lost.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from deploy.demo.chronicle import Chronicle
 from deploy.demo.fleet import Fleet
 from deploy.demo.narration import Narrator
 from deploy.demo.reach import Reach
-from deploy.demo.scenarios.measure import document
+from deploy.demo.scenarios import measure, resolution
+from deploy.demo.scenarios.errors import ERRORS
 from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene
 from deploy.demo.scenarios.stories import ALONE, SCENARIOS
+from deploy.demo.workers import Workers, spans_to
 from deploy.local.plane import Plane
 from libs.common.errors import Problem
 
@@ -30,13 +33,12 @@ Say = Callable[[str], None]
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
     """The scenarios of these names, all when none is named. Raises KeyError for one that does not exist."""
-    known = {scenario.name: scenario for scenario in (*SCENARIOS, *ALONE)}
+    known = {scenario.name: scenario for scenario in (*SCENARIOS, *ERRORS, *ALONE)}
     return [known[name] for name in names] if names else list(known.values())
 
 
-async def play(scene: Scene, scenario: Scenario, delay: float = 0.0) -> dict[str, Any]:
+async def play(scene: Scene, scenario: Scenario) -> dict[str, Any]:
     """Plays one scenario to its end, whatever that is."""
-    await asyncio.sleep(delay)
     report, problem = Report(), ""
     scene.say(f"{scenario.name}: {(scenario.play.__doc__ or '').splitlines()[0]}")
     try:
@@ -44,19 +46,34 @@ async def play(scene: Scene, scenario: Scenario, delay: float = 0.0) -> dict[str
             await scenario.play(scene, report)
     except (Mismatch, TimeoutError, Problem, OSError) as error:
         problem = str(error) or f"not over within {scenario.seconds:g} s"
+    document = resolution.document if scenario in ERRORS else measure.document
     found = await document(scene, scenario, report, problem)
     took = f" in {found['total_s']:.1f} s" if found["total_s"] else ""
     scene.say(f"{scenario.name}: {'ok' if found['ok'] else 'NOT OK'}: {found['outcome']}{took}")
     return found
 
 
+def lanes(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
+    """Scenarios in the order given, those of one lane together at the place of the first of them."""
+    found: dict[str, list[Scenario]] = {}
+    for scenario in scenarios:
+        found.setdefault(scenario.lane or scenario.name, []).append(scenario)
+    return list(found.values())
+
+
+async def play_lane(scene: Scene, scenarios: Sequence[Scenario], delay: float) -> list[dict[str, Any]]:
+    """Plays scenarios one after the other."""
+    await asyncio.sleep(delay)
+    return [await play(scene, scenario) for scenario in scenarios]
+
+
 async def play_all(scene: Scene, scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
     """Those that may play together, then those that play alone; in the order given."""
     together = [scenario for scenario in scenarios if scenario not in ALONE]
-    # Silence takes longest to be noticed, so it begins first.
-    together.sort(key=lambda scenario: -scenario.seconds)
-    plays = [play(scene, scenario, STAGGER_SECONDS * place) for place, scenario in enumerate(together)]
-    found = dict(zip([scenario.name for scenario in together], await asyncio.gather(*plays), strict=True))
+    # What takes longest begins first: the errors, one after the other, and silence, which is noticed late.
+    queued = sorted(lanes(together), key=lambda lane: -sum(scenario.seconds for scenario in lane))
+    plays = [play_lane(scene, lane, STAGGER_SECONDS * place) for place, lane in enumerate(queued)]
+    found = {one["name"]: one for played in await asyncio.gather(*plays) for one in played}
     for scenario in scenarios:
         if scenario in ALONE:
             found[scenario.name] = await play(scene, scenario)
@@ -68,13 +85,18 @@ async def run(plane: Plane, say: Say, names: Sequence[str] = (), lights: int = L
     began, scenarios = time.monotonic(), chosen(names)
     async with Reach(plane.addresses, plane.key) as reach:
         fleet, chronicle = Fleet(reach, plane.state, say), Chronicle(reach)
+        workers = Workers(reach, fleet.folder, say, otlp=spans_to(plane.http))
         await chronicle.start()
         chronicle.listen(Narrator(fleet, say).hear)
         try:
             await fleet.start()
             await fleet.add_lights(lights)
-            found = await play_all(Scene(plane, reach, fleet, chronicle, say), scenarios)
+            if any(scenario in ERRORS for scenario in scenarios):
+                await workers.approve()
+                await workers.start()
+            found = await play_all(Scene(plane, reach, fleet, chronicle, workers, say), scenarios)
         finally:
+            await workers.stop()
             await fleet.stop()
             await chronicle.stop()
         counted, lost = await checks.settled(plane.database_url, plane.nats_url)

@@ -15,6 +15,7 @@ from typing import Protocol
 from deploy.demo.chronicle import Chronicle
 from deploy.demo.fleet import Fleet
 from deploy.demo.reach import Reach
+from deploy.demo.workers import Workers
 from libs.common.facts import fact_name
 from prunella.v1.events_pb2 import Event
 
@@ -41,15 +42,17 @@ class Scene:
     reach: Reach
     fleet: Fleet
     chronicle: Chronicle
+    workers: Workers
     say: Callable[[str], None]
 
 
 @dataclass
 class Report:
-    """What a scenario saw. `fault` is when it broke something."""
+    """What a scenario saw. `fault` is when it broke something, `error` the id of an error report it caused."""
 
     plugin: str = ""
     incident: str = ""
+    error: str = ""
     fault: datetime | None = None
     traced: bool = True
     notes: list[str] = field(default_factory=list)
@@ -60,13 +63,14 @@ Play = Callable[[Scene, Report], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A fault, how long its story may take, and how it must end."""
+    """A fault, how long its story may take, and how it must end. Those of one lane play one after the other."""
 
     name: str
     label: str
     expected: str
     play: Play
     seconds: float = 120.0
+    lane: str = ""
 
 
 def now() -> datetime:

@@ -1,8 +1,9 @@
 """The relay's HTTP door: POST /webhook forwards, GET /health and /status answer; the middleware counts every webhook.
 
 Rule: what the plane hears is what happened here. A webhook is ok when the sink took it; every other end is a failure,
-reported with the input that met it. SIGTERM ends the relay; SIGHUP makes it start again as the same process, with the
-configuration as it is then.
+reported with the input that met it. A sink that says no is the webhook's failure; one that does not answer in time is
+an error of ours as well, and reported as one. SIGTERM ends the relay; SIGHUP makes it start again as the same process,
+with the configuration as it is then.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Relay:
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the webhook did not arrive
             status = 502
             print(f"a webhook was not delivered: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            if isinstance(error, TimeoutError):
+                prunella.report(error, timeout_seconds=self.settings.timeout_seconds)
         ok = status < 300
         self.webhooks += 1
         self.failed += not ok
