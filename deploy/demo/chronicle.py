@@ -17,6 +17,7 @@ from prunella.v1.events_pb2 import Event
 AGAIN_SECONDS = 0.5
 FIRST_SECONDS = 0.1
 MAX_KEPT = 50_000
+SHOWN = 12
 Listener = Callable[[str, Event], None]
 
 
@@ -91,7 +92,7 @@ class Chronicle:
         except TimeoutError:
             seen = [name for name, event in self.events[after:] if plugin in ("", event.plugin)]
             raise TimeoutError(
-                f"no {' or '.join(names)} within {timeout:g} s; told: {', '.join(seen) or '-'}"
+                f"no {' or '.join(names)} within {timeout:g} s; told last: {', '.join(seen[-SHOWN:]) or '-'}"
             ) from None
 
     async def _follow(self) -> None:

@@ -31,7 +31,7 @@ TRIES = 3
 async def careless(scene: Scene, report: Report, label: str) -> Shop:
     """A relay of a slow merchant, and an operator who writes 0.5 where 5 belongs and starts it again."""
     shop = await scene.fleet.add(label, traffic=False)
-    report.plugin, report.fault, report.traced = shop.plugin, now(), False
+    report.plugin, report.fault = shop.plugin, now()
     await edit.careless(scene.fleet, shop)
     return shop
 
@@ -132,6 +132,7 @@ async def error_three_attempts(scene: Scene, report: Report) -> None:
 async def worker_killed(scene: Scene, report: Report) -> None:
     """The worker is killed in the middle of its task: its lease lapses and another worker does it, once."""
     shop = await careless(scene, report, "shop-10")
+    report.traced = False
     await reported(scene, report)
     while not (claims := leases(scene, report)):
         await scene.chronicle.hear("tasks_claimed", WORK_SECONDS, after=scene.chronicle.mark())

@@ -54,7 +54,7 @@ async def document(scene: Scene, scenario: Scenario, report: Report, problem: st
         "attempt": "",
         "outcome": ending,
         "expected": scenario.expected,
-        "ok": ending == scenario.expected,
+        "ok": ending == scenario.expected and (complete or not report.traced),
         "detect_s": seconds(began, moment(told)),
         "decide_s": seconds(moment(told), moment(triaged)),
         "act_s": seconds(moment(triaged), moment(worked)),
@@ -76,7 +76,10 @@ async def first_seen(scene: Scene, report: Report) -> datetime | None:
 
 
 async def trace(scene: Scene, report: Report) -> tuple[str, bool]:
-    """The trace of the report, and whether all who took part are in it, each step under one that is there too."""
+    """The trace of the report, and whether all who took part are in it, each step under one that is there too.
+
+    A worker that was killed took its own steps with it: such a trace is not looked at.
+    """
     found = ""
     request = ops_pb2.ListTimelineRequest(page_size=200, plugin=report.plugin, facts=["error_reported"])
     for entry in (await scene.reach.ops.ListTimeline(request, timeout=CALL_SECONDS)).entries:
@@ -84,14 +87,15 @@ async def trace(scene: Scene, report: Report) -> tuple[str, bool]:
             found = entry.trace_id
     deadline = asyncio.get_running_loop().time() + TRACE_SECONDS
     missing = ["no trace was begun"]
-    while found and missing and asyncio.get_running_loop().time() < deadline:
+    while report.traced and found and missing and asyncio.get_running_loop().time() < deadline:
         try:
             answer = await scene.reach.ops.GetTrace(ops_pb2.GetTraceRequest(name=found), timeout=CALL_SECONDS)
             missing = holes(answer.spans)
         except Problem as problem:
             missing = [problem.message]
         await asyncio.sleep(LOOK_SECONDS)
-    report.notes += missing
+    if report.traced:
+        report.notes += missing
     return found, not missing
 
 
