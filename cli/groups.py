@@ -1,4 +1,4 @@
-"""How command groups behave: `prunella plugins` lists, like `prunella plugins list`."""
+"""How command groups behave: `prunella plugins` lists, like `prunella plugins list`; `prunella policy` shows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ HELP = frozenset({"-h", "--help"})
 class ListByDefault(TyperGroup):
     """Runs `list` when no command was named."""
 
+    default = "list"
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Puts `list` in front of bare options."""
+        """Puts the default in front of bare options."""
         if not args or (args[0].startswith("-") and args[0] not in HELP):
-            args = ["list", *args]
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 
-def group(text: str) -> typer.Typer:
-    """A command group that lists by default."""
-    return typer.Typer(cls=ListByDefault, help=text, no_args_is_help=False, pretty_exceptions_enable=False)
+class ShowByDefault(ListByDefault):
+    """Runs `show` when no command was named: there is only one of it."""
+
+    default = "show"
+
+
+def group(text: str, default: str = "list") -> typer.Typer:
+    """A command group that lists by default, or shows."""
+    kind = ShowByDefault if default == "show" else ListByDefault
+    return typer.Typer(cls=kind, help=text, no_args_is_help=False, pretty_exceptions_enable=False)

@@ -20,7 +20,11 @@ SHORTEST = 4
 MOST = 5000  # newest ones among which a shortened id is looked up
 PAGE = 500
 # Collections that people call otherwise: their name for one, and the command that lists them.
-SPOKEN = {"errorReports": ("error", "errors"), "tasks": ("task", "queue list")}
+SPOKEN = {
+    "errorReports": ("error", "errors"),
+    "tasks": ("task", "queue list"),
+    "rollouts": ("rollout", "rollout list"),
+}
 
 
 def short(name: str) -> str:
@@ -109,6 +113,18 @@ async def proposal(plane: Plane, typed: str) -> str:
     """The id of a proposal. Raises NotFound or Invalid."""
     text = bare("proposals", typed)
     return text if WHOLE.fullmatch(text) else pick("proposals", text, [p.name async for p in proposals(plane)])
+
+
+async def rollout(plane: Plane, typed: str) -> str:
+    """The id of a rollout. Raises NotFound or Invalid."""
+    text = bare("rollouts", typed)
+    return text if WHOLE.fullmatch(text) else pick("rollouts", text, [r.name async for r in rollouts(plane)])
+
+
+async def storm(plane: Plane, typed: str) -> str:
+    """The id of a storm. Raises NotFound or Invalid."""
+    text = bare("storms", typed)
+    return text if WHOLE.fullmatch(text) else pick("storms", text, [s.name async for s in storms(plane)])
 
 
 async def labels(plane: Plane, ids: Iterable[str]) -> dict[str, str]:
@@ -206,3 +222,24 @@ def proposals(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[
     from prunella.v1.queue_pb2 import ListProposalsRequest
 
     return pages(plane.queue.ListProposals, ListProposalsRequest(**filters), "proposals", limit)
+
+
+def rollouts(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]:
+    """Rollouts, newest first."""
+    from prunella.v1.patcher_pb2 import ListRolloutsRequest
+
+    return pages(plane.patcher.ListRollouts, ListRolloutsRequest(**filters), "rollouts", limit)
+
+
+def storms(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]:
+    """Storms, newest first."""
+    from prunella.v1.ingest_pb2 import ListStormsRequest
+
+    return pages(plane.ingest.ListStorms, ListStormsRequest(**filters), "storms", limit)
+
+
+def configurations(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]:
+    """Configurations, newest first."""
+    from prunella.v1.patcher_pb2 import ListConfigurationsRequest
+
+    return pages(plane.patcher.ListConfigurations, ListConfigurationsRequest(**filters), "configurations", limit)

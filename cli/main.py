@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from cli import (
+    approvals,
     attempts,
+    configurations,
     decisions,
     demo,
     doctor,
@@ -20,10 +22,14 @@ from cli import (
     incidents,
     kill_switch,
     plugins,
+    policy,
     proposals,
     queue,
     releases,
+    rollback,
+    rollouts,
     status,
+    storms,
     strategies,
     timeline,
     trace,
@@ -81,10 +87,18 @@ app.add_typer(attempts.app, name="attempts", rich_help_panel=LOOK)
 app.add_typer(errors.app, name="errors", rich_help_panel=LOOK)
 app.add_typer(queue.app, name="queue", rich_help_panel=LOOK)
 app.add_typer(strategies.app, name="strategies", rich_help_panel=LOOK)
+app.add_typer(storms.app, name="storms", rich_help_panel=LOOK)
 app.command("timeline", rich_help_panel=LOOK)(timeline.timeline)
 app.command("trace", rich_help_panel=LOOK)(trace.trace)
 app.add_typer(kill_switch.app, name="kill-switch", rich_help_panel=ACT)
+app.add_typer(policy.app, name="policy", rich_help_panel=ACT)
+app.command("approvals", rich_help_panel=ACT)(approvals.approvals)
+app.command("approve", rich_help_panel=ACT)(approvals.approve)
+app.command("reject", rich_help_panel=ACT)(approvals.reject)
+app.add_typer(rollouts.app, name="rollout", rich_help_panel=ACT)
+app.command("rollback", rich_help_panel=ACT)(rollback.rollback)
 app.add_typer(releases.app, name="releases", rich_help_panel=ACT)
+app.add_typer(configurations.app, name="configurations", rich_help_panel=ACT)
 app.add_typer(proposals.app, name="proposals", rich_help_panel=ACT)
 
 if __name__ == "__main__":

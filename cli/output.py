@@ -35,7 +35,11 @@ COLOURS = {
     "unconfirmed": "bold red", "engaged": "bold red", "not serving": "red", "retired": "dim", "cancelled": "dim",
     "new": "yellow", "triaging": "yellow", "resolved_pending": "cyan", "resolved": "green", "processing": "yellow",
     "retrying": "magenta", "completed": "green", "candidate": "yellow", "demoted": "magenta", "approved": "green",
-    "rejected": "magenta", "expired": "dim",
+    "rejected": "magenta", "expired": "dim", "awaiting_approval": "bold yellow", "void": "dim", "waiting": "dim",
+    "running": "yellow", "soaking": "yellow", "paused": "bold yellow", "succeeded": "green", "halted": "bold red",
+    "aborted": "magenta", "raging": "bold red", "over": "green", "allow": "green", "ask": "yellow", "hold": "yellow",
+    "refuse": "magenta", "started": "yellow", "switched": "yellow", "reverted": "magenta", "broken": "red",
+    "silent": "red", "back": "magenta", "stuck": "bold red", "offline": "dim", "skipped": "dim",
 }  # fmt: skip
 
 
@@ -81,8 +85,10 @@ def safe(text: object) -> str:
     return escape("".join(letter if letter.isprintable() else " " for letter in str(text)))
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, err: bool = False) -> None:
     """A table; the last column takes the room that is left. `empty` is said when there are no rows.
+
+    With `err` it goes to standard error: what is shown before a question is no answer.
 
     A column whose name begins with `?` goes when the screen is too narrow for all, the last of them first.
     """
@@ -93,7 +99,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: 
     if not listed:
         typer.echo(empty, err=True)
         return
-    screen = console()
+    screen = console(err=err)
     kept, room = _fit(columns, listed, screen.width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for place in kept[:-1]:
@@ -122,8 +128,8 @@ def _fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> t
         kept.remove(optional[-1])
 
 
-def show_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Name and value, one per line; empty values are left out."""
+def show_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> None:
+    """Name and value, one per line; empty values are left out. With `err` on standard error."""
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -132,4 +138,4 @@ def show_fields(fields: Iterable[tuple[str, str]]) -> None:
     for name, value in fields:
         if value:
             table.add_row(name, value)
-    console().print(table)
+    console(err=err).print(table)

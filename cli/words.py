@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 NOTHING = "—"
+# Units of durations as people type them, in seconds, from the smallest.
+UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?")
+LONGEST = 3650 * 86_400.0
 
 
 def moment(stamp: Any) -> datetime | None:
@@ -66,6 +71,8 @@ def word(enum: Any, value: int) -> str:
 def change(attempt: Any, enum: Any) -> str:
     """What an attempt or a decision does, such as `patch 1.2.0 → 1.2.3`."""
     action = word(enum, attempt.action)
+    if configuration := getattr(attempt, "configuration", ""):
+        return f"{action} → configuration {configuration}"
     target = getattr(attempt, "to_release", "") or getattr(attempt, "release", "")
     source = getattr(attempt, "from_release", "")
     if not target or target == source:
@@ -95,5 +102,23 @@ def lasts(duration: Any) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """So many of something, such as `1 task` or `2 tasks`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    """So many of something, such as `1 task`, `2 tasks` or `2 people`."""
+    if number == 1:
+        return f"1 {what}"
+    return f"{number} {'people' if what == 'person' else what + 's'}"
+
+
+def length(text: str, option: str) -> timedelta:
+    """A duration as people type it: 90s, 5min (or 5m), 12h, 7d; a bare number is seconds. Raises typer.BadParameter."""
+    import typer
+
+    found = LENGTH.fullmatch(text.strip().lower())
+    seconds = float(found[1]) * UNITS[{"m": "min", None: "s"}.get(found[2], found[2])] if found else -1.0
+    if not 0.0 <= seconds <= LONGEST:
+        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 5min, 12h or 7d", param_hint=option)
+    return timedelta(seconds=seconds)
+
+
+def percent(rate: float) -> str:
+    """A share of one in percent."""
+    return f"{rate * 100:.0f} %" if rate in (0.0, 1.0) else f"{rate * 100:.1f} %"

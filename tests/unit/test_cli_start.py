@@ -39,6 +39,14 @@ def test_every_command_has_a_sentence_of_help() -> None:
         ["errors"],
         ["strategies"],
         ["proposals"],
+        ["policy"],
+        ["rollout"],
+        ["storms"],
+        ["configurations"],
+        ["policy"],
+        ["rollout"],
+        ["storms"],
+        ["configurations"],
     ):
         shown = CliRunner().invoke(app, [*words, "--help"])
         assert shown.exit_code == 0

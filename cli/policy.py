@@ -1,0 +1,172 @@
+"""`prunella policy`: the bounds people set for automation."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import fields, ids, words
+from cli.asking import Yes, agreed
+from cli.groups import group
+from cli.output import (
+    Json,
+    Limit,
+    Reason,
+    coloured,
+    plain,
+    safe,
+    show_fields,
+    show_json,
+    show_json_list,
+    show_table,
+)
+from cli.plane import TIMEOUT, run
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+app = group("The bounds people set for automation.", default="show")
+
+PREVIEW_TIMEOUT = 30.0
+Changes = Annotated[
+    list[str],
+    typer.Argument(metavar="FIELD=VALUE...", help="Such as min_confidence=0.8; lists also take += and -=."),
+]
+
+
+@app.command()
+def show(json: Json = False) -> None:
+    """The policy in force, as it could be typed again."""
+
+    async def work(plane: Plane) -> None:
+        found = await _policy(plane)
+        if json:
+            show_json(plain(found))
+            return
+        when = words.ago(found.update_time, datetime.now(UTC))
+        changed = (
+            f"{when} by {found.updated_by}: {found.reason}" if found.updated_by else "never; these are the defaults"
+        )
+        show_fields([("version", str(found.version)), ("changed", safe(changed)), ("", "")])
+        show_fields((name, safe(fields.read(name, found) or words.NOTHING)) for name in fields.names())
+
+    run(work)
+
+
+@app.command("set")
+def set_(changes: Changes, reason: Reason, yes: Yes = False, json: Json = False) -> None:
+    """Changes fields, after showing what will differ. Whoever else changed the policy meanwhile is not overruled."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.patcher_pb2 import UpdatePolicyRequest
+
+        old = await _policy(plane)
+        new, named = fields.change(old, changes)
+        if not _differ(old, new, named):
+            _answer(old, json=json, said=f"nothing differs; version {old.version} stays in force")
+            return
+        agreed("change the policy?", yes=yes)
+        # The etag is the version that was shown: a newer one makes the patcher refuse.
+        request = UpdatePolicyRequest(policy=new, reason=reason, request_id=new_id())
+        request.update_mask.paths.extend(named)
+        answer = (await plane.patcher.UpdatePolicy(request, timeout=TIMEOUT)).policy
+        _answer(answer, json=json, said=f"version {answer.version} is in force")
+
+    run(work)
+
+
+@app.command()
+def history(limit: Limit = 20, json: Json = False) -> None:
+    """Every version: who changed what, and why; newest first."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.patcher_pb2 import ListPolicyChangesRequest
+
+        entries = ids.pages(plane.patcher.ListPolicyChanges, ListPolicyChangesRequest(), "changes", limit)
+        if json:
+            await show_json_list(entries)
+            return
+        now = datetime.now(UTC)
+        rows = [_change(entry, now) async for entry in entries]
+        show_table(("version", "?when", "by", "what", "why"), rows, empty="the policy was never changed")
+
+    run(work)
+
+
+@app.command("dry-run")
+def dry_run(
+    changes: Changes,
+    decisions: Annotated[int, typer.Option("--decisions", min=1, max=1000, help="Look at so many of the last.")] = 100,
+    json: Json = False,
+) -> None:
+    """What other values would have made of the last decisions. Changes nothing."""
+
+    async def work(plane: Plane) -> None:
+        from prunella.v1.patcher_pb2 import PreviewPolicyRequest
+
+        old = await _policy(plane)
+        new, named = fields.change(old, changes)
+        request = PreviewPolicyRequest(policy=new, decisions=decisions)
+        request.update_mask.paths.extend(named)
+        answer = await plane.patcher.PreviewPolicy(request, timeout=PREVIEW_TIMEOUT)
+        if json:
+            show_json(plain(answer))
+            return
+        _differ(old, new, named)
+        labels = await ids.labels(plane, (turn.plugin for turn in answer.turns))
+        columns = ("attempt", "plugin", "now", "then", "why")
+        show_table(
+            columns, (_turn(turn, labels) for turn in answer.turns), empty="nothing would have turned out otherwise"
+        )
+        looked = words.count(len(answer.turns) + answer.unchanged, "decision")
+        typer.echo(f"{len(answer.turns)} of {looked} would have turned out otherwise; nothing was changed")
+
+    run(work)
+
+
+async def _policy(plane: Plane) -> Any:
+    from prunella.v1.patcher_pb2 import GetPolicyRequest
+
+    return (await plane.patcher.GetPolicy(GetPolicyRequest(), timeout=TIMEOUT)).policy
+
+
+def _differ(old: Any, new: Any, named: list[str]) -> bool:
+    """Shows what differs, before anything is sent; whether anything does."""
+    pairs = ((name, fields.read(name, old), fields.read(name, new)) for name in named)
+    rows = [
+        (name, safe(before or words.NOTHING), safe(after or words.NOTHING))
+        for name, before, after in pairs
+        if before != after
+    ]
+    if rows:
+        show_table(("field", "now", "then"), rows, empty="", err=True)
+    return bool(rows)
+
+
+def _answer(policy: Any, *, json: bool, said: str) -> None:
+    if json:
+        show_json(plain(policy))
+    else:
+        typer.echo(said)
+
+
+def _change(entry: Any, now: datetime) -> tuple[str, ...]:
+    what = "; ".join(f"{one.field} {one.before} → {one.after}" for one in entry.fields)
+    return (str(entry.version), words.ago(entry.time, now), safe(entry.actor), safe(what), safe(entry.reason))
+
+
+def _turn(turn: Any, labels: dict[str, str]) -> tuple[str, ...]:
+    return (
+        ids.short(turn.attempt or turn.decision),
+        safe(labels.get(turn.plugin, "")),
+        _word(turn.now, turn.now_gate),
+        _word(turn.then, turn.then_gate),
+        safe(turn.sentence),
+    )
+
+
+def _word(word: str, gate: str) -> str:
+    return f"{coloured(word)} {safe(gate)}".strip()

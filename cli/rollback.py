@@ -1,0 +1,132 @@
+"""`prunella rollback`: takes back one attempt, or everything that was applied since a moment.
+
+Rule: rolling back needs no permit and passes no gate. What is taken back is shown first and, with `--watch`, followed
+until every plugin has said its final word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import ids, words
+from cli.asking import Yes, agreed
+from cli.output import Json, Reason, coloured, plain, safe, show_json, show_table
+from cli.plane import FAILED, TIMEOUT, WRONG, fail, run
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+RECENT_TIMEOUT = 30.0
+LOOK = 0.5
+# What runs on a plugin now because of an attempt, or may.
+APPLIED = frozenset({"applying", "probation", "committing", "success"})
+OVER = frozenset({"rolled_back", "rollback_failed", "failed", "cancelled", "refused", "unconfirmed", "success"})
+BACK = frozenset({"rolled_back", "cancelled", "failed", "refused"})
+
+Attempt = Annotated[str, typer.Argument(help="Id of the attempt, or a unique part of it; not with --since.")]
+Since = Annotated[str, typer.Option("--since", help="Everything applied within this time, such as 30min.")]
+Package = Annotated[str, typer.Option("--package", help="With --since: only of this package.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Wait until each has ended; the exit status says how.")]
+
+
+def rollback(
+    reason: Reason, attempt: Attempt = "", since: Since = "", package: Package = "",
+    watch: Watch = False, yes: Yes = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Takes back one attempt, or everything applied since a moment."""
+    if bool(attempt) == bool(since):
+        fail("say either which attempt, or --since how long ago (such as --since 30min)", WRONG)
+    if package and not since:
+        fail("--package goes with --since", WRONG)
+
+    async def work(plane: Plane) -> int:
+        answer = (
+            await _recent(plane, since, package, reason, yes=yes)
+            if since
+            else await _single(plane, attempt, reason, yes=yes)
+        )
+        taken = list(answer.attempts)
+        if watch:
+            del answer.attempts[:]
+            taken = await asyncio.gather(*(_to_the_end(plane, one.name) for one in taken))
+            answer.attempts.extend(taken)
+        if json:
+            show_json(plain(answer))
+        else:
+            await _show(plane, answer)
+        return FAILED if answer.refused or (watch and any(one.state not in BACK for one in taken)) else 0
+
+    run(work)
+
+
+async def _single(plane: Plane, typed: str, reason: str, *, yes: bool) -> Any:
+    from libs.common.names import new_id
+    from prunella.v1.patcher_pb2 import GetAttemptRequest, RollBackAttemptRequest, RollBackRecentResponse
+
+    name = f"attempts/{await ids.attempt(plane, typed)}"
+    found = (await plane.patcher.GetAttempt(GetAttemptRequest(name=name), timeout=TIMEOUT)).attempt
+    await _ask(plane, [found], yes=yes)
+    request = RollBackAttemptRequest(name=name, request_id=new_id(), reason=reason)
+    answer = await plane.patcher.RollBackAttempt(request, timeout=TIMEOUT)
+    return RollBackRecentResponse(attempts=[answer.attempt])
+
+
+async def _recent(plane: Plane, since: str, package: str, reason: str, *, yes: bool) -> Any:
+    from libs.common.names import new_id
+    from prunella.v1.patcher_pb2 import RollBackRecentRequest
+
+    moment = datetime.now(UTC) - words.length(since, "--since")
+    found = [one async for one in ids.attempts(plane) if _fits(one, moment, package)]
+    await _ask(plane, found, yes=yes)
+    request = RollBackRecentRequest(package=package, reason=reason, request_id=new_id())
+    request.since_time.FromDatetime(moment)
+    return await plane.patcher.RollBackRecent(request, timeout=RECENT_TIMEOUT)
+
+
+def _fits(attempt: Any, moment: datetime, package: str) -> bool:
+    switched = words.moment(attempt.switch_time)
+    return attempt.state in APPLIED and package in ("", attempt.package) and bool(switched and switched >= moment)
+
+
+async def _ask(plane: Plane, found: list[Any], *, yes: bool) -> None:
+    """Shows what would be taken back; the patcher decides on what it finds then."""
+    await _table(plane, found, err=True)
+    agreed(f"take {words.count(len(found), 'attempt')} back?", yes=yes)
+
+
+async def _to_the_end(plane: Plane, name: str) -> Any:
+    from prunella.v1.patcher_pb2 import GetAttemptRequest
+
+    while True:
+        found = (await plane.patcher.GetAttempt(GetAttemptRequest(name=name), timeout=TIMEOUT)).attempt
+        if found.state in OVER:
+            return found
+        await asyncio.sleep(LOOK)
+
+
+async def _show(plane: Plane, answer: Any) -> None:
+    await _table(plane, list(answer.attempts), err=False)
+    for one in answer.refused:
+        typer.echo(f"attempt {ids.short(one.attempt)} stays as it is ({one.reason}): {safe(one.message)}", err=True)
+
+
+async def _table(plane: Plane, found: list[Any], *, err: bool) -> None:
+    from prunella.v1.events_pb2 import Action
+
+    labels = await ids.labels(plane, (one.plugin for one in found))
+    rows = [
+        (
+            ids.short(one.name),
+            safe(labels.get(one.plugin, "")),
+            safe(words.change(one, Action)),
+            coloured(one.state),
+            safe(one.reason),
+        )
+        for one in found
+    ]
+    columns = ("attempt", "plugin", "remedy", "state", "why")
+    show_table(columns, rows, empty="nothing was applied since then", err=err)

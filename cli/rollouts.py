@@ -1,0 +1,276 @@
+"""`prunella rollout`: a release or a configuration on its way to many plugins, wave by wave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import ids, progress, words
+from cli.asking import Yes, agreed
+from cli.groups import group
+from cli.output import (
+    Json,
+    Limit,
+    Reason,
+    coloured,
+    console,
+    plain,
+    safe,
+    show_fields,
+    show_json,
+    show_json_list,
+    show_table,
+)
+from cli.plane import TIMEOUT, run
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+app = group("A release or a configuration on its way to many plugins.")
+
+DRAW_TIMEOUT = 60.0
+TAKE_BACK = "nothing, wave or all"
+Name = Annotated[str, typer.Argument(help="Id of the rollout, or a unique part of it.")]
+Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
+State = Annotated[str, typer.Option("--state", help="Only in this state, such as running or halted.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end; the exit status says how it ended.")]
+Many = list[str] | None
+
+
+@app.command()
+def create(
+    package: Annotated[str, typer.Argument(help="Whose plugins.")],
+    target: Annotated[str, typer.Argument(help="Version of the release, or of the configuration with --config.")],
+    reason: Reason,
+    config: Annotated[bool, typer.Option("--config", help="The target is a configuration.")] = False,
+    wave: Annotated[Many, typer.Option("--wave", help="Reach so many plugins (5) or 20%; repeatable.")] = None,
+    budget: Annotated[int, typer.Option("--budget", min=0, help="In flight at once, at most; 0 for the usual.")] = 0,
+    soak: Annotated[str, typer.Option("--soak", help="How long each wave is watched at its end, such as 10min.")] = "",
+    stall: Annotated[str, typer.Option("--stall", help="Pause when no result came for so long.")] = "",
+    start_within: Annotated[str, typer.Option("--start-within", help="Give up when it has not begun by then.")] = "",
+    exposure: Annotated[int, typer.Option("--exposure", min=0, help="Results before a wave may pass.")] = 0,
+    alpha: Annotated[float, typer.Option("--alpha", min=0, help="Chance of halting a good build.")] = 0.0,
+    floor: Annotated[float, typer.Option("--floor", min=0, help="Broken share that is always borne.")] = 0.0,
+    canary: Annotated[Many, typer.Option("--canary", help="A plugin that comes first; repeatable.")] = None,
+    canary_merchant: Annotated[Many, typer.Option("--canary-merchant", help="Whose plugins come first.")] = None,
+    merchant: Annotated[Many, typer.Option("--merchant", help="Only plugins of this merchant; repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, draw the waves; no change.")] = False,
+    watch: Watch = False, yes: Yes = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Draws the waves, shows them, and begins when you agree."""
+    times = {"soak": soak, "stall": stall, "start_within": start_within}
+    settings = {name: words.length(text, f"--{name.replace('_', '-')}") for name, text in times.items() if text}
+    settings |= {"budget": budget, "exposure": exposure, "alpha": alpha, "floor": floor}  # type: ignore[dict-item]
+
+    async def work(plane: Plane) -> int:
+        from prunella.v1.patcher_pb2 import CreateRolloutRequest
+
+        request = CreateRolloutRequest(
+            package=package, target=target, config=config, reason=reason, merchants=merchant or []
+        )
+        request.settings.waves.extend(wave or [])
+        request.settings.canaries.extend([await ids.plugin(plane, one) for one in canary or []])
+        request.settings.canary_merchants.extend(canary_merchant or [])
+        _settle(request.settings, settings)
+        return await _create(plane, request, dry_run=dry_run, watch=watch, yes=yes, json=json)
+
+    run(work)
+
+
+async def _create(plane: Plane, request: Any, *, dry_run: bool, watch: bool, yes: bool, json: bool) -> int:
+    from libs.common.names import new_id
+
+    request.validate_only = True
+    drawn = (await plane.patcher.CreateRollout(request, timeout=DRAW_TIMEOUT)).rollout
+    if not (dry_run and json):
+        show_table(("wave", "plugins", "reached"), _waves(drawn), empty="no plugin would get it", err=not dry_run)
+    if dry_run:
+        if json:
+            show_json(plain(drawn))
+        else:
+            typer.echo("nothing was changed")
+        return 0
+    agreed(f"bring {request.target} to {words.count(drawn.figures.plugins, 'plugin')} of {request.package}?", yes=yes)
+    request.validate_only, request.request_id = False, new_id()
+    made = (await plane.patcher.CreateRollout(request, timeout=DRAW_TIMEOUT)).rollout
+    if not (watch and json):
+        _answer(made, json=json, said=_begun(made))
+    return await progress.watch(plane, made.name, json=json) if watch else 0
+
+
+def _begun(made: Any) -> str:
+    said = f"rollout {ids.short(made.name)} is {made.state}"
+    if made.HasField("approval") and made.approval.state in ("", "open"):
+        return f"{said} and waits for people: prunella approve rollouts/{ids.short(made.name)} --reason …"
+    return f"{said}; watch it: prunella rollout show {ids.short(made.name)} --watch"
+
+
+@app.command("list")
+def list_(package: Package = "", state: State = "", limit: Limit = 50, json: Json = False) -> None:
+    """Rollouts, newest first."""
+
+    async def work(plane: Plane) -> None:
+        entries = ids.rollouts(plane, limit, package=package, state=state)
+        if json:
+            await show_json_list(entries)
+            return
+        now = datetime.now(UTC)
+        columns = ("rollout", "package", "target", "state", "wave", "healthy", "?against", "?began", "?took", "why")
+        show_table(columns, [_row(entry, now) async for entry in entries], empty="no rollout")
+
+    run(work)
+
+
+@app.command()
+def show(
+    rollout: Name,
+    members: Annotated[Many, typer.Option("--members", help="List members in this state, or all; repeatable.")] = None,
+    watch: Watch = False,
+    json: Json = False,
+) -> None:
+    """One rollout, wave by wave."""
+
+    async def work(plane: Plane) -> int:
+        from prunella.v1.patcher_pb2 import GetRolloutRequest
+
+        name = f"rollouts/{await ids.rollout(plane, rollout)}"
+        if watch:
+            return await progress.watch(plane, name, json=json)
+        answer = await plane.patcher.GetRollout(GetRolloutRequest(name=name), timeout=TIMEOUT)
+        if members:
+            request = GetRolloutRequest(name=name, member_states=members)
+            async for one in ids.pages(plane.patcher.GetRollout, request, "members", 0):
+                answer.members.append(one)
+        if json:
+            show_json(plain(answer) if members else plain(answer.rollout))
+            return 0
+        _show(answer, listed=bool(members))
+        return 0
+
+    run(work)
+
+
+@app.command()
+def pause(rollout: Name, reason: Reason, json: Json = False) -> None:
+    """Starts nothing new until it is resumed; what is in flight comes to its end."""
+    _move("Pause", rollout, reason, json=json)
+
+
+@app.command()
+def resume(rollout: Name, reason: Reason, json: Json = False) -> None:
+    """Goes on."""
+    _move("Resume", rollout, reason, json=json)
+
+
+@app.command()
+def promote(rollout: Name, reason: Reason, json: Json = False) -> None:
+    """Vouches for the present wave, and the next one begins."""
+    _move("Promote", rollout, reason, json=json)
+
+
+@app.command()
+def abort(
+    rollout: Name,
+    reason: Reason,
+    take_back: Annotated[str, typer.Option("--take-back", help=f"What is taken back: {TAKE_BACK}.")] = "wave",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Ends it, and takes back as much as is said."""
+    if take_back not in ("nothing", "wave", "all"):
+        raise typer.BadParameter(f"use {TAKE_BACK}", param_hint="--take-back")
+    back = {"nothing": "take nothing back", "wave": "take the present wave back", "all": "take every plugin back"}
+    agreed(f"end the rollout and {back[take_back]}?", yes=yes)
+    _move("Abort", rollout, reason, json=json, take_back=take_back)
+
+
+def _move(verb: str, rollout: str, reason: str, *, json: bool, **more: str) -> None:
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1 import patcher_pb2
+
+        name = f"rollouts/{await ids.rollout(plane, rollout)}"
+        request = getattr(patcher_pb2, f"{verb}RolloutRequest")(name=name, reason=reason, request_id=new_id(), **more)
+        answer = await getattr(plane.patcher, f"{verb}Rollout")(request, timeout=TIMEOUT)
+        _answer(answer.rollout, json=json, said=f"rollout {ids.short(name)} is {answer.rollout.state}")
+
+    run(work)
+
+
+def _settle(settings: Any, given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if name in ("soak", "stall", "start_within"):
+            getattr(settings, name).FromTimedelta(value)
+        elif value:
+            setattr(settings, name, value)
+
+
+def _answer(rollout: Any, *, json: bool, said: str) -> None:
+    if json:
+        show_json(plain(rollout))
+    else:
+        typer.echo(said)
+
+
+def _waves(rollout: Any) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = []
+    reached, total = 0, max(1, sum(wave.plugins for wave in rollout.waves))
+    for wave in rollout.waves:
+        reached += wave.plugins
+        rows.append((str(wave.number), str(wave.plugins), f"{reached} ({words.percent(reached / total)})"))
+    return rows
+
+
+def _row(rollout: Any, now: datetime) -> tuple[str, ...]:
+    figures = rollout.figures
+    return (
+        ids.short(rollout.name),
+        safe(rollout.package),
+        safe(f"{rollout.target}{' (configuration)' if rollout.config else ''}"),
+        coloured(rollout.state),
+        f"{rollout.wave}/{len(rollout.waves)}",
+        f"{figures.healthy}/{figures.plugins}",
+        str(figures.against),
+        words.ago(rollout.create_time, now),
+        words.took(rollout.create_time, rollout.end_time),
+        safe(rollout.reason),
+    )
+
+
+def _show(answer: Any, *, listed: bool) -> None:
+    rollout, now = answer.rollout, datetime.now(UTC)
+    show_fields(
+        [
+            ("rollout", rollout.name.rpartition("/")[2]),
+            ("brings", safe(f"{rollout.package} → {rollout.target}{' (configuration)' if rollout.config else ''}")),
+            ("state", coloured(rollout.state)),
+            ("why", safe(rollout.reason)),
+            ("by", safe(rollout.author)),
+            ("figures", safe(progress.figures(rollout))),
+            ("budget", f"{rollout.budget} in flight at most"),
+            ("approval", coloured(rollout.approval.state) if rollout.HasField("approval") else ""),
+            ("began", words.ago(rollout.create_time, now)),
+            ("deadline", words.ago(rollout.deadline_time, now).removeprefix(words.NOTHING)),
+            ("took", words.took(rollout.create_time, rollout.end_time).removeprefix(words.NOTHING)),
+        ]
+    )
+    screen = console()
+    for line in progress.waves(rollout):
+        screen.print(line)
+    rows = [
+        (words.took(rollout.create_time, one.time), coloured(one.from_state or words.NOTHING), coloured(one.to_state),
+         str(one.wave), safe(one.observation), safe(one.actor.rpartition("/")[2]), safe(one.reason))
+        for one in rollout.history
+    ]  # fmt: skip
+    if rows:
+        show_table(("after", "from", "to", "?wave", "?seen", "?by", "why"), rows, empty="")
+    if listed:
+        found = [
+            (safe(one.label or ids.short(one.plugin)), str(one.wave), coloured(one.state), ids.short(one.attempt),
+             safe(one.reason))
+            for one in answer.members
+        ]  # fmt: skip
+        show_table(("plugin", "wave", "state", "attempt", "why"), found, empty="no member is in this state")
