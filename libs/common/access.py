@@ -70,6 +70,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Access]]] = {
         "CreateEnrollmentToken": _COMMAND,
         "GetPlugin": _READ,
         "ListPlugins": _READ,
+        "GetFleet": _READ,
         "RetirePlugin": _COMMAND,
         "GetTelemetry": _only("patcher"),
         "GetIncident": _READ,

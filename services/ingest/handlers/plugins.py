@@ -65,6 +65,12 @@ class PluginHandlers:
         more = pages.token(filters, [str(rows[size - 1].id)]) if len(rows) > size else ""
         return pb.ListPluginsResponse(plugins=[self._resource(row) for row in rows[:size]], next_page_token=more)
 
+    async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
+        """How many active plugins a package has."""
+        del context
+        async with self.doors.database.reading() as tx:
+            return pb.GetFleetResponse(plugins=await plugins.size(tx, request.package))
+
     async def RetirePlugin(self, request: pb.RetirePluginRequest, context: Context) -> pb.RetirePluginResponse:
         """Ends a plugin's life; ending it again changes nothing."""
         async with self.doors.database.reading() as tx:

@@ -70,6 +70,7 @@ WHERE p.id = u.id
 """
 END = "UPDATE ingest.plugins SET state = :state, end_time = :now WHERE id = CAST(:id AS uuid) AND state = :before"
 FLEET = "SELECT count(*) FROM ingest.plugins WHERE state = 'active'"
+SIZE = "SELECT count(*) FROM ingest.plugins WHERE state = 'active' AND package = :package"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,3 +211,8 @@ async def end(tx: Transaction, plugin: str, state: str, before: str = "active") 
 async def fleet(tx: Transaction) -> int:
     """How many plugins there are."""
     return int(await tx.value(FLEET))
+
+
+async def size(tx: Transaction, package: str) -> int:
+    """How many active plugins a package has."""
+    return int(await tx.value(SIZE, package=package))
