@@ -68,7 +68,7 @@ async def file(tx: Transaction, doors: Doors, judged: Sequence[tuple[Any, Triage
 def _task(tx: Transaction, row: Any, triage: Triage, toolset: int) -> NewTask:
     priority = leases.priority(triage.severity, triage.confidence)
     return NewTask(
-        id=new_id(),
+        id=new_id(tx.now),
         report=str(row.id),
         plugin=row.plugin,
         merchant=row.merchant,

@@ -51,7 +51,7 @@ class ReportHandlers:
         now = self.doors.clock.now()
         read: list[Occurrence | Refusal] = []
         for index, told in enumerate(request.errors):
-            read.append(wire.occurrence(told, new_id(), new_traceparent(""), now))
+            read.append(wire.occurrence(told, new_id(now), new_traceparent(""), now))
             if index % TURN == TURN - 1:
                 await asyncio.sleep(0)
         taken = [one for one in read if isinstance(one, Occurrence)]

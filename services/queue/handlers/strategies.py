@@ -93,7 +93,7 @@ class StrategyHandlers:
         """Asks a person. Raises Invalid naming the field."""
         del context
         now = self.doors.clock.now()
-        made = heart.made(new_id(), request.action, request.target, request.reason, access.caller(), now)
+        made = heart.made(new_id(now), request.action, request.target, request.reason, access.caller(), now)
 
         async def work(tx: Transaction) -> pb.CreateProposalResponse:
             await store.insert(tx, made)

@@ -84,7 +84,8 @@ SELECT {columns} FROM ended
 _ENDED = """
 ended AS (
     UPDATE queue.tasks t SET state = g.state, attempts = g.attempts, run_at = coalesce(g.run_at, t.run_at),
-        lease_until = NULL, updated_at = :now, ended_at = CASE WHEN g.state <> 'retrying' THEN CAST(:now AS timestamptz) END,
+        lease_until = NULL, updated_at = :now,
+        ended_at = CASE WHEN g.state <> 'retrying' THEN CAST(:now AS timestamptz) END,
         reason = g.reason
     FROM given g WHERE t.id = g.id AND t.token = g.token AND t.state = 'processing'
     RETURNING t.*, g.method, g.details, g.tools, g.seconds, g.outcome)"""
