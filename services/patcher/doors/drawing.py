@@ -1,0 +1,213 @@
+"""A rollout is made: which plugins it reaches, in which waves, and whether people have to be asked first.
+
+Rule: members are drawn once, from the plugins as ingest knows them now; what runs the target already, and what has left
+or is quarantined, is no member. No plugin is in two live rollouts. What policy wants approved waits for people with its
+plan; everything else begins at once.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from libs.common import names
+from libs.common.database import Transaction
+from libs.common.errors import Conflict, Invalid, NotFound
+from libs.common.names import new_id
+from libs.common.telemetry import current_traceparent, new_traceparent
+from prunella.v1 import ingest_pb2, patcher_pb2
+from services.patcher import rollout as heart
+from services.patcher.approvals import Plan
+from services.patcher.doors import approvals
+from services.patcher.doors.given import Doors
+from services.patcher.doors.questions import fleet
+from services.patcher.doors.rollouts import observe, tell
+from services.patcher.policy import Action, Ask, Policy, Severity, Situation, Wish, objections
+from services.patcher.rollout import Allowed, Change, Member, Place, Superseded, draw
+from services.patcher.store import fleets, members, releases, rollouts
+from services.patcher.store import policy as policies
+from services.patcher.store.rollouts import Kept
+from services.patcher.wire.rollouts import Asked, asked, bare, candidate
+
+DEFAULT_BUDGET = 16
+# A plan names its plugins one by one up to here, then all of them by one digest.
+NAMED = 200
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A rollout before it is saved, with its members and what is known of their plugins."""
+
+    kept: Kept
+    change: Change
+    members: tuple[Member, ...]
+    places: tuple[Place, ...]
+    plugins: dict[str, ingest_pb2.Plugin]
+    active: int
+
+
+async def prepare(doors: Doors, request: patcher_pb2.CreateRolloutRequest, author: str) -> Drawn:
+    """Draws a rollout. Raises Invalid or NotFound, naming the field; Unavailable when ingest is away."""
+    wanted = asked(request.settings)
+    async with doors.database.reading() as tx:
+        digest = await _digest(tx, request)
+        policy, _ = await policies.get(tx)
+    known = {bare(plugin.name): plugin for plugin in await fleet(doors, request.package)}
+    active = {name: plugin for name, plugin in known.items() if plugin.state == "active"}
+    reached = {name: plugin for name, plugin in active.items() if _reached(plugin, request)}
+    rollout = new_id(doors.clock.now())
+    places = draw(rollout, map(candidate, reached.values()), wanted.waves, _canaries(wanted, policy, active))
+    change, drawn = heart.begin(
+        rollout,
+        request.package,
+        request.target,
+        places,
+        doors.clock.now(),
+        budget=wanted.budget or DEFAULT_BUDGET,
+        rules=wanted.rules,
+        bounds=wanted.bounds,
+    )
+    change = replace(
+        change,
+        rollout=replace(change.rollout, reason=request.reason.strip()),
+        facts=tuple(replace(told, actor=author, reason=f"{told.reason}: {request.reason}") for told in change.facts),
+    )
+    kept = Kept(
+        change.rollout,
+        request.config,
+        digest,
+        author,
+        current_traceparent() or new_traceparent(),
+        request.settings.SerializeToString(),
+        (request.request_id,) if request.request_id else (),
+    )
+    return Drawn(kept, change, drawn, places, reached, len(active))
+
+
+async def _digest(tx: Transaction, request: patcher_pb2.CreateRolloutRequest) -> str:
+    found = None if request.config else await releases.get(tx, request.package, request.target)
+    if found is None:
+        kind = "configuration" if request.config else "release"
+        raise NotFound(
+            f"there is no {kind} {request.target} of package {request.package}; publish it first",
+            reason=f"{kind.upper()}_UNKNOWN",
+            field="target",
+            package=request.package,
+            target=request.target,
+        )
+    return found.digest
+
+
+def _reached(plugin: ingest_pb2.Plugin, request: patcher_pb2.CreateRolloutRequest) -> bool:
+    if request.merchants and plugin.merchant not in request.merchants:
+        return False
+    return request.config or plugin.release != request.target
+
+
+def _canaries(wanted: Asked, policy: Policy, active: dict[str, ingest_pb2.Plugin]) -> list[str]:
+    """Plugins and merchants that come first. Raises Invalid for a plugin that nobody knows."""
+    labels = {plugin.label: name for name, plugin in active.items() if plugin.label}
+    found = [*wanted.canary_merchants, *policy.canary_merchants]
+    for number, word in enumerate(wanted.canaries):
+        name = labels.get(bare(word), bare(word))
+        if name not in active:
+            raise Invalid(
+                f"settings.canaries[{number}] must name an active plugin of the package, {word[:80]!r} is none",
+                reason="CANARY_UNKNOWN",
+                field=f"settings.canaries[{number}]",
+                canary=word[:80],
+            )
+        found.append(name)
+    return found
+
+
+async def make(tx: Transaction, doors: Doors, drawn: Drawn) -> Kept:
+    """Saves a rollout and lets it begin, or asks people. Raises Conflict when another one has one of its plugins."""
+    kept, rollout = drawn.kept, drawn.kept.rollout
+    await rollouts.lock_package(tx, rollout.package)
+    request = kept.requests[0] if kept.requests else ""
+    if known := await rollouts.of_request(tx, rollout.package, request):
+        return known
+    await apart(tx, drawn)
+    for earlier in await rollouts.open_to_late(tx, rollout.package, config=kept.config):
+        if found := await rollouts.get(tx, earlier, lock=True):
+            await observe(tx, doors, found, Superseded(names.rollout(rollout.id)))
+    await rollouts.insert(tx, kept)
+    labels = {name: plugin.label for name, plugin in drawn.plugins.items()}
+    await members.insert(tx, rollout.id, drawn.members, drawn.places, labels)
+    await fleets.put(tx, rollout.package, drawn.active)
+    await tell(tx, kept, drawn.change)
+    policy, _ = await policies.get(tx)
+    people = asks(policy, drawn)
+    if people is None:
+        return await observe(tx, doors, kept, Allowed())
+    release = await releases.by_digest(tx, kept.digest)
+    authors = {approvals.person(kept.author)} | ({approvals.person(release.publisher)} if release else set())
+    subject = approvals.About(names.rollout(rollout.id))
+    plan = _plan(drawn, policy)
+    await approvals.ask(tx, subject, people, plan, authors=sorted(authors), proposer="", by=policy.updated_by)
+    return kept
+
+
+async def apart(tx: Transaction, drawn: Drawn) -> None:
+    """Raises Conflict when a live rollout has one of these plugins."""
+    taken = await members.held(tx, [member.plugin for member in drawn.members])
+    if taken is None:
+        return
+    plugin, other = taken
+    raise Conflict(
+        f"plugin {plugin} is in {names.rollout(other)}, which is not over: wait for its end, or abort it",
+        reason="ROLLOUT_OVERLAP",
+        field="package",
+        plugin=plugin,
+        rollout=names.rollout(other),
+    )
+
+
+def asks(policy: Policy, drawn: Drawn) -> Ask | None:
+    """Whom the policy wants to approve a rollout: for many plugins, or for a major version; None when nobody."""
+    action = _action(drawn.kept)
+    target = drawn.kept.rollout.target
+    for before in _from(drawn):
+        situation = Situation(
+            wish=Wish("", "", action, Severity.LOW, 1.0, None),
+            now=drawn.kept.rollout.create_time,
+            from_release=before,
+            to_release=target,
+            plugins=len(drawn.members),
+            proven=True,
+        )
+        for reply in objections(policy, situation):
+            if isinstance(reply, Ask):
+                return reply
+    return None
+
+
+def _plan(drawn: Drawn, policy: Policy) -> Plan:
+    rollout = drawn.kept.rollout
+    return Plan(
+        subject=names.rollout(rollout.id),
+        action=_action(drawn.kept).value,
+        package=rollout.package,
+        from_release=", ".join(_from(drawn)),
+        to_release="" if drawn.kept.config else rollout.target,
+        digest="" if drawn.kept.config else drawn.kept.digest,
+        scope=_scope([member.plugin for member in drawn.members]),
+        policy_version=policy.version,
+        config_digest=drawn.kept.digest if drawn.kept.config else "",
+        rollout=names.rollout(rollout.id),
+    )
+
+
+def _scope(plugins: Sequence[str]) -> tuple[str, ...]:
+    named = sorted(map(names.plugin, plugins))
+    if len(named) <= NAMED:
+        return tuple(named)
+    return (f"{len(named)} plugins", f"sha256:{hashlib.sha256(' '.join(named).encode()).hexdigest()}")
+
+
+def _from(drawn: Drawn) -> list[str]:
+    return sorted({plugin.release for plugin in drawn.plugins.values()})
+
+
+def _action(kept: Kept) -> Action:
+    return Action.CONFIG_FIX if kept.config else Action.PATCH

@@ -1,0 +1,151 @@
+"""Going on with a rollout: what is due is done, plugins are started, and what must go back is asked to.
+
+Rule: ingest is asked about each plugin before the transaction; under the rollout's lock the heart is asked again, and a
+plugin is started by writing its row, its slot and its attempt at once. Whoever comes second finds nothing left to do.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from libs.common.database import Transaction
+from libs.common.names import new_id
+from libs.common.telemetry import new_traceparent, span_at, use_traceparent
+from libs.common.telemetry.spans import Attributes
+from prunella.v1 import ingest_pb2
+from services.patcher import attempt as attempt_heart
+from services.patcher import rollout as heart
+from services.patcher.attempt import Attempt
+from services.patcher.doors import steps
+from services.patcher.doors.given import Doors
+from services.patcher.doors.questions import plugin_of
+from services.patcher.doors.rollouts import keep, observe, wants_start
+from services.patcher.doors.taking_back import take_back
+from services.patcher.policy import Action, Severity
+from services.patcher.rollout import Left, MemberState, Started, StartMore, Tick
+from services.patcher.store import members, rollouts
+from services.patcher.store import policy as policies
+from services.patcher.store.members import Row
+from services.patcher.store.rollouts import Kept
+
+AT_ONCE = 32
+# Looked at beyond what is wanted, since some may be away.
+SPARE = 8
+
+
+@dataclass(frozen=True)
+class Known:
+    """A waiting member and what ingest says of its plugin."""
+
+    row: Row
+    plugin: ingest_pb2.Plugin | None
+
+
+async def advance(doors: Doors, rollout: str) -> bool:
+    """Does what is due for a rollout; whether there was anything. Raises Unavailable when ingest is away."""
+    async with doors.database.reading() as tx:
+        kept = await rollouts.get(tx, rollout)
+        if kept is None:
+            return False
+        change = heart.next(kept.rollout, Tick(), tx.now)
+        want = wants_start(change)
+        rows = await members.upcoming(tx, rollout, want.wave, min(want.most, AT_ONCE) + SPARE) if want else []
+        back = await members.unasked(tx, rollout, AT_ONCE)
+    ready = await _ask(doors, rows)
+    if rows or change.steps or change.rollout != kept.rollout:
+        await doors.database.transaction(lambda tx: _go_on(tx, doors, rollout, ready))
+    for row in back:
+        await take_back(doors, rollout, row)
+    return bool(rows or back or change.steps)
+
+
+async def _ask(doors: Doors, rows: list[Row]) -> list[Known]:
+    found = await asyncio.gather(*(plugin_of(doors, row.member.plugin) for row in rows))
+    return [Known(row, plugin) for row, plugin in zip(rows, found, strict=True)]
+
+
+async def _go_on(tx: Transaction, doors: Doors, rollout: str, ready: list[Known]) -> None:
+    kept = await rollouts.get(tx, rollout, lock=True)
+    if kept is None:
+        return
+    for known in ready:
+        why = _unfit(kept, known.plugin)
+        row = await members.get(tx, rollout, known.row.member.plugin) if why else None
+        if row is not None and row.member.state is MemberState.WAITING:
+            kept = await observe(tx, doors, kept, Left(row.member, why))
+    change = heart.next(kept.rollout, Tick(), tx.now)
+    kept = await keep(tx, doors, kept, change)
+    if want := wants_start(change):
+        await _start(tx, doors, kept, want, [one for one in ready if one.plugin and not _unfit(kept, one.plugin)])
+
+
+def _unfit(kept: Kept, plugin: ingest_pb2.Plugin | None) -> str:
+    """Why a plugin is left out, empty when it is not."""
+    if plugin is None or plugin.state == "retired":
+        return "the plugin left"
+    if plugin.state != "active":
+        return f"the plugin is {plugin.state}"
+    if not kept.config and plugin.release == kept.rollout.target:
+        return f"it runs {kept.rollout.target} already"
+    kind = "config_update" if kept.config else "update"
+    return "" if kind in plugin.capabilities else f"its agent cannot carry out {kind}"
+
+
+async def _start(tx: Transaction, doors: Doors, kept: Kept, want: StartMore, ready: list[Known]) -> None:
+    """Starts up to as many as are wanted; plugins that are away or busy are passed over for now."""
+    rollout, started = kept.rollout.id, 0
+    waiting = {row.member.plugin: row for row in await members.upcoming(tx, rollout, want.wave, 2 * AT_ONCE)}
+    for known in ready:
+        row = waiting.get(known.row.member.plugin)
+        if started >= want.most or row is None or known.plugin is None or not known.plugin.connected:
+            continue
+        change = heart.next(kept.rollout, Started(row.member), tx.now)
+        if change.member is None or change.member.state is not MemberState.STARTED:
+            return
+        if not await members.take_slot(tx, rollout, row.member.plugin, kept.rollout.budget):
+            return
+        wanted = await _wanted(tx, doors, kept, known.plugin, row.member.plugin)
+        kept = await keep(tx, doors, kept, change, row.member, attempt=wanted.id)
+        await _begin(tx, doors, wanted)
+        started += 1
+
+
+async def _wanted(tx: Transaction, doors: Doors, kept: Kept, plugin: ingest_pb2.Plugin, plugin_id: str) -> Attempt:
+    policy, _ = await policies.get(tx)
+    return Attempt(
+        id=new_id(),
+        incident="",
+        decision="",
+        plugin=plugin_id,
+        merchant=plugin.merchant,
+        package=kept.rollout.package,
+        action=Action.CONFIG_FIX if kept.config else Action.PATCH,
+        from_release=plugin.release,
+        to_release=plugin.release if kept.config else kept.rollout.target,
+        digest=kept.digest,
+        severity=Severity.LOW,
+        symptom="",
+        round=1,
+        # A person chose the build, so there is nothing to be unsure of.
+        confidence=1.0,
+        bounds=steps.bounds(doors.settings, policy),
+        create_time=tx.now,
+        update_time=tx.now,
+        deadline=tx.now + attempt_heart.HELD_LIMIT,
+        from_generation=plugin.generation,
+        trace=new_traceparent(),
+        rollout=kept.rollout.id,
+    )
+
+
+async def _begin(tx: Transaction, doors: Doors, wanted: Attempt) -> None:
+    def root() -> None:
+        attributes: Attributes = {"attempt": wanted.id, "rollout": wanted.rollout, "plugin": wanted.plugin}
+        span_at("rollout reaches a plugin", now, now, parent="", traceparent=wanted.trace, attributes=attributes)
+
+    now = tx.now
+    with use_traceparent(wanted.trace):
+        weighed = await steps.weigh(tx, wanted)
+        change = attempt_heart.begin(wanted, weighed.gated, now)
+        await steps.keep(tx, doors, change, None, new=True)
+        await steps.weighed_out(tx, weighed, change.attempt, None)
+    tx.after_commit(root)

@@ -1,0 +1,72 @@
+"""Taking a rollout's plugins back: the same way a person takes one attempt back, one plugin after another.
+
+Rule: rolling back passes no gate. Only what the plugin still runs is taken back; whoever has moved on meanwhile is
+listed with its reason. A plugin that another attempt has is asked again until that attempt is over, or time is up.
+"""
+
+from libs.common.database import Transaction
+from prunella.v1 import ingest_pb2
+from services.patcher.attempt import Attempt, RollbackRequested, State
+from services.patcher.doors.given import Doors
+from services.patcher.doors.questions import plugin_of
+from services.patcher.doors.rollouts import observe
+from services.patcher.doors.steps import observe as observe_attempt
+from services.patcher.rollout import Left, Member, MemberState, NotSwitched, NotTakenBack, Observation, TakenBack
+from services.patcher.store import attempts, members, rollouts
+from services.patcher.store.members import Row
+
+UNAPPLIED = frozenset({State.FAILED, State.CANCELLED, State.REFUSED})
+
+
+async def take_back(doors: Doors, rollout: str, row: Row) -> None:
+    """Has one plugin of a rollout rolled back. Raises Unavailable when ingest is away."""
+    plugin = await plugin_of(doors, row.member.plugin)
+
+    async def work(tx: Transaction) -> None:
+        kept = await rollouts.get(tx, rollout, lock=True)
+        fresh = await members.get(tx, rollout, row.member.plugin)
+        if kept is None or fresh is None or fresh.member.state is not MemberState.ROLLING_BACK or fresh.asked:
+            return
+        asked, word = await _ask(tx, doors, fresh, plugin, kept.rollout.reason)
+        if asked:
+            await members.note_asked(tx, rollout, fresh.member.plugin, asked=True)
+        if word is not None:
+            await observe(tx, doors, kept, word)
+
+    await doors.database.transaction(work)
+
+
+async def _ask(
+    tx: Transaction, doors: Doors, row: Row, plugin: ingest_pb2.Plugin | None, reason: str
+) -> tuple[bool, Observation | None]:
+    """Whether the plugin is done with for now, and what is known of it at once."""
+    member = row.member
+    if plugin is None or plugin.state == "retired":
+        return True, Left(member, "the plugin left")
+    attempt = await attempts.get(tx, row.attempt, lock=True)
+    if attempt is None:
+        return True, NotSwitched(member, "nothing was begun")
+    if attempt.state is State.SUCCESS:
+        if await attempts.busy(tx, attempt.plugin, attempt.id) is not None:
+            return False, None
+        if plugin.generation != attempt.generation:
+            return True, _moved_on(member, attempt, plugin)
+    wish = RollbackRequested("patcher", f"the rollout goes back: {reason}"[:500])
+    after = await observe_attempt(tx, doors, attempt.id, wish) or attempt
+    return True, _known(member, after)
+
+
+def _moved_on(member: Member, attempt: Attempt, plugin: ingest_pb2.Plugin) -> Observation:
+    if plugin.release == attempt.from_release:
+        return TakenBack(member)
+    return NotTakenBack(member, f"it runs {plugin.release or 'something else'} by now")
+
+
+def _known(member: Member, attempt: Attempt) -> Observation | None:
+    if attempt.state in UNAPPLIED:
+        return NotSwitched(member, attempt.reason)
+    if attempt.state is State.ROLLED_BACK:
+        return TakenBack(member)
+    if attempt.state is State.ROLLBACK_FAILED:
+        return NotTakenBack(member, attempt.reason)
+    return None

@@ -1,0 +1,172 @@
+"""Rollouts: what people bring to many plugins, and how they steer it.
+
+Rule: every wish is asked of the heart under the rollout's lock and says why; a repeated request changes nothing.
+"""
+
+# ruff: noqa: N802 - the proto names the methods
+
+from dataclasses import replace
+from typing import Any
+
+from libs.common import access, names, pages
+from libs.common.database import Transaction
+from libs.common.errors import Invalid, NotFound
+from libs.common.names import is_id, parse
+from prunella.v1 import patcher_pb2, patcher_pb2_grpc
+from services.patcher import wire
+from services.patcher.doors import Doors
+from services.patcher.doors.drawing import apart, make, prepare
+from services.patcher.doors.rollouts import observe
+from services.patcher.handlers.policy import said
+from services.patcher.rollout import (
+    AbortRequested,
+    MemberState,
+    PauseRequested,
+    PromoteRequested,
+    ResumeRequested,
+    Scope,
+    State,
+)
+from services.patcher.rollout.observations import Wish
+from services.patcher.store import approvals, members, rollouts
+from services.patcher.store.rollouts import Kept
+from services.patcher.wire.rollouts import member_of, rollout_of
+
+
+class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
+    """The rollouts' part of PatcherService."""
+
+    doors: Doors
+
+    async def CreateRollout(
+        self, request: patcher_pb2.CreateRolloutRequest, context: Any
+    ) -> patcher_pb2.CreateRolloutResponse:
+        """Draws the members and begins, or asks people first. Raises Invalid, NotFound or Conflict."""
+        author = access.caller(context)
+        said(request.reason)
+        for field in ("package", "target"):
+            if not is_id(getattr(request, field)):
+                raise Invalid(f"{field} must be given", reason="FIELD_MISSING", field=field)
+        async with self.doors.database.reading() as tx:
+            known = await rollouts.of_request(tx, request.package, request.request_id)
+        if known is not None and not request.validate_only:
+            return patcher_pb2.CreateRolloutResponse(rollout=rollout_of(known))
+        drawn = await prepare(self.doors, request, author)
+        if request.validate_only:
+            async with self.doors.database.reading() as tx:
+                await apart(tx, drawn)
+            shown = rollout_of(drawn.kept)
+            shown.name = ""
+            return patcher_pb2.CreateRolloutResponse(rollout=shown)
+        kept = await self.doors.database.transaction(lambda tx: make(tx, self.doors, drawn))
+        return patcher_pb2.CreateRolloutResponse(rollout=await self._shown(kept))
+
+    async def GetRollout(self, request: patcher_pb2.GetRolloutRequest, _context: Any) -> patcher_pb2.GetRolloutResponse:
+        """One rollout with its history, and those of its members that are asked for. Raises NotFound."""
+        rollout = parse("rollouts", request.name)
+        states = _states(list(request.member_states))
+        size = pages.page_size(request.page_size)
+        query = {"list": "rollout members", "rollout": rollout, "states": sorted(states or [])}
+        after = pages.open_token(request.page_token, query)
+        async with self.doors.database.reading() as tx:
+            kept = _known(await rollouts.get(tx, rollout), rollout)
+            rows = [] if states is None else await members.page(tx, rollout, states, after, size + 1)
+        last = rows[size - 1] if len(rows) > size else None
+        return patcher_pb2.GetRolloutResponse(
+            rollout=await self._shown(kept),
+            members=[member_of(row) for row in rows[:size]],
+            next_page_token=pages.token(query, [last.member.wave, last.rank]) if last else "",
+        )
+
+    async def ListRollouts(
+        self, request: patcher_pb2.ListRolloutsRequest, _context: Any
+    ) -> patcher_pb2.ListRolloutsResponse:
+        """Rollouts, newest first. Raises Invalid for bad paging or an unknown state."""
+        if request.state and request.state not in set(State):
+            raise Invalid(f"state must be one of {', '.join(State)}", reason="STATE_UNKNOWN", field="state")
+        size = pages.page_size(request.page_size)
+        query = {"package": request.package, "state": request.state}
+        after = pages.open_token(request.page_token, {"list": "rollouts", **query})
+        async with self.doors.database.reading() as tx:
+            found = await rollouts.page(tx, **query, after=after, limit=size + 1)
+        more = len(found) > size
+        return patcher_pb2.ListRolloutsResponse(
+            rollouts=[rollout_of(kept) for kept in found[:size]],
+            next_page_token=pages.token({"list": "rollouts", **query}, [found[size - 1].rollout.id]) if more else "",
+        )
+
+    async def PauseRollout(
+        self, request: patcher_pb2.PauseRolloutRequest, context: Any
+    ) -> patcher_pb2.PauseRolloutResponse:
+        """Starts nothing new. Raises Refused when nothing is under way."""
+        wish = PauseRequested(access.caller(context), said(request.reason))
+        return patcher_pb2.PauseRolloutResponse(rollout=await self._wished(request, wish))
+
+    async def ResumeRollout(
+        self, request: patcher_pb2.ResumeRolloutRequest, context: Any
+    ) -> patcher_pb2.ResumeRolloutResponse:
+        """Goes on. Raises Refused for one that is not paused."""
+        wish = ResumeRequested(access.caller(context), said(request.reason))
+        return patcher_pb2.ResumeRolloutResponse(rollout=await self._wished(request, wish))
+
+    async def PromoteRollout(
+        self, request: patcher_pb2.PromoteRolloutRequest, context: Any
+    ) -> patcher_pb2.PromoteRolloutResponse:
+        """A person vouches for the wave. Raises Refused while plugins are in flight."""
+        wish = PromoteRequested(access.caller(context), said(request.reason))
+        return patcher_pb2.PromoteRolloutResponse(rollout=await self._wished(request, wish))
+
+    async def AbortRollout(
+        self, request: patcher_pb2.AbortRolloutRequest, context: Any
+    ) -> patcher_pb2.AbortRolloutResponse:
+        """Ends it. Raises Invalid for an unknown extent, Refused for one that succeeded."""
+        if request.take_back and request.take_back not in set(Scope):
+            raise Invalid(
+                f"take_back must be one of {', '.join(Scope)}, or empty for wave",
+                reason="TAKE_BACK_UNKNOWN",
+                field="take_back",
+            )
+        wish = AbortRequested(access.caller(context), said(request.reason), Scope(request.take_back or Scope.WAVE))
+        return patcher_pb2.AbortRolloutResponse(rollout=await self._wished(request, wish))
+
+    async def _wished(self, request: Any, wish: Wish) -> patcher_pb2.Rollout:
+        rollout = parse("rollouts", request.name)
+
+        async def work(tx: Transaction) -> Kept:
+            kept = _known(await rollouts.get(tx, rollout, lock=True), rollout)
+            if request.request_id and request.request_id in kept.requests:
+                return kept
+            if request.request_id:
+                kept = replace(kept, requests=(*kept.requests, request.request_id))
+            return await observe(tx, self.doors, kept, wish)
+
+        return await self._shown(await self.doors.database.transaction(work))
+
+    async def _shown(self, kept: Kept) -> patcher_pb2.Rollout:
+        async with self.doors.database.reading() as tx:
+            lines = await rollouts.history(tx, kept.rollout.id)
+            approval = await approvals.newest(tx, names.rollout(kept.rollout.id))
+        shown = rollout_of(kept, lines)
+        if approval is not None:
+            shown.approval.CopyFrom(wire.approval(*approval))
+        return shown
+
+
+def _states(asked: list[str]) -> list[str] | None:
+    """Which members are listed: None for none, empty for all. Raises Invalid."""
+    unknown = [word for word in asked if word != "all" and word not in set(MemberState)]
+    if unknown:
+        raise Invalid(
+            f"member_states must be all, or some of {', '.join(MemberState)}; {unknown[0][:40]!r} is none of them",
+            reason="STATE_UNKNOWN",
+            field="member_states",
+        )
+    if not asked:
+        return None
+    return [] if "all" in asked else asked
+
+
+def _known(found: Kept | None, name: str) -> Kept:
+    if found is None:
+        raise NotFound(f"there is no rollout {name}", reason="ROLLOUT_UNKNOWN", field="name", rollout=name)
+    return found

@@ -1,0 +1,150 @@
+"""What happens to an attempt is a word about its plugin in a rollout; and people say yes or no to a rollout.
+
+Rule: a word counts only when it is about the newest attempt of the plugin, and the heart knows a repeated one. What a
+gate or the sandbox says of every plugin alike pauses the rollout instead of leaving out one plugin after another.
+"""
+
+import logging
+from collections.abc import Callable
+
+from libs.common.bus import Once, Reaction, fact_name
+from libs.common.database import Transaction
+from libs.common.errors import Problem
+from prunella.v1.events_pb2 import Event
+from services.patcher.doors import Doors, approvals
+from services.patcher.doors.rollouts import observe
+from services.patcher.doors.starting import advance
+from services.patcher.rollout import (
+    Allowed,
+    Member,
+    MemberState,
+    NotSwitched,
+    Observation,
+    Outcome,
+    PauseRequested,
+    Refused,
+    Settled,
+    State,
+    Switched,
+)
+from services.patcher.store import members, rollouts
+
+log = logging.getLogger(__name__)
+
+# Said of one plugin, true for all.
+FOR_ALL_GATES = frozenset({"AUTOPATCH_DISABLED", "CONFIDENCE", "CONFIG_FIX_UNAVAILABLE", "SEVERITY", "STAGING"})
+FOR_ALL_FAILURES = frozenset({"release_unknown", "staging_failed", "staging_lost", "staging_timeout"})
+FOR_GOOD = frozenset({"command_not_issued", "command_refused"})
+PAUSABLE = frozenset({State.RUNNING, State.SOAKING})
+
+
+def _failed(event: Event, member: Member) -> Observation:
+    told = event.attempt_failed
+    return NotSwitched(member, event.reason, again=told.failure not in FOR_GOOD)
+
+
+def _cancelled(event: Event, member: Member) -> Observation:
+    # What the plane itself called off may be tried again; what a person called off stays so.
+    return NotSwitched(member, event.reason, again=event.actor in {"", "patcher"})
+
+
+def _refused(event: Event, member: Member) -> Observation:
+    return NotSwitched(member, event.reason, again=event.attempt_refused.gate in FOR_ALL_GATES)
+
+
+def _settled(outcome: Outcome) -> Callable[[Event, Member], Observation]:
+    return lambda event, member: Settled(member, outcome, event.reason)
+
+
+WORDS: dict[str, Callable[[Event, Member], Observation]] = {
+    "apply_authorized": lambda _event, member: Switched(member),
+    "attempt_succeeded": _settled(Outcome.HEALTHY),
+    "attempt_rolled_back": _settled(Outcome.REVERTED),
+    "attempt_rollback_failed": _settled(Outcome.BROKEN),
+    "attempt_unconfirmed": _settled(Outcome.SILENT),
+    "attempt_failed": _failed,
+    "attempt_cancelled": _cancelled,
+    "attempt_refused": _refused,
+}
+
+
+def for_all(event: Event) -> bool:
+    """Whether what stopped this attempt would stop every other one of the rollout."""
+    return event.attempt_failed.failure in FOR_ALL_FAILURES or event.attempt_refused.gate in FOR_ALL_GATES
+
+
+async def on_attempt(doors: Doors, event: Event, once: Once) -> None:
+    """A word about an attempt of a rollout; then the next plugin is started at once."""
+    moved = ""
+
+    async def hear(tx: Transaction) -> None:
+        nonlocal moved
+        place = await members.of_attempt(tx, getattr(event, fact_name(event)).attempt)
+        if place is None:
+            return
+        kept = await rollouts.get(tx, place[0], lock=True)
+        row = await members.get(tx, *place)
+        if kept is None or row is None:
+            return
+        name, member = fact_name(event), row.member
+        if name == "attempt_succeeded" and member.state is MemberState.ROLLING_BACK:
+            # Its commit was quicker than the rollback: it has to be asked once more.
+            await members.note_asked(tx, kept.rollout.id, member.plugin, asked=False)
+        kept = await observe(tx, doors, kept, WORDS[name](event, member), cause=event)
+        if for_all(event) and kept.rollout.state in PAUSABLE:
+            await observe(tx, doors, kept, PauseRequested("patcher", event.reason), cause=event)
+        moved = kept.rollout.id
+
+    await once(hear)
+    await _advance(doors, moved)
+
+
+async def on_incident(doors: Doors, event: Event, once: Once) -> None:
+    """A plugin that was well after its switch fell ill while its rollout goes on."""
+
+    async def hear(tx: Transaction) -> None:
+        rollout = await members.holder(tx, event.plugin)
+        kept = await rollouts.get(tx, rollout, lock=True) if rollout else None
+        row = await members.get(tx, rollout, event.plugin) if rollout else None
+        if kept is None or row is None or row.member.state is not MemberState.HEALTHY:
+            return
+        why = f"{event.incident_opened.type}: {event.reason}"
+        await observe(tx, doors, kept, Settled(row.member, Outcome.BROKEN, why), cause=event)
+
+    await once(hear)
+
+
+async def on_approval(doors: Doors, event: Event, once: Once) -> None:
+    """People, or the end of their time, decided about a rollout."""
+    told = event.approval_ended
+    collection, _, rollout = told.subject.partition("/")
+
+    async def hear(tx: Transaction) -> None:
+        kept = await rollouts.get(tx, rollout, lock=True) if collection == "rollouts" else None
+        if kept is None or kept.rollout.state is not State.PENDING:
+            return
+        if told.outcome == "approved":
+            await approvals.used(tx, approvals.About(told.subject))
+            await observe(tx, doors, kept, Allowed(), cause=event)
+        elif told.outcome != "void":
+            await observe(tx, doors, kept, Refused(event.actor, f"{told.outcome}: {event.reason}"), cause=event)
+
+    await once(hear)
+    await _advance(doors, rollout if collection == "rollouts" else "")
+
+
+async def _advance(doors: Doors, rollout: str) -> None:
+    """The sweep would do it a moment later."""
+    if not rollout:
+        return
+    try:
+        await advance(doors, rollout)
+    except Problem as problem:
+        log.debug("rollout %s waits: %s", rollout, problem.message)
+
+
+REACTIONS: dict[str, Reaction] = {
+    **dict.fromkeys(WORDS, on_attempt),
+    "incident_opened": on_incident,
+    "approval_ended": on_approval,
+}

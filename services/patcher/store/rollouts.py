@@ -1,0 +1,224 @@
+"""Rows of rollouts and their history ⇄ dataclasses.
+
+Rule: a rollout's row is the lock of everything that belongs to it: members, slots and control group change only in a
+transaction that holds it. The row is a projection of the append-only history, and is only written together with it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from libs.common.database import Transaction
+from services.patcher.rollout import (
+    Bounds,
+    Change,
+    Counts,
+    Judgement,
+    MemberState,
+    Pace,
+    Rollout,
+    Rules,
+    State,
+    Step,
+    Tally,
+)
+from services.patcher.verdict import Result
+
+PLAIN = ("id", "package", "target", "create_time", "update_time", "deadline", "wave", "reason", "closed", "end_time")
+COLUMNS = f"{', '.join(PLAIN)}, state, config, digest, author, requests, trace, asked, detail"
+# Requests whose repeats are recognised.
+REMEMBERED = 20
+
+INSERT = f"""
+INSERT INTO patcher.rollouts ({COLUMNS})
+VALUES ({", ".join(f":{name}" for name in PLAIN)}, :state, :config, :digest, :author, CAST(:requests AS text[]), :trace,
+        :asked, CAST(:detail AS jsonb))
+"""
+UPDATE = """
+UPDATE patcher.rollouts SET state = :state, wave = :wave, reason = :reason, closed = :closed, deadline = :deadline,
+    update_time = :update_time, end_time = :end_time, requests = CAST(:requests AS text[]),
+    detail = CAST(:detail AS jsonb)
+WHERE id = :id
+"""
+GET = f"SELECT {COLUMNS} FROM patcher.rollouts WHERE id = :id"
+OF_REQUEST = f"""
+SELECT {COLUMNS} FROM patcher.rollouts WHERE package = :package AND :request = ANY (requests) ORDER BY id DESC LIMIT 1
+"""
+LIST = f"""
+SELECT {COLUMNS} FROM patcher.rollouts
+WHERE (:package = '' OR package = :package) AND (:state = '' OR state = :state) AND (:after = '' OR id < :after)
+ORDER BY id DESC LIMIT :limit
+"""
+UNFINISHED = f"""
+SELECT {COLUMNS} FROM patcher.rollouts
+WHERE state NOT IN ('halted', 'aborted') AND NOT (state = 'succeeded' AND closed) ORDER BY id LIMIT 500
+"""
+OPEN_TO_LATE = """
+SELECT id FROM patcher.rollouts
+WHERE package = :package AND config = :config AND state = 'succeeded' AND NOT closed ORDER BY id LIMIT 100
+"""
+LOCK_PACKAGE = "SELECT pg_advisory_xact_lock(hashtextextended('prunella rollouts of ' || :package, 0))"
+HISTORY = """
+INSERT INTO patcher.rollout_history (rollout, time, from_state, to_state, wave, observation, reason, actor)
+VALUES (:rollout, :time, :from_state, :to_state, :wave, :observation, :reason, :actor)
+"""
+STEPS = """
+SELECT time, from_state, to_state, wave, observation, reason, actor FROM patcher.rollout_history
+WHERE rollout = :rollout ORDER BY number LIMIT 1000
+"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A rollout with what its heart need not know. `asked` are the settings as the author gave them."""
+
+    rollout: Rollout
+    config: bool
+    digest: str
+    author: str
+    trace: str
+    asked: bytes
+    requests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the history."""
+
+    time: datetime
+    step: Step
+    actor: str
+
+
+async def insert(tx: Transaction, kept: Kept) -> None:
+    """Saves a new rollout."""
+    await tx.run(INSERT, **_values(kept))
+
+
+async def save(tx: Transaction, kept: Kept, change: Change) -> None:
+    """Saves a rollout with the steps of a change; who made it is told by its facts."""
+    values = _values(kept)
+    fixed = ("package", "target", "create_time", "config", "digest", "author", "trace", "asked")
+    await tx.run(UPDATE, **{name: value for name, value in values.items() if name not in fixed})
+    actor = next((told.actor for told in change.facts if told.actor), "")
+    for step in change.steps:
+        await tx.run(
+            HISTORY,
+            rollout=kept.rollout.id,
+            time=tx.now,
+            from_state=step.from_state.value,
+            to_state=step.to_state.value,
+            wave=step.wave,
+            observation=step.observation,
+            reason=step.reason[:2000],
+            actor=actor,
+        )
+
+
+async def get(tx: Transaction, rollout: str, *, lock: bool = False) -> Kept | None:
+    """One rollout; locked until the end of the transaction when asked."""
+    row = await tx.first(f"{GET} FOR UPDATE" if lock else GET, id=rollout)
+    return _read(row) if row else None
+
+
+async def of_request(tx: Transaction, package: str, request: str) -> Kept | None:
+    """The rollout of a package that this request made or moved."""
+    row = await tx.first(OF_REQUEST, package=package, request=request) if request else None
+    return _read(row) if row else None
+
+
+async def page(tx: Transaction, *, package: str, state: str, after: Sequence[Any] | None, limit: int) -> list[Kept]:
+    """Rollouts, newest first; `after` holds the id of the last one seen."""
+    before = str(after[0]) if after else ""
+    return [_read(row) for row in await tx.all(LIST, package=package, state=state, after=before, limit=limit)]
+
+
+async def unfinished(tx: Transaction) -> list[Kept]:
+    """Rollouts that may still move: live ones, and those over that bring the build to plugins that return."""
+    return [_read(row) for row in await tx.all(UNFINISHED)]
+
+
+async def open_to_late(tx: Transaction, package: str, *, config: bool) -> list[str]:
+    """Rollouts of a package that are over and still wait for plugins."""
+    return [row.id for row in await tx.all(OPEN_TO_LATE, package=package, config=config)]
+
+
+async def lock_package(tx: Transaction, package: str) -> None:
+    """Has rollouts of one package made one after another."""
+    await tx.run(LOCK_PACKAGE, package=package)
+
+
+async def history(tx: Transaction, rollout: str) -> list[Line]:
+    """The history, oldest first."""
+    return [
+        Line(r.time, Step(State(r.from_state), State(r.to_state), r.wave, r.observation, r.reason), r.actor)
+        for r in await tx.all(STEPS, rollout=rollout)
+    ]
+
+
+def _values(kept: Kept) -> dict[str, Any]:
+    found = kept.rollout
+    judgement = found.judgement
+    detail = {
+        "tallies": [
+            {
+                "planned": tally.planned,
+                "counts": {state.value: count for state, count in tally.counts.items()},
+                "exposed": tally.exposed,
+                "broken": list(tally.broken),
+            }
+            for tally in found.tallies
+        ],
+        "budget": found.budget,
+        "rules": asdict(found.rules),
+        "bounds": {
+            name: value.total_seconds() if isinstance(value, timedelta) else value
+            for name, value in vars(found.bounds).items()
+        },
+        "pace": asdict(found.pace),
+        "control": asdict(found.control),
+        "doubted": found.doubted,
+        "ends_as": found.ends_as.value,
+        "judgement": asdict(judgement) if judgement else None,
+    }
+    return {name: getattr(found, name) for name in PLAIN} | {
+        "state": found.state.value,
+        "config": kept.config,
+        "digest": kept.digest,
+        "author": kept.author,
+        "requests": list(kept.requests[-REMEMBERED:]),
+        "trace": kept.trace,
+        "asked": kept.asked,
+        "detail": json.dumps(detail),
+    }
+
+
+def _read(row: Any) -> Kept:
+    detail = row.detail
+    times = {name: timedelta(seconds=value) for name, value in detail["bounds"].items() if name != "exposure"}
+    rollout = Rollout(
+        **{name: getattr(row, name) for name in PLAIN},
+        tallies=tuple(_tally(each) for each in detail["tallies"]),
+        budget=detail["budget"],
+        rules=Rules(**detail["rules"]),
+        bounds=Bounds(exposure=detail["bounds"]["exposure"], **times),
+        state=State(row.state),
+        pace=Pace(**detail["pace"]),
+        control=Counts(**detail["control"]),
+        doubted=detail["doubted"],
+        ends_as=State(detail["ends_as"]),
+        judgement=_judgement(detail["judgement"]) if detail["judgement"] else None,
+    )
+    return Kept(rollout, row.config, row.digest, row.author, row.trace, bytes(row.asked), tuple(row.requests))
+
+
+def _tally(told: dict[str, Any]) -> Tally:
+    counts = {MemberState(state): count for state, count in told["counts"].items()}
+    return Tally(told["planned"], counts, told["exposed"], tuple(told["broken"]))
+
+
+def _judgement(told: dict[str, Any]) -> Judgement:
+    parsed = {"result": Result(told["result"]), "wave": Counts(**told["wave"]), "control": Counts(**told["control"])}
+    return Judgement(**told | parsed)

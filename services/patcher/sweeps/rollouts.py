@@ -1,0 +1,169 @@
+"""Rollouts go on as time passes, and their plugins come, go, and are compared with those that were not touched.
+
+Rule: a plugin counts as away only when it was not connected at every look for a while, so that a pause of the plane
+itself takes nobody out of a wave. Replicas may do the same at once: the rollout's lock makes it one effect.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from libs.common.database import Transaction
+from libs.common.errors import Problem
+from prunella.v1 import ingest_pb2
+from services.patcher.attempt import CancelRequested
+from services.patcher.attempt import State as AttemptState
+from services.patcher.doors import Doors, bounds, fleet
+from services.patcher.doors import observe as observe_attempt
+from services.patcher.doors.rollouts import observe
+from services.patcher.doors.starting import advance
+from services.patcher.rollout import Compared, Left, Member, MemberState, Observation, Returned, State, WentOffline
+from services.patcher.store import control, fleets, members, rollouts
+from services.patcher.store import policy as policies
+from services.patcher.store.rollouts import Kept
+from services.patcher.wire.rollouts import bare
+
+log = logging.getLogger(__name__)
+
+AWAY = timedelta(seconds=10)
+MOST_CONTROL = 500
+MOST_AT_ONCE = 200
+WATCHED = frozenset({State.RUNNING, State.SOAKING, State.PAUSED})
+UNTOUCHED = frozenset({None, MemberState.WAITING, MemberState.OFFLINE, MemberState.STARTED})
+S = MemberState
+
+
+async def go_on(doors: Doors, _now: datetime) -> int:
+    """Does what is due for every rollout."""
+    async with doors.database.reading() as tx:
+        found = [kept.rollout.id for kept in await rollouts.unfinished(tx)]
+    return sum([await _quietly(doors, rollout) for rollout in found])
+
+
+async def _quietly(doors: Doors, rollout: str) -> bool:
+    try:
+        return await advance(doors, rollout)
+    except Problem as problem:
+        log.warning("rollout %s waits: %s", rollout, problem.message)
+        return False
+
+
+async def look(doors: Doors, now: datetime) -> int:
+    """Looks at the plugins of every package that has a rollout. Raises Unavailable when ingest is away."""
+    async with doors.database.reading() as tx:
+        found = await rollouts.unfinished(tx)
+    told = 0
+    for package in sorted({kept.rollout.package for kept in found}):
+        known = {bare(plugin.name): plugin for plugin in await fleet(doors, package)}
+        away = _away(doors, known.values(), now)
+        active = sum(plugin.state == "active" for plugin in known.values())
+        await _count(doors, package, active)
+        for kept in found:
+            if kept.rollout.package == package:
+                told += await _look(doors, kept, known, away)
+    return told
+
+
+async def _count(doors: Doors, package: str, active: int) -> None:
+    await doors.database.transaction(lambda tx: fleets.put(tx, package, active))
+
+
+def _away(doors: Doors, known: Iterable[ingest_pb2.Plugin], now: datetime) -> frozenset[str]:
+    """Plugins that have not been connected for a while."""
+    away = set()
+    for plugin in known:
+        name = bare(plugin.name)
+        if plugin.connected:
+            doors.absent.pop(name, None)
+        elif now - doors.absent.setdefault(name, now) >= AWAY:
+            away.add(name)
+    return frozenset(away)
+
+
+async def _look(doors: Doors, kept: Kept, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]) -> int:
+    rollout = kept.rollout.id
+    async with doors.database.reading() as tx:
+        states = await members.states(tx, rollout)
+    news = [plugin for plugin, state in states.items() if _news(state, plugin, known, away)][:MOST_AT_ONCE]
+    if news:
+        await doors.database.transaction(lambda tx: _tell(tx, doors, rollout, news, known, away))
+    if kept.rollout.state in WATCHED:
+        await _compare(doors, kept, states, known)
+    return len(news)
+
+
+def _news(state: S, plugin: str, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]) -> bool:
+    """Whether a plugin came, went, or left for good."""
+    if state not in {S.WAITING, S.OFFLINE, S.STARTED}:
+        return False
+    found = known.get(plugin)
+    if found is None or found.state != "active":
+        return True
+    return found.connected if state is S.OFFLINE else plugin in away
+
+
+async def _tell(
+    tx: Transaction,
+    doors: Doors,
+    rollout: str,
+    news: list[str],
+    known: dict[str, ingest_pb2.Plugin],
+    away: frozenset[str],
+) -> None:
+    kept = await rollouts.get(tx, rollout, lock=True)
+    for plugin in news:
+        row = await members.get(tx, rollout, plugin)
+        if kept is None or row is None or not _news(row.member.state, plugin, known, away):
+            continue
+        if row.member.state is S.STARTED and not await _called_off(tx, doors, row.attempt):
+            continue
+        kept = await observe(tx, doors, kept, _word(row.member, known.get(plugin)))
+
+
+async def _called_off(tx: Transaction, doors: Doors, attempt: str) -> bool:
+    """Whether an attempt that waits for a plugin that is away ended with nothing applied."""
+    ended = await observe_attempt(tx, doors, attempt, CancelRequested("patcher", "the plugin is not connected"))
+    return ended is not None and ended.state is AttemptState.CANCELLED
+
+
+def _word(member: Member, found: ingest_pb2.Plugin | None) -> Observation:
+    if found is None:
+        return Left(member, "the plugin left")
+    if found.state != "active":
+        return Left(member, f"the plugin is {found.state}")
+    return Returned(member) if member.state is S.OFFLINE else WentOffline(member)
+
+
+async def _compare(
+    doors: Doors, kept: Kept, states: dict[str, MemberState], known: dict[str, ingest_pb2.Plugin]
+) -> None:
+    """Brings the control group up to date: connected plugins of the package that the rollout has not switched."""
+    target = kept.rollout.target
+    others = [
+        plugin
+        for name, plugin in known.items()
+        if plugin.connected
+        and plugin.state == "active"
+        and states.get(name) in UNTOUCHED
+        and (kept.config or plugin.release != target)
+    ]
+    others.sort(key=lambda plugin: hashlib.sha256(plugin.name.encode()).digest())
+    sample = others[:MOST_CONTROL]
+    well = [bare(plugin.name) for plugin in sample if not plugin.open_incidents]
+    ill = [bare(plugin.name) for plugin in sample if plugin.open_incidents]
+
+    async def work(tx: Transaction) -> None:
+        found = await rollouts.get(tx, kept.rollout.id, lock=True)
+        if found is None or found.rollout.state not in WATCHED or found.rollout.wave != kept.rollout.wave:
+            return
+        policy, _ = await policies.get(tx)
+        before = tx.now - timedelta(seconds=bounds(doors.settings, policy).probation)
+        counts = await control.watch(tx, found.rollout.id, found.rollout.wave, well=well, ill=ill, before=before)
+        if counts != found.rollout.control:
+            await observe(tx, doors, found, Compared(counts))
+
+    await doors.database.transaction(work)
+
+
+SWEEPS = {"rollouts": (1.0, go_on), "rollout_plugins": (3.0, look)}

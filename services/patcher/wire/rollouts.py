@@ -1,0 +1,240 @@
+"""Rollouts as callers write and see them, and the facts they tell."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from libs.common import names
+from libs.common.bus import fact
+from libs.common.errors import Invalid
+from prunella.v1 import events_pb2, ingest_pb2, patcher_pb2
+from prunella.v1.events_pb2 import Event
+from services.patcher.rollout import (
+    DEFAULT_WAVES,
+    Bounds,
+    Candidate,
+    Fact,
+    MemberState,
+    Rollout,
+    Rules,
+    Told,
+    Wave,
+    figures,
+)
+from services.patcher.store.members import Row
+from services.patcher.store.rollouts import Kept, Line
+from services.patcher.wire.told import SOURCE
+from services.patcher.wire.values import timestamp
+
+NUMBER = re.compile(r"[1-9][0-9]{0,6}")
+SHARE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s?%")
+LONGEST = timedelta(days=90)
+MOST_NAMED = 1000
+MESSAGES: dict[Told, Any] = {
+    Told.CREATED: events_pb2.RolloutCreated,
+    Told.WAVE_STARTED: events_pb2.RolloutWaveStarted,
+    Told.WAVE_PASSED: events_pb2.RolloutWavePassed,
+    Told.PAUSED: events_pb2.RolloutPaused,
+    Told.RESUMED: events_pb2.RolloutResumed,
+    Told.PROMOTED: events_pb2.RolloutPromoted,
+    Told.BUDGET_CHANGED: events_pb2.RolloutBudgetChanged,
+    Told.HALTED: events_pb2.RolloutHalted,
+    Told.ABORTED: events_pb2.RolloutAborted,
+    Told.ROLLED_BACK: events_pb2.RolloutRolledBack,
+    Told.SUCCEEDED: events_pb2.RolloutSucceeded,
+    Told.CLOSED: events_pb2.RolloutClosed,
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The settings of a rollout; a budget of 0 leaves it to the policy."""
+
+    waves: tuple[Wave, ...]
+    budget: int
+    rules: Rules
+    bounds: Bounds
+    canaries: tuple[str, ...]
+    canary_merchants: tuple[str, ...]
+
+
+def asked(told: patcher_pb2.RolloutSettings) -> Asked:
+    """The settings, with defaults for what is absent. Raises Invalid, naming the field."""
+    if told.budget < 0:
+        raise _invalid("settings.budget", f"must be at least 1 plugin, it was {told.budget}; leave it out for 16")
+    for name in ("canaries", "canary_merchants"):
+        if len(getattr(told, name)) > MOST_NAMED:
+            raise _invalid(f"settings.{name}", f"must name at most {MOST_NAMED:,}")
+    given = {name: getattr(told, name) for name in ("alpha", "floor") if getattr(told, name) != 0}
+    rules, usual = replace(Rules(), **given), Bounds()
+    bounds = replace(
+        usual,
+        exposure=told.exposure or usual.exposure,
+        soak=_length(told.soak, "soak") if told.HasField("soak") else usual.soak,
+        start_within=_length(told.start_within, "start_within")
+        if told.HasField("start_within")
+        else usual.start_within,
+        stall=_length(told.stall, "stall") if told.HasField("stall") else usual.stall,
+    )
+    return Asked(
+        waves=tuple(_wave(word, number) for number, word in enumerate(told.waves)) or DEFAULT_WAVES,
+        budget=told.budget,
+        rules=rules,
+        bounds=bounds,
+        canaries=tuple(told.canaries),
+        canary_merchants=tuple(told.canary_merchants),
+    )
+
+
+def _wave(word: str, number: int) -> Wave:
+    text = word.strip()
+    if NUMBER.fullmatch(text):
+        return Wave(plugins=int(text))
+    if (share := SHARE.fullmatch(text)) and float(share[1]):
+        return Wave(percent=float(share[1]))
+    raise _invalid(
+        f"settings.waves[{number}]", f"must be a number of plugins such as 5, or a share such as 20%, not {word[:40]!r}"
+    )
+
+
+def _length(told: Duration, name: str) -> timedelta:
+    if not -LONGEST.total_seconds() <= told.seconds <= LONGEST.total_seconds():
+        raise _invalid(f"settings.{name}", "must be at most 90 days")
+    return told.ToTimedelta()
+
+
+def _invalid(field: str, rule: str) -> Invalid:
+    return Invalid(f"{field} {rule}", reason="ROLLOUT_FIELD", field=field, rule=rule)
+
+
+def candidate(plugin: ingest_pb2.Plugin) -> Candidate:
+    """A plugin as it is drawn."""
+    place = plugin.environment
+    return Candidate(
+        bare(plugin.name),
+        plugin.merchant,
+        plugin.release,
+        place.get("cms", ""),
+        place.get("region", ""),
+        plugin.connected,
+    )
+
+
+def bare(name: str) -> str:
+    """The id in a name."""
+    return name.rpartition("/")[2]
+
+
+# What is told.
+
+
+def rollout_event(told: Fact, rollout: Rollout, cause: Event | None) -> Event:
+    """The event that tells a fact of a rollout."""
+    shown = figures(rollout)
+    numbers = events_pb2.RolloutNumbers(
+        plugins=shown.plugins,
+        healthy=shown.healthy,
+        against=shown.against,
+        in_flight=shown.in_flight,
+        waiting=shown.waiting,
+        offline=shown.offline,
+        back=shown.back,
+    )
+    message: Message = MESSAGES[told.told](
+        rollout=rollout.id, package=rollout.package, target=rollout.target, wave=told.wave, numbers=numbers
+    )
+    return fact(SOURCE, message, actor=told.actor, reason=told.reason or told.told.value, cause=cause)
+
+
+# What is answered.
+
+
+def rollout_of(kept: Kept, lines: Sequence[Line] = ()) -> patcher_pb2.Rollout:
+    """A rollout as callers see it."""
+    found = kept.rollout
+    return patcher_pb2.Rollout(
+        name=names.rollout(found.id),
+        package=found.package,
+        target=found.target,
+        config=kept.config,
+        state=found.state.value,
+        wave=found.wave,
+        waves=[
+            patcher_pb2.RolloutWave(
+                number=number,
+                plugins=tally.of(*MemberState),
+                states={state.value: count for state, count in tally.counts.items()},
+            )
+            for number, tally in enumerate(found.tallies, 1)
+        ],
+        budget=found.budget,
+        pace=min(found.pace.width, found.budget),
+        author=kept.author,
+        reason=found.reason,
+        figures=_figures(found),
+        create_time=timestamp(found.create_time),
+        update_time=timestamp(found.update_time),
+        deadline_time=timestamp(found.deadline),
+        end_time=timestamp(found.end_time),
+        settings=_settings(kept),
+        history=[_line(line) for line in lines],
+    )
+
+
+def _figures(rollout: Rollout) -> patcher_pb2.RolloutFigures:
+    shown = figures(rollout)
+    told = patcher_pb2.RolloutFigures(
+        plugins=shown.plugins,
+        healthy=shown.healthy,
+        against=shown.against,
+        in_flight=shown.in_flight,
+        waiting=shown.waiting,
+        offline=shown.offline,
+        skipped=shown.skipped,
+        back=shown.back,
+    )
+    if shown.healthy or shown.against or shown.back:
+        told.success_rate, told.rollback_rate = shown.success_rate, shown.rollback_rate
+    return told
+
+
+def _settings(kept: Kept) -> patcher_pb2.RolloutSettings:
+    """What is in force: the author's settings with the defaults filled in."""
+    told = patcher_pb2.RolloutSettings.FromString(kept.asked)
+    found = kept.rollout
+    if not told.waves:
+        told.waves.extend(f"{wave.plugins}" if wave.plugins else f"{wave.percent:g}%" for wave in DEFAULT_WAVES)
+    told.budget, told.exposure = found.budget, found.bounds.exposure
+    told.alpha, told.floor = found.rules.alpha, found.rules.floor
+    for name in ("soak", "start_within", "stall"):
+        getattr(told, name).FromTimedelta(getattr(found.bounds, name))
+    return told
+
+
+def _line(line: Line) -> patcher_pb2.RolloutStep:
+    return patcher_pb2.RolloutStep(
+        time=timestamp(line.time),
+        from_state=line.step.from_state.value,
+        to_state=line.step.to_state.value,
+        wave=line.step.wave,
+        observation=line.step.observation,
+        reason=line.step.reason,
+        actor=line.actor,
+    )
+
+
+def member_of(row: Row) -> patcher_pb2.RolloutMember:
+    """A plugin of a rollout as callers see it."""
+    return patcher_pb2.RolloutMember(
+        plugin=row.member.plugin,
+        label=row.label,
+        wave=row.member.wave,
+        state=row.member.state.value,
+        attempt=row.attempt,
+        reason=row.member.reason,
+    )
