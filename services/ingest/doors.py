@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from libs.common.bus import Bus
@@ -16,6 +17,7 @@ from prunella.v1.events_pb2 import Event
 from services.ingest import detection
 from services.ingest.incidents import Incident, Step
 from services.ingest.store import incidents, pulses
+from services.ingest.storm import Rules
 from services.ingest.wire import incidents as wire
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ def _seconds(name: str, default: float, rule: str, **bounds: Any) -> float:
     return found
 
 
-def _count(name: str, default: int, rule: str) -> int:
-    found: int = variable(name, default=default, rule=rule, remedy=f"leave it out for {default}", ge=1, le=1000)
+def _count(name: str, default: int, rule: str, most: int = 1000) -> int:
+    found: int = variable(name, default=default, rule=rule, remedy=f"leave it out for {default}", ge=1, le=most)
     return found
 
 
@@ -51,6 +53,10 @@ class Settings(ServiceSettings):
     act_by: float = _seconds("INGEST_ACT_BY_SECONDS", 900.0, "time automation has for an incident", gt=0, le=86400)
     healthy_windows: int = _count("INGEST_HEALTHY_WINDOWS", 5, "healthy windows in a row that close an incident")
     rounds: int = _count("INGEST_ROUNDS", 3, "remedies tried before a person is asked")
+    storm_share: int = _count("INGEST_STORM_PERCENT", 10, "more of a package's plugins than this make a storm", 100)
+    storm_least: int = _count("INGEST_STORM_LEAST", 5, "the fewest plugins that make a storm", 10_000_000)
+    storm_window: float = _seconds("INGEST_STORM_SECONDS", 300.0, "within which they fall ill", gt=0, le=86400)
+    storm_calm: float = _seconds("INGEST_STORM_CALM_SECONDS", 600.0, "calm that ends a storm", gt=0, le=86400)
     release_keys: str = variable(
         "INGEST_RELEASE_KEYS",
         default="",
@@ -58,6 +64,15 @@ class Settings(ServiceSettings):
         remedy="use the value of PATCHER_RELEASE_KEYS",
         pattern=r"^$|^[0-9a-f]{64},[0-9a-f]{64}$",
     )
+
+    def storm(self) -> Rules:
+        """When a storm begins and ends."""
+        return Rules(
+            self.storm_share,
+            self.storm_least,
+            timedelta(seconds=self.storm_window),
+            timedelta(seconds=self.storm_calm),
+        )
 
     def keys(self) -> list[bytes]:
         """The keys agents pin at enrolment."""

@@ -5,6 +5,9 @@ through the outcome. A remedy that did not help starts the next round without it
 or the decision says so, or when `act_by` passes with nothing in flight, a person is asked. It closes after so many
 healthy windows in a row. Whatever comes late or twice finds its attempt among those that are over, or the incident
 ended.
+
+During a storm nobody is asked about each incident, since the storm has paged for all; an attempt that waits for its end
+keeps no incident from closing when the plugin is well again. What is left afterwards has its time to act anew.
 """
 
 from __future__ import annotations
@@ -101,6 +104,19 @@ class Incident:
     resolution: str = ""
     trace_id: str = ""
     traceparent: str = ""
+    # The storm it is part of, and since when that is over.
+    storm: str = ""
+    calm_time: datetime | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether the storm it is part of rages."""
+        return bool(self.storm) and self.calm_time is None
+
+    @property
+    def due(self) -> datetime:
+        """When a person is asked if nothing is under way; after a storm as long as it had at its opening."""
+        return max(self.act_by, self.calm_time + (self.act_by - self.open_time)) if self.calm_time else self.act_by
 
     @property
     def active(self) -> bool:
@@ -144,8 +160,9 @@ def opened(incident: Incident) -> Step:
     """A new incident; silence goes to a person at once, since nobody can reach the plugin."""
     reason = incident.evidence.summary
     if incident.type == HEARTBEAT_MISSED:
-        incident = replace(incident, state=State.ESCALATED, resolution="the agent is silent, only a person can help")
-        return Step(incident, (Told.OPENED, Told.ESCALATED), reason)
+        incident = replace(incident, resolution="the agent is silent, only a person can help")
+        if not incident.paused:
+            return Step(replace(incident, state=State.ESCALATED), (Told.OPENED, Told.ESCALATED), reason)
     return Step(incident, (Told.OPENED,), reason)
 
 
@@ -195,17 +212,25 @@ def begun(incident: Incident, attempt: str, number: int, action: int, release: s
     over = any(tried.attempt == attempt for tried in incident.tried)
     if incident.state is not State.OPEN or number != incident.round or over:
         return Step(incident)
-    return Step(
-        replace(
-            incident,
-            state=State.IN_PROGRESS,
-            attempt=attempt,
-            action=action,
-            remedy=release,
-            healthy_windows=0,
-            update_time=now,
-        )
-    )
+    known = replace(incident, attempt=attempt, action=action, remedy=release, resolution="", update_time=now)
+    if incident.paused:
+        # It will be held: until it goes on the plugin may get well by itself.
+        return Step(known)
+    return Step(replace(known, state=State.IN_PROGRESS, healthy_windows=0))
+
+
+def held(incident: Incident, attempt: str, now: datetime) -> Step:
+    """The attempt waits for the end of the storm, with nothing applied."""
+    if incident.state is not State.IN_PROGRESS or incident.attempt != attempt:
+        return Step(incident)
+    return Step(replace(incident, state=State.OPEN, healthy_windows=0, update_time=now))
+
+
+def applying(incident: Incident, attempt: str, now: datetime) -> Step:
+    """The attempt that waited was permitted its switch: from now on only its outcome ends the incident."""
+    if incident.state is not State.OPEN or incident.attempt != attempt:
+        return Step(incident)
+    return Step(replace(incident, state=State.IN_PROGRESS, healthy_windows=0, resolution="", update_time=now))
 
 
 def missed(
@@ -231,10 +256,10 @@ def missed(
     noted = replace(noted, attempt="", action=0, remedy="", healthy_windows=0)
     why = f"round {incident.round}: {outcome.outcome}, {outcome.reason}"
     if outcome.to_person:
-        return escalated(noted, why, now)
+        return _hand_over(noted, why, now)
     if incident.round >= rounds:
-        return escalated(noted, f"{why}; {rounds} rounds did not help", now)
-    if now >= incident.act_by:
+        return _hand_over(noted, f"{why}; {rounds} rounds did not help", now)
+    if now >= incident.due and not incident.paused:
         return escalated(noted, f"{why}; too late for another round", now)
     release, generation = runs or (incident.release, incident.generation)
     begun_anew = replace(noted, state=State.OPEN, round=incident.round + 1, release=release, generation=generation)
@@ -260,16 +285,28 @@ def declined(incident: Incident, number: int, reason: str, now: datetime) -> Ste
     """The decision for this round is to ask people or to do nothing."""
     if incident.state is not State.OPEN or number != incident.round:
         return Step(incident)
-    return escalated(incident, reason, now)
+    return _hand_over(incident, reason, now)
 
 
 def overdue(incident: Incident, now: datetime) -> Step:
-    """`act_by` passed: with nothing in flight a person is asked, with an attempt under way after two hours more."""
-    if incident.state is State.OPEN and now >= incident.act_by:
+    """A person is asked who was not to be during a storm, or whose time to act has passed with nothing in flight; with
+    an attempt under way after two hours more.
+    """
+    if incident.paused:
+        return Step(incident)
+    if incident.state is State.OPEN and incident.resolution:
+        return escalated(incident, incident.resolution, now)
+    if incident.state is State.OPEN and now >= incident.due:
         return escalated(incident, "nothing was under way when the time to act had passed", now)
-    if incident.state is State.IN_PROGRESS and now >= incident.act_by + GRACE:
+    if incident.state is State.IN_PROGRESS and now >= incident.due + GRACE:
         return escalated(incident, "the attempt has not ended long after the time to act", now)
     return Step(incident)
+
+
+def _hand_over(incident: Incident, reason: str, now: datetime) -> Step:
+    if not incident.paused:
+        return escalated(incident, reason, now)
+    return Step(replace(incident, state=State.OPEN, attempt="", resolution=reason, update_time=now))
 
 
 def tried_from(rows: list[dict[str, Any]]) -> tuple[Tried, ...]:

@@ -24,6 +24,9 @@ from services.ingest.wire import incidents as wire
 
 HANDS_OVER = (events_pb2.ACTION_NOTIFY_OPS, events_pb2.ACTION_NO_ACTION, events_pb2.ACTION_UNSPECIFIED)
 
+# The gate of patcher's policy that waits for the end of a storm.
+STORM = "STORM"
+
 
 async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
     """A decision to ask people, or to do nothing, hands the incident to a person at once."""
@@ -43,6 +46,18 @@ async def on_attempt_created(doors: Doors, event: Event, once: Once) -> None:
         once,
         lambda one, now: incidents.begun(one, made.attempt, made.round, made.action, made.to_release, now),
     )
+
+
+async def on_attempt_held(doors: Doors, event: Event, once: Once) -> None:
+    """An attempt that waits for the end of a storm keeps no incident from closing."""
+    told = event.attempt_held
+    if told.gate == STORM:
+        await _move(doors, event, once, lambda one, now: incidents.held(one, told.attempt, now))
+
+
+async def on_apply_authorized(doors: Doors, event: Event, once: Once) -> None:
+    """An attempt that waited goes on."""
+    await _move(doors, event, once, lambda one, now: incidents.applying(one, event.apply_authorized.attempt, now))
 
 
 async def on_attempt_over(doors: Doors, event: Event, once: Once) -> None:
@@ -97,6 +112,8 @@ async def _move(doors: Doors, event: Event, once: Once, step: Callable[[Incident
 REACTIONS: dict[str, Reaction] = {
     "decision_made": on_decision_made,
     "attempt_created": on_attempt_created,
+    "attempt_held": on_attempt_held,
+    "apply_authorized": on_apply_authorized,
     "attempt_refused": on_attempt_over,
     "attempt_failed": on_attempt_over,
     "attempt_cancelled": on_attempt_over,

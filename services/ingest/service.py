@@ -51,7 +51,12 @@ def build(settings: Settings, clock: Clock) -> Service:
     doors.sessions = Sessions(database)
     doors.reports = Reports(_queue(settings, telemetry), clock)
     doors.committer = Committer(
-        database, clock, telemetry, act_by=settings.act_by, healthy_windows=settings.healthy_windows
+        database,
+        clock,
+        telemetry,
+        act_by=settings.act_by,
+        healthy_windows=settings.healthy_windows,
+        storm=settings.storm(),
     )
     doors.identities = Identities(database, clock, doors.committer.prime)
     _connect_quarantine(doors)

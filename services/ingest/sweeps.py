@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from libs.common.database import Transaction
 from libs.common.names import new_id
 from libs.common.telemetry import new_traceparent, trace_id, use_traceparent
-from services.ingest import detection, incidents
+from services.ingest import detection, incidents, storm
 from services.ingest.commands import Command, State
 from services.ingest.detection import BIT, HEARTBEAT_MISSED, Severity
 from services.ingest.doors import Doors, keep, locked
+from services.ingest.gateway import storms as gateway
 from services.ingest.gateway.changes import OPENED
 from services.ingest.incidents import Evidence, Incident
 from services.ingest.liveness import GAP, PATIENCE, Hearing, Quiet, hearing_since, silent
-from services.ingest.store import commands, plugins, pulses
+from services.ingest.store import commands, plugins, pulses, storms
 from services.ingest.store import incidents as store
 from services.ingest.wire import commands as command_wire
 from services.ingest.wire import incidents as wire
+from services.ingest.wire import storms as storm_wire
 
 MOST = 500
 
@@ -86,6 +89,32 @@ async def deliver(doors: Doors, now: datetime) -> int:
     return len(waiting)
 
 
+async def storming(doors: Doors, now: datetime) -> int:
+    """Looks whether storms have calmed down; what waited for their end goes on."""
+    del now
+    async with doors.database.reading() as tx:
+        found = await storms.raging(tx, MOST)
+    for row in found:
+
+        async def look(tx: Transaction, known: storms.Row = row) -> None:
+            await storms.lock(tx, known.storm.package, known.storm.type)
+            fresh = await storms.get(tx, known.id)
+            if fresh is None or fresh.storm.state is not storm.State.STORM:
+                return
+            rules = doors.settings.storm()
+            counts = await storms.counts(tx, fresh.storm, tx.now, rules)
+            step = storm.next(fresh.storm, counts, tx.now, rules)
+            if step.storm != fresh.storm:
+                after = replace(fresh, storm=step.storm, end_reason=step.reason)
+                await storms.save(tx, after)
+                if step.told:
+                    tx.record(storm_wire.told(after, step))
+
+        with use_traceparent(row.traceparent):
+            await doors.database.transaction(look)
+    return len(found)
+
+
 async def _blame(doors: Doors, quiet: Quiet) -> None:
     trace = new_traceparent()
 
@@ -115,6 +144,7 @@ async def _blame(doors: Doors, quiet: Quiet) -> None:
             generation=pulse.generation,
             trace_id=trace_id(trace),
             traceparent=trace,
+            storm=await gateway.raging(tx, known.package, HEARTBEAT_MISSED),
         )
         step = incidents.opened(incident)
         await pulses.raise_types(tx, quiet.plugin, detection.BIT[HEARTBEAT_MISSED])
@@ -122,6 +152,10 @@ async def _blame(doors: Doors, quiet: Quiet) -> None:
             return None
         for event in wire.facts(step):
             tx.record(event)
+        pair = (known.package, HEARTBEAT_MISSED)
+        for event, traceparent in await gateway.look(tx, [pair], doors.settings.storm()):
+            with use_traceparent(traceparent):
+                tx.record(event)
         return step.incident
 
     with use_traceparent(trace):
@@ -150,4 +184,5 @@ SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
     "overdue": (2.0, overdue),
     "expired": (1.0, expired),
     "deliver": (1.0, deliver),
+    "storms": (2.0, storming),
 }

@@ -145,7 +145,9 @@ class Alone:
 
     @classmethod
     async def make(cls, ground: Ground, clock: Clock | None = None, **environ: str) -> Alone:
-        told = {"INGEST_BEAT_SECONDS": "1", "INGEST_RELEASE_KEYS": f"{'a' * 64},{'b' * 64}"} | environ
+        told = {"INGEST_BEAT_SECONDS": "1", "INGEST_RELEASE_KEYS": f"{'a' * 64},{'b' * 64}"}
+        # Tests that share a ground break one plugin after the other; only those about storms want one.
+        told |= {"INGEST_STORM_LEAST": "1000"} | environ
         plane = Plane(ground, clock=clock or SystemClock(), environ=told, names=("ingest",))
         await plane.start()
         patcher = ToldPatcher()

@@ -17,10 +17,12 @@ from libs.common.telemetry import counter, new_traceparent, trace_id
 from prunella.v1.events_pb2 import Event
 from services.ingest import detection, incidents
 from services.ingest.detection import Anomaly, Health
+from services.ingest.gateway import storms
 from services.ingest.incidents import Evidence, Incident, State, Step
 from services.ingest.store import incidents as store
 from services.ingest.store import plugins, pulses
 from services.ingest.store.plugins import Identity, Traits
+from services.ingest.storm import Rules
 from services.ingest.telemetry import Beat, Heard, Pulse
 from services.ingest.wire import incidents as wire
 from services.ingest.wire import plugins as plugin_wire
@@ -88,8 +90,10 @@ class Outcome:
     moved: set[str] = field(default_factory=set)
 
 
-async def apply(tx: Transaction, works: Sequence[Work], *, act_by: float, enough: int) -> Outcome:
-    """Moves incidents as the beats say. `act_by` in seconds, `enough` healthy windows close."""
+async def apply(tx: Transaction, works: Sequence[Work], *, act_by: float, enough: int, rules: Rules) -> Outcome:
+    """Moves incidents as the beats say, and begins the storms they make. `act_by` in seconds, `enough` healthy windows
+    close.
+    """
     outcome = Outcome()
     concerned = [work for work in works if any(said.heard.anomalies or said.heard.wellness for said in work.said)]
     active: dict[str, dict[str, Incident]] = {work.pulse.plugin: {} for work in concerned}
@@ -100,6 +104,9 @@ async def apply(tx: Transaction, works: Sequence[Work], *, act_by: float, enough
         _tell_health(outcome, work)
     for work in concerned:
         await _One(tx, work, active[work.pulse.plugin], outcome, act_by, enough).apply()
+    if outcome.opened:
+        pairs = [(incident.package, incident.type) for incident, _ in outcome.opened]
+        outcome.told += await storms.look(tx, pairs, rules)
     return outcome
 
 

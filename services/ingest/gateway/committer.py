@@ -22,6 +22,7 @@ from services.ingest.gateway import changes
 from services.ingest.gateway.changes import OPENED, Outcome, Said, Work
 from services.ingest.store import plugins, pulses
 from services.ingest.store.plugins import Identity, Traits
+from services.ingest.storm import Rules
 from services.ingest.telemetry import Beat, Hearing, Pulse, hear
 
 log = logging.getLogger(__name__)
@@ -64,13 +65,21 @@ class Committer:
     name = "ingest committer"
 
     def __init__(
-        self, database: Database, clock: Clock, telemetry: Telemetry, *, act_by: float, healthy_windows: int
+        self,
+        database: Database,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        act_by: float,
+        healthy_windows: int,
+        storm: Rules,
     ) -> None:
         self._database = database
         self._clock = clock
         self._telemetry = telemetry
         self._act_by = act_by
         self._healthy_windows = healthy_windows
+        self._storm = storm
         self._queue: deque[Entry] = deque()
         self._news = asyncio.Event()
         self._space = asyncio.Event()
@@ -263,7 +272,9 @@ class Committer:
             await plugins.note_traits(tx, [found for found in traits if found.plugin in stored])
         outcome = Outcome()
         if any(work.said for work in written):
-            outcome = await changes.apply(tx, written, act_by=self._act_by, enough=self._healthy_windows)
+            outcome = await changes.apply(
+                tx, written, act_by=self._act_by, enough=self._healthy_windows, rules=self._storm
+            )
             for event, trace in outcome.told:
                 with use_traceparent(trace):
                     tx.record(event)

@@ -16,6 +16,14 @@ COLUMNS = """id, plugin, merchant, package, type, severity, state, round, open_t
     act_by, end_time, attempt, action, remedy, tried, evidence, release, generation, healthy_windows, resolution,
     trace_id, traceparent"""
 ACTIVE = "state IN ('open', 'in_progress', 'escalated')"
+# What opened while a storm of its pair was on is part of it; nothing has to be written down for that.
+STORM = """LEFT JOIN LATERAL (
+    SELECT s.id AS storm, s.end_time AS calm_time FROM ingest.storms s
+    WHERE s.package = i.package AND s.type = i.type AND i.open_time >= s.from_time
+      AND (s.end_time IS NULL OR i.open_time <= s.end_time)
+    ORDER BY s.begin_time DESC LIMIT 1
+) AS during ON true"""
+VIEW = f"SELECT {COLUMNS}, storm, calm_time FROM ingest.incidents i {STORM}"
 INSERT = f"""
 INSERT INTO ingest.incidents ({COLUMNS})
 VALUES (CAST(:id AS uuid), CAST(:plugin AS uuid), :merchant, :package, :type, :severity, :state, :round, :open_time,
@@ -31,20 +39,22 @@ UPDATE ingest.incidents SET severity = :severity, state = :state, round = :round
 WHERE id = CAST(:id AS uuid)
 """
 ACTIVE_OF = f"""
-SELECT {COLUMNS} FROM ingest.incidents WHERE plugin = ANY(CAST(:plugins AS uuid[])) AND {ACTIVE}
-ORDER BY plugin, id FOR UPDATE
+{VIEW} WHERE plugin = ANY(CAST(:plugins AS uuid[])) AND {ACTIVE} ORDER BY plugin, id FOR UPDATE OF i
 """
-GET = f"SELECT {COLUMNS} FROM ingest.incidents WHERE id = CAST(:id AS uuid)"
-LOCK = GET + " FOR UPDATE"
+GET = f"{VIEW} WHERE id = CAST(:id AS uuid)"
+LOCK = GET + " FOR UPDATE OF i"
 LIST = f"""
-SELECT {COLUMNS} FROM ingest.incidents
+{VIEW}
 WHERE (:plugin = '' OR plugin = CAST(nullif(:plugin, '') AS uuid)) AND (:state = '' OR state = :state)
   AND (:type = '' OR type = :type) AND (CAST(:severity AS integer) = 0 OR severity = :severity)
   AND (:after = '' OR id < CAST(nullif(:after, '') AS uuid))
 ORDER BY id DESC LIMIT :limit
 """
-OVERDUE = """
-SELECT id, plugin FROM ingest.incidents WHERE state IN ('open', 'in_progress') AND act_by <= :now
+OVERDUE = f"""
+SELECT id, plugin FROM ingest.incidents i {STORM}
+WHERE state IN ('open', 'in_progress') AND (storm IS NULL OR calm_time IS NOT NULL)
+  AND (coalesce(greatest(act_by, calm_time + (act_by - open_time)), act_by) <= :now
+       OR (state = 'open' AND resolution <> ''))
 ORDER BY act_by LIMIT :limit
 """
 
@@ -137,4 +147,6 @@ def incident(row: Any) -> Incident:
         resolution=row.resolution,
         trace_id=row.trace_id,
         traceparent=row.traceparent,
+        storm=str(row.storm or ""),
+        calm_time=row.calm_time,
     )

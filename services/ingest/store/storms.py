@@ -47,7 +47,7 @@ ILL = OF_PAIR + " AND i.state IN ('open', 'in_progress', 'escalated')"
 FLEET = """
 SELECT count(*) FROM (
     SELECT 1 FROM ingest.plugins WHERE package = :package AND state = 'active' LIMIT CAST(:most AS bigint)
-) AS some
+) AS counted
 """
 EVERYBODY = 10_000_000
 

@@ -41,13 +41,14 @@ def resource(incident: Incident) -> ingest_pb2.Incident:
         first_bad_beat_time=stamp(incident.first_bad_beat_time),
         update_time=stamp(incident.update_time),
         end_time=stamp(incident.end_time),
-        act_by_time=stamp(incident.act_by),
+        act_by_time=stamp(incident.due),
         evidence=_evidence(incident.evidence),
         trace_id=incident.trace_id,
         attempt=incident.attempt,
         resolution=incident.resolution,
         tried=[_tried(tried) for tried in incident.tried],
         release=incident.release,
+        storm=incident.storm,
     )
 
 
@@ -95,7 +96,7 @@ def _message(told: Told, incident: Incident) -> Message:
             release=incident.release,
             generation=incident.generation,
             evidence=_evidence(incident.evidence),
-            act_by_time=stamp(incident.act_by),
+            act_by_time=stamp(incident.due),
         )
     if told is Told.ROUND_STARTED:
         return events_pb2.IncidentRoundStarted(
@@ -107,7 +108,7 @@ def _message(told: Told, incident: Incident) -> Message:
             generation=incident.generation,
             evidence=_evidence(incident.evidence),
             tried=[_tried(tried) for tried in incident.tried],
-            act_by_time=stamp(incident.act_by),
+            act_by_time=stamp(incident.due),
         )
     if told is Told.MITIGATED:
         ended = incident.end_time or incident.update_time
