@@ -30,7 +30,12 @@ ALONE, OVERLAPPING = 2.0, 0.25
 LOADED = 60
 TOGETHER = 100
 BAD = 12  # of 20 webhooks: 0.6, as in the worked example
-ENVIRONMENT = {"DECIDER_PLAYBOOK": str(ROOT / "deploy/demo/playbook.toml"), "INGEST_BEAT_SECONDS": "30"}
+ENVIRONMENT = {
+    "DECIDER_PLAYBOOK": str(ROOT / "deploy/demo/playbook.toml"),
+    "INGEST_BEAT_SECONDS": "30",
+    # Every agent here falls ill on purpose; that is no storm.
+    "INGEST_STORM_LEAST": "1000000",
+}
 WRITTEN = """
 SELECT extract(epoch FROM c.first_write_time - i.first_bad_beat_time)::float8 AS delay
 FROM ingest.commands c JOIN ingest.incidents i ON i.id::text = c.incident

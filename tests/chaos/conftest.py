@@ -32,6 +32,8 @@ CONSUMERS: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 ENVIRONMENT = {
     "INGEST_BEAT_SECONDS": "1",
+    # Every agent here falls ill on purpose; that is no storm.
+    "INGEST_STORM_LEAST": "1000000",
     "PATCHER_DEAD_MAN_SECONDS": "25",
     "DECIDER_PLAYBOOK": str(ROOT / "deploy/demo/playbook.toml"),
 }

@@ -23,6 +23,8 @@ async def relay_plane(ground: Ground) -> AsyncIterator[Plane]:
     public = ",".join(key.public_key().public_bytes_raw().hex() for key in keys)
     environ = {
         "INGEST_BEAT_SECONDS": "1",
+        # Every agent here falls ill on purpose; that is no storm.
+        "INGEST_STORM_LEAST": "1000000",
         "DECIDER_PLAYBOOK": str(ROOT / "deploy/demo/playbook.toml"),
         "PATCHER_RELEASE_KEYS": public,
         "INGEST_RELEASE_KEYS": public,
