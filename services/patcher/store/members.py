@@ -63,10 +63,10 @@ WHERE rollout = :rollout AND wave BETWEEN :first AND :last AND state IN ({TOUCHE
 LET_GO = "UPDATE patcher.rollout_members SET holds = false WHERE rollout = :rollout AND holds"
 TAKE_SLOT = """
 INSERT INTO patcher.rollout_slots (rollout, number, plugin)
-SELECT :rollout, number, :plugin FROM generate_series(1, CAST(:budget AS integer)) AS number
+SELECT :rollout, taken.number, :plugin FROM generate_series(1, CAST(:budget AS integer)) AS taken (number)
 WHERE NOT EXISTS (
-    SELECT 1 FROM patcher.rollout_slots s WHERE s.rollout = :rollout AND s.number = generate_series.number)
-ORDER BY number LIMIT 1
+    SELECT 1 FROM patcher.rollout_slots s WHERE s.rollout = :rollout AND s.number = taken.number)
+ORDER BY taken.number LIMIT 1
 """
 FREE_SLOTS = """
 DELETE FROM patcher.rollout_slots s WHERE s.rollout = :rollout AND NOT EXISTS (
