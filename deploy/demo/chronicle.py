@@ -19,6 +19,7 @@ FIRST_SECONDS = 0.1
 MAX_KEPT = 50_000
 SHOWN = 12
 Listener = Callable[[str, Event], None]
+Condition = Callable[[Event], bool]
 
 
 def reports(event: Event) -> set[str]:
@@ -56,12 +57,15 @@ class Chronicle:
         """Calls back for each fact from now on, in order."""
         self._listeners.append(listener)
 
-    def told(self, *facts: str, plugin: str = "", incident: str = "", after: int = 0) -> list[Event]:
+    def told(
+        self, *facts: str, plugin: str = "", incident: str = "", after: int = 0, where: Condition | None = None
+    ) -> list[Event]:
         """The facts of these names (all when none is named) about a plugin or incident, from mark `after` on."""
         return [
             event
             for name, event in self.events[after:]
             if (not facts or name in facts) and plugin in ("", event.plugin) and incident in ("", event.incident)
+            if where is None or where(event)
         ]
 
     def about(self, report: str) -> list[Event]:
@@ -81,14 +85,21 @@ class Chronicle:
         incident: str = "",
         times: int = 1,
         after: int = 0,
+        where: Condition | None = None,
     ) -> Event:
         """Waits until one of these facts was told so often and returns that. Raises TimeoutError, saying what."""
         names = [facts] if isinstance(facts, str) else list(facts)
+        found: list[Event] = []
+        looked = after
         try:
             async with asyncio.timeout(timeout), self._news:
-                while len(found := self.told(*names, plugin=plugin, incident=incident, after=after)) < times:
+                while True:
+                    # What was looked at once is not looked at again: a rollout tells thousands of facts.
+                    found += self.told(*names, plugin=plugin, incident=incident, after=looked, where=where)
+                    looked = len(self.events)
+                    if len(found) >= times:
+                        return found[times - 1]
                     await self._news.wait()
-                return found[times - 1]
         except TimeoutError:
             seen = [name for name, event in self.events[after:] if plugin in ("", event.plugin)]
             raise TimeoutError(

@@ -18,21 +18,21 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from deploy.demo import releases
-from deploy.demo.light import Identity, LightAgent, Slot
+from deploy.demo.light import LightAgent
+from deploy.demo.lights import MERCHANTS, Lights
 from deploy.demo.reach import CALL_SECONDS, Reach
 from deploy.demo.shop import Shop
 from deploy.demo.sink import Sink
+from deploy.demo.webhooks import Webhooks
 from deploy.local import ports
 from deploy.local.keys import release_keys
 from deploy.local.state import State, read_json, write_json
 from prunella.v1 import ingest_pb2
-from prunella_agent.enroll import enroll
 from prunella_agent.session import open_channel
 
 TOKEN_SECONDS = 300
-ENROLL_AT_ONCE = 8
 GOOD = "1.2.3"
-MERCHANTS = ("acme-books", "bella-flowers", "corner-tea", "delta-bikes", "ever-prints", "fjord-knits", "gusto-deli")
+LIGHT = "light"
 Say = Callable[[str], None]
 
 
@@ -41,12 +41,12 @@ class Fleet:
 
     def __init__(self, reach: Reach, state: State, say: Say) -> None:
         self.shops: dict[str, Shop] = {}
-        self.lights: list[LightAgent] = []
         self.sink = Sink()
         self._reach, self._say = reach, say
         self.folder = state.folder / "demo"
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._keys = [key.private_bytes_raw() for key in release_keys(state)]
+        self.keys = [key.private_bytes_raw() for key in release_keys(state)]
+        self._lights = Lights(reach.agents, self.folder, self._token, self.keys)
         self._channel: grpc.aio.Channel | None = None
         self._moved = False
         self._secret = ""
@@ -62,7 +62,7 @@ class Fleet:
         self._secret = str(kept.get("secret") or secrets.token_hex(16))
         write_json(self.folder / "world.json", {"sink_port": port, "secret": self._secret})
         self._channel = open_channel(self._reach.agents)
-        await releases.publish(self._reach.patcher, self._keys)
+        await releases.publish(self._reach.patcher, self.keys)
 
     async def add(self, label: str, version: str = GOOD, *, traffic: bool = True) -> Shop:
         """Starts a real plugin; one that was here before goes on with the release it had. Raises TimeoutError."""
@@ -83,25 +83,32 @@ class Fleet:
         shop.traffic.start()
         return shop
 
-    async def add_lights(self, count: int) -> None:
-        """Starts so many light agents; those that were here before come back as themselves."""
+    @property
+    def lights(self) -> list[LightAgent]:
+        """Every light agent."""
+        return self._lights.agents
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """How the webhooks of light agents fare."""
+        return self._lights.webhooks
+
+    async def add_lights(
+        self, count: int, package: str = releases.PACKAGE, release: str = GOOD, config: str = ""
+    ) -> list[LightAgent]:
+        """Starts so many light agents of a package; those that were here before come back as themselves."""
         assert self._channel is not None, "start the fleet first"
-        kept = read_json(self.folder / "lights.json").get("lights", [])
-        known = [Identity.decode(fields) for fields in kept][:count]
-        slots = asyncio.Semaphore(ENROLL_AT_ONCE)
-        labels = [f"light-{number}" for number in range(len(known) + 1, count + 1)]
-        known += await asyncio.gather(*(self._enroll_light(label, slots) for label in labels))
-        for identity in known:
-            agent = LightAgent(self._reach.agents, identity, self._channel, package=releases.PACKAGE)
-            agent.start()
-            self.lights.append(agent)
-        self._keep()
+        label = LIGHT if package == releases.PACKAGE else package
+        return await self._lights.add(self._channel, count, package, release, label, config)
+
+    async def publish(self, package: str, *versions: str, reach: Reach | None = None) -> None:
+        """Makes releases of another package known, in the name of whoever `reach` speaks for."""
+        await releases.publish((reach or self._reach).patcher, self.keys, versions, package)
 
     async def stop(self) -> None:
         """Stops every plugin with a goodbye, then the sink."""
-        stops = [*(shop.stop() for shop in self.shops.values()), *(light.stop() for light in self.lights)]
+        stops = [*(shop.stop() for shop in self.shops.values()), self._lights.stop()]
         await asyncio.gather(*stops, return_exceptions=True)
-        self._keep()
         if self._channel is not None:
             await self._channel.close()
         await self.sink.stop()
@@ -114,7 +121,7 @@ class Fleet:
                 f"{MERCHANTS[number % len(MERCHANTS)]}-{label}",
                 self.folder / label,
                 self._reach.agents,
-                partial(releases.release, private_keys=self._keys),
+                partial(releases.release, private_keys=self.keys),
                 {"cms": ("woocommerce", "shopware", "magento")[number % 3]},
             )
         return self.shops[label]
@@ -123,32 +130,13 @@ class Fleet:
         secret = f"{self._secret}-{shop.label}"
         return {"sink": self.sink.merchant(shop.label, secret.encode()), "secret": secret}
 
-    async def _token(self, label: str, merchant: str) -> str:
+    async def _token(self, label: str, merchant: str, package: str = releases.PACKAGE) -> str:
         request = ingest_pb2.CreateEnrollmentTokenRequest(
             request_id=str(uuid.uuid4()),
             merchant=merchant,
-            package=releases.PACKAGE,
+            package=package,
             label=label,
             lifetime=Duration(seconds=TOKEN_SECONDS),
         )
         answer: Any = await self._reach.ingest.CreateEnrollmentToken(request, timeout=CALL_SECONDS)
         return str(answer.token)
-
-    async def _enroll_light(self, label: str, slots: asyncio.Semaphore) -> Identity:
-        assert self._channel is not None
-        async with slots:
-            merchant = MERCHANTS[len(label) % len(MERCHANTS)]
-            credential = await enroll(
-                self._channel,
-                token=await self._token(label, merchant),
-                enrollment_key=str(uuid.uuid4()),
-                package=releases.PACKAGE,
-                release=GOOD,
-                merchant=merchant,
-            )
-        digest = releases.release(GOOD, self._keys).digest
-        keys = [key.hex() for key in credential.release_keys]
-        return Identity(label, credential.plugin, credential.secret, keys, Slot(GOOD, digest))
-
-    def _keep(self) -> None:
-        write_json(self.folder / "lights.json", {"lights": [light.identity.encode() for light in self.lights]})

@@ -1,7 +1,8 @@
 """Light agents: many plugins in one process, each with the real session and a slot that is only a name.
 
 Rule: what a light agent says to the plane, and how it answers commands, is what the supervisor would say and answer;
-only the process it would run is missing, so its figures are those of a plugin that is well.
+only the process it would run is missing. How its webhooks fare is modelled (`webhooks.py`), and the plane learns of it
+from its beats alone, as from everybody's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -37,6 +39,8 @@ class Slot:
     release: str
     digest: str
     generation: int = 0
+    config: str = ""
+    config_digest: str = ""
 
 
 @dataclass(slots=True)
@@ -60,10 +64,24 @@ class Identity:
         return cls(**{**fields, "running": Slot(**fields["running"])})
 
 
-class LightAgent:
-    """One light agent; `start`, then `stop`."""
+def well(_slot: Slot) -> float:
+    """No webhook fails."""
+    return 0.0
 
-    def __init__(self, plane: str, identity: Identity, channel: grpc.aio.Channel, *, package: str) -> None:
+
+class LightAgent:
+    """One light agent; `start`, then `stop`. `fails` gives the share of webhooks that fail in a slot."""
+
+    def __init__(
+        self,
+        plane: str,
+        identity: Identity,
+        channel: grpc.aio.Channel,
+        *,
+        package: str,
+        fails: Callable[[Slot], float] = well,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.identity = identity
         self.session = Session(
             plane,
@@ -73,13 +91,15 @@ class LightAgent:
             channel=channel,
             boot_id=str(uuid.uuid4()),
         )
-        self._package = package
+        self.package, self._fails = package, fails
+        self._environment = {"cms": "light", "runtime": "none"} | (environment or {})
         self._before: Slot | None = None
         self._trial: asyncio.TimerHandle | None = None
         self._finals: dict[int, pb.CommandOutcome.ValueType] = {}
         self._words: dict[str, pb.CommandResult] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._attempts = 0
+        self._attempts = self._failures = 0.0
+        self._counted = 0.0
         self._beating: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -97,26 +117,35 @@ class LightAgent:
 
     async def _beat_on(self) -> None:
         loop = asyncio.get_running_loop()
-        last = loop.time() - self.session.beat_interval
+        last = self._counted = loop.time() - self.session.beat_interval
         while True:
             interval = min(self.session.beat_interval, TRIAL_SECONDS) if self._trial else self.session.beat_interval
             passed = loop.time() - last
             if passed >= interval:
-                self._attempts += round(WEBHOOKS_PER_SECOND * passed)
                 last += passed
                 self._beat()
             else:
                 # The interval may shrink while we wait.
                 await asyncio.sleep(min(interval - passed, LOOK_SECONDS))
 
+    def _count(self) -> None:
+        """Counts what came since the last look, as it fared in the slot that runs."""
+        now = asyncio.get_running_loop().time()
+        handled = WEBHOOKS_PER_SECOND * (now - self._counted)
+        self._counted = now
+        self._attempts += handled
+        self._failures += handled * self._fails(self.identity.running)
+
     def _beat(self) -> None:
+        self._count()
         slot = self.identity.running
         beat = pb.Beat(
-            webhook_attempts=self._attempts,
+            webhook_attempts=int(self._attempts),
+            webhook_failures=int(self._failures),
             release=slot.release,
             generation=slot.generation,
             digest=slot.digest,
-            environment={"cms": "light", "runtime": "none"},
+            environment=self._environment,
             health=pb.HEALTH_HEALTHY,
         )
         beat.time.GetCurrentTime()
@@ -127,7 +156,7 @@ class LightAgent:
         return pb.Hello(
             agent_version="light",
             capabilities=CAPABILITIES,
-            package=self._package,
+            package=self.package,
             release=slot.release,
             generation=slot.generation,
             fence=self.identity.fence,
@@ -173,6 +202,7 @@ class LightAgent:
         if not answer.granted:
             self._say(command, pb.COMMAND_OUTCOME_REFUSED, answer.gate)
             return
+        self._count()
         self._before, self.identity.running = self.identity.running, target
         seconds = command.dead_man_duration.ToTimedelta().total_seconds() or DEAD_MAN_SECONDS
         self._trial = asyncio.get_running_loop().call_later(seconds, self._dead_man, command)
@@ -206,6 +236,7 @@ class LightAgent:
         assert self._before is not None
         if self._trial:
             self._trial.cancel()
+        self._count()
         self._trial, self.identity.running, self._before = None, self._before, None
         self._finals[generation] = pb.COMMAND_OUTCOME_REVERTED
 

@@ -16,13 +16,13 @@ CALL_SECONDS = 10.0
 
 
 class Reach:
-    """Stubs of the plane's services; every call takes a timeout."""
+    """Stubs of the plane's services; every call takes a timeout. `operator` is whose name is given."""
 
-    def __init__(self, addresses: Mapping[str, str], key: str) -> None:
+    def __init__(self, addresses: Mapping[str, str], key: str, operator: str = "") -> None:
         self.addresses = dict(addresses)
         self.key = key
         self._channels = {
-            name: rpc.channel(addresses[name], caller="operator", key=key)
+            name: rpc.channel(addresses[name], caller="operator", key=key, operator=operator)
             for name in ("ingest", "decider", "patcher", "queue", "ops")
         }
         self.ingest: ingest_pb2_grpc.IngestServiceAsyncStub = ingest_pb2_grpc.IngestServiceStub(

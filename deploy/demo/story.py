@@ -51,6 +51,7 @@ class Story:
             await self.fleet.start()
             await asyncio.gather(self.fleet.add_lights(LIGHTS), *(self.fleet.add(label) for label in SHOPS))
             await self._control.start()
+            await self.workers.start()
             self._say(f"fleet      {len(SHOPS)} plugins and {LIGHTS} light agents, healthy")
             await self.episode("shop-7", "1.2.0", "a release that spoils most webhooks")
             await self.episode("shop-3", "1.2.2", "the same fault, and the first remedy is a bad one")
@@ -89,7 +90,6 @@ class Story:
         self._say("")
         self._say(f"{label} is edited by hand: deliveries may take {edit.CARELESS:g} s where they took {edit.USUAL:g}")
         await self.workers.approve()
-        await self.workers.start()
         mark = self.chronicle.mark()
         shop = self.fleet.shops[label]
         try:

@@ -138,6 +138,7 @@ async def worker_killed(scene: Scene, report: Report) -> None:
         await scene.chronicle.hear("tasks_claimed", WORK_SECONDS, after=scene.chronicle.mark())
     victim, first = claims[0]
     await scene.workers.kill(victim)
+    scene.say(f"  {victim} is killed in the middle of its task")
     if ends(scene, report):
         raise Mismatch(f"{victim} was done before it could be killed")
     await scene.workers.add()

@@ -1,0 +1,92 @@
+"""Many light agents: they join by token like everybody, share one connection, and beat until they are stopped.
+
+Rule: those of the relay are kept between runs and come back as themselves; the packages of single scenarios are there
+for one run only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import grpc.aio
+
+from deploy.demo import releases
+from deploy.demo.light import Identity, LightAgent, Slot
+from deploy.demo.webhooks import Webhooks
+from deploy.local.state import read_json, write_json
+from prunella_agent.enroll import enroll
+
+ENROLL_AT_ONCE = 8
+MERCHANTS = ("acme-books", "bella-flowers", "corner-tea", "delta-bikes", "ever-prints", "fjord-knits", "gusto-deli")
+SYSTEMS, REGIONS = ("woocommerce", "shopware", "magento"), ("eu", "us")
+# (label, merchant, package) → an enrolment token.
+Token = Callable[[str, str, str], Awaitable[str]]
+
+
+class Lights:
+    """Every light agent of one fleet."""
+
+    def __init__(self, plane: str, folder: Path, token: Token, keys: Sequence[bytes]) -> None:
+        self.agents: list[LightAgent] = []
+        self.webhooks = Webhooks()
+        self._plane, self._folder, self._token, self._keys = plane, folder, token, keys
+        self._slots = asyncio.Semaphore(ENROLL_AT_ONCE)
+
+    async def add(
+        self, channel: grpc.aio.Channel, count: int, package: str, release: str, label: str, config: str = ""
+    ) -> list[LightAgent]:
+        """Starts so many that run a release; labels count on from those of the same name. Returns them all."""
+        known = self._kept(count) if package == releases.PACKAGE else []
+        labels = [f"{label}-{number}" for number in range(len(known) + 1, count + 1)]
+        join = partial(self._enroll, channel, package, release, config)
+        known += await asyncio.gather(*map(join, labels))
+        added = [self._agent(channel, package, identity) for identity in known]
+        for agent in added:
+            agent.start()
+        self.agents += added
+        self.keep()
+        return added
+
+    async def stop(self) -> None:
+        """Stops them with a goodbye."""
+        await asyncio.gather(*(agent.stop() for agent in self.agents), return_exceptions=True)
+        self.keep()
+
+    def keep(self) -> None:
+        """Writes down who they are."""
+        kept = [agent.identity.encode() for agent in self.agents if agent.package == releases.PACKAGE]
+        write_json(self._folder / "lights.json", {"lights": kept})
+
+    def _kept(self, count: int) -> list[Identity]:
+        kept = read_json(self._folder / "lights.json").get("lights", [])
+        return [Identity.decode(fields) for fields in kept][:count]
+
+    def _agent(self, channel: grpc.aio.Channel, package: str, identity: Identity) -> LightAgent:
+        number = sum(map(ord, identity.label))
+        return LightAgent(
+            self._plane,
+            identity,
+            channel,
+            package=package,
+            fails=partial(self.webhooks.fail, package),
+            environment={"cms": SYSTEMS[number % len(SYSTEMS)], "region": REGIONS[number % len(REGIONS)]},
+        )
+
+    async def _enroll(self, channel: grpc.aio.Channel, package: str, release: str, config: str, label: str) -> Identity:
+        async with self._slots:
+            merchant = MERCHANTS[sum(map(ord, label)) % len(MERCHANTS)]
+            credential = await enroll(
+                channel,
+                token=await self._token(label, merchant, package),
+                enrollment_key=str(uuid.uuid4()),
+                package=package,
+                release=release,
+                merchant=merchant,
+            )
+        digest = releases.release(release, self._keys, package).digest
+        keys = [key.hex() for key in credential.release_keys]
+        return Identity(label, credential.plugin, credential.secret, keys, Slot(release, digest, config=config))
