@@ -72,7 +72,7 @@ def list_(
         found = [entry async for entry in entries]
         labels = await ids.labels(plane, (entry.plugin for entry in found))
         now = datetime.now(UTC)
-        columns = ("task", "plugin", "state", "prio", "strategy", "tries", "?error", "?made", "?worker", "why")
+        columns = ("task", "plugin", "state", "prio", "strategy", "failed", "?error", "?made", "?worker", "why")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no task")
 
     run(work)
@@ -266,7 +266,7 @@ def _fields(task: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("strategy", safe(task.strategy)),
         ("tools", safe(", ".join(task.tools))),
         ("takes about", words.lasts(task.estimated_duration)),
-        ("tries", _tries(task)),
+        ("failed tries", _tries(task)),
         ("worker", safe(task.worker)),
         ("lease", words.ago(task.lease_until_time, now) if state == "processing" else ""),
         ("next try", words.ago(task.run_time, now) if state in {"pending", "retrying"} else ""),

@@ -64,7 +64,8 @@ async def _figures(plane: Plane, serving: dict[str, str]) -> dict[str, Any]:
     if serving["queue"] == "serving":
         from prunella.v1.queue_pb2 import GetQueueStatsRequest
 
-        figures["tasks"] = dict((await plane.queue.GetQueueStats(GetQueueStatsRequest(), timeout=TIMEOUT)).tasks)
+        stats = await plane.queue.GetQueueStats(GetQueueStatsRequest(), timeout=TIMEOUT)
+        figures["tasks"], figures["errors"] = dict(stats.tasks), dict(stats.reports)
     return figures
 
 
@@ -88,6 +89,8 @@ def _show(plane: Plane, serving: dict[str, str], figures: dict[str, Any]) -> Non
             ("incidents", _counted(figures.get("incidents", {}))),
             ("under way", _counted(live)),
             ("ended", _counted(over)),
+            ("errors", _counted(figures.get("errors", {}))),
+            ("tasks", _counted(figures.get("tasks", {}))),
             ("kill switch", coloured("engaged") + f": {', '.join(figures['kill_switches'])}")
             if figures.get("kill_switches")
             else ("kill switch", "not engaged" if "kill_switches" in figures else ""),
@@ -98,4 +101,4 @@ def _show(plane: Plane, serving: dict[str, str], figures: dict[str, Any]) -> Non
 
 
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {coloured(word)}" for word, count in sorted(counts.items()))
+    return ", ".join(f"{count} {coloured(word)}" for word, count in sorted(counts.items()) if count)

@@ -20,14 +20,24 @@ if TYPE_CHECKING:
 GRAVE = frozenset(
     {
         "incident_escalated",
+        "report_escalated",
         "attempt_rollback_failed",
         "attempt_unconfirmed",
         "plugin_quarantined",
         "kill_switch_engaged",
     }
 )
-GOOD = frozenset({"incident_mitigated", "attempt_succeeded", "kill_switch_released"})
-BAD = frozenset({"incident_opened", "attempt_failed", "attempt_rolling_back", "attempt_rolled_back", "attempt_refused"})
+GOOD = frozenset({"incident_mitigated", "attempt_succeeded", "kill_switch_released", "report_resolved"})
+BAD = frozenset(
+    {
+        "incident_opened",
+        "attempt_failed",
+        "attempt_rolling_back",
+        "attempt_rolled_back",
+        "attempt_refused",
+        "error_reported",
+    }
+)
 # A watch outlives a restart of ops.
 PATIENCE = 60
 PAUSE = 1.0
