@@ -15,13 +15,14 @@ from typing import Any
 
 from libs.common import names
 from libs.common.database import Transaction
-from libs.common.errands import Errand, Runner
+from libs.common.errands import Errand, Runner, send
 from libs.common.errors import Conflict, Invalid, NotFound, Problem, Refused
 from libs.common.telemetry import histogram
 from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import wire
 from services.patcher.attempt import (
     Attempt,
+    CancelRequested,
     CommandIssued,
     CommandLost,
     ErrandKind,
@@ -30,8 +31,9 @@ from services.patcher.attempt import (
     StagingFinished,
     StagingLost,
     State,
+    Stopped,
 )
-from services.patcher.doors import Doors, go_on, observe
+from services.patcher.doors import SCHEMA, Doors, go_on, observe, why_not
 from services.patcher.staging import Request, StagingLostError, suite
 from services.patcher.staging.signed import ReleaseError, verified
 from services.patcher.store import attempts, leases, releases
@@ -195,6 +197,37 @@ async def withdraw(doors: Doors, errand: Errand) -> dict[str, Any]:
     return {}
 
 
+async def ready(doors: Doors, errand: Errand) -> dict[str, Any]:
+    """Whether an attempt that may go on still has something to go on for. Raises Unavailable."""
+    async with doors.database.reading() as tx:
+        attempt = await attempts.get(tx, errand.subject)
+    if attempt is None or attempt.state not in {State.PENDING, State.STAGED}:
+        return {"unwanted": True}
+    return {"not": await why_not(doors, attempt)}
+
+
+async def resumed(doors: Doors, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
+    """Lets it go on, or ends it."""
+    if told.get("not"):
+        await observe(tx, doors, errand.subject, CancelRequested("patcher", told["not"]))
+    elif "not" in told:
+        await go_on(tx, doors, errand.subject)
+
+
+async def look(_doors: Doors, _errand: Errand) -> dict[str, Any]:
+    """Nothing to do outside: what is stopped is known in the database alone."""
+    return {}
+
+
+async def stopped(doors: Doors, tx: Transaction, errand: Errand, _told: dict[str, Any]) -> None:
+    """Takes commands back that no permit was given for, in the scope of a kill switch or a storm."""
+    found = await attempts.waiting_for_agent(tx, errand.subject)
+    for attempt in found:
+        await observe(tx, doors, attempt, Stopped(errand.payload["gate"], errand.payload["reason"]))
+    if len(found) == attempts.AT_ONCE:
+        await send(tx, SCHEMA, ErrandKind.STOP, errand.subject, errand.payload, database=doors.database)
+
+
 async def _nothing(_doors: Doors, _tx: Transaction, _errand: Errand, _told: Any) -> None:
     return
 
@@ -203,4 +236,6 @@ STAGING = {ErrandKind.STAGE.value: Runner(stage, staging_done, staging_lost, LON
 COMMANDS = {
     ErrandKind.ISSUE_COMMAND.value: Runner(issue, issued, not_issued, COMMAND_TIMEOUT, TRIES),
     ErrandKind.WITHDRAW_COMMAND.value: Runner(withdraw, _nothing, _nothing, COMMAND_TIMEOUT, TRIES),
+    ErrandKind.GO_ON.value: Runner(ready, resumed, _nothing, COMMAND_TIMEOUT, TRIES),
+    ErrandKind.STOP.value: Runner(look, stopped, _nothing, COMMAND_TIMEOUT, TRIES),
 }

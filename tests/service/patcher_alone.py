@@ -69,6 +69,7 @@ class IngestStandIn(ingest_pb2_grpc.IngestServiceServicer):
         self.requests: dict[str, agent_pb2.Command] = {}
         self.telemetry = ingest_pb2.GetTelemetryResponse()
         self.away = False
+        self.fleet = 1000
         self.carry_out: Callable[[agent_pb2.Command, str], Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -93,6 +94,11 @@ class IngestStandIn(ingest_pb2_grpc.IngestServiceServicer):
         if plugin not in self.plugins:
             raise NotFound("no such plugin", reason="PLUGIN_NOT_FOUND")
         return ingest_pb2.GetPluginResponse(plugin=self.plugins[plugin])
+
+    async def GetFleet(self, _request: Any, _context: Any) -> ingest_pb2.GetFleetResponse:  # noqa: N802
+        """As many as the test says."""
+        self._here()
+        return ingest_pb2.GetFleetResponse(plugins=self.fleet)
 
     async def GetTelemetry(self, request: Any, _context: Any) -> ingest_pb2.GetTelemetryResponse:  # noqa: N802
         """What the test says the plugin reported."""

@@ -144,7 +144,8 @@ class TestThePolicy:
         )  # fmt: skip
         assert (after.version, after.min_confidence, list(after.autopatch_merchants)) == (2, 0.9, ["m1"])
         told = await alone.plane.facts("policy_changed")
-        assert list(told[0].policy_changed.fields) == ["min_confidence", "autopatch_merchants"]
+        assert list(told[0].policy_changed.fields) == ["autopatch_merchants", "min_confidence"]
+        assert [(c.before, c.after) for c in told[0].policy_changed.changes] == [("[]", '["m1"]'), ("0.75", "0.9")]
         assert (told[0].actor, told[0].reason) == ("operators/local", "a test")
 
     @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from services.patcher.approvals.model import (
     Tick,
     Times,
     Told,
+    plan_hash,
     plan_text,
 )
 from services.patcher.approvals.need import MOST, ROLES, Need, Vote, asked_for, check, enough, identity
@@ -22,5 +23,5 @@ from services.patcher.approvals.need import MOST, ROLES, Need, Vote, asked_for, 
 __all__ = [
     "LIVE", "MOST", "OWNERS", "ROLES", "Approval", "Change", "Fact", "Need", "Observation", "Owner", "Plan",
     "PlanChanged", "Standing", "Tick", "Times", "Told", "Vote", "ask", "asked_for", "check", "enough", "identity",
-    "next", "plan_text", "satisfied",
+    "next", "plan_hash", "plan_text", "satisfied",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ Rule: no standing without an owner and an end; the sweep reads `Approval.due`.
 """
 
 import enum
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -50,6 +51,11 @@ def plan_text(plan: Plan) -> str:
     """The plan as canonical JSON (RFC 8785: ASCII keys in order, integers, no spaces); what is hashed and shown."""
     told = asdict(plan) | {"scope": sorted(plan.scope)}
     return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def plan_hash(plan: Plan) -> str:
+    """SHA-256 of the plan's canonical JSON, hexadecimal; approvals are for exactly this."""
+    return hashlib.sha256(plan_text(plan).encode()).hexdigest()
 
 
 class Standing(enum.StrEnum):

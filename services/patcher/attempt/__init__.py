@@ -11,6 +11,7 @@ from services.patcher.attempt.machine import begin, next, stillborn  # noqa: A00
 from services.patcher.attempt.model import (
     FINAL,
     HELD_LIMIT,
+    IN_FLIGHT,
     LIVE,
     OWNERS,
     PERMIT_AGE,
@@ -35,22 +36,25 @@ from services.patcher.attempt.observations import (
     DeadlinePassed,
     Gated,
     Gone,
+    Granted,
     Judged,
     Observation,
     Outcome,
     Permitted,
+    Rejected,
     RollbackRequested,
     Seen,
     Staged,
     StagingFinished,
     StagingLost,
+    Stopped,
 )
 
 __all__ = [
-    "FINAL", "HELD_LIMIT", "LIVE", "OWNERS", "PERMIT_AGE", "UNPERMITTED",
+    "FINAL", "HELD_LIMIT", "IN_FLIGHT", "LIVE", "OWNERS", "PERMIT_AGE", "UNPERMITTED",
     "Attempt", "Bounds", "CancelRequested", "Change", "CommandFinished",
-    "CommandIssued", "CommandLost", "DeadlinePassed", "Errand", "ErrandKind", "Fact", "Gated", "Gone",
+    "CommandIssued", "CommandLost", "DeadlinePassed", "Errand", "ErrandKind", "Fact", "Gated", "Gone", "Granted",
     "Judged", "Observation",
-    "Outcome", "Owner", "Permitted", "Purpose", "RollbackRequested", "Seen", "Staged", "StagingFinished",
-    "StagingLost", "State", "Step", "Told", "begin", "next", "stillborn",
+    "Outcome", "Owner", "Permitted", "Purpose", "Rejected", "RollbackRequested", "Seen", "Staged", "StagingFinished",
+    "StagingLost", "State", "Step", "Stopped", "Told", "begin", "next", "stillborn",
 ]  # fmt: skip

@@ -21,7 +21,17 @@ from services.patcher.attempt.model import (
     State,
     Told,
 )
-from services.patcher.attempt.moves import cancel, commit, fail, issue_health_check, move, refuse, roll_back, switch
+from services.patcher.attempt.moves import (
+    called_off,
+    cancel,
+    commit,
+    fail,
+    issue_health_check,
+    move,
+    refuse,
+    roll_back,
+    switch,
+)
 from services.patcher.attempt.observations import (
     CancelRequested,
     CommandFinished,
@@ -30,16 +40,19 @@ from services.patcher.attempt.observations import (
     DeadlinePassed,
     Gated,
     Gone,
+    Granted,
     Judged,
     Observation,
     Permitted,
     Purpose,
+    Rejected,
     RollbackRequested,
     Seen,
     StagingFinished,
     StagingLost,
+    Stopped,
 )
-from services.patcher.policy import Action, Allow, Hold, Refuse
+from services.patcher.policy import Action, Allow, Ask, Hold, Refuse, TakeBack
 from services.patcher.verdict import Probe, Result
 
 WATCHED = frozenset({State.PROBATION, State.COMMITTING})
@@ -64,6 +77,8 @@ def next(attempt: Attempt, observation: Observation, now: datetime) -> Change:  
     match observation:
         case Gated():
             return _gated(attempt, observation, now)
+        case Granted() | Rejected() | Stopped():
+            return _people(attempt, observation, now)
         case StagingFinished():
             return _staged(attempt, observation, now)
         case StagingLost():
@@ -120,9 +135,59 @@ def _gated(attempt: Attempt, gated: Gated, now: datetime) -> Change:
         case Allow():
             if _is(attempt, State.PENDING) and gated.needs_staging and attempt.action is not Action.RESTART:
                 return _stage(attempt, now)
-            return switch(attempt, now)
+            return switch(replace(attempt, plan=gated.plan), now)
+        case Ask():
+            if _is(attempt, State.PENDING) and gated.needs_staging and attempt.action is not Action.RESTART:
+                return _stage(attempt, now)
+            until = now + answer.within + GRACE
+            return move(
+                attempt, now, State.AWAITING_APPROVAL, "asked", answer.reason, until, held_by="", plan=gated.plan
+            )
+        case TakeBack():
+            # Nothing was switched that could be taken back.
+            return _same(attempt)
         case _:
             assert_never(answer)
+
+
+def _people(attempt: Attempt, word: Granted | Rejected | Stopped, now: datetime) -> Change:
+    match word:
+        case Granted():
+            return _granted(attempt, word, now)
+        case Rejected():
+            waits = _is(attempt, State.AWAITING_APPROVAL, State.STAGED, State.APPLYING) and not attempt.permitted
+            return (
+                refuse(attempt, now, "APPROVAL", f"rejected by {word.actor}: {word.reason}")
+                if waits
+                else _same(attempt)
+            )
+        case Stopped():
+            if not _is(attempt, State.APPLYING) or attempt.permitted:
+                return _same(attempt)
+            held = (Fact(Told.HELD, word.reason, gate=word.gate),)
+            back = called_off(attempt, word.reason)
+            until = now + HELD_LIMIT
+            return move(attempt, now, State.STAGED, "stopped", word.reason, until, held, back, held_by=word.gate)
+
+
+def _granted(attempt: Attempt, granted: Granted, now: datetime) -> Change:
+    if not _is(attempt, State.AWAITING_APPROVAL):
+        return _same(attempt)
+    match granted.answer:
+        case Refuse(gate, reason):
+            return refuse(attempt, now, gate, reason)
+        case Hold(gate, reason):
+            held = (Fact(Told.HELD, reason, gate=gate),)
+            known = replace(attempt, plan=granted.plan)
+            return move(known, now, State.STAGED, "approved", reason, now + HELD_LIMIT, held, held_by=gate)
+        case Allow():
+            return switch(replace(attempt, plan=granted.plan), now)
+        case Ask(within=within, reason=reason) if granted.plan != attempt.plan:
+            # The plan is another one by now, and people are asked anew.
+            until = now + within + GRACE
+            return move(attempt, now, State.AWAITING_APPROVAL, "asked again", reason, until, plan=granted.plan)
+        case _:
+            return _same(attempt)
 
 
 def _stage(attempt: Attempt, now: datetime) -> Change:
@@ -149,8 +214,8 @@ def _issued(attempt: Attempt, issued: CommandIssued) -> Change:
     if issued.purpose is not Purpose.SWITCH or issued.number != attempt.tries:
         return _same(attempt)
     known = replace(attempt, command=issued.command, generation=issued.generation, fence=issued.fence)
-    if _is(attempt, State.CANCELLED, State.FAILED, State.REFUSED):
-        # It was called off while the command was being written down.
+    if _is(attempt, State.CANCELLED, State.FAILED, State.REFUSED, State.STAGED):
+        # It was called off, or stopped, while the command was being written down.
         return Change(attempt, errands=(words.withdraw(known, attempt.reason),))
     if attempt.command == issued.command or not _is(attempt, State.APPLYING):
         return _same(attempt)

@@ -53,7 +53,7 @@ OWNERS = {
     State.PENDING: Owner("policy", "1 h held", "cancelled"),
     State.STAGING: Owner("staging runner", "staging_timeout + grace", "failed"),
     State.STAGED: Owner("policy", "1 h held", "cancelled"),
-    State.AWAITING_APPROVAL: Owner("approvers", "1 h", "cancelled"),
+    State.AWAITING_APPROVAL: Owner("approvers", "approval_timeout", "cancelled; refused by one no"),
     State.APPLYING: Owner(
         "agent", "apply timeout; with a permit dead-man + grace", "failed, with a permit unconfirmed"
     ),
@@ -65,6 +65,8 @@ OWNERS = {
 LIVE = frozenset(OWNERS)
 FINAL = frozenset(State) - LIVE
 UNPERMITTED = frozenset({State.PENDING, State.STAGING, State.STAGED, State.AWAITING_APPROVAL})
+# From the command that switches to the agent's last word.
+IN_FLIGHT = frozenset({State.APPLYING, State.PROBATION, State.COMMITTING, State.ROLLING_BACK, State.UNCONFIRMED})
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,9 @@ class Attempt:
     failing_inputs: tuple[str, ...] = ()
     trace: str = ""
     rollout: str = ""
+    # Hash of the plan people are asked about, or have approved; empty while nobody is asked.
+    plan: str = ""
+    configuration: str = ""
 
     @property
     def other_slot(self) -> bool:
@@ -187,6 +192,8 @@ class ErrandKind(enum.StrEnum):
     STAGE = "stage"
     ISSUE_COMMAND = "issue_command"
     WITHDRAW_COMMAND = "withdraw_command"
+    GO_ON = "go_on"
+    STOP = "stop"
 
 
 @dataclass(frozen=True)
@@ -228,6 +235,6 @@ class Change:
 
 
 __all__ = [
-    "FINAL", "GRACE", "HELD_LIMIT", "LIVE", "OWNERS", "TRIES", "UNPERMITTED", "Attempt", "Bounds", "Change", "Errand",
-    "ErrandKind", "Fact", "Owner", "Purpose", "State", "Step", "Told",
+    "FINAL", "GRACE", "HELD_LIMIT", "IN_FLIGHT", "LIVE", "OWNERS", "TRIES", "UNPERMITTED", "Attempt", "Bounds",
+    "Change", "Errand", "ErrandKind", "Fact", "Owner", "Purpose", "State", "Step", "Told",
 ]  # fmt: skip

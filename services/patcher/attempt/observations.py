@@ -8,7 +8,7 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.patcher.policy import Answer
+from services.patcher.policy import Reply
 from services.patcher.verdict import Verdict
 
 
@@ -49,10 +49,35 @@ class Staged:
 
 @dataclass(frozen=True)
 class Gated:
-    """The policy was asked whether the attempt may go on."""
+    """The policy was asked whether the attempt may go on; `plan` is the hash of what people would be asked about."""
 
-    answer: Answer
+    answer: Reply
     needs_staging: bool
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class Granted:
+    """People have approved the plan, and the policy was asked once more."""
+
+    answer: Reply
+    plan: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A person said no to the plan."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A kill switch or a storm came while the command had no permit yet."""
+
+    gate: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -159,6 +184,9 @@ class RollbackRequested:
 
 Observation = (
     Gated
+    | Granted
+    | Rejected
+    | Stopped
     | StagingFinished
     | StagingLost
     | CommandIssued

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from services.patcher.attempt.model import FINAL, HELD_LIMIT, Attempt, Change, Fact, State, Told
 from services.patcher.attempt.moves import fail, move, refuse, roll_back, succeed, withdraw
 from services.patcher.attempt.observations import CommandFinished, Gone, Outcome, Seen
-from services.patcher.policy import KILL_SWITCH, POLICY_GATES
+from services.patcher.policy import HOLDING_GATES, POLICY_GATES
 from services.patcher.verdict import Probe, Result
 
 __all__ = ["gone", "heard", "seen", "unconfirmed", "withdraw"]
@@ -95,10 +95,10 @@ def _not_applied(attempt: Attempt, word: CommandFinished, now: datetime) -> Chan
 
 
 def _put_back(attempt: Attempt, why: str, now: datetime) -> Change:
-    held = why == KILL_SWITCH
-    told = (Fact(Told.HELD, "the permit was denied by the kill switch", gate=KILL_SWITCH),) if held else ()
-    # A kill switch is nobody's failure: only other refusals count towards the tries.
-    gate = KILL_SWITCH if held else "PERMIT"
+    held = why in HOLDING_GATES
+    told = (Fact(Told.HELD, f"the permit was denied by {why}", gate=why),) if held else ()
+    # A kill switch, a storm or a freeze is nobody's failure: only other refusals count towards the tries.
+    gate = why if held else "PERMIT"
     attempt = replace(attempt, refusals=attempt.refusals + (0 if held else 1))
     return move(attempt, now, State.STAGED, "permit denied", why, now + HELD_LIMIT, told, held_by=gate)
 

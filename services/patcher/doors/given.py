@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 from weakref import WeakValueDictionary
 
 from libs.common.bus import Bus
@@ -86,6 +87,11 @@ class Doors:
     keys: tuple[bytes, ...]
     runner: Runner
     ingest: ingest_pb2_grpc.IngestServiceAsyncStub
+    # When a package's plugins were last counted (monotonic), and when probation was last looked at.
+    counted: dict[str, float] = field(default_factory=dict)
+    looked: dict[str, datetime] = field(default_factory=dict)
+    # Plugins that were not connected when last looked at, and since when. Bounded by the fleet.
+    absent: dict[str, datetime] = field(default_factory=dict)
     _proving: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def proving(self, what: tuple[str, ...]) -> asyncio.Lock:

@@ -3,9 +3,12 @@
 from libs.common import names
 from libs.common.errors import NotFound
 from prunella.v1 import ingest_pb2
+from services.patcher.attempt import Attempt
 from services.patcher.doors.given import Doors
 
 QUESTION_TIMEOUT = 5.0
+PAGE, MOST_PAGES = 500, 400
+FLEET_KEPT, MOST_PACKAGES = 10.0, 10_000
 # An incident that is neither of these has ended, or belongs to a person.
 STANDING = frozenset({"open", "in_progress"})
 
@@ -25,6 +28,20 @@ async def stands(doors: Doors, incident: str, number: int) -> bool:
     return found.state in STANDING and found.round == number
 
 
+async def fleet(doors: Doors, package: str) -> list[ingest_pb2.Plugin]:
+    """Every plugin of a package that has not left, newest first. Raises Unavailable."""
+    found: list[ingest_pb2.Plugin] = []
+    token = ""
+    for _ in range(MOST_PAGES):
+        request = ingest_pb2.ListPluginsRequest(package=package, page_size=PAGE, page_token=token)
+        page = await doors.ingest.ListPlugins(request, timeout=QUESTION_TIMEOUT)
+        found += [plugin for plugin in page.plugins if plugin.state != "retired"]
+        token = page.next_page_token
+        if not token:
+            break
+    return found
+
+
 async def plugin_of(doors: Doors, plugin: str) -> ingest_pb2.Plugin | None:
     """The plugin as ingest knows it, None when it does not. Raises Unavailable."""
     request = ingest_pb2.GetPluginRequest(name=names.plugin(plugin))
@@ -32,3 +49,28 @@ async def plugin_of(doors: Doors, plugin: str) -> ingest_pb2.Plugin | None:
         return (await doors.ingest.GetPlugin(request, timeout=QUESTION_TIMEOUT)).plugin
     except NotFound:
         return None
+
+
+async def fleet_of(doors: Doors, package: str) -> int | None:
+    """How many active plugins a package has; None when that was asked seconds ago. Raises Unavailable."""
+    now = doors.clock.monotonic()
+    if doors.counted.get(package, -FLEET_KEPT) + FLEET_KEPT > now:
+        return None
+    request = ingest_pb2.GetFleetRequest(package=package)
+    found = await doors.ingest.GetFleet(request, timeout=QUESTION_TIMEOUT)
+    if len(doors.counted) > MOST_PACKAGES:
+        doors.counted.clear()
+    doors.counted[package] = now
+    return found.plugins
+
+
+async def why_not(doors: Doors, attempt: Attempt) -> str:
+    """Why an attempt that waited has nothing to go on for, empty when it has. Raises Unavailable."""
+    plugin = await plugin_of(doors, attempt.plugin)
+    if plugin is not None and (
+        plugin.release != attempt.from_release or (attempt.other_slot and plugin.generation != attempt.from_generation)
+    ):
+        return "the plugin runs another release now"
+    if plugin is None or plugin.state != "active" or not await stands(doors, attempt.incident, attempt.round):
+        return "its cause is gone"
+    return ""

@@ -1,8 +1,10 @@
 """The step that all doors share: load, ask the heart, save with facts and errands.
 
 Rule: an attempt changes only here, under its row's lock, in the transaction that also tells its facts, writes its
-history and sends its errands. Gates are asked again each time an attempt wants to go on.
+history, takes or frees its slot and sends its errands. Gates are asked again each time an attempt wants to go on.
 """
+
+from dataclasses import dataclass, replace
 
 from libs.common.database import Transaction
 from libs.common.errands import send
@@ -10,13 +12,31 @@ from libs.common.telemetry import counter
 from prunella.v1.events_pb2 import Event
 from services.patcher import attempt as heart
 from services.patcher import wire
-from services.patcher.attempt import FINAL, Attempt, Bounds, Change, Gated, Observation
+from services.patcher.approvals import plan_hash
+from services.patcher.attempt import FINAL, IN_FLIGHT, Attempt, Bounds, Change, ErrandKind, Gated, Observation, State
+from services.patcher.doors import approvals
 from services.patcher.doors.given import SCHEMA, Doors, Settings
-from services.patcher.policy import PLUGIN_BUSY, Action, Answer, Hold, Policy, Refuse, Wish, gate
-from services.patcher.store import attempts, kill_switches
+from services.patcher.policy import PLUGIN_BUSY, Action, Allow, Ask, Hold, Policy, Refuse, Reply, ask, in_flight_limit
+from services.patcher.store import attempts, situations, slots
 from services.patcher.store import policy as policies
 
 ENDED = counter("attempts_ended_total", "Attempts that reached a final state", ("state",))
+GATES = counter("gate_answers_total", "Answers of the gates to attempts that want to go on", ("gate", "answer"))
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What the gates say, under which policy, and the plan people approved or are to be asked about (its hash)."""
+
+    said: Reply
+    policy: Policy
+    plan: str
+    needs_staging: bool
+
+    @property
+    def gated(self) -> Gated:
+        """The observation for the attempt's heart."""
+        return Gated(self.said, self.needs_staging, self.plan)
 
 
 def bounds(settings: Settings, policy: Policy) -> Bounds:
@@ -28,34 +48,58 @@ def bounds(settings: Settings, policy: Policy) -> Bounds:
     )
 
 
-async def answer(tx: Transaction, attempt: Attempt, *, lock: bool = True) -> tuple[Answer, Policy]:
-    """What the gates say about an attempt right now; a plugin that another attempt has is one of them."""
+async def weigh(tx: Transaction, attempt: Attempt, *, lock: bool = True) -> Weighed:
+    """What the gates say about an attempt right now; a plugin that another attempt has is one of them.
+
+    With `lock` a yes to the next switch has taken its slot.
+    """
     policy, _ = await policies.get(tx)
-    staged = attempt.staging.passed if attempt.staging else None
-    # Before staging is due only its result is missing; from then on it must be good.
-    due = attempt.state is heart.State.STAGED and attempt.action is not Action.RESTART and not attempt.other_slot
-    wish = Wish(
-        attempt.plugin,
-        attempt.merchant,
-        attempt.action,
-        attempt.severity,
-        attempt.confidence,
-        bool(staged) if due else None,
-    )
-    found = gate(policy, await kill_switches.engaged(tx), wish)
+    plan = plan_hash(approvals.plan_of(attempt, policy))
+    situation = await situations.look(tx, policy, attempt, plan)
+    staging = needs_staging(policy, attempt)
+    switches = attempt.state is not State.PENDING or not staging
+    # The sandbox is not in flight.
+    found = ask(policy, situation if switches else replace(situation, in_flight=0))
     other = await attempts.busy(tx, attempt.plugin, attempt.id, lock=lock)
     if other is not None and not isinstance(found, Refuse):
-        return Hold(PLUGIN_BUSY, f"attempt {other.id} has the plugin"), policy
-    return found, policy
+        found = Hold(PLUGIN_BUSY, f"attempt {other.id} has the plugin")
+    if lock and switches and isinstance(found, Allow):
+        limit = in_flight_limit(policy, situation.fleet)
+        taken = await slots.take(tx, attempt.package, attempt.id, limit)
+        if taken is not None:
+            found = Hold("BUDGET", f"{taken} attempts are in flight, {limit} may be")
+    asked = isinstance(found, Ask) or (situation.approved and bool(attempt.plan))
+    return Weighed(found, policy, plan if asked else "", staging)
+
+
+async def answer(tx: Transaction, attempt: Attempt, *, lock: bool = True) -> tuple[Reply, Policy]:
+    """What the gates say about an attempt right now, and the policy they asked."""
+    weighed = await weigh(tx, attempt, lock=lock)
+    return weighed.said, weighed.policy
 
 
 async def keep(tx: Transaction, doors: Doors, change: Change, cause: Event | None, *, new: bool = False) -> None:
-    """Saves a change with its history, facts and errands."""
+    """Saves a change with its history, slot, facts and errands."""
     if new:
         await attempts.insert(tx, change)
     else:
         await attempts.save(tx, change)
+    if change.steps:
+        await _settle(tx, doors, change.attempt, cause)
     await _tell(tx, doors, change, cause)
+
+
+async def _settle(tx: Transaction, doors: Doors, attempt: Attempt, cause: Event | None) -> None:
+    """Frees the slot of what is not in flight any more, and ends what people need not answer any more."""
+    over = attempt.state in FINAL
+    if over and attempt.plan:
+        await approvals.void(tx, approvals.about(attempt), f"the attempt is {attempt.state}", cause=cause)
+    if attempt.state in IN_FLIGHT:
+        return
+    package = await slots.free(tx, attempt.id)
+    waiting = await attempts.next_for_slot(tx, package) if package else None
+    if waiting:
+        await send(tx, SCHEMA, ErrandKind.GO_ON, waiting, {}, database=doors.database)
 
 
 async def _tell(tx: Transaction, doors: Doors, change: Change, cause: Event | None) -> None:
@@ -84,12 +128,24 @@ async def observe(
 
 
 async def go_on(tx: Transaction, doors: Doors, attempt: str, *, cause: Event | None = None) -> Attempt | None:
-    """Asks the gates and lets the attempt go on, wait or end."""
+    """Asks the gates and lets the attempt go on, wait, ask people or end."""
     found = await attempts.get(tx, attempt, lock=True)
-    if found is None or found.state not in {heart.State.PENDING, heart.State.STAGED}:
+    if found is None or found.state not in {State.PENDING, State.STAGED}:
         return found
-    said, policy = await answer(tx, found)
-    return await observe(tx, doors, attempt, Gated(said, needs_staging(policy, found)), cause=cause)
+    weighed = await weigh(tx, found)
+    after = await observe(tx, doors, attempt, weighed.gated, cause=cause)
+    await weighed_out(tx, weighed, after, cause)
+    return after
+
+
+async def weighed_out(tx: Transaction, weighed: Weighed, attempt: Attempt | None, cause: Event | None) -> None:
+    """Asks people when the gates said so and nothing is left to do before."""
+    said = weighed.said
+    gate = "" if isinstance(said, Allow) else said.gate
+    word = type(said).__name__.lower()
+    tx.after_commit(lambda: GATES.labels(gate or "none", word).inc())
+    if isinstance(said, Ask) and attempt is not None and attempt.state is State.AWAITING_APPROVAL:
+        await approvals.ask_about(tx, attempt, weighed.policy, said, cause=cause)
 
 
 def needs_staging(policy: Policy, attempt: Attempt) -> bool:

@@ -1,9 +1,14 @@
-"""Door 1, someone asked: policy and kill switches, releases, attempts and permits."""
+"""Door 1, someone asked: policy and kill switches, releases, attempts, approvals and permits."""
 
+from services.patcher.handlers.approvals import ApprovalHandlers
 from services.patcher.handlers.attempts import AttemptHandlers
 from services.patcher.handlers.policy import PolicyHandlers
 from services.patcher.handlers.releases import ReleaseHandlers
+from services.patcher.handlers.rollouts import RolloutHandlers
+from services.patcher.handlers.taking_back import TakingBackHandlers
 
 
-class PatcherHandlers(PolicyHandlers, ReleaseHandlers, AttemptHandlers):
+class PatcherHandlers(
+    PolicyHandlers, ReleaseHandlers, AttemptHandlers, ApprovalHandlers, TakingBackHandlers, RolloutHandlers
+):
     """prunella.v1.PatcherService."""

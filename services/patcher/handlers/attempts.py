@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from libs.common import access, pages
+from libs.common import access, names, pages
 from libs.common.bus import fact
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, NotFound, Refused
@@ -27,9 +27,10 @@ from services.patcher.attempt import (
     RollbackRequested,
     State,
 )
-from services.patcher.doors import SCHEMA, Doors, observe, plugin_of
+from services.patcher.doors import SCHEMA, Doors, observe, plugin_of, weigh
 from services.patcher.handlers.policy import said
-from services.patcher.store import attempts, permits
+from services.patcher.policy import Allow
+from services.patcher.store import approvals, attempts, permits
 from services.patcher.store.permits import Permit, Question
 
 PERMITS = counter("permit_answers_total", "Answers to the question for a permit", ("gate",))
@@ -46,7 +47,8 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         async with self.doors.database.reading() as tx:
             found = await attempts.get(tx, name)
             steps = await attempts.steps(tx, name)
-        return patcher_pb2.GetAttemptResponse(attempt=wire.attempt_of(_known(found, name), steps))
+            asked = await approvals.newest(tx, names.attempt(name))
+        return patcher_pb2.GetAttemptResponse(attempt=wire.attempt_of(_known(found, name), steps, asked))
 
     async def ListAttempts(
         self, request: patcher_pb2.ListAttemptsRequest, _context: Any
@@ -122,12 +124,22 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.AuthorizeApplyResponse:
         """Permits one switch, now, or names the gate that denies it. A repeat gets the same answer."""
         question = wire.question(request)
-        permit = await self.doors.database.transaction(lambda tx: self._authorize(tx, question))
+        objection = await self._objection(question)
+        permit = await self.doors.database.transaction(lambda tx: self._authorize(tx, question, objection))
         PERMITS.labels(permit.gate or "granted").inc()
         return patcher_pb2.AuthorizeApplyResponse(granted=permit.granted, permit=permit.permit, gate=permit.gate)
 
-    async def _authorize(self, tx: Transaction, question: Question) -> Permit:
-        permit = await permits.authorize(tx, question)
+    async def _objection(self, question: Question) -> str:
+        """The gate that has something against the switch by now, besides those the permit function reads itself."""
+        async with self.doors.database.reading() as tx:
+            found = await attempts.get(tx, question.attempt)
+            if found is None or found.state is not State.APPLYING:
+                return ""
+            weighed = await weigh(tx, found, lock=False)
+        return "" if isinstance(weighed.said, Allow) else weighed.said.gate
+
+    async def _authorize(self, tx: Transaction, question: Question, objection: str) -> Permit:
+        permit = await permits.authorize(tx, question, objection)
         if not permit.fresh:
             return permit
         found = await attempts.get(tx, question.attempt)

@@ -10,23 +10,27 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from libs.common import access
+from libs.common import access, pages
 from libs.common.bus import fact
 from libs.common.database import Transaction, transient, unavailable
+from libs.common.errands import send
 from libs.common.errors import Invalid, Problem, Stale
 from libs.common.names import is_id
+from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.attempt import PERMIT_AGE, Attempt, RollbackRequested, State
+from services.patcher.attempt import PERMIT_AGE, Attempt, ErrandKind, RollbackRequested, State
 from services.patcher.doors import SCHEMA, Doors, observe
-from services.patcher.policy import GLOBAL, Action
-from services.patcher.store import attempts, kill_switches
+from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Turn, compare
+from services.patcher.store import attempts, kill_switches, situations
 from services.patcher.store import policy as policies
 from services.patcher.store.kill_switches import KillSwitch
 
 log = logging.getLogger(__name__)
 
 ENGAGE_TRIES = 3
+DECISIONS, MOST_DECISIONS = 100, 1000
+CHANGES = counter("policy_changes_total", "Versions of the policy that people made")
 LONGEST_REASON = 500
 
 
@@ -54,15 +58,46 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 return patcher_pb2.UpdatePolicyResponse(policy=wire.policy(found))
             if request.policy.etag and request.policy.etag != str(found.version):
                 raise Stale(f"the policy is at version {found.version} by now; read it again", reason="POLICY_CHANGED")
-            made, fields = wire.changed_policy(request, found)
-            if fields:
+            made, differences = wire.changed_policy(request, found)
+            if differences:
                 made = replace(made, version=found.version + 1, update_time=tx.now, updated_by=actor, reason=reason)
                 await policies.put(tx, made, request.request_id)
-                told = events_pb2.PolicyChanged(version=made.version, fields=fields)
-                tx.record(fact(SCHEMA, told, actor=actor, reason=reason))
+                await policies.note(tx, made, differences)
+                tx.record(fact(SCHEMA, wire.policy_changed(made, differences), actor=actor, reason=reason))
+                tx.after_commit(CHANGES.inc)
             return patcher_pb2.UpdatePolicyResponse(policy=wire.policy(made))
 
         return await self.doors.database.transaction(work)
+
+    async def ListPolicyChanges(
+        self, request: patcher_pb2.ListPolicyChangesRequest, _context: Any
+    ) -> patcher_pb2.ListPolicyChangesResponse:
+        """Every version of the policy, newest first. Raises Invalid for bad paging."""
+        size, query = pages.page_size(request.page_size), {"list": "policy_changes"}
+        after = pages.open_token(request.page_token, query)
+        async with self.doors.database.reading() as tx:
+            found = await policies.changes(tx, int(after[0]) if after else None, size + 1)
+        more = pages.token(query, [found[size - 1].version]) if len(found) > size else ""
+        return patcher_pb2.ListPolicyChangesResponse(
+            changes=[wire.policy_change(each) for each in found[:size]], next_page_token=more
+        )
+
+    async def PreviewPolicy(
+        self, request: patcher_pb2.PreviewPolicyRequest, _context: Any
+    ) -> patcher_pb2.PreviewPolicyResponse:
+        """What other values would have made of the last decisions; changes nothing. Raises Invalid."""
+        if not 0 <= request.decisions <= MOST_DECISIONS:
+            rule = f"decisions must be between 1 and {MOST_DECISIONS}, or 0 for {DECISIONS}"
+            raise Invalid(f"{rule}, not {request.decisions}", reason="DECISIONS_OUTSIDE", field="decisions")
+        async with self.doors.database.reading() as tx:
+            old, _ = await policies.get(tx)
+            new, _ = wire.changed_policy(request, old)
+            decided = await attempts.decided(tx, request.decisions or DECISIONS)
+            wider = max(old, new, key=lambda policy: policy.attempts_window)
+            seen = [await situations.recall(tx, wider, attempt) for attempt in decided]
+        turns = [turn for turn in compare(old, new, seen) if _differs(turn)]
+        told = [wire.policy_turn(turn, decided[turn.place]) for turn in turns]
+        return patcher_pb2.PreviewPolicyResponse(turns=told, unchanged=len(decided) - len(told))
 
     async def EngageKillSwitch(
         self, request: patcher_pb2.EngageKillSwitchRequest, context: Any
@@ -83,6 +118,8 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             try:
                 async with kill_switches.exclusive(doors.database, doors.settings.database_url, scope) as tx:
                     switch = await change_switch(tx, scope, True, actor, reason, request_id)
+                    stop = {"gate": KILL_SWITCH, "reason": f"the kill switch {scope} is engaged"}
+                    await send(tx, SCHEMA, ErrandKind.STOP, scope, stop, database=doors.database)
                     return switch, await attempts.in_flight(tx, scope, tx.now - PERMIT_AGE)
             except Problem:
                 raise
@@ -134,6 +171,13 @@ async def change_switch(
         told = kind(scope=scope, epoch=switch.epoch)
         tx.record(fact(SCHEMA, told, actor=actor, reason=reason, plugin=plugin))
     return switch
+
+
+def _differs(turn: Turn) -> bool:
+    """Whether the answer turns, and not only its wording."""
+    before, after = turn.before.reply, turn.after.reply
+    gates = [None if isinstance(reply, Allow) else reply.gate for reply in (before, after)]
+    return type(before) is not type(after) or gates[0] != gates[1] or turn.before.learns != turn.after.learns
 
 
 def checked_scope(scope: str) -> str:

@@ -7,6 +7,7 @@ from services.patcher.policy.model import (
     CAPPED,
     EDITABLE,
     GLOBAL,
+    HOLDING_GATES,
     KILL_SWITCH,
     PLUGIN_BUSY,
     POLICY_GATES,
@@ -28,7 +29,8 @@ from services.patcher.policy.model import (
 from services.patcher.policy.preview import Preview, Turn, compare, would
 
 __all__ = [
-    "BOOKKEEPING", "BOUNDS", "CAPPED", "EDITABLE", "EFFECTS", "GLOBAL", "KILL_SWITCH", "PLUGIN_BUSY", "POLICY_GATES",
+    "BOOKKEEPING", "BOUNDS", "CAPPED", "EDITABLE", "EFFECTS", "GLOBAL", "HOLDING_GATES", "KILL_SWITCH", "PLUGIN_BUSY",
+    "POLICY_GATES",
     "Action", "Allow", "Answer", "Ask", "Difference", "Hold", "Policy", "Preview", "Refuse", "Reply", "Severity",
     "Situation", "TakeBack", "Turn", "Watch", "Wish", "ask", "check", "compare", "diff", "gate", "in_flight_limit",
     "is_canary", "is_major", "learning", "objections", "scopes", "told", "would",

@@ -41,6 +41,8 @@ CAPPED = frozenset({Action.PATCH, Action.CONFIG_FIX})
 POLICY_GATES = frozenset(
     {"AUTOPATCH_DISABLED", "CONFIG_FIX_UNAVAILABLE", "ALLOW_LIST", "SEVERITY", "CONFIDENCE", "STAGING", "ATTEMPTS"}
 )
+# Gates that make an attempt wait although its command was sent already.
+HOLDING_GATES = frozenset({KILL_SWITCH, "STORM", "FREEZE", "CANARY", "BUDGET", "APPROVAL"})
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ whether the cause still stands; what an attempt makes of a late word is its hear
 """
 
 import asyncio
+from dataclasses import replace
 
 from libs.common.bus import Once, Reaction
 from libs.common.database import Transaction
@@ -14,10 +15,11 @@ from prunella.v1 import ingest_pb2
 from prunella.v1.events_pb2 import DecisionMade, Event
 from services.patcher import attempt as heart
 from services.patcher import wire
-from services.patcher.attempt import FINAL, Attempt, CancelRequested, Gated, State, Told
-from services.patcher.doors import Doors, answer, bounds, keep, needs_staging, observe, plugin_of, stands
-from services.patcher.policy import PLUGIN_BUSY, Action, Answer, Hold, Refuse
-from services.patcher.store import attempts, releases
+from services.patcher.attempt import FINAL, Attempt, CancelRequested, State, Told
+from services.patcher.doors import Doors, bounds, fleet_of, keep, observe, plugin_of, stands, weigh, weighed_out
+from services.patcher.doors.steps import Weighed
+from services.patcher.policy import PLUGIN_BUSY, Action, Hold, Refuse
+from services.patcher.store import attempts, fleets, releases
 from services.patcher.store import policy as policies
 
 MOST_INPUTS, LONGEST_INPUT = 10, 4096
@@ -28,11 +30,13 @@ async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
     """Begins an attempt. Raises Unavailable when ingest is away."""
     told = event.decision_made
     action = wire.ACTIVE.get(told.action)
-    plugin = None
+    plugin, fleet = None, None
     if action is not None:
-        # Two questions, one wait: somebody's plugin is broken meanwhile.
-        plugin, standing = await asyncio.gather(
-            plugin_of(doors, event.plugin), stands(doors, event.incident, told.round)
+        # Three questions, one wait: somebody's plugin is broken meanwhile.
+        plugin, standing, fleet = await asyncio.gather(
+            plugin_of(doors, event.plugin),
+            stands(doors, event.incident, told.round),
+            fleet_of(doors, told.package),
         )
         plugin = plugin if standing else None
     if action is None or plugin is None or plugin.state != "active":
@@ -43,6 +47,8 @@ async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
     async def begin(tx: Transaction) -> None:
         if await attempts.of_decision(tx, told.decision):
             return
+        if fleet is not None:
+            await fleets.put(tx, told.package, fleet)
         wanted = await _wanted(tx, doors, event, plugin, action, attempt, trace)
         await _begin(tx, doors, wanted, event, plugin)
 
@@ -94,21 +100,24 @@ async def _target(tx: Transaction, event: Event, plugin: ingest_pb2.Plugin, acti
 
 
 async def _begin(tx: Transaction, doors: Doors, wanted: Attempt, event: Event, plugin: ingest_pb2.Plugin) -> None:
-    said, policy = await answer(tx, wanted)
+    weighed = await weigh(tx, wanted)
+    said = weighed.said
     if CAPABILITY.get(wanted.action) and plugin.capabilities:
         need = "rollback" if wanted.other_slot else "update" if wanted.digest else CAPABILITY[wanted.action]
         need = "restart" if wanted.action is Action.RESTART else need
         if need not in plugin.capabilities and not isinstance(said, Refuse):
             said = Refuse("CAPABILITY", f"the agent cannot do {need}")
     if isinstance(said, Hold) and said.gate == PLUGIN_BUSY:
-        said = await _preempt(tx, doors, wanted, event) or said
-    gated = Gated(said, needs_staging(policy, wanted))
-    change = heart.begin(wanted, gated, tx.now)
+        weighed = await _preempt(tx, doors, wanted, event) or weighed
+        said = weighed.said
+    weighed = replace(weighed, said=said)
+    change = heart.begin(wanted, weighed.gated, tx.now)
     # What a busy plugin runs may still be taken back; that is looked at again when it is free.
     unfit, waits = _unfit(wanted, plugin), change.attempt.held_by == PLUGIN_BUSY
     if unfit and change.attempt.state not in FINAL and not (waits and unfit[0] is Told.CANCELLED):
         change = heart.stillborn(wanted, tx.now, *unfit)
     await keep(tx, doors, change, event, new=True)
+    await weighed_out(tx, weighed, change.attempt, event)
 
 
 def _unfit(wanted: Attempt, plugin: ingest_pb2.Plugin) -> tuple[Told, str, str] | None:
@@ -128,15 +137,15 @@ def _unfit(wanted: Attempt, plugin: ingest_pb2.Plugin) -> tuple[Told, str, str] 
     return None
 
 
-async def _preempt(tx: Transaction, doors: Doors, wanted: Attempt, event: Event) -> Answer | None:
+async def _preempt(tx: Transaction, doors: Doors, wanted: Attempt, event: Event) -> Weighed | None:
     """Ends an attempt of lower severity that only waits, and asks the gates again."""
     other = await attempts.busy(tx, wanted.plugin, wanted.id)
-    waits = other is not None and other.state in {State.PENDING, State.STAGED} and bool(other.held_by)
+    asked = other is not None and other.state is State.AWAITING_APPROVAL
+    waits = asked or (other is not None and other.state in {State.PENDING, State.STAGED} and bool(other.held_by))
     if other is None or not waits or other.severity >= wanted.severity:
         return None
     await observe(tx, doors, other.id, CancelRequested("patcher", f"preempted by attempt {wanted.id}"), cause=event)
-    said, _ = await answer(tx, wanted)
-    return said
+    return await weigh(tx, wanted)
 
 
 async def on_command_finished(doors: Doors, event: Event, once: Once) -> None:

@@ -54,6 +54,7 @@ ORDER BY number LIMIT 1000
 """
 GET = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE id = :id"
 OF_DECISION = "SELECT id FROM patcher.attempts WHERE decision = :decision"
+AT_ONCE = 100
 LIVE_STATES = ", ".join(f"'{state}'" for state in sorted(LIVE))
 BUSY = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
@@ -71,6 +72,26 @@ HELD = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
 WHERE state IN ('pending', 'staged') AND held_by <> '' ORDER BY update_time LIMIT 1000
 """
+NEXT_FOR_SLOT = """
+SELECT a.id FROM patcher.attempts a
+WHERE a.package = :package AND a.state IN ('pending', 'staged') AND a.held_by = 'BUDGET'
+  AND NOT EXISTS (SELECT 1 FROM patcher.errands e WHERE e.subject = a.id AND e.kind = 'go_on' AND e.state = 'pending')
+ORDER BY a.update_time LIMIT 1
+"""
+WAITING_FOR_AGENT = f"""
+SELECT id FROM patcher.attempts
+WHERE state = 'applying' AND NOT permitted
+  AND (:scope = 'global' OR 'merchants/' || merchant = :scope OR 'plugins/' || plugin = :scope
+       OR 'actions/' || action = :scope OR 'storms/' || package || '/' || symptom = :scope)
+ORDER BY id LIMIT {AT_ONCE}
+"""
+RECENT = f"""
+SELECT {COLUMNS}, detail FROM patcher.attempts
+WHERE permitted AND permit_time >= :since AND (:package = '' OR package = :package)
+  AND state IN ('success', 'applying', 'probation', 'committing', 'rolling_back', 'unconfirmed')
+ORDER BY id DESC LIMIT :limit
+"""
+DECIDED = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE decision <> '' ORDER BY id DESC LIMIT :limit"
 IN_STATE = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE state = :state ORDER BY update_time LIMIT 500"
 OVERDUE = f"""
 SELECT id FROM patcher.attempts WHERE state IN ({LIVE_STATES}) AND state <> 'probation' AND deadline <= :now
@@ -202,6 +223,26 @@ async def in_state(tx: Transaction, state: State) -> list[Attempt]:
     """Attempts in a state, longest untouched first."""
     rows = await tx.all(IN_STATE, state=state.value)
     return [read(row) for row in rows]
+
+
+async def next_for_slot(tx: Transaction, package: str) -> str:
+    """The attempt of a package that has waited longest for a slot and was not called yet; empty when none waits."""
+    return str(await tx.value(NEXT_FOR_SLOT, package=package) or "")
+
+
+async def waiting_for_agent(tx: Transaction, scope: str) -> list[str]:
+    """Attempts in a scope (of a kill switch, or storms/{package}/{type}) whose command has no permit yet."""
+    return [row.id for row in await tx.all(WAITING_FOR_AGENT, scope=scope)]
+
+
+async def recent(tx: Transaction, since: datetime, package: str, limit: int) -> list[Attempt]:
+    """Attempts permitted since a moment that are in force or under way, newest first."""
+    return [read(row) for row in await tx.all(RECENT, since=since, package=package, limit=limit)]
+
+
+async def decided(tx: Transaction, limit: int) -> list[Attempt]:
+    """Attempts that carry out decisions, newest first."""
+    return [read(row) for row in await tx.all(DECIDED, limit=limit)]
 
 
 async def overdue(tx: Transaction, now: datetime) -> list[str]:

@@ -8,7 +8,7 @@ from libs.common.names import new_id
 # Called alone: its locks must be held before its next statement reads.
 AUTHORIZE = """
 SELECT granted, permit, gate, fresh
-FROM patcher.authorize_apply(:nonce, :permit, :plugin, :attempt, :command, :generation, :fence, :now)
+FROM patcher.authorize_apply(:nonce, :permit, :plugin, :attempt, :command, :generation, :fence, :now, :objection)
 """
 
 
@@ -34,8 +34,11 @@ class Permit:
     fresh: bool
 
 
-async def authorize(tx: Transaction, question: Question) -> Permit:
-    """Asks for the permit under the shared locks of every kill switch that covers the attempt."""
+async def authorize(tx: Transaction, question: Question, objection: str = "") -> Permit:
+    """Asks for the permit under the shared locks of every kill switch that covers the attempt.
+
+    `objection` is the gate outside of SQL that has something against it; empty when none has.
+    """
     row = await tx.first(
         AUTHORIZE,
         nonce=question.nonce,
@@ -46,6 +49,7 @@ async def authorize(tx: Transaction, question: Question) -> Permit:
         generation=question.generation,
         fence=question.fence,
         now=tx.now,
+        objection=objection,
     )
     assert row is not None
     return Permit(row.granted, row.permit, row.gate, row.fresh)

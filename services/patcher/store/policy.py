@@ -1,13 +1,14 @@
-"""The row of the policy ⇄ dataclass."""
+"""The policy ⇄ dataclass, and the history of its versions, which only grows."""
 
 import json
-from dataclasses import fields
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.database import Transaction
 from services.patcher.freeze import FreezeWindow
-from services.patcher.policy import Policy, Severity
+from services.patcher.policy import Difference, Policy, Severity
 
 NAMES = tuple(field.name for field in fields(Policy))
 LISTS = frozenset({"autopatch_merchants", "canary_merchants", "multisig_roles", "multisig_approvers"})
@@ -19,6 +20,26 @@ SET {", ".join(f"{n} = CAST(:{n} AS {CAST[n]})" if n in CAST else f"{n} = :{n}" 
     request_id = :request_id
 WHERE id = 1
 """
+
+CHANGED = """
+INSERT INTO patcher.policy_changes (version, actor, reason, time, fields)
+VALUES (:version, :actor, :reason, :time, CAST(:fields AS jsonb))
+"""
+CHANGES = """
+SELECT version, actor, reason, time, fields FROM patcher.policy_changes
+WHERE CAST(:before AS bigint) IS NULL OR version < CAST(:before AS bigint) ORDER BY version DESC LIMIT :limit
+"""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One version of the policy: who made it, why, and what differs from the one before."""
+
+    version: int
+    actor: str
+    reason: str
+    time: datetime | None
+    fields: tuple[Difference, ...]
 
 
 async def get(tx: Transaction, *, lock: bool = False) -> tuple[Policy, str]:
@@ -39,6 +60,22 @@ async def put(tx: Transaction, policy: Policy, request_id: str) -> None:
     severity = {"autopatch_max_severity": int(policy.autopatch_max_severity)}
     windows = [vars(each) | {"duration": each.duration.total_seconds()} for each in policy.freeze_windows]
     await tx.run(SET, **values | lists | severity | {"freeze_windows": json.dumps(windows)}, request_id=request_id)
+
+
+async def note(tx: Transaction, policy: Policy, differences: Sequence[Difference]) -> None:
+    """Keeps what a version changed, in the transaction that puts it in force."""
+    told = json.dumps([asdict(each) for each in differences])
+    values = {"version": policy.version, "actor": policy.updated_by, "reason": policy.reason}
+    await tx.run(CHANGED, **values, time=policy.update_time, fields=told)
+
+
+async def changes(tx: Transaction, before: int | None, limit: int) -> list[Changed]:
+    """Versions of the policy, newest first; `before` is the last one seen."""
+    rows = await tx.all(CHANGES, before=before, limit=limit)
+    return [
+        Changed(row.version, row.actor, row.reason, row.time, tuple(Difference(**each) for each in row.fields))
+        for row in rows
+    ]
 
 
 def _window(row: dict[str, Any]) -> FreezeWindow:

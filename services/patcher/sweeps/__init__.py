@@ -4,6 +4,11 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from services.patcher.doors import Doors
-from services.patcher.sweeps import attempts
+from services.patcher.sweeps import approvals, attempts, rollouts, slots
 
-SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {**attempts.SWEEPS}
+SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+    **attempts.SWEEPS,
+    **approvals.SWEEPS,
+    **slots.SWEEPS,
+    **rollouts.SWEEPS,
+}

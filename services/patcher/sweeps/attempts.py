@@ -16,9 +16,10 @@ from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.attempt import Attempt, CancelRequested, DeadlinePassed, Gone, Judged, Observation, Seen, State
-from services.patcher.doors import Doors, answer, go_on, observe, plugin_of, stands
-from services.patcher.policy import KILL_SWITCH, Hold, Policy, scopes
-from services.patcher.store import attempts, kill_switches, tidying
+from services.patcher.doors import Doors, answer, go_on, observe, plugin_of, why_not
+from services.patcher.freeze import frozen_until
+from services.patcher.policy import Hold, Policy, in_flight_limit, scopes
+from services.patcher.store import attempts, fleets, kill_switches, slots, storms, tidying
 from services.patcher.store import policy as policies
 from services.patcher.verdict import Evidence, Probe, Result, Rules, judge
 
@@ -49,16 +50,45 @@ async def _traced(attempt: Attempt, name: str, work: Callable[[], Awaitable[obje
         await work()
 
 
-async def held(doors: Doors, _now: datetime) -> int:
+async def held(doors: Doors, now: datetime) -> int:
     """Lets attempts go on whose gate has opened, when their cause still stands."""
     async with doors.database.reading() as tx:
         waiting = await attempts.held(tx)
-        stopped = await kill_switches.engaged(tx) if waiting else frozenset()
         # A stopped fleet may hold very many: only those whose gate can have opened are asked one by one.
-        hopeful = [found for found in waiting if not (found.held_by == KILL_SWITCH and _stopped(found, stopped))]
+        hopeful = await _hopeful(tx, waiting, now) if waiting else []
         ready = [found for found in hopeful if not _still((await answer(tx, found, lock=False))[0], found)]
     await _each(ready, lambda attempt: _traced(attempt, "gate opened", lambda: _go_on(doors, attempt)))
     return len(ready)
+
+
+async def _hopeful(tx: Transaction, waiting: list[Attempt], now: datetime) -> list[Attempt]:
+    stopped, raging = await kill_switches.engaged(tx), await storms.raging(tx)
+    policy, _ = await policies.get(tx)
+    frozen = frozen_until(policy.freeze_windows, now) is not None
+    free = await _free(tx, policy)
+    hopeful = []
+    for found in waiting:
+        match found.held_by:
+            case "KILL_SWITCH" if _stopped(found, stopped):
+                continue
+            case "STORM" if (found.package, found.symptom) in raging:
+                continue
+            case "FREEZE" if frozen:
+                continue
+            case "BUDGET" if free.get(found.package, 1) <= 0:
+                continue
+            case "BUDGET":
+                free[found.package] = free.get(found.package, 1) - 1
+            case _:
+                pass
+        hopeful.append(found)
+    return hopeful
+
+
+async def _free(tx: Transaction, policy: Policy) -> dict[str, int]:
+    taken = await slots.taken(tx)
+    sizes = await fleets.everything(tx)
+    return {name: in_flight_limit(policy, sizes.get(name, 1)) - taken.get(name, 0) for name in sizes | taken}
 
 
 def _stopped(found: Attempt, stopped: frozenset[str]) -> bool:
@@ -70,17 +100,12 @@ def _still(said: object, found: Attempt) -> bool:
 
 
 async def _go_on(doors: Doors, attempt: Attempt) -> None:
-    plugin = await plugin_of(doors, attempt.plugin)
-    standing = plugin is not None and plugin.state == "active" and await stands(doors, attempt.incident, attempt.round)
-    changed = plugin is not None and (
-        plugin.release != attempt.from_release or (attempt.other_slot and plugin.generation != attempt.from_generation)
-    )
+    why = await why_not(doors, attempt)
 
     async def work(tx: Transaction) -> None:
-        if standing and not changed:
+        if not why:
             await go_on(tx, doors, attempt.id)
             return
-        why = "the plugin runs another release now" if changed else "its cause is gone"
         await observe(tx, doors, attempt.id, CancelRequested("patcher", why))
 
     await doors.database.transaction(work)
@@ -91,7 +116,20 @@ async def probation(doors: Doors, now: datetime) -> int:
     async with doors.database.reading() as tx:
         watched = await attempts.in_state(tx, State.PROBATION)
         policy, _ = await policies.get(tx)
-    return await _each(watched, lambda attempt: _judge(doors, policy, attempt, now))
+    known = {attempt.id for attempt in watched}
+    doors.looked = {name: time for name, time in doors.looked.items() if name in known}
+    due = [attempt for attempt in watched if _due(doors, policy, attempt, now)]
+    return await _each(due, lambda attempt: _judge(doors, policy, attempt, now))
+
+
+def _due(doors: Doors, policy: Policy, attempt: Attempt, now: datetime) -> bool:
+    """Whether it is time for another look: one each interval of the policy, and no deadline passes without one."""
+    looked = doors.looked.get(attempt.id)
+    near = attempt.deadline is not None and now >= attempt.deadline - LAST_CALL
+    if looked is not None and now - looked < policy.health_check_interval and not near:
+        return False
+    doors.looked[attempt.id] = now
+    return True
 
 
 async def _judge(doors: Doors, policy: Policy, attempt: Attempt, now: datetime) -> None:

@@ -1,14 +1,16 @@
 """Protobuf ⇄ dataclasses. The only room that sees both; it parses or raises Invalid."""
 
+from services.patcher.wire.approvals import approval, approval_ended, approval_events, vote
 from services.patcher.wire.attempts import attempt_of
 from services.patcher.wire.heard import command_finished, question, sums
-from services.patcher.wire.policy import changed_policy, kill_switch, policy
+from services.patcher.wire.policy import changed_policy, kill_switch, policy, policy_change, policy_changed, policy_turn
 from services.patcher.wire.releases import release
 from services.patcher.wire.told import SOURCE, event, staged, verdict
 from services.patcher.wire.values import ACTIONS, ACTIVE, HEALTH, KINDS, duration, moment, severity, timestamp
 
 __all__ = [
-    "ACTIONS", "ACTIVE", "HEALTH", "KINDS", "SOURCE", "attempt_of", "changed_policy", "command_finished", "duration",
-    "event", "kill_switch", "moment", "policy", "question", "release", "severity", "staged", "sums", "timestamp",
-    "verdict",
+    "ACTIONS", "ACTIVE", "HEALTH", "KINDS", "SOURCE", "approval", "approval_ended", "approval_events", "attempt_of",
+    "changed_policy", "command_finished", "duration", "event",
+    "kill_switch", "moment", "policy", "policy_change", "policy_changed", "policy_turn",
+    "question", "release", "severity", "staged", "sums", "timestamp", "verdict", "vote",
 ]  # fmt: skip

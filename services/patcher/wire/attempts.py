@@ -5,13 +5,19 @@ from datetime import datetime
 from libs.common import names
 from libs.common.telemetry.context import trace_id
 from prunella.v1 import patcher_pb2
+from services.patcher.approvals import Approval
 from services.patcher.attempt import Attempt, Step
+from services.patcher.wire.approvals import approval
 from services.patcher.wire.told import staged, verdict
 from services.patcher.wire.values import ACTIONS, timestamp
 
 
-def attempt_of(found: Attempt, steps: list[tuple[datetime, Step]] | None = None) -> patcher_pb2.Attempt:
-    """An attempt as callers see it."""
+def attempt_of(
+    found: Attempt,
+    steps: list[tuple[datetime, Step]] | None = None,
+    asked: tuple[Approval, str] | None = None,
+) -> patcher_pb2.Attempt:
+    """An attempt as callers see it; `asked` is its approval with the plan's text."""
     return patcher_pb2.Attempt(
         name=names.attempt(found.id),
         incident=found.incident,
@@ -41,6 +47,8 @@ def attempt_of(found: Attempt, steps: list[tuple[datetime, Step]] | None = None)
         history=[_step(time, step) for time, step in steps or []],
         trace_id=trace_id(found.trace),
         command=found.command,
+        approval=approval(*asked) if asked else None,
+        configuration=found.configuration,
         rollout=names.rollout(found.rollout) if found.rollout else "",
     )
 

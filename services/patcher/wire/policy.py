@@ -5,10 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 from libs.common.errors import Invalid
-from prunella.v1 import patcher_pb2
+from prunella.v1 import events_pb2, patcher_pb2
+from services.patcher.attempt import Attempt
 from services.patcher.freeze import FreezeWindow
-from services.patcher.policy import EDITABLE, Policy, Severity, check
+from services.patcher.policy import EDITABLE, Allow, Difference, Policy, Preview, Severity, Turn, check, diff
 from services.patcher.store.kill_switches import KillSwitch
+from services.patcher.store.policy import Changed
 from services.patcher.wire.values import severity, timestamp
 
 DURATIONS = frozenset(field.name for field in fields(Policy) if isinstance(field.default, timedelta))
@@ -43,8 +45,10 @@ def _window(found: FreezeWindow) -> patcher_pb2.FreezeWindow:
     return made
 
 
-def changed_policy(request: patcher_pb2.UpdatePolicyRequest, found: Policy) -> tuple[Policy, list[str]]:
-    """The policy with the fields of the mask replaced, and which of them differ. Raises Invalid, naming the field."""
+def changed_policy(
+    request: patcher_pb2.UpdatePolicyRequest | patcher_pb2.PreviewPolicyRequest, found: Policy
+) -> tuple[Policy, tuple[Difference, ...]]:
+    """The policy with the fields of the mask replaced, and what differs. Raises Invalid, naming the field."""
     paths = list(dict.fromkeys(request.update_mask.paths))
     unknown = [path for path in paths if path not in EDITABLE]
     if unknown or not paths:
@@ -53,7 +57,44 @@ def changed_policy(request: patcher_pb2.UpdatePolicyRequest, found: Policy) -> t
     values = {path: _policy_value(request.policy, path) for path in paths}
     made = replace(found, **values)
     check(made)
-    return made, [path for path in paths if getattr(found, path) != values[path]]
+    return made, diff(found, made)
+
+
+def policy_changed(made: Policy, differences: tuple[Difference, ...]) -> events_pb2.PolicyChanged:
+    """What the fact of a change tells."""
+    told = events_pb2.PolicyChanged(version=made.version, fields=[each.field for each in differences])
+    for each in differences:
+        told.changes.add(field=each.field, before=each.before, after=each.after)
+    return told
+
+
+def policy_change(found: Changed) -> patcher_pb2.PolicyChange:
+    """One version of the policy as callers see it."""
+    told = patcher_pb2.PolicyChange(
+        version=found.version, actor=found.actor, reason=found.reason, time=timestamp(found.time)
+    )
+    for each in found.fields:
+        told.fields.add(field=each.field, before=each.before, after=each.after)
+    return told
+
+
+def policy_turn(turn: Turn, attempt: Attempt) -> patcher_pb2.PolicyTurn:
+    """One decision that would turn out differently, as callers see it."""
+    return patcher_pb2.PolicyTurn(
+        attempt=attempt.id,
+        decision=attempt.decision,
+        incident=attempt.incident,
+        plugin=attempt.plugin,
+        now=turn.before.word,
+        now_gate=_gate(turn.before),
+        then=turn.after.word,
+        then_gate=_gate(turn.after),
+        sentence=turn.after.sentence,
+    )
+
+
+def _gate(preview: Preview) -> str:
+    return "" if isinstance(preview.reply, Allow) else preview.reply.gate
 
 
 def _policy_value(told: patcher_pb2.Policy, name: str) -> Any:

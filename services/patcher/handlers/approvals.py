@@ -1,0 +1,102 @@
+"""Approvals: a person's yes or no to exactly the plan an attempt waits with.
+
+Rule: people are told apart by who they are to the plane, so nobody counts twice. The role is the one they name, and
+must be one the policy asks for. The last yes that is needed asks every gate again and starts the
+attempt; nothing else does.
+"""
+
+# ruff: noqa: N802 - the proto names the methods
+
+from typing import Any
+
+from libs.common import access, names
+from libs.common.database import Transaction
+from libs.common.errors import NotFound, Refused
+from libs.common.names import parse
+from libs.common.telemetry import use_traceparent
+from prunella.v1 import patcher_pb2, patcher_pb2_grpc
+from services.patcher import wire
+from services.patcher.approvals import Approval, Standing, plan_hash
+from services.patcher.attempt import FINAL, Attempt, Granted, Rejected, State
+from services.patcher.doors import Doors, observe, weigh, weighed_out
+from services.patcher.doors import approvals as door
+from services.patcher.handlers.policy import said
+from services.patcher.store import approvals, attempts
+from services.patcher.store import policy as policies
+
+Asked = tuple[Approval, str]
+
+
+class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
+    """The approvals' part of PatcherService."""
+
+    doors: Doors
+
+    async def ApproveAttempt(
+        self, request: patcher_pb2.ApproveAttemptRequest, context: Any
+    ) -> patcher_pb2.ApproveAttemptResponse:
+        """A person agrees. Raises Denied for who has no vote, Stale for another plan, Refused when it is too late."""
+        found, asked = await self._heard(request, access.caller(context), yes=True)
+        return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
+
+    async def RejectAttempt(
+        self, request: patcher_pb2.RejectAttemptRequest, context: Any
+    ) -> patcher_pb2.RejectAttemptResponse:
+        """A person says no; one is enough. Raises Invalid without a reason, Refused once it is applied."""
+        said(request.reason)
+        found, asked = await self._heard(request, access.caller(context), yes=False)
+        return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
+
+    async def _heard(
+        self,
+        request: patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest,
+        actor: str,
+        *,
+        yes: bool,
+    ) -> tuple[Attempt, Asked | None]:
+        name = parse("attempts", request.name)
+
+        async def work(tx: Transaction) -> tuple[Attempt, Asked | None]:
+            attempt = await attempts.get(tx, name, lock=True)
+            if attempt is None:
+                raise NotFound(f"there is no attempt {name}", reason="ATTEMPT_UNKNOWN", field="name", attempt=name)
+            with use_traceparent(attempt.trace):
+                after = await self._voted(tx, attempt, request, actor, yes)
+            return after, await approvals.newest(tx, names.attempt(name))
+
+        return await self.doors.database.transaction(work)
+
+    async def _voted(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, yes: bool) -> Attempt:
+        policy, _ = await policies.get(tx)
+        asked = await approvals.newest(tx, names.attempt(attempt.id))
+        if asked is None:
+            raise Refused(
+                f"attempt {attempt.id} is {attempt.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
+            )
+        vote = wire.vote(request, asked[0].need, door.person(actor), yes=yes)
+        plan = plan_hash(door.plan_of(attempt, policy))
+        change = await door.vote(tx, door.about(attempt), vote, plan)
+        if change.approval == asked[0]:
+            # The same request again.
+            return attempt
+        if change.approval.standing is Standing.REJECTED:
+            return await self._rejected(tx, attempt, actor, request.reason)
+        if change.approval.standing is Standing.APPROVED:
+            weighed = await weigh(tx, attempt)
+            after = await observe(tx, self.doors, attempt.id, Granted(weighed.said, weighed.plan))
+            await weighed_out(tx, weighed, after, None)
+            return after or attempt
+        return attempt
+
+    async def _rejected(self, tx: Transaction, attempt: Attempt, actor: str, reason: str) -> Attempt:
+        if attempt.permitted or attempt.state in FINAL:
+            raise Refused(
+                f"attempt {attempt.id} is {attempt.state}: it is too late to say no, roll it back instead",
+                reason="ATTEMPT_NOT_WAITING",
+                attempt=attempt.id,
+                state=attempt.state.value,
+            )
+        after = await observe(tx, self.doors, attempt.id, Rejected(actor, reason))
+        assert after is not None
+        assert after.state is State.REFUSED
+        return after

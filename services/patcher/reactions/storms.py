@@ -1,0 +1,38 @@
+"""Storms: while ingest says that one is on, automation for its package and type pauses; rolling back does not.
+
+Rule: what has a permit goes its way; a command without one is taken back and its attempt waits until the storm is over.
+"""
+
+from libs.common.bus import Once, Reaction
+from libs.common.database import Transaction
+from libs.common.errands import send
+from prunella.v1.events_pb2 import Event
+from services.patcher.attempt import ErrandKind
+from services.patcher.doors import SCHEMA, Doors
+from services.patcher.store import storms
+
+
+async def on_storm_started(doors: Doors, event: Event, once: Once) -> None:
+    """Automation pauses."""
+    told = event.storm_started
+    reason = event.reason or f"{told.plugins} of {told.fleet} {told.package} plugins have {told.type} at once"
+
+    async def pause(tx: Transaction) -> None:
+        if await storms.started(tx, told.storm, told.package, told.type, reason):
+            scope, payload = f"storms/{told.package}/{told.type}", {"gate": "STORM", "reason": reason}
+            await send(tx, SCHEMA, ErrandKind.STOP, scope, payload, database=doors.database)
+
+    await once(pause)
+
+
+async def on_storm_ended(_doors: Doors, event: Event, once: Once) -> None:
+    """Automation goes on; the sweep of held attempts sees to it."""
+    told = event.storm_ended
+
+    async def resume(tx: Transaction) -> None:
+        await storms.ended(tx, told.storm, told.package, told.type, event.reason)
+
+    await once(resume)
+
+
+REACTIONS: dict[str, Reaction] = {"storm_started": on_storm_started, "storm_ended": on_storm_ended}

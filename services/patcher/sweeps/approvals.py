@@ -1,0 +1,84 @@
+"""What waits for people: reminded, escalated, expired; and asked anew when the plan is another one by now.
+
+Rule: nobody starts an attempt here. Only an approval does; what the policy refuses meanwhile ends, and an approval that
+was used does not expire.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from libs.common.database import Transaction
+from libs.common.errors import Problem
+from libs.common.names import parse
+from libs.common.telemetry import use_traceparent
+from services.patcher.approvals import Standing
+from services.patcher.attempt import UNPERMITTED, Attempt, CancelRequested, Granted, State
+from services.patcher.doors import Doors, observe, weigh, weighed_out
+from services.patcher.doors import approvals as door
+from services.patcher.policy import Allow, Ask, Hold, Refuse
+from services.patcher.store import approvals, attempts
+
+log = logging.getLogger(__name__)
+
+
+async def due(doors: Doors, now: datetime) -> int:
+    """Reminds, escalates, and ends what nobody answered."""
+    async with doors.database.reading() as tx:
+        found = [name for name in await approvals.due(tx, now) if name.startswith("attempts/")]
+    for subject in found:
+        attempt = parse("attempts", subject)
+        try:
+            await doors.database.transaction(lambda tx, attempt=attempt: _due(tx, doors, attempt))  # type: ignore[misc]
+        except Problem as problem:
+            log.warning("approval of %s waits: %s", subject, problem.message)
+    return len(found)
+
+
+async def _due(tx: Transaction, doors: Doors, name: str) -> None:
+    attempt = await attempts.get(tx, name, lock=True)
+    if attempt is None:
+        return
+    about = door.about(attempt)
+    with use_traceparent(attempt.trace):
+        if attempt.permitted or attempt.state not in UNPERMITTED | {State.APPLYING}:
+            await door.used(tx, about)
+            return
+        after = await door.tick(tx, about)
+        if after is not None and after.standing is Standing.EXPIRED and attempt.state is State.AWAITING_APPROVAL:
+            await observe(tx, doors, name, CancelRequested("patcher", f"nobody approved it: {after.reason}"))
+
+
+async def waiting(doors: Doors, _now: datetime) -> int:
+    """Looks whether plans that people are asked about are still the same, and whether policy still lets them be."""
+    async with doors.database.reading() as tx:
+        asked = await attempts.in_state(tx, State.AWAITING_APPROVAL)
+        turned = []
+        for attempt in asked:
+            weighed = await weigh(tx, attempt, lock=False)
+            if isinstance(weighed.said, Refuse) or (isinstance(weighed.said, Ask) and weighed.plan != attempt.plan):
+                turned.append(attempt)
+    for attempt in turned:
+        try:
+            await doors.database.transaction(lambda tx, attempt=attempt: _turn(tx, doors, attempt))  # type: ignore[misc]
+        except Problem as problem:
+            log.warning("attempt %s waits: %s", attempt.id, problem.message)
+    return len(turned)
+
+
+async def _turn(tx: Transaction, doors: Doors, seen: Attempt) -> None:
+    attempt = await attempts.get(tx, seen.id, lock=True)
+    if attempt is None or attempt.state is not State.AWAITING_APPROVAL:
+        return
+    weighed = await weigh(tx, attempt, lock=False)
+    if isinstance(weighed.said, Allow | Hold):
+        return
+    with use_traceparent(attempt.trace):
+        after = await observe(tx, doors, attempt.id, Granted(weighed.said, weighed.plan))
+        await weighed_out(tx, weighed, after, None)
+
+
+SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+    "approvals": (1.0, due),
+    "plans": (1.0, waiting),
+}
