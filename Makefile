@@ -56,7 +56,7 @@ lock: python ## resolve pyproject.toml again into constraints.txt
 	@$(VENV)/python deploy/lock.py
 
 bench: python ## measure, and print the figures beside their targets as JSON
-	@$(PYTHON) deploy/bootstrap.py test
+	@$(PYTHON) deploy/bootstrap.py bench
 	@exec $(VENV)/python -m tests.bench
 
 clean: ## remove .venv, generated code and caches (the plane's data stays: prunella up --fresh)

@@ -1,4 +1,4 @@
-"""Makes `.venv` ready with nothing but a Python that has venv: `python3 deploy/bootstrap.py run|test`.
+"""Makes `.venv` ready with nothing but a Python that has venv: `python3 deploy/bootstrap.py run|test|bench`.
 
 Rule: what is installed is exactly what constraints.txt names, hashes checked; nothing outside the checkout is written.
 A stamp (a hash of pyproject.toml, constraints.txt and the Python) makes the second call a no-op, and only the standard
@@ -24,7 +24,8 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 CONSTRAINTS = ROOT / "constraints.txt"
 STAMP = VENV / "prunella.json"
 IMPORT_ROOTS = (ROOT, ROOT / "protos" / "gen", ROOT / "libs" / "agent")
-EXTRAS = {"run": "local", "test": "dev"}
+# Each set holds the one before it.
+EXTRAS = {"run": "local", "test": "dev", "bench": "bench"}
 OLDEST = (3, 11)
 
 CONSOLE_SCRIPT = """#!{python}
@@ -164,7 +165,7 @@ def generate(stamp: dict[str, str]) -> None:
 
 
 def bootstrap(kind: str) -> None:
-    """Brings `.venv` to the set that `kind` needs (test includes run)."""
+    """Brings `.venv` to the set that `kind` needs (bench includes test, which includes run)."""
     wanted, python = fingerprint(), sys.version
     stamp = read_stamp()
     sets = stamp.get("sets", "").split()
@@ -173,10 +174,11 @@ def bootstrap(kind: str) -> None:
         stamp, sets = {}, []
     if stamp.get("packages") != wanted or kind not in sets:
         # A set that was there stays: `make run` after an update must not take the tools of `make test` away.
-        kind = "test" if "test" in sets else kind
+        kinds = list(EXTRAS)
+        kind = max([kind, *sets], key=kinds.index)
         install(EXTRAS[kind])
         link_checkout()
-        stamp = {"python": python, "packages": wanted, "sets": "run test" if kind == "test" else "run"}
+        stamp = {"python": python, "packages": wanted, "sets": " ".join(kinds[: kinds.index(kind) + 1])}
         write_stamp(stamp)
     generate(stamp)
 
