@@ -33,7 +33,8 @@ def resolve(upgrade: bool) -> str:
         out = Path(folder) / "constraints.txt"
         if not upgrade and LOCK.exists():
             out.write_text(LOCK.read_text())
-        command = [str(uv), "pip", "compile", "pyproject.toml", "--extra", "bench", "--python-version", "3.11", *OPTIONS]
+        sets = ["pyproject.toml", "--extra", "bench"]
+        command = [str(uv), "pip", "compile", *sets, "--python-version", "3.11", *OPTIONS]
         environment["UV_NO_CONFIG"] = "1"
         subprocess.run([*command, "-o", str(out)], check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         return "".join(line for line in out.read_text().splitlines(keepends=True) if not line.startswith("#"))
