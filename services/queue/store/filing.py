@@ -62,7 +62,7 @@ RETURNING r.id, r.plugin, r.merchant, r.type, r.package, r.task, r.strategy, r.m
 """
 AWAITING = """
 UPDATE queue.reports r SET state = 'new', triage_at = :now, with_person = false, awaits = '', reason = :reason
-WHERE r.awaits = :strategy AND r.state = 'escalated' RETURNING r.id
+WHERE r.awaits = :strategy AND r.awaits <> '' AND r.state = 'escalated' RETURNING r.id
 """
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from libs.common.database import Transaction
 
+# No id comes before the one, none after the other.
+FIRST, LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
 TASK = """t.id, t.report, t.plugin, t.merchant, t.strategy, t.toolset, t.state, t.priority, t.attempts, t.crashes,
     t.max_attempts, t.token, t.worker, t.estimated_seconds, t.lease_until, t.claimed_at, t.run_at, t.created_at,
     t.updated_at, t.ended_at, t.reason, t.traceparent"""
@@ -31,9 +33,16 @@ SELECT {TASK} FROM queue.tasks t
 WHERE t.report = CAST(:report AS uuid) AND t.state IN ('pending', 'processing', 'retrying') FOR UPDATE
 """
 _REST = """(:plugin = '' OR t.plugin = :plugin) AND (:worker = '' OR t.worker = :worker)
-    AND t.id < CAST(:after AS uuid) ORDER BY t.id DESC LIMIT :limit"""
-LIST = f"SELECT {TASK} FROM queue.tasks t WHERE {_REST}"
-LIST_IN_STATE = f"SELECT {TASK} FROM queue.tasks t WHERE t.state = :state AND {_REST}"
+    AND t.id < CAST(:after AS uuid)"""
+_LATEST = "ORDER BY t.id DESC LIMIT :limit"
+LIST = f"SELECT {TASK} FROM queue.tasks t WHERE {_REST} {_LATEST}"
+# Rows are compared, since with `state = :state` the planner would rather look for a rare state among all tasks.
+LIST_IN_STATE = f"""
+SELECT {TASK} FROM queue.tasks t
+WHERE (t.state, t.id) >= (CAST(:state AS text), CAST('{FIRST}' AS uuid))
+  AND (t.state, t.id) < (CAST(:state AS text), CAST(:after AS uuid)) AND {_REST}
+ORDER BY t.state DESC, t.id DESC LIMIT :limit
+"""
 # Only what is active has an index by report; everything else a report had is in its history.
 LIST_OF_REPORT = f"""
 SELECT {TASK} FROM queue.tasks t
@@ -41,7 +50,7 @@ WHERE t.id IN (
     SELECT h.task FROM queue.history h WHERE h.report = CAST(:report AS uuid)
     UNION SELECT a.id FROM queue.tasks a
     WHERE a.report = CAST(:report AS uuid) AND a.state IN ('pending', 'processing', 'retrying'))
-  AND (:state = '' OR t.state = :state) AND {_REST}
+  AND (:state = '' OR t.state = :state) AND {_REST} {_LATEST}
 """
 DUE = """
 WITH due AS MATERIALIZED (
@@ -104,10 +113,6 @@ deltas AS (
     FROM gone GROUP BY state)
 SELECT count(*) FROM gone
 """
-
-
-# No id comes after this one.
-LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 @dataclass(frozen=True)

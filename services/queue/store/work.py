@@ -88,6 +88,7 @@ ended AS (
         ended_at = CASE WHEN g.state <> 'retrying' THEN CAST(:now AS timestamptz) END,
         reason = g.reason
     FROM given g WHERE t.id = g.id AND t.token = g.token AND t.state = 'processing'
+      AND t.id = ANY(CAST(:ids AS uuid[]))
     RETURNING t.*, g.method, g.details, g.tools, g.seconds, g.outcome)"""
 # The quick way of a success: a hundred completions are one statement, and nothing else is asked.
 COMPLETE = f"""
@@ -98,6 +99,7 @@ WITH given AS MATERIALIZED (
 ended AS (
     UPDATE queue.tasks t SET state = 'completed', lease_until = NULL, updated_at = :now, ended_at = :now
     FROM given g WHERE t.id = g.id AND t.token = g.token AND t.state = 'processing'
+      AND t.id = ANY(CAST(:ids AS uuid[]))
     RETURNING t.*, g.method, g.details, g.tools, g.seconds, 'COMPLETED' AS outcome),
 noted AS (
     UPDATE queue.reports r SET state = 'resolved_pending', watch_until = :watch_until, resolved_at = :now,

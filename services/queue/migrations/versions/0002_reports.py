@@ -2,8 +2,9 @@
 
 The tasks of revision 0001 were never written by any code, so that table is made anew. What changes often is narrow and
 apart from what is long (contents), and no index covers a column that changes with every try, so that most updates stay
-on their page. `history.task` and `history.report` are no foreign keys: history outlives tasks, and each insert would
-pay for the check.
+on their page. The status view looks for the first and last row of a state by comparing rows, since with `state = …` the
+planner would rather look for a rare state among all tasks. `history.task` and `history.report` are no foreign keys:
+history outlives tasks, and each insert would pay for the check.
 """
 
 from alembic import op
@@ -154,11 +155,17 @@ CREATE VIEW queue.figures AS
 CREATE VIEW queue.task_status AS
     SELECT f.state, CAST(f.number AS bigint) AS count,
         CAST(f.priorities AS double precision) / f.number AS mean_priority,
-        oldest.created_at AS oldest_task, newest.created_at AS newest_task
+        CASE WHEN oldest.state = f.state THEN oldest.created_at END AS oldest_task,
+        CASE WHEN newest.state = f.state THEN newest.created_at END AS newest_task
     FROM queue.figures f
-    LEFT JOIN LATERAL (SELECT created_at FROM queue.tasks t WHERE t.state = f.state ORDER BY id LIMIT 1) oldest ON true
-    LEFT JOIN LATERAL (SELECT created_at FROM queue.tasks t WHERE t.state = f.state ORDER BY id DESC LIMIT 1) newest
-        ON true
+    LEFT JOIN LATERAL (
+        SELECT t.state, t.created_at FROM queue.tasks t
+        WHERE (t.state, t.id) >= (f.state, CAST('00000000-0000-0000-0000-000000000000' AS uuid))
+        ORDER BY t.state, t.id LIMIT 1) oldest ON true
+    LEFT JOIN LATERAL (
+        SELECT t.state, t.created_at FROM queue.tasks t
+        WHERE (t.state, t.id) <= (f.state, CAST('ffffffff-ffff-ffff-ffff-ffffffffffff' AS uuid))
+        ORDER BY t.state DESC, t.id DESC LIMIT 1) newest ON true
     WHERE f.kind = 'task' AND f.number > 0;
 CREATE TABLE queue.requests (
     caller text NOT NULL,

@@ -1,0 +1,118 @@
+"""The hot statements of queue go by index, as the service plans them: once, whatever the parameters are.
+
+50,000 tasks and reports stand for a million; a plan that is generic and by index is the same for both.
+"""
+
+import functools
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
+
+from libs.common.clock import SystemClock
+from libs.common.database import Database, Transaction
+from libs.common.testing import Ground
+from services.queue.service import PLANNER
+from services.queue.store import counts, filing, history, reports, tasks, work
+
+ROWS = 50_000
+SEED = (
+    """
+    INSERT INTO queue.reports (id, plugin, merchant, package, release, label, fingerprint, state, type,
+        reported_severity, source, counter, counter_value, occurrences, first_seen_at, last_seen_at, opened_at,
+        traceparent)
+    SELECT CAST(lpad(to_hex(i), 32, '0') AS uuid), 'plugin-' || i % 5000, 'm', 'shop', '1.0', '', md5(CAST(i AS text)),
+        'in_progress', 'network', '', 'agent', 'c', 1, 1, now(), now() - i * interval '1 second', now(), ''
+    FROM generate_series(1, :rows) i
+    """,
+    """
+    INSERT INTO queue.contents (report, type, module, message, stack, context, grouping)
+    SELECT id, 'T', '', 'm', '', '{}', '{}' FROM queue.reports
+    """,
+    """
+    INSERT INTO queue.tasks (id, report, plugin, merchant, strategy, toolset, state, priority, rank, max_attempts,
+        estimated_seconds, run_at, created_at, updated_at, ended_at, traceparent)
+    SELECT id, id, plugin, 'm', 's', 1 + n % 8, CASE WHEN n % 2 = 0 THEN 'pending' ELSE 'completed' END, 5,
+        now() - n * interval '1 second', 3, 60, now(), now(), now(), CASE WHEN n % 2 = 1 THEN now() END, ''
+    FROM (SELECT id, plugin, row_number() OVER () AS n FROM queue.reports) r
+    """,
+    """
+    INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
+        seconds, at, actor)
+    SELECT id, 1, id, 's', 'w', '', true, 'COMPLETED', '{}', '{}', 1, now(), 'w' FROM queue.reports
+    """,
+    "ANALYZE queue.reports",
+    "ANALYZE queue.contents",
+    "ANALYZE queue.tasks",
+    "ANALYZE queue.history",
+)
+LARGE = re.compile(r"Seq Scan on (?:queue\.)?(?:tasks|reports|contents|history)\b")
+HOT = {
+    "claim": (work.CLAIM, ["tasks_waiting", "tasks_pkey"]),
+    "claim among several tool sets": (work.CLAIM_AMONG, ["tasks_waiting", "tasks_pkey"]),
+    "extend": (work.EXTEND, ["Index Scan using tasks_"]),
+    "complete": (work.COMPLETE, ["(id = ANY (", "reports_pkey"]),
+    "fail": (work.FAIL, ["(id = ANY (", "reports_pkey"]),
+    "reap": (tasks.REAP, ["tasks_state", "reports_pkey"]),
+    "due": (tasks.DUE, ["tasks_retrying"]),
+    "clean up": (tasks.CLEAN_UP, ["tasks_pkey"]),
+    "list tasks": (tasks.LIST, ["tasks_pkey"]),
+    "list tasks in a state": (tasks.LIST_IN_STATE, ["tasks_state"]),
+    "list tasks of a report": (tasks.LIST_OF_REPORT, ["history_pkey", "tasks_active"]),
+    "count occurrences": (reports.UPSERT, ["Conflict Arbiter Indexes: reports_kind"]),
+    "untriaged": (reports.UNTRIAGED, ["reports_untriaged", "contents_pkey"]),
+    "list reports": (reports.LIST, ["reports_seen"]),
+    "list reports of a plugin": (reports.LIST_OF_PLUGIN, ["reports_kind"]),
+    "list reports with a person": (reports.LIST_WITH_PERSON, ["reports_with_person"]),
+    "file": (filing.FILE, ["reports_pkey", "contents_pkey"]),
+    "verify": (filing.VERIFY, ["reports_pkey"]),
+    "awaiting": (filing.AWAITING, ["reports_awaiting"]),
+    "history": (history.OF_REPORTS, ["history_pkey"]),
+    "status": (counts.STATUS, ["tasks_state"]),
+}
+
+
+@pytest.fixture(scope="module")
+async def filled(servers: Any) -> AsyncIterator[Database]:
+    ground = await Ground.make(servers)
+    database = Database(ground.url(), clock=SystemClock(), session=PLANNER)
+    try:
+        for statement in SEED:
+            values = {"rows": ROWS} if ":rows" in statement else {}
+            await database.transaction(functools.partial(_run, statement, values))
+        yield database
+    finally:
+        await database.close()
+        await ground.discard()
+
+
+async def _run(statement: str, values: dict[str, int], tx: Transaction) -> None:
+    await tx.run(statement, **values)
+
+
+async def plan(database: Database, statement: str) -> str:
+    """The plan that is kept of a statement, whatever it is executed with."""
+    numbered = str(text(statement).compile(dialect=dialect()))  # type: ignore[no-untyped-call]
+    nothing = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", numbered))))
+    async with database.engine.connect() as connection:
+        await connection.exec_driver_sql(f"PREPARE asked AS {numbered}")
+        rows = (await connection.exec_driver_sql(f"EXPLAIN EXECUTE asked{f'({nothing})' if nothing else ''}")).all()
+        await connection.exec_driver_sql("DEALLOCATE asked")
+        return "\n".join(row[0] for row in rows)
+
+
+@pytest.mark.parametrize("name", HOT)
+async def test_a_hot_statement_goes_by_index(filled: Database, name: str) -> None:
+    statement, wanted = HOT[name]
+    found = await plan(filled, statement)
+    assert not LARGE.search(found), found
+    for index in wanted:
+        assert index in found, found
+
+
+async def test_a_claim_sorts_no_more_than_it_takes(filled: Database) -> None:
+    chosen = (await plan(filled, work.CLAIM)).split("CTE leased")[0].split("CTE chosen")[1]
+    assert "Sort" not in chosen, chosen
