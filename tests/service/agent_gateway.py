@@ -18,7 +18,7 @@ import grpc.aio
 
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc
-from prunella_agent import releases
+from prunella_agent import configurations, releases
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONPATH = os.pathsep.join([str(ROOT / "libs" / "agent"), str(ROOT / "protos" / "gen")])
@@ -175,6 +175,21 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
         command.dead_man_duration.FromNanoseconds(int(dead_man * 1e9))
         return command
 
+    def config_update(
+        self, document: bytes, generation: int, *, dead_man: float = 60.0, package: str = "tiny", plugin: str = ""
+    ) -> pb.Command:
+        """A change of configuration, signed by the shop."""
+        given = configurations.describe(document, package=package, version=str(generation), plugin=plugin)
+        command = self.command(
+            pb.COMMAND_KIND_CONFIG_UPDATE,
+            generation,
+            envelope=configurations.sign(given, self.shop.private),
+            config=document,
+            digest=given.digest,
+        )
+        command.dead_man_duration.FromNanoseconds(int(dead_man * 1e9))
+        return command
+
     def send(self, command: pb.Command) -> pb.Command:
         """Delivers a command now and to every later session until its receipt."""
         self.desired[command.id] = command
@@ -322,6 +337,12 @@ class AgentProcess:
         """The release in the slot that `current` names."""
         text = (self.folder / "current" / "main.py").read_text()
         return text.split("'")[1]
+
+    @property
+    def configured(self) -> list[str]:
+        """What the plugin was configured with, at each of its starts."""
+        lines = (self.folder / "plugin.log").read_text().splitlines()
+        return [line.removeprefix("config ") for line in lines if line.startswith("config ")]
 
     async def post(self, failures: int) -> None:
         """Has the plugin count this many failed webhooks."""

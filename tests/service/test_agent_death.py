@@ -85,6 +85,68 @@ async def test_killed_after_the_commit_was_written_down_the_commit_stands(
     await healthy(gateway, "1.1.0", 1)
 
 
+async def dies_in_config_update(gateway: Gateway, agent: AgentProcess, step: str) -> pb.Command:
+    """Has the supervisor die at a step of a change of configuration, then starts it again."""
+    await agent.start(crash=step)
+    await healthy(gateway, "1.0.0", 0)
+    change = gateway.send(gateway.config_update(b'{"a": 1}', 1))
+    assert await agent.ended() == -9
+    await agent.start()
+    return change
+
+
+@pytest.mark.parametrize("step", ["RECEIVED", "STAGED", "PERMITTED"])
+async def test_killed_before_the_switch_of_configurations_it_prepares_anew(
+    gateway: Gateway, agent: AgentProcess, step: str
+) -> None:
+    change = await dies_in_config_update(gateway, agent, step)
+    await gateway.until(lambda: gateway.words(change.id) == ["APPLIED"])
+    await healthy(gateway, "1.0.0", 1)
+    assert gateway.beats[-1].config_digest == change.digest
+    assert agent.configured[-1] == '{"a":1}' and agent.steps.count("SWITCHING") == 1
+
+
+@pytest.mark.parametrize("step", ["SWITCHING", "STOPPED", "POINTED", "STARTED", "SWITCHED"])
+async def test_killed_between_switch_and_commit_the_old_configuration_is_back(
+    gateway: Gateway, agent: AgentProcess, step: str
+) -> None:
+    change = await dies_in_config_update(gateway, agent, step)
+    said = ["APPLIED", "REVERTED"] if step == "SWITCHED" else ["REVERTED"]
+    await gateway.until(lambda: gateway.words(change.id) == said)
+    assert gateway.results[-1].unasked and gateway.results[-1].detail == "RESTARTED"
+    await healthy(gateway, "1.0.0", 0)
+    assert gateway.beats[-1].config_digest != change.digest and agent.configured[-1] == "{}"
+
+
+@pytest.mark.parametrize("step", ["REVERTING", "REVERT_POINTED", "REVERT_STARTED", "REVERTED"])
+async def test_killed_on_the_way_back_the_old_configuration_is_back(
+    gateway: Gateway, agent: AgentProcess, step: str
+) -> None:
+    await agent.start(crash=step)
+    await healthy(gateway, "1.0.0", 0)
+    change = gateway.send(gateway.config_update(b'{"a": 1}', 1))
+    await gateway.until(lambda: gateway.words(change.id) == ["APPLIED"])
+    back = gateway.send(gateway.command(pb.COMMAND_KIND_ROLLBACK, 1))
+    assert await agent.ended() == -9
+    await agent.start()
+    await gateway.until(lambda: gateway.words(back.id) == ["REVERTED"])
+    await healthy(gateway, "1.0.0", 0)
+    assert gateway.beats[-1].config_digest != change.digest and agent.configured[-1] == "{}"
+
+
+async def test_killed_after_the_commit_of_a_configuration_it_stays(gateway: Gateway, agent: AgentProcess) -> None:
+    await agent.start(crash="COMMITTED")
+    await healthy(gateway, "1.0.0", 0)
+    change = gateway.send(gateway.config_update(b'{"a": 1}', 1))
+    await gateway.until(lambda: gateway.words(change.id) == ["APPLIED"])
+    commit = gateway.send(gateway.command(pb.COMMAND_KIND_COMMIT, 1))
+    assert await agent.ended() == -9
+    await agent.start()
+    await gateway.until(lambda: gateway.words(commit.id) == ["COMMITTED"])
+    await healthy(gateway, "1.0.0", 1)
+    assert gateway.beats[-1].config_digest == change.digest and agent.configured[-1] == '{"a":1}'
+
+
 @pytest.mark.parametrize("step", ["REVERTING", "REVERT_POINTED", "REVERT_STARTED", "REVERTED"])
 async def test_killed_on_the_way_back_it_ends_the_way_back(gateway: Gateway, agent: AgentProcess, step: str) -> None:
     await agent.start(crash=step)

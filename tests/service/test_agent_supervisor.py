@@ -298,21 +298,6 @@ async def test_a_sick_plugin_is_unhealthy_and_a_health_check_says_so(gateway: Ga
     assert gateway.results[-1].detail == "unhealthy"
 
 
-async def test_a_configuration_is_tried_like_a_release(gateway: Gateway, agent: AgentProcess) -> None:
-    await agent.start()
-    await healthy(gateway, "1.0.0")
-    before = gateway.beats[-1].config_digest
-    change = gateway.send(gateway.command(pb.COMMAND_KIND_CONFIG_UPDATE, 1, config=b'{"a": 1}'))
-    await gateway.until(lambda: gateway.words(change.id) == ["APPLIED"])
-    await healthy(gateway, "1.0.0", 1)
-    assert gateway.beats[-1].config_digest != before
-    assert 'config {"a": 1}' in (agent.folder / "plugin.log").read_text()
-    back = gateway.send(gateway.command(pb.COMMAND_KIND_ROLLBACK, 1))
-    await gateway.until(lambda: gateway.words(back.id) == ["REVERTED"])
-    await healthy(gateway, "1.0.0", 0)
-    assert gateway.beats[-1].config_digest == before
-
-
 async def test_results_are_kept_over_a_death_until_they_are_acknowledged(gateway: Gateway, agent: AgentProcess) -> None:
     gateway.acknowledge_results = False
     await agent.start()

@@ -2,14 +2,12 @@
 
 Rule: a command is done once, however often it comes; a repeat gets the word that was said. Fences only rise: what comes
 with an old one is refused. A newer command ends the preparation of an older one, never a switch that has its permit.
-Nothing is unpacked before every pinned key has signed it, and nothing is switched before the plane said yes.
+Nothing is unpacked or written before every pinned key has signed it, and nothing is switched before the plane said yes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -19,7 +17,7 @@ from typing import Protocol
 import grpc
 
 from prunella.v1 import agent_pb2 as pb
-from prunella_agent import crash, releases
+from prunella_agent import configurations, crash, releases
 from prunella_agent.archive import ReleaseError
 from prunella_agent.clock import Clock
 from prunella_agent.credential import write_file
@@ -33,7 +31,6 @@ from prunella_agent.words import Words, decode_command, decode_result, encode
 
 log = logging.getLogger("prunella_agent.apply")
 
-MAX_CONFIG = 64 * 1024
 MAX_COMMANDS = 16
 ASK_AGAIN_SECONDS = 0.5
 SHORTEST, LONGEST = 60.0, 900.0
@@ -64,12 +61,13 @@ class Applier:
         probe: Callable[[], Awaitable[bool]],
         keys: Sequence[bytes],
         package: str,
+        plugin: str,
         configs: Path,
         clock: Clock,
     ) -> None:
         self._journal, self._slots, self._switch, self._words = journal, slots, switch, words
         self._link, self._probe, self._clock = link, probe, clock
-        self._keys, self._package, self._configs = keys, package, configs
+        self._keys, self._package, self._plugin, self._configs = keys, package, plugin, configs
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._preparing = ""
         self._superseded: set[str] = set()
@@ -180,7 +178,9 @@ class Applier:
         if command.kind == pb.COMMAND_KIND_RESTART:
             return replace(running, generation=command.generation)
         if command.kind == pb.COMMAND_KIND_CONFIG_UPDATE:
-            return replace(running, generation=command.generation, config=self._keep_config(command.config))
+            config = self._configuration(command, spans)
+            crash.at("STAGED")
+            return replace(running, generation=command.generation, config=config)
         with spans.step("verify"):
             manifest = releases.verify(command.envelope, self._keys)
             named = (manifest.package, manifest.version, manifest.digest)
@@ -228,19 +228,23 @@ class Applier:
         left: float = command.deadline_time.seconds - self._clock.now().timestamp()
         return min(max(left, SHORTEST), LONGEST)
 
-    def _keep_config(self, config: bytes) -> str:
-        try:
-            if len(config) > MAX_CONFIG or not isinstance(json.loads(config), dict):
-                raise ValueError("not a JSON object of at most 64 KiB")
-        except (ValueError, RecursionError) as error:
-            raise ReleaseError(str(error), "CONFIG_MALFORMED") from error
+    def _configuration(self, command: pb.Command, spans: Spans) -> str:
+        """Writes a verified configuration beside the one that is used; its name."""
+        with spans.step("verify"):
+            given, document = configurations.verify(command.envelope, command.config, self._keys)
+            if given.package != self._package or given.plugin not in {"", self._plugin}:
+                meant = f"package {given.package}" + (f", plugin {given.plugin}" if given.plugin else "")
+                raise ReleaseError(f"the configuration is meant for {meant}", "CONFIG_MISMATCH")
+            if given.digest != command.digest:
+                raise ReleaseError("the configuration is not the one the command names", "CONFIG_MISMATCH")
         state = self._journal.state
         kept = {install.config for install in (state.running, state.previous) if install}
         for old in self._configs.iterdir():
             if old.name not in kept:
                 old.unlink()
-        name = f"{hashlib.sha256(config).hexdigest()}.json"
-        write_file(self._configs / name, config)
+        # A name of its own: what is used now may have been edited in place, and has to be there for the way back.
+        name = f"{command.generation}-{given.digest[:16]}.json"
+        write_file(self._configs / name, document)
         return name
 
     def _word(

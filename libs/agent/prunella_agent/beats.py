@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from prunella.v1 import agent_pb2 as pb
 from prunella_agent.clock import Clock
+from prunella_agent.configurations import Watched
 from prunella_agent.process import Health, Plugin
 from prunella_agent.session import Session
 from prunella_agent.switch import Switch
@@ -35,11 +36,13 @@ class Beats:
         switch: Switch,
         clock: Clock,
         environment: Mapping[str, str],
+        configs: Watched,
         told: Callable[[pb.Beat], None],
     ) -> None:
         self._session, self._telemetry, self._plugin, self._switch = session, telemetry, plugin, switch
         self._clock = clock
         self._environment = environment
+        self._configs = configs
         self._told = told
         self._samples: tuple[str, ...] = ()
         self._last = 0.0
@@ -62,7 +65,7 @@ class Beats:
             release=shown.release if shown else "",
             generation=shown.generation if shown else 0,
             digest=shown.digest if shown else "",
-            config_digest=shown.config.removesuffix(".json") if shown else "",
+            config_digest=self._configs.digest(shown.config) if shown else "",
             environment=self._environment,
             health=HEALTH[self._plugin.health],
             numbers=tally.numbers,

@@ -30,6 +30,7 @@ from prunella_agent.apply import Applier
 from prunella_agent.archive import ReleaseError
 from prunella_agent.beats import HEALTH, Beats
 from prunella_agent.clock import SystemClock
+from prunella_agent.configurations import Watched
 from prunella_agent.enroll import enroll
 from prunella_agent.install import envelope_path, install, keep_config
 from prunella_agent.journal import Journal, JournalBroken
@@ -144,6 +145,7 @@ class Supervisor:
             switch=self.switch,
             clock=self.clock,
             environment=self.options.environment,
+            configs=Watched(self.folder / "configs"),
             told=self._tell,
         )
         self.applier = Applier(
@@ -155,6 +157,7 @@ class Supervisor:
             probe=self.plugin.probe,
             keys=self.identity.release_keys,
             package=self.options.package,
+            plugin=self.identity.plugin,
             configs=self.folder / "configs",
             clock=self.clock,
         )
