@@ -1,0 +1,76 @@
+"""A person's yes or no to a rollout that waits for people, heard through the same door as for an attempt.
+
+Rule: the plan names every plugin the rollout reaches and never changes; who made the rollout or published its release
+has no vote. The last yes that is needed lets it begin, one no ends it.
+"""
+
+from libs.common import names
+from libs.common.database import Transaction
+from libs.common.errors import NotFound, Refused
+from libs.common.names import parse
+from libs.common.telemetry import use_traceparent
+from prunella.v1 import patcher_pb2
+from services.patcher import rollout as heart
+from services.patcher import wire
+from services.patcher.approvals import Standing
+from services.patcher.doors import Doors
+from services.patcher.doors import approvals as door
+from services.patcher.doors.rollouts import observe
+from services.patcher.rollout import Allowed
+from services.patcher.store import approvals, rollouts
+from services.patcher.store.rollouts import Kept
+
+COLLECTION = "rollouts/"
+Request = patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest
+
+
+async def heard(doors: Doors, request: Request, actor: str, *, yes: bool) -> patcher_pb2.Attempt:
+    """Hears a person on a rollout; answers with its plan and approval. Raises as for an attempt."""
+    rollout = parse("rollouts", request.name)
+
+    async def work(tx: Transaction) -> patcher_pb2.Attempt:
+        kept = await rollouts.get(tx, rollout, lock=True)
+        if kept is None:
+            raise NotFound(f"there is no rollout {rollout}", reason="ROLLOUT_UNKNOWN", field="name", rollout=rollout)
+        with use_traceparent(kept.trace):
+            kept = await _voted(tx, doors, kept, request, actor, yes)
+        return await _shown(tx, kept)
+
+    return await doors.database.transaction(work)
+
+
+async def _voted(tx: Transaction, doors: Doors, kept: Kept, request: Request, actor: str, yes: bool) -> Kept:
+    subject = door.About(request.name)
+    asked = await approvals.newest(tx, request.name)
+    if asked is None:
+        raise Refused(
+            f"{request.name} is {kept.rollout.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
+        )
+    vote = wire.vote(request, asked[0].need, door.person(actor), yes=yes)
+    change = await door.vote(tx, subject, vote, asked[0].plan)
+    if kept.rollout.state is not heart.State.PENDING:
+        return kept
+    if change.approval.standing is Standing.APPROVED:
+        await door.used(tx, subject)
+        return await observe(tx, doors, kept, Allowed())
+    if change.approval.standing is Standing.REJECTED:
+        return await observe(tx, doors, kept, heart.Refused(actor, f"rejected: {request.reason}"))
+    return kept
+
+
+async def _shown(tx: Transaction, kept: Kept) -> patcher_pb2.Attempt:
+    name = names.rollout(kept.rollout.id)
+    told = patcher_pb2.Attempt(
+        name=name,
+        rollout=name,
+        package=kept.rollout.package,
+        state=kept.rollout.state.value,
+        reason=kept.rollout.reason,
+    )
+    if kept.config:
+        told.configuration = kept.rollout.target
+    else:
+        told.to_release = kept.rollout.target
+    if asked := await approvals.newest(tx, name):
+        told.approval.CopyFrom(wire.approval(*asked))
+    return told
