@@ -75,17 +75,19 @@ class Settings(ServiceSettings):
 
 @dataclass
 class PolicyInForce:
-    """Which policy a decision was made under; patcher owns it, and a decision never waits long to learn its version."""
+    """The policy in force, as far as deciding needs it; patcher owns it, and nothing waits long to hear of it."""
 
     patcher: patcher_pb2_grpc.PatcherServiceAsyncStub | None
     clock: Clock
     version: str = "unknown"
+    # Whether outcomes may teach; they are kept either way.
+    learning: bool = True
     _asked_at: float = -math.inf
 
-    async def refresh(self) -> None:
-        """Asks patcher, unless that was tried in the last seconds; without an answer the last known version stays."""
+    async def refresh(self, kept: float = POLICY_KEPT) -> None:
+        """Asks patcher, unless that was tried in the last `kept` seconds; without an answer the last known stays."""
         now = self.clock.monotonic()
-        if self.patcher is None or now < self._asked_at + POLICY_KEPT:
+        if self.patcher is None or now < self._asked_at + kept:
             return
         self._asked_at = now
         try:
@@ -93,6 +95,7 @@ class PolicyInForce:
         except Problem:
             return
         self.version = str(answer.policy.version)
+        self.learning = answer.policy.learning_enabled
 
 
 @dataclass

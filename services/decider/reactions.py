@@ -5,6 +5,7 @@ order facts arrive. A decision is made only while ingest says that the incident 
 """
 
 import asyncio
+from dataclasses import replace
 
 from libs.common.bus import Once, Reaction, fact_name
 from libs.common.database import Transaction
@@ -13,7 +14,7 @@ from libs.common.telemetry import counter
 from prunella.v1.events_pb2 import Event
 from services.decider import wire
 from services.decider.doors import Doors, begin, stands
-from services.decider.learning import lesson
+from services.decider.learning import Label, lesson
 from services.decider.store import decisions, learning
 
 _feedback = counter("feedback_total", "Ends of attempts the decider learned of", ("label",))
@@ -34,10 +35,14 @@ async def on_incident(doors: Doors, event: Event, once: Once) -> None:
     await once(decide)
 
 
-async def on_attempt_ended(_doors: Doors, event: Event, once: Once) -> None:
+async def on_attempt_ended(doors: Doors, event: Event, once: Once) -> None:
     """The facts that end an attempt: keeps the feedback, and counts it when it says something about the remedy."""
     ended = wire.attempt_ended(event)
     taught = lesson(fact_name(event), failure=ended.failure, dead_man=ended.dead_man)
+    await doors.policy.refresh(kept=1.0)
+    if not doors.policy.learning:
+        # People switched learning off: the outcome is kept and teaches nothing.
+        taught = replace(taught, label=Label.NEUTRAL)
 
     async def learn(tx: Transaction) -> None:
         decision = await decisions.get(tx, ended.decision) if ended.decision else None

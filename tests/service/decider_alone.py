@@ -48,13 +48,16 @@ class IngestStandIn(ingest_pb2_grpc.IngestServiceServicer):
 
 
 class PatcherStandIn(patcher_pb2_grpc.PatcherServiceServicer):
-    """Knows the policy's version."""
+    """Knows the policy's version, and whether outcomes may teach."""
+
+    def __init__(self) -> None:
+        self.learning = True
 
     async def GetPolicy(  # noqa: N802 - the proto names it
         self, _request: patcher_pb2.GetPolicyRequest, _context: Any
     ) -> patcher_pb2.GetPolicyResponse:
         """Always the seventh."""
-        return patcher_pb2.GetPolicyResponse(policy=patcher_pb2.Policy(version=7))
+        return patcher_pb2.GetPolicyResponse(policy=patcher_pb2.Policy(version=7, learning_enabled=self.learning))
 
 
 @dataclass
@@ -65,6 +68,7 @@ class DeciderAlone:
     environ: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     ingest: IngestStandIn = field(default_factory=IngestStandIn)
+    patcher: PatcherStandIn = field(default_factory=PatcherStandIn)
 
     async def start(self) -> DeciderAlone:
         """Starts the decider, a stand-in for ingest, and the bus of its siblings."""
@@ -74,7 +78,7 @@ class DeciderAlone:
             "ingest": (ingest_pb2_grpc.add_IngestServiceServicer_to_server, self.ingest, "prunella.v1.IngestService"),
             "patcher": (
                 patcher_pb2_grpc.add_PatcherServiceServicer_to_server,
-                PatcherStandIn(),
+                self.patcher,
                 "prunella.v1.PatcherService",
             ),
         }

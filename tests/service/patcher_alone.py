@@ -70,6 +70,7 @@ class IngestStandIn(ingest_pb2_grpc.IngestServiceServicer):
         self.telemetry = ingest_pb2.GetTelemetryResponse()
         self.away = False
         self.fleet = 1000
+        self.looks = 0
         self.carry_out: Callable[[agent_pb2.Command, str], Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -103,6 +104,7 @@ class IngestStandIn(ingest_pb2_grpc.IngestServiceServicer):
     async def GetTelemetry(self, request: Any, _context: Any) -> ingest_pb2.GetTelemetryResponse:  # noqa: N802
         """What the test says the plugin reported."""
         self._here()
+        self.looks += 1
         told = ingest_pb2.GetTelemetryResponse()
         told.CopyFrom(self.telemetry)
         told.plugin.CopyFrom(self.plugins[request.plugin])

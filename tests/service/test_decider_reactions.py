@@ -1,6 +1,7 @@
 """The decider hears facts and decides or learns, exactly once, whatever the bus does to them."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -145,6 +146,18 @@ async def test_a_success_and_a_roll_back_are_learned_once_in_any_order(alone: De
     assert (learned.action, learned.to_release, learned.successes, learned.failures) == ("patch", "1.2.3", 1, 1)
     kept = sorted((row.attempt, row.outcome, row.label) for row in await rows(alone, "feedback"))
     assert kept == [("a1", "success", "positive"), ("a2", "rolled_back", "negative")]
+
+
+async def test_with_learning_switched_off_an_outcome_is_kept_and_teaches_nothing(alone: DeciderAlone) -> None:
+    (made,) = await decided(alone)
+    alone.patcher.learning = False
+    # What was heard of the policy a moment ago is believed for a second.
+    alone.doors.policy._asked_at = -math.inf
+    success = events_pb2.AttemptSucceeded(attempt="a1", decision=made.decision_made.decision)
+    await settled(alone, await alone.tell(success, source="patcher"))
+    (kept,) = await rows(alone, "feedback")
+    assert (kept.outcome, kept.label) == ("success", "neutral")
+    assert not await rows(alone, "learning")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.service.patcher_alone import PatcherAlone, archive, plugin_of
 ONE_STATEMENT = """
 CREATE OR REPLACE FUNCTION patcher.authorize_apply(
     p_nonce text, p_permit text, p_plugin text, p_attempt text, p_command text, p_generation bigint, p_fence bigint,
-    p_now timestamptz, OUT granted boolean, OUT permit text, OUT gate text, OUT fresh boolean)
+    p_now timestamptz, p_objection text DEFAULT '', OUT granted boolean, OUT permit text, OUT gate text, OUT fresh boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     WITH locked AS MATERIALIZED (
@@ -145,7 +145,7 @@ async def test_engaging_waits_for_a_permit_that_is_being_given_and_lists_it(alon
 
 
 async def test_fifty_permits_race_with_a_kill_switch_and_none_is_given_after_it(alone: PatcherAlone) -> None:
-    await set_policy(alone, require_staging=False)
+    await set_policy(alone, require_staging=False, max_in_flight=100)
     found = [await commanded(alone, f"p{number}") for number in range(50)]
 
     async def ask(number: int) -> patcher_pb2.AuthorizeApplyResponse:
@@ -263,6 +263,8 @@ async def test_the_function_and_the_heart_ask_the_same_gates(alone: PatcherAlone
                     new_id(), command.attempt, command.id, command.generation, command.fence,
                 )  # fmt: skip
                 answer = gate(policy, (), wish)
+                if isinstance(answer, Refuse) and answer.gate == "CONFIG_FIX_UNAVAILABLE":
+                    continue  # It never gets as far as a command.
                 assert said == (answer.gate if isinstance(answer, Refuse) else ""), (policy, wish)
     finally:
         await connection.close()

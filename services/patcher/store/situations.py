@@ -21,6 +21,9 @@ SELECT
               AND action = :action AND state = 'success' AND end_time < :now AND id <> :id) AS proven,
     (SELECT count(*) FROM patcher.slots WHERE package = :package AND holder <> :id) AS in_flight,
     EXISTS (SELECT 1 FROM patcher.slots WHERE holder = :id) AS holds,
+    (SELECT count(DISTINCT plugin) FROM patcher.attempts
+     WHERE package = :package AND to_release = :release AND configuration = :configuration AND action = :action
+       AND plugin <> :plugin AND create_time <= :now AND (end_time IS NULL OR end_time > :now)) AS others,
     coalesce((SELECT plugins FROM patcher.fleets WHERE package = :package), 1) AS fleet,
     ARRAY(SELECT permit_time FROM patcher.attempts
           WHERE plugin = :plugin AND permitted AND id <> :id AND permit_time > :since AND permit_time < :now
@@ -79,6 +82,8 @@ def _seen(attempt: Attempt, wish: Wish, row: Any) -> Situation:
         now=attempt.create_time,
         from_release=attempt.from_release,
         to_release=attempt.to_release,
+        # One change that many plugins are about to get at once is one plan that touches many.
+        plugins=1 + row.others,
         # The waves of a rollout are its canaries, and its own gate asked the people.
         proven=bool(attempt.rollout) or row.proven,
         in_flight=row.in_flight,

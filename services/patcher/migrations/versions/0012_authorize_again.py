@@ -1,4 +1,4 @@
-"""The permit asks the gates that came since: storms, approvals, slots, and what the gates outside of SQL object.
+"""The permit asks the gates that came since: storms, approvals, and what the gates outside of SQL object.
 
 Locking and reading stay two statements (0002 says why). Whatever cannot be read in SQL, such as a freeze window, was
 looked at just before and comes as `p_objection`: it can only add a no.
@@ -19,7 +19,7 @@ NEW = "patcher.authorize_apply(text, text, text, text, text, bigint, bigint, tim
 AUTHORIZE = """
 CREATE FUNCTION patcher.authorize_apply(
     p_nonce text, p_permit text, p_plugin text, p_attempt text, p_command text, p_generation bigint, p_fence bigint,
-    p_now timestamptz, p_objection text,
+    p_now timestamptz, p_objection text DEFAULT '',
     OUT granted boolean, OUT permit text, OUT gate text, OUT fresh boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -69,7 +69,6 @@ BEGIN
              SELECT 1 FROM patcher.approvals
              WHERE subject = 'attempts/' || tried.id AND standing = 'approved' AND plan = tried.plan
                AND expire_time > p_now) THEN 'APPROVAL'
-        WHEN NOT EXISTS (SELECT 1 FROM patcher.slots WHERE holder = tried.id) THEN 'BUDGET'
         ELSE p_objection END;
     granted := gate = '';
     permit := CASE WHEN granted THEN p_permit ELSE '' END;
