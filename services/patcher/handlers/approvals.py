@@ -20,6 +20,7 @@ from services.patcher.approvals import Approval, Standing, plan_hash
 from services.patcher.attempt import FINAL, Attempt, Granted, Rejected, State
 from services.patcher.doors import Doors, observe, weigh, weighed_out
 from services.patcher.doors import approvals as door
+from services.patcher.handlers import rollout_approvals
 from services.patcher.handlers.policy import said
 from services.patcher.store import approvals, attempts
 from services.patcher.store import policy as policies
@@ -36,6 +37,9 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ApproveAttemptRequest, context: Any
     ) -> patcher_pb2.ApproveAttemptResponse:
         """A person agrees. Raises Denied for who has no vote, Stale for another plan, Refused when it is too late."""
+        if request.name.startswith(rollout_approvals.COLLECTION):
+            shown = await rollout_approvals.heard(self.doors, request, access.caller(context), yes=True)
+            return patcher_pb2.ApproveAttemptResponse(attempt=shown)
         found, asked = await self._heard(request, access.caller(context), yes=True)
         return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
 
@@ -44,6 +48,9 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.RejectAttemptResponse:
         """A person says no; one is enough. Raises Invalid without a reason, Refused once it is applied."""
         said(request.reason)
+        if request.name.startswith(rollout_approvals.COLLECTION):
+            shown = await rollout_approvals.heard(self.doors, request, access.caller(context), yes=False)
+            return patcher_pb2.RejectAttemptResponse(attempt=shown)
         found, asked = await self._heard(request, access.caller(context), yes=False)
         return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
 
