@@ -1,7 +1,8 @@
-"""Door 1, someone asked: policy and kill switches, releases, attempts, approvals and permits."""
+"""Door 1, someone asked: policy and kill switches, releases, configurations, attempts, approvals and permits."""
 
 from services.patcher.handlers.approvals import ApprovalHandlers
 from services.patcher.handlers.attempts import AttemptHandlers
+from services.patcher.handlers.configurations import ConfigurationHandlers
 from services.patcher.handlers.policy import PolicyHandlers
 from services.patcher.handlers.releases import ReleaseHandlers
 from services.patcher.handlers.rollouts import RolloutHandlers
@@ -9,6 +10,12 @@ from services.patcher.handlers.taking_back import TakingBackHandlers
 
 
 class PatcherHandlers(
-    PolicyHandlers, ReleaseHandlers, AttemptHandlers, ApprovalHandlers, TakingBackHandlers, RolloutHandlers
+    PolicyHandlers,
+    ReleaseHandlers,
+    ConfigurationHandlers,
+    AttemptHandlers,
+    ApprovalHandlers,
+    TakingBackHandlers,
+    RolloutHandlers,
 ):
     """prunella.v1.PatcherService."""

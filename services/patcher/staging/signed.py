@@ -1,12 +1,14 @@
-"""What makes a release one: both pinned keys signed its manifest, and the artifact is the one the manifest names.
+"""What makes a release or a configuration one: both pinned keys signed it, and the bytes are the ones they signed.
 
-Rule: asked when a release is published and again each time it is used, so that a row somebody altered is worth nothing.
+Rule: asked when one is published and again each time it is used, so that a row somebody altered is worth nothing.
 """
 
+from prunella_agent import configurations
 from prunella_agent.archive import members
+from prunella_agent.configurations import Configuration
 from prunella_agent.releases import Manifest, ReleaseError, check_artifact, verify
 
-__all__ = ["ReleaseError", "verified"]
+__all__ = ["ReleaseError", "verified", "verified_configuration"]
 
 
 def verified(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Manifest:
@@ -15,3 +17,8 @@ def verified(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Manif
     check_artifact(manifest, artifact)
     members(artifact)
     return manifest
+
+
+def verified_configuration(envelope: bytes, document: bytes, keys: tuple[bytes, ...]) -> tuple[Configuration, bytes]:
+    """A configuration that may be used, and its document in canonical form. Raises ReleaseError."""
+    return configurations.verify(envelope, document, keys)

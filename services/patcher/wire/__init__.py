@@ -2,6 +2,7 @@
 
 from services.patcher.wire.approvals import approval, approval_ended, approval_events, vote
 from services.patcher.wire.attempts import attempt_of
+from services.patcher.wire.configurations import configuration
 from services.patcher.wire.heard import command_finished, question, sums
 from services.patcher.wire.policy import changed_policy, kill_switch, policy, policy_change, policy_changed, policy_turn
 from services.patcher.wire.releases import release
@@ -10,7 +11,7 @@ from services.patcher.wire.values import ACTIONS, ACTIVE, HEALTH, KINDS, duratio
 
 __all__ = [
     "ACTIONS", "ACTIVE", "HEALTH", "KINDS", "SOURCE", "approval", "approval_ended", "approval_events", "attempt_of",
-    "changed_policy", "command_finished", "duration", "event",
+    "changed_policy", "command_finished", "configuration", "duration", "event",
     "kill_switch", "moment", "policy", "policy_change", "policy_changed", "policy_turn",
     "question", "release", "severity", "staged", "sums", "timestamp", "verdict", "vote",
 ]  # fmt: skip
