@@ -1,7 +1,7 @@
 """Measures and prints one JSON document, each figure with its target beside it.
 
-`python -m tests.bench [beats] [healing] [connections] [rollouts]`; without names, everything. Ratios are taken in one
-run on one machine; absolute times are orientation only.
+`python -m tests.bench [beats] [healing] [connections] [rollouts] [queue]`; without names, everything. Ratios are taken
+in one run on one machine; absolute times are orientation only.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import os
 import platform
 import sys
 
-from tests.bench import beats, connections, healing, rollouts
+from tests.bench import beats, connections, healing, queue, rollouts
 
 MEASUREMENTS = {
     "beats": beats.measure,
     "healing": healing.measure,
     "connections": connections.measure,
     "rollouts": rollouts.measure,
+    "queue": queue.measure,
 }
 
 
