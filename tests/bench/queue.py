@@ -65,7 +65,9 @@ async def throughput(running: Plane, jobs: int) -> dict[str, Any]:
             raise RuntimeError(f"of {jobs} tasks {rounds[-1]} were done")
     ours = max(one["per_second"] for one in rounds)
     peers = await queue_peers.compare(running.database_url, jobs)
-    ratios = {f"to_{name}": round(ours / peer["per_second"], 2) for name, peer in peers.items() if "per_second" in peer}
+    had = {name: peer for name, peer in peers.items() if "per_second" in peer}
+    ratios = {f"to_{name}": round(ours / peer["per_second"], 2) for name, peer in had.items()}
+    ratios |= {f"to_one_{name}": round(ours / peer["by_processes"]["1"], 2) for name, peer in had.items()}
     ours_told = {"per_second": ours, "rounds": rounds, "settings": f"{WORKERS} workers, batches of {BATCH}, brief"}
     return {"jobs": jobs, "prunella": ours_told, **peers, "ratios": ratios}
 
