@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from libs.common.database import Transaction
 
@@ -19,8 +19,9 @@ leased AS (
     UPDATE queue.tasks t SET state = 'processing', token = t.token + 1, worker = :worker, lease_until = :until,
         claimed_at = :now, updated_at = :now
     WHERE t.id = ANY(ARRAY(SELECT id FROM chosen))
-    RETURNING t.id, t.report, t.plugin, t.merchant, t.strategy, t.toolset, t.priority, t.attempts, t.crashes,
-        t.max_attempts, t.token, t.estimated_seconds, t.run_at, t.created_at, t.rank, t.traceparent),
+    RETURNING CAST(t.id AS text) AS id, CAST(t.report AS text) AS report, t.plugin, t.merchant, t.strategy, t.toolset,
+        t.priority, t.attempts, t.crashes, t.max_attempts, t.token, t.estimated_seconds, t.run_at, t.created_at, t.rank,
+        t.traceparent),
 deltas AS (
     INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
     SELECT 'task', m.state, m.sign * count(*), m.sign * sum(priority), 0
@@ -52,10 +53,14 @@ UPDATE queue.tasks SET lease_until = greatest(lease_until, :until), updated_at =
 WHERE id = CAST(:id AS uuid) AND token = :token AND state = 'processing' AND lease_until >= :now
 RETURNING lease_until
 """
-_GIVEN = """
+# Lists come as one text each: the driver looks at every element of an array again and again.
+_TOLD = """CAST(string_to_array(:ids, ',') AS uuid[]), CAST(string_to_array(:tokens, ',') AS bigint[]),
+        string_to_array(:methods, E'\\x1e'), string_to_array(:details, E'\\x1e'), string_to_array(:tools, E'\\x1e'),
+        CAST(string_to_array(:seconds, ',') AS real[])"""
+SEPARATOR = "\x1e"
+_GIVEN = f"""
 given AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS bigint[]), CAST(:methods AS text[]),
-        CAST(:details AS text[]), CAST(:tools AS text[]), CAST(:seconds AS real[]), CAST(:states AS text[]),
+    SELECT * FROM unnest({_TOLD}, CAST(:states AS text[]),
         CAST(:attempts AS integer[]), CAST(:run_ats AS timestamptz[]), CAST(:outcomes AS text[]),
         CAST(:reasons AS text[]))
         AS g (id, token, method, details, tools, seconds, state, attempts, run_at, outcome, reason))"""
@@ -69,7 +74,8 @@ history AS (
         string_to_array(tools, E'\\n'), seconds, :now, :actor
     FROM noted)"""
 # What those who tell of an end need to know.
-ENDED = "id, report, plugin, merchant, token, worker, method, state, attempts, claimed_at, traceparent"
+ENDED = """CAST(id AS text) AS id, CAST(report AS text) AS report, plugin, merchant, token, worker, method, state,
+    attempts, claimed_at, traceparent"""
 FAILED = f"{ENDED}, outcome, strategy, run_at, reason"
 _DELTAS = """
 deltas AS (
@@ -87,20 +93,20 @@ ended AS (
         lease_until = NULL, updated_at = :now,
         ended_at = CASE WHEN g.state <> 'retrying' THEN CAST(:now AS timestamptz) END,
         reason = g.reason
-    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.state = 'processing'
-      AND t.id = ANY(CAST(:ids AS uuid[]))
-    RETURNING t.*, g.method, g.details, g.tools, g.seconds, g.outcome)"""
+    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.lease_until IS NOT NULL
+    RETURNING t.*, coalesce(g.method, '') AS method, g.details, coalesce(g.tools, '') AS tools, g.seconds, g.outcome)"""
+# A task has a lease exactly while it is in processing (a check of the table). Asked for by its state, the planner would
+# compare all that are in processing with all that were given.
 # The quick way of a success: a hundred completions are one statement, and nothing else is asked.
 COMPLETE = f"""
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS bigint[]), CAST(:methods AS text[]),
-        CAST(:details AS text[]), CAST(:tools AS text[]), CAST(:seconds AS real[]))
+    SELECT * FROM unnest({_TOLD})
         AS g (id, token, method, details, tools, seconds)),
 ended AS (
     UPDATE queue.tasks t SET state = 'completed', lease_until = NULL, updated_at = :now, ended_at = :now
-    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.state = 'processing'
-      AND t.id = ANY(CAST(:ids AS uuid[]))
-    RETURNING t.*, g.method, g.details, g.tools, g.seconds, 'COMPLETED' AS outcome),
+    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.lease_until IS NOT NULL
+    RETURNING t.*, coalesce(g.method, '') AS method, g.details, coalesce(g.tools, '') AS tools, g.seconds,
+        'COMPLETED' AS outcome),
 noted AS (
     UPDATE queue.reports r SET state = 'resolved_pending', watch_until = :watch_until, resolved_at = :now,
         resolved_by = e.worker, method = e.method, entries = r.entries + 1,
@@ -135,9 +141,8 @@ WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
 STANDING = "SELECT id, token, state FROM queue.tasks WHERE id = ANY(CAST(:ids AS uuid[]))"
 
 
-@dataclass(frozen=True)
-class Completion:
-    """The end of one try, as a worker tells it."""
+class Completion(NamedTuple):
+    """The end of one try, as a worker tells it; no text in it holds a control character."""
 
     task: str
     token: int
@@ -215,12 +220,12 @@ async def standing(tx: Transaction, tasks: Sequence[str]) -> dict[str, Any]:
     return {str(row.id): row for row in await tx.all(STANDING, ids=list(tasks))}
 
 
-def _told(completions: Sequence[Completion]) -> dict[str, list[Any]]:
+def _told(completions: Sequence[Completion]) -> dict[str, str]:
     return {
-        "ids": [one.task for one in completions],
-        "tokens": [one.token for one in completions],
-        "methods": [one.method for one in completions],
-        "details": [one.details for one in completions],
-        "tools": ["\n".join(one.tools) for one in completions],
-        "seconds": [one.seconds for one in completions],
+        "ids": ",".join([one.task for one in completions]),
+        "tokens": ",".join([str(one.token) for one in completions]),
+        "methods": SEPARATOR.join([one.method for one in completions]),
+        "details": SEPARATOR.join([one.details for one in completions]),
+        "tools": SEPARATOR.join(["\n".join(one.tools) for one in completions]),
+        "seconds": ",".join([str(one.seconds) for one in completions]),
     }

@@ -30,15 +30,17 @@ LONGEST_FAILURE = 64
 LONGEST_DETAILS = 64 * 1024
 LONGEST_WAIT = 30.0
 LONGEST_REASON = 1000
+LONGEST_WORK = 366 * 86400
 
 _PROCESSING = pb.TASK_STATE_PROCESSING
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUID = re.compile(r"/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def id_of(collection: str, name: str, *, field: str = "name") -> str:
     """The UUID in a name; Invalid for another shape, and the id of nothing for an id that is no UUID."""
-    if _UUID.fullmatch(name, len(collection) + 1) and name.startswith(collection + "/"):
-        return name[len(collection) + 1 :]
+    start = len(collection) + 1
+    if len(name) == start + 36 and name.startswith(collection) and _UUID.fullmatch(name, start - 1):
+        return name[start:]
     found = names.parse(collection, name, field=field)
     try:
         return str(uuid.UUID(found))
@@ -161,26 +163,31 @@ def tools(told: Sequence[str], field: str = "tools") -> tuple[str, ...]:
 
 def completion(told: pb.CompleteTaskRequest) -> Completion:
     """The end of a try. Raises Invalid naming the field."""
-    seconds = told.duration.seconds + told.duration.nanos / 1e9
-    for field, longest in (("method", LONGEST_METHOD), ("failure", LONGEST_FAILURE)):
-        value = getattr(told, field)
-        if len(value) > longest or not (value == "" or value.isprintable()):
-            raise Invalid(f"{field} must be at most {longest} printable characters", reason="TOO_LONG", field=field)
-    if told.success and (told.failure or told.permanent):
+    seconds = 0.0
+    if told.HasField("duration"):
+        seconds = told.duration.seconds + told.duration.nanos / 1e9
+        if not 0 <= seconds <= LONGEST_WORK:
+            raise Invalid("duration must be 0 to a year", reason="BAD_DURATION", field="duration")
+    success, failure, permanent = told.success, told.failure, told.permanent
+    if success and (failure or permanent):
         raise Invalid("a success has no failure; leave failure and permanent out", reason="BAD_END", field="failure")
-    if not 0 <= seconds <= 366 * 86400:
-        raise Invalid("duration must be 0 to a year", reason="BAD_DURATION", field="duration")
     return Completion(
-        task=id_of("tasks", told.name),
-        token=told.token,
-        success=told.success,
-        method=told.method,
-        details=_details(told.details),
-        tools=tools(told.tools_used, "tools_used"),
-        seconds=seconds,
-        failure=told.failure,
-        permanent=told.permanent,
+        id_of("tasks", told.name),
+        told.token,
+        success,
+        _words("method", told.method, LONGEST_METHOD),
+        _details(told.details),
+        tools(told.tools_used, "tools_used") if told.tools_used else (),
+        seconds,
+        _words("failure", failure, LONGEST_FAILURE),
+        permanent,
     )
+
+
+def _words(field: str, text: str, longest: int) -> str:
+    if len(text) > longest or not text.isprintable():
+        raise Invalid(f"{field} must be at most {longest} printable characters", reason="TOO_LONG", field=field)
+    return text
 
 
 def _details(text: str) -> str:
