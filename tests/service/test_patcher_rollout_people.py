@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from libs.common import rpc
-from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused
+from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from libs.common.testing import Ground, until
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
@@ -109,6 +109,20 @@ async def test_a_rollout_to_many_waits_until_a_person_other_than_its_author_appr
     assert "rejected" in done.reason
 
     made = await fleet.create()
+    change = patcher_pb2.UpdatePolicyRequest(
+        policy=patcher_pb2.Policy(min_confidence=0.8), reason="be surer", request_id=new_id()
+    )
+    change.update_mask.paths.append("min_confidence")
+    await fleet.stub.UpdatePolicy(change, timeout=5)
+    old = patcher_pb2.ApproveAttemptRequest(name=made.name, plan_hash=made.approval.plan_hash, request_id=new_id())
+    with pytest.raises((Stale, Refused)):
+        await ann.ApproveAttempt(old, timeout=5)
+
+    async def asked_anew() -> patcher_pb2.Rollout | None:
+        found = await fleet.rollout(made.name)
+        return found if found.approval.plan_hash != made.approval.plan_hash else None
+
+    made = await until(asked_anew, what="people are asked about the changed plan")
     approve = patcher_pb2.ApproveAttemptRequest(
         name=made.name, plan_hash=made.approval.plan_hash, reason="read it", request_id=new_id()
     )

@@ -6,6 +6,7 @@ plan; everything else begins at once.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,14 +17,15 @@ from libs.common.names import new_id
 from libs.common.telemetry import current_traceparent, new_traceparent
 from prunella.v1 import ingest_pb2, patcher_pb2
 from services.patcher import rollout as heart
-from services.patcher.approvals import Plan
+from services.patcher.approvals import Plan, Standing, plan_hash
 from services.patcher.doors import approvals
 from services.patcher.doors.given import Doors
 from services.patcher.doors.questions import fleet
 from services.patcher.doors.rollouts import observe, tell
 from services.patcher.policy import Action, Ask, Policy, Severity, Situation, Wish, objections
-from services.patcher.rollout import Allowed, Change, Member, Place, Superseded, draw
-from services.patcher.store import fleets, members, releases, rollouts
+from services.patcher.rollout import Allowed, Change, Member, MemberState, Place, Superseded, draw
+from services.patcher.store import approvals as asked_of
+from services.patcher.store import configurations, fleets, members, releases, rollouts
 from services.patcher.store import policy as policies
 from services.patcher.store.rollouts import Kept
 from services.patcher.wire.rollouts import Asked, asked, bare, candidate
@@ -31,6 +33,7 @@ from services.patcher.wire.rollouts import Asked, asked, bare, candidate
 DEFAULT_BUDGET = 16
 # A plan names its plugins one by one up to here, then all of them by one digest.
 NAMED = 200
+SEPARATOR = ", "
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,18 @@ async def prepare(doors: Doors, request: patcher_pb2.CreateRolloutRequest, autho
 
 
 async def _digest(tx: Transaction, request: patcher_pb2.CreateRolloutRequest) -> str:
-    found = None if request.config else await releases.get(tx, request.package, request.target)
+    if request.config:
+        given = await configurations.get(tx, request.package, request.target)
+        if given is not None and given.plugin:
+            raise Invalid(
+                f"configuration {request.target} is for plugin {given.plugin} alone; publish one for the package",
+                reason="CONFIGURATION_OF_ONE_PLUGIN",
+                field="target",
+                plugin=given.plugin,
+            )
+    else:
+        given = None
+    found = given if request.config else await releases.get(tx, request.package, request.target)
     if found is None:
         kind = "configuration" if request.config else "release"
         raise NotFound(
@@ -137,14 +151,14 @@ async def make(tx: Transaction, doors: Doors, drawn: Drawn) -> Kept:
     await fleets.put(tx, rollout.package, drawn.active)
     await tell(tx, kept, drawn.change)
     policy, _ = await policies.get(tx)
-    people = asks(policy, drawn)
+    people = asks(policy, kept, _from(drawn), len(drawn.members))
     if people is None:
         return await observe(tx, doors, kept, Allowed())
     release = await releases.by_digest(tx, kept.digest)
     authors = {approvals.person(kept.author)} | ({approvals.person(release.publisher)} if release else set())
     subject = approvals.About(names.rollout(rollout.id))
     plan = _plan(drawn, policy)
-    await approvals.ask(tx, subject, people, plan, authors=sorted(authors), proposer="", by=policy.updated_by)
+    await approvals.ask(tx, subject, people, plan, authors=sorted(authors), proposer="", by=kept.author)
     return kept
 
 
@@ -163,17 +177,15 @@ async def apart(tx: Transaction, drawn: Drawn) -> None:
     )
 
 
-def asks(policy: Policy, drawn: Drawn) -> Ask | None:
+def asks(policy: Policy, kept: Kept, releases_before: Sequence[str], plugins: int) -> Ask | None:
     """Whom the policy wants to approve a rollout: for many plugins, or for a major version; None when nobody."""
-    action = _action(drawn.kept)
-    target = drawn.kept.rollout.target
-    for before in _from(drawn):
+    for before in releases_before:
         situation = Situation(
-            wish=Wish("", "", action, Severity.LOW, 1.0, None),
-            now=drawn.kept.rollout.create_time,
+            wish=Wish("", "", _action(kept), Severity.LOW, 1.0, None),
+            now=kept.rollout.create_time,
             from_release=before,
-            to_release=target,
-            plugins=len(drawn.members),
+            to_release=kept.rollout.target,
+            plugins=plugins,
             proven=True,
         )
         for reply in objections(policy, situation):
@@ -182,13 +194,36 @@ def asks(policy: Policy, drawn: Drawn) -> Ask | None:
     return None
 
 
+def plan_now(text: str, policy: Policy) -> Plan:
+    """The plan that people were asked about, as it is under the policy of now; its plugins never change."""
+    told = json.loads(text)
+    return Plan(**told | {"scope": tuple(told["scope"]), "policy_version": policy.version})
+
+
+async def ask_again(tx: Transaction, kept: Kept) -> bool:
+    """Asks people anew when the plan they were asked about is another one by now; whether it is."""
+    subject = approvals.About(names.rollout(kept.rollout.id))
+    known = await asked_of.living(tx, subject.subject)
+    if known is None or known[0].standing is not Standing.WAITING:
+        return False
+    policy, _ = await policies.get(tx)
+    plan = plan_now(known[1], policy)
+    count = kept.rollout.count(*MemberState)
+    people = asks(policy, kept, plan.from_release.split(SEPARATOR), count) if plan_hash(plan) != known[0].plan else None
+    if people is None:
+        return False
+    authors = sorted(known[0].authors)
+    await approvals.ask(tx, subject, people, plan, authors=authors, proposer="", by=approvals.person(policy.updated_by))
+    return True
+
+
 def _plan(drawn: Drawn, policy: Policy) -> Plan:
     rollout = drawn.kept.rollout
     return Plan(
         subject=names.rollout(rollout.id),
         action=_action(drawn.kept).value,
         package=rollout.package,
-        from_release=", ".join(_from(drawn)),
+        from_release=SEPARATOR.join(_from(drawn)),
         to_release="" if drawn.kept.config else rollout.target,
         digest="" if drawn.kept.config else drawn.kept.digest,
         scope=_scope([member.plugin for member in drawn.members]),

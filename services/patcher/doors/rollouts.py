@@ -21,7 +21,7 @@ from services.patcher.doors import approvals
 from services.patcher.doors.given import Doors
 from services.patcher.doors.steps import observe as observe_attempt
 from services.patcher.rollout import CallOff, Change, MemberState, NotSwitched, Observation, RollBack, StartMore, Step
-from services.patcher.store import members, rollouts
+from services.patcher.store import control, members, rollouts
 from services.patcher.store.rollouts import Kept
 from services.patcher.wire.rollouts import rollout_event
 
@@ -95,6 +95,7 @@ async def _carry_out(tx: Transaction, doors: Doors, kept: Kept, change: Change, 
         await members.free_slots(tx, rollout)
     if change.steps and kept.rollout.state in heart.FINAL:
         await members.let_go(tx, rollout)
+        await control.forget(tx, rollout)
         subject = approvals.About(names.rollout(rollout))
         await approvals.void(tx, subject, f"the rollout is {kept.rollout.state}", cause=cause)
     for want in change.wants:

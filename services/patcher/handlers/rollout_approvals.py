@@ -12,12 +12,14 @@ from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2
 from services.patcher import rollout as heart
 from services.patcher import wire
-from services.patcher.approvals import Standing
+from services.patcher.approvals import Standing, plan_hash
 from services.patcher.doors import Doors
 from services.patcher.doors import approvals as door
+from services.patcher.doors.drawing import plan_now
 from services.patcher.doors.rollouts import observe
 from services.patcher.rollout import Allowed
 from services.patcher.store import approvals, rollouts
+from services.patcher.store import policy as policies
 from services.patcher.store.rollouts import Kept
 
 COLLECTION = "rollouts/"
@@ -47,7 +49,8 @@ async def _voted(tx: Transaction, doors: Doors, kept: Kept, request: Request, ac
             f"{request.name} is {kept.rollout.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
         )
     vote = wire.vote(request, asked[0].need, door.person(actor), yes=yes)
-    change = await door.vote(tx, subject, vote, asked[0].plan)
+    policy, _ = await policies.get(tx)
+    change = await door.vote(tx, subject, vote, plan_hash(plan_now(asked[1], policy)))
     if kept.rollout.state is not heart.State.PENDING:
         return kept
     if change.approval.standing is Standing.APPROVED:

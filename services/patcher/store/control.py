@@ -33,6 +33,8 @@ SELECT count(*) FILTER (WHERE watched OR broken) AS exposed, count(*) FILTER (WH
 FROM patcher.rollout_control WHERE rollout = :rollout AND wave = :wave
 """
 
+FORGET = "DELETE FROM patcher.rollout_control WHERE rollout = :rollout"
+
 
 async def watch(
     tx: Transaction, rollout: str, wave: int, *, well: Sequence[str], ill: Sequence[str], before: datetime
@@ -46,3 +48,8 @@ async def watch(
     row = await tx.first(COUNT, **where)
     assert row is not None
     return Counts(row.exposed, row.broken)
+
+
+async def forget(tx: Transaction, rollout: str) -> None:
+    """Nobody will compare any more."""
+    await tx.run(FORGET, rollout=rollout)

@@ -8,18 +8,35 @@ import hashlib
 import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 
+from libs.common import names
 from libs.common.database import Transaction
 from libs.common.errors import Problem
+from libs.common.telemetry import use_traceparent
 from prunella.v1 import ingest_pb2
+from services.patcher import rollout as heart
 from services.patcher.attempt import CancelRequested
 from services.patcher.attempt import State as AttemptState
 from services.patcher.doors import Doors, bounds, fleet
+from services.patcher.doors import approvals as door
 from services.patcher.doors import observe as observe_attempt
+from services.patcher.doors.drawing import ask_again
 from services.patcher.doors.rollouts import observe
 from services.patcher.doors.starting import advance
-from services.patcher.rollout import Compared, Left, Member, MemberState, Observation, Returned, State, WentOffline
-from services.patcher.store import control, fleets, members, rollouts
+from services.patcher.rollout import (
+    Compared,
+    Left,
+    Member,
+    MemberState,
+    Observation,
+    Returned,
+    Rollout,
+    State,
+    Tick,
+    WentOffline,
+)
+from services.patcher.store import approvals, control, fleets, members, rollouts
 from services.patcher.store import policy as policies
 from services.patcher.store.rollouts import Kept
 from services.patcher.wire.rollouts import bare
@@ -30,15 +47,22 @@ AWAY = timedelta(seconds=10)
 MOST_CONTROL = 500
 MOST_AT_ONCE = 200
 WATCHED = frozenset({State.RUNNING, State.SOAKING, State.PAUSED})
-UNTOUCHED = frozenset({None, MemberState.WAITING, MemberState.OFFLINE, MemberState.STARTED})
 S = MemberState
+COMING = (S.WAITING, S.OFFLINE, S.STARTED)
 
 
-async def go_on(doors: Doors, _now: datetime) -> int:
+async def go_on(doors: Doors, now: datetime) -> int:
     """Does what is due for every rollout."""
     async with doors.database.reading() as tx:
-        found = [kept.rollout.id for kept in await rollouts.unfinished(tx)]
-    return sum([await _quietly(doors, rollout) for rollout in found])
+        found = [kept.rollout for kept in await rollouts.unfinished(tx)]
+    due = [rollout.id for rollout in found if _due(rollout, now)]
+    return sum([await _quietly(doors, rollout) for rollout in due])
+
+
+def _due(rollout: Rollout, now: datetime) -> bool:
+    """Whether time, or room in flight, brings something; asking the heart costs nothing."""
+    change = heart.next(rollout, Tick(), now)
+    return bool(change.wants or change.steps) or rollout.state is State.ROLLING_BACK
 
 
 async def _quietly(doors: Doors, rollout: str) -> bool:
@@ -52,7 +76,7 @@ async def _quietly(doors: Doors, rollout: str) -> bool:
 async def look(doors: Doors, now: datetime) -> int:
     """Looks at the plugins of every package that has a rollout. Raises Unavailable when ingest is away."""
     async with doors.database.reading() as tx:
-        found = await rollouts.unfinished(tx)
+        found = [kept for kept in await rollouts.unfinished(tx) if _watches(kept.rollout)]
     told = 0
     for package in sorted({kept.rollout.package for kept in found}):
         known = {bare(plugin.name): plugin for plugin in await fleet(doors, package)}
@@ -63,6 +87,11 @@ async def look(doors: Doors, now: datetime) -> int:
             if kept.rollout.package == package:
                 told += await _look(doors, kept, known, away)
     return told
+
+
+def _watches(rollout: Rollout) -> bool:
+    """Whether it matters who is connected: somebody is still to get the build, or is compared."""
+    return rollout.state in WATCHED or bool(rollout.count(*COMING))
 
 
 async def _count(doors: Doors, package: str, active: int) -> None:
@@ -95,7 +124,7 @@ async def _look(doors: Doors, kept: Kept, known: dict[str, ingest_pb2.Plugin], a
 
 def _news(state: S, plugin: str, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]) -> bool:
     """Whether a plugin came, went, or left for good."""
-    if state not in {S.WAITING, S.OFFLINE, S.STARTED}:
+    if state not in COMING:
         return False
     found = known.get(plugin)
     if found is None or found.state != "active":
@@ -145,7 +174,7 @@ async def _compare(
         for name, plugin in known.items()
         if plugin.connected
         and plugin.state == "active"
-        and states.get(name) in UNTOUCHED
+        and states.get(name, S.WAITING) in COMING
         and (kept.config or plugin.release != target)
     ]
     others.sort(key=lambda plugin: hashlib.sha256(plugin.name.encode()).digest())
@@ -166,4 +195,23 @@ async def _compare(
     await doors.database.transaction(work)
 
 
-SWEEPS = {"rollouts": (1.0, go_on), "rollout_plugins": (3.0, look)}
+async def people(doors: Doors, now: datetime) -> int:
+    """Reminds and escalates where a rollout waits for people, ends what nobody answered, and asks anew."""
+    async with doors.database.reading() as tx:
+        pending = [kept.rollout.id for kept in await rollouts.unfinished(tx) if kept.rollout.state is State.PENDING]
+        due = {name for name in await approvals.due(tx, now) if name.startswith("rollouts/")} if pending else set()
+
+    async def work(tx: Transaction, rollout: str) -> bool:
+        kept = await rollouts.get(tx, rollout, lock=True)
+        if kept is None or kept.rollout.state is not State.PENDING:
+            return False
+        with use_traceparent(kept.trace):
+            if names.rollout(rollout) in due:
+                await door.tick(tx, door.About(names.rollout(rollout)))
+                return True
+            return await ask_again(tx, kept)
+
+    return sum([await doors.database.transaction(partial(work, rollout=rollout)) for rollout in pending])
+
+
+SWEEPS = {"rollouts": (1.0, go_on), "rollout_plugins": (3.0, look), "rollout_approvals": (1.0, people)}
