@@ -26,10 +26,10 @@ from services.decider.decision import (
 )
 from services.decider.explanation import sentence, story
 from services.decider.fallback import heuristics
-from services.decider.playbook import MAY_HAVE_RELEASE, RELEASE, WITH_RELEASE, Playbook
+from services.decider.playbook import MAY_HAVE_RELEASE, RELEASE, WITH_CONFIGURATION, WITH_RELEASE, Playbook
 
 # Rises when the same situation may be decided differently.
-VERSION = "1"
+VERSION = "2"
 # Enough for a propensity good to about two hundredths, cheap enough for the hot path.
 DRAWS = 1000
 # Of many remedies that healed before, only the surest are considered (and stored).
@@ -129,11 +129,12 @@ def _excluded(remedy: Remedy, situation: Situation) -> str:
         return "silence always goes to a person"
     if remedy.action in WITH_RELEASE and not remedy.release:
         return f"{remedy.action} needs a release"
-    if remedy.release and remedy.action not in MAY_HAVE_RELEASE:
+    configures = remedy.action in WITH_CONFIGURATION
+    if remedy.release and not configures and remedy.action not in MAY_HAVE_RELEASE:
         return f"{remedy.action} takes no release"
     if remedy.release and not RELEASE.fullmatch(remedy.release):
-        return "the release is no version"
-    if remedy.release and remedy.release == situation.release:
+        return f"the {'configuration' if configures else 'release'} is no version"
+    if remedy.release and not configures and remedy.release == situation.release:
         return "this release runs already"
     if remedy.action in PASSIVE:
         return ""

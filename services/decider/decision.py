@@ -75,7 +75,7 @@ OWNERS: dict[State, Owner] = {
 
 @dataclass(frozen=True)
 class Remedy:
-    """An action and, where it has one, the release (version) it aims at."""
+    """An action and, where it has one, the version it aims at: of a release, for config_fix of a configuration."""
 
     action: str
     release: str = ""

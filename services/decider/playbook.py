@@ -1,9 +1,10 @@
 """The playbook: which remedy is known to heal which symptom on which release, as data that people write.
 
 Rule: remedies are tried in the order of the file, but what names the package goes before what says "*", and what
-names the running release before a prefix such as "1.2.*", and that before "*". Remedies of the same package, symptom
-and `from` that share an `order` are alternatives: among the safe ones the choice is drawn by what was learned. A
-prior is either imagined tries, `prior = { successes = 16, failures = 0 }`, or `confidence = 0.9` with `weight = 20`
+names the running release before a prefix such as "1.2.*", and that before "*". A patch aims at a `release`, a
+config_fix at a `configuration` (a version; without one at what the plugin should have). Remedies of the same package,
+symptom and `from` that share an `order` are alternatives: among the safe ones the choice is drawn by what was learned.
+A prior is either imagined tries, `prior = { successes = 16, failures = 0 }`, or `confidence = 0.9` with `weight = 20`
 (nine in ten of twenty tries). Everything is checked when the service starts; a wrong field names file, table, field,
 rule and remedy. Silence (heartbeat_missed) always goes to a person, so no other action may be written for it.
 """
@@ -24,6 +25,8 @@ MOST_REMEDIES = 2000
 RELEASE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]{0,62}[A-Za-z0-9])?")
 WITH_RELEASE = frozenset({Action.PATCH})
 MAY_HAVE_RELEASE = WITH_RELEASE | {Action.ROLLBACK}
+# These aim at the version of a configuration instead, or at the one the plugin should have.
+WITH_CONFIGURATION = frozenset({Action.CONFIG_FIX})
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,19 @@ def _ladder(reader: Reader, table: Any) -> tuple[float, float]:
     )
 
 
-FIELDS = {"package", "symptom", "from", "action", "release", "prior", "confidence", "weight", "why", "order"}
+FIELDS = {
+    "package",
+    "symptom",
+    "from",
+    "action",
+    "release",
+    "configuration",
+    "prior",
+    "confidence",
+    "weight",
+    "why",
+    "order",
+}
 
 
 def _remedy(reader: Reader, number: int, table: dict[str, Any]) -> Known | None:
@@ -117,15 +132,17 @@ def _remedy(reader: Reader, number: int, table: dict[str, Any]) -> Known | None:
     from_release = reader.text(table, "from", where, default=ANY)
     action = reader.choice(table, "action", where, frozenset(ACTIONS))
     release = reader.text(table, "release", where, default="")
+    configuration = reader.text(table, "configuration", where, default="")
     why = reader.text(table, "why", where)
     order = reader.number(table, "order", where, _whole, "a whole number from 1 on", float(number))
     prior = reader.prior(table, where)
     _check_release(reader, where, action, release, from_release)
+    _check_configuration(reader, where, action, configuration)
     if symptom == SILENCE and action and action not in PASSIVE:
         reader.wrong(where, "action", "must be notify_ops for heartbeat_missed", "silence always goes to a person")
     if len(reader.mistakes) > before:
         return None
-    return Known(package, symptom, from_release, Remedy(action, release), prior, why, int(order))
+    return Known(package, symptom, from_release, Remedy(action, release or configuration), prior, why, int(order))
 
 
 def _whole(value: float) -> bool:
@@ -144,3 +161,10 @@ def _check_release(reader: Reader, where: str, action: str, release: str, from_r
     plain = from_release.removesuffix(".*") if from_release != ANY else "0"
     if from_release and not RELEASE.fullmatch(plain):
         reader.wrong(where, "from", 'must be a version, a prefix such as "1.2.*", or "*"', f"it was {from_release!r}")
+
+
+def _check_configuration(reader: Reader, where: str, action: str, configuration: str) -> None:
+    if configuration and action and action not in WITH_CONFIGURATION:
+        reader.wrong(where, "configuration", f"means nothing for {action}", "leave it out")
+    elif configuration and not RELEASE.fullmatch(configuration):
+        reader.wrong(where, "configuration", "must be a version", 'write letters, digits and ".", "+", "-" only')

@@ -75,6 +75,17 @@ def test_a_prefix_matches_whole_numbers_only() -> None:
     assert not read.matching("error_spike", "shop", "1.20.9")
 
 
+def test_a_configuration_is_mended_by_a_named_version_or_by_what_the_plugin_should_have() -> None:
+    named = remedy(symptom="config_drift", action="config_fix", configuration="7").replace('release = "1.0.1"\n', "")
+    unnamed = remedy(symptom="config_drift", action="config_fix").replace('release = "1.0.1"\n', "")
+    book = playbook.parse(named + unnamed, "own.toml")
+    found = [known.remedy for known in book.matching("config_drift", "shop", "1.0.0")]
+    assert found == [Remedy("config_fix", "7"), Remedy("config_fix")]
+    default = playbook.parse(DEFAULT.read_text(), "playbook.toml")
+    (drift,) = default.matching("config_drift", "anything", "1.0.0")
+    assert drift.remedy == Remedy("config_fix")
+
+
 def test_the_version_is_a_digest_of_the_text() -> None:
     first, again = playbook.parse(GOOD, "a"), playbook.parse(GOOD, "b")
     assert first.version == again.version != playbook.parse(GOOD + "# more\n", "a").version
@@ -102,6 +113,12 @@ def test_a_prior_may_be_a_rate_with_a_weight() -> None:
         (remedy(why=""), "field `why` must be a text of 1 to 500 characters"),
         (remedy(package=7), "field `package` must be a text"),
         (remedy(order=0), "field `order` must be a whole number from 1 on; it was 0"),
+        (remedy(configuration="7"), "field `configuration` means nothing for patch; leave it out"),
+        (remedy(action="config_fix"), "field `release` means nothing for config_fix; leave it out"),
+        (
+            remedy(action="config_fix", configuration="../x").replace('release = "1.0.1"\n', ""),
+            "field `configuration` must be a version",
+        ),
         (remedy(prior=3), "field `prior` is needed; write prior = { successes"),
         (GOOD.replace("successes", "succeses"), "[[remedy]] number 1, prior, field `succeses` is not known"),
         (GOOD.replace("16", "nan"), "field `successes` must be a number from 0 to 10000; it was nan"),
