@@ -56,7 +56,7 @@ async def prepare(doors: Doors, request: patcher_pb2.CreateRolloutRequest, autho
         policy, _ = await policies.get(tx)
     known = {bare(plugin.name): plugin for plugin in await fleet(doors, request.package)}
     active = {name: plugin for name, plugin in known.items() if plugin.state == "active"}
-    reached = {name: plugin for name, plugin in active.items() if _reached(plugin, request)}
+    reached = {name: plugin for name, plugin in active.items() if _reached(plugin, request, digest)}
     rollout = new_id(doors.clock.now())
     places = draw(rollout, map(candidate, reached.values()), wanted.waves, _canaries(wanted, policy, active))
     change, drawn = heart.begin(
@@ -87,34 +87,34 @@ async def prepare(doors: Doors, request: patcher_pb2.CreateRolloutRequest, autho
 
 
 async def _digest(tx: Transaction, request: patcher_pb2.CreateRolloutRequest) -> str:
-    if request.config:
-        given = await configurations.get(tx, request.package, request.target)
-        if given is not None and given.plugin:
-            raise Invalid(
-                f"configuration {request.target} is for plugin {given.plugin} alone; publish one for the package",
-                reason="CONFIGURATION_OF_ONE_PLUGIN",
-                field="target",
-                plugin=given.plugin,
-            )
-    else:
-        given = None
-    found = given if request.config else await releases.get(tx, request.package, request.target)
+    """The digest of what is brought. Raises NotFound when it is not published, Invalid when it is for one plugin."""
+    package, target = request.package, request.target
+    release = None if request.config else await releases.get(tx, package, target)
+    config = await configurations.get(tx, package, target) if request.config else None
+    if config is not None and config.plugin:
+        raise Invalid(
+            f"target must be a configuration for every plugin, {target} is for {names.plugin(config.plugin)} alone",
+            reason="CONFIGURATION_FOR_ONE",
+            field="target",
+            plugin=config.plugin,
+        )
+    found = release or config
     if found is None:
         kind = "configuration" if request.config else "release"
         raise NotFound(
-            f"there is no {kind} {request.target} of package {request.package}; publish it first",
+            f"there is no {kind} {target} of package {package}; publish it first",
             reason=f"{kind.upper()}_UNKNOWN",
             field="target",
-            package=request.package,
-            target=request.target,
+            package=package,
+            target=target,
         )
     return found.digest
 
 
-def _reached(plugin: ingest_pb2.Plugin, request: patcher_pb2.CreateRolloutRequest) -> bool:
+def _reached(plugin: ingest_pb2.Plugin, request: patcher_pb2.CreateRolloutRequest, digest: str) -> bool:
     if request.merchants and plugin.merchant not in request.merchants:
         return False
-    return request.config or plugin.release != request.target
+    return plugin.config_digest != digest if request.config else plugin.release != request.target
 
 
 def _canaries(wanted: Asked, policy: Policy, active: dict[str, ingest_pb2.Plugin]) -> list[str]:
@@ -154,12 +154,19 @@ async def make(tx: Transaction, doors: Doors, drawn: Drawn) -> Kept:
     people = asks(policy, kept, _from(drawn), len(drawn.members))
     if people is None:
         return await observe(tx, doors, kept, Allowed())
-    release = await releases.by_digest(tx, kept.digest)
-    authors = {approvals.person(kept.author)} | ({approvals.person(release.publisher)} if release else set())
+    authors = {approvals.person(kept.author), await _publisher(tx, kept)} - {""}
     subject = approvals.About(names.rollout(rollout.id))
     plan = _plan(drawn, policy)
     await approvals.ask(tx, subject, people, plan, authors=sorted(authors), proposer="", by=kept.author)
     return kept
+
+
+async def _publisher(tx: Transaction, kept: Kept) -> str:
+    """Who published what is brought."""
+    package, target = kept.rollout.package, kept.rollout.target
+    read = configurations.get if kept.config else releases.get
+    made = await read(tx, package, target)
+    return approvals.person(made.publisher) if made else ""
 
 
 async def apart(tx: Transaction, drawn: Drawn) -> None:

@@ -57,7 +57,9 @@ async def _ask(
 
 
 def _moved_on(member: Member, attempt: Attempt, plugin: ingest_pb2.Plugin) -> Observation:
-    if plugin.release == attempt.from_release:
+    if plugin.release == attempt.from_release and not (
+        attempt.configuration and plugin.config_digest == attempt.digest
+    ):
         return TakenBack(member)
     return NotTakenBack(member, f"it runs {plugin.release or 'something else'} by now")
 

@@ -168,14 +168,13 @@ async def _compare(
     doors: Doors, kept: Kept, states: dict[str, MemberState], known: dict[str, ingest_pb2.Plugin]
 ) -> None:
     """Brings the control group up to date: connected plugins of the package that the rollout has not switched."""
-    target = kept.rollout.target
     others = [
         plugin
         for name, plugin in known.items()
         if plugin.connected
         and plugin.state == "active"
         and states.get(name, S.WAITING) in COMING
-        and (kept.config or plugin.release != target)
+        and (plugin.config_digest != kept.digest if kept.config else plugin.release != kept.rollout.target)
     ]
     others.sort(key=lambda plugin: hashlib.sha256(plugin.name.encode()).digest())
     sample = others[:MOST_CONTROL]
