@@ -2,7 +2,7 @@
 
 Rule: beats come each second so that stories take seconds, an agent that hears no commit goes back after 20 s, a try
 that failed is repeated after seconds, and what tools healed counts as verified after 4 s without a recurrence. No
-threshold, gate or policy differs from the defaults.
+threshold, gate or policy differs from the defaults; what a scenario changes, it changes as a person would.
 """
 
 from __future__ import annotations

@@ -94,12 +94,12 @@ class Fleet:
         return self._lights.webhooks
 
     async def add_lights(
-        self, count: int, package: str = releases.PACKAGE, release: str = GOOD, config: str = ""
+        self, count: int, package: str = releases.PACKAGE, release: str = GOOD, *, label: str = "", config: str = ""
     ) -> list[LightAgent]:
         """Starts so many light agents of a package; those that were here before come back as themselves."""
         assert self._channel is not None, "start the fleet first"
-        label = LIGHT if package == releases.PACKAGE else package
-        return await self._lights.add(self._channel, count, package, release, label, config)
+        name = label or (LIGHT if package == releases.PACKAGE else package)
+        return await self._lights.add(self._channel, count, package, release, name, config)
 
     async def publish(self, package: str, *versions: str, reach: Reach | None = None) -> None:
         """Makes releases of another package known, in the name of whoever `reach` speaks for."""

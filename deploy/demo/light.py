@@ -17,17 +17,18 @@ from typing import Any
 import grpc.aio
 
 from prunella.v1 import agent_pb2 as pb
-from prunella_agent import releases
+from prunella_agent import configurations, releases
 from prunella_agent.credential import Credential
 from prunella_agent.session import Session
 
 log = logging.getLogger("deploy.demo.light")
 
-CAPABILITIES = ("update", "rollback", "restart", "health_check", "commit")
-CHANGES = (pb.COMMAND_KIND_UPDATE, pb.COMMAND_KIND_RESTART)
+CAPABILITIES = ("update", "rollback", "restart", "health_check", "commit", "config_update")
+CHANGES = (pb.COMMAND_KIND_UPDATE, pb.COMMAND_KIND_RESTART, pb.COMMAND_KIND_CONFIG_UPDATE)
 WEBHOOKS_PER_SECOND = 12
 TRIAL_SECONDS = 1.0
 LOOK_SECONDS = 0.25
+READY_SECONDS = 30.0
 DEAD_MAN_SECONDS = 60.0
 KEPT_WORDS = 64
 
@@ -97,6 +98,7 @@ class LightAgent:
         self._trial: asyncio.TimerHandle | None = None
         self._finals: dict[int, pb.CommandOutcome.ValueType] = {}
         self._words: dict[str, pb.CommandResult] = {}
+        self._taken: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts = self._failures = 0.0
         self._counted = 0.0
@@ -107,6 +109,15 @@ class LightAgent:
         self.session.start()
         self._beating = asyncio.create_task(self._beat_on())
 
+    async def heard(self) -> None:
+        """Waits until the plane has acknowledged a beat. Raises TimeoutError."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + READY_SECONDS
+        while not self.session.beats_acknowledged:
+            if loop.time() > deadline:
+                raise TimeoutError(f"{self.identity.label} was not heard within {READY_SECONDS:g} s")
+            await asyncio.sleep(LOOK_SECONDS)
+
     async def stop(self) -> None:
         """Says goodbye and ends."""
         if self._trial:
@@ -114,6 +125,12 @@ class LightAgent:
         for task in (*self._tasks, *([self._beating] if self._beating else [])):
             task.cancel()
         await self.session.stop("shutdown")
+
+    def edit(self, document: str) -> None:
+        """Somebody writes another configuration by hand, and the plugin takes it up."""
+        self._count()
+        digest = configurations.digest(document.encode())
+        self.identity.running = replace(self.identity.running, config=document, config_digest=digest)
 
     async def _beat_on(self) -> None:
         loop = asyncio.get_running_loop()
@@ -145,6 +162,7 @@ class LightAgent:
             release=slot.release,
             generation=slot.generation,
             digest=slot.digest,
+            config_digest=slot.config_digest,
             environment=self._environment,
             health=pb.HEALTH_HEALTHY,
         )
@@ -165,10 +183,13 @@ class LightAgent:
     async def _take(self, command: pb.Command) -> None:
         if command.id in self._words:
             self.session.report(self._words[command.id])
+        elif command.id in self._taken:
+            pass  # it came again while it is being carried out
         elif command.fence <= self.identity.fence:
             self._say(command, pb.COMMAND_OUTCOME_REFUSED, "FENCE")
         else:
             self.identity.fence = command.fence
+            self._taken.add(command.id)
             task = asyncio.create_task(self._carry_out(command))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -189,15 +210,11 @@ class LightAgent:
             self._say(command, pb.COMMAND_OUTCOME_FAILED, f"{error.reason}: {error.message}")
         except grpc.RpcError as error:
             self._say(command, pb.COMMAND_OUTCOME_FAILED, f"FETCH_FAILED: {error}")
+        finally:
+            self._taken.discard(command.id)
 
     async def _change(self, command: pb.Command) -> None:
-        target = replace(self.identity.running, generation=command.generation)
-        if command.kind == pb.COMMAND_KIND_UPDATE:
-            keys = [bytes.fromhex(key) for key in self.identity.release_keys]
-            manifest = releases.verify(command.envelope, keys)
-            artifact = await self.session.fetch_artifact(manifest.digest, manifest.size)
-            releases.check_artifact(manifest, artifact)
-            target = Slot(manifest.version, manifest.digest, command.generation)
+        target = await self._target(command)
         answer = await self.session.begin_apply(command)
         if not answer.granted:
             self._say(command, pb.COMMAND_OUTCOME_REFUSED, answer.gate)
@@ -208,6 +225,21 @@ class LightAgent:
         self._trial = asyncio.get_running_loop().call_later(seconds, self._dead_man, command)
         self._say(command, pb.COMMAND_OUTCOME_APPLIED)
         self._beat()
+
+    async def _target(self, command: pb.Command) -> Slot:
+        """What would run after a command, verified. Raises ReleaseError for what is not what was signed."""
+        running, keys = self.identity.running, [bytes.fromhex(key) for key in self.identity.release_keys]
+        if command.kind == pb.COMMAND_KIND_UPDATE:
+            manifest = releases.verify(command.envelope, keys)
+            artifact = await self.session.fetch_artifact(manifest.digest, manifest.size)
+            releases.check_artifact(manifest, artifact)
+            running = replace(running, release=manifest.version, digest=manifest.digest)
+        elif command.kind == pb.COMMAND_KIND_CONFIG_UPDATE:
+            signed, document = configurations.verify(command.envelope, command.config, keys)
+            if signed.package != self.package or signed.plugin not in ("", self.identity.plugin):
+                raise releases.ReleaseError("the configuration is meant for another plugin", "CONFIG_FOREIGN")
+            running = replace(running, config=document.decode(), config_digest=signed.digest)
+        return replace(running, generation=command.generation)
 
     def _commit(self, command: pb.Command) -> None:
         generation = command.generation

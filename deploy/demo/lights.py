@@ -18,6 +18,7 @@ from deploy.demo import releases
 from deploy.demo.light import Identity, LightAgent, Slot
 from deploy.demo.webhooks import Webhooks
 from deploy.local.state import read_json, write_json
+from prunella_agent import configurations
 from prunella_agent.enroll import enroll
 
 ENROLL_AT_ONCE = 8
@@ -49,6 +50,7 @@ class Lights:
             agent.start()
         self.agents += added
         self.keep()
+        await asyncio.gather(*(agent.heard() for agent in added))
         return added
 
     async def stop(self) -> None:
@@ -89,4 +91,7 @@ class Lights:
             )
         digest = releases.release(release, self._keys, package).digest
         keys = [key.hex() for key in credential.release_keys]
-        return Identity(label, credential.plugin, credential.secret, keys, Slot(release, digest, config=config))
+        slot = Slot(
+            release, digest, config=config, config_digest=configurations.digest(config.encode()) if config else ""
+        )
+        return Identity(label, credential.plugin, credential.secret, keys, slot)

@@ -6,6 +6,7 @@ Rule: only what was told as a fact is told to people; figures are those of the f
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from deploy.demo.fleet import Fleet
 from prunella.v1.events_pb2 import Event
@@ -51,6 +52,11 @@ def tries(event: Event) -> list[tuple[str, str]]:
     ]
 
 
+def rolled(told: Any, said: str) -> str:
+    """How a rollout goes."""
+    return short(f"{told.package} {told.target}: {said}")
+
+
 LINES: dict[str, Callable[[Event], str]] = {
     "incident_opened": lambda e: f"broke: {e.incident_opened.evidence.summary or e.incident_opened.type}",
     "decision_made": lambda e: short(f"decided: {e.decision_made.explanation}"),
@@ -80,6 +86,16 @@ LINES: dict[str, Callable[[Event], str]] = {
         f"healed by tools in {e.report_resolved.open_duration.ToTimedelta().total_seconds():.1f} s, nobody was asked"
     ),
     "report_escalated": lambda e: short(f"a person gets the error: {e.reason}"),
+    "storm_started": lambda e: short(f"storm, automation waits: {e.reason}"),
+    "storm_ended": lambda e: short(f"storm over: {e.reason}"),
+    "rollout_wave_started": lambda e: (
+        f"{e.rollout_wave_started.package} {e.rollout_wave_started.target}: wave {e.rollout_wave_started.wave} begins"
+    ),
+    "rollout_wave_passed": lambda e: rolled(e.rollout_wave_passed, e.reason),
+    "rollout_paused": lambda e: rolled(e.rollout_paused, e.reason),
+    "rollout_halted": lambda e: rolled(e.rollout_halted, f"halted: {e.reason}"),
+    "rollout_rolled_back": lambda e: rolled(e.rollout_rolled_back, e.reason),
+    "rollout_succeeded": lambda e: rolled(e.rollout_succeeded, f"reached everybody: {e.reason}"),
     "kill_switch_engaged": lambda e: f"kill switch engaged: {e.kill_switch_engaged.scope}",
     "kill_switch_released": lambda e: f"kill switch released: {e.kill_switch_released.scope}",
 }

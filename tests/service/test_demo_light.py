@@ -108,6 +108,21 @@ async def test_an_old_fence_is_refused_and_a_repeat_gets_the_same_word(gateway: 
     assert len(gateway.kinds("begin_apply")) == 1
 
 
+async def test_a_command_that_comes_again_while_it_is_carried_out_is_carried_out_once(
+    gateway: Gateway, light: LightAgent
+) -> None:
+    gateway.grant = lambda _: None
+    update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
+    gateway.send(update)
+    gateway.send(update)
+    await gateway.until(lambda: gateway.kinds("begin_apply"))
+    gateway.grant = lambda _: pb.Permit(granted=True, permit="p")
+    gateway.send(update)
+    await gateway.until(lambda: gateway.words(update.id), 15)
+    assert "FENCE" not in {result.detail for result in gateway.results}
+    assert gateway.words(update.id)[0] in ("APPLIED", "REFUSED")
+
+
 async def test_a_rollback_needs_no_permit(gateway: Gateway, light: LightAgent) -> None:
     await applied(gateway)
     asked = len(gateway.kinds("begin_apply"))

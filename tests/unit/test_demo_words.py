@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from deploy.demo import environment, narration, releases
+from deploy.demo import environment, narration, releases, webhooks
 from deploy.demo.chronicle import reports
+from deploy.demo.light import Slot
 from deploy.demo.narration import tries
-from deploy.demo.scenarios import measure, runner
+from deploy.demo.scenarios import measure, rollouts, runner
 from deploy.demo.scenarios.errors import ERRORS
+from deploy.demo.scenarios.reins import REINS
+from deploy.demo.scenarios.rollouts import ROLLOUTS
 from deploy.demo.scenarios.scene import outcome, seconds
 from deploy.demo.scenarios.stories import ALONE, SCENARIOS
 from libs.common.facts import NAMES
@@ -68,7 +71,7 @@ def test_a_document_passes_only_when_all_is_well() -> None:
 
 def test_scenarios_are_chosen_by_name_and_all_by_none() -> None:
     assert [scenario.name for scenario in runner.chosen(["dead_man"])] == ["dead_man"]
-    assert len(runner.chosen([])) == len(SCENARIOS) + len(ERRORS) + len(ALONE) == 11
+    assert len(runner.chosen([])) == len(SCENARIOS) + len(ERRORS) + len(REINS) + len(ROLLOUTS) + len(ALONE) == 15
     with pytest.raises(KeyError):
         runner.chosen(["no_such"])
 
@@ -88,7 +91,7 @@ def test_the_playbook_of_the_demo_is_accepted_and_names_releases_that_exist() ->
     path = Path(environment.ENVIRONMENT["DECIDER_PLAYBOOK"])
     parsed = playbook.parse(path.read_text(), path.name)
     named = {known.remedy.release for known in parsed.remedies} | {known.from_release for known in parsed.remedies}
-    assert named - {"", "*"} <= set(releases.VERSIONS)
+    assert named - {"", "*"} <= {*releases.VERSIONS, *releases.RENAMED}
     first = parsed.matching("webhook_fail_rate", "relay", "1.2.2")
     assert [known.remedy.release for known in first] == ["1.3.0", "1.2.3"]
 
@@ -106,3 +109,37 @@ def test_a_fact_about_many_tasks_is_about_each_of_their_reports() -> None:
     event.tasks_finished.ends.add(report="errorReports/r2", state="completed")
     assert reports(event) == {"r1", "r2"}
     assert tries(event) == [("errorReports/r1", "tools failed (TOOL_FAILED), again later")]
+
+
+def rollout_told(second: int, fact: str, wave: int = 0) -> Event:
+    event = Event()
+    getattr(event, fact).rollout, getattr(event, fact).wave = "r1", wave
+    event.time.FromSeconds(second)
+    return event
+
+
+def test_the_story_of_a_rollout_is_told_in_its_own_order_and_about_no_other() -> None:
+    told = [
+        rollout_told(3, "rollout_wave_passed", 2),
+        rollout_told(1, "rollout_created"),
+        rollout_told(4, "rollout_succeeded", 2),
+        rollout_told(2, "rollout_wave_passed", 1),
+    ]
+    assert rollouts.outcome(told) == "wave 1 passed, wave 2 passed, succeeded"
+    assert rollouts.outcome([rollout_told(2, "rollout_rolled_back", 1), rollout_told(1, "rollout_halted", 1)]) == (
+        "halted in wave 1, taken back"
+    )
+    assert all(rollouts.about(event, "r1") for event in told)
+    assert not rollouts.about(told[0], "r2")
+    assert not rollouts.about(Event(), "r1")
+
+
+def test_webhooks_fail_by_release_by_sink_and_by_configuration() -> None:
+    world = webhooks.Webhooks()
+    assert world.fail("till", Slot("1.2.3", "d")) == 0.0
+    assert world.fail("till", Slot("1.3.0", "d")) == webhooks.SPOILED["1.3.0"]
+    assert world.fail("till", Slot("1.2.3", "d", config='{"timeout_seconds":0.2}')) == webhooks.SLOW_SHARE
+    assert world.fail("till", Slot("1.2.3", "d", config='{"timeout_seconds":5}')) == 0.0
+    world.refused["till"] = 0.9
+    assert world.fail("till", Slot("1.3.0", "d")) == 0.9
+    assert world.fail("kiosk", Slot("1.2.3", "d")) == 0.0

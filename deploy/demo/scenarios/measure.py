@@ -53,7 +53,7 @@ async def document(scene: Scene, scenario: Scenario, report: Report, problem: st
 
 async def figures(scene: Scene, report: Report, story: list[Event]) -> dict[str, float | None]:
     """How long each step took, in seconds; None for a step that was not taken."""
-    began = await first_bad_beat(scene, report) if report.traced else report.fault
+    began = await first_bad_beat(scene, report) if report.traced or report.modelled else report.fault
     found = newest(story, "incident_opened")
     decided, applied = newest(story, "decision_made"), newest(story, "attempt_applied")
     return {

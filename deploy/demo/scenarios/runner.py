@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,8 +18,10 @@ from deploy.demo.chronicle import Chronicle
 from deploy.demo.fleet import Fleet
 from deploy.demo.narration import Narrator
 from deploy.demo.reach import Reach
-from deploy.demo.scenarios import measure, resolution
+from deploy.demo.scenarios import measure, resolution, steering
 from deploy.demo.scenarios.errors import ERRORS
+from deploy.demo.scenarios.reins import REINS
+from deploy.demo.scenarios.rollouts import ROLLOUTS
 from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene
 from deploy.demo.scenarios.stories import ALONE, SCENARIOS
 from deploy.demo.workers import Workers, spans_to
@@ -29,11 +31,13 @@ from libs.common.errors import Problem
 LIGHTS = 20
 STAGGER_SECONDS = 3.0
 Say = Callable[[str], None]
+Tell = Callable[[Scene, Scenario, Report, str], Awaitable[dict[str, Any]]]
+STEERED = (*REINS, *ROLLOUTS)
 
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
     """The scenarios of these names, all when none is named. Raises KeyError for one that does not exist."""
-    known = {scenario.name: scenario for scenario in (*SCENARIOS, *ERRORS, *ALONE)}
+    known = {scenario.name: scenario for scenario in (*SCENARIOS, *ERRORS, *REINS, *ROLLOUTS, *ALONE)}
     return [known[name] for name in names] if names else list(known.values())
 
 
@@ -46,11 +50,18 @@ async def play(scene: Scene, scenario: Scenario) -> dict[str, Any]:
             await scenario.play(scene, report)
     except (Mismatch, TimeoutError, Problem, OSError) as error:
         problem = str(error) or f"not over within {scenario.seconds:g} s"
-    document = resolution.document if scenario in ERRORS else measure.document
-    found = await document(scene, scenario, report, problem)
+    found = await told_of(scenario, report)(scene, scenario, report, problem)
     took = f" in {found['total_s']:.1f} s" if found["total_s"] else ""
     scene.say(f"{scenario.name}: {'ok' if found['ok'] else 'NOT OK'}: {found['outcome']}{took}")
     return found
+
+
+def told_of(scenario: Scenario, report: Report) -> Tell:
+    """What turns the facts of a scenario into its entry."""
+    if scenario in ERRORS:
+        return resolution.document
+    # A storm holds many incidents, and a rollout has none.
+    return measure.document if report.incident or scenario not in STEERED else steering.document
 
 
 def lanes(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:

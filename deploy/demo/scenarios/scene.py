@@ -48,11 +48,17 @@ class Scene:
 
 @dataclass
 class Report:
-    """What a scenario saw. `fault` is when it broke something, `error` the id of an error report it caused."""
+    """What a scenario saw. `fault` is when it broke something; `error`, `rollout`, `storm` are ids of what it caused.
+
+    The plugin is `modelled` when it is a light agent: no process of its own, so no spans.
+    """
 
     plugin: str = ""
     incident: str = ""
     error: str = ""
+    rollout: str = ""
+    storm: str = ""
+    modelled: bool = False
     fault: datetime | None = None
     traced: bool = True
     notes: list[str] = field(default_factory=list)
