@@ -131,3 +131,39 @@ async def test_a_plugin_whose_attempt_a_person_cancels_is_left_out_with_the_reas
     assert (done.figures.healthy, done.figures.skipped) == (7, 1)
     left = (await fleet.members(made.name, "skipped"))["p1"]
     assert (left.reason, fleet.ingest.plugins["p1"].release) == ("not this one", "1.2.0")
+
+
+async def test_plugins_that_were_not_touched_are_compared_and_one_that_leaves_is_listed(fleet: Fleet) -> None:
+    made = await fleet.create(waves=["2", "100%"], soak_seconds=HOUR)
+    await fleet.reaches(made.name, "soaking")
+    untouched = sorted(await fleet.members(made.name, "waiting"))
+
+    async def compared() -> tuple[int, int]:
+        rows = await fleet.plane.sql("SELECT detail->'control' AS control FROM patcher.rollouts")
+        return rows[0].control["exposed"], rows[0].control["broken"]
+
+    async def watched() -> bool:
+        rows = await fleet.plane.sql("SELECT plugin FROM patcher.rollout_control WHERE wave = 1")
+        return {row.plugin for row in rows} >= set(untouched)
+
+    await until(watched, what="the control group is watched")
+    assert (await compared())[1] == 0
+    for plugin in untouched[:3]:
+        fleet.ingest.plugins[plugin].open_incidents.append("incidents/i")
+
+    async def broken() -> bool:
+        return (await compared())[1] == 3
+
+    await until(broken, what="three of the control group broke")
+    exposed = (await compared())[0]
+    assert 3 <= exposed <= 6
+    for plugin in untouched[:3]:
+        del fleet.ingest.plugins[plugin].open_incidents[:]
+    fleet.ingest.plugins[untouched[-1]].state = "retired"
+
+    async def listed() -> str:
+        left = await fleet.members(made.name, "skipped")
+        return left[untouched[-1]].reason if untouched[-1] in left else ""
+
+    assert await until(listed, what="who left is listed") == "the plugin left"
+    assert (await compared())[1] == 3, "what was counted stays counted"
