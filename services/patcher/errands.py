@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -34,10 +34,13 @@ from services.patcher.attempt import (
     Stopped,
 )
 from services.patcher.doors import SCHEMA, Doors, go_on, observe, why_not
+from services.patcher.policy import Action
 from services.patcher.staging import Request, StagingLostError, suite
-from services.patcher.staging.signed import ReleaseError, verified
-from services.patcher.store import attempts, leases, releases
+from services.patcher.staging.signed import ReleaseError, verified, verified_configuration
+from services.patcher.store import attempts, configurations, leases, releases
 from services.patcher.store import staging as results
+from services.patcher.store.configurations import Configuration
+from services.patcher.store.releases import Release
 
 LONGEST_STAGING = 3700.0
 COMMAND_TIMEOUT = 5.0
@@ -77,38 +80,77 @@ async def stage(doors: Doors, errand: Errand) -> dict[str, Any]:
         return await _stage(doors, errand)
 
 
+@dataclass(frozen=True)
+class Material:
+    """What an attempt brings to the sandbox: a release, and the configuration where that is what is new."""
+
+    release: Release | None
+    artifact: bytes | None
+    configuration: Configuration | None
+
+
+async def _material(tx: Transaction, attempt: Attempt) -> Material:
+    configuration = None
+    if attempt.action is Action.CONFIG_FIX:
+        configuration = await configurations.get(tx, attempt.package, attempt.configuration)
+        release = await releases.get(tx, attempt.package, attempt.from_release)
+    else:
+        release = await releases.by_digest(tx, attempt.digest)
+    artifact = await releases.piece(tx, release.digest, 0, release.size) if release else None
+    return Material(release, artifact, configuration)
+
+
 async def _stage(doors: Doors, errand: Errand) -> dict[str, Any]:
     async with doors.database.reading() as tx:
         attempt = await attempts.get(tx, errand.subject)
-        release = await releases.by_digest(tx, errand.payload["digest"])
-        artifact = await releases.piece(tx, errand.payload["digest"], 0, release.size) if release else None
-    if attempt is None or attempt.state is not State.STAGING:
-        return {"unwanted": True}
-    if release is None or artifact is None:
-        raise StagingLostError("the release is gone")
+        if attempt is None or attempt.state is not State.STAGING:
+            return {"unwanted": True}
+        material = await _material(tx, attempt)
     try:
-        manifest = verified(release.envelope, artifact, doors.keys)
+        request = _request(attempt, material, doors.keys)
     except ReleaseError as error:
-        # What was published once no longer verifies: somebody altered it.
+        # What was published once no longer verifies, since somebody altered it, or what runs was never published.
         return {"result": asdict(Staged(False, 0, 0, 0.0, failures=(error.message,)))}
-    digest = suite(manifest, attempt.failing_inputs)
-    place = {"digest": release.digest, "suite": digest, "environment": doors.runner.environment}
-    request = Request(
-        nonce=secrets.token_hex(16),
-        manifest=manifest,
-        artifact=artifact,
-        failing_inputs=attempt.failing_inputs,
-        seconds=attempt.bounds.staging_timeout,
-        attempt=attempt.id,
-        plugin=attempt.plugin,
-        merchant=attempt.merchant,
-    )
+    config = material.configuration.digest if material.configuration else ""
+    place = {
+        "digest": request.manifest.digest,
+        "suite": suite(request.manifest, attempt.failing_inputs, config),
+        "environment": doors.runner.environment,
+    }
     async with doors.proving(tuple(place.values())):
         async with doors.database.reading() as tx:
             result = await results.get(tx, **place)
         if result is None:
             result = await _prove(doors, request, place)
     return {"result": asdict(result)}
+
+
+def _request(attempt: Attempt, material: Material, keys: tuple[bytes, ...]) -> Request:
+    """What is to be proven. Raises ReleaseError, or StagingLostError when it is gone."""
+    fixes, document = attempt.action is Action.CONFIG_FIX, b""
+    if material.release is None or material.artifact is None:
+        if not fixes:
+            raise StagingLostError("the release is gone")
+        raise ReleaseError(
+            f"release {attempt.package} {attempt.from_release} is not published, so nothing can be proven of it",
+            "RELEASE_UNKNOWN",
+        )
+    manifest = verified(material.release.envelope, material.artifact, keys)
+    if fixes:
+        if material.configuration is None:
+            raise StagingLostError("the configuration is gone")
+        _, document = verified_configuration(material.configuration.envelope, material.configuration.document, keys)
+    return Request(
+        nonce=secrets.token_hex(16),
+        manifest=manifest,
+        artifact=material.artifact,
+        failing_inputs=attempt.failing_inputs,
+        seconds=attempt.bounds.staging_timeout,
+        attempt=attempt.id,
+        plugin=attempt.plugin,
+        merchant=attempt.merchant,
+        config=document,
+    )
 
 
 async def _prove(doors: Doors, request: Request, place: dict[str, str]) -> Staged:
@@ -140,8 +182,9 @@ async def issue(doors: Doors, errand: Errand) -> dict[str, Any]:
     async with doors.database.reading() as tx:
         attempt = await attempts.get(tx, errand.subject)
         wanted = attempt is not None and _wanted(attempt, purpose, errand.payload["number"])
-        switches = wanted and purpose is Purpose.SWITCH and errand.payload["kind"] == "update"
-        release = await releases.by_digest(tx, attempt.digest) if attempt and switches else None
+        material = Material(None, None, None)
+        if attempt and wanted and purpose is Purpose.SWITCH:
+            material = await _sent(tx, attempt, errand.payload["kind"])
     if attempt is None or not wanted:
         return {"unwanted": True}
     request = ingest_pb2.IssueCommandRequest(
@@ -155,8 +198,11 @@ async def issue(doors: Doors, errand: Errand) -> dict[str, Any]:
         deadline_time=wire.timestamp(datetime.fromisoformat(errand.payload["until"])),
         generation=errand.payload["generation"],
     )
-    if release is not None:
+    if (release := material.release) is not None:
         request.envelope, request.digest, request.size = release.envelope, release.digest, release.size
+    if (configuration := material.configuration) is not None:
+        request.envelope, request.digest = configuration.envelope, configuration.digest
+        request.config = configuration.document
     try:
         command: agent_pb2.Command = (await doors.ingest.IssueCommand(request, timeout=COMMAND_TIMEOUT - 1)).command
     except (Invalid, NotFound, Refused, Conflict) as problem:
@@ -164,6 +210,13 @@ async def issue(doors: Doors, errand: Errand) -> dict[str, Any]:
         return {"refused": f"{problem.reason}: {problem.message}"[:500]}
     await doors.bus.wake(attempt.plugin)
     return {"command": command.id, "generation": command.generation, "fence": command.fence}
+
+
+async def _sent(tx: Transaction, attempt: Attempt, kind: str) -> Material:
+    """What goes along with the command that switches."""
+    if kind == "config_update":
+        return Material(None, None, await configurations.get(tx, attempt.package, attempt.configuration))
+    return Material(await releases.by_digest(tx, attempt.digest) if kind == "update" else None, None, None)
 
 
 def _wanted(attempt: Attempt, purpose: Purpose, number: int) -> bool:

@@ -24,6 +24,7 @@ from libs.common.names import new_id, parse
 from libs.common.telemetry import use_traceparent
 from libs.common.testing import Ground, Plane, until
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
+from prunella_agent import configurations
 from prunella_agent.archive import build_archive
 from prunella_agent.releases import describe, generate_key, public_key, sign
 
@@ -125,6 +126,7 @@ class IngestStandIn(ingest_pb2_grpc.IngestServiceServicer):
                 release=request.release,
                 envelope=request.envelope,
                 digest=request.digest,
+                config=request.config,
             )
             self.requests[request.request_id] = known
             self.commands.append(known)
@@ -197,6 +199,13 @@ class PatcherAlone:
         request = patcher_pb2.PublishReleaseRequest(request_id=new_id(), envelope=envelope, artifact=artifact)
         return (await self.stub.PublishRelease(request, timeout=10)).release
 
+    async def configure(self, document: bytes, version: str, **named: str) -> patcher_pb2.Configuration:
+        """Signs a configuration with both keys and publishes it."""
+        given = configurations.describe(document, **{"package": "checkout", "version": version} | named)
+        envelope = configurations.sign(given, KEYS)
+        request = patcher_pb2.PublishConfigurationRequest(request_id=new_id(), envelope=envelope, document=document)
+        return (await self.stub.PublishConfiguration(request, timeout=10)).configuration
+
     async def tell(
         self, message: Message, *, source: str, incident: str = "", plugin: str = "p1", merchant: str = "m1"
     ) -> events_pb2.Event:
@@ -265,7 +274,7 @@ class PatcherAlone:
     async def obey(self, command: agent_pb2.Command, plugin: str) -> None:
         """A good agent."""
         kind = KINDS[command.kind]
-        if kind in {"update", "restart"}:
+        if kind in {"update", "restart", "config_update"}:
             permit = await self.ask(command, plugin)
             if not permit.granted:
                 await self.finish(command, "refused", plugin, detail=permit.gate)
@@ -277,7 +286,11 @@ class PatcherAlone:
     def run(self, plugin: str, command: agent_pb2.Command) -> None:
         """The plugin runs the generation of a command from now on, and says so."""
         known = self.ingest.plugins[plugin]
-        known.generation, known.release, known.digest = command.generation, command.release, command.digest
+        known.generation, known.release = command.generation, command.release
+        if command.kind == agent_pb2.COMMAND_KIND_CONFIG_UPDATE:
+            known.config_digest = command.digest
+        else:
+            known.digest = command.digest
         known.last_beat_time.FromDatetime(self.clock.now())
 
     def report(self, *, beats: int = 6, attempts: int = 60, failures: int = 0, errors: int = 0) -> None:
@@ -332,7 +345,7 @@ def plugin_of(plugin: str, **changes: Any) -> ingest_pb2.Plugin:
         health=agent_pb2.HEALTH_HEALTHY,
         state="active",
         connected=True,
-        capabilities=["update", "rollback", "restart", "health_check", "commit"],
+        capabilities=["update", "rollback", "restart", "health_check", "commit", "config_update"],
     )
     for name, value in changes.items():
         setattr(found, name, value)

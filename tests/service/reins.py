@@ -48,7 +48,7 @@ def person(alone: PatcherAlone, name: str) -> patcher_pb2_grpc.PatcherServiceAsy
     if kept not in channels:
         address = alone.plane.addresses["patcher"]
         channels[kept] = rpc.channel(address, caller="operator", key=alone.plane.key, operator=name)
-    return patcher_pb2_grpc.PatcherServiceStub(channels[kept])  # type: ignore[return-value]
+    return patcher_pb2_grpc.PatcherServiceStub(channels[kept])
 
 
 async def approve(alone: PatcherAlone, who: str, attempt: Any, **changes: Any) -> patcher_pb2.Attempt:
@@ -71,6 +71,6 @@ async def reject(alone: PatcherAlone, who: str, attempt: Any, reason: str = "not
 
 async def storm(alone: PatcherAlone, *, ended: bool = False) -> events_pb2.Event:
     """Ingest tells that a storm began, or ended."""
-    names = {"storm": "s1", "package": "checkout", "type": "webhook_fail_rate"}
+    names: dict[str, Any] = {"storm": "s1", "package": "checkout", "type": "webhook_fail_rate"}
     told = events_pb2.StormEnded(**names) if ended else events_pb2.StormStarted(**names, plugins=9, fleet=20)
     return await alone.tell(told, source="ingest", plugin="")

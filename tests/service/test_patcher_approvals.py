@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -200,7 +201,7 @@ async def test_a_service_cannot_approve(alone: PatcherAlone) -> None:
 
 
 async def test_impossible_needs_are_named_and_change_nothing(alone: PatcherAlone) -> None:
-    cases = [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"multisig_quorum": 0}, "policy.multisig_quorum"),
         ({"multisig_quorum": 3, "multisig_approvers": ["ann", "ben"]}, "policy.multisig_quorum"),
         ({"multisig_roles": ["emperor"]}, "policy.multisig_roles"),

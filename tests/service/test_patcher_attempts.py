@@ -105,7 +105,6 @@ async def test_asking_a_person_is_nothing_to_carry_out(
     [
         ({"severity": events_pb2.SEVERITY_HIGH}, "SEVERITY"),
         ({"confidence": 0.5}, "CONFIDENCE"),
-        ({"action": events_pb2.ACTION_CONFIG_FIX}, "CONFIG_FIX_UNAVAILABLE"),
     ],
 )
 async def test_a_refusal_is_a_fact_with_its_gate_and_nothing_else_happens(

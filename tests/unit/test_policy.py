@@ -73,7 +73,6 @@ def test_the_kill_switch_is_asked_before_everything_that_refuses() -> None:
     ("policy", "wish", "name"),
     [
         (Policy(autopatch_enabled=False), WISH, "AUTOPATCH_DISABLED"),
-        (Policy(), replace(WISH, action=Action.CONFIG_FIX), "CONFIG_FIX_UNAVAILABLE"),
         (Policy(autopatch_merchants=("m2",)), WISH, "ALLOW_LIST"),
         (Policy(), replace(WISH, severity=Severity.HIGH), "SEVERITY"),
         (Policy(), replace(WISH, severity=Severity.UNKNOWN), "SEVERITY"),

@@ -63,7 +63,7 @@ def begin(attempt: Attempt, gated: Gated, now: datetime) -> Change:
     change = next(attempt, gated, now)
     if change.attempt.state is State.REFUSED:
         return change
-    created = Fact(Told.CREATED, f"{attempt.action} {attempt.to_release}".strip() + f" with {attempt.confidence:.2f}")
+    created = Fact(Told.CREATED, f"{attempt.action} {attempt.target}".strip() + f" with {attempt.confidence:.2f}")
     return replace(change, facts=(created, *change.facts))
 
 
@@ -193,7 +193,8 @@ def _granted(attempt: Attempt, granted: Granted, now: datetime) -> Change:
 def _stage(attempt: Attempt, now: datetime) -> Change:
     until = now + timedelta(seconds=attempt.bounds.staging_timeout) + 2 * GRACE
     errand = Errand(ErrandKind.STAGE, f"{attempt.id}/stage", {"digest": attempt.digest})
-    reason = f"the sandbox runs {attempt.package} {attempt.to_release}"
+    with_it = f" with configuration {attempt.configuration}" if attempt.configuration else ""
+    reason = f"the sandbox runs {attempt.package} {attempt.to_release}{with_it}"
     return move(attempt, now, State.STAGING, "allowed", reason, until, errands=(errand,), held_by="")
 
 

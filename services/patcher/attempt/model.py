@@ -140,6 +140,11 @@ class Attempt:
     configuration: str = ""
 
     @property
+    def target(self) -> str:
+        """The version it brings: of a configuration, or of a release."""
+        return self.configuration if self.action is Action.CONFIG_FIX else self.to_release
+
+    @property
     def other_slot(self) -> bool:
         """Whether this goes back to whatever the agent has in its other slot, for lack of a known release."""
         return self.action is Action.ROLLBACK and not self.to_release

@@ -84,7 +84,7 @@ def switch(attempt: Attempt, now: datetime) -> Change:
     until = now + timedelta(seconds=attempt.bounds.apply_timeout)
     generation = attempt.from_generation if attempt.other_slot else 0
     errand = issue(attempt, Purpose.SWITCH, number, kind, generation, until)
-    reason = f"command {kind} {attempt.to_release}".strip()
+    reason = f"command {kind} {attempt.target}".strip()
     return move(
         attempt,
         now,

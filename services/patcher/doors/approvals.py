@@ -18,7 +18,7 @@ from services.patcher import wire
 from services.patcher.approvals import LIVE, Approval, Change, Plan, PlanChanged, Standing, Tick, Times, Vote
 from services.patcher.attempt import Attempt
 from services.patcher.policy import Ask, Policy
-from services.patcher.store import approvals, releases
+from services.patcher.store import approvals, configurations, releases
 
 ENDED = counter("approvals_ended_total", "Approvals that people or time decided", ("outcome",))
 PROPOSER = "decider"
@@ -47,10 +47,10 @@ def plan_of(attempt: Attempt, policy: Policy) -> Plan:
         package=attempt.package,
         from_release=attempt.from_release,
         to_release=attempt.to_release,
-        digest=attempt.digest,
+        digest="" if attempt.configuration else attempt.digest,
         scope=(names.plugin(attempt.plugin),),
         policy_version=policy.version,
-        config_digest=attempt.configuration,
+        config_digest=attempt.digest if attempt.configuration else "",
         rollout=attempt.rollout,
     )
 
@@ -65,7 +65,8 @@ async def ask_about(
 ) -> Approval:
     """Asks people about an attempt; who published the release wrote the plan, and has no vote."""
     release = await releases.by_digest(tx, attempt.digest) if attempt.digest else None
-    authors = [person(release.publisher)] if release else []
+    given = await configurations.get(tx, attempt.package, attempt.configuration) if attempt.configuration else None
+    authors = [person(made.publisher) for made in (release, given) if made]
     plan = plan_of(attempt, policy)
     return await ask(
         tx, about(attempt), asked, plan, authors=authors, proposer=PROPOSER, by=person(policy.updated_by), cause=cause

@@ -86,6 +86,8 @@ def _unfit(kept: Kept, plugin: ingest_pb2.Plugin | None) -> str:
         return f"the plugin is {plugin.state}"
     if not kept.config and plugin.release == kept.rollout.target:
         return f"it runs {kept.rollout.target} already"
+    if kept.config and plugin.config_digest == kept.digest:
+        return f"it has configuration {kept.rollout.target} already"
     kind = "config_update" if kept.config else "update"
     return "" if kind in plugin.capabilities else f"its agent cannot carry out {kind}"
 
@@ -134,6 +136,7 @@ async def _wanted(tx: Transaction, doors: Doors, kept: Kept, plugin: ingest_pb2.
         from_generation=plugin.generation,
         trace=new_traceparent(),
         rollout=kept.rollout.id,
+        configuration=kept.rollout.target if kept.config else "",
     )
 
 

@@ -42,8 +42,6 @@ def gate(policy: Policy, engaged: Collection[str], wish: Wish) -> Answer:
         return stopped
     if not policy.autopatch_enabled:
         return Refuse("AUTOPATCH_DISABLED", "automatic remedies are switched off in the policy")
-    if wish.action is Action.CONFIG_FIX:
-        return Refuse("CONFIG_FIX_UNAVAILABLE", "configuration cannot be mended automatically yet")
     if policy.autopatch_merchants and wish.merchant not in policy.autopatch_merchants:
         return Refuse("ALLOW_LIST", f"merchant {wish.merchant or '(none)'} is not on the allow-list")
     if wish.action in CAPPED and not Severity.UNKNOWN < wish.severity <= policy.autopatch_max_severity:

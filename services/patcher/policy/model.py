@@ -38,9 +38,7 @@ class Action(enum.StrEnum):
 # What brings something new to a plugin; the others return to what ran there before.
 CAPPED = frozenset({Action.PATCH, Action.CONFIG_FIX})
 # Gates that end an attempt; the others make it wait.
-POLICY_GATES = frozenset(
-    {"AUTOPATCH_DISABLED", "CONFIG_FIX_UNAVAILABLE", "ALLOW_LIST", "SEVERITY", "CONFIDENCE", "STAGING", "ATTEMPTS"}
-)
+POLICY_GATES = frozenset({"AUTOPATCH_DISABLED", "ALLOW_LIST", "SEVERITY", "CONFIDENCE", "STAGING", "ATTEMPTS"})
 # Gates that make an attempt wait although its command was sent already.
 HOLDING_GATES = frozenset({KILL_SWITCH, "STORM", "FREEZE", "CANARY", "BUDGET", "APPROVAL"})
 

@@ -19,11 +19,19 @@ from services.patcher.attempt import FINAL, Attempt, CancelRequested, State, Tol
 from services.patcher.doors import Doors, bounds, fleet_of, keep, observe, plugin_of, stands, weigh, weighed_out
 from services.patcher.doors.steps import Weighed
 from services.patcher.policy import PLUGIN_BUSY, Action, Hold, Refuse
-from services.patcher.store import attempts, fleets, releases
+from services.patcher.store import attempts, configurations, fleets, releases
 from services.patcher.store import policy as policies
+from services.patcher.store.configurations import Configuration
 
 MOST_INPUTS, LONGEST_INPUT = 10, 4096
-CAPABILITY = {Action.PATCH: "update", Action.ROLLBACK: "rollback", Action.RESTART: "restart"}
+CAPABILITY = {
+    Action.PATCH: "update",
+    Action.ROLLBACK: "rollback",
+    Action.RESTART: "restart",
+    Action.CONFIG_FIX: "config_update",
+}
+# What needs its own capability, whatever it brings.
+OWN = frozenset({Action.RESTART, Action.CONFIG_FIX})
 
 
 async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
@@ -61,7 +69,8 @@ async def _wanted(
     told: DecisionMade = event.decision_made
     policy, _ = await policies.get(tx)
     version = await _target(tx, event, plugin, action)
-    release = await releases.get(tx, plugin.package, version) if version and action is not Action.RESTART else None
+    release = await releases.get(tx, plugin.package, version) if version and action not in OWN else None
+    fix = await _configuration(tx, event, plugin) if action is Action.CONFIG_FIX else None
     if action is Action.ROLLBACK and release is None and not told.release:
         # Nothing published is known to have run before: the agent's other slot is.
         version = ""
@@ -75,7 +84,11 @@ async def _wanted(
         action=action,
         from_release=told.from_release or plugin.release,
         to_release=version,
-        digest=release.digest if release else (plugin.digest if action is Action.RESTART else ""),
+        digest=fix.digest
+        if fix
+        else release.digest
+        if release
+        else (plugin.digest if action is Action.RESTART else ""),
         severity=wire.severity(told.severity),
         symptom=told.type,
         round=told.round,
@@ -87,11 +100,21 @@ async def _wanted(
         from_generation=plugin.generation,
         failing_inputs=tuple(text[:LONGEST_INPUT] for text in told.evidence.failing_inputs[:MOST_INPUTS]),
         trace=trace,
+        configuration=fix.version if fix else told.release if action is Action.CONFIG_FIX else "",
     )
 
 
+async def _configuration(tx: Transaction, event: Event, plugin: ingest_pb2.Plugin) -> Configuration | None:
+    """The configuration a decision names, or the one the plugin should have when it names none."""
+    named = event.decision_made.release
+    if not named:
+        return await configurations.fitting(tx, plugin.package, event.plugin, plugin.expected_config_digest)
+    found = await configurations.get(tx, plugin.package, named)
+    return found if found is not None and found.plugin in {"", event.plugin} else None
+
+
 async def _target(tx: Transaction, event: Event, plugin: ingest_pb2.Plugin, action: Action) -> str:
-    if action is Action.RESTART:
+    if action in OWN:
         return plugin.release
     wanted = event.decision_made.release
     if action is Action.ROLLBACK and not wanted:
@@ -104,7 +127,7 @@ async def _begin(tx: Transaction, doors: Doors, wanted: Attempt, event: Event, p
     said = weighed.said
     if CAPABILITY.get(wanted.action) and plugin.capabilities:
         need = "rollback" if wanted.other_slot else "update" if wanted.digest else CAPABILITY[wanted.action]
-        need = "restart" if wanted.action is Action.RESTART else need
+        need = CAPABILITY[wanted.action] if wanted.action in OWN else need
         if need not in plugin.capabilities and not isinstance(said, Refuse):
             said = Refuse("CAPABILITY", f"the agent cannot do {need}")
     if isinstance(said, Hold) and said.gate == PLUGIN_BUSY:
@@ -127,6 +150,13 @@ def _unfit(wanted: Attempt, plugin: ingest_pb2.Plugin) -> tuple[Told, str, str] 
             "release_unknown",
             f"release {wanted.package} {wanted.to_release or '(none)'} is not published",
         )
+    if wanted.action is Action.CONFIG_FIX and not wanted.digest:
+        what = f"configuration {wanted.configuration}" if wanted.configuration else "no configuration"
+        missing = "is not published for this plugin" if wanted.configuration else "is published for this plugin"
+        return Told.FAILED, "configuration_unknown", f"{what} of {wanted.package} {missing}"
+    if wanted.action is Action.CONFIG_FIX and wanted.digest == plugin.config_digest:
+        why = f"the plugin has configuration {wanted.configuration} already"
+        return Told.FAILED, "configuration_in_force", why
     if wanted.action is Action.ROLLBACK and wanted.to_release and not wanted.digest:
         return Told.FAILED, "release_unknown", f"release {wanted.package} {wanted.to_release} is not published"
     if wanted.other_slot and not wanted.from_generation:

@@ -32,7 +32,7 @@ from services.patcher.store import members, rollouts
 log = logging.getLogger(__name__)
 
 # Said of one plugin, true for all.
-FOR_ALL_GATES = frozenset({"AUTOPATCH_DISABLED", "CONFIDENCE", "CONFIG_FIX_UNAVAILABLE", "SEVERITY", "STAGING"})
+FOR_ALL_GATES = frozenset({"AUTOPATCH_DISABLED", "CONFIDENCE", "SEVERITY", "STAGING"})
 FOR_ALL_FAILURES = frozenset({"release_unknown", "staging_failed", "staging_lost", "staging_timeout"})
 FOR_GOOD = frozenset({"command_not_issued", "command_refused"})
 PAUSABLE = frozenset({State.RUNNING, State.SOAKING})

@@ -21,7 +21,10 @@ SUITE = "1"
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be proven. `seconds` bounds everything; the nonce binds the result to this request."""
+    """What is to be proven: a release, with `config` (canonical JSON) where that is what is new.
+
+    `seconds` bounds everything; the nonce binds the result to this request.
+    """
 
     nonce: str
     manifest: Manifest
@@ -31,6 +34,7 @@ class Request:
     attempt: str = ""
     plugin: str = ""
     merchant: str = ""
+    config: bytes = b""
 
 
 class StagingLostError(Exception):
@@ -48,9 +52,11 @@ class Runner(Protocol):
         """The result. Raises StagingLostError when there is none."""
 
 
-def suite(manifest: Manifest, failing_inputs: tuple[str, ...]) -> str:
-    """A digest of everything that is run against an artifact."""
+def suite(manifest: Manifest, failing_inputs: tuple[str, ...], config: str = "") -> str:
+    """A digest of everything that is run against an artifact; `config` is the digest of its configuration."""
     parts = [SUITE, list(manifest.entrypoint), list(manifest.probe), list(manifest.smoke), sorted(failing_inputs)]
+    if config:
+        parts.append(config)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

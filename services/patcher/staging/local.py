@@ -111,6 +111,7 @@ def question(request: Request) -> bytes:
             "probe": list(manifest.probe),
             "smoke": list(manifest.smoke),
             "failing_inputs": list(request.failing_inputs),
+            "config": request.config.decode(),
             "seconds": request.seconds,
         }
     ).encode()

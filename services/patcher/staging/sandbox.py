@@ -60,8 +60,9 @@ class Stage:
         except ReleaseError as error:
             raise Stop(f"the artifact cannot be unpacked: {error.message}") from error
         (self.folder / "data").mkdir()
-        # No sink, no credentials: the release's own tests bring what they need.
-        (self.folder / "config.json").write_text(json.dumps({"sandbox": True}))
+        # No credentials, and nothing outside can be reached: the release's own tests bring what they need.
+        config = json.loads(self.request.get("config") or "{}") | {"sandbox": True}
+        (self.folder / "config.json").write_text(json.dumps(config))
         (self.folder / "replay.json").write_text(json.dumps(self.request["failing_inputs"]))
         with (self.folder / "output").open("wb") as output:
             plugin = self._start(self.request["entrypoint"], output)

@@ -30,14 +30,14 @@ def event(told: Fact, attempt: Attempt, cause: Event | None) -> Event:
 
 def _message(told: Fact, attempt: Attempt) -> Message:
     own: dict[str, Any] = {"attempt": attempt.id, "decision": attempt.decision, "round": attempt.round}
-    both = own | {"from_release": attempt.from_release, "to_release": attempt.to_release}
+    both = own | {"from_release": attempt.from_release, "to_release": attempt.target}
     action = ACTIONS[attempt.action]
     judged = verdict(attempt.verdict) if attempt.verdict else None
     match told.told:
         case Told.CREATED:
             return events_pb2.AttemptCreated(**both, action=action)
         case Told.REFUSED:
-            return events_pb2.AttemptRefused(**own, gate=told.gate, action=action, to_release=attempt.to_release)
+            return events_pb2.AttemptRefused(**own, gate=told.gate, action=action, to_release=attempt.target)
         case Told.HELD:
             return events_pb2.AttemptHeld(attempt=attempt.id, gate=told.gate)
         case Told.STAGED:
@@ -62,12 +62,12 @@ def _message(told: Fact, attempt: Attempt) -> Message:
 def _ending(told: Fact, attempt: Attempt, own: dict[str, Any]) -> Message:
     match told.told:
         case Told.ROLLBACK_FAILED:
-            return events_pb2.AttemptRollbackFailed(**own, to_release=attempt.to_release)
+            return events_pb2.AttemptRollbackFailed(**own, to_release=attempt.target)
         case Told.UNCONFIRMED:
-            return events_pb2.AttemptUnconfirmed(**own, to_release=attempt.to_release)
+            return events_pb2.AttemptUnconfirmed(**own, to_release=attempt.target)
         case Told.FAILED:
             action = ACTIONS[attempt.action]
-            return events_pb2.AttemptFailed(**own, action=action, to_release=attempt.to_release, failure=told.failure)
+            return events_pb2.AttemptFailed(**own, action=action, to_release=attempt.target, failure=told.failure)
         case Told.CANCELLED:
             return events_pb2.AttemptCancelled(**own)
         case _:
