@@ -5,10 +5,14 @@ Each returns complaints in words; an empty list means that it holds. They read a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+
+from prunella.v1.events_pb2 import Event
 
 OPEN_TWICE = """
 SELECT plugin, type, count(*) AS open FROM ingest.incidents WHERE state IN ('open', 'in_progress', 'escalated')
@@ -59,6 +63,29 @@ SELECT (SELECT count(*) FROM patcher.attempts WHERE state NOT IN
           ('success', 'rolled_back', 'rollback_failed', 'unconfirmed', 'failed', 'cancelled', 'refused'))
      + (SELECT count(*) FROM ingest.incidents WHERE state IN ('open', 'in_progress'))
 """
+TOLD = """
+SELECT payload FROM bus.facts
+WHERE fact IN ('tasks_claimed', 'tasks_finished', 'tasks_recovered', 'task_retried', 'task_cancelled')
+"""
+TASKS = """
+SELECT t.id::text, t.state, t.attempts, t.max_attempts, t.crashes, t.token,
+  (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report AND h.outcome = 'COMPLETED')
+    AS completions,
+  (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report
+     AND h.outcome IN ('LEASE_LOST', 'RESET')) AS taken_back,
+  (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report AND NOT h.success
+     AND h.outcome NOT IN ('LEASE_LOST', 'RESET', 'RECURRED', 'RETRIED', 'CANCELLED')) AS failures
+FROM queue.tasks t
+"""
+
+
+@dataclass
+class Leases:
+    """What was told of one task: who got it under which token, how each try ended, what people did."""
+
+    taken: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    ends: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    by_people: int = 0
 
 
 async def one_incident(connection: asyncpg.Connection) -> list[str]:
@@ -99,6 +126,87 @@ async def every_apply_ends(connection: asyncpg.Connection) -> list[str]:
     return unended + [f"attempt {row['id']} is {row['state']}, the agent said {row['final']}" for row in contradicted]
 
 
+async def one_owner(connection: asyncpg.Connection, recorded: Iterable[tuple[str, int, str]] = ()) -> list[str]:
+    """7: a task has one owner with a valid token, nothing is recorded under a stale one, each is done once.
+
+    `recorded` is what workers were told, (task, token, worker): a fence that lets a stale word pass says yes to one
+    whose token ended otherwise, and the database alone cannot show that.
+    """
+    told = leases([Event.FromString(row["payload"]) for row in await connection.fetch(TOLD)])
+    found = [complaint for task, one in told.items() for complaint in _owners(task, one)]
+    for task, token, worker in recorded:
+        one = told[task]
+        if worker not in one.taken[token]:
+            found.append(f"task {task}: {worker} ended it under token {token}, which it never had")
+        elif not any(end != "taken back" for end in one.ends[token]):
+            found.append(f"task {task}: {worker} was told yes under token {token}, which ended otherwise")
+    for row in await connection.fetch(TASKS):
+        found += _recorded(row, told[row["id"]])
+    return found
+
+
+def leases(events: Iterable[Event]) -> dict[str, Leases]:
+    """The leases of every task, from the facts."""
+    found: dict[str, Leases] = defaultdict(Leases)
+    for event in events:
+        fact = event.WhichOneof("fact")
+        if fact == "tasks_claimed":
+            for lease in event.tasks_claimed.leases:
+                found[lease.task].taken[lease.token].append(event.tasks_claimed.worker)
+        elif fact == "tasks_finished":
+            for end in event.tasks_finished.ends:
+                found[end.task].ends[end.token].append(end.state)
+        elif fact == "tasks_recovered":
+            for end in event.tasks_recovered.ends:
+                found[end.task].ends[end.token].append("taken back")
+        else:
+            found[getattr(event, str(fact)).task].by_people += 1
+    return found
+
+
+def _owners(task: str, told: Leases) -> list[str]:
+    found = [
+        f"task {task}: token {token} was given to {', '.join(workers)}"
+        for token, workers in told.taken.items()
+        if len(workers) > 1
+    ]
+    for token, ends in told.ends.items():
+        if not told.taken[token]:
+            found.append(f"task {task}: ended under token {token}, which nobody had")
+        if len(ends) > 1:
+            found.append(f"task {task}: token {token} ended {len(ends)} times: {', '.join(ends)}")
+    held = [token for token, workers in told.taken.items() if workers and not told.ends[token]]
+    # The last lease may still be held; what a person took out has no end of its own.
+    doubtful = [token for token in held if token < max(told.taken)]
+    if len(doubtful) > told.by_people:
+        found.append(f"task {task}: leased again while tokens {doubtful} were held: two owners")
+    done = Counter(end for ends in told.ends.values() for end in ends)["completed"]
+    if done > 1 + told.by_people:
+        found.append(f"task {task}: done {done} times")
+    return found
+
+
+def _recorded(row: Any, told: Leases) -> list[str]:
+    ends = Counter(end for ends in told.ends.values() for end in ends)
+    failures = ends["retrying"] + ends["failed"]
+    found = []
+    pairs = {
+        "completions": (row["completions"], ends["completed"]),
+        "failed tries": (row["failures"], failures),
+        "tries taken back": (row["taken_back"], ends["taken back"]),
+    }
+    if not told.by_people:
+        pairs["attempts"] = (row["attempts"], failures)
+    for what, (written, facts) in pairs.items():
+        if written != facts:
+            found.append(f"task {row['id']}: {written} {what} are written, {facts} were told")
+    if row["attempts"] > row["max_attempts"]:
+        found.append(f"task {row['id']}: {row['attempts']} attempts, at most {row['max_attempts']} are allowed")
+    if row["token"] < max(told.taken, default=0):
+        found.append(f"task {row['id']}: its token fell to {row['token']}")
+    return found
+
+
 async def at_rest(connection: asyncpg.Connection, consumers: Mapping[str, Sequence[str]]) -> bool:
     """Whether nothing is under way and every fact has arrived."""
     if await connection.fetchval(LIVE):
@@ -119,6 +227,7 @@ async def complaints(url: str, consumers: Mapping[str, Sequence[str]], anomalies
             *await one_effect(connection, consumers),
             *await no_apply_after_kill(connection),
             *await every_apply_ends(connection),
+            *await one_owner(connection),
         ]
     finally:
         await connection.close()
