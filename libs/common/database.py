@@ -222,9 +222,7 @@ def address(url: str) -> URL:
     return make_url(url).set(drivername="postgresql+asyncpg")
 
 
-def engine(
-    url: str, *, pool_size: int, application_name: str, session: Mapping[str, str] | None = None
-) -> AsyncEngine:
+def engine(url: str, *, pool_size: int, application_name: str, session: Mapping[str, str] | None = None) -> AsyncEngine:
     """An engine with every timeout set; none of asyncpg's or SQLAlchemy's defaults ends by itself."""
     made = create_async_engine(
         address(url),
