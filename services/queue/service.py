@@ -11,11 +11,10 @@ from libs.common import rpc
 from libs.common import settings as environment
 from libs.common.bus import Bus
 from libs.common.clock import Clock
-from libs.common.database import Transaction
+from libs.common.database import Database, Transaction
 from libs.common.errands import Errands
 from libs.common.errors import Invalid, Unavailable
 from libs.common.runtime import Service, Sweeps
-from libs.common.swift import SwiftDatabase
 from libs.common.telemetry import configure
 from prunella.v1 import queue_pb2_grpc
 from services.queue import reading
@@ -96,7 +95,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     """queue, not started. Raises Invalid for strategies that are wrong."""
     book = read_book(settings.strategies)
     telemetry = configure(NAME, settings)
-    database = SwiftDatabase(
+    database = Database(
         settings.database_url, clock=clock, pool_size=CONNECTIONS, application_name=NAME, session=PLANNER
     )
     bus = Bus(settings.nats_url, database, NAME, clock)

@@ -10,7 +10,6 @@ from sqlalchemy.exc import DBAPIError
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.errors import Unavailable
-from libs.common.swift import SwiftDatabase
 from libs.common.testing import Ground
 
 PASSING = {
@@ -24,9 +23,9 @@ PASSING = {
 }
 
 
-@pytest.fixture(params=[Database, SwiftDatabase])
-async def database(ground: Ground, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
-    made = request.param(ground.url("ingest"), clock=SystemClock(), pool_size=2)
+@pytest.fixture
+async def database(ground: Ground) -> AsyncIterator[Database]:
+    made = Database(ground.url("ingest"), clock=SystemClock(), pool_size=2)
     yield made
     await made.close()
 

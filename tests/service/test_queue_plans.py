@@ -9,11 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 from libs.common.clock import SystemClock
-from libs.common.database import Database, Transaction
+from libs.common.database import Database, Transaction, numbered
 from libs.common.testing import Ground
 from services.queue.service import PLANNER
 from services.queue.store import counts, filing, history, reports, tasks, work
@@ -95,10 +93,10 @@ async def _run(statement: str, values: dict[str, int], tx: Transaction) -> None:
 
 async def plan(database: Database, statement: str) -> str:
     """The plan that is kept of a statement, whatever it is executed with."""
-    numbered = str(text(statement).compile(dialect=dialect()))  # type: ignore[no-untyped-call]
-    nothing = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", numbered))))
+    sql, names = numbered(statement)
+    nothing = ", ".join(["NULL"] * len(names))
     async with database.engine.connect() as connection:
-        await connection.exec_driver_sql(f"PREPARE asked AS {numbered}")
+        await connection.exec_driver_sql(f"PREPARE asked AS {sql}")
         rows = (await connection.exec_driver_sql(f"EXPLAIN EXECUTE asked{f'({nothing})' if nothing else ''}")).all()
         await connection.exec_driver_sql("DEALLOCATE asked")
         return "\n".join(row[0] for row in rows)

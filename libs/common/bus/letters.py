@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.engine import Row
-
 from libs.common.database import Database, Transaction
 from libs.common.errors import NotFound
 
@@ -57,7 +55,7 @@ ORDER BY at DESC, event_id DESC LIMIT :limit
 
 async def dead_letters(
     reading: Transaction, *, consumer: str = "", after: Sequence[Any] | None = None, limit: int = 50
-) -> Sequence[Row[Any]]:
+) -> Sequence[Any]:
     """Parked facts, newest first; `after` is (at, event_id) of the last one seen."""
     at, event = after or (None, "00000000-0000-0000-0000-000000000000")
     return await reading.all(LETTERS, consumer=consumer, before=at, event=event, limit=limit)

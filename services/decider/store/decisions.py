@@ -131,7 +131,7 @@ async def unanswered(tx: Transaction, now: datetime, limit: int) -> list[Decisio
 async def history(tx: Transaction, plugin: str) -> dict[str, int]:
     """How many incidents of a plugin were decided on, were critical, and were healed."""
     row = await tx.first(HISTORY, plugin=plugin)
-    return {"total": 0, "critical": 0, "mitigated": 0} if row is None else dict(row._mapping)  # noqa: SLF001 - its API
+    return {"total": 0, "critical": 0, "mitigated": 0} if row is None else row._asdict()
 
 
 def _is_uuid(text: str) -> bool:
