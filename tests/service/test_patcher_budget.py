@@ -43,7 +43,7 @@ async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
 
 
 async def most(alone: PatcherAlone) -> int:
-    (row,) = await alone.plane.sql("SELECT max(taken) AS most FROM patcher.seen")
+    (row,) = await alone.plane.sql("SELECT coalesce(max(taken), 0) AS most FROM patcher.seen")
     return int(row.most)
 
 
