@@ -21,7 +21,7 @@ from prunella_agent.fingerprint import fingerprint
 from services.queue.recurrence import Count, folded
 from services.queue.report import SEVERITIES
 from services.queue.store.reports import Filters, Occurrence
-from services.queue.wire.words import milder_than, report_state_number, report_state_word, severity_number
+from services.queue.wire.words import filtered, milder_than, report_state_number, report_state_word, severity_number
 
 MOST_ERRORS = 1000
 MOST_CONTEXT = 32
@@ -156,12 +156,12 @@ def source(request: pb.ReportErrorsRequest) -> str:
 
 
 def filters(request: pb.ListErrorReportsRequest) -> Filters:
-    """What a list is asked for."""
+    """What a list is asked for. Raises Invalid naming the field."""
     return Filters(
-        plugin=request.plugin.removeprefix("plugins/"),
+        plugin=filtered("plugin", request.plugin.removeprefix("plugins/")),
         state=report_state_word(request.state),
-        type=request.type,
-        fingerprint=request.fingerprint,
+        type=filtered("type", request.type),
+        fingerprint=filtered("fingerprint", request.fingerprint),
         milder=milder_than(request.min_severity),
     )
 

@@ -19,7 +19,7 @@ from services.queue import leases
 from services.queue.stats import Figures
 from services.queue.store.tasks import Filters
 from services.queue.store.work import Completion
-from services.queue.wire.words import task_state_number, task_state_word
+from services.queue.wire.words import filtered, task_state_number, task_state_word
 
 MOST_TASKS = 1000
 MOST_TOOLS = 500
@@ -243,13 +243,13 @@ def days(number: int) -> timedelta:
 
 
 def filters(request: pb.ListTasksRequest) -> Filters:
-    """What a list is asked for. Raises Invalid for a bad name."""
+    """What a list is asked for. Raises Invalid naming the field."""
     bare = request.report.removeprefix("errorReports/")
     return Filters(
         state=task_state_word(request.state),
         report=id_of("errorReports", f"errorReports/{bare}", field="report") if bare else "",
-        plugin=request.plugin.removeprefix("plugins/"),
-        worker=request.worker,
+        plugin=filtered("plugin", request.plugin.removeprefix("plugins/")),
+        worker=filtered("worker", request.worker),
     )
 
 

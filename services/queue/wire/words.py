@@ -1,12 +1,17 @@
-"""Words of the hearts ⇄ numbers of the protos."""
+"""Words of the hearts ⇄ numbers of the protos, and what a list may be asked for.
+
+Rule: a filter that nothing can fit, because it is no text or no number that we know, is refused and never ignored.
+"""
 
 from __future__ import annotations
 
+from libs.common.errors import Invalid
 from prunella.v1 import events_pb2, queue_pb2
 from services.queue.leases import STATES as TASK_STATES
 from services.queue.recurrence import STATES as REPORT_STATES
 from services.queue.report import SEVERITIES
 
+LONGEST_FILTER = 200
 _SEVERITIES = {word: events_pb2.Severity.Value(f"SEVERITY_{word.upper()}") for word in SEVERITIES}
 _TASK_STATES = {word: queue_pb2.TaskState.Value(f"TASK_STATE_{word.upper()}") for word in TASK_STATES}
 _REPORT_STATES = {word: queue_pb2.ReportState.Value(f"REPORT_STATE_{word.upper()}") for word in REPORT_STATES}
@@ -20,9 +25,11 @@ def severity_number(word: str) -> events_pb2.Severity.ValueType:
 
 
 def milder_than(number: int) -> tuple[str, ...]:
-    """The severities below one, and none at all; nothing when any will do."""
+    """The severities below one, and none at all; nothing when any will do. Raises Invalid for an unknown number."""
     if not number:
         return ()
+    if number not in _SEVERITIES.values():
+        raise _unknown("min_severity", number, SEVERITIES)
     return ("", *(word for word in SEVERITIES if _SEVERITIES[word] < number))
 
 
@@ -32,7 +39,9 @@ def task_state_number(word: str) -> queue_pb2.TaskState.ValueType:
 
 
 def task_state_word(number: int) -> str:
-    """The word for a task's state; empty for any."""
+    """The word for a task's state; empty for any. Raises Invalid for an unknown number."""
+    if number and number not in _TASK_WORDS:
+        raise _unknown("state", number, TASK_STATES)
     return _TASK_WORDS.get(number, "")
 
 
@@ -42,5 +51,26 @@ def report_state_number(word: str) -> queue_pb2.ReportState.ValueType:
 
 
 def report_state_word(number: int) -> str:
-    """The word for a report's state; empty for any."""
+    """The word for a report's state; empty for any. Raises Invalid for an unknown number."""
+    if number and number not in _REPORT_WORDS:
+        raise _unknown("state", number, REPORT_STATES)
     return _REPORT_WORDS.get(number, "")
+
+
+def filtered(field: str, text: str) -> str:
+    """A text that a list is asked for; empty for any. Raises Invalid for what nothing can be called."""
+    if len(text) > LONGEST_FILTER or not text.isprintable():
+        raise Invalid(
+            f"{field} must be at most {LONGEST_FILTER} printable characters, or empty for any",
+            reason="BAD_FILTER",
+            field=field,
+        )
+    return text
+
+
+def _unknown(field: str, number: int, words: tuple[str, ...]) -> Invalid:
+    return Invalid(
+        f"{field} must be the number of {', '.join(words)}, or 0 for any; it was {number}",
+        reason="BAD_FILTER",
+        field=field,
+    )
