@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.ops import side_road
+from services.ops import reins, side_road
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,4 +212,6 @@ HEADLINES: Mapping[str, Callable[[Told], str]] = {
     ),
     # Errors, and the tools that work on them.
     **side_road.HEADLINES,
+    # People hold the reins.
+    **reins.HEADLINES,
 }

@@ -124,3 +124,36 @@ def test_a_person_is_asked_with_everything_that_was_tried() -> None:
     event.report_escalated.type = "timeout"
     event.report_escalated.tried.append("strategies/relay-timeout")
     assert line(event) == "shop-7: a person is asked about timeout (tried relay-timeout) · three tries failed"
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (
+            Event(
+                plugin="p",
+                reason="1.2.0 → 2.0.0 is a major step",
+                approval_requested=facts.ApprovalRequested(subject="attempts/a", quorum=2, roles=["approver", "admin"]),
+            ),
+            "shop-7: waits for 2 to approve (approver or admin) · 1.2.0 → 2.0.0 is a major step",
+        ),
+        (
+            Event(storm_started=facts.StormStarted(package="relay", type="webhook_fail_rate", plugins=30, fleet=200)),
+            "storm: 30 of 200 plugins of relay have webhook_fail_rate at once; automation waits",
+        ),
+        (
+            Event(
+                reason="3 of 5 fail",
+                rollout_halted=facts.RolloutHalted(
+                    package="relay",
+                    target="1.3.0",
+                    wave=1,
+                    numbers=facts.RolloutNumbers(plugins=5, healthy=2, against=3),
+                ),
+            ),
+            "rollout of relay 1.3.0: halted in wave 1 (2 healthy, 3 against it) · 3 of 5 fail",
+        ),
+    ],
+)
+def test_the_reins_tell_who_is_asked_and_what_the_numbers_were(event: Event, expected: str) -> None:
+    assert line(event) == expected
