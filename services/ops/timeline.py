@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.ops import reins, side_road
+from services.ops import messages, reins, side_road
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,4 +214,6 @@ HEADLINES: Mapping[str, Callable[[Told], str]] = {
     **side_road.HEADLINES,
     # People hold the reins.
     **reins.HEADLINES,
+    # The word to people.
+    **messages.HEADLINES,
 }
