@@ -1,12 +1,11 @@
-"""Someone asked: the timeline, a trace, the dead letters."""
+"""Someone asked: the timeline and a trace."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from libs.common import bus, pages
+from libs.common import pages
 from libs.common.errors import Invalid, NotFound
 from prunella.v1 import ops_pb2, ops_pb2_grpc
 from services.ops import traces, wire
@@ -18,11 +17,10 @@ LOOK = 0.5  # seconds between looks for what another replica placed
 END = 2**62
 
 
-class OpsHandlers(ops_pb2_grpc.OpsServiceServicer):
-    """OpsService over the store."""
+class TimelineHandlers(ops_pb2_grpc.OpsServiceServicer):
+    """The timeline's part of OpsService."""
 
-    def __init__(self, doors: Doors) -> None:
-        self.doors = doors
+    doors: Doors
 
     async def ListTimeline(  # noqa: N802 - the method's name on the wire
         self, request: ops_pb2.ListTimelineRequest, _context: Any
@@ -82,30 +80,3 @@ class OpsHandlers(ops_pb2_grpc.OpsServiceServicer):
             complete=not missing,
             missing=missing,
         )
-
-    async def ListDeadLetters(  # noqa: N802
-        self, request: ops_pb2.ListDeadLettersRequest, _context: Any
-    ) -> ops_pb2.ListDeadLettersResponse:
-        """Parked facts, newest first."""
-        query = {"consumer": request.consumer}
-        size = pages.page_size(request.page_size)
-        after = pages.open_token(request.page_token, query)
-        async with self.doors.database.reading() as reading:
-            rows = await bus.dead_letters(reading, consumer=request.consumer, after=after, limit=size + 1)
-        token = pages.token(query, [rows[size - 1].at, str(rows[size - 1].event_id)]) if len(rows) > size else ""
-        return ops_pb2.ListDeadLettersResponse(
-            dead_letters=[wire.dead_letter(row) for row in rows[:size]], next_page_token=token
-        )
-
-    async def RedriveDeadLetter(  # noqa: N802
-        self, request: ops_pb2.RedriveDeadLetterRequest, _context: Any
-    ) -> ops_pb2.RedriveDeadLetterResponse:
-        """Hands a parked fact to its consumer again."""
-        try:
-            event = str(uuid.UUID(request.event_id))
-        except ValueError:
-            raise Invalid(
-                f"event_id must be a UUID, not {request.event_id[:80]!r}", reason="BAD_ID", field="event_id"
-            ) from None
-        await bus.redrive(self.doors.database, request.consumer, event)
-        return ops_pb2.RedriveDeadLetterResponse()

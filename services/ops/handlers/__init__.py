@@ -1,0 +1,15 @@
+"""Door 1, someone asked: the timeline and its traces, the dead letters."""
+
+from services.ops.doors import Doors
+from services.ops.handlers.dead_letters import DeadLetterHandlers
+from services.ops.handlers.timeline import TimelineHandlers
+
+
+class OpsHandlers(
+    TimelineHandlers,
+    DeadLetterHandlers,
+):
+    """prunella.v1.OpsService."""
+
+    def __init__(self, doors: Doors) -> None:
+        self.doors = doors
