@@ -1,73 +1,21 @@
-"""Protobuf ⇄ dataclasses of ops."""
+"""The timeline, traces and dead letters for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
-
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.timestamp_pb2 import Timestamp
+from typing import Any
 
 from libs.common import names
 from libs.common.errors import Invalid
-from libs.common.facts import NAMES, fact_name
+from libs.common.facts import NAMES
 from prunella.v1 import ops_pb2
 from prunella.v1.events_pb2 import Event
-from services.ops.timeline import Entry, Told, Wanted, headline
+from services.ops.timeline import Entry, Wanted, headline
 from services.ops.traces import Span
+from services.ops.wire.facts import told
 
 HEX = frozenset("0123456789abcdef")
-M = TypeVar("M", bound=Message)
-
-
-def decoded(kind: type[M], data: bytes) -> M:
-    """A message from its bytes. Raises Invalid."""
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise Invalid(f"the body is no {kind.DESCRIPTOR.name} in protobuf", reason="MALFORMED", field="body") from error
-
-
-def told(event: Event, label: str = "") -> Told:
-    """A fact in plain Python; a plugin without a known label is called by the end of its id, the part that differs."""
-    fact = fact_name(event)
-    fields = plain(getattr(event, fact)) if fact else {}
-    who = fields.get("label") or label or (f"plugin …{event.plugin[-8:]}" if event.plugin else "the plane")
-    return Told(fact or "unknown", who, event.reason, event.actor, fields)
-
-
-def plain(message: Message) -> dict[str, Any]:
-    """The set fields of a message: enums as lower-case words, durations in seconds, moments as datetimes."""
-    return {field.name: _plain(field, value) for field, value in message.ListFields()}
-
-
-def _plain(field: FieldDescriptor, value: Any) -> Any:
-    if field.is_repeated:
-        if hasattr(value, "items"):
-            return dict(value)
-        return [_one(field, item) for item in value]
-    return _one(field, value)
-
-
-def _one(field: FieldDescriptor, value: Any) -> Any:
-    if isinstance(value, Duration):
-        return value.ToTimedelta().total_seconds()
-    if isinstance(value, Timestamp):
-        return value.ToDatetime()
-    if isinstance(value, Message):
-        return plain(value)
-    return _word(field.enum_type, value) if field.enum_type else value
-
-
-def _word(enum: EnumDescriptor, number: int) -> str:
-    value = enum.values_by_number.get(number)
-    if value is None:
-        return str(number)
-    prefix = "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in enum.name).lstrip("_")
-    return value.name.removeprefix(f"{prefix}_").lower()
 
 
 def entry(row: Entry) -> ops_pb2.TimelineEntry:
