@@ -11,6 +11,7 @@ import grpc
 from libs.common import access, names, pages
 from libs.common.database import Transaction
 from libs.common.errors import NotFound
+from prunella.v1 import agent_pb2
 from prunella.v1 import ingest_pb2 as pb
 from services.ingest import windows
 from services.ingest.doors import Doors
@@ -66,10 +67,23 @@ class PluginHandlers:
         return pb.ListPluginsResponse(plugins=[self._resource(row) for row in rows[:size]], next_page_token=more)
 
     async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
-        """How many active plugins a package has."""
+        """How many active plugins a package has; with a breakdown also what they run and how they are."""
         del context
         async with self.doors.database.reading() as tx:
-            return pb.GetFleetResponse(plugins=await plugins.size(tx, request.package))
+            if not request.breakdown:
+                return pb.GetFleetResponse(plugins=await plugins.size(tx, request.package))
+            count, rows = await plugins.parts(tx, request.package, request.merchant)
+        parts = [
+            pb.FleetPart(
+                package=row.package,
+                release=row.release,
+                health=agent_pb2.Health.ValueType(row.health),
+                plugins=row.plugins,
+                connected=row.connected,
+            )
+            for row in rows
+        ]
+        return pb.GetFleetResponse(plugins=count, parts=parts)
 
     async def RetirePlugin(self, request: pb.RetirePluginRequest, context: Context) -> pb.RetirePluginResponse:
         """Ends a plugin's life; ending it again changes nothing."""

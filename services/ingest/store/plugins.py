@@ -71,6 +71,14 @@ WHERE p.id = u.id
 END = "UPDATE ingest.plugins SET state = :state, end_time = :now WHERE id = CAST(:id AS uuid) AND state = :before"
 FLEET = "SELECT count(*) FROM ingest.plugins WHERE state = 'active'"
 SIZE = "SELECT count(*) FROM ingest.plugins WHERE state = 'active' AND package = :package"
+PARTS = """
+SELECT p.package, u.release, u.health, count(*) AS plugins, count(*) FILTER (WHERE u.connected) AS connected
+FROM ingest.plugins p JOIN ingest.pulses u ON u.id = p.id
+WHERE p.state = 'active' AND (CAST(:package AS text) = '' OR p.package = :package)
+    AND (CAST(:merchant AS text) = '' OR p.merchant = :merchant)
+GROUP BY p.package, u.release, u.health ORDER BY plugins DESC, p.package, u.release, u.health
+"""
+MOST_PARTS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +224,9 @@ async def fleet(tx: Transaction) -> int:
 async def size(tx: Transaction, package: str) -> int:
     """How many active plugins a package has."""
     return int(await tx.value(SIZE, package=package))
+
+
+async def parts(tx: Transaction, package: str, merchant: str) -> tuple[int, list[Any]]:
+    """How many active plugins there are, and what they run and how they are, the largest parts first."""
+    rows = await tx.all(PARTS, package=package, merchant=merchant)
+    return sum(row.plugins for row in rows), list(rows[:MOST_PARTS])

@@ -97,6 +97,7 @@ def _message(told: Told, incident: Incident) -> Message:
             generation=incident.generation,
             evidence=_evidence(incident.evidence),
             act_by_time=stamp(incident.due),
+            first_bad_beat_time=stamp(incident.first_bad_beat_time),
         )
     if told is Told.ROUND_STARTED:
         return events_pb2.IncidentRoundStarted(
