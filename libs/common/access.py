@@ -144,7 +144,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Access]]] = {
         "ListStrategies": _READ,
         "ApproveStrategy": _APPROVAL,
         "RevokeStrategy": _COMMAND,
-        "CreateProposal": _only(MCP, "operator", "ops"),
+        "CreateProposal": Access(frozenset({MCP, "operator", "ops"}), role="operator"),
         "ListProposals": _READ,
         "ApproveProposal": _APPROVAL,
         "RejectProposal": _APPROVAL,
@@ -184,6 +184,12 @@ def caller(context: object = None) -> str:
 def set_caller(name: str) -> None:
     """Tell the rest of this call who asks; only for the guard, and for doors that checked an identity themselves."""
     _caller.set(name)
+
+
+def passes(method: str) -> bool:
+    """Whether ops passes this method of another service on for people: it has a role, and ops is among the callers."""
+    allowed = ACCESS.get(method)
+    return allowed is not None and bool(allowed.role) and "ops" in allowed.callers and "OpsService" not in method
 
 
 def is_open(method: str) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+
+import grpc
 
 from libs.common import rpc
 from libs.common import settings as environment
@@ -15,10 +18,11 @@ from libs.common.errors import Unavailable
 from libs.common.http import HttpServer
 from libs.common.runtime import Service, Sweeps
 from libs.common.settings import ServiceSettings
-from libs.common.telemetry import configure
+from libs.common.telemetry import Telemetry, configure
 from prunella.v1 import ops_pb2_grpc
 from services.ops.doors import Doors
 from services.ops.errands import PassOn
+from services.ops.forward import Forwarder, passed, services
 from services.ops.handlers import OpsHandlers
 from services.ops.reactions import REACTIONS
 from services.ops.receiver.app import app
@@ -26,6 +30,8 @@ from services.ops.receiver.intake import Intake
 from services.ops.sweeps import SWEEPS
 
 NAME = "ops"
+# The largest that any service takes, which is a release for patcher.
+LARGEST_MESSAGE = 18 * 1024 * 1024
 
 
 def load(environ: Mapping[str, str] | None = None) -> ServiceSettings:
@@ -48,6 +54,45 @@ class Connections:
         await self.database.close()
 
 
+@dataclass
+class Siblings:
+    """The channels to the other services: made when first used, None where no address is known."""
+
+    settings: ServiceSettings
+    telemetry: Telemetry
+    name: str = "siblings"
+    _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+
+    def channel(self, service: str) -> grpc.aio.Channel | None:
+        """The way to a service."""
+        address: str = getattr(self.settings, f"{service}_address")
+        if address and service not in self._channels:
+            self._channels[service] = rpc.channel(address, caller=NAME, key=self.settings.key, telemetry=self.telemetry)
+        return self._channels.get(service)
+
+    async def start(self) -> None:
+        """Nothing: each is opened when first used."""
+
+    async def stop(self) -> None:
+        """Closes all of them."""
+        for channel in self._channels.values():
+            await channel.close()
+
+
+def forwarders(siblings: Siblings) -> list[rpc.Servicer]:
+    """What passes on, one for each service."""
+    methods = passed()
+    made: list[rpc.Servicer] = []
+    for name, service in services().items():
+        forwarder = Forwarder(name, methods, partial(siblings.channel, name))
+        made.append((_add, forwarder, service.full_name))
+    return made
+
+
+def _add(forwarder: Forwarder, server: grpc.aio.Server) -> None:
+    server.add_generic_rpc_handlers((forwarder,))
+
+
 def build(settings: ServiceSettings, clock: Clock) -> Service:
     """ops, not started."""
     telemetry = configure(NAME, settings)
@@ -66,17 +111,20 @@ def build(settings: ServiceSettings, clock: Clock) -> Service:
             # Whoever reads this wants to know of both at once.
             raise Unavailable("; ".join(str(answer) for answer in wrong), reason="NOT_READY") from wrong[0]
 
+    siblings = Siblings(settings, telemetry)
     add = ops_pb2_grpc.add_OpsServiceServicer_to_server
     server = rpc.Server(
         NAME,
         settings.listen,
-        [(add, OpsHandlers(doors), "prunella.v1.OpsService")],
+        [(add, OpsHandlers(doors), "prunella.v1.OpsService"), *forwarders(siblings)],
         key=settings.key,
         deep_check=check,
         telemetry=telemetry,
+        max_message=LARGEST_MESSAGE,
     )
     parts = [
         Connections(database),
+        siblings,
         intake,
         pass_on,
         # Siblings send spans as soon as they live, so this opens first and closes last.

@@ -20,6 +20,8 @@ ROOMS = {
     "gateway": {"prunella.v1", "grpc", "google", "libs.common", "opentelemetry"},
     "reactions": {"prunella.v1", "libs.common", "opentelemetry"},
     "sweeps": {"prunella.v1", "libs.common", "opentelemetry"},
+    "forward": {"prunella.v1", "grpc", "google", "libs.common"},
+    "web": {"prunella.v1", "grpc", "google", "starlette", "msgspec", "libs.common"},
     "errands": {"prunella.v1", "grpc", "libs.common", "httpx2", "msgspec"},
     "staging": {"libs.common", "httpx2", "msgspec", "prunella_agent"},
     "http": {"prunella.v1", "starlette", "msgspec", "libs.common"},

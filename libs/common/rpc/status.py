@@ -77,8 +77,12 @@ def status_of(problem: Problem) -> Status:
 
 
 def trailers_of(problem: Problem) -> tuple[tuple[str, str | bytes], ...]:
-    """Trailing metadata that carries a problem; a short `retry_after` also steers gRPC's own retries."""
-    trailers: list[tuple[str, str | bytes]] = [(DETAILS, status_of(problem).SerializeToString())]
+    """Trailing metadata that carries a problem; a short `retry_after` also steers gRPC's own retries.
+
+    A problem that a sibling raised goes on with the very details it came with.
+    """
+    details = _details(problem.__cause__) or status_of(problem).SerializeToString()
+    trailers: list[tuple[str, str | bytes]] = [(DETAILS, details)]
     if isinstance(problem, Unavailable) and problem.retry_after is not None:
         # A negative pushback forbids gRPC to try again by itself.
         soon = problem.retry_after <= LONGEST_PUSHBACK
@@ -88,15 +92,18 @@ def trailers_of(problem: Problem) -> tuple[tuple[str, str | bytes], ...]:
 
 def problem_of(error: grpc.aio.AioRpcError, server: str = "the server") -> Problem:
     """The problem the other side raised, or one that says how the call itself failed."""
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS and isinstance(value, bytes):
-            try:
-                found = _rich(error.code(), Status.FromString(value))
-            except DecodeError:
-                break
-            if found is not None:
-                return found
-    return _bare(error, server)
+    try:
+        found = _rich(error.code(), Status.FromString(_details(error)))
+    except DecodeError:
+        found = None
+    return found or _bare(error, server)
+
+
+def _details(error: BaseException | None) -> bytes:
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return b""
+    metadata = error.trailing_metadata() or ()
+    return next((value for key, value in metadata if key == DETAILS and isinstance(value, bytes)), b"")
 
 
 def _rich(code: grpc.StatusCode, status: Status) -> Problem | None:
