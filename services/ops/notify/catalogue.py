@@ -1,0 +1,69 @@
+"""Which facts concern people, and how much.
+
+Rule: by default people hear of what the plane cannot or may not do alone, and merchants of what was healed at theirs.
+A fact that carries a severity has that one; any other has the one its kind deserves. What notifications tell of
+themselves never becomes a notification, or one message would lead to the next for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.ops.notify.model import Severity
+from services.ops.timeline import Told
+
+OWN = frozenset(
+    {
+        "notification_sent",
+        "notification_failed",
+        "notification_acknowledged",
+        "notification_escalated",
+        "notification_settings_changed",
+    }
+)
+FOR_OPERATORS = frozenset(
+    {
+        "incident_escalated",
+        "attempt_unconfirmed",
+        "attempt_rollback_failed",
+        "approval_requested",
+        "approval_overdue",
+        "storm_started",
+        "storm_ended",
+        "rollout_halted",
+        "kill_switch_engaged",
+        "report_escalated",
+        "plugin_quarantined",
+    }
+)
+FOR_MERCHANTS = frozenset({"attempt_succeeded", "incident_mitigated"})
+SEVERITIES: Mapping[str, Severity] = {
+    "attempt_unconfirmed": Severity.CRITICAL,
+    "attempt_rollback_failed": Severity.CRITICAL,
+    "storm_started": Severity.CRITICAL,
+    "incident_escalated": Severity.HIGH,
+    "kill_switch_engaged": Severity.HIGH,
+    "rollout_halted": Severity.HIGH,
+    "plugin_quarantined": Severity.HIGH,
+    "approval_overdue": Severity.HIGH,
+    "approval_requested": Severity.MEDIUM,
+    "report_escalated": Severity.MEDIUM,
+}
+# Fields that name what a fact is about, where it belongs to no incident.
+SUBJECTS = ("storm", "rollout", "report", "subject", "attempt", "scope", "strategy", "proposal", "task")
+
+
+def severity(told: Told) -> Severity:
+    """How much a fact concerns people."""
+    word = str(told.fields.get("severity") or "").upper()
+    return Severity.__members__.get(word) or SEVERITIES.get(told.fact, Severity.LOW)
+
+
+def key(told: Told, *, plugin: str, incident: str) -> str:
+    """What makes two facts the same news: their kind, what they are about, and whether it is critical by now.
+
+    Two plans of one incident are two questions.
+    """
+    named = next((str(told.fields[name]) for name in SUBJECTS if told.fields.get(name)), "")
+    about = told.text("plan_hash", "") or incident or named or plugin or "plane"
+    return f"{told.fact}:{about[:150]}{'!' if severity(told) is Severity.CRITICAL else ''}"

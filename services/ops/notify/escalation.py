@@ -1,0 +1,81 @@
+"""Escalation: what happens to a message when nobody answers.
+
+Rule: a message goes to the channels of its route's first step. Who acknowledges it ends the matter. When the step's
+time passes without that, or every channel of the step has failed, the next step is told; behind the last one nobody is
+left, which is told once. A message that is not critical escalates in the morning, not in quiet hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from services.ops.notify.model import QuietHours, Route, Step
+from services.ops.notify.quiet import loud_again
+
+
+class State(StrEnum):
+    """Of a message and of each of its deliveries; only messages become acknowledged."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    SUPPRESSED = "suppressed"
+    ACKNOWLEDGED = "acknowledged"
+
+
+# Nothing more happens to a delivery in one of these.
+ENDED = frozenset({State.SENT, State.FAILED, State.SUPPRESSED})
+# A message in one of these may still need somebody.
+OPEN = frozenset({State.SENDING, State.SENT, State.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is done next: the step to tell (None: nobody is left), its number, and until when somebody may answer."""
+
+    number: int
+    step: Step | None
+    act_by: datetime | None
+
+
+def first(route: Route, now: datetime) -> Turn | None:
+    """The first step; None for a route without steps, whose messages are only recorded."""
+    return _turn(route, 0, now) if route.steps else None
+
+
+def following(route: Route, number: int, now: datetime) -> Turn:
+    """What comes after step `number` went unanswered."""
+    return _turn(route, number + 1, now) if number + 1 < len(route.steps) else Turn(number + 1, None, None)
+
+
+def overdue(act_by: datetime | None, hours: Iterable[QuietHours], now: datetime, *, urgent: bool) -> bool:
+    """Whether the next step's turn has come."""
+    if act_by is None or now < act_by:
+        return False
+    return urgent or loud_again(hours, now) == now
+
+
+def state(deliveries: Iterable[State]) -> State:
+    """A message's state by those of its deliveries: under way while one is, and sent once any channel took it."""
+    known = set(deliveries)
+    if known - ENDED:
+        return State.SENDING
+    for word in (State.SENT, State.FAILED):
+        if word in known:
+            return word
+    return State.SUPPRESSED
+
+
+def gives_up(step_states: Iterable[State]) -> bool:
+    """Whether a step has failed on all its channels, so that waiting for an answer to it is idle."""
+    known = set(step_states)
+    return bool(known) and known <= {State.FAILED}
+
+
+def _turn(route: Route, number: int, now: datetime) -> Turn:
+    step = route.steps[number]
+    return Turn(number, step, now + step.answer_within if step.answer_within > timedelta(0) else None)
