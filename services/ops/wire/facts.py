@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -50,7 +51,7 @@ def _one(field: FieldDescriptor, value: Any) -> Any:
     if isinstance(value, Duration):
         return value.ToTimedelta().total_seconds()
     if isinstance(value, Timestamp):
-        return value.ToDatetime()
+        return value.ToDatetime(UTC)
     if isinstance(value, Message):
         return plain(value)
     return _word(field.enum_type, value) if field.enum_type else value
