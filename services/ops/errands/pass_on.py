@@ -1,4 +1,4 @@
-"""What ops wants done outside: spans passed on to another collector, when one is named.
+"""Spans passed on to another collector, when one is named.
 
 Spans are no state, so this errand has no row: what a collector does not take after three tries is lost, and counted.
 """

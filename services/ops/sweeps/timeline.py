@@ -6,7 +6,6 @@ that another replica wrote down.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
 from services.ops.doors import Doors
@@ -35,7 +34,3 @@ async def forget_spans(doors: Doors, now: datetime) -> int:
     while batch := await doors.database.transaction(lambda tx: spans.forget(tx, before, BATCH)):
         gone += batch
     return gone
-
-
-Sweep = Callable[[Doors, datetime], Awaitable[int]]
-SWEEPS: Mapping[str, tuple[float, Sweep]] = {"place_facts": (0.5, place_facts), "forget_spans": (300.0, forget_spans)}
