@@ -1,18 +1,42 @@
-"""An HTTP server as a part of a service: started and stopped with it, signals left alone."""
+"""An HTTP server as a part of a service: started and stopped with it, signals left alone.
+
+Every service answers /healthz, as its gRPC health says it, and /metrics; some answer more.
+"""
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Protocol
 
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
 from libs.common.errors import Refused
+from libs.common.telemetry import metrics_app
 
 STOP_SECONDS = 2
 CONCURRENT = 128
 BACKLOG = 256
+
+
+class Serving(Protocol):
+    """A server that knows how it is."""
+
+    serving: bool
+    why: str
+
+
+def plain(server: Serving) -> list[BaseRoute]:
+    """What every service answers: /healthz with 200 while it serves, else 503 and why; /metrics."""
+
+    async def healthz(_request: Request) -> Response:
+        return PlainTextResponse("ok") if server.serving else PlainTextResponse(server.why, 503)
+
+    return [Route("/healthz", healthz, methods=["GET"]), Mount("/metrics", metrics_app())]
 
 
 class _Server(uvicorn.Server):

@@ -23,7 +23,7 @@ from services.ingest.gateway.server import GatewayServer
 from services.ingest.gateway.servicer import AgentGateway
 from services.ingest.gateway.sessions import Sessions
 from services.ingest.handlers.servicer import IngestHandlers
-from services.ingest.http import app
+from services.ingest.http.app import app
 from services.ingest.reactions import REACTIONS
 from services.ingest.store.plugins import Identity
 from services.ingest.sweeps import SWEEPS
@@ -86,7 +86,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         Consumer(bus, database, SCHEMA, REACTIONS, doors, telemetry),
         Sweeps(SCHEMA, doors, SWEEPS, clock),
         doors.reports,
-        HttpServer(app(doors), settings.http_listen),
+        HttpServer(app(doors, server), settings.http_listen),
         server,
     ]
     return Service(SCHEMA, doors, parts, server)

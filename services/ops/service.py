@@ -25,9 +25,9 @@ from services.ops.errands import PassOn
 from services.ops.forward import Forwarder, passed, services
 from services.ops.handlers import OpsHandlers
 from services.ops.reactions import REACTIONS
-from services.ops.receiver.app import app
 from services.ops.receiver.intake import Intake
 from services.ops.sweeps import SWEEPS
+from services.ops.web.app import app
 
 NAME = "ops"
 # The largest that any service takes, which is a release for patcher.
@@ -128,7 +128,7 @@ def build(settings: ServiceSettings, clock: Clock) -> Service:
         intake,
         pass_on,
         # Siblings send spans as soon as they live, so this opens first and closes last.
-        HttpServer(app(doors, intake, pass_on), settings.http_listen),
+        HttpServer(app(server, intake, pass_on), settings.http_listen),
         bus,
         Consumer(bus, database, NAME, REACTIONS, doors, telemetry),
         sweeps,

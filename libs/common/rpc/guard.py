@@ -57,7 +57,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def __init__(self, telemetry: Telemetry, key: str) -> None:
         self._telemetry = telemetry
-        self._key = key
+        self.key = key
 
     async def intercept_service(
         self,
@@ -116,7 +116,7 @@ class Guard(grpc.aio.ServerInterceptor):
         code = grpc.StatusCode.OK
         try:
             self._telemetry.enter()
-            access.set_caller(access.check(call.method, call.metadata, self._key))
+            access.set_caller(access.check(call.method, call.metadata, self.key))
             with self._trace(call):
                 yield
         except Problem as problem:

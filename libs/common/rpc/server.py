@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from libs.common.errors import Problem, Refused
 from libs.common.rpc.guard import Guard
+from libs.common.rpc.inside import Inside
 from libs.common.telemetry import Telemetry
 
 KIB: Final = 1024
@@ -95,6 +96,13 @@ class Server:
         """host:port where it listens; known after the start."""
         return f"{self.address.rpartition(':')[0]}:{self.port}"
 
+    def inside(self) -> Inside:
+        """The same methods for callers in this process."""
+        gathered = _Gathered()
+        for add, servicer, _ in self._servicers:
+            add(servicer, gathered)  # type: ignore[arg-type] # it only ever registers
+        return Inside(gathered.handlers, self._guard)
+
     async def start(self) -> int:
         """Listen, and give the port; Refused when the port is taken."""
         server = grpc.aio.server(
@@ -164,6 +172,19 @@ class Server:
 
     def _names(self) -> tuple[str, ...]:
         return tuple(name for _, _, name in self._servicers)
+
+
+class _Gathered:
+    """Stands where a server would, and keeps what servicers register."""
+
+    def __init__(self) -> None:
+        self.handlers: list[grpc.GenericRpcHandler] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self.handlers += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """The generic handlers say the same."""
 
 
 def _bind(server: grpc.aio.Server, service: str, address: str) -> int:

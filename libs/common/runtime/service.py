@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import structlog
+from starlette.applications import Starlette
 
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Problem
-from libs.common.http import HttpServer
+from libs.common.http import HttpServer, plain
 from libs.common.rpc import Server
 from libs.common.runtime.parts import run, start_parts, stop_parts
 from libs.common.settings import BadSettings
-from libs.common.telemetry import Telemetry, metrics_app
+from libs.common.telemetry import Telemetry
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
@@ -83,5 +84,5 @@ async def _live(build: Callable[[SettingsT, Clock], Service], settings: Settings
     service = build(settings, SystemClock())
     parts = list(service.parts)
     if not any(getattr(part, "serves_metrics", False) for part in parts):
-        parts.insert(0, HttpServer(metrics_app(), settings.http_listen))
+        parts.insert(0, HttpServer(Starlette(routes=plain(service.server)), settings.http_listen))
     await run(parts, telemetry=service.telemetry)

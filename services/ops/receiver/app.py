@@ -1,4 +1,4 @@
-"""The HTTP side of ops: POST /v1/traces, GET /metrics, GET /healthz.
+"""Where services send their spans: POST /v1/traces.
 
 Rule: a body is at most 4 MiB, packed and unpacked; whoever sends more is told so. Spans that cannot be kept are
 answered as OTLP's partial success, so that a client neither stops nor sends them again.
@@ -9,14 +9,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Route
 
-from libs.common.errors import Invalid, Problem
-from libs.common.telemetry import metrics_app
-from services.ops.doors import Doors
+from libs.common.errors import Invalid
 from services.ops.receiver import otlp
 from services.ops.receiver.intake import Intake, dropped
 
@@ -28,8 +25,8 @@ class TooLarge(Invalid):
     """The body is larger than we take."""
 
 
-def app(doors: Doors, intake: Intake, pass_on: Callable[[bytes], None]) -> Starlette:
-    """The application; `pass_on` hands a request's body to another collector and never waits."""
+def routes(intake: Intake, pass_on: Callable[[bytes], None]) -> list[BaseRoute]:
+    """For the application of ops; `pass_on` hands a request's body to another collector and never waits."""
 
     async def traces(request: Request) -> Response:
         try:
@@ -45,20 +42,7 @@ def app(doors: Doors, intake: Intake, pass_on: Callable[[bytes], None]) -> Starl
         why = "; ".join(text for text, count in (("no room", lost), ("bad ids or times", malformed)) if count)
         return Response(otlp.answer(lost + malformed, why), media_type=PROTOBUF)
 
-    async def healthz(_request: Request) -> Response:
-        try:
-            await doors.database.ping()
-        except Problem as problem:
-            return PlainTextResponse(problem.message, 503)
-        return PlainTextResponse("ok")
-
-    return Starlette(
-        routes=[
-            Route("/v1/traces", traces, methods=["POST"]),
-            Route("/healthz", healthz, methods=["GET"]),
-            Mount("/metrics", metrics_app()),
-        ]
-    )
+    return [Route("/v1/traces", traces, methods=["POST"])]
 
 
 async def _body(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""The HTTP side of ingest: POST /api/errors for plugins without a stream, GET /metrics, GET /healthz.
+"""POST /api/errors for plugins without a stream.
 
 Rule: the credential says whose errors they are, before the body is read. A body is JSON of at most 1 MiB with up to 100
 errors; what is wrong with it is answered with reason, field, message and remedy, and changes nothing. The answer says
@@ -19,15 +19,13 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from libs.common.access import plugin_credential
 from libs.common.errors import Busy, Conflict, Denied, Invalid, Problem, Refused, Unauthenticated
 from libs.common.names import new_id
-from libs.common.telemetry import metrics_app
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import queue_pb2
 from services.ingest.doors import Doors
@@ -87,8 +85,8 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
     errors: Annotated[list[Reported], msgspec.Meta(min_length=1, max_length=wire.MOST_REPORTS)]
 
 
-def app(doors: Doors) -> Starlette:
-    """The application."""
+def routes(doors: Doors) -> list[BaseRoute]:
+    """For the application of ingest."""
     running: Counter[str] = Counter()
 
     async def take(request: Request) -> Response:
@@ -102,20 +100,7 @@ def app(doors: Doors) -> Starlette:
             return Response(status_code=400)
         return JSONResponse({"outcomes": [_outcome(outcome) for outcome in outcomes]})
 
-    async def healthz(_request: Request) -> Response:
-        try:
-            await doors.database.ping()
-        except Problem as problem:
-            return PlainTextResponse(problem.message, 503)
-        return PlainTextResponse("ok")
-
-    return Starlette(
-        routes=[
-            Route("/api/errors", take, methods=["POST"]),
-            Route("/healthz", healthz, methods=["GET"]),
-            Mount("/metrics", metrics_app()),
-        ]
-    )
+    return [Route("/api/errors", take, methods=["POST"])]
 
 
 def read(body: bytes) -> Body:

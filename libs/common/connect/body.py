@@ -1,0 +1,74 @@
+"""Bodies: bounded, in time, of a type that was agreed on, and parsed or refused with the field that is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from starlette.requests import Request
+
+from libs.common.connect.methods import Method
+from libs.common.errors import Invalid
+
+SECONDS = 10.0
+DEEPEST = 32
+_FIELD = re.compile(r'(?:named "([^"]{1,80})"|parse ([\w.\[\]]{1,80}) field)')
+
+
+def kind(request: Request) -> str:
+    """The type of a body without its parameters, in small letters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read(request: Request, largest: int) -> bytes:
+    """The whole body. Raises Invalid when it is larger than `largest` bytes, packed, or too slow."""
+    packing = request.headers.get("content-encoding", "identity").strip().lower()
+    if packing not in {"", "identity"}:
+        raise Invalid(f"a body is taken as it is, not as {packing[:40]}", reason="BODY_ENCODING", field="body")
+    got = bytearray()
+    try:
+        async with asyncio.timeout(SECONDS):
+            async for part in request.stream():
+                got += part
+                if len(got) > largest:
+                    raise Invalid(f"a body may have {largest} bytes", reason="BODY_TOO_LARGE", field="body")
+    except TimeoutError as error:
+        raise Invalid(f"the body did not come within {SECONDS:.0f} s", reason="BODY_LATE", field="body") from error
+    return bytes(got)
+
+
+def message(method: Method, body: bytes, *, json: bool) -> Message:
+    """The request in a body. Raises Invalid naming the field where that is known."""
+    made = method.request()
+    if not json:
+        try:
+            made.MergeFromString(body)
+        except DecodeError as error:
+            raise _wrong(method, "is not the message in protobuf", "body") from error
+        return made
+    if not body.lstrip().startswith(b"{"):
+        raise _wrong(method, "is not a JSON object", "body")
+    try:
+        json_format.Parse(body.decode(), made, max_recursion_depth=DEEPEST)
+    except UnicodeDecodeError as error:
+        raise _wrong(method, "is not UTF-8", "body") from error
+    except (json_format.ParseError, ValueError, TypeError, ArithmeticError, RecursionError, AttributeError) as error:
+        said = str(error)[:300]
+        found = _FIELD.search(said)
+        raise _wrong(
+            method, f"does not fit: {said}", next(filter(None, found.groups())) if found else "body"
+        ) from error
+    return made
+
+
+def text(method: Method, answer: bytes) -> str:
+    """An answer in JSON, in lowerCamelCase as protobuf's JSON mapping has it."""
+    said: str = json_format.MessageToJson(method.response.FromString(answer), indent=None, ensure_ascii=False)
+    return said
+
+
+def _wrong(method: Method, what: str, field: str) -> Invalid:
+    name = method.request.DESCRIPTOR.name
+    return Invalid(f"the body {what}; {name} is described in /openapi.json", reason="BODY_INVALID", field=field)

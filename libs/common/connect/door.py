@@ -1,0 +1,179 @@
+"""The Connect protocol over the methods of this process: unary calls and answers that stream, in JSON and protobuf.
+
+Rule: the credential is looked at before the body is. A body is JSON or protobuf by its content type and by nothing
+else, so no form of another site can speak here. Whatever is refused has a code, a sentence and a reason, in JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from libs.common import access
+from libs.common.connect import body, errors
+from libs.common.connect.methods import Method
+from libs.common.errors import Busy, Invalid, Problem
+from libs.common.rpc import Inside, Refusal
+
+MIB: Final = 1024 * 1024
+UNARY: Final = {"application/json": True, "application/proto": False}
+STREAM: Final = {"application/connect+json": True, "application/connect+proto": False}
+VERBS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+HEADERS: Final = (access.AUTHORIZATION, access.OPERATOR, "traceparent")
+LONGEST_TIMEOUT: Final = 300.0
+STREAMS: Final = 64
+LAST: Final = 0b10
+
+
+class Door:
+    """Serves `methods` by path. Bodies have up to `largest` bytes, or what `larger` says of a path."""
+
+    def __init__(
+        self,
+        inside: Inside,
+        methods: Mapping[str, Method],
+        *,
+        largest: int = MIB,
+        larger: Mapping[str, int] | None = None,
+    ) -> None:
+        self.inside = inside
+        self.methods = methods
+        self._largest = largest
+        self._larger = larger or {}
+        self._open = 0
+
+    def routes(self) -> list[Route]:
+        """For a Starlette application."""
+        return [Route("/prunella.v1.{service}/{method}", self.take, methods=VERBS)]
+
+    async def take(self, request: Request) -> Response:
+        """Answers one request."""
+        try:
+            method = self._method(request)
+            as_json = _kind(request, method)
+            metadata = [(name, request.headers[name]) for name in HEADERS if name in request.headers]
+            self.inside.admit(method.path, metadata)
+            timeout = _timeout(request)
+            given = await body.read(request, self._larger.get(method.path, self._largest))
+            if method.streams:
+                return self._stream(method, _unwrapped(given), metadata, as_json=as_json)
+            asked = body.message(method, given, json=as_json)
+            answer = await self.inside.ask(method.path, asked.SerializeToString(), metadata, timeout)
+        except Problem as problem:
+            return errors.refusal(problem)
+        except Refusal as refused:
+            return errors.answer(refused.status)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        said = body.text(method, answer) if as_json else answer
+        return Response(said, 200, errors.SAFE, "application/json" if as_json else "application/proto")
+
+    def _method(self, request: Request) -> Method:
+        method = self.methods.get(request.url.path)
+        if method is None:
+            raise Invalid("there is no such method here; see /openapi.json", reason="METHOD_UNKNOWN")
+        if request.method != "POST":
+            raise Invalid(f"a method is called with POST, not {request.method}", reason="NOT_POST")
+        return method
+
+    def _stream(self, method: Method, given: bytes, metadata: list[tuple[str, str]], *, as_json: bool) -> Response:
+        asked = body.message(method, given, json=as_json)
+        if self._open >= STREAMS:
+            raise Busy(f"{STREAMS} streams are open already", reason="STREAMS_OPEN", retry_after=5.0)
+        return _Stream(self._answers(method, asked.SerializeToString(), metadata, as_json=as_json), as_json=as_json)
+
+    async def _answers(
+        self, method: Method, asked: bytes, metadata: list[tuple[str, str]], *, as_json: bool
+    ) -> AsyncIterator[bytes]:
+        self._open += 1
+        end: dict[str, Any] = {}
+        try:
+            async for answer in self.inside.listen(method.path, asked, metadata):
+                yield _wrapped(0, body.text(method, answer).encode() if as_json else answer)
+        except Refusal as refused:
+            end = {"error": errors.body(refused.status)}
+        finally:
+            self._open -= 1
+        yield _wrapped(LAST, json.dumps(end, ensure_ascii=False).encode())
+
+
+class _Stream(Response):
+    """Sends pieces as they come, and stops their source when nobody listens any more."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], *, as_json: bool) -> None:
+        kind = f"application/connect+{'json' if as_json else 'proto'}"
+        super().__init__(None, 200, errors.SAFE, kind)
+        del self.headers["content-length"]
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The response as ASGI wants it."""
+        del scope
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        both = {asyncio.create_task(self._write(send)), asyncio.create_task(_gone(receive))}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+
+    async def _write(self, send: Send) -> None:
+        async for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _kind(request: Request, method: Method) -> bool:
+    """Whether the body is JSON. Raises Invalid for a type that this method does not take."""
+    kinds, kind = STREAM if method.streams else UNARY, body.kind(request)
+    if kind not in kinds:
+        raise Invalid(
+            f"the body must be {' or '.join(kinds)}, not {kind[:60] or 'nothing'}",
+            reason="BODY_TYPE",
+            field="content-type",
+        )
+    if request.headers.get("connect-protocol-version", "1") != "1":
+        raise Invalid("connect-protocol-version must be 1", reason="PROTOCOL", field="connect-protocol-version")
+    return kinds[kind]
+
+
+def _timeout(request: Request) -> float | None:
+    """The caller's patience in seconds; None when it says nothing."""
+    said = request.headers.get("connect-timeout-ms", "")
+    if not said:
+        return None
+    if not said.isascii() or not said.isdecimal() or len(said) > 10:
+        raise Invalid(
+            "connect-timeout-ms must be up to ten digits", reason="TIMEOUT_INVALID", field="connect-timeout-ms"
+        )
+    return min(int(said) / 1000, LONGEST_TIMEOUT)
+
+
+def _wrapped(flags: int, data: bytes) -> bytes:
+    return struct.pack(">BI", flags, len(data)) + data
+
+
+def _unwrapped(given: bytes) -> bytes:
+    """The one message of a request for a stream. Raises Invalid."""
+    flags, size = struct.unpack_from(">BI", given) if len(given) >= 5 else (1, 0)
+    if flags or len(given) != 5 + size:
+        raise Invalid(
+            "the body must be one message: a byte 0, its length in four bytes, and as many bytes",
+            reason="ENVELOPE_INVALID",
+            field="body",
+        )
+    return given[5:]

@@ -1,0 +1,1 @@
+"""The HTTP side of ingest: for agents without gRPC, and for what looks after services."""
