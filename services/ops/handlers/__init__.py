@@ -1,12 +1,14 @@
-"""Door 1, someone asked: the timeline and its traces, the dead letters."""
+"""Door 1, someone asked: the timeline and its traces, what people note, the dead letters."""
 
 from services.ops.doors import Doors
 from services.ops.handlers.dead_letters import DeadLetterHandlers
+from services.ops.handlers.people import PeopleHandlers
 from services.ops.handlers.timeline import TimelineHandlers
 
 
 class OpsHandlers(
     TimelineHandlers,
+    PeopleHandlers,
     DeadLetterHandlers,
 ):
     """prunella.v1.OpsService."""
