@@ -23,7 +23,8 @@ APPENDING = 7_319_011  # an advisory lock nobody else takes
 LOCK = "SELECT pg_try_advisory_xact_lock(:key)"
 LOG = "SELECT origin, size, peaks, cursor, checked, searched_time, searched_id FROM ops.audit_log"
 FACT = """
-f.id, f.time, f.source, f.fact, f.actor, f.plugin, f.merchant, f.incident, f.reason, f.cause_id, f.traceparent, f.payload
+f.id, f.time, f.source, f.fact, f.actor, f.plugin, f.merchant, f.incident,
+f.reason, f.cause_id, f.traceparent, f.payload
 """
 # LIMIT in the inner query keeps it a look per row: as a join it would read the whole log, some day.
 TAKE = f"""

@@ -1,0 +1,145 @@
+"""Entries and checkpoints of the audit log ⇄ protobuf, and what a fact says of before and after."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from libs.common.errors import Invalid
+from libs.common.facts import FIELDS, fact_name
+from prunella.v1 import audit_pb2
+from prunella.v1.events_pb2 import Event
+from services.ops.audit import compare
+from services.ops.audit.entry import Fact
+from services.ops.store.audit import Asked, Leaf, Signed
+from services.ops.timeline import headline
+from services.ops.wire.facts import told
+from services.ops.wire.timeline import wanted
+
+LONGEST_ACTOR = 200
+CHANGES = "changes"
+PAIRS = (("before", "after"), ("before", "assignee"), ("from", "to"), ("from_release", "to_release"))
+
+
+def _pairs() -> dict[str, tuple[str, str]]:
+    """Which facts say what changed, and in which two of their fields (two empty names: in a list of changes)."""
+    found: dict[str, tuple[str, str]] = {}
+    for field in Event.DESCRIPTOR.oneofs_by_name["fact"].fields:
+        if field.message_type is None or field.name not in FIELDS.values():
+            continue
+        names = field.message_type.fields_by_name
+        if CHANGES in names and names[CHANGES].message_type:
+            found[field.name] = ("", "")
+            continue
+        for pair in PAIRS:
+            if all(name in names and names[name].type == names[name].TYPE_STRING for name in pair):
+                found[field.name] = pair
+                break
+    return found
+
+
+CHANGING = _pairs()
+
+
+def audited(fact: Fact) -> Fact:
+    """A fact with what its payload says of before and after; a payload nobody can read says nothing."""
+    if fact.fact not in CHANGING:
+        return fact
+    try:
+        before, after = change(Event.FromString(fact.payload))
+    except DecodeError:
+        return fact
+    return replace(fact, before=before, after=after)
+
+
+def change(event: Event) -> tuple[str, str]:
+    """What was before and what is after, as an event says it; empty where it says nothing."""
+    name = fact_name(event)
+    if name not in CHANGING:
+        return "", ""
+    message, (before, after) = getattr(event, name), CHANGING[name]
+    if before:
+        return getattr(message, before), getattr(message, after)
+    changes = sorted((one.field, one.before, one.after) for one in message.changes)
+    return "; ".join(f"{f}={b}" for f, b, _ in changes), "; ".join(f"{f}={a}" for f, _, a in changes)
+
+
+def contradiction(said: Mapping[str, str]) -> str:
+    """What an entry says otherwise than the payload it holds; empty when they agree."""
+    try:
+        event = Event.FromString(base64.b64decode(said.get("payload", ""), validate=True))
+    except (DecodeError, binascii.Error, ValueError):
+        return "its payload is no event"
+    before, after = change(event)
+    fact = Fact(
+        id=event.id,
+        time=event.time.ToDatetime(UTC),
+        source=event.source,
+        # A build that is newer than this one may have told it.
+        fact=fact_name(event) or said.get("fact", ""),
+        actor=event.actor,
+        plugin=event.plugin,
+        merchant=event.merchant,
+        incident=event.incident,
+        reason=event.reason,
+        cause=event.cause_id,
+        traceparent="",
+        payload=base64.b64decode(said.get("payload", "")),
+        before=before,
+        after=after,
+    )
+    return compare.contradiction(said, fact)
+
+
+def audit_entry(leaf: Leaf) -> audit_pb2.AuditEntry:
+    """An entry for people and programs; what cannot be read is left out, the bytes are always there."""
+    made = audit_pb2.AuditEntry(index=leaf.index, entry=leaf.entry, leaf_hash=leaf.hash)
+    said = compare.said_by(leaf.entry) or {}
+    made.fact, made.actor, made.resource = said.get("fact", ""), said.get("actor", ""), said.get("resource", "")
+    made.before, made.after, made.trace_id = said.get("before", ""), said.get("after", ""), said.get("trace", "")
+    try:
+        made.event.ParseFromString(base64.b64decode(said.get("payload", "")))
+    except (DecodeError, binascii.Error):
+        made.headline = "the payload of this entry cannot be read"
+    else:
+        made.headline = headline(told(made.event))
+    return made
+
+
+def audit_checkpoint(origin: str, signed: Signed) -> audit_pb2.AuditCheckpoint:
+    """A checkpoint."""
+    made = audit_pb2.AuditCheckpoint(
+        origin=origin, size=signed.size, root=signed.root, note=signed.note, key=signed.key
+    )
+    made.time.FromDatetime(signed.time)
+    return made
+
+
+def asked(request: audit_pb2.ListAuditRequest) -> Asked:
+    """The filter of a request. Raises Invalid."""
+    if len(request.actor) > LONGEST_ACTOR:
+        raise Invalid(f"actor may have {LONGEST_ACTOR} characters", reason="BAD_ACTOR", field="actor")
+    known = wanted(request.plugin, request.incident, request.facts)
+    start, end = _moment(request, "start_time"), _moment(request, "end_time")
+    if start and end and end <= start:
+        raise Invalid(
+            "the window ends before it starts: end_time must be after start_time", reason="BAD_WINDOW", field="end_time"
+        )
+    return Asked(request.actor, known.facts, known.plugin, known.incident, start, end)
+
+
+def _moment(request: Any, name: str) -> datetime | None:
+    if not request.HasField(name):
+        return None
+    given: Timestamp = getattr(request, name)
+    try:
+        return given.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise Invalid(f"{name} is no moment from the year 1 to 9999", reason="BAD_TIME", field=name) from None
