@@ -23,6 +23,7 @@ ROOMS = {
     "forward": {"prunella.v1", "grpc", "google", "libs.common"},
     "web": {"prunella.v1", "grpc", "google", "starlette", "msgspec", "libs.common"},
     "errands": {"prunella.v1", "grpc", "libs.common", "httpx2", "msgspec"},
+    "channels": {"libs.common", "httpx2", "aiosmtplib", "cryptography"},
     "staging": {"libs.common", "httpx2", "msgspec", "prunella_agent"},
     "http": {"prunella.v1", "starlette", "msgspec", "libs.common"},
     "receiver": {"opentelemetry", "starlette", "uvicorn", "libs.common", "prometheus_client"},

@@ -74,11 +74,11 @@ def due(pace: Pace, hours: Iterable[QuietHours], *, urgent: bool) -> datetime:
     return pace.due if urgent else loud_again(hours, pace.due)
 
 
-def sift(notices: Iterable[Notice], known: Mapping[str, datetime], now: datetime) -> tuple[list[Notice], list[Notice]]:
-    """News, and what is news no more: told already, by the keys known until a moment, or said twice in here."""
+def sift(notices: Iterable[Notice], known: Iterable[str]) -> tuple[list[Notice], list[Notice]]:
+    """News, and what is news no more: told already, going by the keys that are known, or said twice in here."""
     news: list[Notice] = []
     again: list[Notice] = []
-    seen = {key for key, until in known.items() if until > now}
+    seen = set(known)
     for notice in notices:
         (again if notice.key in seen else news).append(notice)
         seen.add(notice.key)
