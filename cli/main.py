@@ -21,14 +21,18 @@ from cli import (
     errors,
     incidents,
     kill_switch,
+    kpis,
+    overview,
     plugins,
     policy,
     proposals,
     queue,
     releases,
+    report,
     rollback,
     rollouts,
     status,
+    stories,
     storms,
     strategies,
     timeline,
@@ -80,6 +84,10 @@ app.add_typer(demo.app, name="demo", rich_help_panel=START)
 app.command("status", rich_help_panel=START)(status.status)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
 app.command("mcp", rich_help_panel=START)(mcp.mcp)
+app.command("overview", rich_help_panel=LOOK)(overview.overview)
+app.command("kpis", rich_help_panel=LOOK)(kpis.kpis)
+app.add_typer(stories.app, name="stories", rich_help_panel=LOOK)
+app.command("report", rich_help_panel=LOOK)(report.report)
 app.add_typer(plugins.app, name="plugins", rich_help_panel=LOOK)
 app.add_typer(incidents.app, name="incidents", rich_help_panel=LOOK)
 app.add_typer(decisions.app, name="decisions", rich_help_panel=LOOK)

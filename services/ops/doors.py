@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import grpc
+
 from libs.common.bus import Bus
 from libs.common.clock import Clock
 from libs.common.database import Database
@@ -33,7 +35,7 @@ class Bell:
 
 @dataclass
 class Doors:
-    """The service's own means; ops asks no sibling."""
+    """The service's own means; siblings are asked only for what the overview shows of them."""
 
     database: Database
     bus: Bus
@@ -43,3 +45,5 @@ class Doors:
     placed: Bell = field(default_factory=Bell)
     # Has the sweep that places facts run at once.
     hurry: Callable[[], None] = field(default=lambda: None)
+    # The way to a service, None where no address is known.
+    sibling: Callable[[str], grpc.aio.Channel | None] = field(default=lambda _name: None)

@@ -1,7 +1,7 @@
-"""Something happened: every fact goes on the timeline, once.
+"""Something happened: every fact goes on the timeline, once, and leaves its marks on what people see.
 
 The row's key is the fact's id, so a second delivery changes nothing; order does not matter, since positions are given
-later and by time.
+later and by time, and marks are merged (services/ops/marks.py).
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ from libs.common.database import Transaction
 from libs.common.facts import NAMES, fact_name
 from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
+from services.ops import wire
 from services.ops.doors import Doors
-from services.ops.store import timeline
+from services.ops.marks import About, marks
+from services.ops.store import insight, timeline
 
 
 async def on_fact(doors: Doors, event: Event, once: Once) -> None:
     """Writes one fact down."""
     trace = current_traceparent()[3:35]
 
+    at = event.time.ToDatetime(UTC)
+    about = About(event.id, at, event.incident, event.plugin, event.merchant)
+    left = list(marks(wire.told(event), about))
+
     async def effect(tx: Transaction) -> None:
         await timeline.tell(
             tx,
             event=event.id,
-            time=event.time.ToDatetime(UTC),
+            time=at,
             fact=fact_name(event),
             plugin=event.plugin,
             incident=event.incident,
@@ -34,6 +40,8 @@ async def on_fact(doors: Doors, event: Event, once: Once) -> None:
         )
         if event.plugin_enrolled.label:
             await timeline.label(tx, event.plugin, event.plugin_enrolled.label)
+        for mark in left:
+            await insight.write(tx, mark)
         tx.after_commit(doors.hurry)
 
     await once(effect)

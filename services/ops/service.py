@@ -22,6 +22,7 @@ from libs.common.telemetry import Telemetry, configure
 from prunella.v1 import ops_pb2_grpc
 from services.ops.doors import Doors
 from services.ops.errands import PassOn
+from services.ops.errands.probing import Probing
 from services.ops.forward import Forwarder, passed, services
 from services.ops.handlers import OpsHandlers
 from services.ops.reactions import REACTIONS
@@ -30,6 +31,7 @@ from services.ops.sweeps import SWEEPS
 from services.ops.web.app import app
 
 NAME = "ops"
+SERVICES = ("ingest", "decider", "patcher", "queue", NAME)
 # The largest that any service takes, which is a release for patcher.
 LARGEST_MESSAGE = 18 * 1024 * 1024
 
@@ -112,6 +114,7 @@ def build(settings: ServiceSettings, clock: Clock) -> Service:
             raise Unavailable("; ".join(str(answer) for answer in wrong), reason="NOT_READY") from wrong[0]
 
     siblings = Siblings(settings, telemetry)
+    doors.sibling = siblings.channel
     add = ops_pb2_grpc.add_OpsServiceServicer_to_server
     server = rpc.Server(
         NAME,
@@ -133,5 +136,6 @@ def build(settings: ServiceSettings, clock: Clock) -> Service:
         Consumer(bus, database, NAME, REACTIONS, doors, telemetry),
         sweeps,
         server,
+        Probing(database, clock, SERVICES, siblings.channel),
     ]
     return Service(NAME, doors, parts, server)

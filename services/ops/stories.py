@@ -106,10 +106,10 @@ class Story:
         return self.state in {"mitigated", "closed"}
 
 
-def tell(incident: str, moments: Iterable[Moment]) -> Story:
-    """The story of an incident, from its facts in any order and any number of times."""
+def tell(incident: str, moments: Iterable[Moment], most: int = LONGEST) -> Story:
+    """The story of an incident, from its facts in any order and any number of times; at most `most` were read."""
     ordered = sorted({moment.id: moment for moment in moments}.values(), key=lambda moment: (moment.at, moment.id))
-    story = Story(incident, cut=len(ordered) >= LONGEST)
+    story = Story(incident, cut=len(ordered) >= most)
     tries: dict[str, Try] = {}
     decisions: dict[str, Told] = {}
     ranks: dict[str, tuple[datetime, int]] = {}
@@ -225,12 +225,22 @@ def _explain(one: Try, decision: Told | None) -> None:
         one.undo = f'prunella rollback {one.attempt} --reason "…"'
 
 
-def change(one: Try) -> str:
+def change(action: str, source: str, target: str) -> str:
     """What an attempt does, such as `patch 1.2.0 → 1.2.3`."""
-    action = one.action or "a remedy"
-    if not one.to_release or one.to_release == one.from_release:
+    action = action or "a remedy"
+    if not target or target == source:
         return action
-    return f"{action} {one.from_release} → {one.to_release}" if one.from_release else f"{action} → {one.to_release}"
+    return f"{action} {source} → {target}" if source else f"{action} → {target}"
+
+
+def spoken(state: str, held_by: str) -> str:
+    """Where an attempt stands, such as `in probation` or `staged, waiting for STORM`."""
+    word = SPOKEN.get(state, state.replace("_", " "))
+    return f"{word}, waiting for {held_by}" if held_by else word
+
+
+def _does(one: Try) -> str:
+    return change(one.action, one.from_release, one.to_release)
 
 
 def _conclude(story: Story, decisions: Mapping[str, Told]) -> None:
@@ -240,11 +250,11 @@ def _conclude(story: Story, decisions: Mapping[str, Told]) -> None:
     if story.state == "mitigated":
         healer = next((one for one in story.tries if one.attempt == story.healed_by), None)
         took = f" in {_span((story.ended - story.opened).total_seconds())}" if story.ended and story.opened else ""
-        story.ending = f"healed{took} by {change(healer)}" if healer else f"healed{took}"
+        story.ending = f"healed{took} by {_does(healer)}" if healer else f"healed{took}"
         if healer and healer.state == "rolled_back":
             story.ending += ", taken back later"
     elif story.state == "in_progress":
-        story.ending = f"{change(live[-1])} is {_spoken(live[-1])}"
+        story.ending = f"{_does(live[-1])} is {spoken(live[-1].state, live[-1].held_by)}"
     elif story.state == "open":
         story.ending = "a remedy is looked for" if not decisions else "the next remedy is looked for"
     story.undo = next((one.undo for one in reversed(story.tries) if one.undo), "")
@@ -254,11 +264,6 @@ def _conclude(story: Story, decisions: Mapping[str, Told]) -> None:
 def _weight(severity: str) -> int:
     """It only rises, whatever order it is told in."""
     return SEVERITIES.index(severity) + 1 if severity in SEVERITIES else 0
-
-
-def _spoken(one: Try) -> str:
-    word = SPOKEN.get(one.state, one.state)
-    return f"{word}, waiting for {one.held_by}" if one.held_by else word
 
 
 def _needed(story: Story) -> str:

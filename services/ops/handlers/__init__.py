@@ -1,13 +1,16 @@
-"""Door 1, someone asked: the timeline and its traces, what people note, the dead letters."""
+"""Door 1, someone asked: the timeline and its traces, what people see at a glance, what they note, the dead letters."""
 
 from services.ops.doors import Doors
 from services.ops.handlers.dead_letters import DeadLetterHandlers
+from services.ops.handlers.insight import InsightHandlers
 from services.ops.handlers.people import PeopleHandlers
+from services.ops.handlers.questions import Questions
 from services.ops.handlers.timeline import TimelineHandlers
 
 
 class OpsHandlers(
     TimelineHandlers,
+    InsightHandlers,
     PeopleHandlers,
     DeadLetterHandlers,
 ):
@@ -15,3 +18,4 @@ class OpsHandlers(
 
     def __init__(self, doors: Doors) -> None:
         self.doors = doors
+        self.questions = Questions(doors.clock, doors.sibling)

@@ -52,7 +52,8 @@ SELECT count(*) FILTER (WHERE i.began_at >= :since) AS opened,
        count(*) FILTER (WHERE i.mitigated_at >= :since) AS healed,
        count(*) FILTER (WHERE i.closed_at >= :since AND i.mitigated_at IS NULL) AS closed,
        count(*) FILTER (WHERE i.escalated_at >= :since) AS escalated
-FROM ops.incidents i WHERE (i.began_at >= :since OR i.ended_at >= :since OR i.ended_at IS NULL) AND {WHOSE.format(alias="i")}
+FROM ops.incidents i
+WHERE (i.began_at >= :since OR i.ended_at >= :since OR i.ended_at IS NULL) AND {WHOSE.format(alias="i")}
 """
 TRIED = f"""
 SELECT a.state, count(*) AS count FROM ops.attempts a

@@ -32,7 +32,7 @@ SELECT t.event_id, t.incident, t.payload, coalesce(l.label, '') AS label
 FROM unnest(CAST(:incidents AS text[])) AS wanted(incident)
 CROSS JOIN LATERAL (
     SELECT event_id, incident, plugin, payload FROM ops.timeline
-    WHERE incident = wanted.incident AND incident <> '' LIMIT :limit) t
+    WHERE incident = wanted.incident AND incident <> '' ORDER BY position DESC LIMIT :limit) t
 LEFT JOIN ops.labels l ON l.plugin = t.plugin
 """
 
@@ -64,7 +64,7 @@ async def page(
 
 
 async def facts(tx: Transaction, incidents: Sequence[str], limit: int) -> dict[str, list[tuple[bytes, str]]]:
-    """The facts of each incident with the label of their plugin, in no order, at most `limit` of each."""
+    """The facts of each incident with the label of their plugin, in no order, the newest `limit` of each."""
     found: dict[str, list[tuple[bytes, str]]] = {incident: [] for incident in incidents}
     for row in await tx.all(FACTS, incidents=list(incidents), limit=limit):
         found[row.incident].append((row.payload, row.label))

@@ -1,0 +1,153 @@
+"""`prunella overview`: what is wrong now, what the plane did about it, and what it needs from you."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import words
+from cli.output import Json, coloured, console, plain, safe, show_json
+from cli.plane import AWAY, TIMEOUT, run
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from cli.plane import Plane
+
+LOOK = 2.0
+# A watch outlives a restart of ops.
+PATIENCE = 60
+SEVERITIES = ("critical", "high", "medium", "low", "unknown")
+
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again every two seconds, until Ctrl-C.")]
+Merchant = Annotated[str, typer.Option("--merchant", help="Only what concerns this merchant.")]
+Lines = Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="At most so many lines of each.")]
+
+
+def overview(watch: Watch = False, merchant: Merchant = "", limit: Lines = 20, json: Json = False) -> None:
+    """The plane in ten seconds: what is wrong, what was done about it, what it needs from you."""
+
+    async def work(plane: Plane) -> None:
+        if watch:
+            await _watch(plane, merchant, limit, json=json)
+            return
+        answer = await _ask(plane, merchant, limit)
+        if json:
+            show_json(plain(answer))
+        else:
+            console().print(picture(answer))
+
+    run(work)
+
+
+async def _ask(plane: Plane, merchant: str, limit: int) -> Any:
+    from prunella.v1.insight_pb2 import GetOverviewRequest
+
+    return await plane.ops.GetOverview(GetOverviewRequest(merchant=merchant, limit=limit), timeout=TIMEOUT)
+
+
+async def _watch(plane: Plane, merchant: str, limit: int, *, json: bool) -> None:
+    from rich.live import Live
+
+    screen = console()
+    if json or not screen.is_terminal:
+        async for answer in _again(plane, merchant, limit):
+            if json:
+                import json as encoder
+
+                typer.echo(encoder.dumps(plain(answer), ensure_ascii=False))
+            else:
+                screen.print(picture(answer))
+            sys.stdout.flush()
+        return
+    with Live(console=screen, refresh_per_second=4) as live:
+        async for answer in _again(plane, merchant, limit):
+            live.update(picture(answer))
+
+
+async def _again(plane: Plane, merchant: str, limit: int) -> Any:
+    from libs.common.errors import Unavailable
+
+    failures = 0
+    while True:
+        try:
+            yield await _ask(plane, merchant, limit)
+            failures = 0
+        except Unavailable as problem:
+            failures += 1
+            if problem.reason not in AWAY or failures > PATIENCE:
+                raise
+        await asyncio.sleep(LOOK)
+
+
+def picture(answer: Any) -> Group:
+    """The overview as people see it."""
+    from rich.console import Group
+    from rich.text import Text
+
+    now = words.moment(answer.time) or datetime.now(UTC)
+    parts: list[str] = [_services(answer)]
+    parts += ["", _title("wrong now", answer.wrong_by_severity, SEVERITIES, "nothing is wrong")]
+    parts += [f"  {_severity(one)}  {safe(one.line)}  [dim]{words.ago(one.open_time, now)}[/]" for one in answer.wrong]
+    parts += ["", f"[bold]done in 24 h[/]  {_done(answer.done)}"]
+    parts += ["", _title("needed from you", answer.needs_by_kind, (), "nothing")]
+    for one in answer.needs:
+        parts.append(f"  {_severity(one)}  {safe(one.line)}  [dim]{words.ago(one.since_time, now)}[/]")
+        parts.append(f"            [cyan]{safe(one.command)}[/]")
+    parts += ["", f"[bold]fleet[/]  {_fleet(answer)}", f"[bold]queue[/]  {_queue(answer)}"]
+    return Group(*(Text.from_markup(part, overflow="ellipsis") for part in parts))
+
+
+def _severity(one: Any) -> str:
+    from prunella.v1.events_pb2 import Severity
+
+    word = words.word(Severity, one.severity)
+    return coloured(word) + " " * max(0, 8 - len(word))
+
+
+def _title(name: str, counts: Any, order: tuple[str, ...], empty: str) -> str:
+    keys = [key for key in order if key in counts] or sorted(counts)
+    said = ", ".join(f"{counts[key]} {coloured(key.replace('_', ' '))}" for key in keys if counts[key])
+    return f"[bold]{name}[/]  {said or f'[green]{empty}[/]'}"
+
+
+def _services(answer: Any) -> str:
+    if not answer.services:
+        return "[bold]services[/]  no data yet"
+    said = ", ".join(f"{one.service} {coloured(one.health.replace('_', ' '))}" for one in answer.services)
+    return f"[bold]services[/]  {said}"
+
+
+def _done(done: Any) -> str:
+    if not (done.opened or done.healed or done.closed or done.escalated or done.attempts):
+        return "nothing happened"
+    said = [f"{done.opened} opened", f"{done.healed} [green]healed[/]", f"{done.closed} closed"]
+    said += [f"{done.escalated} [magenta]escalated[/]"] if done.escalated else []
+    said += [f"{count} {coloured(state)}" for state, count in sorted(done.attempts.items()) if state != "success"]
+    return ", ".join(said)
+
+
+def _fleet(answer: Any) -> str:
+    if not answer.HasField("fleet"):
+        return "no data (ingest does not answer)"
+    fleet = answer.fleet
+    health = ", ".join(f"{count} {coloured(word)}" for word, count in sorted(fleet.by_health.items()))
+    parts = ", ".join(f"{part.plugins} × {safe(part.package)} {safe(part.release)}" for part in fleet.parts[:5])
+    connected = f"{fleet.connected} connected"
+    return " · ".join(filter(None, (f"{fleet.plugins} plugins", connected, health, parts)))
+
+
+def _queue(answer: Any) -> str:
+    if not answer.HasField("queue"):
+        return "no data"
+    counts = [f"{count} {coloured(state)}" for state, count in sorted(answer.queue.tasks.items()) if count]
+    reports = [f"{count} {coloured(state)}" for state, count in sorted(answer.queue.reports.items()) if count]
+    tasks = f"tasks {', '.join(counts)}" if counts else "no task"
+    said = f"{tasks} · {f'''errors {', '.join(reports)}''' if reports else 'no error report'}"
+    if answer.queue.HasField("oldest_waiting_seconds"):
+        said += f" · the oldest waits for {words.span(answer.queue.oldest_waiting_seconds)}"
+    return said
