@@ -53,4 +53,5 @@ HEADLINES: Mapping[str, Callable[[Told], str]] = {
     "notification_acknowledged": lambda told: f"{told.actor} has seen it",
     "notification_escalated": _escalated,
     "notification_settings_changed": _changed,
+    "audit_violated": lambda told: f"the audit log was violated: {told.text('why', told.reason)}",
 }

@@ -14,14 +14,18 @@ from libs.common import settings as environment
 from libs.common.bus import Bus, Consumer
 from libs.common.clock import Clock
 from libs.common.database import Database
+from libs.common.errands import Errands
 from libs.common.errors import Unavailable
 from libs.common.http import HttpServer
 from libs.common.runtime import Service, Sweeps
 from libs.common.settings import ServiceSettings
 from libs.common.telemetry import Telemetry, configure
 from prunella.v1 import ops_pb2_grpc
-from services.ops.doors import Doors
+from services.ops.channels.post import Post
+from services.ops.doors import SCHEMA, Doors, Settings
 from services.ops.errands import PassOn
+from services.ops.errands.audit_seal import Seal
+from services.ops.errands.deliver import RUNNERS
 from services.ops.errands.probing import Probing
 from services.ops.forward import Forwarder, passed, services
 from services.ops.handlers import OpsHandlers
@@ -36,9 +40,9 @@ SERVICES = ("ingest", "decider", "patcher", "queue", NAME)
 LARGEST_MESSAGE = 18 * 1024 * 1024
 
 
-def load(environ: Mapping[str, str] | None = None) -> ServiceSettings:
+def load(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of ops. Raises BadSettings listing everything that is wrong."""
-    return environment.load(ServiceSettings, environ)
+    return environment.load(Settings, environ)
 
 
 @dataclass
@@ -95,12 +99,21 @@ def _add(forwarder: Forwarder, server: grpc.aio.Server) -> None:
     server.add_generic_rpc_handlers((forwarder,))
 
 
-def build(settings: ServiceSettings, clock: Clock) -> Service:
+def build(settings: Settings, clock: Clock) -> Service:
     """ops, not started."""
     telemetry = configure(NAME, settings)
     database = Database(settings.database_url, clock=clock, application_name=NAME)
     bus = Bus(settings.nats_url, database, NAME, clock)
-    doors = Doors(database=database, bus=bus, clock=clock, settings=settings, telemetry=telemetry)
+    post = Post(clock, settings.key)
+    doors = Doors(
+        database=database,
+        bus=bus,
+        clock=clock,
+        settings=settings,
+        telemetry=telemetry,
+        seal=Seal(settings.state, settings.audit_key),
+        post=post,
+    )
     sweeps = Sweeps(NAME, doors, SWEEPS, clock)
     doors.hurry = lambda: sweeps.nudge("place_facts")
     intake = Intake(database)
@@ -134,6 +147,8 @@ def build(settings: ServiceSettings, clock: Clock) -> Service:
         HttpServer(app(server, intake, pass_on), settings.http_listen),
         bus,
         Consumer(bus, database, NAME, REACTIONS, doors, telemetry),
+        post,
+        Errands(database, SCHEMA, RUNNERS, doors, telemetry),
         sweeps,
         server,
         Probing(database, clock, SERVICES, siblings.channel),

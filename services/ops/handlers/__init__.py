@@ -1,8 +1,10 @@
 """Door 1, someone asked: the timeline and its traces, what people see at a glance, what they note, the dead letters."""
 
 from services.ops.doors import Doors
+from services.ops.handlers.audit import AuditHandlers
 from services.ops.handlers.dead_letters import DeadLetterHandlers
 from services.ops.handlers.insight import InsightHandlers
+from services.ops.handlers.notifications import NotificationHandlers
 from services.ops.handlers.people import PeopleHandlers
 from services.ops.handlers.questions import Questions
 from services.ops.handlers.timeline import TimelineHandlers
@@ -12,7 +14,9 @@ class OpsHandlers(
     TimelineHandlers,
     InsightHandlers,
     PeopleHandlers,
+    NotificationHandlers,
     DeadLetterHandlers,
+    AuditHandlers,
 ):
     """prunella.v1.OpsService."""
 

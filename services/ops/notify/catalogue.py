@@ -34,6 +34,7 @@ FOR_OPERATORS = frozenset(
         "kill_switch_engaged",
         "report_escalated",
         "plugin_quarantined",
+        "audit_violated",
     }
 )
 FOR_MERCHANTS = frozenset({"attempt_succeeded", "incident_mitigated"})
@@ -41,6 +42,7 @@ SEVERITIES: Mapping[str, Severity] = {
     "attempt_unconfirmed": Severity.CRITICAL,
     "attempt_rollback_failed": Severity.CRITICAL,
     "storm_started": Severity.CRITICAL,
+    "audit_violated": Severity.CRITICAL,
     "incident_escalated": Severity.HIGH,
     "kill_switch_engaged": Severity.HIGH,
     "rollout_halted": Severity.HIGH,
