@@ -138,6 +138,9 @@ class Attempt:
     # Hash of the plan people are asked about, or have approved; empty while nobody is asked.
     plan: str = ""
     configuration: str = ""
+    # The person who wants it (operators/{operator}) and the id of that request; empty for a decision's and a rollout's.
+    author: str = ""
+    request_id: str = ""
 
     @property
     def target(self) -> str:

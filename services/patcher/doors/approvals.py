@@ -63,13 +63,14 @@ def person(actor: str) -> str:
 async def ask_about(
     tx: Transaction, attempt: Attempt, policy: Policy, asked: Ask, *, cause: Event | None = None
 ) -> Approval:
-    """Asks people about an attempt; who published the release wrote the plan, and has no vote."""
+    """Asks people about an attempt; who published the release, or wants it, wrote the plan and has no vote."""
     release = await releases.by_digest(tx, attempt.digest) if attempt.digest else None
     given = await configurations.get(tx, attempt.package, attempt.configuration) if attempt.configuration else None
     authors = [person(made.publisher) for made in (release, given) if made]
-    plan = plan_of(attempt, policy)
+    authors += [person(attempt.author)] if attempt.author else []
+    plan, proposer = plan_of(attempt, policy), "" if attempt.author else PROPOSER
     return await ask(
-        tx, about(attempt), asked, plan, authors=authors, proposer=PROPOSER, by=person(policy.updated_by), cause=cause
+        tx, about(attempt), asked, plan, authors=authors, proposer=proposer, by=person(policy.updated_by), cause=cause
     )
 
 

@@ -28,6 +28,12 @@ async def stands(doors: Doors, incident: str, number: int) -> bool:
     return found.state in STANDING and found.round == number
 
 
+async def incident_of(doors: Doors, incident: str) -> ingest_pb2.Incident:
+    """The incident as ingest knows it. Raises NotFound or Unavailable."""
+    request = ingest_pb2.GetIncidentRequest(name=names.incident(incident))
+    return (await doors.ingest.GetIncident(request, timeout=QUESTION_TIMEOUT)).incident
+
+
 async def fleet(doors: Doors, package: str) -> list[ingest_pb2.Plugin]:
     """Every plugin of a package that has not left, newest first. Raises Unavailable."""
     found: list[ingest_pb2.Plugin] = []
@@ -71,6 +77,9 @@ async def why_not(doors: Doors, attempt: Attempt) -> str:
         plugin.release != attempt.from_release or (attempt.other_slot and plugin.generation != attempt.from_generation)
     ):
         return "the plugin runs another release now"
-    if plugin is None or plugin.state != "active" or not await stands(doors, attempt.incident, attempt.round):
+    if plugin is None or plugin.state != "active":
+        return "its cause is gone"
+    # A person may want it just because the incident was handed to people.
+    if not attempt.author and not await stands(doors, attempt.incident, attempt.round):
         return "its cause is gone"
     return ""

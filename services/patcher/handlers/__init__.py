@@ -2,6 +2,7 @@
 
 from services.patcher.handlers.approvals import ApprovalHandlers
 from services.patcher.handlers.attempts import AttemptHandlers
+from services.patcher.handlers.by_hand import ByHandHandlers
 from services.patcher.handlers.configurations import ConfigurationHandlers
 from services.patcher.handlers.policy import PolicyHandlers
 from services.patcher.handlers.releases import ReleaseHandlers
@@ -14,6 +15,7 @@ class PatcherHandlers(
     ReleaseHandlers,
     ConfigurationHandlers,
     AttemptHandlers,
+    ByHandHandlers,
     ApprovalHandlers,
     TakingBackHandlers,
     RolloutHandlers,

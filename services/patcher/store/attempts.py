@@ -30,6 +30,8 @@ FIXED = frozenset(
         "create_time",
         "trace",
         "rollout",
+        "author",
+        "request_id",
     }
 )
 COLUMNS = ", ".join(PLAIN)
@@ -54,6 +56,10 @@ ORDER BY number LIMIT 1000
 """
 GET = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE id = :id"
 OF_DECISION = "SELECT id FROM patcher.attempts WHERE decision = :decision"
+OF_REQUEST = f"""
+SELECT {COLUMNS}, detail FROM patcher.attempts
+WHERE author = :author AND request_id = :request AND request_id <> ''
+"""
 AT_ONCE = 100
 LIVE_STATES = ", ".join(f"'{state}'" for state in sorted(LIVE))
 BUSY = f"""
@@ -183,6 +189,12 @@ async def get(tx: Transaction, attempt: str, *, lock: bool = False) -> Attempt |
 async def of_decision(tx: Transaction, decision: str) -> str:
     """The attempt of a decision, or an empty text."""
     return str(await tx.value(OF_DECISION, decision=decision) or "")
+
+
+async def of_request(tx: Transaction, author: str, request: str) -> Attempt | None:
+    """The attempt a person's request made."""
+    row = await tx.first(OF_REQUEST, author=author, request=request)
+    return read(row) if row else None
 
 
 async def busy(tx: Transaction, plugin: str, but: str, *, lock: bool = True) -> Attempt | None:

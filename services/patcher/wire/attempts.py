@@ -49,6 +49,7 @@ def attempt_of(
         command=found.command,
         approval=approval(*asked) if asked else None,
         configuration=found.configuration,
+        author=found.author,
         rollout=names.rollout(found.rollout) if found.rollout else "",
     )
 
