@@ -1,0 +1,71 @@
+"""ops alone, told facts past the bus: as often and in whatever order a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from libs.common.testing import Plane
+from prunella.v1 import insight_pb2 as pb
+from prunella.v1.events_pb2 import Event
+from prunella.v1.ops_pb2_grpc import OpsServiceStub
+from services.ops.reactions import on_fact
+
+PROJECTIONS = (
+    "incidents", "attempts", "decisions", "needs", "left_fleet", "interventions", "reports", "task_ends",
+)  # fmt: skip
+
+
+def ops(plane: Plane) -> Any:
+    """The service's stub."""
+    return OpsServiceStub(plane.channel("ops"))
+
+
+async def hear(plane: Plane, events: Iterable[Event]) -> None:
+    """Hands facts to the reaction, past the inbox."""
+    doors = plane.services["ops"].doors
+
+    async def once(work: Any) -> None:
+        await doors.database.transaction(work)
+
+    for event in events:
+        await on_fact(doors, event, once)
+
+
+async def rows(plane: Plane) -> dict[str, list[str]]:
+    """Every projection as it stands."""
+    found = {}
+    for table in PROJECTIONS:
+        told = await plane.sql(f"SELECT CAST(row_to_json(t) AS text) AS row FROM ops.{table} t ORDER BY 1")  # noqa: S608
+        found[table] = [one.row for one in told]
+    return found
+
+
+async def forget(plane: Plane) -> None:
+    """Empties the timeline and every projection."""
+    assert plane._owner
+    tables = ", ".join(f"ops.{table}" for table in (*PROJECTIONS, "timeline", "labels"))
+    await plane._owner.transaction(lambda tx: tx.run(f"TRUNCATE {tables}"))
+
+
+async def overview(plane: Plane, **fields: Any) -> pb.GetOverviewResponse:
+    """The plane at a glance."""
+    answer: pb.GetOverviewResponse = await ops(plane).GetOverview(pb.GetOverviewRequest(**fields), timeout=10)
+    return answer
+
+
+async def kpis(plane: Plane, start: Any = None, end: Any = None, **fields: Any) -> pb.GetKpisResponse:
+    """The figures of a window."""
+    request = pb.GetKpisRequest(**fields)
+    if start:
+        request.start_time.FromDatetime(start)
+    if end:
+        request.end_time.FromDatetime(end)
+    answer: pb.GetKpisResponse = await ops(plane).GetKpis(request, timeout=10)
+    return answer
+
+
+async def stories(plane: Plane, **fields: Any) -> pb.ListStoriesResponse:
+    """A page of stories."""
+    answer: pb.ListStoriesResponse = await ops(plane).ListStories(pb.ListStoriesRequest(**fields), timeout=10)
+    return answer
