@@ -44,14 +44,15 @@ class Comparison:
 
     @classmethod
     async def begin(cls, reading: Transaction, first: int) -> Comparison:
-        """From the last checkpoint up to this entry on; what it covers is believed when the tree still has its root."""
+        """From this entry on; what is before it is believed when the tree still has the root that was signed last."""
         signed = await store.before_size(reading, first + 1)
         size = signed.size if signed else 0
         try:
-            made = cls(await store.peaks(reading, size), size)
+            root = await store.root(reading, size)
+            made = cls(await store.peaks(reading, first), size)
         except (KeyError, ValueError):
             return cls(Peaks(), 0, findings=[(0, "", "the tree of the audit log has holes")])
-        if signed and made.peaks.root != signed.root:
+        if signed and root != signed.root:
             made._find(0, "", f"the first {size} entries are not those that were signed")
             made._lost = True
         return made
