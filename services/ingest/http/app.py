@@ -10,6 +10,7 @@ from libs.common.rpc import Server
 from prunella.v1 import agent_pb2
 from services.ingest.doors import Doors
 from services.ingest.http import errors
+from services.ingest.http import plain as seeds
 
 GATEWAY = agent_pb2.DESCRIPTOR.services_by_name["AgentGateway"]
 
@@ -17,4 +18,4 @@ GATEWAY = agent_pb2.DESCRIPTOR.services_by_name["AgentGateway"]
 def app(doors: Doors, server: Server) -> Starlette:
     """The application: the agents' gateway without its stream, error reports, health and metrics."""
     door = Door(server.inside(), methods([GATEWAY]))
-    return Starlette(routes=[*door.routes(), *errors.routes(doors), *plain(server)])
+    return Starlette(routes=[*door.routes(), *seeds.routes(doors, door), *errors.routes(doors), *plain(server)])

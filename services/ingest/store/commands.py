@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -86,6 +86,23 @@ SELECT EXISTS (SELECT 1 FROM ingest.results r JOIN ingest.commands c ON c.id = r
                JOIN ingest.generations g ON g.plugin = c.plugin AND g.generation = c.generation
                WHERE c.plugin = CAST(:plugin AS uuid) AND r.word = 1 AND g.final IS NULL AND c.deadline > :since)
 """
+RUNNING = """
+SELECT g.generation, c.kind, c.release, c.digest FROM ingest.generations g
+JOIN ingest.commands c ON c.attempt = g.attempt AND c.plugin = g.plugin AND c.generation = g.generation
+JOIN ingest.results r ON r.command = c.id AND r.word = 1
+WHERE g.plugin = CAST(:plugin AS uuid) AND g.final IS DISTINCT FROM 3 AND c.kind IN (1, 3, 4)
+ORDER BY g.generation DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A generation that was switched to, by which kind of command, with its release and digest."""
+
+    generation: int
+    kind: Kind
+    release: str
+    digest: str
 
 
 async def hold(tx: Transaction, plugin: str) -> tuple[str, str] | None:
@@ -179,6 +196,12 @@ async def settle(tx: Transaction, command: Command, settled: Settled, detail: st
 async def in_probation(tx: Transaction, plugin: str, since: datetime) -> bool:
     """Whether a plugin has switched and its final word is still to come."""
     return bool(await tx.value(UNCOMMITTED, plugin=plugin, since=since))
+
+
+async def running(tx: Transaction, plugin: str) -> Running | None:
+    """What a plugin said last that it switched to, and did not take back; None when it never switched."""
+    row = await tx.first(RUNNING, plugin=plugin)
+    return None if row is None else Running(row.generation, Kind(row.kind), row.release, row.digest)
 
 
 def _one(row: Any | None) -> Command | None:

@@ -14,6 +14,7 @@ from prunella.v1 import ops_pb2
 from services.ops.forward import services
 from services.ops.receiver.app import routes as receiver
 from services.ops.receiver.intake import Intake
+from services.ops.web import seeds
 
 OWN = ops_pb2.DESCRIPTOR.services_by_name["OpsService"]
 # A release in base64 is larger than what else people send.
@@ -28,4 +29,5 @@ def door(server: Server) -> Door:
 
 def app(server: Server, intake: Intake, pass_on: Callable[[bytes], None]) -> Starlette:
     """The application; `pass_on` hands spans to another collector and never waits."""
-    return Starlette(routes=[*door(server).routes(), *receiver(intake, pass_on), *plain(server)])
+    opened = door(server)
+    return Starlette(routes=[*opened.routes(), *seeds.routes(opened), *receiver(intake, pass_on), *plain(server)])

@@ -1,0 +1,228 @@
+"""The seeds' REST routes for plugins without a stream: a heartbeat, and a word on a command.
+
+Rule: they are aliases of Heartbeat, AckCommand and FailCommand under the seeds' field names. Who beats is the
+credential's business; a body that names another plugin is refused. A plain client asks no permit, so the permit is
+asked when a command that switches is handed out, and without one it is not. It cannot take back by itself either: what
+it acknowledged stays until a rollback is handed out, and a commit is answered for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any
+
+import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
+from starlette.routing import BaseRoute, Route
+
+from libs.common.access import plugin_credential
+from libs.common.connect import Door
+from libs.common.connect.rest import Asking, route
+from libs.common.errors import Denied, Invalid, NotFound, Refused, Unavailable
+from prunella.v1 import agent_pb2 as pb
+from services.ingest.commands import Command, Kind
+from services.ingest.doors import Doors
+from services.ingest.gateway import permits
+from services.ingest.gateway.identity import is_uuid
+from services.ingest.store import commands as store
+from services.ingest.store.plugins import Identity
+from services.ingest.wire.commands import word
+
+BOOT = "http"
+SWITCHES = frozenset({Kind.UPDATE, Kind.CONFIG_UPDATE, Kind.RESTART})
+DONE = {
+    Kind.UPDATE: pb.COMMAND_OUTCOME_APPLIED,
+    Kind.CONFIG_UPDATE: pb.COMMAND_OUTCOME_APPLIED,
+    Kind.RESTART: pb.COMMAND_OUTCOME_APPLIED,
+    Kind.ROLLBACK: pb.COMMAND_OUTCOME_REVERTED,
+    Kind.HEALTH_CHECK: pb.COMMAND_OUTCOME_DONE,
+    Kind.COMMIT: pb.COMMAND_OUTCOME_COMMITTED,
+}
+Text = Annotated[str, msgspec.Meta(max_length=256)]
+LONGEST_DETAIL = 2000
+
+
+class Heartbeat(msgspec.Struct):
+    """A heartbeat as the seeds' client sends it; what else it says is not looked at."""
+
+    plugin_version: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    plugin_id: Text = ""
+    env: Annotated[dict[Text, Text | int | float | bool | None], msgspec.Meta(max_length=32)] = {}
+    uptime: Annotated[float, msgspec.Meta(ge=0, le=1e10)] = 0.0
+    errors_last_24h: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
+    webhook_fail_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    timestamp: Text | int | float | None = None
+
+
+def routes(doors: Doors, door: Door) -> list[BaseRoute]:
+    """For the application of ingest."""
+
+    async def heartbeat(asking: Asking) -> dict[str, Any]:
+        asking.admit("AgentGateway/Heartbeat")
+        identity = await _who(doors, asking)
+        given = await asking.json(Heartbeat)
+        if given.plugin_id not in {"", identity.plugin}:
+            raise Denied(
+                "plugin_id is not the plugin of the credential; leave it out, or send the credential of that plugin",
+                reason="PLUGIN_DIFFERS",
+                field="plugin_id",
+            )
+        request = pb.HeartbeatRequest(beat=await _beat(doors, identity, given))
+        answer = await asking.ask("AgentGateway/Heartbeat", request, pb.HeartbeatResponse)
+        handed = [command for command in answer.commands if await _handed_out(doors, identity, asking, command)]
+        seconds = answer.beat_interval.ToTimedelta().total_seconds()
+        return {"ok": True, "commands": [_command(one) for one in handed], "next_heartbeat_seconds": seconds}
+
+    async def ack(asking: Asking) -> dict[str, Any]:
+        asking.admit("AgentGateway/AckCommand")
+        command, detail = await _own(doors, asking), await _said(asking)
+        if command.live and command.kind in SWITCHES:
+            await _permitted(doors, await _who(doors, asking), command)
+        request = pb.AckCommandRequest(result=_result(command, DONE[command.kind], detail))
+        await asking.ask("AgentGateway/AckCommand", request, pb.AckCommandResponse)
+        return {"ok": True}
+
+    async def fail(asking: Asking) -> dict[str, Any]:
+        asking.admit("AgentGateway/FailCommand")
+        command, detail = await _own(doors, asking), await _said(asking)
+        request = pb.FailCommandRequest(result=_result(command, pb.COMMAND_OUTCOME_FAILED, detail))
+        await asking.ask("AgentGateway/FailCommand", request, pb.FailCommandResponse)
+        return {"ok": True}
+
+    return [
+        Route("/api/plugins/heartbeat", route(door, heartbeat, "Plugin"), methods=["POST"]),
+        Route("/api/plugins/commands/{command}/ack", route(door, ack, "Plugin"), methods=["POST"]),
+        Route("/api/plugins/commands/{command}/fail", route(door, fail, "Plugin"), methods=["POST"]),
+    ]
+
+
+async def _who(doors: Doors, asking: Asking) -> Identity:
+    return await doors.identities.check(*plugin_credential(asking.authorization))
+
+
+async def _beat(doors: Doors, identity: Identity, given: Heartbeat) -> pb.Beat:
+    now = doors.clock.now()
+    made = pb.Beat(
+        boot_id=BOOT,
+        # The plane's own clock: it rises, whatever the client's does.
+        sequence=round(now.timestamp() * 1000),
+        release=given.plugin_version,
+        environment={key: value if isinstance(value, str) else json.dumps(value) for key, value in given.env.items()},
+        errors_last_24h=given.errors_last_24h,
+        webhook_fail_rate=given.webhook_fail_rate,
+    )
+    made.uptime.FromMilliseconds(round(given.uptime * 1000))
+    if (sent := _time(given.timestamp)) is not None:
+        made.time.CopyFrom(sent)
+    async with doors.database.reading() as tx:
+        running = await store.running(tx, identity.plugin)
+    if running is not None and running.release in {"", given.plugin_version}:
+        made.generation = running.generation
+        if running.kind is Kind.CONFIG_UPDATE:
+            made.config_digest = running.digest
+        elif running.kind is Kind.UPDATE:
+            made.digest = running.digest
+    return made
+
+
+def _time(given: str | float | None) -> Timestamp | None:
+    """When the client says it sent this: RFC 3339, or milliseconds since 1970. Raises Invalid."""
+    if given is None:
+        return None
+    made = Timestamp()
+    try:
+        if isinstance(given, str):
+            made.FromJsonString(given)
+        elif math.isfinite(given):
+            made.FromMilliseconds(round(given))
+        else:
+            raise ValueError(given)
+    except (ValueError, OverflowError) as error:
+        raise Invalid(
+            "timestamp must be RFC 3339 or milliseconds since 1970", reason="TIME_INVALID", field="timestamp"
+        ) from error
+    return made
+
+
+async def _handed_out(doors: Doors, identity: Identity, asking: Asking, command: pb.Command) -> bool:
+    """Whether a plain client gets a command; what it cannot decide itself is decided here for it."""
+    kind = Kind(command.kind)
+    if kind is Kind.COMMIT:
+        await _settle(asking, command, pb.COMMAND_OUTCOME_COMMITTED, "a plain client keeps what it applied")
+        return False
+    if kind not in SWITCHES:
+        return True
+    permit = await _permit(doors, identity, command)
+    if not permit.granted and permit.gate != "NO_ANSWER":
+        await _settle(asking, command, pb.COMMAND_OUTCOME_REFUSED, permit.gate)
+    return permit.granted
+
+
+async def _permitted(doors: Doors, identity: Identity, command: Command) -> None:
+    """Raises Refused for a word on a switch that was never permitted."""
+    permit = await _permit(doors, identity, command)
+    if permit.gate == "NO_ANSWER":
+        raise Unavailable("nobody can say now whether this was permitted", reason="NO_ANSWER", retry_after=5.0)
+    if not permit.granted:
+        raise Refused(f"this command was not permitted ({permit.gate})", reason="NOT_PERMITTED", gate=permit.gate)
+
+
+async def _permit(doors: Doors, identity: Identity, command: Command | pb.Command) -> pb.Permit:
+    """The permit for a switch; the same question again gets the same answer."""
+    asked = pb.BeginApply(
+        command=command.id,
+        attempt=command.attempt,
+        generation=command.generation,
+        fence=command.fence,
+        nonce=f"http-{command.id}",
+    )
+    return await permits.ask(doors, identity, asked)
+
+
+async def _settle(asking: Asking, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str) -> None:
+    result = _result(command, outcome, detail)
+    await asking.ask("AgentGateway/AckCommand", pb.AckCommandRequest(result=result), pb.AckCommandResponse)
+
+
+def _command(command: pb.Command) -> dict[str, Any]:
+    """A row of `plugin_agent_commands`."""
+    kind = word(Kind(command.kind))
+    payload: dict[str, Any] = {"cmd": kind, "version": command.release, "attempt": command.attempt}
+    payload |= {"generation": command.generation, "digest": command.digest, "size": command.size}
+    if command.config:
+        payload["config"] = json.loads(command.config)
+    deadline = command.deadline_time.ToJsonString()
+    return {"id": command.id, "command_type": kind, "command_payload": payload, "status": "sent", "deadline": deadline}
+
+
+async def _own(doors: Doors, asking: Asking) -> Command:
+    """The command in the path, when it is this plugin's. Raises NotFound."""
+    identity = await _who(doors, asking)
+    id_ = str(asking.request.path_params["command"])
+    async with doors.database.reading() as tx:
+        found = await store.get(tx, id_) if is_uuid(id_) else None
+    if found is None or found.plugin != identity.plugin:
+        raise NotFound("this plugin has no such command", reason="COMMAND_UNKNOWN", field="command")
+    return found
+
+
+async def _said(asking: Asking) -> str:
+    """What the client says of how it went: its `response` or `error`, as text."""
+    given = await asking.json(dict[str, Any])
+    told = given.get("response", given.get("error", given.get("error_message", given)))
+    text = told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+    return text.encode(errors="replace").decode()[:LONGEST_DETAIL]
+
+
+def _result(command: Command | pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str) -> pb.CommandResult:
+    return pb.CommandResult(
+        command=command.id,
+        attempt=command.attempt,
+        generation=command.generation,
+        fence=command.fence,
+        outcome=outcome,
+        detail=detail,
+        release=command.release,
+        digest=command.digest,
+    )
