@@ -7,12 +7,12 @@ over the same way as anybody else. Several replicas probe side by side, each for
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import grpc
-import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from libs.common.clock import Clock
@@ -21,7 +21,7 @@ from libs.common.errors import Problem
 from libs.common.tasks import end
 from services.ops.store import probes
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 EVERY = 5.0  # seconds
 PATIENCE = 2.0  # seconds a service has to answer
@@ -75,9 +75,9 @@ class Probing:
                     await self._forget()
             except (TimeoutError, Problem, OSError) as error:
                 # A gap in the probes is shown as a gap.
-                log.debug("probes_not_stored", error=str(error))
+                log.debug("probes were not stored: %s", error)
             except Exception:
-                log.exception("probing_failed")
+                log.exception("probing failed")
             rounds += 1
             await asyncio.sleep(EVERY)
 
