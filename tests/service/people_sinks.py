@@ -69,8 +69,8 @@ class WebhookSink:
             head = f"HTTP/1.1 {status} X\r\n{self.headers}content-length: {len(said.encode())}\r\n"
             writer.write(f"{head}connection: close\r\n\r\n{said}".encode())
             await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other side went, or the test is over
         finally:
             self._open.discard(task)
             writer.close()
@@ -104,8 +104,8 @@ class MailServer:
             if self.hangs:
                 await asyncio.Event().wait()
             await self._talk(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other side went, or the test is over
         finally:
             self._open.discard(task)
             writer.close()

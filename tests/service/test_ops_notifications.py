@@ -1,0 +1,413 @@
+"""The word to people, through the doors of ops: facts arrive as messages, once, and failing channels lose nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from libs.common.bus import fact
+from libs.common.errors import Invalid, NotFound, Stale
+from libs.common.names import new_id
+from libs.common.testing import Ground, Plane, Servers, until
+from prunella.v1 import events_pb2 as facts
+from prunella.v1 import notification_pb2 as pb
+from services.ops.reactions import on_fact
+from services.ops.sweeps import notify
+from tests.service.people_sinks import Post, hang
+from tests.service.people_told import SECRET, Told, escalated, settings
+
+
+@pytest.fixture(scope="module")
+async def shared(servers: Servers) -> AsyncIterator[Told]:
+    ground = await Ground.make(servers)
+    plane = Plane(ground, names=["ops"])
+    made = Told(await plane.start())
+    try:
+        yield await made.start()
+    finally:
+        await made.stop()
+        await plane.stop()
+        await ground.discard()
+
+
+@pytest.fixture
+async def people(shared: Told) -> AsyncIterator[Told]:
+    yield shared
+    await shared.forget()
+
+
+async def test_a_fact_arrives_signed_and_as_mail_and_its_way_is_shown(people: Told) -> None:
+    await people.set()
+    event = escalated()
+    await people.tell(event)
+    found = await people.one("sent")
+    (got,) = await people.posts(1)
+    assert got.json["data"]["lines"][0]["event"] == event.id
+    assert "a person is asked about webhook_fail_rate" in people.mail.mails[0][1].get_content()
+    assert (found.facts, found.route, list(found.kinds.items())) == (1, "ops", [("incident_escalated", 1)])
+    assert found.lines[0].incident == event.incident
+    by_channel = {each.channel: each for each in found.deliveries}
+    assert {(each.state, each.tries, each.last_error) for each in found.deliveries} == {("sent", 1, "")}
+    assert by_channel["hook"].answer == "200 ok"
+    assert by_channel["hook"].id == got.headers["webhook-id"]
+    assert by_channel["mail"].id in people.mail.mails[0][1]["Message-ID"]
+    told = await people.plane.facts("notification_sent", incident=event.incident)
+    assert {each.notification_sent.channel for each in told} == {"hook", "mail"}
+    assert [each.name for each in await people.listed(incident=event.incident)] == [found.name]
+
+
+async def test_without_a_route_it_is_only_recorded(people: Told) -> None:
+    await people.tell(escalated())
+    await people.until(len, "one")
+    await people.change("UPDATE ops.notifications SET due_at = created_at")
+    found = await people.one("suppressed")
+    assert found.detail == "no route is set; it is only recorded"
+    assert (list(found.deliveries), people.hook.posts) == ([], [])
+
+
+async def test_the_same_again_is_counted_and_every_fact_delivered_again_changes_nothing(people: Told) -> None:
+    await people.set()
+    first = escalated()
+    again = [escalated(first.plugin, incident=first.incident) for _ in range(5)]
+    await people.tell(first, *again)
+    (found,) = await people.until(lambda all_: all_ and all_[0].facts + all_[0].repeats == 6, "six told of")
+    assert (found.facts, found.repeats) == (1, 5)
+    await people.one("sent")
+    doors = people.doors
+
+    async def once(work: Any) -> None:
+        await doors.database.transaction(work)
+
+    for event in (first, *again):
+        await on_fact(doors, event, once)
+    await notify(doors, doors.clock.now())
+    (same,) = await people.listed()
+    assert (same.name, same.facts, same.repeats) == (found.name, 1, 5)
+    assert len(people.hook.posts) == len(people.mail.mails) == 1
+
+
+async def test_what_notifications_tell_of_themselves_notifies_nobody(people: Told) -> None:
+    await people.set()
+    await people.tell(escalated())
+    await people.one("sent")
+    told = await people.plane.told("notification_sent", 20.0)
+
+    async def placed() -> bool:
+        rows = await people.plane.sql("SELECT 1 FROM ops.timeline WHERE event_id = CAST(:id AS uuid)", id=told.id)
+        return bool(rows)
+
+    await until(placed, 20.0)
+    await notify(people.doors, people.doors.clock.now())
+    assert len(await people.listed()) == 1
+
+
+async def test_a_failing_channel_is_tried_until_it_works_and_holds_up_no_other(people: Told) -> None:
+    answers = iter([(503, "down"), (500, "still down")])
+    people.hook.answer = lambda _post: next(answers, (202, "thanks"))
+    await people.set()
+    await people.tell(escalated())
+    await until(lambda: people.mail.mails, 20.0)
+    assert len(people.hook.posts) < 3
+    found = await people.one("sent")
+    hook = next(each for each in found.deliveries if each.channel == "hook")
+    assert (hook.state, hook.tries, hook.answer) == ("sent", 3, "202 thanks")
+    assert {post.headers["webhook-id"] for post in people.hook.posts} == {hook.id}
+
+
+async def test_a_channel_that_hangs_is_shown_as_sending_while_others_go_out(people: Told) -> None:
+    people.hook.answer = hang
+    await people.set()
+    await people.tell(escalated())
+    await until(lambda: people.mail.mails and people.hook.posts, 20.0)
+    (found,) = await people.until(lambda all_: all_ and all_[0].deliveries[1].state == "sent", "mail is sent")
+    assert found.state == "sending"
+    assert [(each.channel, each.state) for each in found.deliveries] == [("hook", "sending"), ("mail", "sent")]
+
+
+async def test_a_refusal_is_final_and_the_next_step_is_told_at_once(people: Told) -> None:
+    people.hook.answer = lambda _post: (404, "no such hook")
+    await people.set(steps=[["hook"], ["mail"]])
+    event = escalated()
+    await people.tell(event)
+    await until(lambda: people.mail.mails, 20.0)
+    found = await people.one("sent")
+    hook, mail = found.deliveries
+    assert (hook.state, hook.tries, hook.last_error) == ("failed", 1, "404 no such hook")
+    assert (mail.state, mail.step) == ("sent", 1)
+    assert people.mail.mails[0][1]["Subject"].startswith("[high] nobody answered: ")
+    failed = await people.plane.told("notification_failed", plugin=event.plugin)
+    assert failed.notification_failed.error == "404 no such hook"
+    further = await people.plane.told("notification_escalated", plugin=event.plugin)
+    assert list(further.notification_escalated.channels) == ["mail"]
+
+
+async def test_when_nobody_answers_the_next_step_is_told_until_nobody_is_left(people: Told) -> None:
+    await people.set(steps=[["hook"], ["mail"]])
+    await people.tell(event := escalated())
+    await people.one("sent")
+    assert people.mail.mails == []
+    await people.change("UPDATE ops.notifications SET act_by = created_at")
+    await until(lambda: people.mail.mails, 20.0)
+    await people.one("sent")
+    await people.change("UPDATE ops.notifications SET act_by = created_at")
+    last = await people.plane.told("notification_escalated", 20.0, times=2, plugin=event.plugin)
+    assert (last.notification_escalated.step, list(last.notification_escalated.channels)) == (2, [])
+    (found,) = await people.listed()
+    assert found.detail == "nobody answered, and nobody is left to ask"
+    assert not found.HasField("act_by_time")
+    assert len(people.hook.posts) == len(people.mail.mails) == 1
+
+
+async def test_who_acknowledges_ends_the_matter_and_may_say_so_twice(people: Told) -> None:
+    await people.set(steps=[["hook"], ["mail"]])
+    await people.tell(event := escalated())
+    found = await people.one("sent")
+    request = pb.AcknowledgeNotificationRequest(name=found.name, reason="on it", request_id=new_id())
+    for _ in range(2):
+        seen = (await people.ops.AcknowledgeNotification(request, timeout=10)).notification
+        assert (seen.state, seen.acknowledged_by, seen.detail) == ("acknowledged", "operators/local", "on it")
+    await people.change("UPDATE ops.notifications SET act_by = created_at")
+    await notify(people.doors, people.doors.clock.now())
+    told = await people.plane.facts("notification_acknowledged", plugin=event.plugin)
+    assert [(each.actor, each.reason) for each in told] == [("operators/local", "on it")]
+    assert (await people.one("acknowledged")).step == 0
+    assert people.mail.mails == []
+
+
+async def test_what_is_acknowledged_while_its_channel_fails_is_sent_no_more(people: Told) -> None:
+    people.hook.answer = lambda _post: (503, "down")
+    await people.set(steps=[["hook"]])
+    await people.tell(escalated())
+    (found,) = await people.until(lambda all_: all_ and all_[0].deliveries and all_[0].deliveries[0].tries, "tried")
+    await people.ops.AcknowledgeNotification(pb.AcknowledgeNotificationRequest(name=found.name), timeout=10)
+
+    async def done() -> bool:
+        return not await people.plane.sql("SELECT 1 FROM ops.errands WHERE state = 'pending'")
+
+    await until(done, 30.0)
+    (delivery,) = (await people.one("acknowledged")).deliveries
+    assert (delivery.state, delivery.last_error) == ("suppressed", "operators/local has seen it")
+
+
+async def test_at_night_only_what_is_critical_goes_out(people: Told) -> None:
+    now = datetime.now(UTC)
+    night = pb.NotificationQuietHours(
+        id="night",
+        time_zone="UTC",
+        start=f"{now - timedelta(hours=1):%H:%M}",
+        end=f"{now + timedelta(hours=2):%H:%M}",
+    )
+    given = settings(people.hook.url, people.mail.port, quiet_hours=[night])
+    given.routes[0].quiet_hours.append("night")
+    await people.set(given)
+    await people.tell(escalated(), critical := escalated(severity=facts.SEVERITY_CRITICAL))
+    (got,) = await people.posts(1)
+    assert [line["event"] for line in got.json["data"]["lines"]] == [critical.id]
+    (waiting,) = await people.until(len, "the other waits", state="queued")
+    assert waiting.detail == "quiet hours"
+    assert waiting.due_time.ToDatetime(UTC) >= now + timedelta(hours=1, minutes=58)
+
+
+async def test_a_merchant_hears_only_of_their_own(people: Told) -> None:
+    given = settings(people.hook.url, people.mail.port)
+    given.routes[0].MergeFrom(pb.NotificationRoute(audience="merchants", merchants=["m1"]))
+    await people.set(given)
+
+    def healed(merchant: str, action: Any) -> facts.Event:
+        told = facts.AttemptSucceeded(attempt=new_id(), action=action, to_release="1.2.3")
+        return fact("ingest", told, reason="better", plugin=new_id(), incident=new_id(), merchant=merchant)
+
+    mine = healed("m1", facts.ACTION_PATCH)
+    await people.tell(
+        healed("m2", facts.ACTION_PATCH), healed("m1", facts.ACTION_RESTART), escalated(merchant="m1"), mine
+    )
+    (got,) = await people.posts(1)
+    assert [line["event"] for line in got.json["data"]["lines"]] == [mine.id]
+
+
+async def test_a_test_of_a_channel_says_what_the_other_side_said(people: Told) -> None:
+    await people.set()
+    answer = await people.ops.TestChannel(pb.TestChannelRequest(channel="hook"), timeout=20)
+    assert (answer.delivered, answer.answer) == (True, "200 ok")
+    (got,) = people.hook.posts
+    assert (got.json["type"], got.headers["webhook-id"]) == ("prunella.test", answer.id)
+    people.mail.replies["RCPT"] = "550 no such user"
+    request = pb.TestChannelRequest(channel="mail", request_id=new_id())
+    first = await people.ops.TestChannel(request, timeout=20)
+    assert not first.delivered
+    assert "550" in first.answer
+    assert (await people.ops.TestChannel(request, timeout=20)).id == first.id
+    with pytest.raises(NotFound, match="known: hook, mail"):
+        await people.ops.TestChannel(pb.TestChannelRequest(channel="pager"), timeout=20)
+    assert await people.listed() == []
+
+
+async def test_secrets_are_never_shown_kept_in_the_open_or_told(people: Told) -> None:
+    made = settings(people.hook.url, people.mail.port)
+    made.channels[1].email.MergeFrom(pb.EmailChannel(username="u", password="hunter2"))
+    made.channels.add(id="chat", slack=pb.SlackChannel(url="https://hooks.slack.com/services/T0/B0/token"))
+    shown = await people.set(made)
+    assert shown.channels[0].webhook.secret_set
+    assert shown.channels[1].email.password_set
+    assert shown.channels[2].slack.url == "https://hooks.slack.com/…"
+    # What is shown may be sent back as it is: nothing changes.
+    again = await people.set(shown)
+    assert again.version == shown.version
+    again.channels[1].email.recipients.append("c@d.example")
+    assert (await people.set(again)).version == shown.version + 1
+    told = await people.plane.facts("notification_settings_changed")
+    assert told[-1].reason == "a test"
+    kept = await people.plane.sql("SELECT CAST(document AS text) AS document FROM ops.notification_settings")
+    for text in (str(shown), str(told), kept[0].document):
+        for secret in (SECRET, SECRET.removeprefix("whsec_"), "hunter2", "token"):
+            assert secret not in text
+    # The password does not travel to another host.
+    again.etag = ""
+    again.channels[1].email.host = "elsewhere.example.com"
+    again.channels[1].email.security = "tls"
+    with pytest.raises(Invalid, match="typed again") as refused:
+        await people.set(again)
+    assert refused.value.field == "channels[1].password"
+
+
+async def test_settings_change_as_a_whole_or_not_at_all(people: Told) -> None:
+    first = await people.set()
+    wrong = settings(people.hook.url, people.mail.port)
+    wrong.routes[0].facts.append("nonsense")
+    wrong.routes[0].steps[0].channels.append("pager")
+    with pytest.raises(Invalid) as refused:
+        await people.set(wrong)
+    assert set(refused.value.metadata) >= {"routes[0].facts", "routes[0].steps[0].channels"}
+    stale = settings(people.hook.url, people.mail.port, steps=[["mail"]], etag=str(first.version - 1))
+    with pytest.raises(Stale):
+        await people.set(stale)
+    assert (await people.ops.GetNotificationSettings(pb.GetNotificationSettingsRequest(), timeout=10)).settings == first
+    request = pb.UpdateNotificationSettingsRequest(
+        settings=settings(people.hook.url, people.mail.port, steps=[["mail"]]), reason="mail only", request_id=new_id()
+    )
+    versions = [(await people.ops.UpdateNotificationSettings(request, timeout=10)).settings.version for _ in range(2)]
+    assert versions == [first.version + 1] * 2
+    with pytest.raises(Invalid, match="reason"):
+        await people.ops.UpdateNotificationSettings(
+            pb.UpdateNotificationSettingsRequest(settings=request.settings), timeout=10
+        )
+
+
+async def test_pages_and_questions_that_make_no_sense(people: Told) -> None:
+    await people.set()
+    for number in range(3):
+        await people.change(
+            "INSERT INTO ops.notifications SELECT gen_random_uuid(), 'r', false, 'sent', '', 1, 1, 0, '{}', '[]', '{}',"
+            f" '{{}}', 0, timestamptz '2026-01-0{number + 1}', now(), NULL, NULL, ''"
+        )
+    first = await people.ops.ListNotifications(pb.ListNotificationsRequest(page_size=2, route="r"), timeout=10)
+    rest = await people.ops.ListNotifications(
+        pb.ListNotificationsRequest(page_size=2, route="r", page_token=first.next_page_token), timeout=10
+    )
+    days = [each.create_time.ToDatetime().day for each in (*first.notifications, *rest.notifications)]
+    assert (days, rest.next_page_token) == ([3, 2, 1], "")
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"state": "lost"}, "state"),
+        ({"page_size": -1}, "page_size"),
+        ({"page_token": first.next_page_token}, "page_token"),
+        ({"plugin": "incidents/x"}, "plugin"),
+    ]
+    for filters, field in wrong:
+        with pytest.raises(Invalid) as refused:
+            await people.listed(**filters)
+        assert refused.value.field == field
+    with pytest.raises(NotFound):
+        await people.ops.GetNotification(pb.GetNotificationRequest(name=f"notifications/{new_id()}"), timeout=10)
+    with pytest.raises(Invalid):
+        await people.ops.AcknowledgeNotification(pb.AcknowledgeNotificationRequest(name="notifications/x"), timeout=10)
+
+
+async def test_a_flood_of_ten_thousand_facts_gives_a_handful_of_messages(people: Told) -> None:
+    await people.set()
+    events = [escalated() for _ in range(10_000)]
+
+    async def write_down(tx: Any) -> None:
+        # As the reaction does; what the bus takes to bring so many is measured elsewhere.
+        for event in events:
+            event.time.FromDatetime(tx.now)
+        await tx.run(
+            "INSERT INTO ops.timeline (event_id, time, fact, plugin, incident, trace_id, payload)"
+            " SELECT id, :now, 'incident_escalated', '', '', '', payload"
+            " FROM unnest(CAST(:ids AS uuid[]), CAST(:payloads AS bytea[])) AS f(id, payload)",
+            now=tx.now,
+            ids=[event.id for event in events],
+            payloads=[event.SerializeToString() for event in events],
+        )
+
+    await people.doors.database.transaction(write_down)
+
+    async def told_of() -> bool:
+        rows = await people.plane.sql("SELECT coalesce(sum(facts), 0) AS count FROM ops.notifications")
+        return bool(rows[0].count == len(events))
+
+    await until(told_of, 60.0, what="every fact is told of")
+    await people.change("UPDATE ops.notifications SET due_at = created_at WHERE state = 'queued'")
+    found = await people.until(lambda all_: all(each.state == "sent" for each in all_), "all are sent")
+    assert len(found) <= 10
+    assert sum(post.json["data"]["facts"] for post in people.hook.posts) == len(events)
+    assert len(people.hook.posts) == len(people.mail.mails) == len(found)
+    assert max(len(post.body) for post in people.hook.posts) < 16_384
+
+
+async def test_after_ops_was_away_nothing_is_missing_and_nothing_is_sent_twice(ground: Ground) -> None:
+    plane = Plane(ground, names=["ops"])
+    people = await Told(await plane.start()).start()
+    try:
+        await people.set(steps=[["hook"], ["mail"]])
+        await people.tell(before := escalated())
+        await people.posts(1)
+        await people.one("sent")
+        # One is under way and its channel is down; more happens while nobody listens.
+        people.hook.answer = lambda _post: (503, "down")
+        await people.tell(under_way := escalated())
+        await people.until(lambda all_: len(all_) == 2 and any(d.tries for d in all_[0].deliveries), "tried")
+        await plane.end("ops")
+        tried = len(people.hook.posts)
+        away = [escalated() for _ in range(18)]
+        await people.tell(*away)
+        people.hook.answer = lambda _post: (200, "ok")
+        await plane.begin("ops")
+
+        def whole(found: list[pb.Notification]) -> bool:
+            return sum(each.facts for each in found) == 20 and all(each.state == "sent" for each in found)
+
+        await people.until(whole, "everything is sent")
+        took = [people.hook.posts[0], *people.hook.posts[tried:]]
+        assert len({post.headers["webhook-id"] for post in took}) == len(took)
+        lines = [line["event"] for post in took for line in post.json["data"]["lines"]]
+        assert sorted(lines) == sorted(event.id for event in (before, under_way, *away))
+        assert people.mail.mails == []
+    finally:
+        await people.stop()
+        await plane.stop()
+
+
+async def test_two_replicas_tell_everything_once(ground: Ground) -> None:
+    plane = Plane(ground, names=["ops"])
+    people = await Told(await plane.start()).start()
+    try:
+        await people.set()
+        await plane.begin("ops", replica=True)
+        events = [escalated() for _ in range(15)]
+        await asyncio.gather(*(people.tell(event) for event in events))
+
+        def whole(found: list[pb.Notification]) -> bool:
+            return sum(each.facts for each in found) == 15 and all(each.state == "sent" for each in found)
+
+        found = await people.until(whole, "everything is sent")
+        seen: list[Post] = people.hook.posts
+        assert len({post.headers["webhook-id"] for post in seen}) == len(seen) == len(found)
+        lines = [line["event"] for post in seen for line in post.json["data"]["lines"]]
+        assert sorted(lines) == sorted(event.id for event in events)
+    finally:
+        await people.stop()
+        await plane.stop()
