@@ -1,7 +1,7 @@
 """Measures and prints one JSON document, each figure with its target beside it.
 
-`python -m tests.bench [beats] [healing] [connections] [rollouts] [queue] [overview]`; without names, everything. Ratios
-are taken in one run on one machine; absolute times are orientation only.
+`python -m tests.bench [beats] [healing] [connections] [rollouts] [queue] [overview] [audit]`; without names,
+everything. Ratios are taken in one run on one machine; absolute times are orientation only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 
-from tests.bench import beats, connections, healing, overview, queue, rollouts
+from tests.bench import audit, beats, connections, healing, overview, queue, rollouts
 
 MEASUREMENTS = {
     "beats": beats.measure,
@@ -21,6 +21,7 @@ MEASUREMENTS = {
     "rollouts": rollouts.measure,
     "queue": queue.measure,
     "overview": overview.measure,
+    "audit": audit.measure,
 }
 
 

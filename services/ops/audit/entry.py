@@ -83,7 +83,7 @@ def trace(traceparent: str) -> str:
 
 def moment(time: datetime) -> str:
     """UTC with microseconds, always of the same length."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def difference(said: Mapping[str, str], fact: Mapping[str, str]) -> str:

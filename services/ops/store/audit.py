@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from libs.common.database import Transaction
 from services.ops.audit import merkle
@@ -164,7 +163,7 @@ async def append(
     await tx.run(
         APPEND,
         first=before.size,
-        ids=[UUID(one.id) for one in facts],
+        ids=[one.id for one in facts],
         times=[one.time for one in facts],
         facts=[one.fact for one in facts],
         actors=[one.actor for one in facts],
