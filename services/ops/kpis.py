@@ -126,7 +126,7 @@ def window(start: datetime | None, end: datetime | None, now: datetime) -> Windo
 
 def decile(confidence: float) -> int:
     """Which of the ten bins a confidence belongs to; 1.0 belongs to the last."""
-    return min(BINS - 1, max(0, math.floor(confidence * BINS + 1e-9)))
+    return min(BINS - 1, max(0, math.floor(confidence * BINS)))
 
 
 def bins(rows: Sequence[tuple[int, int, float | None, int, int]]) -> list[Bin]:
