@@ -127,6 +127,12 @@ async def storm(plane: Plane, typed: str) -> str:
     return text if WHOLE.fullmatch(text) else pick("storms", text, [s.name async for s in storms(plane)])
 
 
+async def notification(plane: Plane, typed: str) -> str:
+    """The id of a notification. Raises NotFound or Invalid."""
+    text = bare("notifications", typed)
+    return text if WHOLE.fullmatch(text) else pick("notifications", text, [n.name async for n in notifications(plane)])
+
+
 async def labels(plane: Plane, ids: Iterable[str]) -> dict[str, str]:
     """What people call these plugins; the end of the id for one that cannot be asked."""
     from libs.common.errors import Problem
@@ -236,6 +242,13 @@ def storms(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[Any
     from prunella.v1.ingest_pb2 import ListStormsRequest
 
     return pages(plane.ingest.ListStorms, ListStormsRequest(**filters), "storms", limit)
+
+
+def notifications(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]:
+    """Messages to people, newest first."""
+    from prunella.v1.notification_pb2 import ListNotificationsRequest
+
+    return pages(plane.ops.ListNotifications, ListNotificationsRequest(**filters), "notifications", limit)
 
 
 def configurations(plane: Plane, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]:

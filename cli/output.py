@@ -33,6 +33,7 @@ COLOURS = {
     "applying": "yellow", "probation": "yellow", "committing": "yellow", "rolling_back": "yellow",
     "rolled_back": "magenta", "rollback_failed": "bold red", "failed": "red", "refused": "magenta",
     "unconfirmed": "bold red", "engaged": "bold red", "not serving": "red", "retired": "dim", "cancelled": "dim",
+    "queued": "yellow", "sending": "yellow", "sent": "green", "suppressed": "dim", "acknowledged": "cyan",
     "new": "yellow", "triaging": "yellow", "resolved_pending": "cyan", "resolved": "green", "processing": "yellow",
     "retrying": "magenta", "completed": "green", "candidate": "yellow", "demoted": "magenta", "approved": "green",
     "rejected": "magenta", "expired": "dim", "awaiting_approval": "bold yellow", "void": "dim", "waiting": "dim",
