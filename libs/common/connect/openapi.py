@@ -118,6 +118,9 @@ def _operation(method: Method, schemas: dict[str, Json]) -> Json:
         "requestBody": {"required": True, "content": {kind: {"schema": asked}}},
         "responses": _responses("ConnectError", told, kind),
     }
+    if access.NOBODY in allowed.callers:
+        # Its body says who speaks.
+        made["security"] = []
     if allowed.role:
         made["x-role"] = allowed.role
     if method.streams:

@@ -122,6 +122,7 @@ def refusal(problem: Problem) -> Response:
     known = (code for kind, code in STATUS.items() if isinstance(problem, kind))
     status = REASONS.get(problem.reason) or next(known, 503)
     told = {
+        "error": problem.reason.lower(),
         "reason": problem.reason,
         "field": problem.field,
         "message": problem.message,

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 
 from libs.common.access import passes
-from libs.common.connect import Door, methods
+from libs.common.connect import Door, methods, openapi
 from libs.common.http import plain
 from libs.common.rpc import Server
 from prunella.v1 import ops_pb2
 from services.ops.forward import services
 from services.ops.receiver.app import routes as receiver
 from services.ops.receiver.intake import Intake
-from services.ops.web import seeds
+from services.ops.web import described, seeds
 
 OWN = ops_pb2.DESCRIPTOR.services_by_name["OpsService"]
 # A release in base64 is larger than what else people send.
@@ -30,4 +30,12 @@ def door(server: Server) -> Door:
 def app(server: Server, intake: Intake, pass_on: Callable[[bytes], None]) -> Starlette:
     """The application; `pass_on` hands spans to another collector and never waits."""
     opened = door(server)
-    return Starlette(routes=[*opened.routes(), *seeds.routes(opened), *receiver(intake, pass_on), *plain(server)])
+    return Starlette(
+        routes=[
+            *opened.routes(),
+            *seeds.routes(opened),
+            openapi.route("Prunella: what people ask and tell", opened.methods.values(), described.PATHS),
+            *receiver(intake, pass_on),
+            *plain(server),
+        ]
+    )

@@ -1,0 +1,133 @@
+"""The HTTP doors of a whole plane: fuzzed by their own document, used as the seeds' dashboard and people with curl do.
+
+The examples of docs/http.md are run as they stand there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from libs.common import access
+from libs.common.testing import FakeAgent, Ground, Plane, Servers, until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+async def plane(servers: Servers) -> AsyncIterator[Plane]:
+    ground = await Ground.make(servers)
+    made = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1"})
+    try:
+        yield await made.start()
+    finally:
+        await made.stop()
+        await ground.discard()
+
+
+def url(plane: Plane, service: str) -> str:
+    return f"http://{plane.settings(service)['PRUNELLA_HTTP_LISTEN']}"
+
+
+@pytest.fixture
+async def person(plane: Plane) -> AsyncIterator[httpx2.AsyncClient]:
+    headers = {"authorization": access.service_token(plane.key, "operator"), "prunella-operator": "ann"}
+    async with httpx2.AsyncClient(base_url=url(plane, "ops"), headers=headers, trust_env=False, timeout=20) as client:
+        yield client
+
+
+async def broken(plane: Plane, label: str) -> FakeAgent:
+    agent = await plane.agent(label)
+    agent.obeys = False
+    for _ in range(3):
+        agent.beat(failed=12)
+    await agent.heard()
+    return agent
+
+
+async def test_the_seeds_dashboard_sees_and_moves_incidents(plane: Plane, person: httpx2.AsyncClient) -> None:
+    agent = await broken(plane, "shop-1")
+
+    async def decided() -> dict[str, Any] | None:
+        answer = await person.get("/api/ops/plugin-incidents", params={"limit": 10})
+        assert answer.status_code == 200, answer.text
+        found = [one for one in answer.json()["incidents"] if one["merchant_plugin_id"] == agent.plugin]
+        return found[0] if found and found[0]["sira_decision"] else None
+
+    row = await until(decided, 15, what="the incident is listed with its decision")
+    assert (row["incident_type"], row["merchant_id"]) == ("webhook_fail_rate", "merchant-shop-1")
+    assert row["telemetry_snapshot"]["summary"] and row["detected_at"].endswith("Z")
+    one = f"/api/ops/plugin-incidents/{row['id']}"
+    refused = await person.post(f"{one}/approve", json={})
+    assert (refused.status_code, refused.json()["reason"]) == (409, "NOTHING_TO_APPROVE")
+    absent = await person.post("/api/ops/plugin-incidents/01980000-0000-7000-8000-000000000000/approve", json={})
+    assert absent.status_code == 404
+    closed = await person.post(f"{one}/manual-action", json={"reason": "we looked"})
+    assert (closed.status_code, closed.json()["incident"]["status"]) == (200, "closed")
+    told = await plane.told("incident_closed", plugin=agent.plugin)
+    assert (told.actor, told.reason) == ("operators/ann", "we looked")
+    listed = await person.get("/api/ops/autopatch-attempts")
+    assert listed.status_code == 200 and isinstance(listed.json()["attempts"], list)
+
+
+async def test_a_remedy_by_hand_over_http_is_an_attempt(plane: Plane, person: httpx2.AsyncClient) -> None:
+    agent = await plane.agent("shop-2")
+    agent.beat()
+    await agent.heard()
+    body = {"plugin": agent.plugin, "action": "ACTION_RESTART", "reason": "it hangs", "requestId": "r-1"}
+    answer = await person.post("/prunella.v1.PatcherService/CreateAttempt", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["attempt"]["author"] == "operators/ann"
+    again = await person.post("/prunella.v1.PatcherService/CreateAttempt", json=body)
+    assert again.json()["attempt"]["name"] == answer.json()["attempt"]["name"]
+
+
+async def test_every_service_answers_health_and_metrics(plane: Plane) -> None:
+    async with httpx2.AsyncClient(trust_env=False, timeout=20) as client:
+        for service in ("ingest", "ops"):
+            assert (await client.get(f"{url(plane, service)}/healthz")).text == "ok"
+            assert "prunella_rpc_seconds" in (await client.get(f"{url(plane, service)}/metrics/")).text
+
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
+    "unsupported_method,ignored_auth"
+)
+# The phase that walks a schema's edges trips over one of its own on ingest's document.
+PHASES = {"ops": "coverage,fuzzing", "ingest": "fuzzing"}
+SECONDS = {"ops": "24", "ingest": "12"}
+
+
+@pytest.mark.parametrize("service", ["ops", "ingest"])
+async def test_the_document_promises_nothing_the_door_does_not_keep(plane: Plane, tmp_path: Path, service: str) -> None:
+    agent = await plane.agent(f"fuzzed-{service}")
+    secret = agent.credential.secret
+    own = {"ops": access.service_token(plane.key, "operator"), "ingest": f"Plugin {agent.plugin}:{secret}"}
+    told = ["--header", f"Authorization: {own[service]}", "--checks", CHECKS, "--phases", PHASES[service]]
+    bounds = ["--max-time", SECONDS[service], "--max-examples", "3", "--seed", "7", "--generation-deterministic", "--no-shrink"]
+    quiet = ["--warnings", "off", "--no-color", "--request-timeout", "10", "--workers", "2"]
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"{url(plane, service)}/openapi.json",
+        *(*told, *bounds, *quiet),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=tmp_path,
+    )
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), 100)
+    except TimeoutError:
+        process.kill()
+        raise
+    assert process.returncode == 0, said.decode()[-8000:]
+    selected, tested = re.findall(r"(?:Selected|Tested): (\d+)", said.decode())[:2]
+    assert int(selected) > 9 and 2 * int(tested) >= int(selected), said.decode()[-2000:]
