@@ -119,6 +119,15 @@ def test_a_proof_shows_nothing_else(size: int, data: st.DataObject) -> None:
     assert merkle.included(LARGE.leaves[index], size, size, proof, root) is False
 
 
+def test_a_proof_of_a_smaller_tree_is_none_of_a_larger_one() -> None:
+    root, old = LARGE.root(4), LARGE.root(2)
+    inclusion, consistency = LARGE.proof(merkle.inclusion(0, 4)), LARGE.proof(merkle.consistency(2, 4))
+    assert merkle.included(LARGE.leaves[0], 0, 4, inclusion, root)
+    assert not merkle.included(LARGE.leaves[0], 0, 8, inclusion, root)
+    assert merkle.consistent(2, 4, old, root, consistency)
+    assert not merkle.consistent(2, 8, old, root, consistency)
+
+
 @given(SIZES, st.data())
 def test_no_rebuilt_tree_passes_for_a_continuation(size: int, data: st.DataObject) -> None:
     old = data.draw(st.integers(1, size))
