@@ -99,6 +99,15 @@ async def test_nothing_is_lost_and_every_acknowledged_beat_is_stored(played: dic
     assert 0 < beats["acknowledged"] <= beats["stored"] <= beats["sent"]
 
 
+async def test_figures_and_stories_of_ops_agree_with_what_was_played(played: dict[str, Any]) -> None:
+    assert played["different"] == [], played["narration"]
+    ended = [found["outcome"] for found in played["scenarios"] if found.get("incident")]
+    kpis = played["kpis"]
+    assert int(kpis["incidents_ended"]["mitigated"]) >= sum(outcome.endswith("mitigated") for outcome in ended) > 0
+    assert kpis["success"]["value"] == int(kpis["success"]["part"]) / int(kpis["success"]["whole"])
+    assert kpis["time_to_repair"]["met"]
+
+
 async def test_the_run_takes_less_than_four_minutes_and_says_so_in_its_status(played: dict[str, Any]) -> None:
     assert played["duration_s"] < SECONDS
     assert played["status"] == 0, played["narration"]

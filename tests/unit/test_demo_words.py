@@ -63,9 +63,10 @@ def test_a_step_that_was_not_taken_has_no_duration() -> None:
 
 
 def test_a_document_passes_only_when_all_is_well() -> None:
-    good = {"scenarios": [{"ok": True}], "lost": 0}
+    good = {"scenarios": [{"ok": True}], "lost": 0, "different": []}
     assert runner.passed(good)
     assert not runner.passed(good | {"lost": 1})
+    assert not runner.passed(good | {"different": ["ops says otherwise"]})
     assert not runner.passed(good | {"scenarios": [{"ok": True}, {"ok": False}]})
 
 

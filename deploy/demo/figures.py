@@ -1,0 +1,72 @@
+"""Whether the figures and stories of ops fit what was played and what was told.
+
+Rule: three witnesses are compared: the facts in the database, the entries of the scenarios, and what ops shows people.
+Each difference is a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from deploy.demo.reach import CALL_SECONDS, Reach
+from libs.common.errors import Problem
+from prunella.v1 import insight_pb2
+
+# A story and a scenario may take the same moment from different facts of one transaction.
+CLOSE = 0.05
+
+
+async def compared(
+    reach: Reach, counted: Mapping[str, int], scenarios: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    """The figures as ops shows them, and where they differ from the facts and the scenarios."""
+    kpis = await reach.ops.GetKpis(insight_pb2.GetKpisRequest(), timeout=CALL_SECONDS)
+    lines = differences(kpis, counted)
+    for scenario in scenarios:
+        if not scenario.get("incident"):
+            continue
+        request = insight_pb2.GetStoryRequest(name=f"incidents/{scenario['incident']}")
+        try:
+            story = (await reach.ops.GetStory(request, timeout=CALL_SECONDS)).story
+        except Problem as problem:
+            lines.append(f"{scenario['name']}: {problem.message}")
+            continue
+        lines += told(story, scenario)
+    return MessageToDict(kpis, preserving_proto_field_name=True), lines
+
+
+def differences(kpis: insight_pb2.GetKpisResponse, counted: Mapping[str, int]) -> list[str]:
+    """Where figures differ from the number of facts."""
+    shown = {
+        "incident_opened": sum(kpis.incidents_by_severity.values()),
+        "incident_mitigated": kpis.incidents_ended.get("mitigated", 0),
+        "incident_closed": kpis.incidents_ended.get("closed", 0),
+    }
+    return [
+        f"{fact} was told {counted.get(fact, 0)} times, the figures say {number}"
+        for fact, number in shown.items()
+        if number != counted.get(fact, 0)
+    ]
+
+
+def told(story: insight_pb2.Story, scenario: Mapping[str, Any]) -> list[str]:
+    """Where the story of an incident differs from the scenario that caused it."""
+    wrong = []
+    healed = str(scenario["outcome"]).endswith("mitigated")
+    if healed != (story.state == "mitigated"):
+        wrong.append(f"the story is {story.state}, the scenario ended with {scenario['outcome']}")
+    tries = {one.attempt: one for one in story.attempts}
+    last = tries.get(str(scenario.get("attempt") or ""))
+    if healed and (last is None or last.state != "success"):
+        wrong.append(f"the story does not know that {scenario.get('attempt')} healed it")
+    decision = scenario.get("decision")
+    if last and decision and round(last.confidence, 3) != decision["confidence"]:
+        wrong.append(f"the story says confidence {last.confidence:.3f}, the scenario {decision['confidence']:.3f}")
+    if healed and scenario.get("total_s") is not None:
+        took = (story.end_time.ToNanoseconds() - story.first_bad_beat_time.ToNanoseconds()) / 1e9
+        if abs(took - scenario["total_s"]) > CLOSE:
+            wrong.append(f"the story took {took:.2f} s, the scenario {scenario['total_s']:.2f} s")
+    return [f"{scenario['name']}: {line}" for line in wrong]

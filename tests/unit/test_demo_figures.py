@@ -1,0 +1,53 @@
+"""What the demo compares with the figures of ops: each difference is found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deploy.demo import figures
+from prunella.v1 import insight_pb2 as pb
+
+
+def story() -> pb.Story:
+    made = pb.Story(state="mitigated", attempts=[pb.StoryAttempt(attempt="a", state="success", confidence=0.87)])
+    made.first_bad_beat_time.FromSeconds(100)
+    made.end_time.FromSeconds(109)
+    return made
+
+
+SCENARIO: dict[str, Any] = {
+    "name": "heal_patch",
+    "outcome": "success, mitigated",
+    "attempt": "a",
+    "decision": {"confidence": 0.87},
+    "total_s": 9.0,
+}
+
+
+def test_a_story_that_fits_has_no_differences() -> None:
+    assert figures.told(story(), SCENARIO) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"outcome": "a person is asked"}, "the story is mitigated"),
+        ({"attempt": "b"}, "does not know that b healed it"),
+        ({"decision": {"confidence": 0.5}}, "confidence 0.870"),
+        ({"total_s": 8.0}, "the story took 9.00 s"),
+    ],
+)
+def test_each_difference_is_a_line(other: dict[str, Any], said: str) -> None:
+    (line,) = figures.told(story(), SCENARIO | other)
+    assert line.startswith("heal_patch: ")
+    assert said in line
+
+
+def test_figures_are_counted_against_facts() -> None:
+    kpis = pb.GetKpisResponse(incidents_by_severity={"medium": 2}, incidents_ended={"mitigated": 1})
+    assert figures.differences(kpis, {"incident_opened": 2, "incident_mitigated": 1}) == []
+    assert figures.differences(kpis, {"incident_opened": 3, "incident_mitigated": 1}) == [
+        "incident_opened was told 3 times, the figures say 2"
+    ]
