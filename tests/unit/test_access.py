@@ -15,6 +15,7 @@ METHODS = {
 }
 KEY = "11" * 32
 INGEST = "/prunella.v1.IngestService/"
+READS = ("Get", "List", "Explain", "Preview", "Watch", "Prove", "Export", "Check")
 
 
 def as_(name: str, *, key: str = KEY, operator: str = "") -> list[tuple[str, str]]:
@@ -35,7 +36,7 @@ def test_only_patcher_commands_agents_and_only_ingest_asks_for_permits() -> None
 
 def test_what_changes_something_is_closed_to_callers_without_a_reason() -> None:
     for method, allowed in access.ACCESS.items():
-        reads = method.rpartition("/")[2].startswith(("Get", "List", "Explain", "Preview", "Watch"))
+        reads = method.rpartition("/")[2].startswith(READS)
         gateway = method.startswith("/prunella.v1.AgentGateway/")
         # Every service may tell of its own errors.
         if not reads and not gateway and not method.endswith("/ReportErrors"):

@@ -26,7 +26,7 @@ from libs.common.telemetry import Telemetry, histogram, use_traceparent
 
 # A caller that sets no deadline gets this one, in seconds.
 LONGEST_CALL: Final = 60.0
-_READS: Final = ("Get", "List", "Explain", "Preview")
+_READS: Final = ("Get", "List", "Explain", "Preview", "Prove")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
