@@ -148,7 +148,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         bus,
         Consumer(bus, database, NAME, REACTIONS, doors, telemetry),
         post,
-        Errands(database, SCHEMA, RUNNERS, doors, telemetry),
+        Errands(database, SCHEMA, RUNNERS, doors, telemetry, workers=32),
         sweeps,
         server,
         Probing(database, clock, SERVICES, siblings.channel),

@@ -28,7 +28,9 @@ SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 NOW = datetime(2026, 5, 4, 12, 0, 1, tzinfo=UTC)
 NASTY = "shop-7: “<!channel> & <https://evil.example|click>” \r\nBcc: x@y.z"
 LINE = Notice("e1", NOW, "incident_escalated", Severity.HIGH, NASTY, "k", plugin="p1", merchant="m1", incident="i1")
-MESSAGE = Message("d1", "n1", "ops", 0, f"[high] {NASTY}", Severity.HIGH, NOW, 3, {"incident_escalated": 3}, (LINE,))
+MESSAGE = Message(
+    "d1", "n1", "ops", 0, f"[high] {NASTY}", Severity.HIGH, NOW, 3, {"incident_escalated": 3}, (LINE,), asks=True
+)
 
 
 @pytest.fixture

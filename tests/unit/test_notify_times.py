@@ -53,7 +53,9 @@ def test_the_title_says_the_worst_and_how_many_and_stays_short() -> None:
 
 def test_a_message_counts_what_it_does_not_show() -> None:
     batch = Batch().add(notice(number) for number in range(10_000))
-    message = Message("d", "n", "ops", 0, title(batch), batch.severity, NOW, batch.facts, batch.kinds, batch.lines)
+    message = Message(
+        "d", "n", "ops", 0, title(batch), batch.severity, NOW, batch.facts, batch.kinds, batch.lines, asks=True
+    )
     assert message.hidden == 10_000 - SHOWN
     assert "… and 9980 more: 10000 × incident escalated" in message.text
     assert "notifications ack n" in message.text

@@ -27,7 +27,7 @@ def body(message: Message) -> bytes:
     blocks = [_block("header", "plain_text", f"{mark} {message.title}"[:HEADER])]
     blocks += [_block("section", "mrkdwn", text) for text in _sections(lines)]
     foot = f"id {message.id}"
-    if not message.test:
+    if message.asks:
         foot += f" · seen it? `prunella notifications ack {message.notification}`"
     blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": foot}]})
     told = {"text": f"{mark} {escaped(message.title)}", "blocks": blocks}

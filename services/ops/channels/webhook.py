@@ -39,6 +39,7 @@ def body(message: Message) -> bytes:
             "step": message.step,
             "severity": message.severity.name.lower(),
             "title": message.title,
+            "asks": message.asks,
             "facts": message.facts,
             "kinds": dict(message.kinds),
             "lines": [_line(line) for line in message.lines],

@@ -48,7 +48,8 @@ async def deliver(doors: Doors, errand: Errand) -> dict[str, Any]:
     if doors.clock.now() >= found.created_at + settings.retry_for:
         return answer | _end(State.FAILED, error=f"given up; {found.error or 'it was never free'}")
     if why := doors.post.held(channel):
-        await _complain(doors, found, found.error or why)
+        if not found.error:
+            await _complain(doors, found, why)
         raise Unavailable(why, reason="CHANNEL_HELD")
     begun = await doors.database.transaction(lambda tx: deliveries.begin_try(tx, found.id))
     if begun is None:
@@ -134,6 +135,7 @@ def _message(told: Notification, delivery: Delivery) -> Message:
         facts=batch.facts,
         kinds=batch.kinds,
         lines=batch.lines,
+        asks=told.act_by is not None,
     )
 
 

@@ -19,7 +19,9 @@ TITLE = 150
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message to one channel: `id` is the delivery's, `notification` that of what it tells of."""
+    """One message to one channel: `id` is the delivery's, `notification` that of what it tells of; `asks` says whether
+    somebody else is told when nobody answers.
+    """
 
     id: str
     notification: str
@@ -32,6 +34,7 @@ class Message:
     kinds: Mapping[str, int]
     lines: tuple[Notice, ...]
     test: bool = False
+    asks: bool = False
 
     @property
     def hidden(self) -> int:
@@ -44,7 +47,7 @@ class Message:
         said = [f"{line.time:%H:%M:%S} UTC · {line.severity.name.lower()} · {line.headline}" for line in self.lines]
         if self.hidden:
             said.append(f"… and {self.hidden} more: {breakdown(self.kinds)}")
-        if not self.test:
+        if self.asks:
             said += ["", f"Seen it? Say so, and nobody else is asked: prunella notifications ack {self.notification}"]
         return "\n".join(said)
 
