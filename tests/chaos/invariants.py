@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 
 from prunella.v1.events_pb2 import Event
+from services.ops.audit import compare, note
+from services.ops.audit.merkle import Peaks
+from services.ops.store import audit
 
 OPEN_TWICE = """
 SELECT plugin, type, count(*) AS open FROM ingest.incidents WHERE state IN ('open', 'in_progress', 'escalated')
@@ -76,6 +80,17 @@ SELECT t.id::text, t.state, t.attempts, t.max_attempts, t.crashes, t.token,
   (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report AND NOT h.success
      AND h.outcome NOT IN ('LEASE_LOST', 'RESET', 'RECURRED', 'RETRIED', 'CANCELLED')) AS failures
 FROM queue.tasks t
+"""
+
+
+UNLOGGED = """
+SELECT f.id, f.fact FROM bus.facts f
+WHERE NOT EXISTS (SELECT 1 FROM ops.audit_entries e WHERE e.event_id = f.id) LIMIT 20
+"""
+LOGGED = """
+SELECT e.index, e.event_id, e.leaf_hash, e.entry, f.id, f.time, f.source, f.fact, f.actor, f.plugin, f.merchant,
+  f.incident, f.reason, f.cause_id, f.traceparent, f.payload
+FROM ops.audit_entries e LEFT JOIN bus.facts f ON f.id = e.event_id ORDER BY e.index
 """
 
 
@@ -207,6 +222,24 @@ def _recorded(row: Any, told: Leases) -> list[str]:
     return found
 
 
+async def every_fact_logged(connection: asyncpg.Connection) -> list[str]:
+    """8: every fact is in the audit log once, as it was told, in the tree whose every checkpoint is signed."""
+    found = [f"{row['fact']} {row['id']} is not in the audit log" for row in await connection.fetch(UNLOGGED)]
+    signed = {row["size"]: row for row in await connection.fetch("SELECT size, root, note FROM ops.audit_checkpoints")}
+    keys = [note.read_key(row["key"]) for row in await connection.fetch("SELECT key FROM ops.audit_keys")]
+    peaks = Peaks()
+    for row in await connection.fetch(LOGGED):
+        told = audit.fact(SimpleNamespace(**dict(row))) if row["id"] else None
+        why = compare.wrong(row["index"], str(row["event_id"]), row["leaf_hash"], row["entry"], told)
+        found += [why] if why else []
+        peaks, _ = peaks.append([row["leaf_hash"]])
+        if (kept := signed.get(peaks.size)) and not (
+            note.read(kept["note"]).signed_by(keys) and kept["root"] == note.read(kept["note"]).root == peaks.root
+        ):
+            found.append(f"the audit log is not what the checkpoint of {peaks.size} entries signed")
+    return found
+
+
 async def at_rest(connection: asyncpg.Connection, consumers: Mapping[str, Sequence[str]]) -> bool:
     """Whether nothing is under way and every fact has arrived."""
     if await connection.fetchval(LIVE):
@@ -214,7 +247,7 @@ async def at_rest(connection: asyncpg.Connection, consumers: Mapping[str, Sequen
     for consumer, facts in consumers.items():
         if await connection.fetch(MISSED, consumer, facts):
             return False
-    return True
+    return "ops" not in consumers or not await connection.fetch(UNLOGGED)
 
 
 async def complaints(url: str, consumers: Mapping[str, Sequence[str]], anomalies: Sequence[Any] = ()) -> list[str]:
@@ -228,6 +261,7 @@ async def complaints(url: str, consumers: Mapping[str, Sequence[str]], anomalies
             *await no_apply_after_kill(connection),
             *await every_apply_ends(connection),
             *await one_owner(connection),
+            *await every_fact_logged(connection),
         ]
     finally:
         await connection.close()

@@ -122,3 +122,17 @@ async def test_an_apply_without_an_end_or_against_the_agents_word_is_seen(
         "INSERT INTO ingest.generations VALUES ($1::text::uuid, 1, $2, $3, $4)", PLUGIN, made, word, T0
     )
     assert bool(await invariants.every_apply_ends(connection)) is wrong
+
+
+async def test_a_fact_that_was_never_logged_and_an_entry_that_was_changed_are_seen(
+    connection: asyncpg.Connection,
+) -> None:
+    event = await tell(connection, "incident_mitigated", incident="i-1")
+    assert await invariants.every_fact_logged(connection) == [f"incident_mitigated {event} is not in the audit log"]
+    await connection.execute(
+        """INSERT INTO ops.audit_entries (index, event_id, time, fact, actor, plugin, incident, leaf_hash, entry)
+           VALUES (0, $1::text::uuid, $2, 'incident_mitigated', '', '', 'i-1', sha256('\\x007b7d'::bytea), '{}')""",
+        event, T0,
+    )  # fmt: skip
+    (complaint,) = await invariants.every_fact_logged(connection)
+    assert "is filed under" in complaint
