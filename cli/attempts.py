@@ -10,7 +10,7 @@ import typer
 from cli import ids, words
 from cli.groups import group
 from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane import TIMEOUT, run
+from cli.plane import FAILED, TIMEOUT, run
 
 if TYPE_CHECKING:
     from cli.plane import Plane
@@ -21,6 +21,11 @@ AttemptName = Annotated[str, typer.Argument(help="Id of the attempt, or a unique
 Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.")]
 Incident = Annotated[str, typer.Option("--incident", "-i", help="Only for this incident.")]
 State = Annotated[str, typer.Option("--state", help="Only in this state, such as probation or success.")]
+REMEDIES = ("patch", "rollback", "restart", "config_fix")
+Remedy = Annotated[str, typer.Argument(metavar="ACTION", help="patch, rollback, restart or config_fix.")]
+Target = Annotated[str, typer.Argument(help="Release for a patch, configuration for a config_fix.")]
+OnPlugin = Annotated[str, typer.Option("--plugin", "-p", help="To which plugin: label or id.")]
+ForIncident = Annotated[str, typer.Option("--incident", "-i", help="To heal this incident, and its plugin.")]
 
 
 @app.command("list")
@@ -63,6 +68,35 @@ def show(attempt: AttemptName, json: Json = False) -> None:
         labels = await ids.labels(plane, [found.plugin])
         show_fields(_fields(found, labels))
         _show_steps(found)
+
+    run(work)
+
+
+@app.command()
+def create(
+    action: Remedy, reason: Reason, target: Target = "", plugin: OnPlugin = "", incident: ForIncident = ""
+) -> None:
+    """Wants a remedy by hand; gates, staging, approvals of others and probation are those of any attempt."""
+
+    async def work(plane: Plane) -> int:
+        from libs.common.names import new_id
+        from prunella.v1.events_pb2 import Action
+        from prunella.v1.patcher_pb2 import CreateAttemptRequest
+
+        if action not in REMEDIES:
+            raise typer.BadParameter(f"use {', '.join(REMEDIES)}", param_hint="ACTION")
+        request = CreateAttemptRequest(
+            plugin=await ids.plugin(plane, plugin) if plugin else "",
+            incident=f"incidents/{await ids.incident(plane, incident)}" if incident else "",
+            action=Action.Value(f"ACTION_{action.upper()}"),
+            target=target,
+            reason=reason,
+            request_id=new_id(),
+        )
+        made = (await plane.patcher.CreateAttempt(request, timeout=TIMEOUT)).attempt
+        why = f": {safe(made.reason)}" if made.reason else ""
+        typer.echo(f"attempt {ids.short(made.name)} is {made.state}{why}")
+        return FAILED if made.state in {"refused", "failed", "cancelled"} else 0
 
     run(work)
 

@@ -198,6 +198,24 @@ async def _ask_database(connection: Any) -> list[Finding]:
     ]
 
 
+async def http(patient: Patient) -> list[Finding]:
+    """The address for curl and browsers, and whether it answers."""
+    import httpx2
+
+    address = patient.described.get("http", {}).get("ops", "")
+    if not address:
+        return [Finding("http", None, "nobody says where ops answers HTTP (PRUNELLA_HTTP_LISTEN of ops)")]
+    url = f"http://{address}"
+    try:
+        async with httpx2.AsyncClient(trust_env=False, timeout=TIMEOUT) as client:
+            answer = await client.get(f"{url}/healthz")
+    except httpx2.HTTPError as error:
+        return [Finding("http", False, f"{url} does not answer: {error or type(error).__name__}", _log(patient, "ops"))]
+    well = answer.status_code == 200
+    said = f"{url}  (see {url}/openapi.json)" if well else f"{url}: {answer.text[:200]}"
+    return [Finding("http", well, said, "" if well else _log(patient, "ops"))]
+
+
 async def bus(patient: Patient) -> list[Finding]:
     """NATS answers and has its streams."""
     if not patient.nats_url:
@@ -233,4 +251,4 @@ async def _stream(client: Any, name: str) -> Finding:
     return Finding(f"stream {name}", True, f"{info.state.messages} messages, {size(info.state.bytes)}")
 
 
-CHECKS: tuple[Check, ...] = (python, programs, folder, running, services, database, bus)
+CHECKS: tuple[Check, ...] = (python, programs, folder, running, services, http, database, bus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 app = group("What is or was wrong with plugins.")
 
 IncidentName = Annotated[str, typer.Argument(help="Id of the incident, or a unique part of it.")]
+Person = Annotated[str, typer.Argument(help="A person's name, `me` or `nobody`.")]
+Text = Annotated[str, typer.Argument(help="What there is to say, up to 4,000 characters.")]
 Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only of this plugin: label or id.")]
 State = Annotated[str, typer.Option("--state", help="Only open, in_progress, mitigated, closed or escalated.")]
 Kind = Annotated[str, typer.Option("--type", help="Only of this type, such as webhook_fail_rate.")]
@@ -95,6 +98,40 @@ def escalate(incident: IncidentName, reason: Reason) -> None:
         request = EscalateIncidentRequest(name=name, request_id=new_id(), reason=reason)
         answer = await plane.ingest.EscalateIncident(request, timeout=TIMEOUT)
         typer.echo(f"incident {ids.short(name)} is {answer.incident.state}")
+
+    run(work)
+
+
+@app.command()
+def assign(incident: IncidentName, person: Person, reason: Reason) -> None:
+    """Gives an incident to a person: a name, `me`, or `nobody`."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.people_pb2 import AssignIncidentRequest
+
+        name = f"incidents/{await ids.incident(plane, incident)}"
+        whom = {"nobody": "", "me": os.environ.get("PRUNELLA_OPERATOR") or "local"}.get(person, person)
+        request = AssignIncidentRequest(name=name, assignee=whom, reason=reason, request_id=new_id())
+        answer = await plane.ops.AssignIncident(request, timeout=TIMEOUT)
+        who = answer.notes.assignee.rpartition("/")[2] or "nobody"
+        typer.echo(f"{safe(who)} takes care of incident {ids.short(name)}")
+
+    run(work)
+
+
+@app.command()
+def comment(incident: IncidentName, text: Text) -> None:
+    """Says something about an incident; it stands on the timeline and in its story."""
+
+    async def work(plane: Plane) -> None:
+        from libs.common.names import new_id
+        from prunella.v1.people_pb2 import CommentOnIncidentRequest
+
+        name = f"incidents/{await ids.incident(plane, incident)}"
+        request = CommentOnIncidentRequest(name=name, text=text, request_id=new_id())
+        answer = await plane.ops.CommentOnIncident(request, timeout=TIMEOUT)
+        typer.echo(f"noted at incident {ids.short(name)}, comment {len(answer.notes.comments)}")
 
     run(work)
 

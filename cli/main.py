@@ -38,6 +38,7 @@ from cli import (
     storms,
     strategies,
     timeline,
+    token,
     trace,
     up,
 )
@@ -85,6 +86,7 @@ app.command("up", rich_help_panel=START)(up.up)
 app.add_typer(demo.app, name="demo", rich_help_panel=START)
 app.command("status", rich_help_panel=START)(status.status)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
+app.command("token", rich_help_panel=START)(token.token)
 app.command("mcp", rich_help_panel=START)(mcp.mcp)
 app.command("overview", rich_help_panel=LOOK)(overview.overview)
 app.command("kpis", rich_help_panel=LOOK)(kpis.kpis)

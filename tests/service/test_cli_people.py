@@ -1,0 +1,76 @@
+"""What people do to incidents and plugins from a terminal, and how a line that cannot be done ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from libs.common.names import new_id
+from libs.common.testing import Ground, Plane, Servers, until
+from prunella.v1 import ops_pb2
+from prunella.v1.ops_pb2_grpc import OpsServiceStub
+from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.test_cli_commands import break_a_plugin
+
+
+@pytest.fixture(scope="module")
+async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Terminal]:
+    ground = await Ground.make(servers)
+    plane = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1"})
+    try:
+        await plane.start()
+        told = {f"PRUNELLA_{name.upper()}_ADDRESS": address for name, address in plane.addresses.items()}
+        made = Terminal({**surroundings(tmp_path_factory.mktemp("state")), **told, "PRUNELLA_KEY": plane.key})
+        made.environ["PRUNELLA_OPERATOR"] = "ann"
+        made.plugin = await break_a_plugin(plane, "shop-7")
+        made.incident = (await plane.told("incident_opened", 30)).incident
+
+        async def placed() -> bool:
+            request = ops_pb2.ListTimelineRequest(incident=made.incident)
+            return bool((await OpsServiceStub(plane.channel("ops")).ListTimeline(request, timeout=5)).entries)
+
+        await until(placed)
+        yield made
+    finally:
+        await plane.stop()
+        await ground.discard()
+
+
+async def test_an_incident_is_given_to_people_and_talked_about(terminal: Terminal) -> None:
+    short = terminal.incident[-8:]
+    given = await terminal("incidents", "assign", short, "me", "-m", "I am on call")
+    assert (given.code, given.out.split(" takes")[0]) == (0, "ann"), given.err
+    assert "ben takes care" in (await terminal("incidents", "assign", short, "ben", "-m", "shift is over")).out
+    assert "nobody takes care" in (await terminal("incidents", "assign", short, "nobody", "-m", "solved")).out
+    said = await terminal("incidents", "comment", short, "it was the proxy")
+    assert (said.code, "comment 1" in said.out) == (0, True)
+
+    async def told() -> bool:
+        return "it was the proxy" in (await terminal("incidents", "show", short)).out
+
+    await until(told, 15, what="the story tells the comment")
+
+
+async def test_a_remedy_by_hand_begins_or_says_why_not(terminal: Terminal) -> None:
+    made = await terminal("attempts", "create", "restart", "-p", "shop-7", "-m", "it hangs")
+    assert (made.code, made.out.startswith("attempt ")) == (0, True), made.err
+    unknown = await terminal("attempts", "create", "patch", "9.9.9", "-p", "shop-7", "-m", "newest")
+    assert (unknown.code, "there is no release 9.9.9" in unknown.err) == (1, True)
+    wrong = await terminal("attempts", "create", "dance", "-p", "shop-7", "-m", "why not")
+    assert (wrong.code, "restart" in wrong.err) == (2, True)
+    nowhere = await terminal("attempts", "create", "restart", "-m", "it hangs")
+    assert (nowhere.code, "name a plugin or an incident" in nowhere.err) == (1, True)
+
+
+async def test_incidents_are_handed_over_and_closed_with_a_reason(terminal: Terminal) -> None:
+    short = terminal.incident[-8:]
+    assert (await terminal("incidents", "close", short)).code == 2, "without a reason nothing is done"
+    assert "is escalated" in (await terminal("incidents", "escalate", short, "-m", "look, please")).out
+    assert "is closed" in (await terminal("incidents", "close", short, "-m", "looked")).out
+    assert (await terminal("incidents", "assign", new_id(), "me", "-m", "what")).code == 1
+
+
+async def test_the_token_is_a_header_for_curl(terminal: Terminal) -> None:
+    said = (await terminal("token")).out.strip()
+    assert said.startswith("authorization: Service operator:")
