@@ -13,25 +13,21 @@ from libs.common.database import Transaction
 from libs.common.facts import NAMES, fact_name
 from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
-from services.ops import wire
 from services.ops.doors import Doors
-from services.ops.marks import About, marks
 from services.ops.store import insight, timeline
+from services.ops.wire.marks import left_by
 
 
 async def on_fact(doors: Doors, event: Event, once: Once) -> None:
     """Writes one fact down."""
     trace = current_traceparent()[3:35]
-
-    at = event.time.ToDatetime(UTC)
-    about = About(event.id, at, event.incident, event.plugin, event.merchant)
-    left = list(marks(wire.told(event), about))
+    left = left_by(event)
 
     async def effect(tx: Transaction) -> None:
         await timeline.tell(
             tx,
             event=event.id,
-            time=at,
+            time=event.time.ToDatetime(UTC),
             fact=fact_name(event),
             plugin=event.plugin,
             incident=event.incident,

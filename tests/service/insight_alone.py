@@ -41,10 +41,10 @@ async def rows(plane: Plane) -> dict[str, list[str]]:
     return found
 
 
-async def forget(plane: Plane) -> None:
-    """Empties the timeline and every projection."""
+async def forget(plane: Plane, *timeline: str) -> None:
+    """Empties every projection, and tables of the timeline that are named."""
     assert plane._owner
-    tables = ", ".join(f"ops.{table}" for table in (*PROJECTIONS, "timeline", "labels"))
+    tables = ", ".join(f"ops.{table}" for table in (*PROJECTIONS, *timeline))
     await plane._owner.transaction(lambda tx: tx.run(f"TRUNCATE {tables}"))
 
 

@@ -15,6 +15,8 @@ from prunella.v1 import events_pb2 as facts
 from prunella.v1 import insight_pb2 as pb
 from prunella.v1.events_pb2 import Event
 from services.ops import kpis as heart
+from services.ops.sweeps import place_facts
+from services.ops.sweeps.insight import mark_past
 from tests.service.insight_alone import forget, hear, kpis, ops, overview, rows, stories
 from tests.unit.healing_facts import (
     INCIDENT,
@@ -53,7 +55,7 @@ async def plane(servers: Servers) -> AsyncIterator[Plane]:
 
 @pytest.fixture
 async def empty(plane: Plane) -> Plane:
-    await forget(plane)
+    await forget(plane, "timeline", "labels")
     return plane
 
 
@@ -115,7 +117,7 @@ async def test_facts_twice_and_in_any_order_leave_the_same_rows(empty: Plane) ->
     wanted = await rows(empty)
     assert all(wanted[table] for table in wanted if table != "left_fleet")
     for seed in range(4):
-        await forget(empty)
+        await forget(empty, "timeline", "labels")
         shuffled = [*life(), *life()]
         random.Random(seed).shuffle(shuffled)  # noqa: S311
         await hear(empty, shuffled)
@@ -270,3 +272,22 @@ async def test_a_healing_that_is_taken_back_later_counts_as_taken_back(empty: Pl
     assert dict(found.attempts) == {"rolled_back": 1}
     assert dict(found.manual_by_fact) == {"attempt_rolling_back": 1}
     assert found.automatic_resolution.part == 0
+
+
+async def test_facts_from_before_there_were_figures_leave_their_marks_too(empty: Plane) -> None:
+    await hear(empty, life())
+    wanted = await rows(empty)
+    doors = empty.services["ops"].doors
+    await place_facts(doors, doors.clock.now())
+    await forget(empty)
+    await doors.database.transaction(
+        lambda tx: tx.run("UPDATE ops.past SET position = 0, until = (SELECT max(position) FROM ops.timeline)")
+    )
+
+    async def marked() -> bool:
+        # The service's own sweep may be at it.
+        await mark_past(doors, doors.clock.now())
+        return await rows(empty) == wanted
+
+    await until(marked, 10, what="the past is marked")
+    assert await mark_past(doors, doors.clock.now()) == 0

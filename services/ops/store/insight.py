@@ -100,6 +100,12 @@ TASK_ENDS = """
 INSERT INTO ops.task_ends (event_id, at, completed, retrying, failed)
 VALUES (CAST(:event AS uuid), :at, :completed, :retrying, :failed) ON CONFLICT (event_id) DO NOTHING
 """
+# Replicas take turns; a batch is marked and noted in one transaction.
+PAST = "SELECT position, until FROM ops.past WHERE position < until FOR UPDATE SKIP LOCKED"
+UNMARKED = """
+SELECT position, payload FROM ops.timeline WHERE position > :after AND position <= :until ORDER BY position LIMIT :batch
+"""
+MARKED = "UPDATE ops.past SET position = :position"
 STATEMENTS: Mapping[type, str] = {
     IncidentMark: INCIDENT,
     AttemptMark: ATTEMPT,
@@ -119,3 +125,17 @@ async def write(tx: Transaction, mark: Mark) -> None:
         await tx.run(NEED, **values, plugin=about.plugin, merchant=about.merchant)
     else:
         await tx.run(STATEMENTS[type(mark)], **asdict(mark))
+
+
+async def past(tx: Transaction, batch: int) -> tuple[list[bytes], int]:
+    """Facts that were told before there were marks, and the position up to which they reach; 0 when none are left."""
+    turn = await tx.first(PAST)
+    if turn is None:
+        return [], 0
+    rows = await tx.all(UNMARKED, after=turn.position, until=turn.until, batch=batch)
+    return [row.payload for row in rows], rows[-1].position if rows else turn.until
+
+
+async def marked(tx: Transaction, position: int) -> None:
+    """Notes how far the past has left its marks."""
+    await tx.run(MARKED, position=position)

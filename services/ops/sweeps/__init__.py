@@ -6,6 +6,7 @@ from datetime import datetime
 from services.ops.doors import Doors
 from services.ops.sweeps.audit import log_facts, sign_checkpoint
 from services.ops.sweeps.audit_check import check_audit
+from services.ops.sweeps.insight import mark_past
 from services.ops.sweeps.notifications import forget_notifications, notify
 from services.ops.sweeps.timeline import KEPT, forget_spans, place_facts
 
@@ -15,6 +16,7 @@ Sweep = Callable[[Doors, datetime], Awaitable[int]]
 SWEEPS: Mapping[str, tuple[float, Sweep]] = {
     "place_facts": (0.5, place_facts),
     "forget_spans": (300.0, forget_spans),
+    "mark_past": (5.0, mark_past),
     "log_facts": (0.5, log_facts),
     "sign_checkpoint": (1.0, sign_checkpoint),
     "check_audit": (15.0, check_audit),

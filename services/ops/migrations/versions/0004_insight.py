@@ -1,7 +1,8 @@
 """What stories, figures and the overview are read from: projections of facts, and probes of the plane itself.
 
 Every projection keeps the least or the most of what was said, or lets the latest fact win: facts come twice and in any
-order (services/ops/states.py).
+order (services/ops/states.py). What is on the timeline already leaves its marks afterwards, by a sweep; `past` says how
+far it is.
 """
 
 from alembic import op
@@ -141,11 +142,17 @@ CREATE TABLE ops.service_health (
     health text NOT NULL,
     since timestamptz NOT NULL,
     probed_at timestamptz NOT NULL
-)
+);
+CREATE TABLE ops.past (
+    position bigint NOT NULL,
+    until bigint NOT NULL
+);
+INSERT INTO ops.past (position, until)
+SELECT 0, coalesce(max(position), 0) + count(*) FILTER (WHERE position IS NULL) FROM ops.timeline
 """
 NAMES = (
-    "service_health", "probes", "task_ends", "reports", "interventions", "left_fleet", "needs", "decisions", "attempts",
-    "incidents",
+    "past", "service_health", "probes", "task_ends", "reports", "interventions", "left_fleet", "needs", "decisions",
+    "attempts", "incidents",
 )  # fmt: skip
 
 
