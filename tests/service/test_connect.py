@@ -190,7 +190,7 @@ async def test_without_a_credential_not_even_the_body_is_read(over: Over) -> Non
 
 
 async def test_only_known_methods_are_called_and_only_with_post(over: Over) -> None:
-    await over.refused(404, "invalid_argument", "METHOD_UNKNOWN", "DropTables", {})
+    await over.refused(404, "unimplemented", "METHOD_UNKNOWN", "DropTables", {})
     for verb in ("GET", "PUT", "DELETE", "OPTIONS"):
         answer = await over.client.request(verb, f"{over.url}{ROOT}ListTimeline", headers=PERSON)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
@@ -218,6 +218,14 @@ async def test_a_stream_comes_in_pieces_and_ends_with_its_word(over: Over) -> No
     await over.refused(
         400, "invalid_argument", "ENVELOPE_INVALID", "WatchTimeline", b"{}", content_type="application/connect+json"
     )
+
+
+async def test_a_stream_ends_when_the_callers_time_is_over(over: Over) -> None:
+    body, kind = wrapped(b'{"afterPosition": "1"}'), "application/connect+json"
+    answer = await over.post("WatchTimeline", body, content_type=kind, connect_timeout_ms="300")
+    _, _, (flags, end) = unwrapped(answer.content)
+    assert (flags, end["error"]["details"][0]["debug"]["reason"]) == (2, "DEADLINE_EXCEEDED")
+    assert over.timeline.left.is_set()
 
 
 async def test_a_listener_that_leaves_ends_the_stream(over: Over) -> None:

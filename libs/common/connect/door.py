@@ -10,8 +10,10 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+from google.rpc import code_pb2
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,8 +22,8 @@ from starlette.types import Receive, Scope, Send
 from libs.common import access
 from libs.common.connect import body, errors
 from libs.common.connect.methods import Method
-from libs.common.errors import Busy, Invalid, Problem
-from libs.common.rpc import Inside, Refusal
+from libs.common.errors import Busy, Invalid, Problem, Unavailable
+from libs.common.rpc import Inside, Refusal, status_of
 
 MIB: Final = 1024 * 1024
 UNARY: Final = {"application/json": True, "application/proto": False}
@@ -64,7 +66,7 @@ class Door:
             timeout = _timeout(request)
             given = await body.read(request, self._larger.get(method.path, self._largest))
             if method.streams:
-                return self._stream(method, _unwrapped(given), metadata, as_json=as_json)
+                return self._stream(_Call(method, metadata, timeout, as_json), _unwrapped(given))
             asked = body.message(method, given, json=as_json)
             answer = await self.inside.ask(method.path, asked.SerializeToString(), metadata, timeout)
         except Problem as problem:
@@ -79,30 +81,50 @@ class Door:
     def _method(self, request: Request) -> Method:
         method = self.methods.get(request.url.path)
         if method is None:
-            raise Invalid("there is no such method here; see /openapi.json", reason="METHOD_UNKNOWN")
+            unknown = status_of(Invalid("there is no such method here; see /openapi.json", reason="METHOD_UNKNOWN"))
+            unknown.code = code_pb2.UNIMPLEMENTED
+            raise Refusal(unknown)
         if request.method != "POST":
             raise Invalid(f"a method is called with POST, not {request.method}", reason="NOT_POST")
         return method
 
-    def _stream(self, method: Method, given: bytes, metadata: list[tuple[str, str]], *, as_json: bool) -> Response:
-        asked = body.message(method, given, json=as_json)
+    def _stream(self, call: _Call, given: bytes) -> Response:
+        asked = body.message(call.method, given, json=call.as_json)
         if self._open >= STREAMS:
             raise Busy(f"{STREAMS} streams are open already", reason="STREAMS_OPEN", retry_after=5.0)
-        return _Stream(self._answers(method, asked.SerializeToString(), metadata, as_json=as_json), as_json=as_json)
+        return _Stream(self._answers(call, asked.SerializeToString()), as_json=call.as_json)
 
-    async def _answers(
-        self, method: Method, asked: bytes, metadata: list[tuple[str, str]], *, as_json: bool
-    ) -> AsyncIterator[bytes]:
+    async def _answers(self, call: _Call, asked: bytes) -> AsyncIterator[bytes]:
         self._open += 1
         end: dict[str, Any] = {}
+        answers = self.inside.listen(call.method.path, asked, call.metadata)
+        until = None if call.timeout is None else asyncio.get_running_loop().time() + call.timeout
         try:
-            async for answer in self.inside.listen(method.path, asked, metadata):
-                yield _wrapped(0, body.text(method, answer).encode() if as_json else answer)
+            while True:
+                async with asyncio.timeout_at(until):
+                    answer = await anext(answers)
+                yield _wrapped(0, body.text(call.method, answer).encode() if call.as_json else answer)
+        except StopAsyncIteration:
+            pass
+        except TimeoutError:
+            late = Unavailable("the time the caller gave is over", reason="DEADLINE_EXCEEDED")
+            end = {"error": errors.body(status_of(late))}
         except Refusal as refused:
             end = {"error": errors.body(refused.status)}
         finally:
             self._open -= 1
+            await answers.aclose()
         yield _wrapped(LAST, json.dumps(end, ensure_ascii=False).encode())
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call whose answers stream. `timeout` in seconds, None for none."""
+
+    method: Method
+    metadata: list[tuple[str, str]]
+    timeout: float | None
+    as_json: bool
 
 
 class _Stream(Response):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -61,7 +61,7 @@ class Inside:
             raise Refusal(status_of(problem)) from problem
         return _written(handler, answer)
 
-    async def listen(self, path: str, request: bytes, metadata: Metadata) -> AsyncIterator[bytes]:
+    async def listen(self, path: str, request: bytes, metadata: Metadata) -> AsyncGenerator[bytes, None]:
         """The answers to one question, until they end or nobody listens any more. Raises Refusal."""
         context = _Context(metadata, None)
         try:
