@@ -26,7 +26,8 @@ async def compared(
     kpis = await reach.ops.GetKpis(insight_pb2.GetKpisRequest(), timeout=CALL_SECONDS)
     lines = differences(kpis, counted)
     for scenario in scenarios:
-        if not scenario.get("incident"):
+        # One that ended otherwise than it must says so itself.
+        if not scenario.get("incident") or not scenario["ok"]:
             continue
         request = insight_pb2.GetStoryRequest(name=f"incidents/{scenario['incident']}")
         try:
