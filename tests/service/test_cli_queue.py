@@ -121,7 +121,7 @@ async def test_what_was_tried_is_told_with_its_reason(queue_plane: Plane, termin
     for words in (("queue", "show", task[-8:]), ("errors", "show", report[-8:])):
         shown = await terminal(*words)
         assert "TOOL_FAILED" in shown.out and "worker-9" in shown.out
-    assert "1 of 3" in (await terminal("queue", "show", task[-8:])).out
+    assert "1 of 4" in (await terminal("queue", "show", task[-8:])).out
     assert "retrying" in (await terminal("queue", "--state", "retrying")).out
 
 

@@ -146,10 +146,10 @@ async def test_two_workers_that_race_share_the_tasks_without_a_double(queue: Que
     assert len(finished) == len(set(finished)) == 60
 
 
-async def test_a_failed_try_waits_and_the_third_goes_to_a_person(queue: QueueAlone) -> None:
+async def test_a_failed_try_waits_and_the_fourth_goes_to_a_person(queue: QueueAlone) -> None:
     leased = await queue.a_task()
     name = leased.task.name
-    for attempt, (least, most) in enumerate(((24, 36), (96, 144)), start=1):
+    for attempt, (least, most) in enumerate(((24, 36), (96, 144), (240, 360)), start=1):
         task = await queue.complete(leased, success=False, failure="TOOL_FAILED")
         assert (task.state, task.attempts) == (pb.TASK_STATE_RETRYING, attempt)
         delay = (task.run_time.ToDatetime() - queue.clock.now().replace(tzinfo=None)).total_seconds()
@@ -161,7 +161,7 @@ async def test_a_failed_try_waits_and_the_third_goes_to_a_person(queue: QueueAlo
         assert leased.task.name == name
         assert [entry.outcome for entry in leased.history] == ["TOOL_FAILED"] * attempt
     task = await queue.complete(leased, success=False, failure="CHECK_FAILED", details='{"check": {"status": "down"}}')
-    assert (task.state, task.attempts) == (pb.TASK_STATE_FAILED, 3)
+    assert (task.state, task.attempts) == (pb.TASK_STATE_FAILED, 4)
     group = await queue.group(task.report)
     assert group.state == pb.REPORT_STATE_ESCALATED
     assert "CHECK_FAILED" in group.reason
@@ -173,8 +173,29 @@ async def test_a_failed_try_waits_and_the_third_goes_to_a_person(queue: QueueAlo
 
 async def test_a_permanent_failure_is_not_tried_again(queue: QueueAlone) -> None:
     leased = await queue.a_task()
-    task = await queue.complete(leased, success=False, failure="WRITE_NOT_APPROVED", permanent=True)
+    task = await queue.complete(leased, success=False, failure="BUDGET_SPENT", permanent=True)
     assert (task.state, task.attempts) == (pb.TASK_STATE_FAILED, 1)
+    assert (await standing(queue)).failures == 1
+
+
+async def standing(queue: QueueAlone) -> pb.Strategy:
+    """What became of the strategy so far."""
+    answer = await queue.person.GetStrategy(pb.GetStrategyRequest(name=f"strategies/{STRATEGY}"), timeout=5)
+    return answer.strategy  # type: ignore[no-any-return]
+
+
+async def test_a_try_that_was_not_allowed_says_nothing_of_the_strategy_and_an_approval_brings_it_back(
+    queue: QueueAlone,
+) -> None:
+    leased = await queue.a_task()
+    await queue.complete(leased, success=False, failure="WRITE_NOT_APPROVED", permanent=True)
+    assert (await queue.group(leased.task.report)).state == pb.REPORT_STATE_ESCALATED
+    assert (await standing(queue)).failures == 0
+    request = pb.ApproveStrategyRequest(name=f"strategies/{STRATEGY}", reason="it may")
+    await queue.person.ApproveStrategy(request, timeout=5)
+    (again,) = await queue.claim()
+    assert again.task.report == leased.task.report
+    assert again.strategy.approved
 
 
 async def test_lost_leases_are_counted_apart_and_the_third_ends_it(queue: QueueAlone) -> None:

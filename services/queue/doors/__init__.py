@@ -38,7 +38,7 @@ class Settings(ServiceSettings):
     retry_seconds: str = variable(
         "QUEUE_RETRY_SECONDS",
         default=",".join(f"{seconds:g}" for seconds in leases.RETRY_SECONDS),
-        rule="seconds before the second, third … try, separated by commas",
+        rule="seconds before the second, third … try, separated by commas; after the last there is none",
         remedy="leave it out for 30,120,300",
         pattern=r"^[0-9]{1,5}(\.[0-9]{1,3})?(,[0-9]{1,5}(\.[0-9]{1,3})?){0,19}$",
     )
