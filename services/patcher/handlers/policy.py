@@ -12,9 +12,9 @@ from typing import Any
 
 from libs.common import access, pages
 from libs.common.bus import fact
-from libs.common.database import Transaction, transient, unavailable
+from libs.common.database import Transaction
 from libs.common.errands import send
-from libs.common.errors import Invalid, Problem, Stale
+from libs.common.errors import Invalid, Stale, Unavailable
 from libs.common.names import is_id
 from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
@@ -121,12 +121,10 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                     stop = {"gate": KILL_SWITCH, "reason": f"the kill switch {scope} is engaged"}
                     await send(tx, SCHEMA, ErrandKind.STOP, scope, stop, database=doors.database)
                     return switch, await attempts.in_flight(tx, scope, tx.now - PERMIT_AGE)
-            except Problem:
-                raise
-            except Exception as error:
-                if not transient(error) or attempt == ENGAGE_TRIES - 1:
-                    raise unavailable(error) from error
-                log.warning("engaging %s is tried again: %s", scope, error)
+            except Unavailable as problem:
+                if attempt == ENGAGE_TRIES - 1:
+                    raise
+                log.warning("engaging %s is tried again: %s", scope, problem.message)
         raise AssertionError("unreachable")
 
     async def _revert(self, attempt: Attempt, actor: str, reason: str) -> Attempt:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+import asyncpg
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from libs.common import facts
-from libs.common.database import Database, Transaction, address
+from libs.common.database import Database, Transaction, address, transient, unavailable
 
 COLUMNS = "scope, engaged, epoch, actor, reason, update_time"
 LIST = f"SELECT {COLUMNS} FROM patcher.kill_switches ORDER BY scope LIMIT 1000"
@@ -53,20 +54,30 @@ def read(row: Any) -> KillSwitch:
 
 @asynccontextmanager
 async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[Transaction]:
-    """A transaction of its own connection under the exclusive lock of a scope; the end of the block commits."""
+    """A transaction of its own connection under the exclusive lock of a scope; the end of the block commits.
+
+    Raises Unavailable for what passes; whether it had committed by then is unknown, and asking again is safe.
+    """
     engine = create_async_engine(
         address(url), poolclass=NullPool, connect_args={"timeout": 5, "command_timeout": PATIENCE}
     )
     try:
         async with engine.connect() as connection:
-            opened = await connection.begin()
-            await connection.execute(text("SET LOCAL lock_timeout = 0"))
-            await connection.execute(text(LOCK), {"scope": scope})
-            tx = Transaction(connection, database.clock.now())
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            # Whoever waited must see what was committed meanwhile, whatever is usual on this server.
+            await driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            await driver.execute("SET LOCAL lock_timeout = 0")
+            await Transaction(driver, database.clock.now()).run(LOCK, scope=scope)
+            tx = Transaction(driver, database.clock.now())
             yield tx
             if tx.told:
                 await facts.insert(tx)
-            await opened.commit()
+            await driver.execute("COMMIT")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, OSError) as error:
+        known = error if isinstance(error, DBAPIError | OSError) else DBAPIError(None, None, error)
+        if isinstance(error, asyncpg.InterfaceError) or transient(known):
+            raise unavailable(known) from error
+        raise
     finally:
         await engine.dispose()
     for call in tx.calls:
