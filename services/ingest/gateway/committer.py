@@ -20,7 +20,7 @@ from libs.common.errors import Busy, Denied, Invalid, NotFound, Problem, Stale, 
 from libs.common.telemetry import Telemetry, counter, histogram, use_traceparent
 from services.ingest.gateway import changes
 from services.ingest.gateway.changes import OPENED, Outcome, Said, Work
-from services.ingest.store import plugins, pulses
+from services.ingest.store import configurations, plugins, pulses
 from services.ingest.store.plugins import Identity, Traits
 from services.ingest.storm import Rules
 from services.ingest.telemetry import Beat, Hearing, Pulse, hear
@@ -268,9 +268,10 @@ class Committer:
     ) -> tuple[Outcome, set[str]]:
         stored = await pulses.beat(tx, [work.pulse for work in works])
         written = [work for work in works if work.pulse.plugin in stored]
+        outcome, adopted = Outcome(), set[str]()
         if traits:
             await plugins.note_traits(tx, [found for found in traits if found.plugin in stored])
-        outcome = Outcome()
+            adopted = await configurations.adopt(tx, unexpected(written, traits))
         if any(work.said for work in written):
             outcome = await changes.apply(
                 tx, written, act_by=self._act_by, enough=self._healthy_windows, rules=self._storm
@@ -278,6 +279,7 @@ class Committer:
             for event, trace in outcome.told:
                 with use_traceparent(trace):
                     tx.record(event)
+        outcome.moved |= adopted
         return outcome, stored
 
     def _answer(
@@ -313,6 +315,12 @@ class Committer:
                 traceparent=incident.traceparent,
                 attributes={**attributes, "sequence": said.beat.sequence},
             )
+
+
+def unexpected(works: Sequence[Work], traits: Sequence[Traits]) -> list[str]:
+    """The plugins that say which configuration they have, and of whom none is expected."""
+    heard = {found.plugin for found in traits if found.config_digest}
+    return [work.pulse.plugin for work in works if work.pulse.plugin in heard and not work.pulse.expected_config]
 
 
 def _barred(pulse: Pulse | None, entry: Entry) -> Problem | None:
