@@ -202,6 +202,13 @@ class TestKillSwitches:
         listed = await alone.stub.ListKillSwitches(patcher_pb2.ListKillSwitchesRequest(), timeout=5)
         assert [(switch.scope, switch.engaged) for switch in listed.kill_switches] == [("global", False)]
 
+    async def test_requests_without_an_id_are_no_repeats_of_one_another(self, alone: PatcherAlone) -> None:
+        engage = patcher_pb2.EngageKillSwitchRequest(scope="global", reason="a test")
+        release = patcher_pb2.ReleaseKillSwitchRequest(scope="global", reason="over")
+        assert (await alone.stub.EngageKillSwitch(engage, timeout=10)).kill_switch.engaged
+        assert not (await alone.stub.ReleaseKillSwitch(release, timeout=10)).kill_switch.engaged
+        assert (await alone.stub.EngageKillSwitch(engage, timeout=10)).kill_switch.engaged
+
     @pytest.mark.parametrize("scope", ["", "everything", "plugins/", "actions/dance", "merchants/../x", "global/x"])
     async def test_a_scope_that_is_none_is_refused(self, alone: PatcherAlone, scope: str) -> None:
         with pytest.raises(Invalid) as refused:

@@ -91,7 +91,8 @@ async def change(
 ) -> tuple[KillSwitch, bool]:
     """Sets a switch; the second value is False for a repeat, or when it stands so already."""
     row = await tx.first(GET, scope=scope)
-    if row and (row.engaged == engaged or row.request_id == request_id):
+    repeated = row and request_id and row.request_id == request_id
+    if row and (row.engaged == engaged or repeated):
         return read(row), False
     if not row and not engaged:
         return KillSwitch(scope, False, 0, actor, reason, tx.now), False
