@@ -108,6 +108,8 @@ async def test_old_ended_tasks_are_cleaned_up_and_their_history_stays(queue: Que
     assert (await queue.person.CleanUpTasks(request, timeout=5)).tasks == 0
     queue.after(31 * 86400)
     assert (await twice(queue.person.CleanUpTasks, request)).tasks == 1
+    (fact,) = await queue.plane.facts("tasks_cleaned_up")
+    assert (fact.actor, fact.tasks_cleaned_up.tasks, fact.tasks_cleaned_up.days) == ("operators/local", 1, 30)
     with pytest.raises(NotFound):
         await queue.task(done.task.name)
     assert "COMPLETED" in await queue.history(done.task.report)
@@ -116,6 +118,17 @@ async def test_old_ended_tasks_are_cleaned_up_and_their_history_stays(queue: Que
     assert not stats.HasField("mean_completion_minutes")
     with pytest.raises(Invalid):
         await queue.person.CleanUpTasks(pb.CleanUpTasksRequest(days=0), timeout=5)
+
+
+async def test_a_cleanup_under_a_reused_id_deletes_nothing(queue: QueueAlone) -> None:
+    done = await queue.a_task()
+    await queue.complete(done)
+    queue.after(31 * 86400)
+    await queue.person.CleanUpTasks(pb.CleanUpTasksRequest(days=300, request_id="mine"), timeout=5)
+    with pytest.raises(Refused) as refusal:
+        await queue.person.CleanUpTasks(pb.CleanUpTasksRequest(days=3, request_id="mine"), timeout=5)
+    assert reason_of(refusal.value) == "REQUEST_ID_REUSED"
+    assert (await queue.task(done.task.name)).state == pb.TASK_STATE_COMPLETED
 
 
 async def test_what_writes_waits_for_an_approval_which_brings_it_back(queue: QueueAlone) -> None:

@@ -106,6 +106,11 @@ def task_cancelled(row: Any, *, actor: str, reason: str) -> pb.Event:
     return _about(pb.TaskCancelled(task=str(row.id), report=str(row.report)), row, actor, reason)
 
 
+def tasks_cleaned_up(tasks: int, days: int, *, actor: str, reason: str) -> pb.Event:
+    """A person had old tasks deleted."""
+    return fact(SCHEMA, pb.TasksCleanedUp(tasks=tasks, days=days), actor=actor, reason=reason)
+
+
 def report_resolved(row: Any, now: datetime) -> pb.Event:
     """The watch window passed."""
     told = pb.ReportResolved(report=str(row.id), task=str(row.task or ""), strategy=row.strategy, method=row.method)

@@ -187,6 +187,7 @@ def resource(row: Any) -> pb.ErrorReportGroup:
         regressions=row.regressions,
         task=f"tasks/{row.task}" if row.task else "",
         reason=row.reason,
+        trace_id=row.traceparent[3:35],
         source=row.source,
     )
     told.first_seen_time.FromDatetime(row.first_seen_at)
