@@ -180,6 +180,7 @@ async def test_facts_twice_and_out_of_order_end_alike(alone: Alone, siblings: Si
 @pytest.mark.parametrize("name", sorted(REACTIONS))
 async def test_every_reaction_bears_a_fact_about_nothing_known(alone: Alone, siblings: Siblings, name: str) -> None:
     event = Event(id="0197f3a2-0000-7000-8000-000000000000", source="patcher", plugin="gone", incident="gone")
+    getattr(event, name).SetInParent()
     if hasattr(getattr(event, name), "round"):
         getattr(event, name).round = 1
     assert await siblings_handle(alone, event) is None

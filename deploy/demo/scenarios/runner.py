@@ -19,6 +19,7 @@ from deploy.demo.fleet import Fleet
 from deploy.demo.narration import Narrator
 from deploy.demo.reach import Reach
 from deploy.demo.scenarios import measure, resolution, steering
+from deploy.demo.scenarios.drift import DRIFT
 from deploy.demo.scenarios.errors import ERRORS
 from deploy.demo.scenarios.reins import REINS
 from deploy.demo.scenarios.rollouts import ROLLOUTS
@@ -37,7 +38,7 @@ STEERED = (*REINS, *ROLLOUTS)
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
     """The scenarios of these names, all when none is named. Raises KeyError for one that does not exist."""
-    known = {scenario.name: scenario for scenario in (*SCENARIOS, *ERRORS, *REINS, *ROLLOUTS, *ALONE)}
+    known = {scenario.name: scenario for scenario in (*SCENARIOS, *DRIFT, *ERRORS, *REINS, *ROLLOUTS, *ALONE)}
     return [known[name] for name in names] if names else list(known.values())
 
 
