@@ -12,6 +12,7 @@ from deploy.demo.chronicle import reports
 from deploy.demo.light import Slot
 from deploy.demo.narration import tries
 from deploy.demo.scenarios import measure, rollouts, runner
+from deploy.demo.scenarios.drift import DRIFT
 from deploy.demo.scenarios.errors import ERRORS
 from deploy.demo.scenarios.reins import REINS
 from deploy.demo.scenarios.rollouts import ROLLOUTS
@@ -71,7 +72,8 @@ def test_a_document_passes_only_when_all_is_well() -> None:
 
 def test_scenarios_are_chosen_by_name_and_all_by_none() -> None:
     assert [scenario.name for scenario in runner.chosen(["dead_man"])] == ["dead_man"]
-    assert len(runner.chosen([])) == len(SCENARIOS) + len(ERRORS) + len(REINS) + len(ROLLOUTS) + len(ALONE) == 15
+    every = (SCENARIOS, DRIFT, ERRORS, REINS, ROLLOUTS, ALONE)
+    assert len(runner.chosen([])) == sum(map(len, every)) == 16
     with pytest.raises(KeyError):
         runner.chosen(["no_such"])
 
