@@ -56,7 +56,8 @@ async def played() -> AsyncIterator[dict[str, Any]]:
     folder.chmod(0o711)  # PostgreSQL may run as somebody else
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "deploy.demo", *ENDS, cwd=ROOT,
-        env=os.environ | {"PRUNELLA_STATE": str(folder / "state")}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"PRUNELLA_STATE": str(folder / "state")},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         async with asyncio.timeout(SECONDS):
