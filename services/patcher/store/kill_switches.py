@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from libs.common import facts
-from libs.common.database import Database, Transaction, address, transient, unavailable
+from libs.common.database import DRIVER_ERRORS, Database, Transaction, address, transient, unavailable
 
 COLUMNS = "scope, engaged, epoch, actor, reason, update_time"
 LIST = f"SELECT {COLUMNS} FROM patcher.kill_switches ORDER BY scope LIMIT 1000"
@@ -73,9 +72,10 @@ async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[T
             if tx.told:
                 await facts.insert(tx)
             await driver.execute("COMMIT")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, OSError) as error:
+    except (*DRIVER_ERRORS, DBAPIError, OSError) as error:
         known = error if isinstance(error, DBAPIError | OSError) else DBAPIError(None, None, error)
-        if isinstance(error, asyncpg.InterfaceError) or transient(known):
+        # The driver's own complaints, such as a closed connection, have no state.
+        if transient(known) or not getattr(error, "sqlstate", ""):
             raise unavailable(known) from error
         raise
     finally:
