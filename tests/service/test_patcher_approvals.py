@@ -183,6 +183,39 @@ async def test_a_policy_that_changes_before_the_permit_asks_people_once_more(alo
     assert not again.approval.votes
 
 
+async def test_when_the_policy_asks_nobody_any_more_who_was_asked_still_decides(alone: PatcherAlone) -> None:
+    waiting = await asked(alone)
+    await approve(alone, "ann", waiting)
+    await set_policy(alone, require_multisig_for_major=False, multisig_quorum=1)
+
+    async def anew() -> patcher_pb2.Attempt | None:
+        found = await whole(alone, waiting.name)
+        changed = found.approval.plan_hash != waiting.approval.plan_hash
+        return found if changed and "asks nobody about this any more" in found.reason else None
+
+    again = await until(anew, what="people are asked about the plan as it is now")
+    assert (again.state, again.approval.quorum, list(again.approval.votes)) == ("awaiting_approval", 1, [])
+    assert not alone.ingest.commands, "nothing but a person's yes starts it"
+    assert (await approve(alone, "ben", again)).state == "applying"
+    assert (await alone.ask(await alone.command("update"))).granted
+
+
+@pytest.mark.parametrize("gone", ["release", "incident"])
+async def test_what_has_nothing_to_go_on_for_any_more_ends_instead_of_beginning(alone: PatcherAlone, gone: str) -> None:
+    waiting = await asked(alone)
+    await approve(alone, "ann", waiting)
+    if gone == "release":
+        alone.ingest.plugins["p1"].release = "1.9.0"
+    else:
+        alone.ingest.incidents.clear()
+    with pytest.raises(Refused) as outdated:
+        await approve(alone, "ben", waiting)
+    assert outdated.value.reason == "ATTEMPT_OUTDATED"
+    ended = await whole(alone, waiting.name)
+    assert (ended.state, ended.approval.state) == ("cancelled", "expired")
+    assert not alone.ingest.commands
+
+
 async def test_an_attempt_that_ends_otherwise_asks_nobody_any_more(alone: PatcherAlone) -> None:
     waiting = await asked(alone)
     cancel = patcher_pb2.CancelAttemptRequest(name=waiting.name, reason="a test", request_id="c")

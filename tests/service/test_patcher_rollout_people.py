@@ -13,6 +13,7 @@ from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused, Sta
 from libs.common.names import new_id
 from libs.common.testing import Ground, until
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
+from tests.service.reins import approve, reject, set_policy
 from tests.service.rollout_fleet import Fleet
 
 HOUR = 3_600
@@ -128,6 +129,28 @@ async def test_a_rollout_to_many_waits_until_a_person_other_than_its_author_appr
     )
     await ann.ApproveAttempt(approve, timeout=5)
     await fleet.reaches(made.name, "running", "succeeded")
+
+
+async def test_a_rollout_that_waits_can_be_approved_when_nobody_would_be_asked_any_more_and_a_late_no_is_refused(
+    fleet: Fleet,
+) -> None:
+    await set_policy(fleet, high_impact_plugins=3, multisig_quorum=1)
+    made = await fleet.create(soak_seconds=HOUR)
+    await set_policy(fleet, high_impact_plugins=50)
+
+    async def asked_anew() -> patcher_pb2.Rollout | None:
+        found = await fleet.rollout(made.name)
+        return found if found.approval.plan_hash != made.approval.plan_hash else None
+
+    made = await until(asked_anew, what="people are asked about the plan as it is now")
+    assert made.state == "pending"
+    assert (await approve(fleet, "ann", made)).state == "running"
+    with pytest.raises(Refused) as late:
+        await reject(fleet, "ben", made)
+    assert late.value.reason == "ROLLOUT_NOT_WAITING"
+    after = await fleet.rollout(made.name)
+    assert (after.state in {"running", "soaking"}, after.approval.state) == (True, "approved")
+    assert [event.approval_ended.outcome for event in await fleet.plane.facts("approval_ended")] == ["void", "approved"]
 
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [

@@ -60,6 +60,12 @@ def person(actor: str) -> str:
     return actor.removeprefix("operators/")
 
 
+def still(policy: Policy) -> Ask:
+    """What a plan is asked about with when it waits already and the policy would not ask anybody any more."""
+    why = "the policy asks nobody about this any more; who was asked still decides"
+    return Ask("APPROVAL", why, policy.need, policy.approval_timeout)
+
+
 async def ask_about(
     tx: Transaction, attempt: Attempt, policy: Policy, asked: Ask, *, cause: Event | None = None
 ) -> Approval:
