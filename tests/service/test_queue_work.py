@@ -16,6 +16,7 @@ from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
 from services.queue.doors import TASKS
 from services.queue.handlers import work
+from services.queue.store import tasks
 from tests.service.queue_alone import NETWORK, STRATEGY, QueueAlone, queue_alone, reason_of
 
 
@@ -232,6 +233,21 @@ async def test_a_lease_that_is_extended_lives_on_and_one_that_was_lost_does_not(
     await queue.task_comes_to(leased.task.name, "pending")
     with pytest.raises(Stale):
         await queue.worker.ExtendTask(request, timeout=5)
+
+
+async def test_a_lease_that_lapsed_is_not_prolonged_and_its_token_counts_until_somebody_else_has_the_task(
+    queue: QueueAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody(*_: Any, **__: Any) -> tuple[()]:
+        return ()
+
+    monkeypatch.setattr(tasks, "reap", nobody)
+    leased = await queue.a_task()
+    queue.after(31)
+    with pytest.raises(Stale) as refusal:
+        await queue.worker.ExtendTask(pb.ExtendTaskRequest(name=leased.task.name, token=leased.token), timeout=5)
+    assert reason_of(refusal.value) == "LEASE_LAPSED"
+    assert (await queue.complete(leased)).state == pb.TASK_STATE_COMPLETED
 
 
 async def test_an_end_told_twice_is_recorded_once_and_another_end_is_refused(queue: QueueAlone) -> None:

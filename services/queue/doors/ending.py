@@ -91,6 +91,16 @@ def unknown(task: str) -> Problem:
     return NotFound(f"there is no task {task}; it may have been cleaned up", reason="TASK_UNKNOWN", field="name")
 
 
+def lapsed() -> Problem:
+    """The lease ran out, and nobody has taken the task back yet."""
+    return Stale(
+        "the lease has run out and is not prolonged any more. Stop working on it; another worker gets the task",
+        reason="LEASE_LAPSED",
+        field="token",
+        state="processing",
+    )
+
+
 def stale(state: str) -> Problem:
     """The lease is not held any more."""
     return Stale(
