@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from libs.common.errors import Denied, Invalid, NotFound, Refused
+from libs.common.errors import Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from libs.common.testing import Ground
 from prunella.v1 import queue_pb2 as pb
@@ -142,6 +142,11 @@ async def test_what_writes_waits_for_an_approval_which_brings_it_back(queue: Que
     assert leased.strategy.approved
     revoked = await twice(queue.person.RevokeStrategy, pb.RevokeStrategyRequest(name=WRITING, reason="too bold"))
     assert not revoked.strategy.approved
+    with pytest.raises(Stale):
+        await queue.worker.ExtendTask(pb.ExtendTaskRequest(name=leased.task.name, token=leased.token), timeout=5)
+    (again,) = await queue.claim()
+    assert (again.task.name, again.task.crashes, again.strategy.approved) == (leased.task.name, 0, False)
+    assert await queue.history(outcome.report) == ["REVOKED"]
     told = await queue.person.GetStrategy(pb.GetStrategyRequest(name=WRITING), timeout=5)
     assert [entry.reason for entry in told.history] == ["approved: read it", "revoked: too bold"]
     assert [event.strategy_changed.approved for event in await queue.plane.facts("strategy_changed")] == [True, False]

@@ -94,6 +94,7 @@ FROM ended
 """
 REAP = _TAKE_BACK.format(which="lease_until < :now", crash=1)
 RESET = _TAKE_BACK.format(which="claimed_at < :before", crash=0)
+REVOKE = _TAKE_BACK.format(which="strategy = :strategy", crash=0)
 SAVE = """
 UPDATE queue.tasks SET state = :state, priority = :priority, rank = :rank, attempts = :attempts, crashes = :crashes,
     token = token + 1, lease_until = NULL, run_at = :run_at, updated_at = :now, ended_at = :ended_at, reason = :reason
@@ -212,6 +213,12 @@ async def reset(tx: Transaction, stuck: timedelta, *, actor: str, reason: str, m
     before = tx.now - stuck
     values = {"outcome": "RESET", "actor": actor, "reason": reason}
     return await tx.all(RESET, now=tx.now, before=before, most=most, limit=limit, **values)
+
+
+async def revoke(tx: Transaction, strategy: str, *, actor: str, reason: str, most: int, limit: int) -> Sequence[Any]:
+    """Takes back the tasks that are worked on with a strategy."""
+    values = {"outcome": "REVOKED", "actor": actor, "reason": reason}
+    return await tx.all(REVOKE, now=tx.now, strategy=strategy, most=most, limit=limit, **values)
 
 
 async def save(tx: Transaction, task: str, values: Mapping[str, Any]) -> None:
