@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from prometheus_client import REGISTRY
 
 from libs.common.bus import fact_name
 from libs.common.errors import Denied, Invalid, NotFound, Problem, Refused, Stale
@@ -47,6 +48,10 @@ UPDATE patcher.approvals SET due = due - CAST(:by AS interval), expire_time = ex
 async def later(alone: PatcherAlone, seconds: int) -> None:
     """Makes every approval that many seconds older."""
     await alone.doors.database.transaction(lambda tx: tx.run(OLDER, by=timedelta(seconds=seconds)))
+
+
+def counted(fact: str) -> float:
+    return REGISTRY.get_sample_value("prunella_approval_facts_total", {"fact": f"approval_{fact}"}) or 0.0
 
 
 async def test_two_people_start_the_attempt_and_one_does_not(alone: PatcherAlone) -> None:
@@ -114,6 +119,7 @@ async def test_one_no_ends_it(alone: PatcherAlone) -> None:
 
 async def test_people_are_reminded_then_others_are_told_then_it_expires(alone: PatcherAlone) -> None:
     waiting = await asked(alone)
+    before = [counted(fact) for fact in ("reminded", "escalated", "expired")]
     for seconds, times in ((901, 1), (900, 2)):
         await later(alone, seconds)
         told = await alone.plane.told("approval_overdue", times=times)
@@ -124,6 +130,7 @@ async def test_people_are_reminded_then_others_are_told_then_it_expires(alone: P
     with pytest.raises(Refused) as late:
         await approve(alone, "ann", waiting)
     assert late.value.reason == "APPROVAL_EXPIRED"
+    assert [counted(fact) for fact in ("reminded", "escalated", "expired")] == [number + 1 for number in before]
 
 
 async def test_any_change_of_the_plan_voids_what_was_approved(alone: PatcherAlone) -> None:

@@ -21,6 +21,7 @@ from services.patcher.policy import Ask, Policy
 from services.patcher.store import approvals, configurations, releases
 
 ENDED = counter("approvals_ended_total", "Approvals that people or time decided", ("outcome",))
+TOLD = counter("approval_facts_total", "What approvals told: asked, voted, reminded, escalated, ended", ("fact",))
 PROPOSER = "decider"
 
 
@@ -158,5 +159,6 @@ async def _keep(
     for told in change.facts:
         for event in wire.approval_events(told, change.approval, before.plan if before else "", subject, cause):
             tx.record(event)
+        tx.after_commit(TOLD.labels(told.told.value).inc)
     if before is not None and before.standing in LIVE and change.approval.standing is not before.standing:
         tx.after_commit(ENDED.labels(change.approval.standing.value).inc)

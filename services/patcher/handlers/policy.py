@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 ENGAGE_TRIES = 3
 DECISIONS, MOST_DECISIONS = 100, 1000
 CHANGES = counter("policy_changes_total", "Versions of the policy that people made")
+SWITCHES = counter("kill_switch_changes_total", "Kill switches that were engaged or released", ("scope", "change"))
 LONGEST_REASON = 500
 
 
@@ -168,6 +169,8 @@ async def change_switch(
         plugin = scope.removeprefix("plugins/") if scope.startswith("plugins/") else ""
         told = kind(scope=scope, epoch=switch.epoch)
         tx.record(fact(SCHEMA, told, actor=actor, reason=reason, plugin=plugin))
+        series = SWITCHES.labels(scope.partition("/")[0], "engaged" if engaged else "released")
+        tx.after_commit(series.inc)
     return switch
 
 
