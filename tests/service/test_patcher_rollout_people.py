@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,26 @@ async def steered_wrongly(fleet: Fleet, name: str) -> None:
     assert not second.next_page_token
     listed = await fleet.stub.ListRollouts(patcher_pb2.ListRolloutsRequest(package="checkout"), timeout=5)
     assert [found.name for found in listed.rollouts] == [name]
+
+
+OLDER = r"""
+UPDATE patcher.approvals SET due = due - CAST(:by AS interval), expire_time = expire_time - CAST(:by AS interval),
+    detail = jsonb_set(detail, '{asked_time}', to_jsonb(to_char(
+        CAST(detail->>'asked_time' AS timestamptz) - CAST(:by AS interval), 'YYYY-MM-DD"T"HH24\:MI\:SSOF')))
+"""
+
+
+async def test_a_rollout_nobody_answers_about_reminds_escalates_and_ends(fleet: Fleet) -> None:
+    await set_policy(fleet, high_impact_plugins=3)
+    made = await fleet.create()
+    for seconds, times in ((901, 1), (900, 2)):
+        await fleet.doors.database.transaction(lambda tx, by=seconds: tx.run(OLDER, by=timedelta(seconds=by)))
+        told = await fleet.plane.told("approval_overdue", times=times)
+        assert (told.approval_overdue.subject, told.approval_overdue.escalated) == (made.name, times == 2)
+    await fleet.doors.database.transaction(lambda tx: tx.run(OLDER, by=timedelta(seconds=1800)))
+    ended = await fleet.reaches(made.name, "aborted")
+    assert "nobody answered within 1:00:00" in ended.reason
+    with pytest.raises(Refused) as late:
+        await approve(fleet, "ann", made)
+    assert late.value.reason == "APPROVAL_EXPIRED"
+    assert not fleet.ingest.commands
