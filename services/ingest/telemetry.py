@@ -78,10 +78,15 @@ class Pulse:
     windows: bytes = b""
     # Digest of the configuration it should have; empty when none is known.
     expected_config: str = ""
+    # Its detector, with what was counted when that listened last.
+    sense: bytes = b""
     # Not stored: quiet windows with attempts since the last one in which something went wrong.
     calm: int = 0
     # Not stored: a hash of the rarely changing things that were written last.
     traits: int = 0
+    # Not stored: when its detector listened last, and whether that is still to be written.
+    listened: float = 0.0
+    unsaved: bool = False
 
 
 class Hearing(Enum):

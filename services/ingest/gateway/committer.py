@@ -18,12 +18,13 @@ from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Busy, Denied, Invalid, NotFound, Problem, Stale, Unavailable
 from libs.common.telemetry import Telemetry, counter, histogram, use_traceparent
+from services.ingest import detection, sense
 from services.ingest.gateway import changes
 from services.ingest.gateway.changes import OPENED, Outcome, Said, Work
 from services.ingest.store import configurations, plugins, pulses
 from services.ingest.store.plugins import Identity, Traits
 from services.ingest.storm import Rules
-from services.ingest.telemetry import Beat, Hearing, Pulse, hear
+from services.ingest.telemetry import Beat, Heard, Hearing, Pulse, hear
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Committer:
         self._act_by = act_by
         self._healthy_windows = healthy_windows
         self._storm = storm
+        self._peers = sense.Peers()
         self._queue: deque[Entry] = deque()
         self._news = asyncio.Event()
         self._space = asyncio.Event()
@@ -209,6 +211,7 @@ class Committer:
         for plugin, work in works.items():
             if plugin in stored and plugin not in outcome.moved:
                 work.pulse.version += 1
+                work.pulse.unsaved = False
                 self._cache[plugin] = work.pulse
             else:
                 self.forget(plugin)
@@ -254,6 +257,7 @@ class Committer:
                 continue
             heard = hear(base, entry.beat, max(entry.received, base.heard), polls=not entry.epoch)
             if heard.hearing is Hearing.APPLIED:
+                self._listen(entry, base, heard)
                 if work is None:
                     work = works[plugin] = Work(entry.identity, base)
                 work.note(Said(entry.beat, heard, entry.received))
@@ -262,6 +266,16 @@ class Committer:
                 cloned.append(entry)
             answers.append((entry, _refusal(heard.hearing, heard.wrong)))
         return works, answers, cloned
+
+    def _listen(self, entry: Entry, pulse: Pulse, heard: Heard) -> None:
+        window = heard.window
+        if window is None or not sense.due(pulse, entry.beat, window):
+            return
+        said = sense.listen(pulse, entry.identity.package, entry.beat, window, self._peers)
+        if said.anomaly is not None:
+            heard.anomalies = [*heard.anomalies, said.anomaly]
+        elif said.well is not None and pulse.open_types & sense.BIT:
+            heard.wellness[detection.TELEMETRY_ANOMALY] = said.well
 
     async def _store(
         self, tx: Transaction, works: Sequence[Work], traits: Sequence[Traits]
