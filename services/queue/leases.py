@@ -32,7 +32,11 @@ UNTRIED = (NOT_APPROVED, "TOOL_UNKNOWN", "TOOL_UNAVAILABLE")
 
 # state → (who acts on it, by when, what comes next)
 OWNERS = {
-    "pending": ("workers: ClaimTasks", "none: the oldest gains rank as it waits", "processing"),
+    "pending": (
+        "workers: ClaimTasks; sweep strand when none has its tools",
+        "an hour without one",
+        "processing, failed",
+    ),
     "processing": ("sweep reap", "lease_until", "pending, or failed after three lost leases"),
     "retrying": ("sweep due", "run_at", "pending"),
     "completed": ("CleanUpTasks", "by age, when a person asks", "deleted"),

@@ -42,6 +42,14 @@ class Settings(ServiceSettings):
         remedy="leave it out for 30,120,300",
         pattern=r"^[0-9]{1,5}(\.[0-9]{1,3})?(,[0-9]{1,5}(\.[0-9]{1,3})?){0,19}$",
     )
+    stranded: float = variable(
+        "QUEUE_STRANDED_SECONDS",
+        default=3600.0,
+        rule="seconds without a worker for its tools after which a task goes to a person, 1 to 2592000",
+        remedy="leave it out for 3600",
+        ge=1,
+        le=2_592_000,
+    )
     strategies: Path = variable(
         "QUEUE_STRATEGIES",
         default=Path(__file__).resolve().parents[1] / "strategies.toml",
@@ -99,9 +107,12 @@ class Doors:
     triage_soon: Callable[[], None] = _nothing
     draining: Callable[[], bool] = lambda: False
     toolsets: Toolsets = field(init=False)
+    # While it was away nobody could ask.
+    since: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Tool sets are read when first needed."""
+        self.since = self.clock.monotonic()
         self.toolsets = Toolsets(self.clock)
 
     def work_came(self) -> None:

@@ -184,6 +184,7 @@ class WorkHandlers:
         able = self.doors.toolsets.able(wanted.tools, any_tools=wanted.any_tools)
         if not able:
             return ()
+        await self.doors.toolsets.ask(tx, able, self.doors.settings.stranded / 4)
         return await work.claim(tx, able, worker=wanted.worker, until=until, limit=wanted.count)
 
     async def _complement(self, tx: Transaction, answer: pb.ClaimTasksResponse, rows: Sequence[Any]) -> None:
