@@ -26,6 +26,8 @@ SHORTEST_LEASE, LEASE, LONGEST_LEASE = 5.0, 30.0, 600.0
 RETRY_SECONDS = (30.0, 120.0, 300.0)
 JITTER = 0.2
 MAX_CRASHES = 3
+# The end of a task that nobody came for.
+NO_WORKER = "NO_WORKER"
 # Ends of a try that say nothing about the strategy.
 NOT_APPROVED = "WRITE_NOT_APPROVED"
 UNTRIED = (NOT_APPROVED, "TOOL_UNKNOWN", "TOOL_UNAVAILABLE")

@@ -91,9 +91,10 @@ SELECT t.id::text, t.state, t.attempts, t.max_attempts, t.crashes, t.token,
   (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report AND h.outcome = 'COMPLETED')
     AS completions,
   (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report
-     AND h.outcome IN ('LEASE_LOST', 'RESET')) AS taken_back,
+     AND h.outcome IN ('LEASE_LOST', 'RESET', 'REVOKED')) AS taken_back,
   (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report AND NOT h.success
-     AND h.outcome NOT IN ('LEASE_LOST', 'RESET', 'RECURRED', 'RETRIED', 'CANCELLED')) AS failures
+     AND h.outcome NOT IN ('LEASE_LOST', 'RESET', 'REVOKED', 'NO_WORKER', 'RECURRED', 'RETRIED', 'CANCELLED'))
+    AS failures
 FROM queue.tasks t
 """
 
@@ -216,7 +217,9 @@ def leases(events: Iterable[Event]) -> dict[str, Leases]:
                 found[end.task].ends[end.token].append(end.state)
         elif fact == "tasks_recovered":
             for end in event.tasks_recovered.ends:
-                found[end.task].ends[end.token].append("taken back")
+                # Without a token nobody held it: no worker had its tools.
+                if end.token:
+                    found[end.task].ends[end.token].append("taken back")
         else:
             found[getattr(event, str(fact)).task].by_people += 1
     return found

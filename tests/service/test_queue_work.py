@@ -207,6 +207,9 @@ async def test_a_task_that_no_worker_has_the_tools_for_comes_to_a_person(queue: 
 
     await until(ended, what="both are ended")
     assert await queue.history(leased.task.report) == ["LEASE_LOST", "NO_WORKER"]
+    told = await queue.plane.facts("tasks_recovered")
+    tokens = [end.token for fact in told for end in fact.tasks_recovered.ends if end.failure == "NO_WORKER"]
+    assert tokens == [0, 0], "nobody held them"
     group = await queue.group(leased.task.report)
     assert group.state == pb.REPORT_STATE_ESCALATED
     assert "no worker that has host.reach_upstreams, host.resolve_names asked for work" in group.reason

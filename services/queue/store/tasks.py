@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.database import Transaction
+from services.queue.leases import NO_WORKER
 
 # No id comes before the one, none after the other.
 FIRST, LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
@@ -191,7 +192,7 @@ async def unasked(tx: Transaction, before: datetime) -> dict[int, tuple[str, ...
 
 async def strand(tx: Transaction, toolset: int, before: datetime, *, reason: str, limit: int) -> Sequence[Any]:
     """Ends tasks of a tool set that have waited since before a moment."""
-    values = {"outcome": "NO_WORKER", "actor": "queue", "reason": reason, "most": 0}
+    values = {"outcome": NO_WORKER, "actor": "queue", "reason": reason, "most": 0}
     return await tx.all(STRAND, now=tx.now, before=before, toolset=toolset, limit=limit, **values)
 
 

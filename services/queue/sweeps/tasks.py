@@ -72,7 +72,7 @@ async def strand(doors: Doors, now: datetime) -> int:
             reason = f"no worker that has {', '.join(tools)} asked for work for {longest:g} s"
             rows = await tasks.strand(tx, toolset, before, reason=reason, limit=MOST)
             if rows:
-                tx.record(facts.tasks_recovered(rows, actor="queue", reason=reason, outcome="NO_WORKER"))
+                tx.record(facts.tasks_recovered(rows, actor="queue", reason=reason, outcome=leases.NO_WORKER))
                 await given_up(tx, doors, rows, learn=False)
             ended += len(rows)
         return ended

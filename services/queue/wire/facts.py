@@ -9,6 +9,7 @@ from typing import Any
 
 from libs.common.bus import fact
 from prunella.v1 import events_pb2 as pb
+from services.queue.leases import NO_WORKER
 from services.queue.proposals import Proposal
 from services.queue.report import Triage
 from services.queue.store.tasks import NewTask
@@ -89,10 +90,11 @@ def tasks_finished(worker: str, ended: Sequence[Any], *, actor: str) -> pb.Event
 
 
 def tasks_recovered(ended: Sequence[Any], *, actor: str, reason: str, outcome: str) -> pb.Event:
-    """Tasks were taken back."""
+    """Tasks were taken back; one that nobody held has no token."""
     told = pb.TasksRecovered()
     for row in ended:
-        told.ends.add(task=str(row.id), report=str(row.report), token=row.token - 1, state=row.state, failure=outcome)
+        token = 0 if outcome == NO_WORKER else row.token - 1
+        told.ends.add(task=str(row.id), report=str(row.report), token=token, state=row.state, failure=outcome)
     return _about(told, ended[0] if len(ended) == 1 else None, actor, reason)
 
 
