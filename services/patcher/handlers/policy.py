@@ -19,9 +19,9 @@ from libs.common.names import is_id
 from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.attempt import PERMIT_AGE, Attempt, ErrandKind, RollbackRequested, State
+from services.patcher.attempt import PERMIT_AGE, Attempt, Bounds, ErrandKind, RollbackRequested, State
 from services.patcher.doors import SCHEMA, Doors, observe
-from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Turn, compare
+from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Difference, Policy, Turn, compare
 from services.patcher.store import attempts, kill_switches, situations
 from services.patcher.store import policy as policies
 from services.patcher.store.kill_switches import KillSwitch
@@ -60,6 +60,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             if request.policy.etag and request.policy.etag != str(found.version):
                 raise Stale(f"the policy is at version {found.version} by now; read it again", reason="POLICY_CHANGED")
             made, differences = wire.changed_policy(request, found)
+            _in_time(made, differences, self.doors.settings.dead_man)
             if differences:
                 made = replace(made, version=found.version + 1, update_time=tx.now, updated_by=actor, reason=reason)
                 await policies.put(tx, made, request.request_id)
@@ -206,3 +207,17 @@ def said(reason: str) -> str:
             f"reason must say why, in 1 to {LONGEST_REASON} characters", reason="REASON_MISSING", field="reason"
         )
     return text
+
+
+def _in_time(made: Policy, differences: tuple[Difference, ...], dead_man: float) -> None:
+    """Raises Invalid for a verdict that may take longer than an agent waits for its commit: it would have no effect."""
+    longest = Bounds(dead_man=dead_man, health_timeout=dead_man).probation
+    if any(each.field == "health_check_timeout" for each in differences) and (
+        made.health_check_timeout.total_seconds() > longest
+    ):
+        raise Invalid(
+            f"health_check_timeout may be at most {longest:g} s, since an agent reverts by itself {dead_man:g} s after "
+            "a switch; set PATCHER_DEAD_MAN_SECONDS of the patcher higher first",
+            reason="HEALTH_TIMEOUT_TOO_LONG",
+            field="policy.health_check_timeout",
+        )
