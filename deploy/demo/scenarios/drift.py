@@ -20,7 +20,7 @@ from deploy.demo.tools import plugins
 from deploy.demo.traffic import BURST
 from prunella.v1 import ingest_pb2
 
-LABEL = "shop-10"
+LABEL = "shop-12"
 OLD = f"{LABEL}-old"
 KNOWN_SECONDS = 30.0
 LOOK_SECONDS = 0.1

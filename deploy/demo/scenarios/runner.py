@@ -29,7 +29,8 @@ from deploy.demo.workers import Workers, spans_to
 from deploy.local.plane import Plane
 from libs.common.errors import Problem
 
-LIGHTS = 20
+# So many that the relays that are broken here on purpose are no storm.
+LIGHTS = 60
 STAGGER_SECONDS = 3.0
 Say = Callable[[str], None]
 Tell = Callable[[Scene, Scenario, Report, str], Awaitable[dict[str, Any]]]
