@@ -22,11 +22,11 @@ import grpc
 from deploy.local.nats import Nats
 from deploy.local.ports import free_ports
 from deploy.local.servers import Servers
+from deploy.local.spare import Spare
 from libs.common.clock import Clock, ManualClock, SystemClock
 from libs.common.database import Database
 from libs.common.facts import fact_name
 from libs.common.names import new_id
-from libs.common.spare import Spare
 from prunella.v1 import agent_pb2, ingest_pb2, ingest_pb2_grpc
 from prunella.v1.events_pb2 import Event
 from prunella_agent.credential import Credential

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from libs.common.spare import Spare
+from deploy.local.spare import Spare
 from libs.common.testing import Servers
 
 EVERYTHING = """
