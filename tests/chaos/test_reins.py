@@ -24,7 +24,7 @@ from tests.service.patcher_alone import PatcherAlone, archive
 from tests.service.reins import set_policy
 
 ATTEMPTS = 50
-SIEGE_SECONDS = 9.0
+SIEGE_SECONDS = 7.5
 SCOPES = ("global", "global", "merchants/m1", "actions/patch", "plugins/p7")
 OPEN = "SELECT count(*) FROM patcher.attempts WHERE end_time IS NULL"
 ENDS = "SELECT state, count(*) AS number FROM patcher.attempts GROUP BY state"
