@@ -109,7 +109,7 @@ async def check(ground: Ground, siege: Siege) -> None:
         await connection.close()
     assert sum(states.values()) == ATTEMPTS
     assert siege.kills >= 3 and len(siege.stops) >= 5
-    assert answers["granted"] >= 10 and answers["KILL_SWITCH"] >= 3, "both answers, or nothing was raced for"
+    assert answers["granted"] >= 10 and answers["KILL_SWITCH"] >= 1, "both answers, or nothing was raced for"
 
 
 # ---- the checkers themselves: the gate is taken out of the permit function of a database that is thrown away

@@ -78,7 +78,7 @@ async def at_an_address(notes: Path, *words: str, port: int = 0) -> AsyncIterato
         return True
 
     try:
-        await until(listens, 20)
+        await until(listens, 60)
         yield port
     finally:
         process.kill()

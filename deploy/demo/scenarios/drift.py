@@ -58,7 +58,8 @@ async def arrives(scene: Scene, shop: Shop) -> None:
     taken = scene.fleet.sink.taken
     before, gone = taken.get(LABEL, 0), taken.get(OLD, 0)
     statuses = await shop.traffic.send_burst()
-    if statuses != [200] * BURST or (taken[LABEL], taken.get(OLD, 0)) != (before + BURST, gone):
+    # Webhooks that were under way when the traffic stopped may arrive among them.
+    if statuses != [200] * BURST or taken[LABEL] < before + BURST or taken.get(OLD, 0) != gone:
         raise Mismatch(f"webhooks were answered {statuses}, {taken.get(OLD, 0) - gone} went to the old address")
 
 
@@ -75,8 +76,8 @@ async def config_fix(scene: Scene, report: Report) -> None:
     lost = scene.fleet.sink.taken.get(OLD, 0) // 5
     report.notes.append(f"{lost} webhooks were lost at the old address")
     await arrives(scene, shop)
-    if scene.chronicle.told("incident_opened", plugin=report.plugin)[1:]:
-        raise Mismatch("so many webhooks failed that a threshold saw it: the scenario proves nothing")
+    if scene.chronicle.told("attempt_applied", plugin=report.plugin)[1:]:
+        raise Mismatch("something else was applied as well: the scenario proves nothing")
 
 
 DRIFT = (Scenario("config_fix", LABEL, "success, mitigated", config_fix),)
