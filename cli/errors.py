@@ -73,7 +73,8 @@ def show(report: ReportName, json: Json = False) -> None:
         labels = await ids.labels(plane, [answer.report.plugin])
         show_fields(_fields(answer.report, labels))
         show_history(answer.history)
-        typer.echo(f"\nwhy it was taken for that: prunella errors explain {ids.short(answer.report.name)}")
+        short = ids.short(answer.report.name)
+        typer.echo(f"\nwhy it was taken for that: prunella errors explain {short}; its trace: prunella trace {short}")
 
     run(work)
 
@@ -231,6 +232,7 @@ def _fields(report: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("resolved", _resolved(report, now)),
         ("told by", safe(report.source)),
         ("fingerprint", safe(report.fingerprint)),
+        ("trace", safe(report.trace_id)),
     ]
 
 

@@ -152,6 +152,7 @@ def _fields(plugin: Any) -> list[tuple[str, str]]:
         ("generation", str(plugin.generation)),
         ("digest", plugin.digest),
         ("config", plugin.config_digest),
+        ("config expected", plugin.expected_config_digest or "-"),
         ("health", coloured(_state(plugin))),
         ("session", "open" if plugin.connected else "none"),
         ("last beat", f"{words.ago(plugin.last_beat_time, now)} ({plugin.beats} in all)"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RECENT_TIMEOUT = 30.0
 LOOK = 0.5
 # What runs on a plugin now because of an attempt, or may.
-APPLIED = frozenset({"applying", "probation", "committing", "success"})
+APPLIED = frozenset({"applying", "probation", "committing", "success", "unconfirmed"})
 OVER = frozenset({"rolled_back", "rollback_failed", "failed", "cancelled", "refused", "unconfirmed", "success"})
 BACK = frozenset({"rolled_back", "cancelled", "failed", "refused"})
 
@@ -88,7 +88,8 @@ async def _recent(plane: Plane, since: str, package: str, reason: str, *, yes: b
 
 
 def _fits(attempt: Any, moment: datetime, package: str) -> bool:
-    switched = words.moment(attempt.switch_time)
+    # What has a permit and no word yet may have switched already.
+    switched = words.moment(attempt.switch_time) or words.moment(attempt.update_time)
     return attempt.state in APPLIED and package in ("", attempt.package) and bool(switched and switched >= moment)
 
 

@@ -1,4 +1,4 @@
-"""`prunella trace`: one healing from the first bad heartbeat to verified healed, as a waterfall."""
+"""`prunella trace`: a healing from the first bad heartbeat to its end, or an error's side road, as a waterfall."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "ingest": "cyan", "decider": "magenta", "patcher": "yellow", "agent": "green", "ops": "blue", "queue": "white",
+    "worker": "green",
 }  # fmt: skip
 TRACE = re.compile(r"[0-9a-f]{32}")
 NARROWEST_BAR, WIDEST_NAME = 16, 44
@@ -23,7 +24,8 @@ NARROWEST_BAR, WIDEST_NAME = 16, 44
 
 def trace(
     name: Annotated[
-        str, typer.Argument(help="Incident, plugin (its newest incident) or trace id; the newest of all.")
+        str,
+        typer.Argument(help="Incident, plugin (its newest incident), error report or trace id; the newest incident."),
     ] = "",
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also what ops notes down.")] = False,
     json: Json = False,
@@ -33,13 +35,13 @@ def trace(
     async def work(plane: Plane) -> int:
         from prunella.v1.ops_pb2 import GetTraceRequest
 
-        wanted, incident = await _wanted(plane, name)
+        wanted, about = await _wanted(plane, name)
         answer = await plane.ops.GetTrace(GetTraceRequest(name=wanted), timeout=TIMEOUT)
         if json:
             show_json(plain(answer))
             return 0
-        if incident is not None:
-            await _head(plane, incident)
+        if about is not None:
+            await _head(plane, about)
         _show(answer, everything=everything)
         return 0
 
@@ -47,7 +49,7 @@ def trace(
 
 
 async def _wanted(plane: Plane, typed: str) -> tuple[str, Any]:
-    """The name to ask for, and the incident when it is one. Raises NotFound or Invalid."""
+    """The name to ask for, and the incident or error report it belongs to. Raises NotFound or Invalid."""
     from libs.common.errors import NotFound
     from prunella.v1.ingest_pb2 import GetIncidentRequest
 
@@ -63,8 +65,27 @@ async def _wanted(plane: Plane, typed: str) -> tuple[str, Any]:
         found = await plane.ingest.GetIncident(GetIncidentRequest(name=name), timeout=TIMEOUT)
         return name, found.incident
     except NotFound:
+        pass
+    try:
         incident = await _of_plugin(plane, typed)
         return incident.name, incident
+    except NotFound:
+        report = await _report(plane, typed)
+        if report is None:
+            raise
+        return report.trace_id, report
+
+
+async def _report(plane: Plane, typed: str) -> Any | None:
+    """The error report, or None when it is none or the queue is away."""
+    from libs.common.errors import NotFound, Unavailable
+    from prunella.v1.queue_pb2 import GetErrorReportRequest
+
+    try:
+        request = GetErrorReportRequest(name=f"errorReports/{await ids.report(plane, typed)}")
+        return (await plane.queue.GetErrorReport(request, timeout=TIMEOUT)).report
+    except (NotFound, Unavailable):
+        return None
 
 
 async def _of_plugin(plane: Plane, typed: str) -> Any:
@@ -74,7 +95,8 @@ async def _of_plugin(plane: Plane, typed: str) -> Any:
         plugin = await ids.plugin(plane, typed)
     except NotFound:
         raise NotFound(
-            f"{typed!r} is no incident, plugin or trace; see: prunella incidents", reason="UNKNOWN"
+            f"{typed!r} is no incident, plugin, error or trace; see: prunella incidents, prunella errors",
+            reason="UNKNOWN",
         ) from None
     newest = [entry async for entry in ids.incidents(plane, 1, plugin=plugin)]
     if not newest:
@@ -82,12 +104,22 @@ async def _of_plugin(plane: Plane, typed: str) -> Any:
     return newest[0]
 
 
-async def _head(plane: Plane, incident: Any) -> None:
-    label = (await ids.labels(plane, [incident.plugin])).get(incident.plugin, "")
+async def _head(plane: Plane, about: Any) -> None:
+    label = (await ids.labels(plane, [about.plugin])).get(about.plugin, "the plane")
+    line = _of_report(about) if about.name.startswith("errorReports/") else _of_incident(about)
+    console().print(f"[bold]{safe(f'{label}: {line}')}[/]\n")
+
+
+def _of_report(report: Any) -> str:
+    from prunella.v1.queue_pb2 import ReportState
+
+    return f"{report.triage.type or report.type} · {report.message} · {words.word(ReportState, report.state)}"
+
+
+def _of_incident(incident: Any) -> str:
     began = incident.first_bad_beat_time if incident.HasField("first_bad_beat_time") else incident.open_time
     took = f" after {words.took(began, incident.end_time)}" if incident.HasField("end_time") else ""
-    line = f"{label}: {incident.type} · {incident.evidence.summary} · {incident.state}{took}"
-    console().print(f"[bold]{safe(line)}[/]\n")
+    return f"{incident.type} · {incident.evidence.summary} · {incident.state}{took}"
 
 
 def _show(answer: Any, *, everything: bool) -> None:
@@ -100,7 +132,7 @@ def _show(answer: Any, *, everything: bool) -> None:
     if hidden:
         screen.print(f"[dim]{hidden} steps of ops not shown (--all)[/]")
     if answer.complete:
-        screen.print("[green]complete[/]: ingest, decider, patcher and agent took part, every parent is here")
+        screen.print(f"[green]complete[/]: {_services(answer.spans)} took part, every parent is here")
     for sentence in answer.missing:
         screen.print(f"[yellow]incomplete[/]: {safe(sentence)}")
     screen.print(f"[dim]trace {answer.trace_id}[/]")
@@ -120,6 +152,11 @@ def _steps(spans: Any) -> list[waterfall.Step]:
             )
             made.append(step)
     return made
+
+
+def _services(spans: Any) -> str:
+    """Who took part, in the order of their first steps."""
+    return ", ".join(dict.fromkeys(safe(span.service) for span in spans if span.service != "ops"))
 
 
 def _short(name: str) -> str:

@@ -1,8 +1,9 @@
 """The settings of a plane that shows the demo: everything as in earnest, only sooner.
 
 Rule: beats come each second so that stories take seconds, an agent that hears no commit goes back after 20 s, a try
-that failed is repeated after seconds, and what tools healed counts as verified after 4 s without a recurrence. No
-threshold, gate or policy differs from the defaults; what a scenario changes, it changes as a person would.
+that failed is repeated after seconds and twice at most, and what tools healed counts as verified after 4 s without a
+recurrence. No threshold, gate or policy differs from the defaults; what a scenario changes, it changes as a person
+would.
 """
 
 from __future__ import annotations
@@ -13,6 +14,6 @@ ENVIRONMENT = {
     "INGEST_BEAT_SECONDS": "1",
     "PATCHER_DEAD_MAN_SECONDS": "20",
     "QUEUE_WATCH_SECONDS": "4",
-    "QUEUE_RETRY_SECONDS": "1,2,3",
+    "QUEUE_RETRY_SECONDS": "1,2",
     "DECIDER_PLAYBOOK": str(Path(__file__).with_name("playbook.toml")),
 }

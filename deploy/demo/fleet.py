@@ -64,9 +64,13 @@ class Fleet:
         self._channel = open_channel(self._reach.agents)
         await releases.publish(self._reach.patcher, self.keys)
 
-    async def add(self, label: str, version: str = GOOD, *, traffic: bool = True) -> Shop:
-        """Starts a real plugin; one that was here before goes on with the release it had. Raises TimeoutError."""
+    async def add(self, label: str, version: str = GOOD, *, traffic: bool = True, apart: bool = False) -> Shop:
+        """Starts a real plugin; one that was here before goes on with the release it had. Raises TimeoutError.
+
+        `apart`: its configuration holds no secret.
+        """
         shop = self._shop(label)
+        shop.apart = apart
         token = "" if shop.enrolled else await self._token(label, shop.merchant)
         await shop.start(version, config=self._config(shop), token=token, reinstall=self._moved and shop.enrolled)
         await shop.ready()
@@ -105,6 +109,10 @@ class Fleet:
         """Makes releases of another package known, in the name of whoever `reach` speaks for."""
         await releases.publish((reach or self._reach).patcher, self.keys, versions, package)
 
+    async def configure(self, shop: Shop, version: str) -> str:
+        """Makes the configuration a plugin was started with known, signed, as its own; returns its digest."""
+        return await releases.configure(self._reach.patcher, self.keys, version, self._config(shop), shop.plugin)
+
     async def stop(self) -> None:
         """Stops every plugin with a goodbye, then the sink."""
         stops = [*(shop.stop() for shop in self.shops.values()), self._lights.stop()]
@@ -128,7 +136,11 @@ class Fleet:
 
     def _config(self, shop: Shop) -> dict[str, str]:
         secret = f"{self._secret}-{shop.label}"
-        return {"sink": self.sink.merchant(shop.label, secret.encode()), "secret": secret}
+        sink = self.sink.merchant(shop.label, secret.encode())
+        if shop.apart:
+            shop.keep(secret)
+            return {"sink": sink}
+        return {"sink": sink, "secret": secret}
 
     async def _token(self, label: str, merchant: str, package: str = releases.PACKAGE) -> str:
         request = ingest_pb2.CreateEnrollmentTokenRequest(

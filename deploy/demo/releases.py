@@ -7,9 +7,10 @@ another name: nobody runs them, but the sandbox does.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from pathlib import Path
 import prunella_agent
 from libs.common.errors import Conflict
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
-from prunella_agent import releases
+from prunella_agent import configurations, releases
 
 PACKAGE = "relay"
 # A new number for code that is known.
@@ -88,3 +89,20 @@ async def publish(
         # A plane that was here before this checkout changed keeps the build it knows.
         with suppress(Conflict):
             await patcher.PublishRelease(request, timeout=PUBLISH_SECONDS)
+
+
+async def configure(
+    patcher: patcher_pb2_grpc.PatcherServiceAsyncStub,
+    private_keys: Sequence[bytes],
+    version: str,
+    values: Mapping[str, object],
+    plugin: str,
+) -> str:
+    """Makes a configuration for one relay known; returns its digest. Raises Conflict when the version is another."""
+    document = json.dumps(values).encode()
+    made = configurations.describe(document, package=PACKAGE, version=version, plugin=plugin)
+    request = patcher_pb2.PublishConfigurationRequest(
+        request_id=f"demo-{made.digest}", envelope=configurations.sign(made, private_keys), document=document
+    )
+    await patcher.PublishConfiguration(request, timeout=PUBLISH_SECONDS)
+    return made.digest

@@ -38,6 +38,8 @@ class Shop:
     plane: str
     install: Callable[[str], Release]
     environment: dict[str, str] = field(default_factory=dict)
+    # Whether the merchant's secret lies in the plugin's data instead of its configuration.
+    apart: bool = False
     child: Child | None = None
     traffic: Traffic = field(init=False)
 
@@ -81,6 +83,14 @@ class Shop:
         (agent / "state").unlink(missing_ok=True)
         environ = os.environ | ({"PRUNELLA_TOKEN": token} if token else {})
         self.child = await spawn(self.label, words, log=self.folder / "agent.log", environment=environ)
+
+    def keep(self, secret: str) -> None:
+        """Puts the merchant's secret where only the plugin reads it."""
+        data = self.folder / "agent" / "data"
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = data / "secret"
+        kept.touch(mode=0o600)
+        kept.write_text(secret)
 
     async def ready(self, health: str = "healthy") -> dict[str, Any]:
         """Waits until the plugin is connected and as healthy as said. Raises TimeoutError with the end of its log."""

@@ -1,6 +1,7 @@
 """Where the demo's webhooks end: a sink that verifies each signature over the raw bytes.
 
-Rule: what verifies is answered 200, everything else 401. Like any peer on a network it takes some milliseconds.
+Rule: what verifies is answered 200, everything else 401. Like any peer on a network it takes some milliseconds. An
+address that is being shut down refuses some of what it would have taken.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ SERVICE_SECONDS = 0.01
 # A slow merchant: each fifth answer takes its time, as long reports and full disks do.
 SLOW_EACH = 5
 SLOW_SECONDS = 1.5
-REASONS = {200: "OK", 401: "Unauthorized", 404: "Not Found", 400: "Bad Request"}
+# An old address that is being shut down: it refuses each fifth.
+SHUT_EACH = 5
+REASONS = {200: "OK", 401: "Unauthorized", 404: "Not Found", 410: "Gone", 400: "Bad Request"}
 
 
 class Sink:
@@ -27,6 +30,7 @@ class Sink:
         self.taken: dict[str, int] = {}
         self.rejected: dict[str, int] = {}
         self.slow: set[str] = set()
+        self.shut: set[str] = set()
         self._heard: dict[str, int] = {}
         self._server: asyncio.Server | None = None
         self._port = 0
@@ -85,4 +89,6 @@ class Sink:
         good = hmac.compare_digest(headers.get(SIGNATURE_HEADER.lower(), "").encode(), signature(body, secret).encode())
         counts = self.taken if good else self.rejected
         counts[merchant] = counts.get(merchant, 0) + 1
+        if good and merchant in self.shut and counts[merchant] % SHUT_EACH == 0:
+            return 410
         return 200 if good else 401

@@ -41,6 +41,8 @@ RETRIED = frozenset({"40001", "40P01", "55P03", "0A000"})
 # Connections that broke, resources that are short, operators and time limits that intervened, a disk that fails.
 AWAY = ("08", "53", "57", "58")
 STANDBY = "25006"
+# What statements raise that go to the driver itself; transactions and looks translate it.
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 TIME_LIMIT = "57014"
 STATEMENTS = 400  # kept prepared by each connection
 SKEW = 2.0  # seconds between our clock and the database's

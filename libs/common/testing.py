@@ -22,6 +22,7 @@ import grpc
 from deploy.local.nats import Nats
 from deploy.local.ports import free_ports
 from deploy.local.servers import Servers
+from deploy.local.spare import Spare
 from libs.common.clock import Clock, ManualClock, SystemClock
 from libs.common.database import Database
 from libs.common.facts import fact_name
@@ -42,6 +43,7 @@ SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
 LOOK = 0.02
 PROOF_BEATS = 6
 PROOF_SECONDS = 0.15
+_SPARE: dict[int, Spare] = {}
 
 
 async def until(condition: Callable[[], Any], timeout: float = 10.0, *, what: str = "") -> Any:
@@ -66,21 +68,23 @@ class Ground:
     name: str
     nats: Nats
     folder: Path
+    spare: Spare
 
     @classmethod
     async def make(cls, servers: Servers) -> Ground:
         """A fresh ground; give it back with `discard`."""
+        spare = _SPARE.setdefault(id(servers), Spare(servers))
         name = f"t_{secrets.token_hex(5)}"
         folder = Path(tempfile.mkdtemp(prefix="prunella-ground-"))
         port, monitor = free_ports(2)
         nats = Nats(folder, port, monitor, secrets.token_hex(8), folder / "nats.log", durable=False)
-        await asyncio.gather(servers.new_database(name), nats.start())
-        return cls(servers, name, nats, folder)
+        name, _ = await asyncio.gather(spare.take(name), nats.start())
+        return cls(servers, name, nats, folder, spare)
 
     async def discard(self) -> None:
-        """Stops the NATS server and drops the database."""
+        """Stops the NATS server and leaves the database to the next test."""
         await self.nats.stop()
-        await self.servers.drop_database(self.name)
+        await self.spare.give(self.name)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property

@@ -20,9 +20,19 @@ PLUGIN_DOWN = "plugin_down"
 WEBHOOK_FAIL_RATE = "webhook_fail_rate"
 ERROR_SPIKE = "error_spike"
 SIGNATURE_INVALID = "signature_invalid"
+CONFIG_DRIFT = "config_drift"
+TELEMETRY_ANOMALY = "telemetry_anomaly"
 
 # The position of a type is its bit in a plugin's row; add at the end only.
-TYPES = (HEARTBEAT_MISSED, PLUGIN_DOWN, WEBHOOK_FAIL_RATE, ERROR_SPIKE, SIGNATURE_INVALID)
+TYPES = (
+    HEARTBEAT_MISSED,
+    PLUGIN_DOWN,
+    WEBHOOK_FAIL_RATE,
+    ERROR_SPIKE,
+    SIGNATURE_INVALID,
+    CONFIG_DRIFT,
+    TELEMETRY_ANOMALY,
+)
 BIT = {name: 1 << place for place, name in enumerate(TYPES)}
 
 MIN_ATTEMPTS = 10
@@ -71,6 +81,10 @@ class Levels:
 RATE = Levels(WEBHOOK_FAIL_RATE, ((0.3, Severity.MEDIUM), (0.7, Severity.HIGH), (0.9, Severity.CRITICAL)))
 ERRORS = Levels(ERROR_SPIKE, ((20, Severity.MEDIUM), (50, Severity.HIGH), (100, Severity.CRITICAL)))
 SIGNATURES = Levels(SIGNATURE_INVALID, ((5, Severity.HIGH),))
+DRIFT = Severity.MEDIUM
+# Of how many times its usual value a figure has.
+UNLIKE = Levels(TELEMETRY_ANOMALY, ((0.0, Severity.LOW), (4.0, Severity.MEDIUM)))
+SHOWN = 12  # characters of a digest that people compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +134,21 @@ def well(type: str, window: Window, health: Health, plain: Plain) -> bool | None
         return not window.signatures
     if type == PLUGIN_DOWN:
         return {Health.HEALTHY: True, Health.UNSPECIFIED: True, Health.DOWN: False}.get(health)
-    return True
+    # What a window counts says nothing of these.
+    return None if type in (CONFIG_DRIFT, TELEMETRY_ANOMALY) else True
+
+
+def drifted(expected: str, found: str) -> Anomaly:
+    """A configuration (its digest) that is not the one the plugin should have."""
+    summary = f"the configuration is {found[:SHOWN]}, it should be {expected[:SHOWN]}, and nobody is bringing another"
+    return Anomaly(CONFIG_DRIFT, DRIFT, summary, ())
+
+
+def unlike(figure: str, usual: float, present: float, summary: str) -> Anomaly:
+    """A figure that stays above what is usual for the plugin."""
+    times = present / usual if usual > 0.0 else math.inf
+    severity = UNLIKE.severity(times) or Severity.LOW
+    return Anomaly(TELEMETRY_ANOMALY, severity, summary, ((figure, present), (f"usual_{figure}", usual)))
 
 
 def bits(types: Iterable[str]) -> int:

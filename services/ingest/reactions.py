@@ -19,7 +19,7 @@ from services.ingest import incidents
 from services.ingest.doors import Doors, keep, locked
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.incidents import Incident, Step
-from services.ingest.store import pulses
+from services.ingest.store import configurations, pulses
 from services.ingest.wire import incidents as wire
 
 HANDS_OVER = (events_pb2.ACTION_NOTIFY_OPS, events_pb2.ACTION_NO_ACTION, events_pb2.ACTION_UNSPECIFIED)
@@ -87,6 +87,32 @@ async def on_attempt_succeeded(doors: Doors, event: Event, once: Once) -> None:
         )
 
 
+async def on_configuration_published(doors: Doors, event: Event, once: Once) -> None:
+    """Plugins that have it, and of whom nothing was expected, should have it from now on."""
+    told = event.configuration_published
+    which = {"package": told.package, "plugin": told.plugin, "digest": told.digest}
+    # Known first: whoever is heard with it from then on adopts it by their own beat. All of it may be done twice.
+    await doors.database.transaction(lambda tx: configurations.know(tx, version=told.version, **which))
+    after = configurations.NOBODY
+    while True:
+        async with doors.database.reading() as tx:
+            found = await configurations.having(tx, after=after, **which)
+        if not found:
+            break
+
+        async def adopt(tx: Transaction, plugins: list[str] = found) -> set[str]:
+            return await configurations.adopt(tx, plugins)
+
+        for plugin in await doors.database.transaction(adopt):
+            doors.committer.forget(plugin)
+        after = found[-1]
+    await once(_nothing)
+
+
+async def _nothing(_tx: Transaction) -> None:
+    return
+
+
 async def _move(doors: Doors, event: Event, once: Once, step: Callable[[Incident, datetime], Step]) -> Incident | None:
     """Applies a step to the incident of a fact; the incident if it moved."""
     moved: Incident | None = None
@@ -121,4 +147,5 @@ REACTIONS: dict[str, Reaction] = {
     "attempt_rollback_failed": on_attempt_over,
     "attempt_unconfirmed": on_attempt_over,
     "attempt_succeeded": on_attempt_succeeded,
+    "configuration_published": on_configuration_published,
 }

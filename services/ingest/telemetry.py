@@ -2,7 +2,8 @@
 
 Rule: counters are cumulative since boot, so only differences count; a beat that was heard before is acknowledged and
 changes nothing; a counter that shrinks within a boot is a mistake of the sender. A difference belongs to the generation
-that ran when it began. A boot id that comes back after another one means that two agents live with one identity.
+that ran when it began. A boot id that comes back after another one means that two agents live with one identity. A
+configuration that differs from the expected one has drifted, unless a command or a trial may be about it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from services.ingest import detection
-from services.ingest.detection import Anomaly, Health, Plain
+from services.ingest.detection import CONFIG_DRIFT, Anomaly, Health, Plain
 from services.ingest.windows import Window, append, newest_first
 
 BOOTS = 4
@@ -75,10 +76,17 @@ class Pulse:
     # There may be commands to hear of, or a final word is still to come.
     waiting: bool = False
     windows: bytes = b""
+    # Digest of the configuration it should have; empty when none is known.
+    expected_config: str = ""
+    # Its detector, with what was counted when that listened last.
+    sense: bytes = b""
     # Not stored: quiet windows with attempts since the last one in which something went wrong.
     calm: int = 0
     # Not stored: a hash of the rarely changing things that were written last.
     traits: int = 0
+    # Not stored: when its detector listened last, and whether that is still to be written.
+    listened: float = 0.0
+    unsaved: bool = False
 
 
 class Hearing(Enum):
@@ -123,10 +131,31 @@ def hear(pulse: Pulse, beat: Beat, at: float, *, polls: bool = False) -> Heard:
     if before is not beat.health:
         heard.health_before = before
     plain = beat.plain
-    if window.quiet and plain is None and not pulse.open_types and beat.health is not Health.DOWN and pulse.calm > CALM:
+    drifts = _drifts(pulse, beat)
+    if (
+        window.quiet
+        and plain is None
+        and not pulse.open_types
+        and not drifts
+        and beat.health is not Health.DOWN
+        and pulse.calm > CALM
+    ):
         return heard
     _consider(pulse, heard, window, plain, at)
+    if drifts:
+        heard.anomalies.append(detection.drifted(pulse.expected_config, beat.config_digest))
+    elif pulse.open_types & detection.BIT[CONFIG_DRIFT] and _agrees(pulse, beat) and window.duration >= SHORTEST_WELL:
+        heard.wellness[CONFIG_DRIFT] = True
     return heard
+
+
+def _agrees(pulse: Pulse, beat: Beat) -> bool:
+    return bool(beat.config_digest) and not pulse.waiting
+
+
+def _drifts(pulse: Pulse, beat: Beat) -> bool:
+    found, expected = beat.config_digest, pulse.expected_config
+    return found != expected and bool(found and expected) and not pulse.waiting
 
 
 def _consider(pulse: Pulse, heard: Heard, window: Window, plain: Plain | None, at: float) -> None:

@@ -98,6 +98,9 @@ HEADLINES: Mapping[str, Callable[[Told], str]] = {
     "tasks_recovered": lambda told: _because(told, f"taken back: {_ends(told)}"),
     "task_retried": lambda told: _because(told, f"{told.who}: a person gives a task another try"),
     "task_cancelled": lambda told: _because(told, f"{told.who}: a person takes a task out of the queue"),
+    "tasks_cleaned_up": lambda told: _because(
+        told, f"{told.actor} has {_count(int(told.number('tasks')), 'ended task')} deleted"
+    ),
     "report_resolved": _resolved,
     "report_escalated": _escalated,
     "report_closed": lambda told: _because(told, f"{told.who}: an error is closed by {told.actor}"),

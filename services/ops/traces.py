@@ -1,8 +1,9 @@
 """Traces: whether the story of a healing is told without a hole.
 
 Rule: a healing's trace is complete when ingest, decider, patcher and the agent all took part and every span's parent is
-here. Long stories continue in linked traces; a span there may have its parent in any trace of the story. What is
-missing is said in words, since "incomplete" alone helps nobody.
+here; that of an error report, which tools or people end, when queue did. Long stories continue in linked traces; a span
+there may have its parent in any trace of the story. What is missing is said in words, since "incomplete" alone helps
+nobody.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from datetime import datetime
 from typing import Any
 
 INVOLVED = ("ingest", "decider", "patcher", "agent")
+# The side road: the span an error report's trace begins with, and who is always in it.
+REPORTED = "error reported"
+INVOLVED_IN_REPORT = ("queue",)
 SHOWN = 20  # orphans named one by one; more are counted
 
 
@@ -43,7 +47,9 @@ def missing(spans: Sequence[Span]) -> list[str]:
     if not spans:
         return ["no span of this trace has arrived"]
     services = {span.service for span in spans}
-    said = [f"{service} took no part" for service in INVOLVED if service not in services]
+    report = any(span.service == "queue" and span.name == REPORTED for span in spans)
+    involved = INVOLVED_IN_REPORT if report else INVOLVED
+    said = [f"{service} took no part" for service in involved if service not in services]
     here = {span.id for span in spans}
     orphans = [span for span in ordered(spans) if span.parent and span.parent not in here]
     said += [f"the parent of {span.service} “{span.name}” ({span.parent}) is not here" for span in orphans[:SHOWN]]

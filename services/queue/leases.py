@@ -3,9 +3,10 @@
 Rule: priority is the severity's base plus what the triage was sure of, 1 to 10. A task's rank is its creation minus ten
 minutes for each step of priority, and the lowest rank is next: a task of one step less wins once it has waited ten
 minutes longer, so nothing starves and no sweep has to age anything. A worker holds a task by a lease whose token rises
-with every lease; what comes under another token is refused. A try that fails waits 30 s, 2 min, 5 min (each ±20 %)
-before the next and is failed after the third; three lost leases are failed too, counted apart because a crash says
-nothing about the strategy. Taking a task back or out raises its token, so that whoever still works on it is refused.
+with every lease; what comes under another token is refused. After a try that failed a task waits 30 s, then 2 min, then
+5 min (each ±20 %) for another, and after the fourth it has failed; so it has after three lost leases, counted apart
+because a crash says nothing about the strategy. Neither does a try that found no tool or was not allowed to use it.
+Taking a task back or out raises its token, so that whoever still works on it is refused.
 """
 
 from collections.abc import Sequence
@@ -24,12 +25,20 @@ STEP_SECONDS = 600.0
 SHORTEST_LEASE, LEASE, LONGEST_LEASE = 5.0, 30.0, 600.0
 RETRY_SECONDS = (30.0, 120.0, 300.0)
 JITTER = 0.2
-MAX_ATTEMPTS = 3
 MAX_CRASHES = 3
+# The end of a task that nobody came for.
+NO_WORKER = "NO_WORKER"
+# Ends of a try that say nothing about the strategy.
+NOT_APPROVED = "WRITE_NOT_APPROVED"
+UNTRIED = (NOT_APPROVED, "TOOL_UNKNOWN", "TOOL_UNAVAILABLE")
 
 # state → (who acts on it, by when, what comes next)
 OWNERS = {
-    "pending": ("workers: ClaimTasks", "none: the oldest gains rank as it waits", "processing"),
+    "pending": (
+        "workers: ClaimTasks; sweep strand when none has its tools",
+        "an hour without one",
+        "processing, failed",
+    ),
     "processing": ("sweep reap", "lease_until", "pending, or failed after three lost leases"),
     "retrying": ("sweep due", "run_at", "pending"),
     "completed": ("CleanUpTasks", "by age, when a person asks", "deleted"),
@@ -57,6 +66,11 @@ def priority(severity: str, confidence: float) -> int:
 def rank(created: datetime, of_priority: int) -> datetime:
     """The moment by which tasks are ordered; the earliest is next."""
     return created - timedelta(seconds=STEP_SECONDS * of_priority)
+
+
+def max_attempts(delays: Sequence[float]) -> int:
+    """How many tries a task has: the first, and one after each of the delays."""
+    return 1 + len(delays)
 
 
 def retry_delay(attempts: int, delays: Sequence[float], chance: float) -> float:

@@ -5,9 +5,11 @@ Each returns complaints in words; an empty list means that it holds. They read a
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,12 +47,29 @@ TWICE = {
         SELECT incident AS what, count(*) FROM bus.facts WHERE fact IN ('incident_mitigated', 'incident_closed')
         GROUP BY 1 HAVING count(*) > 1""",
 }
+# Times are of transactions that may still wait for a lock, so a second at both ends is nobody's fault.
+SWITCHES = "SELECT time, fact, payload FROM bus.facts WHERE fact LIKE 'kill_switch_%' ORDER BY time, id"
 PERMITS = """
-SELECT p.permit, k.fact AS switch FROM patcher.permits p, bus.facts k
-WHERE p.granted AND k.fact = 'kill_switch_engaged' AND p.create_time > k.time + interval '1 second'
-  AND p.create_time < coalesce((SELECT min(r.time) FROM bus.facts r
-                                WHERE r.fact = 'kill_switch_released' AND r.time > k.time), 'infinity')
-  AND $1::boolean
+SELECT p.permit, p.create_time, a.merchant, p.plugin, a.action
+FROM patcher.permits p LEFT JOIN patcher.attempts a ON a.id = p.attempt WHERE p.granted
+"""
+SLACK = timedelta(seconds=1)
+TWO_AT_ONCE = """
+SELECT a.id AS one, b.id AS other, a.plugin FROM patcher.attempts a JOIN patcher.attempts b
+  ON a.plugin = b.plugin AND a.id < b.id AND a.permitted AND b.permitted
+WHERE tstzrange(a.permit_time, coalesce(a.end_time, 'infinity'))
+   && tstzrange(b.permit_time, coalesce(b.end_time, 'infinity'))
+"""
+# Whose plan needed people, with every answer that people gave about exactly this plan.
+PLANNED = """
+SELECT a.id, p.detail FROM patcher.attempts a LEFT JOIN patcher.approvals p
+  ON p.subject = 'attempts/' || a.id AND p.plan = a.plan AND p.standing <> 'waiting'
+WHERE a.permitted AND a.plan <> ''
+"""
+UNSIGNED = """
+SELECT a.id, a.to_release, a.digest FROM patcher.attempts a WHERE a.permitted AND a.action = 'patch'
+  AND NOT EXISTS (SELECT 1 FROM patcher.releases r
+                  WHERE (r.package, r.version, r.digest) = (a.package, a.to_release, a.digest))
 """
 UNENDED = """
 SELECT a.id, a.state FROM patcher.attempts a WHERE a.permitted
@@ -76,9 +95,10 @@ SELECT t.id::text, t.state, t.attempts, t.max_attempts, t.crashes, t.token,
   (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report AND h.outcome = 'COMPLETED')
     AS completions,
   (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report
-     AND h.outcome IN ('LEASE_LOST', 'RESET')) AS taken_back,
+     AND h.outcome IN ('LEASE_LOST', 'RESET', 'REVOKED')) AS taken_back,
   (SELECT count(*) FROM queue.history h WHERE h.task = t.id AND h.report = t.report AND NOT h.success
-     AND h.outcome NOT IN ('LEASE_LOST', 'RESET', 'RECURRED', 'RETRIED', 'CANCELLED')) AS failures
+     AND h.outcome NOT IN ('LEASE_LOST', 'RESET', 'REVOKED', 'NO_WORKER', 'RECURRED', 'RETRIED', 'CANCELLED'))
+    AS failures
 FROM queue.tasks t
 """
 
@@ -130,8 +150,47 @@ async def one_effect(connection: asyncpg.Connection, consumers: Mapping[str, Seq
 
 
 async def no_apply_after_kill(connection: asyncpg.Connection) -> list[str]:
-    """3: no permit of the global switch's time. (Exactly, with commits racing: test_patcher_authorize.py.)"""
-    return [f"permit {row['permit']} under a kill switch" for row in await connection.fetch(PERMITS, True)]
+    """3: no permit while a switch that covers it was engaged. (Exactly, with commits racing: witness.py.)"""
+    stops: list[tuple[str, datetime, datetime | None]] = []
+    open_since: dict[str, datetime] = {}
+    for row in await connection.fetch(SWITCHES):
+        event = Event.FromString(row["payload"])
+        scope = getattr(event, row["fact"]).scope
+        if row["fact"] == "kill_switch_engaged":
+            open_since.setdefault(scope, row["time"])
+        elif scope in open_since:
+            stops.append((scope, open_since.pop(scope), row["time"]))
+    stops += [(scope, since, None) for scope, since in open_since.items()]
+    found = []
+    for row in await connection.fetch(PERMITS):
+        scopes = {"global", f"merchants/{row['merchant']}", f"plugins/{row['plugin']}", f"actions/{row['action']}"}
+        found += [
+            f"permit {row['permit']} under the kill switch {scope}"
+            for scope, since, until in stops
+            if scope in scopes
+            and row["create_time"] > since + SLACK
+            and (until is None or row["create_time"] < until - SLACK)
+        ]
+    return found
+
+
+async def one_attempt(connection: asyncpg.Connection) -> list[str]:
+    """4: no plugin has two attempts with a permit at once. (Slots and their budget: witness.py.)"""
+    rows = await connection.fetch(TWO_AT_ONCE)
+    return [f"attempts {row['one']} and {row['other']} of {row['plugin']} overlap" for row in rows]
+
+
+async def only_approved(connection: asyncpg.Connection) -> list[str]:
+    """6: what was permitted is a published release, approved by enough distinct people other than its authors."""
+    found = [f"attempt {row['id']} brings no release" for row in await connection.fetch(UNSIGNED)]
+    for row in await connection.fetch(PLANNED):
+        asked = json.loads(row["detail"] or "{}")
+        others = {*asked.get("authors", ()), asked.get("proposer", "")}
+        said = {vote["person"].strip().casefold() for vote in asked.get("votes", ()) if vote["yes"]}
+        said -= {name.casefold() for name in others}
+        if len(said) < asked.get("quorum", 1):
+            found.append(f"attempt {row['id']} was permitted with the yes of {len(said)}: {', '.join(sorted(said))}")
+    return found
 
 
 async def every_apply_ends(connection: asyncpg.Connection) -> list[str]:
@@ -173,7 +232,9 @@ def leases(events: Iterable[Event]) -> dict[str, Leases]:
                 found[end.task].ends[end.token].append(end.state)
         elif fact == "tasks_recovered":
             for end in event.tasks_recovered.ends:
-                found[end.task].ends[end.token].append("taken back")
+                # Without a token nobody held it: no worker had its tools.
+                if end.token:
+                    found[end.task].ends[end.token].append("taken back")
         else:
             found[getattr(event, str(fact)).task].by_people += 1
     return found
@@ -259,6 +320,8 @@ async def complaints(url: str, consumers: Mapping[str, Sequence[str]], anomalies
             *await anomalies_covered(connection, anomalies),
             *await one_effect(connection, consumers),
             *await no_apply_after_kill(connection),
+            *await one_attempt(connection),
+            *await only_approved(connection),
             *await every_apply_ends(connection),
             *await one_owner(connection),
             *await every_fact_logged(connection),

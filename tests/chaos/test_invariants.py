@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
 from libs.common.names import new_id
 from libs.common.testing import Ground
+from prunella.v1.events_pb2 import Event, KillSwitchEngaged, KillSwitchReleased
 from tests.chaos import invariants
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,17 +43,26 @@ async def incident(connection: asyncpg.Connection, start: int, end: int | None, 
     return found
 
 
-async def tell(connection: asyncpg.Connection, fact: str, *, incident: str = "", at: int = 0) -> str:
+async def tell(
+    connection: asyncpg.Connection, fact: str, *, incident: str = "", at: int = 0, payload: bytes = b""
+) -> str:
     event = new_id()
     await connection.execute(
         """INSERT INTO bus.facts (id, time, source, fact, plugin, merchant, incident, actor, reason, cause_id, payload,
-             traceparent) VALUES ($1::text::uuid, $2, 'ingest', $3, '', '', $4, '', '', '', '', '')""",
-        event, T0 + timedelta(seconds=at), fact, incident,
+             traceparent) VALUES ($1::text::uuid, $2, 'ingest', $3, '', '', $4, '', '', '', $5, '')""",
+        event, T0 + timedelta(seconds=at), fact, incident, payload,
     )  # fmt: skip
     return event
 
 
-async def attempt(connection: asyncpg.Connection, state: str, *, permitted: bool = True) -> str:
+async def stopped(connection: asyncpg.Connection, scope: str, start: int, end: int) -> None:
+    engaged = Event(kill_switch_engaged=KillSwitchEngaged(scope=scope)).SerializeToString()
+    released = Event(kill_switch_released=KillSwitchReleased(scope=scope)).SerializeToString()
+    await tell(connection, "kill_switch_engaged", at=start, payload=engaged)
+    await tell(connection, "kill_switch_released", at=end, payload=released)
+
+
+async def attempt(connection: asyncpg.Connection, state: str, *, permitted: bool = True, **more: Any) -> str:
     made = new_id()
     columns = {
         row["column_name"]: row["data_type"]
@@ -62,6 +74,7 @@ async def attempt(connection: asyncpg.Connection, state: str, *, permitted: bool
     blank = {"text": "", "boolean": False, "jsonb": "{}", "timestamp with time zone": T0}
     values = {name: blank.get(kind, 0) for name, kind in columns.items()}
     values |= {"id": made, "decision": made, "plugin": PLUGIN, "state": state, "permitted": permitted, "generation": 1}
+    values |= more
     places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
     await connection.execute(
         f"INSERT INTO patcher.attempts ({', '.join(values)}) VALUES ({places})",  # noqa: S608 - names of the catalogue
@@ -91,23 +104,65 @@ async def test_an_anomaly_without_an_incident_is_seen(connection: asyncpg.Connec
 async def test_a_fact_that_never_arrived_and_one_that_ended_a_story_twice_are_seen(
     connection: asyncpg.Connection,
 ) -> None:
-    for _ in range(2):
-        event = await tell(connection, "incident_mitigated", incident="i-1")
+    await tell(connection, "incident_mitigated", incident="i-1")
+    event = await tell(connection, "incident_mitigated", incident="i-1")
     await connection.execute("INSERT INTO bus.inbox VALUES ('ops', $1::text::uuid, $2)", event, T0)
     complaints = await invariants.one_effect(connection, {"ops": ["incident_mitigated"]})
     assert [complaint.split()[0] for complaint in complaints] == ["ops", "2"]
     assert not await invariants.at_rest(connection, {"ops": ["incident_mitigated"]})
 
 
-async def test_a_permit_under_a_kill_switch_is_seen(connection: asyncpg.Connection) -> None:
-    await tell(connection, "kill_switch_engaged", at=10)
-    await tell(connection, "kill_switch_released", at=20)
+@pytest.mark.parametrize(("scope", "covers"), [
+    ("global", True), ("plugins/p", True), ("merchants/m", True), ("actions/patch", True),
+    ("plugins/q", False), ("merchants/n", False), ("actions/restart", False),
+])  # fmt: skip
+async def test_a_permit_under_a_kill_switch_that_covers_it_is_seen(
+    connection: asyncpg.Connection, scope: str, covers: bool
+) -> None:
+    await stopped(connection, scope, 10, 20)
+    made = await attempt(connection, "success", merchant="m", action="patch")
     for second, permit in ((5, "before"), (15, "under"), (25, "after")):
         await connection.execute(
-            "INSERT INTO patcher.permits VALUES ($1, $1, 'a', 'p', 'c', 1, 1, true, '', $2)",
-            permit, T0 + timedelta(seconds=second),
+            "INSERT INTO patcher.permits VALUES ($1, $1, $3, 'p', 'c', 1, 1, true, '', $2)",
+            permit, T0 + timedelta(seconds=second), made,
         )  # fmt: skip
-    assert await invariants.no_apply_after_kill(connection) == ["permit under under a kill switch"]
+    expected = [f"permit under under the kill switch {scope}"] if covers else []
+    assert await invariants.no_apply_after_kill(connection) == expected
+
+
+async def test_two_permitted_attempts_of_a_plugin_at_once_are_seen(connection: asyncpg.Connection) -> None:
+    ends = T0 + timedelta(seconds=10)
+    await attempt(connection, "success", permit_time=T0, end_time=ends)
+    await attempt(connection, "success", permit_time=ends, end_time=ends + timedelta(seconds=5))
+    await attempt(connection, "probation", plugin="another", permit_time=T0)
+    assert await invariants.one_attempt(connection) == []
+    await attempt(connection, "probation", permit_time=ends + timedelta(seconds=4))
+    (complaint,) = await invariants.one_attempt(connection)
+    assert PLUGIN in complaint
+
+
+@pytest.mark.parametrize(("yes", "standing", "plan", "enough"), [
+    (("bea", "cem"), "approved", "h", True), (("bea", "cem"), "expired", "h", True),
+    (("bea",), "approved", "h", False), (("bea", "Bea "), "approved", "h", False),
+    (("bea", "ada"), "approved", "h", False), (("bea", "decider"), "approved", "h", False),
+    (("bea", "cem"), "approved", "another", False), (("bea", "cem"), "waiting", "h", False),
+])  # fmt: skip
+async def test_a_switch_without_enough_other_people_is_seen(
+    connection: asyncpg.Connection, yes: tuple[str, ...], standing: str, plan: str, enough: bool
+) -> None:
+    made = await attempt(connection, "success", plan="h", action="restart")
+    votes = [{"person": person, "yes": True} for person in yes]
+    detail = {"quorum": 2, "authors": ["ada"], "proposer": "decider", "votes": votes}
+    await connection.execute(
+        "INSERT INTO patcher.approvals VALUES ('ap', $1, $2, '{}', $3, NULL, $4, $4, $5)",
+        f"attempts/{made}", plan, standing, T0, json.dumps(detail),
+    )  # fmt: skip
+    assert bool(await invariants.only_approved(connection)) is not enough
+
+
+async def test_a_patch_to_what_was_never_published_is_seen(connection: asyncpg.Connection) -> None:
+    made = await attempt(connection, "success", action="patch", package="relay", to_release="9.9.9", digest="ab" * 32)
+    assert await invariants.only_approved(connection) == [f"attempt {made} brings no release"]
 
 
 @pytest.mark.parametrize(("state", "word", "wrong"), [

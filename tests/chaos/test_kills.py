@@ -63,7 +63,13 @@ async def test_an_agent_killed_before_its_permit_gets_its_command_again(world: W
     shop = await world.shop("agent-before-permit", "1.2.0")
     await world.told(shop, "attempt_staged")
     await shop.kill_supervisor()
+    late = await world.facts(shop.plugin, "apply_authorized")
     await world.shop(shop.label, "1.2.0")
+    if late:
+        # On a busy machine the permit was there first: then it is the case above.
+        await world.told(shop, "attempt_rolled_back", 60.0)
+        await world.comes_to_rest(120.0)
+        return
     await healed(world, "agent-before-permit")
 
 

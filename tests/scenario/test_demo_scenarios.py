@@ -1,4 +1,4 @@
-"""The eleven scenarios, played as `make demo` plays them: real processes, a fresh plane, one JSON document."""
+"""The scenarios of single plugins, played as `make demo` plays them: real processes, a fresh plane, one document."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ ENDS = {
     "plugin_down": "success, mitigated",
     "silent_plugin": "a person is asked",
     "kill_switch": "held, success, mitigated",
+    "config_fix": "success, mitigated",
     "dead_man": "rolled_back by the agent, success, mitigated",
     "error_resolved": "resolved",
     "error_three_attempts": "resolved",
@@ -54,7 +55,8 @@ async def played() -> AsyncIterator[dict[str, Any]]:
     folder = Path(tempfile.mkdtemp(prefix="prunella-demo-"))
     folder.chmod(0o711)  # PostgreSQL may run as somebody else
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "deploy.demo", cwd=ROOT, env=os.environ | {"PRUNELLA_STATE": str(folder / "state")},
+        sys.executable, "-m", "deploy.demo", *ENDS, cwd=ROOT,
+        env=os.environ | {"PRUNELLA_STATE": str(folder / "state")},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -8,7 +8,7 @@ reports afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,12 +149,14 @@ class PatcherAlone:
     environ: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     ingest: IngestStandIn = field(default_factory=IngestStandIn)
+    # Empty when the patcher is a process of its own.
+    names: Sequence[str] = ("patcher",)
 
     async def start(self, *, agent: bool = False) -> PatcherAlone:
         """Starts the patcher, a stand-in for ingest, and the bus of its siblings."""
         keys = ",".join(public_key(key).hex() for key in KEYS)
         environ = {"PATCHER_RELEASE_KEYS": keys, "PATCHER_DEAD_MAN_SECONDS": "12", **self.environ}
-        self.plane = Plane(self.ground, clock=self.clock, environ=environ, names=("patcher",))
+        self.plane = Plane(self.ground, clock=self.clock, environ=environ, names=self.names)
         await self.plane.start()
         add = ingest_pb2_grpc.add_IngestServiceServicer_to_server
         service = (add, self.ingest, "prunella.v1.IngestService")

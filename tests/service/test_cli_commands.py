@@ -177,7 +177,7 @@ async def test_a_watch_goes_on_from_the_past_into_the_present(terminal: Terminal
         (("incidents", "show", "ffffffff"), 1, "no incident begins or ends with 'ffffffff'"),
         (("plugins", "show", "nobody"), 1, "nobody"),
         (("releases", "show", "checkout@9.9.9"), 1, "9.9.9"),
-        (("trace", "zzzzzzzz"), 1, "is no incident, plugin or trace"),
+        (("trace", "zzzzzzzz"), 1, "is no incident, plugin, error or trace"),
         (("timeline", "-f", "nonsense"), 1, "there is no fact"),
         (("incidents", "--severity", "odd"), 2, "use low, medium, high or critical"),
         (("kill-switch", "engage", "--scope", "everything", "-m", "x"), 2, "use global"),

@@ -83,6 +83,20 @@ async def test_an_error_is_reported_listed_shown_and_explained(queue_plane: Plan
     assert "taken for" in explained.out
 
 
+async def test_a_trace_is_found_by_its_error(queue_plane: Plane, terminal: Terminal) -> None:
+    report = await an_error(terminal, "the trace of this one is asked for", "--type", "OddError")
+    await until_it_is(terminal, report, "escalated")
+
+    async def told() -> Any:
+        answer = await terminal("trace", report[-8:])
+        return answer if "triage" in answer.out else None
+
+    answer = await until(told, 20, what="the spans are kept")
+    assert "the trace of this one is asked for · escalated" in answer.out
+    assert "complete: " in answer.out and "queue" in answer.out
+    assert (await terminal("trace", f"errorReports/{report}")).code == 0
+
+
 async def test_each_list_is_one_json_array_of_proto_objects(queue_plane: Plane, terminal: Terminal) -> None:
     await a_task(queue_plane, terminal, "timed out while listing")
     for words in (("errors",), ("queue", "list"), ("strategies",), ("proposals",)):
@@ -121,7 +135,7 @@ async def test_what_was_tried_is_told_with_its_reason(queue_plane: Plane, termin
     for words in (("queue", "show", task[-8:]), ("errors", "show", report[-8:])):
         shown = await terminal(*words)
         assert "TOOL_FAILED" in shown.out and "worker-9" in shown.out
-    assert "1 of 3" in (await terminal("queue", "show", task[-8:])).out
+    assert "1 of 4" in (await terminal("queue", "show", task[-8:])).out
     assert "retrying" in (await terminal("queue", "--state", "retrying")).out
 
 

@@ -55,7 +55,7 @@ async def test_the_worked_example_is_decided_with_everything_that_was_considered
     assert event.reason == made.explanation
     stored = (await alone.stub.GetDecision(decider_pb2.GetDecisionRequest(name=f"decisions/{made.decision}"))).decision
     assert stored.trace_id == TRACE.split("-")[1]
-    assert stored.versions == {"playbook": alone.doors.playbook.version, "choice": "1", "policy": "7"}
+    assert stored.versions == {"playbook": alone.doors.playbook.version, "choice": "2", "policy": "7"}
     assert stored.features["figure.webhook_fail_rate"] == "0.6"
     assert [(candidate.origin, candidate.propensity) for candidate in stored.candidates] == [
         ("playbook", 1.0),

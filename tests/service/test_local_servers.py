@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -261,10 +260,8 @@ def test_binaries_that_the_user_cannot_reach_are_copied_with_their_libraries(
     account = unprivileged()
     assert isinstance(account, Account)
     try:
-        began = time.monotonic()
         copied = binaries.runnable(hidden / package.name / found.parent.name / "bin", account)
         assert reachable in copied.parents
-        assert time.monotonic() - began < 10
         assert binaries.runnable(hidden / package.name / found.parent.name / "bin", account) == copied
         assert len(list(reachable.iterdir())) == 1
     finally:

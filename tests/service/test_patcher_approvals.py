@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from prometheus_client import REGISTRY
 
 from libs.common.bus import fact_name
 from libs.common.errors import Denied, Invalid, NotFound, Problem, Refused, Stale
@@ -47,6 +48,10 @@ UPDATE patcher.approvals SET due = due - CAST(:by AS interval), expire_time = ex
 async def later(alone: PatcherAlone, seconds: int) -> None:
     """Makes every approval that many seconds older."""
     await alone.doors.database.transaction(lambda tx: tx.run(OLDER, by=timedelta(seconds=seconds)))
+
+
+def counted(fact: str) -> float:
+    return REGISTRY.get_sample_value("prunella_approval_facts_total", {"fact": f"approval_{fact}"}) or 0.0
 
 
 async def test_two_people_start_the_attempt_and_one_does_not(alone: PatcherAlone) -> None:
@@ -114,6 +119,7 @@ async def test_one_no_ends_it(alone: PatcherAlone) -> None:
 
 async def test_people_are_reminded_then_others_are_told_then_it_expires(alone: PatcherAlone) -> None:
     waiting = await asked(alone)
+    before = [counted(fact) for fact in ("reminded", "escalated", "expired")]
     for seconds, times in ((901, 1), (900, 2)):
         await later(alone, seconds)
         told = await alone.plane.told("approval_overdue", times=times)
@@ -124,6 +130,7 @@ async def test_people_are_reminded_then_others_are_told_then_it_expires(alone: P
     with pytest.raises(Refused) as late:
         await approve(alone, "ann", waiting)
     assert late.value.reason == "APPROVAL_EXPIRED"
+    assert [counted(fact) for fact in ("reminded", "escalated", "expired")] == [number + 1 for number in before]
 
 
 async def test_any_change_of_the_plan_voids_what_was_approved(alone: PatcherAlone) -> None:
@@ -181,6 +188,39 @@ async def test_a_policy_that_changes_before_the_permit_asks_people_once_more(alo
     await alone.finish(command, "refused", detail="APPROVAL")
     again = await of(alone, "p1", "awaiting_approval")
     assert not again.approval.votes
+
+
+async def test_when_the_policy_asks_nobody_any_more_who_was_asked_still_decides(alone: PatcherAlone) -> None:
+    waiting = await asked(alone)
+    await approve(alone, "ann", waiting)
+    await set_policy(alone, require_multisig_for_major=False, multisig_quorum=1)
+
+    async def anew() -> patcher_pb2.Attempt | None:
+        found = await whole(alone, waiting.name)
+        changed = found.approval.plan_hash != waiting.approval.plan_hash
+        return found if changed and "asks nobody about this any more" in found.reason else None
+
+    again = await until(anew, what="people are asked about the plan as it is now")
+    assert (again.state, again.approval.quorum, list(again.approval.votes)) == ("awaiting_approval", 1, [])
+    assert not alone.ingest.commands, "nothing but a person's yes starts it"
+    assert (await approve(alone, "ben", again)).state == "applying"
+    assert (await alone.ask(await alone.command("update"))).granted
+
+
+@pytest.mark.parametrize("gone", ["release", "incident"])
+async def test_what_has_nothing_to_go_on_for_any_more_ends_instead_of_beginning(alone: PatcherAlone, gone: str) -> None:
+    waiting = await asked(alone)
+    await approve(alone, "ann", waiting)
+    if gone == "release":
+        alone.ingest.plugins["p1"].release = "1.9.0"
+    else:
+        alone.ingest.incidents.clear()
+    with pytest.raises(Refused) as outdated:
+        await approve(alone, "ben", waiting)
+    assert outdated.value.reason == "ATTEMPT_OUTDATED"
+    ended = await whole(alone, waiting.name)
+    assert (ended.state, ended.approval.state) == ("cancelled", "expired")
+    assert not alone.ingest.commands
 
 
 async def test_an_attempt_that_ends_otherwise_asks_nobody_any_more(alone: PatcherAlone) -> None:

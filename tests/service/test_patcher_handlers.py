@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
@@ -189,6 +190,7 @@ class TestKillSwitches:
         return (await alone.stub.EngageKillSwitch(request, timeout=10)).kill_switch
 
     async def test_the_epoch_rises_with_each_change_and_a_repeat_changes_nothing(self, alone: PatcherAlone) -> None:
+        counted = [self.counted(change) for change in ("engaged", "released")]
         first = await self.engage(alone, "global", request_id="r1")
         assert await self.engage(alone, "global", request_id="r1") == first
         assert (await self.engage(alone, "global")).epoch == 1, "it stands so already"
@@ -201,6 +203,18 @@ class TestKillSwitches:
         assert told == ["kill_switch_engaged", "kill_switch_released"]
         listed = await alone.stub.ListKillSwitches(patcher_pb2.ListKillSwitchesRequest(), timeout=5)
         assert [(switch.scope, switch.engaged) for switch in listed.kill_switches] == [("global", False)]
+        assert [self.counted(change) for change in ("engaged", "released")] == [number + 1 for number in counted]
+
+    def counted(self, change: str) -> float:
+        labels = {"scope": "global", "change": change}
+        return REGISTRY.get_sample_value("prunella_kill_switch_changes_total", labels) or 0.0
+
+    async def test_requests_without_an_id_are_no_repeats_of_one_another(self, alone: PatcherAlone) -> None:
+        engage = patcher_pb2.EngageKillSwitchRequest(scope="global", reason="a test")
+        release = patcher_pb2.ReleaseKillSwitchRequest(scope="global", reason="over")
+        assert (await alone.stub.EngageKillSwitch(engage, timeout=10)).kill_switch.engaged
+        assert not (await alone.stub.ReleaseKillSwitch(release, timeout=10)).kill_switch.engaged
+        assert (await alone.stub.EngageKillSwitch(engage, timeout=10)).kill_switch.engaged
 
     @pytest.mark.parametrize("scope", ["", "everything", "plugins/", "actions/dance", "merchants/../x", "global/x"])
     async def test_a_scope_that_is_none_is_refused(self, alone: PatcherAlone, scope: str) -> None:

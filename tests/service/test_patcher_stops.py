@@ -12,7 +12,7 @@ from libs.common.testing import Ground, until
 from prunella.v1 import patcher_pb2
 from services.patcher.attempt import State
 from services.patcher.store import slots
-from tests.service.patcher_alone import PatcherAlone, archive
+from tests.service.patcher_alone import MAIN, PatcherAlone, archive
 from tests.service.reins import of, set_policy, storm
 
 
@@ -140,7 +140,22 @@ async def test_everything_since_a_moment_is_really_taken_back_and_the_rest_named
     assert not (await recent(alone, began)).attempts, "there is nothing left to take back"
 
 
-async def test_a_plugin_goes_back_one_attempt_at_a_time(alone: PatcherAlone) -> None:
+async def test_a_plugin_goes_back_one_attempt_at_a_time(alone: PatcherAlone, tmp_path: Path) -> None:
+    alone.ingest.carry_out = alone.obey
+    alone.report()
+    await alone.publish(archive(tmp_path / "next", main=f"{MAIN}\n# next"), version="1.2.4")
+    began = datetime.now(UTC) - timedelta(minutes=1)
+    await alone.decide()
+    await of(alone, "p1", "success")
+    await alone.decide(from_release="1.2.3", release="1.2.4")
+    await until(lambda: len(alone.ingest.commands) >= 3, what="it is patched again")
+    await of(alone, "p1", "success")
+    answer = await recent(alone, began)
+    assert [each.to_release for each in answer.attempts] == ["1.2.4"]
+    assert [each.reason for each in answer.refused] == ["LATER_ATTEMPT"]
+
+
+async def test_nobody_waits_for_a_restart_to_go_back(alone: PatcherAlone) -> None:
     alone.ingest.carry_out = alone.obey
     alone.report()
     began = datetime.now(UTC) - timedelta(minutes=1)
@@ -150,7 +165,7 @@ async def test_a_plugin_goes_back_one_attempt_at_a_time(alone: PatcherAlone) -> 
     await until(lambda: len(alone.ingest.commands) >= 3, what="it is restarted")
     await of(alone, "p1", "success")
     answer = await recent(alone, began)
-    assert sorted(each.reason for each in answer.refused) == ["LATER_ATTEMPT", "NOTHING_TO_TAKE_BACK"]
+    assert sorted(each.reason for each in answer.refused) == ["ATTEMPT_OUTDATED", "NOTHING_TO_TAKE_BACK"]
 
 
 @pytest.mark.parametrize("days", [-1, 8])

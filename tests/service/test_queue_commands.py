@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from libs.common.errors import Denied, Invalid, NotFound, Refused
+from libs.common.errors import Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from libs.common.testing import Ground
 from prunella.v1 import queue_pb2 as pb
@@ -108,6 +108,8 @@ async def test_old_ended_tasks_are_cleaned_up_and_their_history_stays(queue: Que
     assert (await queue.person.CleanUpTasks(request, timeout=5)).tasks == 0
     queue.after(31 * 86400)
     assert (await twice(queue.person.CleanUpTasks, request)).tasks == 1
+    (fact,) = await queue.plane.facts("tasks_cleaned_up")
+    assert (fact.actor, fact.tasks_cleaned_up.tasks, fact.tasks_cleaned_up.days) == ("operators/local", 1, 30)
     with pytest.raises(NotFound):
         await queue.task(done.task.name)
     assert "COMPLETED" in await queue.history(done.task.report)
@@ -116,6 +118,17 @@ async def test_old_ended_tasks_are_cleaned_up_and_their_history_stays(queue: Que
     assert not stats.HasField("mean_completion_minutes")
     with pytest.raises(Invalid):
         await queue.person.CleanUpTasks(pb.CleanUpTasksRequest(days=0), timeout=5)
+
+
+async def test_a_cleanup_under_a_reused_id_deletes_nothing(queue: QueueAlone) -> None:
+    done = await queue.a_task()
+    await queue.complete(done)
+    queue.after(31 * 86400)
+    await queue.person.CleanUpTasks(pb.CleanUpTasksRequest(days=300, request_id="mine"), timeout=5)
+    with pytest.raises(Refused) as refusal:
+        await queue.person.CleanUpTasks(pb.CleanUpTasksRequest(days=3, request_id="mine"), timeout=5)
+    assert reason_of(refusal.value) == "REQUEST_ID_REUSED"
+    assert (await queue.task(done.task.name)).state == pb.TASK_STATE_COMPLETED
 
 
 async def test_what_writes_waits_for_an_approval_which_brings_it_back(queue: QueueAlone) -> None:
@@ -129,6 +142,11 @@ async def test_what_writes_waits_for_an_approval_which_brings_it_back(queue: Que
     assert leased.strategy.approved
     revoked = await twice(queue.person.RevokeStrategy, pb.RevokeStrategyRequest(name=WRITING, reason="too bold"))
     assert not revoked.strategy.approved
+    with pytest.raises(Stale):
+        await queue.worker.ExtendTask(pb.ExtendTaskRequest(name=leased.task.name, token=leased.token), timeout=5)
+    (again,) = await queue.claim()
+    assert (again.task.name, again.task.crashes, again.strategy.approved) == (leased.task.name, 0, False)
+    assert await queue.history(outcome.report) == ["REVOKED"]
     told = await queue.person.GetStrategy(pb.GetStrategyRequest(name=WRITING), timeout=5)
     assert [entry.reason for entry in told.history] == ["approved: read it", "revoked: too bold"]
     assert [event.strategy_changed.approved for event in await queue.plane.facts("strategy_changed")] == [True, False]

@@ -12,6 +12,7 @@ from libs.common.names import new_id
 from libs.common.testing import Ground, until
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1.events_pb2 import SEVERITY_CRITICAL
+from prunella.v1.queue_pb2_grpc import QueueServiceStub
 from services.queue import triage
 from tests.service.queue_alone import NETWORK, STRATEGY, UNHEARD, QueueAlone, queue_alone, reason_of
 
@@ -75,6 +76,19 @@ async def test_what_is_wrong_is_refused_alone_and_names_its_field(queue: QueueAl
     with pytest.raises(Invalid) as too_many:
         await queue.report(*[good] * 1001)
     assert reason_of(too_many.value) == "TOO_MANY_ERRORS"
+
+
+async def test_a_service_tells_of_its_own_errors_and_of_nobody_elses(queue: QueueAlone) -> None:
+    own, of_a_plugin = pb.ReportedError(package="decider"), queue.error()
+    own.error.message = "the ladder broke"
+    request = pb.ReportErrorsRequest(errors=[own, of_a_plugin])
+    refused = {}
+    for caller in ("decider", "ops", "ingest"):
+        stub: Any = QueueServiceStub(queue.plane.channel("queue", caller))
+        answer = await stub.ReportErrors(request, timeout=5)
+        assert answer.outcomes[0].report
+        refused[caller] = (answer.outcomes[1].refusal, answer.outcomes[1].field)
+    assert refused == {"decider": ("NOT_ITS_OWN", "plugin"), "ops": ("NOT_ITS_OWN", "plugin"), "ingest": ("", "")}
 
 
 async def test_what_is_odd_is_kept_as_far_as_it_goes(queue: QueueAlone) -> None:

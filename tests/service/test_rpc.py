@@ -116,12 +116,12 @@ async def test_calls_without_a_deadline_get_one(plane: Plane) -> None:
 
 
 async def test_a_deadline_that_passes_is_told_as_such(plane: Plane) -> None:
-    plane.ingest.answer = lambda request, context: asyncio.sleep(5)
+    plane.ingest.answer = lambda request, context: asyncio.sleep(60)
     began = time.monotonic()
     with pytest.raises(Unavailable) as caught:
         await plane.ask().GetPlugin(ingest_pb2.GetPluginRequest(), timeout=0.1)
     assert caught.value.reason == "DEADLINE_EXCEEDED"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 async def test_a_foreign_client_without_a_deadline_is_bounded_by_the_server(

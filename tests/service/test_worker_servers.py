@@ -78,7 +78,7 @@ async def at_an_address(notes: Path, *words: str, port: int = 0) -> AsyncIterato
         return True
 
     try:
-        await until(listens, 20)
+        await until(listens, 60)
         yield port
     finally:
         process.kill()
@@ -124,7 +124,7 @@ async def test_a_tool_that_hangs_meets_its_deadline_and_the_others_go_on(way: st
     async with reached(way, tmp_path) as made:
         began = time.monotonic()
         assert await failure(made, "shaky.hangs") == "TOOL_TIMEOUT"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert (await made.call("shaky.level", {})).structure["level"] == 0
 
 

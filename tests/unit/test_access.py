@@ -38,7 +38,7 @@ def test_what_changes_something_is_closed_to_callers_without_a_reason() -> None:
     for method, allowed in access.ACCESS.items():
         reads = method.rpartition("/")[2].startswith(READS)
         gateway = method.startswith("/prunella.v1.AgentGateway/")
-        # Every service may tell of its own errors.
+        # Every service may tell of its own errors, and of nobody else's (tests/service/test_queue_reports.py).
         if not reads and not gateway and not method.endswith("/ReportErrors"):
             assert not allowed.callers & {"decider", "queue"}, method
 

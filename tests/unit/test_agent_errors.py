@@ -48,7 +48,7 @@ def raised(message: str) -> BaseException:
 def heard(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "s"))
-        listening.settimeout(10)
+        listening.settimeout(60)
         yield listening
 
 

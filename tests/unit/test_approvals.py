@@ -272,6 +272,7 @@ class Votes(RuleBasedStateMachine):
             self.approval = heart.next(before, vote, self.now).approval
         except Problem:
             assert before == self.approval
+            assert not self.counts(vote), "a vote that counts was refused"
             return
         person, fits = vote.person.casefold(), vote.plan == self.plan
         known = any(
@@ -290,6 +291,13 @@ class Votes(RuleBasedStateMachine):
         self.diary[person] = vote.roles
         if seated(self.need, list(self.diary.items())) and self.granted is None:
             self.granted, self.until = self.now, self.now + 5 * MINUTE
+
+    def counts(self, vote: Vote) -> bool:
+        """Whether the diary knows of nothing against a vote: somebody new, with a role, about this plan, in time."""
+        person = vote.person.casefold()
+        able = bool(vote.roles & set(self.need.seats)) and (not self.need.approvers or person in self.need.approvers)
+        new = not vote.yes or (person not in self.diary and self.granted is None)
+        return able and new and not self.over and vote.plan == self.plan and person not in self.authors | {"decider"}
 
     @rule(editor=st.sampled_from(PEOPLE), same=st.booleans())
     def edit(self, editor: str, same: bool) -> None:

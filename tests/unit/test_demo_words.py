@@ -12,6 +12,7 @@ from deploy.demo.chronicle import reports
 from deploy.demo.light import Slot
 from deploy.demo.narration import tries
 from deploy.demo.scenarios import measure, rollouts, runner
+from deploy.demo.scenarios.drift import DRIFT
 from deploy.demo.scenarios.errors import ERRORS
 from deploy.demo.scenarios.reins import REINS
 from deploy.demo.scenarios.rollouts import ROLLOUTS
@@ -72,7 +73,8 @@ def test_a_document_passes_only_when_all_is_well() -> None:
 
 def test_scenarios_are_chosen_by_name_and_all_by_none() -> None:
     assert [scenario.name for scenario in runner.chosen(["dead_man"])] == ["dead_man"]
-    assert len(runner.chosen([])) == len(SCENARIOS) + len(ERRORS) + len(REINS) + len(ROLLOUTS) + len(ALONE) == 15
+    every = (SCENARIOS, DRIFT, ERRORS, REINS, ROLLOUTS, ALONE)
+    assert len(runner.chosen([])) == sum(map(len, every)) == 16
     with pytest.raises(KeyError):
         runner.chosen(["no_such"])
 
@@ -100,7 +102,8 @@ def test_the_playbook_of_the_demo_is_accepted_and_names_releases_that_exist() ->
 def test_scenarios_of_one_lane_play_one_after_the_other_and_all_others_side_by_side() -> None:
     lanes = runner.lanes(runner.chosen([]))
     assert [[scenario.name for scenario in lane] for lane in lanes if len(lane) > 1] == [
-        [scenario.name for scenario in ERRORS]
+        ["kill_switch", "heal_patch"],
+        [scenario.name for scenario in ERRORS],
     ]
 
 

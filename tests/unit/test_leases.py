@@ -48,6 +48,17 @@ def test_retries_wait_as_planned_within_a_fifth(attempts: int, chance: float) ->
     assert 0.8 * planned - 1e-6 <= delay <= 1.2 * planned + 1e-6
 
 
+def test_a_task_has_a_try_after_each_of_the_three_waits() -> None:
+    delays = leases.RETRY_SECONDS
+    most = leases.max_attempts(delays)
+    ends = [
+        leases.failed(before, most, NOW, failure="", permanent=False, delays=delays, chance=0.5)
+        for before in range(most)
+    ]
+    assert [end.state for end in ends] == ["retrying", "retrying", "retrying", "failed"]
+    assert [(end.run_at - NOW).total_seconds() for end in ends if end.run_at] == [30, 120, 300]
+
+
 @given(st.integers(0, 5), st.integers(1, 5), st.booleans(), st.floats(0, 1))
 def test_no_task_is_tried_more_often_than_it_may(before: int, most: int, permanent: bool, chance: float) -> None:
     end = leases.failed(min(before, most), most, NOW, failure="", permanent=permanent, delays=(1.0,), chance=chance)

@@ -297,6 +297,16 @@ def test_a_plugin_that_never_starts_is_left_out_after_five_tries() -> None:
     assert story.rollout.reason == "wave 1 shows too little: 0 of 1 plugins needed (1 left out)"
 
 
+def test_a_plugin_that_had_a_permit_and_switched_nothing_is_tried_again_and_counted_once() -> None:
+    story = Story(1, 5)
+    story.sees(Switched(story.rows["p1"])).sees(NotSwitched(story.rows["p1"], "NO_ANSWER", again=True))
+    member = story.rows["p1"]
+    assert (member.state, member.against, member.tries) == (S.STARTED, False, 2), "nothing is held against the build"
+    story.sees(Switched(member)).sees(Settled(story.rows["p1"], HEALTHY))
+    assert story.rollout.tallies[0].exposed == 1
+    assert story.rows["p1"].state is S.HEALTHY
+
+
 def test_a_retired_plugin_is_no_longer_planned_for() -> None:
     story = Story(5, 5)
     story.sees(Left(story.rows["p5"], "retired")).heals().soaks()

@@ -36,6 +36,12 @@ def test_each_service_that_took_no_part_is_named() -> None:
         assert f"{service} took no part" in missing(left)
 
 
+def test_an_error_that_a_person_gets_needs_nobody_but_queue() -> None:
+    told = [span("error reported", "queue"), span("triage", "queue", "error reported", 1)]
+    assert missing(told) == []
+    assert missing([*told, span("step", "worker", "lost", 2)]) == ["the parent of worker “step” (lost) is not here"]
+
+
 def test_a_missing_parent_is_named_with_its_child() -> None:
     said = missing([*healing(), span("apply", "agent", "lost")])
     assert said == ["the parent of agent “apply” (lost) is not here"]

@@ -19,6 +19,7 @@ from deploy.demo.fleet import Fleet
 from deploy.demo.narration import Narrator
 from deploy.demo.reach import Reach
 from deploy.demo.scenarios import measure, resolution, steering
+from deploy.demo.scenarios.drift import DRIFT
 from deploy.demo.scenarios.errors import ERRORS
 from deploy.demo.scenarios.reins import REINS
 from deploy.demo.scenarios.rollouts import ROLLOUTS
@@ -28,7 +29,8 @@ from deploy.demo.workers import Workers, spans_to
 from deploy.local.plane import Plane
 from libs.common.errors import Problem
 
-LIGHTS = 20
+# So many that the relays that are broken here on purpose are no storm.
+LIGHTS = 60
 STAGGER_SECONDS = 3.0
 Say = Callable[[str], None]
 Tell = Callable[[Scene, Scenario, Report, str], Awaitable[dict[str, Any]]]
@@ -37,7 +39,7 @@ STEERED = (*REINS, *ROLLOUTS)
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
     """The scenarios of these names, all when none is named. Raises KeyError for one that does not exist."""
-    known = {scenario.name: scenario for scenario in (*SCENARIOS, *ERRORS, *REINS, *ROLLOUTS, *ALONE)}
+    known = {scenario.name: scenario for scenario in (*SCENARIOS, *DRIFT, *ERRORS, *REINS, *ROLLOUTS, *ALONE)}
     return [known[name] for name in names] if names else list(known.values())
 
 

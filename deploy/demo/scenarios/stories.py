@@ -135,13 +135,15 @@ async def dead_man(scene: Scene, report: Report) -> None:
         raise Mismatch("the incident does not remember the remedy that was taken back")
 
 
+LANE = "1.2.3"
 SCENARIOS = (
-    Scenario("heal_patch", "shop-1", "success, mitigated", heal_patch),
+    # The first to stage 1.2.3: what was staged before is on its way too briefly to be caught there.
+    Scenario("kill_switch", "shop-6", "held, success, mitigated", kill_switch, lane=LANE),
+    Scenario("heal_patch", "shop-1", "success, mitigated", heal_patch, lane=LANE),
     Scenario("staging_refuses", "shop-2", "staging_failed, success, mitigated", staging_refuses),
     Scenario("bad_patch_rolled_back", "shop-3", "rolled_back, success, mitigated", bad_patch_rolled_back),
     Scenario("plugin_down", "shop-4", "success, mitigated", plugin_down),
     Scenario("silent_plugin", "shop-5", "a person is asked", silent_plugin, 150.0),
-    Scenario("kill_switch", "shop-6", "held, success, mitigated", kill_switch),
 )
 # Takes ingest down, so it plays when nothing else does.
 ALONE = (Scenario("dead_man", "shop-7", "rolled_back by the agent, success, mitigated", dead_man, 180.0),)

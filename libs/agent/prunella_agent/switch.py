@@ -27,7 +27,7 @@ from prunella_agent.words import Words, decode_result, encode
 log = logging.getLogger("prunella_agent.switch")
 
 SETTLE_SECONDS = 5.0
-DEAD_MAN_SECONDS = 60.0
+DEAD_MAN_SECONDS = 100.0
 REVERT_AGAIN_SECONDS = 0.5
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from libs.common.database import Transaction
 from libs.common.names import new_id
 from libs.common.telemetry import counter, new_traceparent, trace_id
-from prunella.v1.events_pb2 import Event
+from prunella.v1.events_pb2 import ACTION_CONFIG_FIX, Event
 from services.ingest import detection, incidents
 from services.ingest.detection import Anomaly, Health
 from services.ingest.gateway import storms
@@ -128,6 +128,8 @@ class _One:
             sick = {anomaly.type for anomaly in said.heard.anomalies}
             for anomaly in said.heard.anomalies:
                 known = self.active.get(anomaly.type)
+                if known is None and anomaly.type == detection.CONFIG_DRIFT and self._mending():
+                    continue
                 if known is None:
                     await self._open(anomaly, said)
                 else:
@@ -141,6 +143,10 @@ class _One:
         for incident in changed.values():
             await store.save(self.tx, incident)
         await self._note_types(ended)
+
+    def _mending(self) -> bool:
+        """Whether an attempt for something else brings a configuration anyway."""
+        return any(one.attempt and one.action == ACTION_CONFIG_FIX for one in self.active.values())
 
     def _ease(self, incident: Incident, well: bool, changed: dict[str, Incident]) -> bool:
         if well:

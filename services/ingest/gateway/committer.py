@@ -18,12 +18,13 @@ from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Busy, Denied, Invalid, NotFound, Problem, Stale, Unavailable
 from libs.common.telemetry import Telemetry, counter, histogram, use_traceparent
+from services.ingest import detection, sense
 from services.ingest.gateway import changes
 from services.ingest.gateway.changes import OPENED, Outcome, Said, Work
-from services.ingest.store import plugins, pulses
+from services.ingest.store import configurations, plugins, pulses
 from services.ingest.store.plugins import Identity, Traits
 from services.ingest.storm import Rules
-from services.ingest.telemetry import Beat, Hearing, Pulse, hear
+from services.ingest.telemetry import Beat, Heard, Hearing, Pulse, hear
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Committer:
         self._act_by = act_by
         self._healthy_windows = healthy_windows
         self._storm = storm
+        self._peers = sense.Peers()
         self._queue: deque[Entry] = deque()
         self._news = asyncio.Event()
         self._space = asyncio.Event()
@@ -209,6 +211,7 @@ class Committer:
         for plugin, work in works.items():
             if plugin in stored and plugin not in outcome.moved:
                 work.pulse.version += 1
+                work.pulse.unsaved = False
                 self._cache[plugin] = work.pulse
             else:
                 self.forget(plugin)
@@ -254,6 +257,7 @@ class Committer:
                 continue
             heard = hear(base, entry.beat, max(entry.received, base.heard), polls=not entry.epoch)
             if heard.hearing is Hearing.APPLIED:
+                self._listen(entry, base, heard)
                 if work is None:
                     work = works[plugin] = Work(entry.identity, base)
                 work.note(Said(entry.beat, heard, entry.received))
@@ -263,14 +267,25 @@ class Committer:
             answers.append((entry, _refusal(heard.hearing, heard.wrong)))
         return works, answers, cloned
 
+    def _listen(self, entry: Entry, pulse: Pulse, heard: Heard) -> None:
+        window = heard.window
+        if window is None or not sense.due(pulse, entry.beat, window):
+            return
+        said = sense.listen(pulse, entry.identity.package, entry.beat, window, self._peers)
+        if said.anomaly is not None:
+            heard.anomalies = [*heard.anomalies, said.anomaly]
+        elif said.well is not None and pulse.open_types & sense.BIT:
+            heard.wellness[detection.TELEMETRY_ANOMALY] = said.well
+
     async def _store(
         self, tx: Transaction, works: Sequence[Work], traits: Sequence[Traits]
     ) -> tuple[Outcome, set[str]]:
         stored = await pulses.beat(tx, [work.pulse for work in works])
         written = [work for work in works if work.pulse.plugin in stored]
+        outcome, adopted = Outcome(), set[str]()
         if traits:
             await plugins.note_traits(tx, [found for found in traits if found.plugin in stored])
-        outcome = Outcome()
+            adopted = await configurations.adopt(tx, unexpected(written, traits))
         if any(work.said for work in written):
             outcome = await changes.apply(
                 tx, written, act_by=self._act_by, enough=self._healthy_windows, rules=self._storm
@@ -278,6 +293,7 @@ class Committer:
             for event, trace in outcome.told:
                 with use_traceparent(trace):
                     tx.record(event)
+        outcome.moved |= adopted
         return outcome, stored
 
     def _answer(
@@ -313,6 +329,12 @@ class Committer:
                 traceparent=incident.traceparent,
                 attributes={**attributes, "sequence": said.beat.sequence},
             )
+
+
+def unexpected(works: Sequence[Work], traits: Sequence[Traits]) -> list[str]:
+    """The plugins that say which configuration they have, and of whom none is expected."""
+    heard = {found.plugin for found in traits if found.config_digest}
+    return [work.pulse.plugin for work in works if work.pulse.plugin in heard and not work.pulse.expected_config]
 
 
 def _barred(pulse: Pulse | None, entry: Entry) -> Problem | None:

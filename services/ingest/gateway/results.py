@@ -15,12 +15,12 @@ from libs.common.errors import NotFound
 from libs.common.telemetry import counter, export_foreign, use_traceparent
 from prunella.v1 import agent_pb2 as pb
 from services.ingest import commands
-from services.ingest.commands import Command, Result, Settled
+from services.ingest.commands import Command, Result, Settled, Word
 from services.ingest.doors import Doors, keep
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.incidents import closed
 from services.ingest.store import commands as store
-from services.ingest.store import incidents, plugins, pulses
+from services.ingest.store import configurations, incidents, plugins, pulses
 from services.ingest.store.plugins import Identity
 from services.ingest.wire import commands as wire
 from services.ingest.wire import plugins as plugin_wire
@@ -46,6 +46,8 @@ async def record(doors: Doors, identity: Identity, said: Result, given: pb.Comma
         standing = await store.final_word(tx, identity.plugin, locked.generation)
         settled = commands.settle(locked.kind, locked.state, standing, said)
         await store.settle(tx, locked, settled, said.detail)
+        if settled.final is not None and Word.COMMITTED in (settled.final, standing):
+            await configurations.given(tx, identity.plugin, locked.generation)
         if settled.switched:
             await pulses.switched(tx, identity.plugin, tx.now.timestamp())
         if settled.tell:
@@ -55,7 +57,7 @@ async def record(doors: Doors, identity: Identity, said: Result, given: pb.Comma
 
     with use_traceparent(command.traceparent), doors.telemetry.span(f"agent says {said.word.name.lower()}"):
         settled = await doors.database.transaction(work)
-    if settled.switched:
+    if settled.switched or settled.final is not None:
         doors.committer.forget(identity.plugin)
     _results.labels(said.word.name.lower()).inc()
     export_foreign("agent", wire.spans(given, command))

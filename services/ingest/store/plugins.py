@@ -17,8 +17,8 @@ WHERE p.id = ANY(CAST(:ids AS uuid[]))
 """
 VIEW = """
 SELECT p.id, p.package, p.merchant, p.label, p.state, p.enroll_time, p.capabilities, p.environment, p.numbers,
-       p.config_digest, u.release, u.generation, u.digest, u.health, u.connected, u.heard, u.beats, u.windows,
-       u.watch_from,
+       p.config_digest, u.expected_config, u.release, u.generation, u.digest, u.health, u.connected, u.heard, u.beats,
+       u.windows, u.watch_from,
        (SELECT coalesce(array_agg(CAST(i.id AS text) ORDER BY i.id), '{}') FROM ingest.incidents i
         WHERE i.plugin = p.id AND i.state IN ('open', 'in_progress', 'escalated')) AS open_incidents
 FROM ingest.plugins p JOIN ingest.pulses u ON u.id = p.id

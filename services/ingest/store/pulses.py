@@ -12,10 +12,11 @@ from typing import Any
 from libs.common.database import Transaction
 from services.ingest.detection import Health
 from services.ingest.liveness import Hearing, Quiet
+from services.ingest.sense import read
 from services.ingest.telemetry import Pulse, calm
 
 # The stored fields of a pulse, in their order.
-FIELDS = [name for name in Pulse.__slots__ if name not in {"calm", "traits"}]
+FIELDS = [name for name in Pulse.__slots__ if name not in {"calm", "traits", "listened", "unsaved"}]
 COLUMNS = ", ".join("id" if name == "plugin" else name for name in FIELDS)
 HEALTHS = {int(health): health for health in Health}
 LOAD = f"SELECT {COLUMNS} FROM ingest.pulses WHERE id = ANY(CAST(:ids AS uuid[]))"
@@ -30,16 +31,16 @@ UPDATE ingest.pulses p SET
     failures = u.failures, signatures = u.signatures, heard = u.heard, beats = u.beats, health = u.health,
     release = u.release, generation = u.generation, digest = u.digest, open_types = u.open_types,
     plain_last = u.plain_last, plain_errors = u.plain_errors, polls = u.polls, away = false, back_by = 0,
-    windows = u.windows
+    windows = u.windows, sense = coalesce(u.sense, p.sense)
 FROM unnest(
     CAST(:ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:boots AS text[]), CAST(:sequences AS bigint[]),
     CAST(:errors AS bigint[]), CAST(:attempts AS bigint[]), CAST(:failures AS bigint[]), CAST(:signatures AS bigint[]),
     CAST(:heard AS double precision[]), CAST(:beats AS bigint[]), CAST(:health AS smallint[]),
     CAST(:releases AS text[]), CAST(:generations AS bigint[]), CAST(:digests AS text[]),
     CAST(:open_types AS integer[]), CAST(:plain_last AS bigint[]), CAST(:plain_errors AS bigint[]),
-    CAST(:polls AS boolean[]), CAST(:windows AS bytea[])
+    CAST(:polls AS boolean[]), CAST(:windows AS bytea[]), CAST(:senses AS bytea[])
 ) AS u(id, version, boots, sequence, errors, attempts, failures, signatures, heard, beats, health, release, generation,
-       digest, open_types, plain_last, plain_errors, polls, windows)
+       digest, open_types, plain_last, plain_errors, polls, windows, sense)
 WHERE p.id = u.id AND p.version = u.version AND p.active
 RETURNING p.id
 """
@@ -148,6 +149,7 @@ async def beat(tx: Transaction, pulses: Sequence[Pulse]) -> set[str]:
         plain_errors=[p.plain_errors for p in pulses],
         polls=[p.polls for p in pulses],
         windows=[p.windows for p in pulses],
+        senses=[p.sense if p.unsaved else None for p in pulses],
     )
     return {str(row[0]) for row in rows}
 
@@ -232,4 +234,5 @@ def pulse(row: Any) -> Pulse:
     made.boots = tuple(filter(None, row[4].split(",")))
     made.health = HEALTHS[row[12]]
     made.calm = calm(made.windows)
+    made.listened = read(made.sense).at
     return made

@@ -29,6 +29,7 @@ def resource(row: Any, now: datetime, fresh: float) -> ingest_pb2.Plugin:
         generation=row.generation,
         digest=row.digest,
         config_digest=row.config_digest,
+        expected_config_digest=row.expected_config,
         health=agent_pb2.Health.ValueType(row.health),
         state=row.state,
         connected=bool(row.connected and now.timestamp() - row.heard < fresh),

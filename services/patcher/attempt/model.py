@@ -73,7 +73,7 @@ IN_FLIGHT = frozenset({State.APPLYING, State.PROBATION, State.COMMITTING, State.
 class Bounds:
     """The times of one attempt in seconds, fixed when it is created."""
 
-    dead_man: float = 60.0
+    dead_man: float = 100.0
     staging_timeout: float = 300.0
     health_timeout: float = 90.0
     apply_timeout: float = 120.0
@@ -192,6 +192,7 @@ class Fact:
     gate: str = ""
     failure: str = ""
     dead_man: bool = False
+    unswitched: bool = False
 
 
 class ErrandKind(enum.StrEnum):

@@ -84,7 +84,7 @@ def _not_applied(attempt: Attempt, word: CommandFinished, now: datetime) -> Chan
         # With a permit the silence proves nothing: the deadline of the attempt decides.
         return Change(attempt) if attempt.permitted else fail(attempt, now, "command_expired", "no answer in time")
     if attempt.permitted:
-        return reverted(attempt, now, word, f"nothing was switched: {why}")
+        return reverted(attempt, now, word, f"nothing was switched: {why}", switched=False)
     if word.outcome is Outcome.FAILED:
         return fail(attempt, now, "command_failed", why)
     if word.outcome is Outcome.REFUSED and word.detail in POLICY_GATES:
@@ -118,10 +118,13 @@ def _other_slot(attempt: Attempt, word: CommandFinished, now: datetime) -> Chang
     return move(known, now, State.PROBATION, "reverted", "the other slot is watched", known.last_commit, told)
 
 
-def reverted(attempt: Attempt, now: datetime, word: CommandFinished, reason: str = "") -> Change:
+def reverted(
+    attempt: Attempt, now: datetime, word: CommandFinished, reason: str = "", *, switched: bool = True
+) -> Change:
     """The agent runs what ran before."""
     why = reason or (f"the agent reverted: {word.detail}" if word.detail else "the agent wrote REVERTED")
-    facts = (Fact(Told.ROLLED_BACK, why, failure=_failure(attempt, word), dead_man=word.unasked),)
+    failure = _failure(attempt, word)
+    facts = (Fact(Told.ROLLED_BACK, why, failure=failure, dead_man=word.unasked, unswitched=not (switched or failure)),)
     return move(attempt, now, State.ROLLED_BACK, "reverted", why, None, facts, held_by="")
 
 

@@ -21,6 +21,7 @@ from services.patcher.policy import Ask, Policy
 from services.patcher.store import approvals, configurations, releases
 
 ENDED = counter("approvals_ended_total", "Approvals that people or time decided", ("outcome",))
+TOLD = counter("approval_facts_total", "What approvals told: asked, voted, reminded, escalated, ended", ("fact",))
 PROPOSER = "decider"
 
 
@@ -58,6 +59,12 @@ def plan_of(attempt: Attempt, policy: Policy) -> Plan:
 def person(actor: str) -> str:
     """The bare name of who acted; operators/ann and ann are one person."""
     return actor.removeprefix("operators/")
+
+
+def still(policy: Policy) -> Ask:
+    """What a plan is asked about with when it waits already and the policy would not ask anybody any more."""
+    why = "the policy asks nobody about this any more; who was asked still decides"
+    return Ask("APPROVAL", why, policy.need, policy.approval_timeout)
 
 
 async def ask_about(
@@ -153,5 +160,6 @@ async def _keep(
     for told in change.facts:
         for event in wire.approval_events(told, change.approval, before.plan if before else "", subject, cause):
             tx.record(event)
+        tx.after_commit(TOLD.labels(told.told.value).inc)
     if before is not None and before.standing in LIVE and change.approval.standing is not before.standing:
         tx.after_commit(ENDED.labels(change.approval.standing.value).inc)

@@ -215,10 +215,10 @@ async def ask_again(tx: Transaction, kept: Kept) -> bool:
         return False
     policy, _ = await policies.get(tx)
     plan = plan_now(known[1], policy)
-    count = kept.rollout.count(*MemberState)
-    people = asks(policy, kept, plan.from_release.split(SEPARATOR), count) if plan_hash(plan) != known[0].plan else None
-    if people is None:
+    if plan_hash(plan) == known[0].plan:
         return False
+    wanted = asks(policy, kept, plan.from_release.split(SEPARATOR), kept.rollout.count(*MemberState))
+    people = wanted or approvals.still(policy)
     authors = sorted(known[0].authors)
     await approvals.ask(tx, subject, people, plan, authors=authors, proposer="", by=approvals.person(policy.updated_by))
     return True

@@ -37,9 +37,9 @@ class Settings(ServiceSettings):
     )
     dead_man: float = variable(
         "PATCHER_DEAD_MAN_SECONDS",
-        default=60.0,
+        default=100.0,
         rule="seconds after a switch at which an agent without a commit reverts by itself, 3 to 3600",
-        remedy="leave it out for 60",
+        remedy="leave it out for 100, the time the default policy gives a verdict and 10 to commit",
         ge=3,
         le=3600,
     )

@@ -17,8 +17,8 @@ from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.approvals import Approval, Standing, plan_hash
-from services.patcher.attempt import FINAL, Attempt, Granted, Rejected, State
-from services.patcher.doors import Doors, observe, weigh, weighed_out
+from services.patcher.attempt import FINAL, Attempt, CancelRequested, Granted, Rejected, State
+from services.patcher.doors import Doors, observe, weigh, weighed_out, why_not
 from services.patcher.doors import approvals as door
 from services.patcher.handlers import rollout_approvals
 from services.patcher.handlers.policy import said
@@ -62,6 +62,8 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         yes: bool,
     ) -> tuple[Attempt, Asked | None]:
         name = parse("attempts", request.name)
+        if yes:
+            await self._still_wanted(name)
 
         async def work(tx: Transaction) -> tuple[Attempt, Asked | None]:
             attempt = await attempts.get(tx, name, lock=True)
@@ -72,6 +74,22 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             return after, await approvals.newest(tx, names.attempt(name))
 
         return await self.doors.database.transaction(work)
+
+    async def _still_wanted(self, name: str) -> None:
+        """Ends an attempt that has nothing to go on for any more, and says so to who would have it begin."""
+        async with self.doors.database.reading() as tx:
+            found = await attempts.get(tx, name)
+        if found is None or found.state is not State.AWAITING_APPROVAL:
+            return
+        why = await why_not(self.doors, found)
+        if not why:
+            return
+        wish = CancelRequested("patcher", why)
+        with use_traceparent(found.trace):
+            await self.doors.database.transaction(lambda tx: observe(tx, self.doors, name, wish))
+        raise Refused(
+            f"attempt {name} has nothing to go on for any more: {why}", reason="ATTEMPT_OUTDATED", attempt=name
+        )
 
     async def _voted(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, yes: bool) -> Attempt:
         policy, _ = await policies.get(tx)

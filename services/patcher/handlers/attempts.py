@@ -62,9 +62,10 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         after = pages.open_token(request.page_token, {"list": "attempts", **query})
         async with self.doors.database.reading() as tx:
             found = await attempts.page(tx, **query, after=after, limit=size + 1)
+            asked = await approvals.newest_of(tx, [names.attempt(each.id) for each in found[:size] if each.plan])
         more = len(found) > size
         return patcher_pb2.ListAttemptsResponse(
-            attempts=[wire.attempt_of(attempt) for attempt in found[:size]],
+            attempts=[wire.attempt_of(each, asked=asked.get(names.attempt(each.id))) for each in found[:size]],
             next_page_token=pages.token({"list": "attempts", **query}, [found[size - 1].id]) if more else "",
         )
 

@@ -12,16 +12,16 @@ from typing import Any
 
 from libs.common import access, pages
 from libs.common.bus import fact
-from libs.common.database import Transaction, transient, unavailable
+from libs.common.database import Transaction
 from libs.common.errands import send
-from libs.common.errors import Invalid, Problem, Stale
+from libs.common.errors import Invalid, Stale, Unavailable
 from libs.common.names import is_id
 from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.attempt import PERMIT_AGE, Attempt, ErrandKind, RollbackRequested, State
+from services.patcher.attempt import PERMIT_AGE, Attempt, Bounds, ErrandKind, RollbackRequested, State
 from services.patcher.doors import SCHEMA, Doors, observe
-from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Turn, compare
+from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Difference, Policy, Turn, compare
 from services.patcher.store import attempts, kill_switches, situations
 from services.patcher.store import policy as policies
 from services.patcher.store.kill_switches import KillSwitch
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 ENGAGE_TRIES = 3
 DECISIONS, MOST_DECISIONS = 100, 1000
 CHANGES = counter("policy_changes_total", "Versions of the policy that people made")
+SWITCHES = counter("kill_switch_changes_total", "Kill switches that were engaged or released", ("scope", "change"))
 LONGEST_REASON = 500
 
 
@@ -59,6 +60,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             if request.policy.etag and request.policy.etag != str(found.version):
                 raise Stale(f"the policy is at version {found.version} by now; read it again", reason="POLICY_CHANGED")
             made, differences = wire.changed_policy(request, found)
+            _in_time(made, differences, self.doors.settings.dead_man)
             if differences:
                 made = replace(made, version=found.version + 1, update_time=tx.now, updated_by=actor, reason=reason)
                 await policies.put(tx, made, request.request_id)
@@ -121,12 +123,10 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                     stop = {"gate": KILL_SWITCH, "reason": f"the kill switch {scope} is engaged"}
                     await send(tx, SCHEMA, ErrandKind.STOP, scope, stop, database=doors.database)
                     return switch, await attempts.in_flight(tx, scope, tx.now - PERMIT_AGE)
-            except Problem:
-                raise
-            except Exception as error:
-                if not transient(error) or attempt == ENGAGE_TRIES - 1:
-                    raise unavailable(error) from error
-                log.warning("engaging %s is tried again: %s", scope, error)
+            except Unavailable as problem:
+                if attempt == ENGAGE_TRIES - 1:
+                    raise
+                log.warning("engaging %s is tried again: %s", scope, problem.message)
         raise AssertionError("unreachable")
 
     async def _revert(self, attempt: Attempt, actor: str, reason: str) -> Attempt:
@@ -170,6 +170,8 @@ async def change_switch(
         plugin = scope.removeprefix("plugins/") if scope.startswith("plugins/") else ""
         told = kind(scope=scope, epoch=switch.epoch)
         tx.record(fact(SCHEMA, told, actor=actor, reason=reason, plugin=plugin))
+        series = SWITCHES.labels(scope.partition("/")[0], "engaged" if engaged else "released")
+        tx.after_commit(series.inc)
     return switch
 
 
@@ -205,3 +207,17 @@ def said(reason: str) -> str:
             f"reason must say why, in 1 to {LONGEST_REASON} characters", reason="REASON_MISSING", field="reason"
         )
     return text
+
+
+def _in_time(made: Policy, differences: tuple[Difference, ...], dead_man: float) -> None:
+    """Raises Invalid for a verdict that may take longer than an agent waits for its commit: it would have no effect."""
+    longest = Bounds(dead_man=dead_man, health_timeout=dead_man).probation
+    if any(each.field == "health_check_timeout" for each in differences) and (
+        made.health_check_timeout.total_seconds() > longest
+    ):
+        raise Invalid(
+            f"health_check_timeout may be at most {longest:g} s, since an agent reverts by itself {dead_man:g} s after "
+            "a switch; set PATCHER_DEAD_MAN_SECONDS of the patcher higher first",
+            reason="HEALTH_TIMEOUT_TOO_LONG",
+            field="policy.health_check_timeout",
+        )

@@ -51,8 +51,16 @@ async def _voted(tx: Transaction, doors: Doors, kept: Kept, request: Request, ac
     vote = wire.vote(request, asked[0].need, door.person(actor), yes=yes)
     policy, _ = await policies.get(tx)
     change = await door.vote(tx, subject, vote, plan_hash(plan_now(asked[1], policy)))
-    if kept.rollout.state is not heart.State.PENDING:
+    if change.approval == asked[0]:
+        # The same request again.
         return kept
+    if kept.rollout.state is not heart.State.PENDING:
+        raise Refused(
+            f"{request.name} is {kept.rollout.state}: it is too late to say no, pause or abort it instead",
+            reason="ROLLOUT_NOT_WAITING",
+            field="name",
+            state=kept.rollout.state.value,
+        )
     if change.approval.standing is Standing.APPROVED:
         await door.used(tx, subject)
         return await observe(tx, doors, kept, Allowed())

@@ -89,9 +89,14 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         after = pages.open_token(request.page_token, {"list": "rollouts", **query})
         async with self.doors.database.reading() as tx:
             found = await rollouts.page(tx, **query, after=after, limit=size + 1)
+            asked = await approvals.newest_of(tx, [names.rollout(kept.rollout.id) for kept in found[:size]])
         more = len(found) > size
+        shown = [rollout_of(kept) for kept in found[:size]]
+        for each in shown:
+            if approval := asked.get(each.name):
+                each.approval.CopyFrom(wire.approval(*approval))
         return patcher_pb2.ListRolloutsResponse(
-            rollouts=[rollout_of(kept) for kept in found[:size]],
+            rollouts=shown,
             next_page_token=pages.token({"list": "rollouts", **query}, [found[size - 1].rollout.id]) if more else "",
         )
 

@@ -48,12 +48,12 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             )
         free = asyncio.Semaphore(AT_ONCE)
         newest: dict[str, str] = {}
-        for attempt in found:
+        for attempt in filter(_brought, found):
             newest.setdefault(attempt.plugin, attempt.id)
 
         async def one(attempt: Attempt) -> Attempt | patcher_pb2.NotTakenBack:
             async with free:
-                return await self._take_back(attempt, newest[attempt.plugin], actor, reason)
+                return await self._take_back(attempt, newest.get(attempt.plugin, ""), actor, reason)
 
         answers = await asyncio.gather(*(one(attempt) for attempt in found))
         return patcher_pb2.RollBackRecentResponse(
@@ -75,11 +75,11 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     async def _take_back(
         self, attempt: Attempt, newest: str, actor: str, reason: str
     ) -> Attempt | patcher_pb2.NotTakenBack:
+        if not _brought(attempt):
+            return _not(attempt, "NOTHING_TO_TAKE_BACK", f"a {attempt.action} brought nothing new")
         if attempt.id != newest:
             why = f"attempt {newest} came later on this plugin and goes back first; ask again when it has"
             return _not(attempt, "LATER_ATTEMPT", why)
-        if attempt.action is Action.RESTART or attempt.other_slot:
-            return _not(attempt, "NOTHING_TO_TAKE_BACK", f"a {attempt.action} brought nothing new")
         if attempt.state is State.ROLLING_BACK:
             return attempt
         try:
@@ -105,6 +105,11 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         if after.state not in GOING_BACK:
             return _not(attempt, "ATTEMPT_NOT_APPLIED", f"it is {after.state}")
         return after
+
+
+def _brought(attempt: Attempt) -> bool:
+    """Whether it brought something that could go back; nobody waits for what never will."""
+    return attempt.action is not Action.RESTART and not attempt.other_slot
 
 
 def _not(attempt: Attempt, reason: str, message: str) -> patcher_pb2.NotTakenBack:

@@ -52,6 +52,13 @@ def _refused(event: Event, member: Member) -> Observation:
     return NotSwitched(member, event.reason, again=event.attempt_refused.gate in FOR_ALL_GATES)
 
 
+def _rolled_back(event: Event, member: Member) -> Observation:
+    # An agent that got no answer in time says nothing about the build; one that fell silent under it may.
+    if event.attempt_rolled_back.unswitched:
+        return NotSwitched(member, event.reason, again=True)
+    return Settled(member, Outcome.REVERTED, event.reason)
+
+
 def _settled(outcome: Outcome) -> Callable[[Event, Member], Observation]:
     return lambda event, member: Settled(member, outcome, event.reason)
 
@@ -59,7 +66,7 @@ def _settled(outcome: Outcome) -> Callable[[Event, Member], Observation]:
 WORDS: dict[str, Callable[[Event, Member], Observation]] = {
     "apply_authorized": lambda _event, member: Switched(member),
     "attempt_succeeded": _settled(Outcome.HEALTHY),
-    "attempt_rolled_back": _settled(Outcome.REVERTED),
+    "attempt_rolled_back": _rolled_back,
     "attempt_rollback_failed": _settled(Outcome.BROKEN),
     "attempt_unconfirmed": _settled(Outcome.SILENT),
     "attempt_failed": _failed,

@@ -95,7 +95,9 @@ def start(member: Member, tallies: Tallies, wave: int) -> Moved:
 
 
 def switch(member: Member, tallies: Tallies) -> Moved:
-    """The member is exposed: it takes the next place in its wave."""
+    """The member is exposed: it takes the next place in its wave, unless it has one from a try before."""
+    if member.place:
+        return move(member, tallies, MemberState.SWITCHED)
     tally = tallies[member.wave - 1]
     placed = replace(member, place=tally.exposed + 1)
     return move(placed, _put(tallies, member.wave, replace(tally, exposed=placed.place)), MemberState.SWITCHED)

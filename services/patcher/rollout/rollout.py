@@ -277,7 +277,7 @@ def _moved(rollout: Rollout, word: Word) -> Moved | None:
             return switch(member, tallies)
         case Settled(_, outcome, reason):
             return _settled(rollout, member, outcome, reason)
-        case NotSwitched(_, reason, again) if member.state is S.STARTED:
+        case NotSwitched(_, reason, again) if member.state in IN_FLIGHT:
             again = again and member.tries < TRIES
             return move(member, tallies, S.WAITING if again else S.SKIPPED, reason)
         case NotSwitched(_, reason) if member.state is S.ROLLING_BACK:

@@ -4,6 +4,7 @@ Rule: a subject (attempts/… or rollouts/…) has at most one approval that liv
 """
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,10 @@ LIVING = f"""
 SELECT {COLUMNS} FROM patcher.approvals WHERE subject = :subject AND standing IN ('waiting', 'approved')
 """
 NEWEST = f"SELECT {COLUMNS} FROM patcher.approvals WHERE subject = :subject ORDER BY id DESC LIMIT 1"
+NEWEST_OF = f"""
+SELECT DISTINCT ON (subject) {COLUMNS} FROM patcher.approvals WHERE subject = ANY (CAST(:subjects AS text[]))
+ORDER BY subject, id DESC
+"""
 SETTLE = """
 UPDATE patcher.approvals SET due = NULL WHERE subject = :subject AND standing = 'approved' AND due IS NOT NULL
 """
@@ -97,6 +102,12 @@ async def newest(tx: Transaction, subject: str) -> tuple[Approval, str] | None:
     """The subject's latest approval, however it ended, with its plan's text."""
     row = await tx.first(NEWEST, subject=subject)
     return (read(row), row.plan_text) if row else None
+
+
+async def newest_of(tx: Transaction, subjects: Sequence[str]) -> dict[str, tuple[Approval, str]]:
+    """The latest approval of each of these subjects that has one, with its plan's text."""
+    rows = await tx.all(NEWEST_OF, subjects=list(subjects)) if subjects else []
+    return {row.subject: (read(row), row.plan_text) for row in rows}
 
 
 async def settle(tx: Transaction, subject: str) -> None:

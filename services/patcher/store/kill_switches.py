@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from libs.common import facts
-from libs.common.database import Database, Transaction, address
+from libs.common.database import DRIVER_ERRORS, Database, Transaction, address, transient, unavailable
 
 COLUMNS = "scope, engaged, epoch, actor, reason, update_time"
 LIST = f"SELECT {COLUMNS} FROM patcher.kill_switches ORDER BY scope LIMIT 1000"
@@ -53,20 +53,31 @@ def read(row: Any) -> KillSwitch:
 
 @asynccontextmanager
 async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[Transaction]:
-    """A transaction of its own connection under the exclusive lock of a scope; the end of the block commits."""
+    """A transaction of its own connection under the exclusive lock of a scope; the end of the block commits.
+
+    Raises Unavailable for what passes; whether it had committed by then is unknown, and asking again is safe.
+    """
     engine = create_async_engine(
         address(url), poolclass=NullPool, connect_args={"timeout": 5, "command_timeout": PATIENCE}
     )
     try:
         async with engine.connect() as connection:
-            opened = await connection.begin()
-            await connection.execute(text("SET LOCAL lock_timeout = 0"))
-            await connection.execute(text(LOCK), {"scope": scope})
-            tx = Transaction(connection, database.clock.now())
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            # Whoever waited must see what was committed meanwhile, whatever is usual on this server.
+            await driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            await driver.execute("SET LOCAL lock_timeout = 0")
+            await Transaction(driver, database.clock.now()).run(LOCK, scope=scope)
+            tx = Transaction(driver, database.clock.now())
             yield tx
             if tx.told:
                 await facts.insert(tx)
-            await opened.commit()
+            await driver.execute("COMMIT")
+    except (*DRIVER_ERRORS, DBAPIError, OSError) as error:
+        known = error if isinstance(error, DBAPIError | OSError) else DBAPIError(None, None, error)
+        # The driver's own complaints, such as a closed connection, have no state.
+        if transient(known) or not getattr(error, "sqlstate", ""):
+            raise unavailable(known) from error
+        raise
     finally:
         await engine.dispose()
     for call in tx.calls:
@@ -80,7 +91,8 @@ async def change(
 ) -> tuple[KillSwitch, bool]:
     """Sets a switch; the second value is False for a repeat, or when it stands so already."""
     row = await tx.first(GET, scope=scope)
-    if row and (row.engaged == engaged or row.request_id == request_id):
+    repeated = row and request_id and row.request_id == request_id
+    if row and (row.engaged == engaged or repeated):
         return read(row), False
     if not row and not engaged:
         return KillSwitch(scope, False, 0, actor, reason, tx.now), False

@@ -1,22 +1,24 @@
 """What waits for people: reminded, escalated, expired; and asked anew when the plan is another one by now.
 
 Rule: nobody starts an attempt here. Only an approval does; what the policy refuses meanwhile ends, and an approval that
-was used does not expire.
+was used does not expire. When the policy asks nobody any more, who was asked decides about the new plan.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 
 from libs.common.database import Transaction
 from libs.common.errors import Problem
 from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
-from services.patcher.approvals import Standing
+from services.patcher.approvals import Standing, plan_hash
 from services.patcher.attempt import UNPERMITTED, Attempt, CancelRequested, Granted, State
 from services.patcher.doors import Doors, observe, weigh, weighed_out
 from services.patcher.doors import approvals as door
-from services.patcher.policy import Allow, Ask, Hold, Refuse
+from services.patcher.doors.steps import Weighed
+from services.patcher.policy import Ask, Refuse
 from services.patcher.store import approvals, attempts
 
 log = logging.getLogger(__name__)
@@ -53,11 +55,7 @@ async def waiting(doors: Doors, _now: datetime) -> int:
     """Looks whether plans that people are asked about are still the same, and whether policy still lets them be."""
     async with doors.database.reading() as tx:
         asked = await attempts.in_state(tx, State.AWAITING_APPROVAL)
-        turned = []
-        for attempt in asked:
-            weighed = await weigh(tx, attempt, lock=False)
-            if isinstance(weighed.said, Refuse) or (isinstance(weighed.said, Ask) and weighed.plan != attempt.plan):
-                turned.append(attempt)
+        turned = [attempt for attempt in asked if _turned(await weigh(tx, attempt, lock=False), attempt)]
     for attempt in turned:
         try:
             await doors.database.transaction(lambda tx, attempt=attempt: _turn(tx, doors, attempt))  # type: ignore[misc]
@@ -66,15 +64,25 @@ async def waiting(doors: Doors, _now: datetime) -> int:
     return len(turned)
 
 
+def _turned(weighed: Weighed, attempt: Attempt) -> bool:
+    return isinstance(weighed.said, Refuse) or _plan(weighed, attempt) != attempt.plan
+
+
+def _plan(weighed: Weighed, attempt: Attempt) -> str:
+    return plan_hash(door.plan_of(attempt, weighed.policy))
+
+
 async def _turn(tx: Transaction, doors: Doors, seen: Attempt) -> None:
     attempt = await attempts.get(tx, seen.id, lock=True)
     if attempt is None or attempt.state is not State.AWAITING_APPROVAL:
         return
     weighed = await weigh(tx, attempt, lock=False)
-    if isinstance(weighed.said, Allow | Hold):
+    if not _turned(weighed, attempt):
         return
+    if not isinstance(weighed.said, Refuse | Ask):
+        weighed = replace(weighed, said=door.still(weighed.policy))
     with use_traceparent(attempt.trace):
-        after = await observe(tx, doors, attempt.id, Granted(weighed.said, weighed.plan))
+        after = await observe(tx, doors, attempt.id, Granted(weighed.said, _plan(weighed, attempt)))
         await weighed_out(tx, weighed, after, None)
 
 

@@ -54,7 +54,9 @@ def _message(told: Fact, attempt: Attempt) -> Message:
         case Told.SUCCEEDED:
             return events_pb2.AttemptSucceeded(**both, action=action, generation=attempt.generation, verdict=judged)
         case Told.ROLLED_BACK:
-            return events_pb2.AttemptRolledBack(**both, action=action, dead_man=told.dead_man, failure=told.failure)
+            return events_pb2.AttemptRolledBack(
+                **both, action=action, dead_man=told.dead_man, failure=told.failure, unswitched=told.unswitched
+            )
         case _:
             return _ending(told, attempt, own)
 

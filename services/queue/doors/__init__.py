@@ -38,9 +38,17 @@ class Settings(ServiceSettings):
     retry_seconds: str = variable(
         "QUEUE_RETRY_SECONDS",
         default=",".join(f"{seconds:g}" for seconds in leases.RETRY_SECONDS),
-        rule="seconds before the second, third … try, separated by commas",
+        rule="seconds before the second, third … try, separated by commas; after the last there is none",
         remedy="leave it out for 30,120,300",
         pattern=r"^[0-9]{1,5}(\.[0-9]{1,3})?(,[0-9]{1,5}(\.[0-9]{1,3})?){0,19}$",
+    )
+    stranded: float = variable(
+        "QUEUE_STRANDED_SECONDS",
+        default=3600.0,
+        rule="seconds without a worker for its tools after which a task goes to a person, 1 to 2592000",
+        remedy="leave it out for 3600",
+        ge=1,
+        le=2_592_000,
     )
     strategies: Path = variable(
         "QUEUE_STRATEGIES",
@@ -99,9 +107,12 @@ class Doors:
     triage_soon: Callable[[], None] = _nothing
     draining: Callable[[], bool] = lambda: False
     toolsets: Toolsets = field(init=False)
+    # While it was away nobody could ask.
+    since: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Tool sets are read when first needed."""
+        self.since = self.clock.monotonic()
         self.toolsets = Toolsets(self.clock)
 
     def work_came(self) -> None:

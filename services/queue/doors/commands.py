@@ -2,7 +2,8 @@
 
 Rule: a person's word is a transaction with its fact and its line of history. It may give an ended or waiting task
 another try, take a task out (its report then belongs to people), end a report, and let a strategy write or not. What
-is so already stays as it is; what the state forbids is refused with what to do instead.
+is so already stays as it is; what the state forbids is refused with what to do instead. When a strategy may not write
+any more, the leases under which it does are worth nothing from then on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from services.queue.doors.ending import escalated, unknown
 from services.queue.doors.learning import tell
 from services.queue.store import counts, filing, history, strategies, tasks
 from services.queue.wire import facts
+
+MOST_STOPPED = 10_000
 
 
 async def retry_task(tx: Transaction, doors: Doors, task: str, *, priority: int, actor: str, reason: str) -> None:
@@ -104,7 +107,17 @@ async def approve_strategy(
         again = await filing.awaiting(tx, name, f"{name} was approved by {actor}: looked at again")
         await counts.moved(tx, "report", (("escalated", "new", 0) for _ in range(again)))
         tx.after_commit(doors.triage_soon)
+    elif strategy.writes:
+        await _stop(tx, doors, name, actor=actor, reason=f"{name} may not write any more: {reason}")
     return after
+
+
+async def _stop(tx: Transaction, doors: Doors, strategy: str, *, actor: str, reason: str) -> None:
+    """Ends the leases under which a strategy is at work: a worker is cut off when it next asks for more time."""
+    rows = await tasks.revoke(tx, strategy, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_STOPPED)
+    if rows:
+        tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome="REVOKED"))
+        tx.after_commit(doors.work_came)
 
 
 async def _locked(tx: Transaction, task: str) -> Any:

@@ -91,6 +91,16 @@ def unknown(task: str) -> Problem:
     return NotFound(f"there is no task {task}; it may have been cleaned up", reason="TASK_UNKNOWN", field="name")
 
 
+def lapsed() -> Problem:
+    """The lease ran out, and nobody has taken the task back yet."""
+    return Stale(
+        "the lease has run out and is not prolonged any more. Stop working on it; another worker gets the task",
+        reason="LEASE_LAPSED",
+        field="token",
+        state="processing",
+    )
+
+
 def stale(state: str) -> Problem:
     """The lease is not held any more."""
     return Stale(
@@ -127,20 +137,21 @@ def _measure(tx: Transaction, done: Sequence[Any]) -> None:
 
 
 async def given_up(tx: Transaction, doors: Doors, rows: Sequence[Any], *, learn: bool) -> None:
-    """Gives the reports of tasks that failed for good to people; `learn` when the tries spoke of the strategy."""
+    """Gives the reports of tasks that failed for good to people; `learn` when the tries may speak of the strategy."""
     if not rows:
         return
-    await escalated(tx, {str(row.report): f"machines gave up: {row.reason}" for row in rows})
+    awaits = {str(row.report): row.strategy for row in rows if learn and row.outcome == leases.NOT_APPROVED}
+    await escalated(tx, {str(row.report): f"machines gave up: {row.reason}" for row in rows}, awaits=awaits)
     if learn:
-        await counted(tx, doors, [(row.strategy, False) for row in rows])
+        await counted(tx, doors, [(row.strategy, False) for row in rows if row.outcome not in leases.UNTRIED])
 
 
 async def escalated(
-    tx: Transaction, reasons: Mapping[str, str], *, actor: str = "", before: str = "in_progress"
+    tx: Transaction, reasons: Mapping[str, str], *, actor: str = "", awaits: Mapping[str, str] | None = None
 ) -> None:
-    """Gives reports to people, each with its reason; all of them were in the state `before`."""
-    rows = await filing.escalate(tx, reasons)
-    await counts.moved(tx, "report", ((before, "escalated", 0) for _ in rows))
+    """Gives reports that were in work to people, each with its reason; `awaits` says whose approval brings one back."""
+    rows = await filing.escalate(tx, reasons, awaits or {})
+    await counts.moved(tx, "report", (("in_progress", "escalated", 0) for _ in rows))
     for row in rows:
         told = facts.escalation(str(row.id), str(row.task or ""), row.type, row.severity, row.tried)
         with use_traceparent(row.traceparent):

@@ -54,7 +54,7 @@ async def file(tx: Transaction, doors: Doors, judged: Sequence[tuple[Any, Triage
     }
     await filing.file(tx, [_filed(tx, row, triage, made.get(str(row.id))) for row, triage in standing])
     if made:
-        await tasks.insert(tx, list(made.values()), leases.MAX_ATTEMPTS)
+        await tasks.insert(tx, list(made.values()), leases.max_attempts(doors.settings.delays))
     states = ((row.state, "in_progress" if str(row.id) in made else "escalated", 0) for row, _ in standing)
     await counts.moved(tx, "report", states)
     await counts.moved(tx, "task", (("", "pending", task.priority) for task in made.values()))

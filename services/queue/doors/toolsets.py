@@ -1,7 +1,8 @@
 """Tool sets, which never change once they have an id, kept in memory: a claim reads only tasks it can do.
 
 Rule: what is known is asked for again when a task may have a set that is not known yet, at the latest after a moment;
-which sets a worker can do is worked out once for each different list of tools.
+which sets a worker can do is worked out once for each different list of tools. That somebody asked for a set is noted
+now and then, so that tasks nobody can do are found.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from libs.common.database import Transaction
 from services.queue.store import tasks
 
 KEPT_SECONDS = 1.0
+ASKED_SECONDS = 60.0
 MOST_LISTS = 256
 
 
@@ -26,6 +28,7 @@ class Toolsets:
     _by_tools: dict[tuple[str, ...], int] = field(default_factory=dict)
     _able: dict[frozenset[str], list[int]] = field(default_factory=dict)
     _read_at: float = float("-inf")
+    _asked: dict[int, float] = field(default_factory=dict)
 
     async def refresh(self, tx: Transaction, *, now: bool = False) -> None:
         """Reads what came since, unless that was done a moment ago."""
@@ -59,6 +62,15 @@ class Toolsets:
                 self._able.clear()
             self._able[have] = [id_ for id_, needed in self.known.items() if have.issuperset(needed)]
         return self._able[have]
+
+    async def ask(self, tx: Transaction, wanted: Sequence[int], every: float) -> None:
+        """Notes that a worker asks for these sets, each at most once in `every` seconds, or a minute."""
+        now = self.clock.monotonic()
+        late = now - min(ASKED_SECONDS, every)
+        due = [id_ for id_ in wanted if self._asked.get(id_, float("-inf")) <= late]
+        if due:
+            await tasks.ask(tx, due)
+            tx.after_commit(lambda: self._asked.update(dict.fromkeys(due, now)))
 
     def of(self, id_: int) -> tuple[str, ...]:
         """The tools of a set; empty when it is not known here yet."""

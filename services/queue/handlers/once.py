@@ -1,7 +1,8 @@
 """A repeated request is answered as the first was, and changes nothing again.
 
 Rule: a request with an id takes it in the transaction of its effect, under the name of its caller; the same id with
-other content is refused. One without an id is done as often as it comes.
+other content is refused. One without an id is done as often as it comes. What takes many transactions asks first what
+it was answered before.
 """
 
 from __future__ import annotations
@@ -26,15 +27,9 @@ async def once(
     doors: Doors, request: Message, response: type[MessageT], work: Callable[[Transaction], Awaitable[MessageT]]
 ) -> MessageT:
     """Does `work` in one transaction, at most once for the request's `request_id`. Raises Refused for a reused id."""
-    request_id: str = getattr(request, "request_id", "")
+    request_id = _id(request)
     if not request_id:
         return await doors.database.transaction(work)
-    if len(request_id) > LONGEST_ID or not request_id.isprintable():
-        raise Invalid(
-            f"request_id must be printable and at most {LONGEST_ID} characters; a UUID is best",
-            reason="BAD_REQUEST_ID",
-            field="request_id",
-        )
     caller = access.caller()
     digest = _digest(request)
 
@@ -46,6 +41,27 @@ async def once(
         return answer
 
     return await doors.database.transaction(guarded)
+
+
+async def earlier(doors: Doors, request: Message, response: type[MessageT]) -> MessageT | None:
+    """What this request was answered before, for work of many transactions. Raises Refused for a reused id."""
+    request_id = _id(request)
+    if not request_id:
+        return None
+    async with doors.database.reading() as tx:
+        found = await requests.earlier(tx, access.caller(), request_id)
+    return None if found is None else _again(found, _digest(request), response)
+
+
+def _id(request: Message) -> str:
+    request_id: str = getattr(request, "request_id", "")
+    if len(request_id) > LONGEST_ID or not request_id.isprintable():
+        raise Invalid(
+            f"request_id must be printable and at most {LONGEST_ID} characters; a UUID is best",
+            reason="BAD_REQUEST_ID",
+            field="request_id",
+        )
+    return request_id
 
 
 def _again(earlier: object, digest: str, response: type[MessageT]) -> MessageT:

@@ -49,9 +49,11 @@ class ReportHandlers:
         del context
         source = wire.source(request)
         now = self.doors.clock.now()
+        caller = access.caller()
         read: list[Occurrence | Refusal] = []
         for index, told in enumerate(request.errors):
-            read.append(wire.occurrence(told, new_id(now), new_traceparent(""), now))
+            refused = wire.foreign(told, caller)
+            read.append(refused or wire.occurrence(told, new_id(now), new_traceparent(""), now))
             if index % TURN == TURN - 1:
                 await asyncio.sleep(0)
         taken = [one for one in read if isinstance(one, Occurrence)]

@@ -80,7 +80,7 @@ class StrategyHandlers:
         return await once(self.doors, request, pb.ApproveStrategyResponse, answer)
 
     async def RevokeStrategy(self, request: pb.RevokeStrategyRequest, context: Context) -> pb.RevokeStrategyResponse:
-        """Takes that back; tasks that are leased already are stopped by their next look, not by this."""
+        """Takes that back, and with it the tasks it is at work on: whoever claims them next is not allowed to."""
         del context
         work = self._approving(request.name, request.reason, approved=False)
 

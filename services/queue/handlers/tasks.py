@@ -18,7 +18,7 @@ from services.queue import leases
 from services.queue.doors import Doors
 from services.queue.doors.commands import cancel_task, retry_task
 from services.queue.doors.ending import given_up, unknown
-from services.queue.handlers.once import once
+from services.queue.handlers.once import earlier, once
 from services.queue.stats import figures
 from services.queue.store import counts, history, tasks
 from services.queue.wire import facts
@@ -117,12 +117,19 @@ class TaskHandlers:
         """Deletes old ended tasks, some thousands to a transaction; reports and their history stay."""
         del context
         age = wire.days(request.days)
-        wire.reason(request.reason, "")
+        reason = wire.reason(request.reason, f"a person wanted those of more than {request.days} days gone")
+        actor = access.caller()
+        answered = await earlier(self.doors, request, pb.CleanUpTasksResponse)
+        if answered is not None:
+            return answered
         deleted = 0
 
         async def chunk(tx: Transaction) -> int:
             before = tx.now - age
-            return await tasks.clean_up(tx, before, new_id(before), CHUNK)
+            gone = await tasks.clean_up(tx, before, new_id(before), CHUNK)
+            if gone:
+                tx.record(facts.tasks_cleaned_up(gone, request.days, actor=actor, reason=reason))
+            return gone
 
         while gone := await self.doors.database.transaction(chunk):
             deleted += gone

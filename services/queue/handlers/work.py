@@ -24,7 +24,7 @@ from libs.common.errors import Invalid, Problem
 from libs.common.telemetry import histogram, span_at, use_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue.doors import TASKS, Doors
-from services.queue.doors.ending import MOST_SPANS, ended, stale, unknown
+from services.queue.doors.ending import MOST_SPANS, ended, lapsed, stale, unknown
 from services.queue.store import history, reports, strategies, tasks, work
 from services.queue.store.work import Completion
 from services.queue.wire import facts
@@ -94,7 +94,10 @@ class WorkHandlers:
             found = await work.extend(tx, task, request.token, tx.now + lease)
             if found is None:
                 row = (await work.standing(tx, [task])).get(task)
-                raise stale(row.state) if row else unknown(task)
+                if row is None:
+                    raise unknown(task)
+                still = (row.token, row.state) == (request.token, "processing")
+                raise lapsed() if still else stale(row.state)
             return found
 
         answer = pb.ExtendTaskResponse()
@@ -181,6 +184,7 @@ class WorkHandlers:
         able = self.doors.toolsets.able(wanted.tools, any_tools=wanted.any_tools)
         if not able:
             return ()
+        await self.doors.toolsets.ask(tx, able, self.doors.settings.stranded / 4)
         return await work.claim(tx, able, worker=wanted.worker, until=until, limit=wanted.count)
 
     async def _complement(self, tx: Transaction, answer: pb.ClaimTasksResponse, rows: Sequence[Any]) -> None:

@@ -33,8 +33,9 @@ WHERE id = ANY(CAST(:ids AS uuid[]))
 """
 ESCALATE = """
 UPDATE queue.reports r SET state = 'escalated', with_person = true, triage_at = NULL, watch_until = NULL,
-    reason = g.reason
-FROM unnest(CAST(:ids AS uuid[]), CAST(:reasons AS text[])) AS g (id, reason) WHERE r.id = g.id
+    reason = g.reason, awaits = g.awaits
+FROM unnest(CAST(:ids AS uuid[]), CAST(:reasons AS text[]), CAST(:awaits AS text[])) AS g (id, reason, awaits)
+WHERE r.id = g.id
 RETURNING r.id, r.plugin, r.merchant, r.type, r.severity, r.task, r.tried, r.reason, r.traceparent
 """
 LOCK_REPORT = """
@@ -107,9 +108,10 @@ async def ask(tx: Transaction, reports: Sequence[str], until: datetime) -> None:
     await tx.run(ASK, ids=list(reports), until=until)
 
 
-async def escalate(tx: Transaction, reasons: Mapping[str, str]) -> Sequence[Any]:
-    """Gives reports to a person, each with a reason."""
-    return await tx.all(ESCALATE, ids=list(reasons), reasons=list(reasons.values()))
+async def escalate(tx: Transaction, reasons: Mapping[str, str], awaits: Mapping[str, str]) -> Sequence[Any]:
+    """Gives reports to a person, each with a reason; `awaits` are the strategies whose approval brings them back."""
+    waited = [awaits.get(report, "") for report in reasons]
+    return await tx.all(ESCALATE, ids=list(reasons), reasons=list(reasons.values()), awaits=waited)
 
 
 async def lock_report(tx: Transaction, report: str) -> Any | None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.database import Transaction
+from services.queue.leases import NO_WORKER
 
 # No id comes before the one, none after the other.
 FIRST, LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
@@ -25,6 +26,15 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:reports AS uuid[]), CAST(:plugins AS tex
     AS g (id, report, plugin, merchant, strategy, toolset, priority, rank, seconds, traceparent)
 """
 TOOLSETS = "SELECT id, tools FROM queue.toolsets WHERE id > :after ORDER BY id"
+ASK = """
+INSERT INTO queue.asked AS a (toolset, at)
+SELECT toolset, :now FROM unnest(CAST(:toolsets AS integer[])) AS g (toolset) ORDER BY toolset
+ON CONFLICT (toolset) DO UPDATE SET at = greatest(a.at, EXCLUDED.at)
+"""
+UNASKED = """
+SELECT s.id, s.tools FROM queue.toolsets s LEFT JOIN queue.asked a ON a.toolset = s.id
+WHERE coalesce(a.at, '-infinity') < :before ORDER BY s.id
+"""
 INTERN = "INSERT INTO queue.toolsets (tools) VALUES (CAST(:tools AS text[])) ON CONFLICT (tools) DO NOTHING"
 GET = f"SELECT {TASK} FROM queue.tasks t WHERE t.id = CAST(:id AS uuid)"
 LOCK = f"{GET} FOR UPDATE"
@@ -68,8 +78,8 @@ SELECT count(*) FROM moved
 # One statement: state and time are looked at again under the lock, so a lease renewed meanwhile stays.
 _TAKE_BACK = """
 WITH lapsed AS MATERIALIZED (
-    SELECT id FROM queue.tasks WHERE state = 'processing' AND {which}
-    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),
+    SELECT id FROM queue.tasks WHERE state = '{state}' AND {which}
+    ORDER BY {order} LIMIT :limit FOR UPDATE SKIP LOCKED),
 ended AS (
     UPDATE queue.tasks t SET crashes = t.crashes + {crash}, token = t.token + 1, lease_until = NULL, updated_at = :now,
         state = CASE WHEN t.crashes + {crash} >= :most THEN 'failed' ELSE 'pending' END,
@@ -82,18 +92,23 @@ history AS (
     INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
         seconds, at, actor)
     SELECT report_id, entries, id, strategy, worker, '', false, :outcome, '{{}}', '{{}}',
-        extract(epoch FROM CAST(:now AS timestamptz) - claimed_at), :now, :actor
+        coalesce(extract(epoch FROM CAST(:now AS timestamptz) - claimed_at), 0), :now, :actor
     FROM noted),
 deltas AS (
     INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
-    SELECT 'task', 'processing', -count(*), -sum(priority), 0 FROM ended HAVING count(*) > 0
+    SELECT 'task', '{state}', -count(*), -sum(priority), 0 FROM ended HAVING count(*) > 0
     UNION ALL SELECT 'task', state, count(*), sum(priority), 0 FROM ended GROUP BY state)
 SELECT id, report, plugin, merchant, strategy, state, worker, token, priority, crashes, attempts, traceparent,
     claimed_at, reason
 FROM ended
 """
-REAP = _TAKE_BACK.format(which="lease_until < :now", crash=1)
-RESET = _TAKE_BACK.format(which="claimed_at < :before", crash=0)
+_HELD = {"state": "processing", "order": "id"}
+REAP = _TAKE_BACK.format(which="lease_until < :now", crash=1, **_HELD)
+RESET = _TAKE_BACK.format(which="claimed_at < :before", crash=0, **_HELD)
+REVOKE = _TAKE_BACK.format(which="strategy = :strategy", crash=0, **_HELD)
+STRAND = _TAKE_BACK.format(
+    which="toolset = :toolset AND updated_at < :before", crash=0, state="pending", order="rank, id"
+)
 SAVE = """
 UPDATE queue.tasks SET state = :state, priority = :priority, rank = :rank, attempts = :attempts, crashes = :crashes,
     token = token + 1, lease_until = NULL, run_at = :run_at, updated_at = :now, ended_at = :ended_at, reason = :reason
@@ -165,6 +180,22 @@ async def toolsets(tx: Transaction, after: int = 0) -> dict[int, tuple[str, ...]
     return {row.id: tuple(row.tools) for row in await tx.all(TOOLSETS, after=after)}
 
 
+async def ask(tx: Transaction, asked: Sequence[int]) -> None:
+    """Notes that a worker asked for tasks of these tool sets."""
+    await tx.run(ASK, toolsets=list(asked), now=tx.now)
+
+
+async def unasked(tx: Transaction, before: datetime) -> dict[int, tuple[str, ...]]:
+    """Tool sets that no worker asked for since a moment."""
+    return {row.id: tuple(row.tools) for row in await tx.all(UNASKED, before=before)}
+
+
+async def strand(tx: Transaction, toolset: int, before: datetime, *, reason: str, limit: int) -> Sequence[Any]:
+    """Ends tasks of a tool set that have waited since before a moment."""
+    values = {"outcome": NO_WORKER, "actor": "queue", "reason": reason, "most": 0}
+    return await tx.all(STRAND, now=tx.now, before=before, toolset=toolset, limit=limit, **values)
+
+
 async def intern(tx: Transaction, tools: Sequence[str]) -> None:
     """Makes sure that a tool set has an id."""
     await tx.run(INTERN, tools=list(tools))
@@ -212,6 +243,12 @@ async def reset(tx: Transaction, stuck: timedelta, *, actor: str, reason: str, m
     before = tx.now - stuck
     values = {"outcome": "RESET", "actor": actor, "reason": reason}
     return await tx.all(RESET, now=tx.now, before=before, most=most, limit=limit, **values)
+
+
+async def revoke(tx: Transaction, strategy: str, *, actor: str, reason: str, most: int, limit: int) -> Sequence[Any]:
+    """Takes back the tasks that are worked on with a strategy."""
+    values = {"outcome": "REVOKED", "actor": actor, "reason": reason}
+    return await tx.all(REVOKE, now=tx.now, strategy=strategy, most=most, limit=limit, **values)
 
 
 async def save(tx: Transaction, task: str, values: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from libs.common.database import Transaction
+from services.queue.leases import UNTRIED
 
 _WAITING = "toolset = {toolset} AND state = 'pending' ORDER BY rank, id LIMIT {limit}"
 _LEASE = """
@@ -130,7 +131,8 @@ WITH {_GIVEN.strip()},
 {_ENDED.strip()},
 noted AS (
     UPDATE queue.reports r SET entries = r.entries + 1,
-        tried = CASE WHEN e.state = 'failed' THEN array_append(r.tried, e.strategy) ELSE r.tried END
+        tried = CASE WHEN e.state = 'failed' AND e.outcome <> ALL(CAST(:untried AS text[]))
+            THEN array_append(r.tried, e.strategy) ELSE r.tried END
     FROM ended e WHERE r.id = e.report
     {_NOTED},
 {_DELTAS.strip().format(more="", columns=FAILED)}"""
@@ -206,6 +208,7 @@ async def fail(tx: Transaction, failing: Sequence[Failing], *, actor: str) -> Se
         run_ats=[one.run_at for one in failing],
         outcomes=[one.outcome for one in failing],
         reasons=[one.reason for one in failing],
+        untried=list(UNTRIED),
         **_told([one.completion for one in failing]),
     )
 

@@ -4,13 +4,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from services.queue.doors import Doors
-from services.queue.sweeps.tasks import due, expire, fold, prune, reap, watch
+from services.queue.sweeps.tasks import due, expire, fold, prune, reap, strand, watch
 from services.queue.sweeps.triage import untriaged
 
 SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
     "triage": (0.2, untriaged),
     "due": (0.2, due),
     "reap": (0.5, reap),
+    "strand": (5.0, strand),
     "watch": (0.2, watch),
     "fold": (0.5, fold),
     "expire": (5.0, expire),

@@ -56,6 +56,30 @@ def _lapsed(now: datetime, rows: Sequence[Any]) -> None:
                     attributes=attributes)  # fmt: skip
 
 
+async def strand(doors: Doors, now: datetime) -> int:
+    """Gives tasks to people that wait for tools no worker has asked with for long; how many.
+
+    A queue that is long is no reason: whoever asks for a set, however busy, keeps its tasks waiting.
+    """
+    longest = doors.settings.stranded
+    if doors.clock.monotonic() < doors.since + longest:
+        return 0
+    before = now - timedelta(seconds=longest)
+
+    async def work(tx: Transaction) -> int:
+        ended = 0
+        for toolset, tools in (await tasks.unasked(tx, before)).items():
+            reason = f"no worker that has {', '.join(tools)} asked for work for {longest:g} s"
+            rows = await tasks.strand(tx, toolset, before, reason=reason, limit=MOST)
+            if rows:
+                tx.record(facts.tasks_recovered(rows, actor="queue", reason=reason, outcome=leases.NO_WORKER))
+                await given_up(tx, doors, rows, learn=False)
+            ended += len(rows)
+        return ended
+
+    return await doors.database.transaction(work)
+
+
 async def due(doors: Doors, now: datetime) -> int:
     """Lets tries that are due wait for a worker; how many."""
     del now

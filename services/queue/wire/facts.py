@@ -9,6 +9,7 @@ from typing import Any
 
 from libs.common.bus import fact
 from prunella.v1 import events_pb2 as pb
+from services.queue.leases import NO_WORKER
 from services.queue.proposals import Proposal
 from services.queue.report import Triage
 from services.queue.store.tasks import NewTask
@@ -89,10 +90,11 @@ def tasks_finished(worker: str, ended: Sequence[Any], *, actor: str) -> pb.Event
 
 
 def tasks_recovered(ended: Sequence[Any], *, actor: str, reason: str, outcome: str) -> pb.Event:
-    """Tasks were taken back."""
+    """Tasks were taken back; one that nobody held has no token."""
     told = pb.TasksRecovered()
     for row in ended:
-        told.ends.add(task=str(row.id), report=str(row.report), token=row.token - 1, state=row.state, failure=outcome)
+        token = 0 if outcome == NO_WORKER else row.token - 1
+        told.ends.add(task=str(row.id), report=str(row.report), token=token, state=row.state, failure=outcome)
     return _about(told, ended[0] if len(ended) == 1 else None, actor, reason)
 
 
@@ -104,6 +106,11 @@ def task_retried(row: Any, priority: int, *, actor: str, reason: str) -> pb.Even
 def task_cancelled(row: Any, *, actor: str, reason: str) -> pb.Event:
     """A person took a task out."""
     return _about(pb.TaskCancelled(task=str(row.id), report=str(row.report)), row, actor, reason)
+
+
+def tasks_cleaned_up(tasks: int, days: int, *, actor: str, reason: str) -> pb.Event:
+    """A person had old tasks deleted."""
+    return fact(SCHEMA, pb.TasksCleanedUp(tasks=tasks, days=days), actor=actor, reason=reason)
 
 
 def report_resolved(row: Any, now: datetime) -> pb.Event:

@@ -35,6 +35,7 @@ LONGEST_KEY = 100
 LONGEST_VALUE = 1000
 MOST_OCCURRENCES = 1_000_000_000
 SOURCES = ("agent", "service", "http")
+INGEST = "ingest"
 MARK = "\n… {left} characters left out …\n"
 
 
@@ -76,6 +77,17 @@ def occurrence(told: pb.ReportedError, id_: str, traceparent: str, now: datetime
         value=error.occurrences or 1,
         seen=_moment(error.time, now) if error.HasField("time") else now,
         traceparent=traceparent,
+    )
+
+
+def foreign(told: pb.ReportedError, caller: str) -> Refusal | None:
+    """Why this caller may not tell this error: whose it is comes from a credential, which ingest and people showed."""
+    if not (told.plugin or told.label or told.merchant) or caller == INGEST or caller.startswith(names.operator("")):
+        return None
+    return Refusal(
+        "NOT_ITS_OWN",
+        "plugin",
+        f"{caller} may tell its own errors only; leave plugin, label and merchant empty, or have ingest tell it",
     )
 
 
@@ -187,6 +199,7 @@ def resource(row: Any) -> pb.ErrorReportGroup:
         regressions=row.regressions,
         task=f"tasks/{row.task}" if row.task else "",
         reason=row.reason,
+        trace_id=row.traceparent[3:35],
         source=row.source,
     )
     told.first_seen_time.FromDatetime(row.first_seen_at)

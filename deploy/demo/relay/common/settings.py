@@ -1,7 +1,8 @@
 """Where the relay forwards to, with which secret it signs, and how long it waits for an answer.
 
-Rule: the configuration decides. Only a relay without a configured sink (in a sandbox) forwards to where the sender
-says, and then to this machine alone.
+Rule: the configuration decides. Only a relay without a configured sink, or in a sandbox, forwards to where the sender
+says, and then to this machine alone. A configuration that many may read leaves the secret out; then it lies in the file
+`secret` of the plugin's own data.
 """
 
 from __future__ import annotations
@@ -34,13 +35,23 @@ class Settings:
         return wanted
 
 
+def own_secret() -> str:
+    """The secret in the plugin's data; the sandbox's where there is none."""
+    path = Path(os.environ.get("PRUNELLA_DATA") or os.devnull) / "secret"
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return SANDBOX_SECRET
+
+
 def load() -> Settings:
     """The settings in the JSON file that PRUNELLA_CONFIG names; a missing file means a sandbox."""
     path = Path(os.environ.get("PRUNELLA_CONFIG") or os.devnull)
     text = path.read_text() if path.exists() else ""
     fields = json.loads(text or "{}")
+    sandbox = bool(fields.get("sandbox"))
     return Settings(
-        str(fields.get("sink", "")),
-        str(fields.get("secret", SANDBOX_SECRET)).encode(),
+        "" if sandbox else str(fields.get("sink", "")),
+        str(fields.get("secret", SANDBOX_SECRET if sandbox else own_secret())).encode(),
         float(fields.get("timeout_seconds", TIMEOUT_SECONDS)),
     )

@@ -1,0 +1,111 @@
+"""Spare databases: what a test leaves behind is emptied and given to the next, since copying a database costs far more.
+
+Rule: the next test cannot tell. Every row is gone, the rows that migrations write are there again, sequences begin
+anew. A database whose tables, functions or rights were changed, or that has grown large, is dropped instead.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from deploy.local.servers import Servers
+
+SCHEMAS = ("bus", "ingest", "decider", "patcher", "queue", "ops", "public")
+LARGE = 40_000_000
+KEPT = 8
+# Every change of structure writes new rows into these catalogues; maintenance changes their rows in place.
+SHAPE = """
+SELECT md5(string_agg(told, ',' ORDER BY told)) FROM (
+    SELECT 'c' || c.oid || ':' || c.xmin || ':' || coalesce(CAST(c.relacl AS text), '') AS told
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ANY($1)
+    UNION ALL SELECT 'p' || p.oid || ':' || p.xmin
+        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = ANY($1)
+    UNION ALL SELECT 't' || t.oid || ':' || t.xmin FROM pg_trigger t WHERE NOT tgisinternal
+    UNION ALL SELECT 'k' || k.oid || ':' || k.xmin FROM pg_constraint k
+    UNION ALL SELECT 'n' || n.oid || ':' || n.xmin FROM pg_namespace n WHERE n.nspname = ANY($1)
+    UNION ALL SELECT 'a' || a.attrelid || ':' || a.attnum || ':' || a.xmin
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = ANY($1)
+    UNION ALL SELECT 's' || setdatabase || ':' || setrole || ':' || CAST(setconfig AS text) FROM pg_db_role_setting
+        WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+) AS everything
+"""
+TABLES = """
+SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname = ANY($1) ORDER BY 1
+"""
+SEQUENCES = """
+SELECT format('SELECT setval(%L, %s, false)', schemaname || '.' || sequencename, start_value) AS again
+FROM pg_sequences WHERE schemaname = ANY($1) ORDER BY 1
+"""
+LEAVE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
+BACK = "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM jsonb_populate_recordset(CAST(NULL AS {table}), $1)"
+
+
+@dataclass
+class Spare:
+    """The databases of one PostgreSQL that wait for the next test, and what an unused one looks like."""
+
+    servers: Servers
+    shapes: dict[str, str] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    empty: str = ""
+    first: dict[str, str] = field(default_factory=dict)
+
+    async def take(self, name: str) -> str:
+        """An empty database; a new one is called `name`."""
+        if self.waiting:
+            return self.waiting.pop()
+        await self.servers.new_database(name)
+        connection = await self._connect(name)
+        try:
+            self.shapes[name] = await connection.fetchval(SHAPE, SCHEMAS)
+            if not self.empty:
+                await self._learn(connection)
+        finally:
+            await connection.close(timeout=5)
+        return name
+
+    async def give(self, name: str) -> None:
+        """Empties a database for the next test, or drops it."""
+        if name not in self.shapes or len(self.waiting) >= KEPT or not await self._emptied(name):
+            self.shapes.pop(name, None)
+            await self.servers.drop_database(name)
+            return
+        self.waiting.append(name)
+
+    async def _emptied(self, name: str) -> bool:
+        connection = await self._connect(name)
+        try:
+            await connection.execute("SET session_replication_role = replica")
+            await connection.fetch(LEAVE, name)
+            if await connection.fetchval(SHAPE, SCHEMAS) != self.shapes[name]:
+                return False
+            if await connection.fetchval("SELECT pg_database_size($1)", name) > LARGE:
+                return False
+            await connection.execute(self.empty)
+            for table, rows in self.first.items():
+                await connection.execute(BACK.format(table=table), rows)
+        except asyncpg.PostgresError:
+            return False
+        finally:
+            await connection.close(timeout=5)
+        return True
+
+    async def _learn(self, connection: asyncpg.Connection) -> None:
+        """How a database is emptied, and the rows that it has from the beginning."""
+        tables = [row["name"] for row in await connection.fetch(TABLES, SCHEMAS)]
+        for table in tables:
+            rows = await connection.fetchval(f"SELECT jsonb_agg(to_jsonb(t)) FROM {table} t")  # noqa: S608 - our own names
+            if rows:
+                self.first[table] = rows if isinstance(rows, str) else json.dumps(rows)
+        statements = [f"DELETE FROM {table}" for table in tables]  # noqa: S608 - our own names
+        statements += [row["again"] for row in await connection.fetch(SEQUENCES, SCHEMAS)]
+        self.empty = ";".join(statements)
+
+    async def _connect(self, name: str) -> asyncpg.Connection:
+        url = self.servers.postgres_url(database=name)
+        return await asyncpg.connect(url, timeout=10, command_timeout=30)

@@ -1,0 +1,156 @@
+"""The kill switch holds while patchers are killed and PostgreSQL is restarted: nothing is permitted after it.
+
+The seed of the run is printed; PRUNELLA_CHAOS_SEED takes it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from libs.common.names import new_id
+from libs.common.testing import Ground, until
+from prunella.v1 import agent_pb2, patcher_pb2
+from tests.chaos import invariants, witness
+from tests.chaos.siege import Asked, Siege, Stop, contradictions, steadily
+from tests.service.patcher_alone import PatcherAlone, archive
+from tests.service.reins import set_policy
+
+ATTEMPTS = 50
+SIEGE_SECONDS = 7.5
+SCOPES = ("global", "global", "merchants/m1", "actions/patch", "plugins/p7")
+OPEN = "SELECT count(*) FROM patcher.attempts WHERE end_time IS NULL"
+ENDS = "SELECT state, count(*) AS number FROM patcher.attempts GROUP BY state"
+DEFINITION = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = 'authorize_apply'"
+GATE = "granted := gate = '';"
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(180)
+async def test_nothing_is_permitted_after_an_engage_whatever_dies_meanwhile(ground: Ground, tmp_path: Path) -> None:
+    seed = int(os.environ.get("PRUNELLA_CHAOS_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"PRUNELLA_CHAOS_SEED={seed}")  # noqa: T201 - pytest shows it when the test fails
+    await witness.install(ground.url())
+    siege = Siege(ground, chance=random.Random(seed))  # noqa: S311 - who is killed, not a secret
+    try:
+        await siege.start()
+        await siege.publish(archive(tmp_path / "release"))
+        await set_policy(siege, require_staging=False, max_in_flight=2 * ATTEMPTS)
+        siege.ingest.carry_out = siege.fare
+        siege.report()
+        await asyncio.gather(*(siege.decide(plugin=f"p{number}") for number in range(ATTEMPTS)))
+        await until(lambda: siege.asked, 20, what="the first permit is asked for")
+        await asyncio.gather(pull_the_reins(siege), break_things(siege))
+        await ends(siege)
+    finally:
+        await siege.stop()
+    await check(ground, siege)
+
+
+async def pull_the_reins(siege: Siege) -> None:
+    """Engages and releases, one after the other, never for long."""
+    over = time.monotonic() + SIEGE_SECONDS
+    while time.monotonic() < over:
+        stop = await siege.engage(siege.chance.choice(SCOPES))
+        await asyncio.sleep(siege.chance.uniform(0.1, 0.5))
+        await siege.release(stop)
+        await asyncio.sleep(siege.chance.uniform(0.1, 0.6))
+
+
+async def break_things(siege: Siege) -> None:
+    """Kills patchers, and once the database."""
+    over, half = time.monotonic() + SIEGE_SECONDS, time.monotonic() + SIEGE_SECONDS / 2
+    postgres, restarted = siege.ground.servers.postgres, False
+    while time.monotonic() < over:
+        await asyncio.sleep(siege.chance.uniform(0.7, 1.4))
+        if time.monotonic() > half and not restarted:
+            restarted = True
+            await postgres.stop()
+            await postgres.start()
+        else:
+            await siege.kill()
+
+
+async def ends(siege: Siege) -> None:
+    """Every attempt ends; what a killed patcher had begun comes back with its lease."""
+
+    async def none_open() -> bool:
+        connection = await asyncpg.connect(siege.ground.url(), timeout=5)
+        try:
+            return not await connection.fetchval(OPEN)
+        finally:
+            await connection.close()
+
+    await until(none_open, 90, what="every attempt ends")
+
+
+async def check(ground: Ground, siege: Siege) -> None:
+    answers = Counter(one.gate or "granted" for one in siege.asked)
+    connection = await asyncpg.connect(ground.url())
+    try:
+        states = {row["state"]: row["number"] for row in await connection.fetch(ENDS)}
+        print(f"{siege.kills} kills, {len(siege.stops)} engages, {dict(answers)}, {states}")  # noqa: T201
+        assert contradictions(siege.asked, siege.stops) == []
+        assert await witness.no_permit_under_a_kill(connection) == []
+        assert await witness.budget_kept(connection, 2 * ATTEMPTS) == []
+        assert await invariants.no_apply_after_kill(connection) == []
+        assert await invariants.one_attempt(connection) == []
+        assert await invariants.every_apply_ends(connection) == []
+        assert not await connection.fetchval("SELECT count(*) FROM patcher.slots")
+    finally:
+        await connection.close()
+    assert sum(states.values()) == ATTEMPTS
+    assert siege.kills >= 3 and len(siege.stops) >= 5
+    assert answers["granted"] >= 10 and answers["KILL_SWITCH"] >= 1, "both answers, or nothing was raced for"
+
+
+# ---- the checkers themselves: the gate is taken out of the permit function of a database that is thrown away
+
+
+@pytest.mark.parametrize("gate", ["there", "taken out"])
+async def test_a_build_without_the_gate_is_found_out(ground: Ground, tmp_path: Path, gate: str) -> None:
+    await witness.install(ground.url())
+    alone = PatcherAlone(ground)
+    try:
+        await alone.start()
+        await alone.publish(archive(tmp_path / "release"))
+        await set_policy(alone, require_staging=False)
+        await alone.decide()
+        command = await alone.command("update")
+        connection = await asyncpg.connect(ground.url())
+        try:
+            if gate == "taken out":
+                await take_the_gate_out(connection)
+            asked, stop = await asked_after_engaging(alone, command)
+            assert asked.granted is (gate == "taken out")
+            found = [contradictions([asked], [stop]), await witness.no_permit_under_a_kill(connection)]
+        finally:
+            await connection.close()
+        assert [bool(complaints) for complaints in found] == [gate == "taken out"] * 2
+    finally:
+        await alone.stop()
+
+
+async def take_the_gate_out(connection: asyncpg.Connection) -> None:
+    definition = await connection.fetchval(DEFINITION)
+    assert definition.count(GATE) == 1, "the permit function is not what it was"
+    await connection.execute(definition.replace(GATE, "gate := ''; granted := true;"))
+
+
+async def asked_after_engaging(alone: PatcherAlone, command: agent_pb2.Command) -> tuple[Asked, Stop]:
+    """A permit that is asked for a moment after everything was stopped."""
+
+    request = patcher_pb2.EngageKillSwitchRequest(scope="global", reason="a test", request_id=new_id())
+    await alone.stub.EngageKillSwitch(request, timeout=10)
+    stop = Stop("global", time.monotonic())
+    begun = time.monotonic()
+    answer = await steadily(lambda: alone.ask(command))
+    return Asked("p1", begun, time.monotonic(), answer.granted, answer.gate), stop
