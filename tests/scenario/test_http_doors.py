@@ -100,6 +100,33 @@ async def test_every_service_answers_health_and_metrics(plane: Plane) -> None:
             assert "prunella_rpc_seconds" in (await client.get(f"{url(plane, service)}/metrics/")).text
 
 
+NASTY = {
+    "NUL": "a\0b",
+    "SQL": "' OR 1=1 --",
+    "percent": "%_\\\\",
+    "long": "x" * 5000,
+    "emoji": "🌿" * 50,
+    "path": "../../x",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(NASTY))
+async def test_no_text_in_any_field_of_any_method_is_our_mistake(
+    plane: Plane, person: httpx2.AsyncClient, kind: str
+) -> None:
+    document, ours = (await person.get("/openapi.json")).json(), []
+    for path, operations in document["paths"].items():
+        body = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")
+        if not path.startswith("/prunella.v1.") or body is None:
+            continue
+        schema = document["components"]["schemas"][body["schema"]["$ref"].rpartition("/")[2]]
+        texts = {name: NASTY[kind] for name, one in schema["properties"].items() if one == {"type": "string"}}
+        answer = await person.post(path, json=texts)
+        if answer.status_code == 500:
+            ours.append(f"{path} {texts}: {answer.text}")
+    assert not ours, "\n".join(ours)
+
+
 def examples() -> list[str]:
     """The lines of docs/http.md that a reader would type."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "http.md").read_text(), re.DOTALL)

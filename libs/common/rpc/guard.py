@@ -20,12 +20,14 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from libs.common import access
-from libs.common.errors import Problem, Unavailable
+from libs.common.errors import Invalid, Problem, Unavailable
 from libs.common.rpc.status import code_of, trailers_of
 from libs.common.telemetry import Telemetry, histogram, use_traceparent
 
 # A caller that sets no deadline gets this one, in seconds.
 LONGEST_CALL: Final = 60.0
+# What PostgreSQL says of texts it cannot hold; the statements are ours, the texts are the caller's.
+_NOT_TEXT: Final = frozenset({"22021", "22P05"})
 _READS: Final = ("Get", "List", "Explain", "Preview", "Prove")
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -161,7 +163,9 @@ def _said(method: str) -> Iterator[None]:
         yield
     except (Problem, grpc.aio.AbortError):
         raise
-    except Exception:
+    except Exception as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", "") in _NOT_TEXT:
+            raise Invalid("a text has a character that cannot be kept, such as NUL", reason="TEXT_INVALID") from error
         _log.exception("a call failed in a way nobody planned", method=method)
         raise
 
