@@ -9,17 +9,15 @@ it acknowledged stays until a rollback is handed out, and a commit is answered f
 from __future__ import annotations
 
 import json
-import math
 from typing import Annotated, Any
 
 import msgspec
-from google.protobuf.timestamp_pb2 import Timestamp
 from starlette.routing import BaseRoute, Route
 
 from libs.common.access import plugin_credential
 from libs.common.connect import Door
 from libs.common.connect.rest import Asking, route
-from libs.common.errors import Denied, Invalid, NotFound, Refused, Unavailable
+from libs.common.errors import Denied, NotFound, Refused, Unavailable
 from prunella.v1 import agent_pb2 as pb
 from services.ingest.commands import Command, Kind
 from services.ingest.doors import Doors
@@ -28,6 +26,7 @@ from services.ingest.gateway.identity import is_uuid
 from services.ingest.store import commands as store
 from services.ingest.store.plugins import Identity
 from services.ingest.wire.commands import word
+from services.ingest.wire.moments import told
 
 BOOT = "http"
 SWITCHES = frozenset({Kind.UPDATE, Kind.CONFIG_UPDATE, Kind.RESTART})
@@ -113,7 +112,7 @@ async def _beat(doors: Doors, identity: Identity, given: Heartbeat) -> pb.Beat:
         webhook_fail_rate=given.webhook_fail_rate,
     )
     made.uptime.FromMilliseconds(round(given.uptime * 1000))
-    if (sent := _time(given.timestamp)) is not None:
+    if (sent := told(given.timestamp, "timestamp")) is not None:
         made.time.CopyFrom(sent)
     async with doors.database.reading() as tx:
         running = await store.running(tx, identity.plugin)
@@ -123,25 +122,6 @@ async def _beat(doors: Doors, identity: Identity, given: Heartbeat) -> pb.Beat:
             made.config_digest = running.digest
         elif running.kind is Kind.UPDATE:
             made.digest = running.digest
-    return made
-
-
-def _time(given: str | float | None) -> Timestamp | None:
-    """When the client says it sent this: RFC 3339, or milliseconds since 1970. Raises Invalid."""
-    if given is None:
-        return None
-    made = Timestamp()
-    try:
-        if isinstance(given, str):
-            made.FromJsonString(given)
-        elif math.isfinite(given):
-            made.FromMilliseconds(round(given))
-        else:
-            raise ValueError(given)
-    except (ValueError, OverflowError) as error:
-        raise Invalid(
-            "timestamp must be RFC 3339 or milliseconds since 1970", reason="TIME_INVALID", field="timestamp"
-        ) from error
     return made
 
 
@@ -210,8 +190,8 @@ async def _own(doors: Doors, asking: Asking) -> Command:
 async def _said(asking: Asking) -> str:
     """What the client says of how it went: its `response` or `error`, as text."""
     given = await asking.json(dict[str, Any])
-    told = given.get("response", given.get("error", given.get("error_message", given)))
-    text = told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+    said = given.get("response", given.get("error", given.get("error_message", given)))
+    text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
     return text.encode(errors="replace").decode()[:LONGEST_DETAIL]
 
 

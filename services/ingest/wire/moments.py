@@ -39,3 +39,20 @@ def span(seconds: float) -> Duration:
     made = Duration()
     made.FromTimedelta(timedelta(seconds=seconds))
     return made
+
+
+def told(given: str | float | None, field: str) -> Timestamp | None:
+    """A moment as plain clients say it: RFC 3339, or milliseconds since 1970; None when unsaid. Raises Invalid."""
+    if given is None:
+        return None
+    made = Timestamp()
+    try:
+        if isinstance(given, str):
+            made.FromJsonString(given)
+        else:
+            made.FromMilliseconds(round(given))
+    except (ValueError, OverflowError) as error:
+        raise Invalid(
+            f"{field} must be RFC 3339 or milliseconds since 1970", reason="TIME_INVALID", field=field
+        ) from error
+    return made
