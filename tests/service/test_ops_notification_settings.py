@@ -1,4 +1,4 @@
-"""Who is told of what: settings change whole or not at all, secrets stay secret, channels are tried, lists are asked."""
+"""Who is told of what: settings change whole or not at all, secrets stay secret, channels are tried, lists asked."""
 
 from __future__ import annotations
 
