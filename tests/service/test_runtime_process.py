@@ -120,15 +120,18 @@ async def test_a_taken_port_is_told_with_its_remedy(tmp_path: Path, variable: st
     assert "Traceback" not in errors
 
 
-async def test_every_process_serves_its_metrics(tmp_path: Path) -> None:
+async def test_every_process_serves_its_metrics_and_its_health(tmp_path: Path) -> None:
     port = free_port()
     async with child(tmp_path, PRUNELLA_HTTP_LISTEN=f"127.0.0.1:{port}") as process:
         await says(process, "checked")
         address = f"http://127.0.0.1:{port}/metrics"
         answer = await asyncio.to_thread(lambda: urllib.request.urlopen(address, timeout=5).read())
+        health = address.replace("metrics", "healthz")
+        said = await asyncio.to_thread(lambda: urllib.request.urlopen(health, timeout=5).read())
         process.terminate()
         status, errors = await ended(process)
     assert b"prunella_rpc_seconds" in answer
+    assert said == b"ok"
     assert status == 0, errors
 
 
