@@ -9,9 +9,10 @@ import pytest
 
 from libs.common.errors import Invalid, NotFound, Stale
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers
+from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import notification_pb2 as pb
-from tests.service.people_told import SECRET, Told, settings
+from services.ops.sweeps import forget_notifications
+from tests.service.people_told import SECRET, Told, escalated, settings
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +129,29 @@ async def test_pages_and_questions_that_make_no_sense(people: Told) -> None:
         await people.ops.GetNotification(pb.GetNotificationRequest(name=f"notifications/{new_id()}"), timeout=10)
     with pytest.raises(Invalid):
         await people.ops.AcknowledgeNotification(pb.AcknowledgeNotificationRequest(name="notifications/x"), timeout=10)
+
+
+async def test_what_is_old_is_forgotten_and_what_still_waits_is_not(people: Told) -> None:
+    columns = "'{}', '[]', '{}', '{}', 0, timestamptz '2020-01-01', now()"
+    for state, act_by in (("sent", "NULL"), ("sent", "now()"), ("queued", "NULL"), ("acknowledged", "NULL")):
+        await people.change(
+            f"INSERT INTO ops.notifications SELECT gen_random_uuid(), 'r', false, '{state}', '', 1, 1, 0, {columns},"
+            f" {act_by}, NULL, ''"
+        )
+    now = people.doors.clock.now()
+    assert await forget_notifications(people.doors, now) == 2
+    rows = await people.plane.sql("SELECT state FROM ops.notifications WHERE route = 'r'")
+    assert {row.state for row in rows} <= {"sent", "queued", "suppressed"}
+    assert len(rows) == 2
+
+
+async def test_a_message_sent_but_not_written_down_comes_again_under_its_id(people: Told) -> None:
+    await people.set(steps=[["hook"]])
+    await people.tell(escalated())
+    await people.one("sent")
+    # As after a crash between the two: the errand's lease has run out, and the delivery knows nothing.
+    await people.change("UPDATE ops.deliveries SET state = 'sending', sent_at = NULL")
+    await people.change("UPDATE ops.errands SET state = 'pending', lease_until = NULL, run_at = created_at")
+    await until(lambda: len(people.hook.posts) == 2, 20.0)
+    assert len({post.headers["webhook-id"] for post in people.hook.posts}) == 1
+    assert (await people.one("sent")).deliveries[0].tries == 2
