@@ -52,6 +52,11 @@ class WebhookSink:
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/hook"
         return self
 
+    def let_go(self) -> None:
+        """Hangs up on whoever still waits."""
+        for task in list(self._open):
+            task.cancel()
+
     async def stop(self) -> None:
         await _close(self._server, self._open)
 
