@@ -127,7 +127,7 @@ async def test_every_process_serves_its_metrics_and_its_health(tmp_path: Path) -
         address = f"http://127.0.0.1:{port}/metrics"
         answer = await asyncio.to_thread(lambda: urllib.request.urlopen(address, timeout=5).read())
         health = address.replace("metrics", "healthz")
-        said = await asyncio.to_thread(lambda: urllib.request.urlopen(health, timeout=5).read())
+        said = await asyncio.to_thread(lambda: urllib.request.urlopen(health, timeout=5).read())  # noqa: S310
         process.terminate()
         status, errors = await ended(process)
     assert b"prunella_rpc_seconds" in answer
