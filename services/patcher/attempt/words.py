@@ -19,6 +19,8 @@ __all__ = ["gone", "heard", "seen", "unconfirmed", "withdraw"]
 APPLIED = frozenset({State.APPLYING, State.PROBATION, State.COMMITTING, State.ROLLING_BACK, State.UNCONFIRMED})
 SETTLE = timedelta(seconds=5)
 # How an agent begins its word when the new release ended right after its start.
+# What an agent answers that is told to go back from what it went back from before.
+GONE_BACK = "REVERTED"
 DID_NOT_START = "DID_NOT_START"
 
 
@@ -124,7 +126,9 @@ def reverted(
     """The agent runs what ran before."""
     why = reason or (f"the agent reverted: {word.detail}" if word.detail else "the agent wrote REVERTED")
     failure = _failure(attempt, word)
-    facts = (Fact(Told.ROLLED_BACK, why, failure=failure, dead_man=word.unasked, unswitched=not (switched or failure)),)
+    # Asked for the first time to go back, it had gone already: its own word of that is still on its way.
+    alone = word.unasked or (word.detail == GONE_BACK and attempt.rollbacks == 1)
+    facts = (Fact(Told.ROLLED_BACK, why, failure=failure, dead_man=alone, unswitched=not (switched or failure)),)
     return move(attempt, now, State.ROLLED_BACK, "reverted", why, None, facts, held_by="")
 
 
