@@ -11,12 +11,21 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import TypeVar
+from weakref import WeakSet
 
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
+from libs.common.telemetry import counter, gauge
 
 T = TypeVar("T")
+
+_known: WeakSet["Guarded"] = WeakSet()
+_open = gauge("breakers_open", "Breakers that are open or half-open now, by what they stand before", ("kind",))
+_changes = counter(
+    "breaker_changes_total", "Breakers that changed, by what they stand before and what to", ("kind", "to")
+)
 
 
 class BreakerState(StrEnum):
@@ -125,7 +134,8 @@ class Breaker:
 class Guarded:
     """A breaker around the calls to one thing; `on_change(name, state)` is told every change of state.
 
-    `fails(error)` says which exceptions count against it; by default all do.
+    `fails(error)` says which exceptions count against it; by default all do. `kind` is the metrics' word for it, of a
+    few: the name, unless names are many.
     """
 
     def __init__(
@@ -136,12 +146,16 @@ class Guarded:
         *,
         on_change: Callable[[str, BreakerState], None] | None = None,
         fails: Callable[[Exception], bool] = lambda _: True,
+        kind: str = "",
     ) -> None:
         self.name = name
+        self.kind = kind or name
         self.breaker = Breaker(rule or BreakerRule())
         self._clock = clock
         self._on_change = on_change
         self._fails = fails
+        _known.add(self)
+        _open.labels(self.kind).set_function(partial(_count, self.kind))
 
     @property
     def state(self) -> BreakerState:
@@ -178,5 +192,12 @@ class Guarded:
         self._tell(before)
 
     def _tell(self, before: BreakerState) -> None:
-        if self._on_change and self.breaker.state is not before:
+        if self.breaker.state is before:
+            return
+        _changes.labels(self.kind, self.breaker.state.value).inc()
+        if self._on_change:
             self._on_change(self.name, self.breaker.state)
+
+
+def _count(kind: str) -> int:
+    return sum(1 for one in _known if one.kind == kind and one.state is not BreakerState.CLOSED)

@@ -1,10 +1,12 @@
 """A breaker opens on evidence, lets few probes through, and closes on success."""
 
 import asyncio
+import gc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from libs.common.breaker import Breaker, BreakerRule, BreakerState, Guarded
 from libs.common.clock import ManualClock
@@ -211,3 +213,23 @@ async def test_a_cancelled_probe_gives_its_place_back() -> None:
     probe.cancel()
     await asyncio.wait({probe})
     assert await breaker.call(fine, timeout=1) == "yes"
+
+
+async def test_open_breakers_are_counted_by_what_they_stand_before() -> None:
+    def count() -> float | None:
+        return REGISTRY.get_sample_value("prunella_breakers_open", {"kind": "demo"})
+
+    clock = ManualClock()
+    first, second = (Guarded(name, clock, BreakerRule(volume=1, open_for=5), kind="demo") for name in "ab")
+    assert count() == 0
+    for each in (first, second):
+        with pytest.raises(OSError, match="no route"):
+            await each.call(broken, timeout=1)
+    assert count() == 2
+    clock.advance(5)
+    assert await first.call(fine, timeout=1) == "yes"
+    assert count() == 1
+    # One that nobody holds any more stands before nothing.
+    del second, each
+    gc.collect()
+    assert count() == 0

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from libs.common import telemetry
 from libs.common.telemetry import ForeignSpan, Telemetry
 from libs.common.telemetry.context import format_traceparent, parse_traceparent
+from libs.common.telemetry.metrics import OTHER, SERIES
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 END = START + timedelta(seconds=1.5)
@@ -205,3 +206,20 @@ def test_a_metric_is_made_once() -> None:
     assert telemetry.counter("test_beats_total", "Beats heard", ("outcome",)) is first
     with pytest.raises(TypeError):
         telemetry.gauge("test_beats_total", "Beats heard")
+
+
+def test_whatever_labels_are_told_the_number_of_series_is_bounded() -> None:
+    metric = telemetry.counter("test_words_total", "Words somebody else chose", ("word",))
+    for number in range(SERIES + 500):
+        metric.labels(f"word-{number}").inc()
+    (found,) = metric.collect()
+    counted = {sample.labels["word"]: sample.value for sample in found.samples if sample.name.endswith("_total")}
+    assert len(counted) == SERIES + 1
+    assert (counted["word-0"], counted[OTHER]) == (1, 500)
+
+
+def test_labels_that_are_not_the_metrics_own_are_a_mistake() -> None:
+    metric = telemetry.counter("test_pairs_total", "Pairs", ("one", "two"))
+    with pytest.raises(ValueError, match="Incorrect label"):
+        metric.labels("alone")
+    assert telemetry.declared()["prunella_test_pairs_total"] == ("one", "two")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,10 +26,12 @@ from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
 from libs.common.facts import fact_name
 from libs.common.tasks import end
-from libs.common.telemetry import Telemetry, use_traceparent
+from libs.common.telemetry import Telemetry, counter, histogram, use_traceparent
 from prunella.v1.events_pb2 import Event
 
 log = structlog.get_logger()
+_seconds = histogram("reaction_seconds", "Time one try to handle a fact took", ("consumer", "outcome"))
+_parked = counter("facts_parked_total", "Facts a consumer gave up", ("consumer",))
 
 Once = Callable[[Callable[[Transaction], Awaitable[None]]], Awaitable[None]]
 Reaction = Callable[[Any, Event, Once], Awaitable[None]]
@@ -39,6 +42,8 @@ LATE = timedelta(seconds=5)  # age at which the table overtakes JetStream
 SETTLED = timedelta(seconds=60)  # no transaction stays open longer, so nothing older can still appear
 SWEEP = 2.0
 BATCH = 200
+# Somebody else's trouble.
+AWAY = (Unavailable, asyncio.TimeoutError, OSError)
 
 RECEIVE = "INSERT INTO bus.inbox (consumer, event_id, at) VALUES (:consumer, :event, :now) ON CONFLICT DO NOTHING"
 KNOWN = "SELECT 1 FROM bus.inbox WHERE consumer = :consumer AND event_id = :event"
@@ -158,8 +163,10 @@ class Consumer:
     async def handle(self, event: Event, trace: str = "", *, again: bool = False) -> float | None:
         """Brings one fact to its reaction; None when it is done with, else seconds until it should come again."""
         fact = fact_name(event)
+        began, outcome = time.perf_counter(), "cancelled"
         try:
             if again and not await self._may_start(event, fact):
+                outcome = "settled"
                 return None
             attributes = {"fact": fact, "event": event.id, "plugin": event.plugin}
             with self._traced(f"react {fact}", trace, attributes):
@@ -168,11 +175,15 @@ class Consumer:
                 await self.database.transaction(
                     lambda tx: tx.run(letters.FORGET, consumer=self.service, event=event.id)
                 )
+            outcome = "handled"
             return None
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a reaction raises is this fact's trouble
+            outcome = "waits" if isinstance(error, AWAY) else "failed"
             return await self._complain(event, fact, error)
+        finally:
+            _seconds.labels(self.service, outcome).observe(time.perf_counter() - began)
 
     @contextlib.contextmanager
     def _traced(self, name: str, trace: str, attributes: dict[str, str]) -> Iterator[None]:
@@ -218,11 +229,12 @@ class Consumer:
         values = {"fact": fact, "reason": reason[:500], "errors": errors, "crashes": crashes, "at": transaction.now}
         await transaction.run(letters.PARK, consumer=self.service, event=event.id, **values)
         transaction.after_commit(lambda: self.bus.park(self.service, event, reason))
+        transaction.after_commit(_parked.labels(self.service).inc)
         log.error("fact_parked", consumer=self.service, event_id=event.id, **{**values, "at": str(transaction.now)})
 
     async def _complain(self, event: Event, fact: str, error: Exception) -> float:
         reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, Unavailable | asyncio.TimeoutError | OSError):
+        if isinstance(error, AWAY):
             # Somebody else is away; that is no fault of this fact and never parks it.
             log.warning("reaction_waits", consumer=self.service, fact=fact, event_id=event.id, error=reason)
             with contextlib.suppress(Problem):

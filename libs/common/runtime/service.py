@@ -18,6 +18,7 @@ from libs.common.errors import Problem
 from libs.common.http import HttpServer, plain
 from libs.common.rpc import Server
 from libs.common.runtime.parts import run, start_parts, stop_parts
+from libs.common.runtime.vitals import Vitals
 from libs.common.settings import BadSettings
 from libs.common.telemetry import Telemetry
 
@@ -82,7 +83,8 @@ def main(build: Callable[[SettingsT, Clock], Service], load: Callable[[], Settin
 
 async def _live(build: Callable[[SettingsT, Clock], Service], settings: SettingsT) -> None:
     service = build(settings, SystemClock())
-    parts = list(service.parts)
+    # Before the server, so that figures are there as soon as it serves.
+    parts = [*service.parts[:-1], Vitals(service.name, service.server, service.parts, service.doors), service.server]
     if not any(getattr(part, "serves_metrics", False) for part in parts):
         parts.insert(0, HttpServer(Starlette(routes=plain(service.server)), settings.http_listen))
     await run(parts, telemetry=service.telemetry)

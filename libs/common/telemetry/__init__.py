@@ -14,7 +14,7 @@ from libs.common.telemetry.context import (
     use_traceparent,
 )
 from libs.common.telemetry.logs import configure_logging
-from libs.common.telemetry.metrics import counter, gauge, histogram, metrics_app
+from libs.common.telemetry.metrics import counter, declared, gauge, histogram, metrics_app
 from libs.common.telemetry.spans import ForeignSpan, Telemetry, configure, current, export_foreign, span, span_at
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "current",
     "current_trace_id",
     "current_traceparent",
+    "declared",
     "export_foreign",
     "gauge",
     "histogram",

@@ -121,7 +121,8 @@ class Post:
             while len(self._lines) >= MOST:
                 del self._lines[next(iter(self._lines))]
             name = f"channel {channel.id}"
-            found = Line(channel, Guarded(name, self._clock, RULE, on_change=_changed, fails=_counts))
+            guarded = Guarded(name, self._clock, RULE, on_change=_changed, fails=_counts, kind="channel")
+            found = Line(channel, guarded)
             self._lines[channel.id] = found
         return found
 

@@ -193,4 +193,4 @@ class Server:
         def told(full: str, state: BreakerState) -> None:
             _log.warning("the breaker of a tool changed", tool=full, state=state.value)
 
-        return Guarded(f"{self.config.name}.{name}", self._clock, RULE, on_change=told)
+        return Guarded(f"{self.config.name}.{name}", self._clock, RULE, on_change=told, kind="tool")

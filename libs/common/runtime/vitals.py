@@ -1,0 +1,157 @@
+"""How a process is, in figures: its loop, its connections, its outbox, its consumer, its errands.
+
+Rule: every service is measured alike and by its parts alone, a few times a minute; a figure that cannot be had (a
+server is away) keeps its last value, while `serving` and `nats_connected` say that something is away. Labels are names
+of services, so the number of series does not depend on what happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+
+from libs.common.bus import Bus, Consumer
+from libs.common.bus.streams import HEAL
+from libs.common.database import Database
+from libs.common.errands import Errands
+from libs.common.errors import Problem
+from libs.common.rpc import Server
+from libs.common.runtime.loops import Loop
+from libs.common.telemetry import gauge, histogram
+
+LOOK: Final = 5.0
+# What the loop is asked to sleep; what it takes longer is what every call waits.
+NAP: Final = 0.25
+DELAYS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+_serving = gauge("serving", "1 while the service says SERVING, else 0", ("service",))
+_delay = histogram(
+    "event_loop_delay_seconds", "How much later than asked for the event loop went on", ("service",), buckets=DELAYS
+)
+_pool = gauge("pool_connections", "Database connections the service may have", ("service",))
+_used = gauge("pool_connections_used", "Database connections in use at the last look", ("service",))
+_connected = gauge("nats_connected", "1 while the service has a connection to NATS, else 0", ("service",))
+_outbox = gauge("outbox_facts", "Facts of the service that NATS has not taken yet, at most 10,000", ("service",))
+_outbox_age = gauge(
+    "outbox_age_seconds", "Age of the oldest fact that NATS has not taken yet; 0 for none", ("service",)
+)
+_pending = gauge("consumer_pending", "Facts NATS has not brought to the consumer yet", ("consumer",))
+_unsettled = gauge("consumer_unacknowledged", "Facts brought to the consumer that it has not settled", ("consumer",))
+_lag = gauge("consumer_lag_seconds", "Age of the oldest fact the consumer has not handled; 0 for none", ("consumer",))
+_letters = gauge("dead_letters", "Facts the consumer gave up, not handed out again since", ("consumer",))
+_errands = gauge("errands_pending", "Errands that are not done yet, at most 10,000", ("service",))
+_leased = gauge("errand_leases", "Errands under a lease: somebody works on them", ("service",))
+_overdue = gauge("errands_overdue_seconds", "How long the errand that is due longest waits; 0 for none", ("service",))
+
+MOST: Final = 10_000
+WAITING = """
+SELECT count(*) AS count, min(time) AS oldest FROM (
+    SELECT time FROM bus.facts WHERE source = :source AND published_at IS NULL ORDER BY time LIMIT :most) f
+"""
+OLDEST = """
+SELECT f.time FROM bus.facts f
+WHERE f.fact = ANY(CAST(:facts AS text[]))
+  AND f.time >= coalesce((SELECT before FROM bus.settled WHERE consumer = :consumer), CAST('-infinity' AS timestamptz))
+  AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = f.id)
+  AND NOT EXISTS (SELECT 1 FROM bus.dead_letter d
+                  WHERE d.consumer = :consumer AND d.event_id = f.id AND d.redriven_at IS NULL)
+ORDER BY f.time LIMIT 1
+"""
+PARKED = "SELECT count(*) FROM bus.dead_letter WHERE consumer = :consumer AND redriven_at IS NULL"
+ERRANDS = """
+SELECT count(*) AS count, count(*) FILTER (WHERE lease_until >= :now) AS leased,
+       min(run_at) FILTER (WHERE run_at <= :now AND (lease_until IS NULL OR lease_until < :now)) AS due
+FROM (SELECT run_at, lease_until FROM {schema}.errands WHERE state = 'pending' ORDER BY run_at LIMIT :most) e
+"""
+
+
+class Vitals:
+    """A part that measures one service for as long as it lives. `look` measures once."""
+
+    def __init__(self, service: str, server: Server, parts: Sequence[Any], doors: Any) -> None:
+        self.name = f"{service} vitals"
+        self._service = service
+        self._server = server
+        self._database: Database | None = getattr(doors, "database", None)
+        self._buses = [part for part in parts if isinstance(part, Bus)]
+        self._consumers = [part for part in parts if isinstance(part, Consumer)]
+        self._errands = [part for part in parts if isinstance(part, Errands)]
+        self._loops = [Loop(self.name, self.look, every=LOOK), Loop(f"{service} pulse", self._feel, every=0)]
+
+    async def start(self) -> None:
+        """Begins to measure."""
+        for loop in self._loops:
+            await loop.start()
+
+    async def stop(self) -> None:
+        """Ends it."""
+        for loop in self._loops:
+            await loop.stop()
+
+    async def look(self) -> None:
+        """Measures everything that has to be asked for; what cannot be asked stays as it was."""
+        _serving.labels(self._service).set(self._server.serving)
+        for bus in self._buses:
+            _connected.labels(self._service).set(bus.client.is_connected)
+        if self._database:
+            pool: Any = self._database.engine.pool
+            _pool.labels(self._service).set(pool.size())
+            _used.labels(self._service).set(pool.checkedout())
+        rows: list[Callable[[], Awaitable[None]]] = [partial(self._ask_outbox, bus) for bus in self._buses]
+        rows += [partial(self._ask_consumer, consumer) for consumer in self._consumers]
+        rows += [partial(self._ask_errands, errands) for errands in self._errands]
+        streams = [partial(self._ask_stream, consumer) for consumer in self._consumers]
+        await asyncio.gather(_in_turn(rows), _in_turn(streams))
+
+    async def _feel(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.sleep(NAP)
+        _delay.labels(self._service).observe(max(0.0, loop.time() - began - NAP))
+
+    async def _ask_outbox(self, bus: Bus) -> None:
+        async with bus.database.reading() as reading:
+            row = await reading.first(WAITING, source=bus.source, most=MOST)
+            now = reading.now
+        assert row is not None
+        _outbox.labels(self._service).set(row.count)
+        _outbox_age.labels(self._service).set(_age(row.oldest, now))
+
+    async def _ask_consumer(self, consumer: Consumer) -> None:
+        async with consumer.database.reading() as reading:
+            oldest = await reading.value(OLDEST, consumer=consumer.service, facts=list(consumer.reactions))
+            parked = await reading.value(PARKED, consumer=consumer.service)
+            now = reading.now
+        _lag.labels(consumer.service).set(_age(oldest, now))
+        _letters.labels(consumer.service).set(parked)
+
+    async def _ask_stream(self, consumer: Consumer) -> None:
+        found = await consumer.bus.stream.consumer_info(HEAL, consumer.service)
+        _pending.labels(consumer.service).set(found.num_pending or 0)
+        _unsettled.labels(consumer.service).set(found.num_ack_pending or 0)
+
+    async def _ask_errands(self, errands: Errands) -> None:
+        async with errands.database.reading() as reading:
+            now = reading.now
+            row = await reading.first(ERRANDS.format(schema=errands.schema), now=now, most=MOST)
+        assert row is not None
+        _errands.labels(self._service).set(row.count)
+        _leased.labels(self._service).set(row.leased)
+        _overdue.labels(self._service).set(_age(row.due, now))
+
+
+async def _in_turn(questions: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """One after the other, so that measuring takes one connection; whoever is away is not asked twice in a round."""
+    with contextlib.suppress(TimeoutError, Problem, NatsError, OSError):
+        async with asyncio.timeout(LOOK):
+            for question in questions:
+                await question()
+
+
+def _age(moment: Any, now: Any) -> float:
+    return max(0.0, (now - moment).total_seconds()) if moment else 0.0
