@@ -193,7 +193,7 @@ async def _ask_database(connection: Any) -> list[Finding]:
             "dead letters",
             parked == 0,
             "none" if parked == 0 else f"{parked} facts could not be handled",
-            "" if parked == 0 else "prunella doctor --json  (lists them), then look into the consumer's log",
+            "" if parked == 0 else "prunella dead-letters",
         ),
     ]
 

@@ -24,6 +24,7 @@ SPOKEN = {
     "errorReports": ("error", "errors"),
     "tasks": ("task", "queue list"),
     "rollouts": ("rollout", "rollout list"),
+    "deadLetters": ("dead letter", "dead-letters"),
 }
 
 

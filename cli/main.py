@@ -16,6 +16,7 @@ from cli import (
     attempts,
     audit,
     configurations,
+    dead_letters,
     decisions,
     demo,
     doctor,
@@ -102,6 +103,7 @@ app.add_typer(strategies.app, name="strategies", rich_help_panel=LOOK)
 app.add_typer(storms.app, name="storms", rich_help_panel=LOOK)
 app.command("timeline", rich_help_panel=LOOK)(timeline.timeline)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=LOOK)
 app.add_typer(notifications.app, name="notifications", rich_help_panel=LOOK)
 app.command("trace", rich_help_panel=LOOK)(trace.trace)
 app.add_typer(kill_switch.app, name="kill-switch", rich_help_panel=ACT)

@@ -296,7 +296,7 @@ def parked(row: Any) -> insight_pb2.NeededNow:
         severity=Severity.SEVERITY_HIGH,
         since_time=stamp(row.at),
         line=f"{row.consumer} could not handle {facts}",
-        command="prunella doctor --json",
+        command=f"prunella dead-letters list --consumer {row.consumer}",
     )
 
 
