@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -246,3 +247,39 @@ def test_a_step_gives_up_only_when_every_channel_failed() -> None:
     assert not escalation.gives_up([State.FAILED, State.SENDING])
     assert not escalation.gives_up([State.FAILED, State.SENT])
     assert not escalation.gives_up([])
+
+
+def of(number: int, incident: str, fact: str = "incident_escalated") -> Notice:
+    return replace(notice(number, fact), incident=incident)
+
+
+LATER = NOW + HOUR
+
+
+@pytest.mark.parametrize(
+    ("lines", "ended", "over"),
+    [
+        ([of(0, "a")], {"a": LATER}, True),
+        ([of(0, "a")], {}, False),
+        ([of(0, "a"), of(1, "b")], {"a": LATER}, False),
+        ([of(0, "a"), of(1, "b"), of(2, "a", "attempt_unconfirmed")], {"a": LATER, "b": LATER}, True),
+        # A storm is no incident, and what tells of the end is not over by it.
+        ([of(0, "a"), of(1, "", "storm_started")], {"a": LATER}, False),
+        ([of(0, "a", "incident_closed")], {"a": NOW}, False),
+        ([], {}, False),
+        # Not every line of a flood is there to be looked at; kinds that only incidents have need not be.
+        ([of(number, f"i{number}") for number in range(40)], {f"i{number}": LATER for number in range(40)}, True),
+        ([of(number, f"i{number}") for number in range(40)], {f"i{number}": LATER for number in range(39)}, False),
+        (
+            [of(number, f"i{number}", "attempt_unconfirmed") for number in range(40)],
+            {f"i{number}": LATER for number in range(40)},
+            False,
+        ),
+        ([of(number, f"i{number}") for number in range(60)], {f"i{number}": LATER for number in range(60)}, False),
+    ],
+)
+def test_a_message_is_over_when_every_incident_it_is_about_has_ended(
+    lines: list[Notice], ended: dict[str, datetime], over: bool
+) -> None:
+    incidents = list(dict.fromkeys(line.incident for line in lines if line.incident))[:50]
+    assert escalation.over(Batch().add(lines), incidents, ended, named=50) is over

@@ -1,17 +1,19 @@
 """Escalation: what happens to a message when nobody answers.
 
-Rule: a message goes to the channels of its route's first step. Who acknowledges it ends the matter. When the step's
-time passes without that, or every channel of the step has failed, the next step is told; behind the last one nobody is
-left, which is told once. A message that is not critical escalates in the morning, not in quiet hours.
+Rule: a message goes to the channels of its route's first step. Who acknowledges it ends the matter, and so does the end
+of every incident it is about. When the step's time passes without that, or every channel of the step has failed, the
+next step is told; behind the last one nobody is left, which is told once. A message that is not critical escalates in
+the morning, not in quiet hours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from services.ops.notify.batching import Batch
 from services.ops.notify.model import QuietHours, Route, Step
 from services.ops.notify.quiet import loud_again
 
@@ -31,6 +33,8 @@ class State(StrEnum):
 ENDED = frozenset({State.SENT, State.FAILED, State.SUPPRESSED})
 # A message in one of these may still need somebody.
 OPEN = frozenset({State.SENDING, State.SENT, State.FAILED})
+# These never tell of anything but an incident, so a flood of them need not be shown whole to be known.
+OF_INCIDENTS = frozenset({"incident_escalated"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,18 @@ def overdue(act_by: datetime | None, hours: Iterable[QuietHours], now: datetime,
     if act_by is None or now < act_by:
         return False
     return urgent or loud_again(hours, now) == now
+
+
+def over(batch: Batch, incidents: Sequence[str], ended: Mapping[str, datetime], *, named: int) -> bool:
+    """Whether everything a message tells of was about incidents that have ended since.
+
+    `incidents` are those of the message, whole while there are fewer than `named`; `ended` says when each ended.
+    """
+    if batch.facts == len(batch.lines):
+        return bool(batch.lines) and all(
+            line.incident in ended and ended[line.incident] > line.time for line in batch.lines
+        )
+    return set(batch.kinds) <= OF_INCIDENTS and 0 < len(incidents) < named and all(name in ended for name in incidents)
 
 
 def state(deliveries: Iterable[State]) -> State:

@@ -26,6 +26,17 @@ ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 OVERDUE = f"""
 SELECT {COLUMNS} FROM ops.notifications WHERE act_by <= :now ORDER BY act_by LIMIT :limit FOR UPDATE SKIP LOCKED
 """
+# Of those somebody may still be asked about: whose incidents have all ended.
+ENDED = f"""
+SELECT {COLUMNS} FROM ops.notifications n
+WHERE act_by IS NOT NULL AND incidents <> '{{}}' AND NOT EXISTS (
+    SELECT 1 FROM unnest(n.incidents) AS named(id)
+    WHERE NOT EXISTS (SELECT 1 FROM ops.incidents i WHERE i.incident = named.id AND i.ended_at IS NOT NULL))
+ORDER BY act_by LIMIT :limit FOR UPDATE SKIP LOCKED
+"""
+ENDS = (
+    "SELECT incident, ended_at FROM ops.incidents WHERE incident = ANY(CAST(:ids AS text[])) AND ended_at IS NOT NULL"
+)
 GET = f"SELECT {COLUMNS} FROM ops.notifications WHERE id = CAST(:id AS uuid)"
 INSERT = f"""
 INSERT INTO ops.notifications ({COLUMNS}) VALUES (
@@ -123,6 +134,16 @@ async def due(tx: Transaction, limit: int) -> list[Notification]:
 async def overdue(tx: Transaction, limit: int) -> list[Notification]:
     """Those nobody answered in time, locked."""
     return [_notification(row) for row in await tx.all(OVERDUE, now=tx.now, limit=limit)]
+
+
+async def ended(tx: Transaction, limit: int) -> list[Notification]:
+    """Those somebody may still be asked about though every incident they name has ended, locked."""
+    return [_notification(row) for row in await tx.all(ENDED, limit=limit)]
+
+
+async def ends(tx: Transaction, incidents: Iterable[str]) -> dict[str, datetime]:
+    """When incidents ended; those that have not are left out."""
+    return {row.incident: row.ended_at for row in await tx.all(ENDS, ids=list(incidents))}
 
 
 async def get(tx: Transaction, id_: str, *, lock: bool = False) -> Notification | None:

@@ -34,7 +34,7 @@ ERRANDS_KEPT = timedelta(days=7)
 
 
 async def notify(doors: Doors, now: datetime) -> int:  # noqa: ARG001 - every sweep is told the time
-    """Does all three; how many messages were opened, sent out or escalated."""
+    """Does all of it; how many messages were opened, sent out, settled by themselves or escalated."""
     async with doors.database.reading() as reading:
         news = await timeline.last(reading) > await notification_settings.read_to(reading)
     moved = 0
@@ -42,6 +42,7 @@ async def notify(doors: Doors, now: datetime) -> int:  # noqa: ARG001 - every sw
         more, news = await doors.database.transaction(gather)
         moved += more
     moved += await doors.database.transaction(lambda tx: dispatch(tx, doors))
+    moved += await doors.database.transaction(settle)
     return moved + await doors.database.transaction(lambda tx: escalate(tx, doors))
 
 
@@ -119,6 +120,17 @@ async def dispatch(tx: Transaction, doors: Doors) -> int:
         elif turn:
             await _tell(tx, doors, told, turn)
     return len(found)
+
+
+async def settle(tx: Transaction) -> int:
+    """Asks nobody further about incidents that have ended; how many messages that were."""
+    found = await notifications.ended(tx, MOST)
+    ends = await notifications.ends(tx, {incident for told in found for incident in told.incidents})
+    over = [told for told in found if escalation.over(told.batch, told.incidents, ends, named=notifications.NAMED)]
+    for told in over:
+        what = "the incident has" if len(told.incidents) == 1 else "its incidents have"
+        await notifications.save(tx, replace(told, act_by=None, detail=f"{what} ended; nobody is asked any more"))
+    return len(over)
 
 
 async def escalate(tx: Transaction, doors: Doors) -> int:
