@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.output import Json, console, safe, show_json
-from cli.plane import FAILED, guarded
+from cli.plane import FAILED, WRONG, fail, guarded
 
 if TYPE_CHECKING:
     from cli.checks import Finding, Patient
@@ -18,12 +19,20 @@ if TYPE_CHECKING:
 SIGNS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]·[/]"}
 
 
-def doctor(json: Json = False) -> None:
+Bundle = Annotated[
+    Path | None,
+    typer.Option("--bundle", help="Also write status, settings, logs and metrics there (tar.gz), without secrets."),
+]
+
+
+def doctor(json: Json = False, bundle: Bundle = None) -> None:
     """Looks at everything a plane needs here, and says what to type where something is missing."""
-    guarded(lambda: asyncio.run(_examine(json=json)))
+    if bundle and bundle.exists():
+        fail(f"{bundle} is there already; name another file", WRONG)
+    guarded(lambda: asyncio.run(_examine(json=json, bundle=bundle)))
 
 
-async def _examine(*, json: bool) -> int:
+async def _examine(*, json: bool, bundle: Path | None) -> int:
     from cli.checks import CHECKS
 
     patient = _patient()
@@ -36,15 +45,29 @@ async def _examine(*, json: bool) -> int:
                 for finding in findings:
                     _show(finding)
         letters = await _letters(patient)
+        wrong = sum(finding.ok is False for finding in found)
+        report = {"ok": wrong == 0, "checks": [asdict(finding) for finding in found], "dead_letters": letters}
+        if bundle:
+            await _bundle(patient, report, bundle)
     finally:
         if patient.plane:
             await patient.plane.close()
-    wrong = sum(finding.ok is False for finding in found)
     if json:
-        show_json({"ok": wrong == 0, "checks": [asdict(finding) for finding in found], "dead_letters": letters})
+        show_json(report)
     else:
         typer.echo(f"\n{wrong} of {len(found)} checks say no" if wrong else f"\nall {len(found)} checks are well")
     return FAILED if wrong else 0
+
+
+async def _bundle(patient: Patient, report: dict[str, Any], target: Path) -> None:
+    from cli import bundle
+    from cli.words import size
+
+    try:
+        written = bundle.write(await bundle.gather(patient, report), target)
+    except OSError as error:
+        fail(f"{target} cannot be written: {error.strerror or error}")
+    typer.echo(f"wrote {target} ({size(written)}); look into it before you give it away", err=True)
 
 
 def _patient() -> Patient:
