@@ -24,6 +24,7 @@ from cli import (
     incidents,
     kill_switch,
     kpis,
+    load,
     notifications,
     overview,
     plugins,
@@ -87,6 +88,7 @@ app.command("up", rich_help_panel=START)(up.up)
 app.add_typer(demo.app, name="demo", rich_help_panel=START)
 app.command("status", rich_help_panel=START)(status.status)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
+app.command("load", rich_help_panel=START)(load.load)
 app.command("token", rich_help_panel=START)(token.token)
 app.command("mcp", rich_help_panel=START)(mcp.mcp)
 app.command("overview", rich_help_panel=LOOK)(overview.overview)
