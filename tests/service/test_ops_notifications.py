@@ -177,6 +177,40 @@ async def test_who_acknowledges_ends_the_matter_and_may_say_so_twice(people: Tol
     assert people.mail.mails == []
 
 
+@pytest.mark.parametrize("end", [facts.IncidentMitigated(round=1), facts.IncidentClosed(resolution="healthy")])
+async def test_when_the_incident_ends_nobody_is_asked_any_more(people: Told, end: Any) -> None:
+    await people.set(steps=[["hook"], ["mail"]])
+    await people.tell(event := escalated())
+    assert (await people.one("sent")).HasField("act_by_time")
+    about: Any = {"plugin": event.plugin, "incident": event.incident, "merchant": event.merchant}
+    await people.tell(fact("ingest", end, reason="well again", **about))
+    (found,) = await people.until(lambda all_: all_ and not all_[0].HasField("act_by_time"), "nobody is asked")
+    assert (found.state, found.detail) == ("sent", "the incident has ended; nobody is asked any more")
+    await people.change("UPDATE ops.notifications SET act_by = created_at")
+    await notify(people.doors, people.doors.clock.now())
+    assert not await people.plane.facts("notification_escalated", plugin=event.plugin)
+    assert people.mail.mails == []
+
+
+async def test_while_one_of_its_incidents_lasts_somebody_is_asked(people: Told) -> None:
+    await people.set(steps=[["hook"], ["mail"]])
+    first, second = escalated(), escalated()
+    await people.tell(first, second)
+    assert (await people.one("sent")).facts == 2
+    mitigated = facts.IncidentMitigated(round=1)
+    await people.tell(fact("ingest", mitigated, reason="healed", plugin=first.plugin, incident=first.incident))
+
+    async def ended() -> bool:
+        sql = "SELECT 1 FROM ops.incidents WHERE incident = :id AND ended_at IS NOT NULL"
+        return bool(await people.plane.sql(sql, id=first.incident))
+
+    await until(ended, 20.0)
+    await notify(people.doors, people.doors.clock.now())
+    assert (await people.one("sent")).HasField("act_by_time")
+    await people.change("UPDATE ops.notifications SET act_by = created_at")
+    await until(lambda: people.mail.mails, 20.0)
+
+
 async def test_what_is_acknowledged_while_its_channel_fails_is_sent_no_more(people: Told) -> None:
     people.hook.answer = lambda _post: (503, "down")
     await people.set(steps=[["hook"]])
