@@ -26,11 +26,16 @@ from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
 from libs.common.facts import fact_name
 from libs.common.tasks import end
-from libs.common.telemetry import Telemetry, counter, histogram, use_traceparent
+from libs.common.telemetry import Telemetry, counter, gauge, histogram, use_traceparent
 from prunella.v1.events_pb2 import Event
 
 log = structlog.get_logger()
 _seconds = histogram("reaction_seconds", "Time one try to handle a fact took", ("consumer", "outcome"))
+_lag = gauge(
+    "consumer_lag_seconds",
+    "Age of the oldest fact the consumer has not handled, of those older than 5 s",
+    ("consumer",),
+)
 _parked = counter("facts_parked_total", "Facts a consumer gave up", ("consumer",))
 
 Once = Callable[[Callable[[Transaction], Awaitable[None]]], Awaitable[None]]
@@ -48,7 +53,7 @@ AWAY = (Unavailable, asyncio.TimeoutError, OSError)
 RECEIVE = "INSERT INTO bus.inbox (consumer, event_id, at) VALUES (:consumer, :event, :now) ON CONFLICT DO NOTHING"
 KNOWN = "SELECT 1 FROM bus.inbox WHERE consumer = :consumer AND event_id = :event"
 MISSED = """
-SELECT f.payload, f.traceparent, t.retry_at FROM bus.facts f
+SELECT f.payload, f.traceparent, f.time, t.retry_at FROM bus.facts f
 LEFT JOIN bus.trouble t ON t.consumer = :consumer AND t.event_id = f.id
 WHERE f.fact = ANY(CAST(:facts AS text[])) AND f.time <= :before
   AND f.time >= coalesce((SELECT before FROM bus.settled WHERE consumer = :consumer), CAST('-infinity' AS timestamptz))
@@ -272,6 +277,7 @@ class Consumer:
         async with self.database.reading() as reading:
             missed = await reading.all(MISSED, facts=list(self.reactions), before=now - LATE, **values)
             redriven = await reading.all(REDRIVEN, **values)
+        _lag.labels(self.service).set((now - missed[0].time).total_seconds() if missed else 0.0)
         running: list[asyncio.Task[None]] = []
         for row in [*missed, *redriven]:
             event = Event.FromString(row.payload)

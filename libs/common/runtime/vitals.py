@@ -42,7 +42,6 @@ _outbox_age = gauge(
 )
 _pending = gauge("consumer_pending", "Facts NATS has not brought to the consumer yet", ("consumer",))
 _unsettled = gauge("consumer_unacknowledged", "Facts brought to the consumer that it has not settled", ("consumer",))
-_lag = gauge("consumer_lag_seconds", "Age of the oldest fact the consumer has not handled; 0 for none", ("consumer",))
 _letters = gauge("dead_letters", "Facts the consumer gave up, not handed out again since", ("consumer",))
 _errands = gauge("errands_pending", "Errands that are not done yet, at most 10,000", ("service",))
 _leased = gauge("errand_leases", "Errands under a lease: somebody works on them", ("service",))
@@ -52,15 +51,6 @@ MOST: Final = 10_000
 WAITING = """
 SELECT count(*) AS count, min(time) AS oldest FROM (
     SELECT time FROM bus.facts WHERE source = :source AND published_at IS NULL ORDER BY time LIMIT :most) f
-"""
-OLDEST = """
-SELECT f.time FROM bus.facts f
-WHERE f.fact = ANY(CAST(:facts AS text[]))
-  AND f.time >= coalesce((SELECT before FROM bus.settled WHERE consumer = :consumer), CAST('-infinity' AS timestamptz))
-  AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = f.id)
-  AND NOT EXISTS (SELECT 1 FROM bus.dead_letter d
-                  WHERE d.consumer = :consumer AND d.event_id = f.id AND d.redriven_at IS NULL)
-ORDER BY f.time LIMIT 1
 """
 PARKED = "SELECT count(*) FROM bus.dead_letter WHERE consumer = :consumer AND redriven_at IS NULL"
 ERRANDS = """
@@ -103,7 +93,7 @@ class Vitals:
             _pool.labels(self._service).set(pool.size())
             _used.labels(self._service).set(pool.checkedout())
         rows: list[Callable[[], Awaitable[None]]] = [partial(self._ask_outbox, bus) for bus in self._buses]
-        rows += [partial(self._ask_consumer, consumer) for consumer in self._consumers]
+        rows += [partial(self._ask_letters, consumer) for consumer in self._consumers]
         rows += [partial(self._ask_errands, errands) for errands in self._errands]
         streams = [partial(self._ask_stream, consumer) for consumer in self._consumers]
         await asyncio.gather(_in_turn(rows), _in_turn(streams))
@@ -122,12 +112,9 @@ class Vitals:
         _outbox.labels(self._service).set(row.count)
         _outbox_age.labels(self._service).set(_age(row.oldest, now))
 
-    async def _ask_consumer(self, consumer: Consumer) -> None:
+    async def _ask_letters(self, consumer: Consumer) -> None:
         async with consumer.database.reading() as reading:
-            oldest = await reading.value(OLDEST, consumer=consumer.service, facts=list(consumer.reactions))
             parked = await reading.value(PARKED, consumer=consumer.service)
-            now = reading.now
-        _lag.labels(consumer.service).set(_age(oldest, now))
         _letters.labels(consumer.service).set(parked)
 
     async def _ask_stream(self, consumer: Consumer) -> None:
