@@ -118,6 +118,8 @@ class Vitals:
         _letters.labels(consumer.service).set(parked)
 
     async def _ask_stream(self, consumer: Consumer) -> None:
+        if not consumer.bus.client.is_connected:
+            return
         found = await consumer.bus.stream.consumer_info(HEAL, consumer.service)
         _pending.labels(consumer.service).set(found.num_pending or 0)
         _unsettled.labels(consumer.service).set(found.num_ack_pending or 0)
