@@ -14,14 +14,14 @@ import platform
 import sys
 import tarfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import redaction
-from cli.plane import SERVICES
+from libs.common.secrecy import shown
 
 if TYPE_CHECKING:
     from cli.checks import Patient
@@ -30,8 +30,6 @@ LOG_BYTES = 512 * 1024
 METRICS_BYTES = 4 << 20
 LETTERS = 200
 TIMEOUT = 10.0
-# Variables of ours and of the servers; nobody needs the rest of an environment.
-OURS = ("PRUNELLA_", "INGEST_", "DECIDER_", "PATCHER_", "QUEUE_", "OPS_", "DATABASE_URL", "NATS_URL", "OTEL_")
 PACKAGES = ("grpcio", "protobuf", "nats-py", "asyncpg", "sqlalchemy", "starlette", "uvicorn", "pydantic", "typer")
 
 
@@ -40,17 +38,17 @@ async def gather(patient: Patient, report: Mapping[str, Any]) -> dict[str, str]:
     from deploy.local import state
 
     place = state.locate(patient.environ).folder
-    environments = {"cli": dict(patient.environ)} | _environments(patient)
     redactor = redaction.Redactor(await asyncio.to_thread(lambda: list(redaction.in_folder(place))))
     redactor.learn(redaction.in_values(dict(patient.described)))
-    for environ in environments.values():
+    redactor.learn(redaction.in_environment(patient.environ))
+    for environ in _environments(patient):
         redactor.learn(redaction.in_environment(environ))
     if patient.plane:
         redactor.learn([patient.plane.key])
     files = {
         "versions.json": _json(_versions()),
         "doctor.json": _json(report),
-        "settings.json": _json(_settings(environments, redactor)),
+        "settings.json": _json(_settings(patient)),
         "plane.json": _json({name: patient.described.get(name) for name in ("addresses", "http", "processes")}),
         "overview.json": await _asked(patient, _overview),
         "dead-letters.json": await _asked(patient, _letters),
@@ -74,25 +72,20 @@ def write(files: Mapping[str, str], target: Path) -> int:
         return file.write(packed.getvalue())
 
 
-def _environments(patient: Patient) -> dict[str, dict[str, str]]:
-    """What services of a plane on this machine were told, where the kernel lets us read it."""
-    found = {}
-    for name, pid in (patient.described.get("processes") or {}).items():
-        if name not in SERVICES or not pid:
-            continue
+def _environments(patient: Patient) -> Iterator[dict[str, str]]:
+    """What processes of a plane on this machine were told, where the kernel lets us read it; to know its secrets."""
+    processes = patient.described.get("processes") or {}
+    for pid in {patient.described.get("supervisor"), *processes.values()} - {None, 0}:
         try:
             content = Path(f"/proc/{int(pid)}/environ").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        found[name] = dict(line.partition("=")[::2] for line in content.split("\0") if line)
-    return found
+        yield dict(line.partition("=")[::2] for line in content.split("\0") if "=" in line)
 
 
-def _settings(environments: Mapping[str, Mapping[str, str]], redactor: redaction.Redactor) -> dict[str, Any]:
-    return {
-        who: {name: redactor.variable(name, value) for name, value in sorted(environ.items()) if name.startswith(OURS)}
-        for who, environ in environments.items()
-    }
+def _settings(patient: Patient) -> dict[str, Any]:
+    """What we were told and, on this machine, what the services were."""
+    return {"cli": shown(patient.environ)} | dict(patient.described.get("settings") or {})
 
 
 def _versions() -> dict[str, Any]:

@@ -15,17 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-HOLE = "[redacted]"
+from libs.common.secrecy import CREDENTIAL, HOLE, is_secret
+
 SHORTEST = 6  # anything shorter would also be a word of an innocent text
-SECRET_NAME = re.compile(
-    r"secret|password|passwd|token|credential|private|authorization|cookie|webhook$|webhook_url|dsn|api_?key"
-    r"|(^|_)keys?($|_)",
-    re.IGNORECASE,
-)
-# Public halves, which people need to compare.
-OPEN_NAME = re.compile(r"release_keys$|public_key", re.IGNORECASE)
 LOOKS = (
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", re.IGNORECASE), rf"\1{HOLE}@"),
+    (CREDENTIAL, rf"\1{HOLE}@"),
     (re.compile(r"\b(Bearer|Basic|Service|Plugin)\s+(?:[\w.-]+:)?[A-Za-z0-9._~+/=-]{16,}"), rf"\1 {HOLE}"),
     (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"), HOLE),
     (re.compile(r"https://hooks\.slack\.com/\S+"), HOLE),
@@ -69,16 +63,6 @@ class Redactor:
         for looks, hole in LOOKS:
             text = looks.sub(hole, text)
         return text
-
-    def variable(self, name: str, value: str) -> str:
-        """A variable's value, or a hole when its name means a secret."""
-        return HOLE if value and is_secret(name) else self.text(value)
-
-
-def is_secret(name: str) -> bool:
-    """Whether the name of a variable or field means a secret."""
-    plain = name.replace("-", "_")
-    return bool(SECRET_NAME.search(plain)) and not OPEN_NAME.search(plain)
 
 
 def in_environment(environ: Mapping[str, str]) -> Iterator[str]:

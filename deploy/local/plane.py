@@ -28,6 +28,7 @@ from deploy.local.processes import Starter, settled, starter
 from deploy.local.servers import servers_for
 from deploy.local.state import State, locate
 from deploy.local.watch import ServerWatch, ServiceWatch, how
+from libs.common.secrecy import shown
 
 SERVICES = roles.SERVICES
 SERVERS = ("postgresql", "nats", "nats-monitor")
@@ -309,6 +310,7 @@ class Plane:
             "nats_url": self.nats_url,
             "processes": {name: watch.pid for name, watch in self.watches.items()}
             | {watch.name: watch.server.child.pid for watch in self._servers if watch.server.child},
+            "settings": {name: shown(watch.environ) for name, watch in self.watches.items()},
             "written_at": datetime.now(UTC).isoformat(),
         }
 

@@ -15,6 +15,7 @@ import pytest
 
 from deploy.local.state import State, private
 from libs.common import access
+from libs.common.secrecy import shown
 from libs.common.testing import Ground, Plane, Servers
 from tests.service.cli_terminal import Terminal, surroundings
 
@@ -72,6 +73,7 @@ async def test_a_bundle_holds_what_helps_and_no_secret(plane: Plane, tmp_path: P
             "database_url": database,
             "nats_url": plane.ground.nats_url,
             "processes": {"ops": os.getpid()},
+            "settings": {"ops": shown(plane.settings("ops"))},
         }
         state.write_plane(content)
         terminal = Terminal(surroundings(state.folder))
@@ -87,7 +89,9 @@ async def test_a_bundle_holds_what_helps_and_no_secret(plane: Plane, tmp_path: P
     assert '"event": "serving"' in found["logs/ops.log"]
     assert "prunella_rpc_seconds" in found["metrics/ops.txt"]
     assert json.loads(found["overview.json"])["services"] is not None
-    assert json.loads(found["settings.json"])["cli"]["DECIDER_SIRA_TOKEN"] == "[redacted]"
+    settings = json.loads(found["settings.json"])
+    assert settings["cli"]["DECIDER_SIRA_TOKEN"] == "[redacted]"
+    assert settings["ops"]["PRUNELLA_LISTEN"] == plane.addresses["ops"]
     for name, text in found.items():
         leaked = [what for what, secret in made.items() if secret in text]
         assert not leaked, f"{name} holds {leaked}"

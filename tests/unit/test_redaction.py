@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.redaction import HOLE, Redactor, in_environment, in_folder, in_values, is_secret
+from cli.redaction import Redactor, in_environment, in_folder, in_values
+from libs.common.secrecy import HOLE, is_secret, shown
 
 SECRETS = st.text(st.characters(categories=("L", "N", "P")), min_size=6, max_size=60).filter(
     lambda text: text.strip() == text and text not in HOLE
@@ -70,6 +71,24 @@ def test_what_is_innocent_stays(text: str) -> None:
 )
 def test_names_say_what_is_secret(name: str, secret: bool) -> None:
     assert is_secret(name) is secret
+
+
+def test_of_an_environment_ours_is_shown_without_secrets() -> None:
+    environ = {
+        "HOME": "/home/ada",
+        "DATABASE_URL": "postgresql://ops:hunter22@db/prunella",
+        "PRUNELLA_KEY": "ab" * 32,
+        "OPS_AUDIT_KEY": "",
+        "INGEST_BEAT_SECONDS": "1",
+        "PATCHER_RELEASE_KEYS": "cd" * 32,
+    }
+    assert shown(environ) == {
+        "DATABASE_URL": f"postgresql://{HOLE}@db/prunella",
+        "INGEST_BEAT_SECONDS": "1",
+        "OPS_AUDIT_KEY": "",
+        "PATCHER_RELEASE_KEYS": "cd" * 32,
+        "PRUNELLA_KEY": HOLE,
+    }
 
 
 def test_secrets_are_learned_from_variables_files_and_addresses(tmp_path: Path) -> None:
