@@ -28,8 +28,8 @@ MAX_SAMPLES = 3
 MAX_SAMPLE_BYTES = 2048
 # A socket holds about ten datagrams until the supervisor reads them.
 ERRORS_AT_ONCE = 32
-FLUSH_TRIES = 20
-FLUSH_PAUSE = 0.01
+FLUSH_TRIES = 50
+FLUSH_PAUSE = 0.02
 
 
 class Counters:
@@ -155,7 +155,7 @@ class Sdk:
         return not self._path
 
     def flush(self) -> None:
-        """Sends everything; gives the supervisor up to 0.2 s to read what does not fit into the socket."""
+        """Sends everything; gives the supervisor up to a second to read what does not fit into the socket."""
         self.send()
         for _ in range(FLUSH_TRIES):
             if self.send_errors() or self._socket is None:
