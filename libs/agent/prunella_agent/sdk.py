@@ -124,6 +124,8 @@ class Sdk:
             try:
                 self._socket.sendto(self._counters.datagram(), self._path)
                 self._sent_version = version
+            except BlockingIOError:
+                return  # it is full, and there: what comes next tells the same counts
             except OSError:
                 self._socket.close()
                 self._socket = None
@@ -158,7 +160,9 @@ class Sdk:
         """Sends everything; gives the supervisor up to a second to read what does not fit into the socket."""
         self.send()
         for _ in range(FLUSH_TRIES):
-            if self.send_errors() or self._socket is None:
+            if self._socket is not None and self._sent_version != self._counters.version:
+                self.send()
+            if self._socket is None or (self.send_errors() and self._sent_version == self._counters.version):
                 return
             time.sleep(FLUSH_PAUSE)
 
