@@ -17,9 +17,11 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 MOMENTS = [
     ("decider", "incident_opened"),
     ("patcher", "decision_made"),
+    ("patcher", "attempt_created"),
     ("patcher", "apply_authorized"),
     ("patcher", "attempt_applied"),
     ("ingest", "attempt_staged"),
+    ("ingest", "command_issued"),
     ("ingest", "attempt_applied"),
     ("ops", "attempt_applied"),
 ]
@@ -76,6 +78,7 @@ async def test_an_agent_killed_before_its_permit_gets_its_command_again(world: W
         # On a busy machine the permit was there first: then it is the case above.
         await world.told(shop, "attempt_rolled_back", 60.0)
         await world.comes_to_rest(120.0)
+        assert await world.facts(shop.plugin, "incident_escalated", "incident_mitigated")
         return
     await healed(world, "agent-before-permit")
 
