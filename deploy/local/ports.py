@@ -1,4 +1,4 @@
-"""Ports: the kernel gives them, we remember them.
+"""Ports: the kernel says which are free, we remember them.
 
 Rule: a plane that is started again is where it was, as long as nobody took its place; when somebody did, it moves and
 says so. Only loopback is ever used.
@@ -6,10 +6,16 @@ says so. Only loopback is ever used.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import random
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 HOST = "127.0.0.1"
+LOWEST, TRIES = 10_000, 200
+RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def is_free(port: int) -> bool:
@@ -26,15 +32,34 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different free ports, held together while they are collected so that none comes twice."""
+    """So many different free ports, held together while they are collected so that none comes twice.
+
+    They lie below those that the kernel gives to whoever connects, so that nobody gets one before it is listened on.
+    """
     probes = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
     try:
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [probe.getsockname()[1] for probe in probes]
+        return [_bound(probe) for probe in probes]
     finally:
         for probe in probes:
             probe.close()
+
+
+def _bound(probe: socket.socket) -> int:
+    for _ in range(TRIES):
+        with contextlib.suppress(OSError):
+            probe.bind((HOST, random.randrange(LOWEST, _ephemeral())))  # noqa: S311 - a place, not a secret
+            return int(probe.getsockname()[1])
+    probe.bind((HOST, 0))
+    return int(probe.getsockname()[1])
+
+
+@functools.cache
+def _ephemeral() -> int:
+    """The first port that the kernel gives to whoever connects."""
+    try:
+        return max(LOWEST + 1, int(RANGE.read_text().split()[0]))
+    except (OSError, ValueError, IndexError):
+        return 32768
 
 
 def assign(names: Iterable[str], remembered: Mapping[str, int], say: Callable[[str], None]) -> dict[str, int]:

@@ -42,7 +42,8 @@ RETRIED = frozenset({"40001", "40P01", "55P03", "0A000"})
 AWAY = ("08", "53", "57", "58")
 STANDBY = "25006"
 # What statements raise that go to the driver itself; transactions and looks translate it.
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
+# The last is what asyncpg says of a connection that was cut in the middle of a word.
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 TIME_LIMIT = "57014"
 STATEMENTS = 400  # kept prepared by each connection
 SKEW = 2.0  # seconds between our clock and the database's
@@ -170,12 +171,12 @@ class Database:
                     await facts.insert(transaction)
             except BaseException as error:
                 await _roll_back(connection, transaction.driver)
-                if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+                if isinstance(error, DRIVER_ERRORS):
                     raise _translated(error) from error
                 raise
             try:
                 await transaction.driver.execute("COMMIT")
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (TimeoutError, OSError, *DRIVER_ERRORS) as error:
                 await _give_up(connection)
                 if _broken(error):
                     raise Unavailable(
@@ -201,10 +202,10 @@ class Database:
             async with self.engine.connect() as connection:
                 try:
                     yield Transaction(await _driver(connection), self.clock.now())
-                except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                except (TimeoutError, OSError, *DRIVER_ERRORS) as error:
                     if _broken(error):
                         await _give_up(connection)
-                    if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+                    if isinstance(error, DRIVER_ERRORS):
                         raise _translated(error) from error
                     raise
         except (TimeoutError, DBAPIError, PoolTimeout, OSError) as error:
@@ -288,7 +289,7 @@ async def _driver(connection: AsyncConnection) -> Any:
 async def _roll_back(connection: AsyncConnection, driver: Any) -> None:
     try:
         await driver.execute("ROLLBACK")
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (TimeoutError, OSError, *DRIVER_ERRORS):
         await _give_up(connection)
 
 

@@ -27,7 +27,7 @@ from tests.service.patcher_alone import KINDS, PatcherAlone
 T = TypeVar("T")
 
 SERVING_SECONDS = 30.0
-STEADY_SECONDS = 20.0
+STEADY_SECONDS = 60.0
 PERMIT_SECONDS, TRY_SECONDS = 5.0, 1.5
 LONGEST_DOWNLOAD = 1.5
 

@@ -223,7 +223,7 @@ async def test_two_rollouts_end_although_agents_die_sleep_and_lose_their_words(f
     async def noticed() -> bool:
         return int(await frail.connection.fetchval(AWAKE)) == awake
 
-    await until(noticed, 20, what="ingest knows who is asleep")
+    await until(noticed, 90, what="ingest knows who is asleep")
     watching = asyncio.create_task(frail.watch())
     try:
         first = await frail.create(NEW, "first")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -24,6 +25,14 @@ MOMENTS = [
     ("ingest", "attempt_applied"),
     ("ops", "attempt_applied"),
 ]
+
+
+@pytest.fixture(autouse=True)
+async def one_after_the_other(world: World) -> AsyncIterator[None]:
+    """A plugin whose story is told costs the next one nothing."""
+    yield
+    await asyncio.gather(*(shop.stop() for shop in world.shops.values()))
+    world.shops.clear()
 
 
 async def healed(world: World, label: str) -> None:
@@ -69,6 +78,7 @@ async def test_an_agent_killed_before_its_permit_gets_its_command_again(world: W
         # On a busy machine the permit was there first: then it is the case above.
         await world.told(shop, "attempt_rolled_back", 60.0)
         await world.comes_to_rest(120.0)
+        assert await world.facts(shop.plugin, "incident_escalated", "incident_mitigated")
         return
     await healed(world, "agent-before-permit")
 

@@ -271,7 +271,7 @@ class PatcherAlone:
             fence=command.fence,
             request_id=new_id(),
         )
-        return await self.for_ingest.AuthorizeApply(request, timeout=4)
+        return await self.for_ingest.AuthorizeApply(request, timeout=20)
 
     async def obey(self, command: agent_pb2.Command, plugin: str) -> None:
         """A good agent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ from prunella_agent.session import Session, open_channel
 from tests.service.agent_gateway import Gateway, Shop
 
 QUICK = (0.05, 0.2)
+
+
+@pytest.fixture(autouse=True)
+def all_words(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever ran before in this process may have told the agent to be quiet."""
+    caplog.set_level(logging.INFO, logger="prunella_agent")
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ async def found(alone: Alone, agent: Agent, digest: str) -> ingest_pb2.Incident:
         await beat(alone, agent, config_digest=digest)
         return next(iter(await drifts(alone, agent)), None)
 
-    return await until(look, 15, what="the drift is seen")  # type: ignore[no-any-return]
+    return await until(look, 60, what="the drift is seen")  # type: ignore[no-any-return]
 
 
 async def test_a_configuration_that_nobody_brought_opens_one_incident_and_the_right_one_closes_it(alone: Alone) -> None:

@@ -102,7 +102,9 @@ async def until_listed(plane: Plane, count: int, **filters: Any) -> list[ops_pb2
 
 async def test_a_fact_told_anywhere_appears_once_with_headline_label_and_trace(alone: Plane, teller: Teller) -> None:
     plugin, incident = new_id(), new_id()
-    await teller.tell(enrolled(plugin, "shop-7"), opened(plugin, incident))
+    await teller.tell(enrolled(plugin, "shop-7"))
+    await until_listed(alone, 1)
+    await teller.tell(opened(plugin, incident))
     newest, oldest = await until_listed(alone, 2)
     assert (oldest.fact, newest.fact) == ("plugin_enrolled", "incident_opened")
     assert newest.headline.startswith("shop-7 broke: webhook_fail_rate, medium")

@@ -124,7 +124,7 @@ async def test_a_plugin_whose_attempt_a_person_cancels_is_left_out_with_the_reas
         page = await fleet.stub.ListAttempts(patcher_pb2.ListAttemptsRequest(plugin="p1"), timeout=5)
         return page.attempts[0].name if page.attempts and page.attempts[0].held_by == "KILL_SWITCH" else ""
 
-    name = await until(held, 40.0, what="the attempt of p1 waits for the kill switch")
+    name = await until(held, 90.0, what="the attempt of p1 waits for the kill switch")
     cancel = patcher_pb2.CancelAttemptRequest(name=name, reason="not this one", request_id=new_id())
     await fleet.stub.CancelAttempt(cancel, timeout=5)
     done = await fleet.reaches(made.name, "succeeded")

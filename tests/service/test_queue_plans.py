@@ -3,15 +3,15 @@
 50,000 tasks and reports stand for a million; a plan that is generic and by index is the same for both.
 """
 
-import functools
 import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 
 from libs.common.clock import SystemClock
-from libs.common.database import Database, Transaction, numbered
+from libs.common.database import Database, numbered
 from libs.common.testing import Ground
 from services.queue.service import PLANNER
 from services.queue.store import counts, filing, history, reports, tasks, work
@@ -78,17 +78,16 @@ async def filled(servers: Any) -> AsyncIterator[Database]:
     ground = await Ground.make(servers)
     database = Database(ground.url(), clock=SystemClock(), session=PLANNER)
     try:
+        # Filling may take longer than any statement of a service may.
+        connection = await asyncpg.connect(ground.url(), timeout=10, command_timeout=100)
         for statement in SEED:
-            values = {"rows": ROWS} if ":rows" in statement else {}
-            await database.transaction(functools.partial(_run, statement, values))
+            sql, names = numbered(statement)
+            await connection.execute(sql, *[ROWS] * len(names))
+        await connection.close()
         yield database
     finally:
         await database.close()
         await ground.discard()
-
-
-async def _run(statement: str, values: dict[str, int], tx: Transaction) -> None:
-    await tx.run(statement, **values)
 
 
 async def plan(database: Database, statement: str) -> str:

@@ -27,6 +27,8 @@ async def document(scene: Scene, scenario: Scenario, report: Report, problem: st
     story = scene.chronicle.told(incident=report.incident) if report.incident else []
     trace_id, complete = await trace(scene, report)
     ending = problem or outcome(story)
+    if problem:
+        report.notes.append(f"so far: {outcome(story) or 'nothing'}")
     decided = newest(story, "decision_made")
     decision = decided.decision_made if decided else None
     return {

@@ -55,6 +55,9 @@ async def play(scene: Scene, scenario: Scenario) -> dict[str, Any]:
     found = await told_of(scenario, report)(scene, scenario, report, problem)
     took = f" in {found['total_s']:.1f} s" if found["total_s"] else ""
     scene.say(f"{scenario.name}: {'ok' if found['ok'] else 'NOT OK'}: {found['outcome']}{took}")
+    if shop := scene.fleet.shops.get(scenario.label):
+        # Its story is told; the others have the machine to themselves.
+        await shop.stop()
     return found
 
 

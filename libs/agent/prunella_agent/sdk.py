@@ -28,8 +28,8 @@ MAX_SAMPLES = 3
 MAX_SAMPLE_BYTES = 2048
 # A socket holds about ten datagrams until the supervisor reads them.
 ERRORS_AT_ONCE = 32
-FLUSH_TRIES = 20
-FLUSH_PAUSE = 0.01
+FLUSH_TRIES = 50
+FLUSH_PAUSE = 0.02
 
 
 class Counters:
@@ -124,6 +124,8 @@ class Sdk:
             try:
                 self._socket.sendto(self._counters.datagram(), self._path)
                 self._sent_version = version
+            except BlockingIOError:
+                return  # it is full, and there: what comes next tells the same counts
             except OSError:
                 self._socket.close()
                 self._socket = None
@@ -155,10 +157,12 @@ class Sdk:
         return not self._path
 
     def flush(self) -> None:
-        """Sends everything; gives the supervisor up to 0.2 s to read what does not fit into the socket."""
+        """Sends everything; gives the supervisor up to a second to read what does not fit into the socket."""
         self.send()
         for _ in range(FLUSH_TRIES):
-            if self.send_errors() or self._socket is None:
+            if self._socket is not None and self._sent_version != self._counters.version:
+                self.send()
+            if self._socket is None or (self.send_errors() and self._sent_version == self._counters.version):
                 return
             time.sleep(FLUSH_PAUSE)
 

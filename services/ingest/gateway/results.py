@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from libs.common import names
 from libs.common.database import Transaction
@@ -27,6 +28,7 @@ from services.ingest.wire import plugins as plugin_wire
 
 _results = counter("command_results_total", "Agents' words on commands", ("word",))
 
+RELAX_TRIES = 5
 UNCHANGED = Settled(None, None, tell=False, switched=False)
 # A plugin that leaves with one of these does not come back.
 FOR_GOOD = frozenset({"retired", "uninstalled"})
@@ -66,14 +68,18 @@ async def record(doors: Doors, identity: Identity, said: Result, given: pb.Comma
 
 async def waiting(doors: Doors, plugin: str) -> tuple[list[Command], bool]:
     """Commands a plugin has to hear of, and whether its final word is to come; notes when there is neither."""
-    async with doors.database.reading() as tx:
-        # The version first: what is issued after it keeps the flag.
-        found = await pulses.get(tx, plugin)
-        live = await store.live_of(tx, plugin)
-        probation = await store.in_probation(tx, plugin, tx.now)
-    if found is not None and found[0].waiting and not live and not probation:
-        version = found[0].version
-        await doors.database.transaction(lambda tx: pulses.relax(tx, plugin, version))
+    live, probation = list[Command](), False
+    for _ in range(RELAX_TRIES):
+        async with doors.database.reading() as tx:
+            # The version first: what is issued after it keeps the flag.
+            found = await pulses.get(tx, plugin)
+            live = await store.live_of(tx, plugin)
+            probation = await store.in_probation(tx, plugin, tx.now)
+        if found is None or not found[0].waiting or live or probation:
+            break
+        # A beat in between raises the version as well: nobody would look again, so we do.
+        if await doors.database.transaction(partial(pulses.relax, plugin=plugin, version=found[0].version)):
+            break
     return live, probation
 
 

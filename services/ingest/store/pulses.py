@@ -201,9 +201,9 @@ async def expect(tx: Transaction, plugin: str) -> None:
     await tx.run(EXPECT, id=plugin)
 
 
-async def relax(tx: Transaction, plugin: str, version: int) -> None:
-    """There was nothing for the plugin when its row had this version."""
-    await tx.run(RELAX, id=plugin, version=version)
+async def relax(tx: Transaction, plugin: str, version: int) -> bool:
+    """There was nothing for the plugin when its row had this version; False when it has another by now."""
+    return await tx.run(RELAX, id=plugin, version=version) == 1
 
 
 async def quiet(tx: Transaction, before: float, polled_before: float, missed: int, limit: int) -> list[Quiet]:
