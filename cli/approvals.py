@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.asking import Yes, agreed
 from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_table
 from cli.plane import TIMEOUT, fail, run
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from cli.plane import Plane
 
 ROLLOUTS = "rollouts/"
-Subject = Annotated[str, typer.Argument(help="Id of the attempt, or rollouts/ID; a unique part of it is enough.")]
+Subject = Annotated[
+    str,
+    typer.Argument(
+        help="Id of the attempt, or rollouts/ID; a unique part of it is enough.", autocompletion=complete.subject
+    ),
+]
 Role = Annotated[str, typer.Option("--role", help="The seat you fill; empty when you have one to fill.")]
 
 

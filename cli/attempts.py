@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import FAILED, TIMEOUT, run
@@ -17,15 +17,26 @@ if TYPE_CHECKING:
 
 app = group("Remedies on their way, and what became of them.")
 
-AttemptName = Annotated[str, typer.Argument(help="Id of the attempt, or a unique part of it.")]
-Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.")]
-Incident = Annotated[str, typer.Option("--incident", "-i", help="Only for this incident.")]
+AttemptName = Annotated[
+    str, typer.Argument(help="Id of the attempt, or a unique part of it.", autocompletion=complete.attempt)
+]
+Plugin = Annotated[
+    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=complete.plugin)
+]
+Incident = Annotated[
+    str, typer.Option("--incident", "-i", help="Only for this incident.", autocompletion=complete.incident)
+]
 State = Annotated[str, typer.Option("--state", help="Only in this state, such as probation or success.")]
 REMEDIES = ("patch", "rollback", "restart", "config_fix")
 Remedy = Annotated[str, typer.Argument(metavar="ACTION", help="patch, rollback, restart or config_fix.")]
 Target = Annotated[str, typer.Argument(help="Release for a patch, configuration for a config_fix.")]
-OnPlugin = Annotated[str, typer.Option("--plugin", "-p", help="To which plugin: label or id.")]
-ForIncident = Annotated[str, typer.Option("--incident", "-i", help="To heal this incident, and its plugin.")]
+OnPlugin = Annotated[
+    str, typer.Option("--plugin", "-p", help="To which plugin: label or id.", autocompletion=complete.plugin)
+]
+ForIncident = Annotated[
+    str,
+    typer.Option("--incident", "-i", help="To heal this incident, and its plugin.", autocompletion=complete.incident),
+]
 
 
 @app.command("list")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import audit_verify, ids, words
+from cli import audit_verify, complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, console, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import FAILED, TIMEOUT, fail, run
@@ -29,9 +29,15 @@ Size = Annotated[int, typer.Option("--size", min=0, help="Of the log when it had
 @app.command("list")
 def list_(
     actor: Annotated[str, typer.Option("--actor", "-a", help="Only done by: operators/ada, patcher, …")] = "",
-    fact: Annotated[list[str] | None, typer.Option("--fact", "-f", help="Only this fact; repeatable.")] = None,
-    plugin: Annotated[str, typer.Option("--plugin", "-p", help="Only about this plugin: label or id.")] = "",
-    incident: Annotated[str, typer.Option("--incident", "-i", help="Only about this incident.")] = "",
+    fact: Annotated[
+        list[str] | None, typer.Option("--fact", "-f", help="Only this fact; repeatable.", autocompletion=complete.fact)
+    ] = None,
+    plugin: Annotated[
+        str, typer.Option("--plugin", "-p", help="Only about this plugin: label or id.", autocompletion=complete.plugin)
+    ] = "",
+    incident: Annotated[
+        str, typer.Option("--incident", "-i", help="Only about this incident.", autocompletion=complete.incident)
+    ] = "",
     since: Annotated[str, typer.Option("--since", help="From then on: 2h, 7d, or 2026-11-21T12:00.")] = "",
     until: Annotated[str, typer.Option("--until", help="Before then: 2h, 7d, or 2026-11-21T12:00.")] = "",
     limit: Limit = 50,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 app = group("Signed configurations of packages and plugins.")
 
 EVERY = "every plugin"
-Name = Annotated[str, typer.Argument(help="packages/{package}/configurations/{version}, or package@version.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="packages/{package}/configurations/{version}, or package@version.", autocompletion=complete.configuration
+    ),
+]
 Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
-Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.")]
+Plugin = Annotated[
+    str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.", autocompletion=complete.plugin)
+]
 File = typer.Argument(exists=True, dir_okay=False, readable=True)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.asking import Yes, agreed
 from cli.groups import group
 from cli.output import Json, Limit, plain, safe, show_json, show_json_list, show_table
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 app = group("Facts that a service could not handle, and the way back.")
 
 Consumer = Annotated[str, typer.Option("--consumer", "-c", help="Only of this service: decider, patcher, …")]
-Event = Annotated[str, typer.Argument(help="Id of the fact, or a unique part of it.")]
+Event = Annotated[
+    str, typer.Argument(help="Id of the fact, or a unique part of it.", autocompletion=complete.dead_letter)
+]
 All = Annotated[bool, typer.Option("--all", help="Every one that is listed.")]
 
 

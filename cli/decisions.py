@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 app = group("What was chosen, how surely, and why.")
 
-DecisionName = Annotated[str, typer.Argument(help="Id of the decision, or a unique part of it.")]
-Incident = Annotated[str, typer.Option("--incident", "-i", help="Only for this incident.")]
-Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.")]
+DecisionName = Annotated[
+    str, typer.Argument(help="Id of the decision, or a unique part of it.", autocompletion=complete.decision)
+]
+Incident = Annotated[
+    str, typer.Option("--incident", "-i", help="Only for this incident.", autocompletion=complete.incident)
+]
+Plugin = Annotated[
+    str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.", autocompletion=complete.plugin)
+]
 
 
 @app.command("list")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import complete
 from cli.output import Json, safe, show_json, show_table
 from cli.plane import UNREACHABLE, WRONG, fail, guarded
 from cli.words import NOTHING, span
@@ -38,7 +39,9 @@ def demo(
 
 @app.command("break")
 def break_(
-    plugin: Annotated[str, typer.Argument(help="Label of a plugin of the demo, such as shop-7.")],
+    plugin: Annotated[
+        str, typer.Argument(help="Label of a plugin of the demo, such as shop-7.", autocompletion=complete.plugin)
+    ],
     release: Annotated[str, typer.Option("--release", help="The release it gets; empty for a broken one.")] = "",
 ) -> None:
     """Puts a broken release into one plugin of the running demo, as a careless person would."""

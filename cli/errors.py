@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.history import show_history
 from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 app = group("Errors that plugins met, and what became of them.")
 
 STATES = "new, triaging, in_progress, resolved_pending, resolved, escalated or closed"
-ReportName = Annotated[str, typer.Argument(help="Id of the error report, or a unique part of it.")]
-Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.")]
+ReportName = Annotated[
+    str, typer.Argument(help="Id of the error report, or a unique part of it.", autocompletion=complete.report)
+]
+Plugin = Annotated[
+    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=complete.plugin)
+]
 State = Annotated[str, typer.Option("--state", help=f"Only {STATES}.")]
 Kind = Annotated[str, typer.Option("--type", help="Only of this type, such as timeout.")]
 Sev = Annotated[str, typer.Option("--severity", help="At least low, medium, high or critical.")]
@@ -105,7 +109,9 @@ def explain(report: ReportName, json: Json = False) -> None:
 def report(
     message: Annotated[str, typer.Argument(help="What the error said.")],
     kind: Annotated[str, typer.Option("--type", help="What the reporter calls it, such as TimeoutError.")] = "",
-    plugin: Annotated[str, typer.Option("--plugin", "-p", help="Whom it happened to: label or id.")] = "",
+    plugin: Annotated[
+        str, typer.Option("--plugin", "-p", help="Whom it happened to: label or id.", autocompletion=complete.plugin)
+    ] = "",
     stack: Annotated[
         typer.FileText | None, typer.Option("--stack", help="File with the stack trace; - for standard input.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 app = group("What is or was wrong with plugins.")
 
-IncidentName = Annotated[str, typer.Argument(help="Id of the incident, or a unique part of it.")]
+IncidentName = Annotated[
+    str, typer.Argument(help="Id of the incident, or a unique part of it.", autocompletion=complete.incident)
+]
 Person = Annotated[str, typer.Argument(help="A person's name, `me` or `nobody`.")]
 Text = Annotated[str, typer.Argument(help="What there is to say, up to 4,000 characters.")]
-Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only of this plugin: label or id.")]
+Plugin = Annotated[
+    str, typer.Option("--plugin", "-p", help="Only of this plugin: label or id.", autocompletion=complete.plugin)
+]
 State = Annotated[str, typer.Option("--state", help="Only open, in_progress, mitigated, closed or escalated.")]
 Kind = Annotated[str, typer.Option("--type", help="Only of this type, such as webhook_fail_rate.")]
 Sev = Annotated[str, typer.Option("--severity", help="Only low, medium, high or critical.")]

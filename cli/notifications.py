@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.asking import Yes, agreed
 from cli.groups import group
 from cli.notification_file import document
@@ -40,11 +40,15 @@ settings = group("Who is told of what, on which channels.", default="show")
 app.add_typer(settings, name="settings")
 
 TEST_TIMEOUT = 20.0
-Name = Annotated[str, typer.Argument(help="Id of the notification, or a unique part of it.")]
+Name = Annotated[
+    str, typer.Argument(help="Id of the notification, or a unique part of it.", autocompletion=complete.notification)
+]
 State = Annotated[str, typer.Option("--state", help="Only queued, sending, sent, failed, suppressed or acknowledged.")]
 Route = Annotated[str, typer.Option("--route", help="Only of this route.")]
-Incident = Annotated[str, typer.Option("--incident", help="Only of this incident.")]
-Plugin = Annotated[str, typer.Option("--plugin", help="Only of this plugin, by label or id.")]
+Incident = Annotated[str, typer.Option("--incident", help="Only of this incident.", autocompletion=complete.incident)]
+Plugin = Annotated[
+    str, typer.Option("--plugin", help="Only of this plugin, by label or id.", autocompletion=complete.plugin)
+]
 
 
 @app.command("list")

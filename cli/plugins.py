@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
@@ -21,7 +21,9 @@ Package = Annotated[str, typer.Option("--package", help="Only of this package.")
 Merchant = Annotated[str, typer.Option("--merchant", help="Only at this merchant.")]
 Release = Annotated[str, typer.Option("--release", help="Only with this release.")]
 Health = Annotated[str, typer.Option("--health", help="Only so: healthy, unhealthy, down or starting.")]
-PluginName = Annotated[str, typer.Argument(help="Label, id, or a unique part of the id.")]
+PluginName = Annotated[
+    str, typer.Argument(help="Label, id, or a unique part of the id.", autocompletion=complete.plugin)
+]
 
 
 @app.command("list")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, Reason, coloured, safe, show_json_list, show_table
 from cli.plane import TIMEOUT, run
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 app = group("What programs ask people for.")
 
-ProposalName = Annotated[str, typer.Argument(help="Id of the proposal, or a unique part of it.")]
+ProposalName = Annotated[
+    str, typer.Argument(help="Id of the proposal, or a unique part of it.", autocompletion=complete.proposal)
+]
 State = Annotated[str, typer.Option("--state", help="Only open, approved, rejected or expired.")]
 
 

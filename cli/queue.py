@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.history import show_history
 from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 app = group("Work that waits for tools, and how it goes.")
 
 LONG = 60.0  # seconds that a command about many tasks may take
-TaskName = Annotated[str, typer.Argument(help="Id of the task, or a unique part of it.")]
+TaskName = Annotated[str, typer.Argument(help="Id of the task, or a unique part of it.", autocompletion=complete.task)]
 State = Annotated[
     str, typer.Option("--state", help="Only pending, processing, retrying, completed, failed or cancelled.")
 ]
 Report = Annotated[str, typer.Option("--report", "-r", help="Only for this error report.")]
-Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.")]
+Plugin = Annotated[
+    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=complete.plugin)
+]
 Worker = Annotated[str, typer.Option("--worker", help="Only of this worker.")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
@@ -20,7 +20,10 @@ app = group("What may be installed, and who vouches for it.")
 
 PUBLISH_TIMEOUT = 60.0
 Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
-ReleaseName = Annotated[str, typer.Argument(help="packages/{package}/releases/{version}, or package@version.")]
+ReleaseName = Annotated[
+    str,
+    typer.Argument(help="packages/{package}/releases/{version}, or package@version.", autocompletion=complete.release),
+]
 File = typer.Argument(exists=True, dir_okay=False, readable=True)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.asking import Yes, agreed
 from cli.output import Json, Reason, coloured, plain, safe, show_json, show_table
 from cli.plane import FAILED, TIMEOUT, WRONG, fail, run
@@ -27,7 +27,12 @@ APPLIED = frozenset({"applying", "probation", "committing", "success", "unconfir
 OVER = frozenset({"rolled_back", "rollback_failed", "failed", "cancelled", "refused", "unconfirmed", "success"})
 BACK = frozenset({"rolled_back", "cancelled", "failed", "refused"})
 
-Attempt = Annotated[str, typer.Argument(help="Id of the attempt, or a unique part of it; not with --since.")]
+Attempt = Annotated[
+    str,
+    typer.Argument(
+        help="Id of the attempt, or a unique part of it; not with --since.", autocompletion=complete.attempt
+    ),
+]
 Since = Annotated[str, typer.Option("--since", help="Everything applied within this time, such as 30min.")]
 Package = Annotated[str, typer.Option("--package", help="With --since: only of this package.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Wait until each has ended; the exit status says how.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, progress, words
+from cli import complete, ids, progress, words
 from cli.asking import Yes, agreed
 from cli.groups import group
 from cli.output import (
@@ -33,7 +33,9 @@ app = group("A release or a configuration on its way to many plugins.")
 
 DRAW_TIMEOUT = 60.0
 TAKE_BACK = "nothing, wave or all"
-Name = Annotated[str, typer.Argument(help="Id of the rollout, or a unique part of it.")]
+Name = Annotated[
+    str, typer.Argument(help="Id of the rollout, or a unique part of it.", autocompletion=complete.rollout)
+]
 Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
 State = Annotated[str, typer.Option("--state", help="Only in this state, such as running or halted.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end; the exit status says how it ended.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, coloured, console, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 app = group("One story per incident: what broke, what was tried and why, how it ended.")
 
-Name = Annotated[str, typer.Argument(help="Id of the incident, or a unique part of it.")]
-Plugin = Annotated[str, typer.Option("--plugin", "-p", help="Only of this plugin: label or id.")]
+Name = Annotated[
+    str, typer.Argument(help="Id of the incident, or a unique part of it.", autocompletion=complete.incident)
+]
+Plugin = Annotated[
+    str, typer.Option("--plugin", "-p", help="Only of this plugin: label or id.", autocompletion=complete.plugin)
+]
 Merchant = Annotated[str, typer.Option("--merchant", help="Only of this merchant.")]
 State = Annotated[str, typer.Option("--state", help="Only open, in_progress, escalated, mitigated or closed.")]
 Sev = Annotated[str, typer.Option("--severity", help="Only low, medium, high or critical.")]

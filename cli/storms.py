@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.groups import group
 from cli.output import Json, Limit, Reason, coloured, plain, safe, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 app = group("Many plugins ill of the same at once; automation waits.")
 
-StormName = Annotated[str, typer.Argument(help="Id of the storm, or a unique part of it.")]
+StormName = Annotated[
+    str, typer.Argument(help="Id of the storm, or a unique part of it.", autocompletion=complete.storm)
+]
 Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
 State = Annotated[str, typer.Option("--state", help="Only raging or over.")]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import words
+from cli import complete, words
 from cli.groups import group
 from cli.output import Json, Reason, coloured, plain, safe, show_fields, show_json, show_table
 from cli.plane import TIMEOUT, run
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 app = group("The ways in which tools heal, and how well they did.")
 
-StrategyName = Annotated[str, typer.Argument(help="Name of the strategy, or the beginning of one.")]
+StrategyName = Annotated[
+    str, typer.Argument(help="Name of the strategy, or the beginning of one.", autocompletion=complete.strategy)
+]
 Kind = Annotated[str, typer.Option("--type", help="Only for this type of error, such as timeout.")]
 State = Annotated[str, typer.Option("--state", help="Only candidate, active, demoted or retired.")]
 

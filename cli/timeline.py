@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, words
+from cli import complete, ids, words
 from cli.output import Json, Limit, console, plain, safe, show_json
 from cli.plane import AWAY, run
 
@@ -45,9 +45,15 @@ PAUSE = 1.0
 
 def timeline(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on as things happen, until Ctrl-C.")] = False,
-    plugin: Annotated[str, typer.Option("--plugin", "-p", help="Only about this plugin: label or id.")] = "",
-    incident: Annotated[str, typer.Option("--incident", "-i", help="Only about this incident.")] = "",
-    fact: Annotated[list[str] | None, typer.Option("--fact", "-f", help="Only this fact; repeatable.")] = None,
+    plugin: Annotated[
+        str, typer.Option("--plugin", "-p", help="Only about this plugin: label or id.", autocompletion=complete.plugin)
+    ] = "",
+    incident: Annotated[
+        str, typer.Option("--incident", "-i", help="Only about this incident.", autocompletion=complete.incident)
+    ] = "",
+    fact: Annotated[
+        list[str] | None, typer.Option("--fact", "-f", help="Only this fact; repeatable.", autocompletion=complete.fact)
+    ] = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ids, waterfall, words
+from cli import complete, ids, waterfall, words
 from cli.output import Json, console, plain, safe, show_json
 from cli.plane import TIMEOUT, run
 
@@ -25,7 +25,10 @@ NARROWEST_BAR, WIDEST_NAME = 16, 44
 def trace(
     name: Annotated[
         str,
-        typer.Argument(help="Incident, plugin (its newest incident), error report or trace id; the newest incident."),
+        typer.Argument(
+            help="Incident, plugin (its newest incident), error report or trace id; the newest incident.",
+            autocompletion=complete.incident,
+        ),
     ] = "",
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also what ops notes down.")] = False,
     json: Json = False,

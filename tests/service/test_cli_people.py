@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +72,35 @@ async def test_incidents_are_handed_over_and_closed_with_a_reason(terminal: Term
     assert "is escalated" in (await terminal("incidents", "escalate", short, "-m", "look, please")).out
     assert "is closed" in (await terminal("incidents", "close", short, "-m", "looked")).out
     assert (await terminal("incidents", "assign", new_id(), "me", "-m", "what")).code == 1
+
+
+async def offered(terminal: Terminal, line: str, **environ: str) -> list[str]:
+    """What bash shows for Tab at the end of a line."""
+    words = line.split(" ")
+    asked = {"_PRUNELLA_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("prunella")),
+        env={**terminal.environ, **asked, **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, complaint = await process.communicate()
+    assert not complaint
+    return said.decode().split()
+
+
+async def test_tab_offers_what_is_really_there(terminal: Terminal) -> None:
+    assert await offered(terminal, "prunella plugins show sh") == ["shop-7"]
+    short = terminal.incident[-8:]
+    assert await offered(terminal, "prunella incidents show ") == [short]
+    assert await offered(terminal, f"prunella incidents show {short[:3]}") == [short]
+    assert await offered(terminal, f"prunella timeline --incident {terminal.incident[:9]}") == [terminal.incident]
+    assert await offered(terminal, "prunella timeline --fact attempt_app") == ["attempt_applied"]
+
+
+async def test_tab_offers_nothing_and_says_nothing_without_a_plane(terminal: Terminal) -> None:
+    nowhere = {f"PRUNELLA_{name.upper()}_ADDRESS": "127.0.0.1:1" for name in ("ingest", "ops")}
+    assert await offered(terminal, "prunella plugins show ", **nowhere) == []
 
 
 async def test_the_token_is_a_header_for_curl(terminal: Terminal) -> None:

@@ -1,4 +1,4 @@
-"""What the demo compares with the figures of ops: each difference is found."""
+"""What the demo compares with the figures and the audit log of ops: each difference is found."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from deploy.demo import figures
+from deploy.demo import audited, figures
+from prunella.v1 import events_pb2 as facts
 from prunella.v1 import insight_pb2 as pb
+from prunella.v1.events_pb2 import Event
 
 
 def story() -> pb.Story:
@@ -51,3 +53,32 @@ def test_figures_are_counted_against_facts() -> None:
     assert figures.differences(kpis, {"incident_opened": 3, "incident_mitigated": 1}) == [
         "incident_opened was told 3 times, the figures say 2"
     ]
+
+
+def logged() -> list[Event]:
+    made = [
+        Event(incident="i", attempt_succeeded=facts.AttemptSucceeded(attempt="a")),
+        Event(incident="i", incident_mitigated=facts.IncidentMitigated(round=1)),
+    ]
+    for seconds, event in enumerate(made):
+        event.time.FromSeconds(seconds)
+    return made
+
+
+COUNTED = {"attempt_succeeded": 1, "incident_mitigated": 1}
+PLAYED = SCENARIO | {"incident": "i", "ok": True}
+
+
+def test_a_log_that_fits_has_no_differences_even_when_more_happened_since() -> None:
+    later = Event(incident="i", incident_closed=facts.IncidentClosed(resolution="healed"))
+    later.time.FromSeconds(9)
+    assert audited.differences([*logged(), later], COUNTED, [PLAYED]) == []
+
+
+def test_what_the_log_lacks_or_tells_otherwise_is_a_line() -> None:
+    assert audited.differences(logged()[1:], COUNTED, [PLAYED]) == [
+        "attempt_succeeded was told 1 times, the audit log has 0",
+        "heal_patch: the audit log tells 'mitigated', it was 'success, mitigated'",
+    ]
+    failed = PLAYED | {"ok": False, "outcome": "not over within 90 s"}
+    assert audited.differences(logged(), COUNTED, [failed, PLAYED | {"incident": ""}]) == []

@@ -2,7 +2,7 @@
 
 Rule: scenarios that do not disturb each other play at once, staggered; those of one lane share something and play one
 after the other; what takes a service down plays alone. The document passes only when every scenario ended as it must,
-nothing was lost, and the figures and stories of ops say the same.
+nothing was lost, and the figures, the stories and the audit log say the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from deploy.demo import checks, figures
+from deploy.demo import audited, checks, figures
 from deploy.demo.chronicle import Chronicle
 from deploy.demo.fleet import Fleet
 from deploy.demo.narration import Narrator
@@ -118,9 +118,11 @@ async def run(plane: Plane, say: Say, names: Sequence[str] = (), lights: int = L
         counted, lost = await checks.settled(plane.database_url, plane.nats_url)
         beats, missing = await checks.beats(reach, fleet.lights)
         kpis, different = await figures.compared(reach, counted, found)
+        entries, otherwise = await audited.compared(reach, plane.state.folder, counted, found)
+    different += otherwise
     lost += missing
     for line in different:
-        say(f"ops says otherwise: {line}")
+        say(f"told otherwise: {line}")
     for line in lost:
         say(f"lost: {line}")
     return {
@@ -128,6 +130,7 @@ async def run(plane: Plane, say: Say, names: Sequence[str] = (), lights: int = L
         "facts": counted,
         "beats": asdict(beats),
         "kpis": kpis,
+        "audit_entries": entries,
         "different": different,
         "lost": len(lost),
         "duration_s": round(time.monotonic() - began, 1),

@@ -1,0 +1,204 @@
+"""What Tab offers: the ids, labels and names that are really there, with a word on each.
+
+Rule: completion never fails and never makes anybody wait: without a plane, or with a slow one, nothing is offered. Ids
+are offered as lists show them, by their last eight digits, or whole to whoever began to type a whole one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from cli import ids
+
+if TYPE_CHECKING:
+    from cli.plane import Plane
+
+SECONDS = 2.0
+MOST = 200  # of the newest
+Offer = tuple[str, str]
+Lister = Callable[["Plane"], AsyncIterator[Offer]]
+
+
+def offered(lister: Lister, typed: str) -> list[Offer]:
+    """What begins with what was typed; empty when nobody answers in time."""
+    from cli.plane import find
+
+    async def ask() -> list[Offer]:
+        plane = find()
+        try:
+            return [offer async for offer in lister(plane) if offer[0].startswith(typed)]
+        finally:
+            await plane.close()
+
+    try:
+        return asyncio.run(asyncio.wait_for(ask(), SECONDS))
+    except Exception:  # noqa: BLE001 - a shell that waits for Tab has no place for errors
+        return []
+
+
+def by_id(found: AsyncIterator[Any], typed: str, words: Callable[[Any], str]) -> AsyncIterator[Offer]:
+    """Ids of what was listed: short ones, or whole ones where only a whole one can begin so."""
+
+    async def offers() -> AsyncIterator[Offer]:
+        async for one in found:
+            short = ids.short(one.name)
+            yield (short if short.startswith(typed) else one.name.rpartition("/")[2]), words(one)
+
+    return offers()
+
+
+def plugin(incomplete: str) -> list[Offer]:
+    """Plugins by label, or by id where they have none."""
+
+    async def offers(plane: Plane) -> AsyncIterator[Offer]:
+        async for one in ids.plugins(plane, MOST):
+            yield one.label or ids.short(one.name), f"{one.package} {one.release}".strip()
+
+    return offered(offers, incomplete)
+
+
+def incident(incomplete: str) -> list[Offer]:
+    """Incidents, newest first."""
+    return offered(
+        lambda plane: by_id(ids.incidents(plane, MOST), incomplete, lambda one: f"{one.type}, {one.state}"), incomplete
+    )
+
+
+def decision(incomplete: str) -> list[Offer]:
+    """Decisions, newest first."""
+    return offered(
+        lambda plane: by_id(ids.decisions(plane, MOST), incomplete, lambda one: f"{action(one.action)} {one.release}"),
+        incomplete,
+    )
+
+
+def attempt(incomplete: str) -> list[Offer]:
+    """Attempts, newest first."""
+    return offered(
+        lambda plane: by_id(
+            ids.attempts(plane, MOST), incomplete, lambda one: f"{action(one.action)} {one.to_release}, {one.state}"
+        ),
+        incomplete,
+    )
+
+
+def report(incomplete: str) -> list[Offer]:
+    """Error reports, last seen first."""
+    return offered(
+        lambda plane: by_id(ids.reports(plane, MOST), incomplete, lambda one: f"{one.type}: {one.message[:60]}"),
+        incomplete,
+    )
+
+
+def task(incomplete: str) -> list[Offer]:
+    """Tasks, newest first."""
+    return offered(
+        lambda plane: by_id(ids.tasks(plane, MOST), incomplete, lambda one: one.strategy.rpartition("/")[2]), incomplete
+    )
+
+
+def rollout(incomplete: str) -> list[Offer]:
+    """Rollouts, newest first."""
+    return offered(
+        lambda plane: by_id(
+            ids.rollouts(plane, MOST), incomplete, lambda one: f"{one.package} {one.target}, {one.state}"
+        ),
+        incomplete,
+    )
+
+
+def subject(incomplete: str) -> list[Offer]:
+    """What waits for approval: attempts by id, rollouts as rollouts/ID."""
+
+    async def offers(plane: Plane) -> AsyncIterator[Offer]:
+        async for one in ids.attempts(plane, MOST, state="awaiting_approval"):
+            yield ids.short(one.name), f"{action(one.action)} {one.to_release}"
+        async for one in ids.rollouts(plane, MOST, state="pending"):
+            yield f"rollouts/{ids.short(one.name)}", f"{one.package} {one.target}"
+
+    return offered(offers, incomplete)
+
+
+def storm(incomplete: str) -> list[Offer]:
+    """Storms, newest first."""
+    return offered(
+        lambda plane: by_id(ids.storms(plane, MOST), incomplete, lambda one: f"{one.type}, {one.state}"), incomplete
+    )
+
+
+def notification(incomplete: str) -> list[Offer]:
+    """Messages to people, newest first."""
+    return offered(
+        lambda plane: by_id(ids.notifications(plane, MOST), incomplete, lambda one: one.title or one.state), incomplete
+    )
+
+
+def proposal(incomplete: str) -> list[Offer]:
+    """Proposals, newest first."""
+    return offered(
+        lambda plane: by_id(ids.proposals(plane, MOST), incomplete, lambda one: f"{one.action} {one.target}"),
+        incomplete,
+    )
+
+
+def strategy(incomplete: str) -> list[Offer]:
+    """Strategies by name."""
+
+    async def offers(plane: Plane) -> AsyncIterator[Offer]:
+        from cli.plane import TIMEOUT
+        from prunella.v1.queue_pb2 import ListStrategiesRequest
+
+        for one in (await plane.queue.ListStrategies(ListStrategiesRequest(), timeout=TIMEOUT)).strategies:
+            yield one.name.rpartition("/")[2], one.title
+
+    return offered(offers, incomplete)
+
+
+def release(incomplete: str) -> list[Offer]:
+    """Releases as package@version."""
+
+    async def offers(plane: Plane) -> AsyncIterator[Offer]:
+        async for one in ids.releases(plane, MOST):
+            yield f"{one.package}@{one.version}", ""
+
+    return offered(offers, incomplete)
+
+
+def configuration(incomplete: str) -> list[Offer]:
+    """Configurations as package@version."""
+
+    async def offers(plane: Plane) -> AsyncIterator[Offer]:
+        async for one in ids.configurations(plane, MOST):
+            yield f"{one.package}@{one.version}", ids.short(one.plugin)
+
+    return offered(offers, incomplete)
+
+
+def dead_letter(incomplete: str) -> list[Offer]:
+    """Facts that a consumer gave up, by id."""
+
+    async def offers(plane: Plane) -> AsyncIterator[Offer]:
+        from prunella.v1.ops_pb2 import ListDeadLettersRequest
+
+        letters = ids.pages(plane.ops.ListDeadLetters, ListDeadLettersRequest(), "dead_letters", MOST)
+        async for one in letters:
+            short = ids.short(one.event_id)
+            yield (short if short.startswith(incomplete) else one.event_id), f"{one.fact} for {one.consumer}"
+
+    return offered(offers, incomplete)
+
+
+def fact(incomplete: str) -> list[str]:
+    """Kinds of facts; these need no plane."""
+    from prunella.v1.events_pb2 import Event
+
+    return [field.name for field in Event.DESCRIPTOR.oneofs_by_name["fact"].fields if field.name.startswith(incomplete)]
+
+
+def action(number: Any) -> str:
+    """An action as people say it."""
+    from prunella.v1.events_pb2 import Action
+
+    return Action.Name(number).removeprefix("ACTION_").lower()
