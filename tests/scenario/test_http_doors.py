@@ -1,6 +1,6 @@
 """The HTTP doors of a whole plane: fuzzed by their own document, used as the seeds' dashboard and people with curl do.
 
-The examples of docs/http.md are run as they stand there.
+The curl examples of README and docs are run as they stand there.
 """
 
 from __future__ import annotations
@@ -128,9 +128,10 @@ async def test_no_text_in_any_field_of_any_method_is_our_mistake(
 
 
 def examples() -> list[str]:
-    """The lines of docs/http.md that a reader would type."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "http.md").read_text(), re.DOTALL)
-    return [block.partition("\n{")[0] for block in blocks]
+    """Every curl line of README and docs that a reader would type, without the answer below it."""
+    texts = [path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
+    blocks = [block for text in texts for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    return [block.partition("\n{")[0] for block in blocks if "curl " in block]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
@@ -149,7 +150,7 @@ async def test_the_examples_of_the_documentation_run_as_they_stand(plane: Plane)
         "PLUGIN": plain.plugin,
         "SECRET": plain.credential.secret,
     }
-    assert len(examples()) > 8
+    assert len(examples()) > 11
     for line in examples():
         typed = await asyncio.create_subprocess_exec(
             *("sh", "-c", line), env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE
