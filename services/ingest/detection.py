@@ -105,6 +105,16 @@ class Plain:
     rate: float | None = None
 
 
+def recent(windows: Iterable[Window], since: float, at: float) -> list[Window]:
+    """Of windows (newest first) those of the last day that began after `since`."""
+    found = []
+    for window in windows:
+        if window.start < since - SLACK or window.end < at - DAY:
+            break
+        found.append(window)
+    return found
+
+
 def judge(windows: Iterable[Window], since: float, at: float, health: Health, plain: Plain) -> list[Anomaly]:
     """Every anomaly in the windows (newest first), in the health and in the plain figures.
 
@@ -113,21 +123,23 @@ def judge(windows: Iterable[Window], since: float, at: float, health: Health, pl
     found: list[Anomaly] = []
     if health is Health.DOWN:
         found.append(Anomaly(PLUGIN_DOWN, Severity.HIGH, "the supervisor lives, the plugin does not", ()))
-    counted = []
-    for window in windows:
-        if window.start < since - SLACK or window.end < at - DAY:
-            break
-        counted.append(window)
+    counted = recent(windows, since, at)
     found += filter(None, (_rate(counted, plain), _errors(counted, plain), _signatures(counted)))
     return found
 
 
-def well(type: str, window: Window, health: Health, plain: Plain) -> bool | None:  # noqa: A002 - the word of the design
-    """Whether a window speaks for (True) or against (False) being healed of a type; None when it says nothing."""
+def well(type: str, windows: Sequence[Window], health: Health, plain: Plain) -> bool | None:  # noqa: A002 - the word of the design
+    """Whether the newest window speaks for (True) or against (False) being healed of a type; None: it says nothing.
+
+    `windows` are those since the last change, newest first. A rate is that of as many as it takes to find one: a few
+    webhooks that worked are no more a proof than a few that did not.
+    """
+    window = windows[0]
     if type == WEBHOOK_FAIL_RATE:
-        if window.attempts:
-            return window.failures / window.attempts <= RATE.first()
-        return None if plain.rate is None else plain.rate <= RATE.first()
+        if plain.rate is not None and not window.attempts:
+            return plain.rate <= RATE.first()
+        counted = _counted(windows) if window.attempts else None
+        return None if counted is None else counted[1] / counted[0] <= RATE.first()
     if type == ERROR_SPIKE:
         return not window.errors and (plain.errors is None or plain.errors <= ERRORS.first())
     if type == SIGNATURE_INVALID:
@@ -173,6 +185,17 @@ def _at(severity: Severity | None, type_: str, summary: str, figures: tuple[tupl
     return None if severity is None else Anomaly(type_, severity, summary, figures)
 
 
+def _counted(windows: Iterable[Window]) -> tuple[int, int] | None:
+    """Attempts and failures of as many windows as hold enough attempts for a rate; None when all hold too few."""
+    attempts = failures = 0
+    for window in windows:
+        attempts += window.attempts
+        failures += window.failures
+        if attempts >= MIN_ATTEMPTS:
+            return attempts, failures
+    return None
+
+
 def _rate(windows: Sequence[Window], plain: Plain) -> Anomaly | None:
     if plain.rate is not None:
         return _at(
@@ -181,14 +204,10 @@ def _rate(windows: Sequence[Window], plain: Plain) -> Anomaly | None:
             f"webhook_fail_rate {plain.rate:.2f} > {RATE.first():.2f} as the plugin reports it",
             (("webhook_fail_rate", plain.rate),),
         )
-    attempts = failures = 0
-    for window in windows:
-        attempts += window.attempts
-        failures += window.failures
-        if attempts >= MIN_ATTEMPTS:
-            break
-    else:
+    counted = _counted(windows)
+    if counted is None:
         return None
+    attempts, failures = counted
     rate = failures / attempts
     if rate <= RATE.first():
         return None

@@ -166,8 +166,11 @@ def _consider(pulse: Pulse, heard: Heard, window: Window, plain: Plain | None, a
         plain = Plain(plain.errors - pulse.plain_errors, plain.rate)
     plain = plain or Plain()
     heard.anomalies = detection.judge(newest_first(pulse.windows), pulse.watch_from, at, pulse.health, plain)
+    if not pulse.open_types:
+        return
+    since = detection.recent(newest_first(pulse.windows), pulse.watch_from, at) or [window]
     for name in detection.types(pulse.open_types):
-        verdict = detection.well(name, window, pulse.health, plain)
+        verdict = detection.well(name, since, pulse.health, plain)
         if verdict and window.duration < SHORTEST_WELL:
             continue
         if verdict is not None:

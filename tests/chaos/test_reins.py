@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -74,8 +75,8 @@ async def pull_the_reins(siege: Siege, pulled: asyncio.Event) -> None:
 
 async def decided(siege: Siege, plugin: str) -> None:
     """Tells of one decision, again while the database is away: it stays one incident in one round."""
-    incident = new_id()
-    await steadily(lambda: siege.decide(incident=incident, plugin=plugin), 60)
+    told: dict[str, Any] = {"incident": new_id(), "plugin": plugin}
+    await steadily(lambda: siege.decide(**told), 60)
 
 
 def denied(siege: Siege) -> int:

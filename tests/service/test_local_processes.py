@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # A service that tells who it is and what it was given, and then waits.
 SERVICE = """\
 import os, signal, sys, threading, time
+if os.environ.get("COLOUR") == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("started", os.getpid(), os.environ.get("COLOUR"), os.environ.get("HOME"), threading.active_count(), flush=True)
 if os.environ.get("COLOUR") == "broken":
     sys.exit(3)
-if os.environ.get("COLOUR") == "deaf":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 time.sleep(60)
 """
 

@@ -94,14 +94,27 @@ def test_figures_of_plain_clients_go_through_the_same_thresholds() -> None:
     assert not judged(plain=Plain(errors=20, rate=0.3))
 
 
+def rate_well(*windows: Window) -> bool | None:
+    return detection.well("webhook_fail_rate", windows, Health.HEALTHY, Plain())
+
+
 def test_a_window_without_attempts_says_nothing_about_a_rate() -> None:
-    assert detection.well("webhook_fail_rate", window(), Health.HEALTHY, Plain()) is None
-    assert detection.well("webhook_fail_rate", window(attempts=10, failures=1), Health.HEALTHY, Plain()) is True
-    assert detection.well("webhook_fail_rate", window(attempts=10, failures=9), Health.HEALTHY, Plain()) is False
+    assert rate_well(window()) is None
+    assert rate_well(window(), window(attempts=20)) is None
+    assert rate_well(window(attempts=10, failures=1)) is True
+    assert rate_well(window(attempts=10, failures=9)) is False
+
+
+def test_a_few_webhooks_that_worked_prove_no_more_than_a_few_that_did_not() -> None:
+    few, spoilt = window(attempts=2), window(attempts=9, failures=9)
+    assert rate_well(few, few, few, few) is None
+    assert rate_well(few, few, few, few, few) is True
+    assert rate_well(few, spoilt) is False
+    assert rate_well(few, few, few, few, few, spoilt) is True
 
 
 def test_a_plugin_that_starts_is_neither_down_nor_well() -> None:
-    verdicts = [detection.well("plugin_down", window(), health, Plain()) for health in Health]
+    verdicts = [detection.well("plugin_down", [window()], health, Plain()) for health in Health]
     assert verdicts == [True, True, None, False, None]
 
 

@@ -99,11 +99,12 @@ class Session:
         finally:
             self._over = True
             self._doors.sessions.remove(self)
+            # Before anything is awaited: a call that is cancelled once more would not come back here.
+            self._doors.sessions.note_end(self.plugin, self.epoch)
             for task in (reader, ending, self._writer, *self._tasks):
                 if task is not None:
                     task.cancel()
             await asyncio.gather(reader, ending, return_exceptions=True)
-            self._doors.sessions.note_end(self.plugin, self.epoch)
 
     def look(self) -> None:
         """Writes the commands that are due; asked again while looking, it looks once more."""

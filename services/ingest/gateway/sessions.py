@@ -7,10 +7,13 @@ whatever the hints missed. Both end in the same step of the session, so a comman
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
 from libs.common.database import Database, Transaction
+from libs.common.errors import Unavailable
 from libs.common.telemetry import gauge
 from services.ingest.commands import Command
 from services.ingest.gateway.gather import Gather
@@ -18,6 +21,9 @@ from services.ingest.store import plugins, pulses
 from services.ingest.store.plugins import Greeting
 from services.ingest.telemetry import Pulse
 
+log = logging.getLogger(__name__)
+# Nobody else notes the end of a session, so it is tried for about as long as a database takes to return.
+END_PAUSES = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 _connected = gauge("sessions", "Agents connected to this replica")
 
 
@@ -51,7 +57,18 @@ class Sessions:
 
     async def begin(self, greeting: Greeting) -> Pulse | None:
         """The plugin's pulse under a new epoch; None when it may not have a session. Raises Unavailable."""
-        return await self._begins.ask(greeting)
+        begun = self._begins.ask(greeting)
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            # It may be noted all the same, and nobody will be here when it ends.
+            begun.add_done_callback(lambda done: self._forsaken(greeting.plugin, done))
+            raise
+
+    def _forsaken(self, plugin: str, begun: asyncio.Future[Pulse | None]) -> None:
+        pulse = None if begun.cancelled() or begun.exception() else begun.result()
+        if pulse is not None:
+            self.note_end(plugin, pulse.epoch)
 
     def note_end(self, plugin: str, epoch: int) -> None:
         """Has the end of a session written down, whatever becomes of the caller."""
@@ -102,7 +119,12 @@ class Sessions:
         return [begun.get(greeting.plugin) for greeting in greetings]
 
     async def _end(self, sessions: Sequence[tuple[str, int]]) -> list[None]:
-        await self._database.transaction(lambda tx: pulses.disconnect(tx, sessions))
+        for wait in END_PAUSES:
+            with contextlib.suppress(Unavailable):
+                await self._database.transaction(lambda tx: pulses.disconnect(tx, sessions))
+                return [None] * len(sessions)
+            await asyncio.sleep(wait)
+        log.warning("the ends of %d sessions could not be noted", len(sessions))
         return [None] * len(sessions)
 
     async def stop(self) -> None:
