@@ -166,8 +166,16 @@ def opened(incident: Incident) -> Step:
     return Step(incident, (Told.OPENED,), reason)
 
 
-def worsened(incident: Incident, severity: Severity, evidence: Evidence, now: datetime) -> Step:
-    """It is still there: healthy windows count from nothing again, severity only rises."""
+def worsened(
+    incident: Incident, severity: Severity, evidence: Evidence, now: datetime, *, generation: int | None = None
+) -> Step:
+    """It is still there: healthy windows count from nothing again, severity only rises.
+
+    What a remedy does while it is tried (a beat of another `generation`) is for its verdict to judge; it makes the
+    incident it was to heal no worse.
+    """
+    if incident.attempt and generation not in {None, incident.generation}:
+        severity = min(severity, incident.severity)
     if not incident.active or (not incident.healthy_windows and severity <= incident.severity):
         return Step(incident)
     grown = replace(incident, healthy_windows=0, update_time=now)

@@ -37,7 +37,7 @@ from services.patcher.doors import SCHEMA, Doors, go_on, observe, why_not
 from services.patcher.policy import Action
 from services.patcher.staging import Request, StagingLostError, suite
 from services.patcher.staging.signed import ReleaseError, verified, verified_configuration
-from services.patcher.store import attempts, configurations, leases, releases
+from services.patcher.store import attempts, configurations, kill_switches, leases, releases, storms
 from services.patcher.store import staging as results
 from services.patcher.store.configurations import Configuration
 from services.patcher.store.releases import Release
@@ -273,12 +273,23 @@ async def look(_doors: Doors, _errand: Errand) -> dict[str, Any]:
 
 
 async def stopped(doors: Doors, tx: Transaction, errand: Errand, _told: dict[str, Any]) -> None:
-    """Takes commands back that no permit was given for, in the scope of a kill switch or a storm."""
+    """Takes commands back that no permit was given for, in the scope of a kill switch or a storm that is still on."""
+    if not await _on(tx, errand.subject):
+        return
     found = await attempts.waiting_for_agent(tx, errand.subject)
     for attempt in found:
         await observe(tx, doors, attempt, Stopped(errand.payload["gate"], errand.payload["reason"]))
     if len(found) == attempts.AT_ONCE:
         await send(tx, SCHEMA, ErrandKind.STOP, errand.subject, errand.payload, database=doors.database)
+
+
+async def _on(tx: Transaction, scope: str) -> bool:
+    """Whether a scope is still stopped: an errand that comes late must not stop what was let go on since."""
+    if scope.startswith("storms/"):
+        _, package, symptom = scope.split("/", 2)
+        return (package, symptom) in await storms.raging(tx)
+    await tx.run(kill_switches.LOCK, scope=scope)
+    return scope in await kill_switches.engaged(tx)
 
 
 async def _nothing(_doors: Doors, _tx: Transaction, _errand: Errand, _told: Any) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from libs.common.errands import Errand
 from libs.common.errors import Invalid
+from libs.common.names import new_id
 from libs.common.testing import Ground, until
 from prunella.v1 import patcher_pb2
 from services.patcher.attempt import State
+from services.patcher.errands import stopped
 from services.patcher.store import slots
 from tests.service.patcher_alone import MAIN, PatcherAlone, archive
 from tests.service.reins import of, set_policy, storm
@@ -56,6 +59,16 @@ async def test_engaging_withdraws_commands_without_a_permit_and_releasing_goes_o
         await release(alone, scope, reason=" ")
     await release(alone, scope)
     assert (await alone.ask(await alone.command("update", 2))).granted
+
+
+@pytest.mark.parametrize("scope", ["global", "storms/checkout/webhook_fail_rate"])
+async def test_a_stop_that_comes_late_stops_nothing_that_was_let_go_on(alone: PatcherAlone, scope: str) -> None:
+    await alone.decide()
+    command = await alone.command("update")
+    await of(alone, "p1", "applying")
+    late = Errand(new_id(), "stop", scope, {"gate": "GATE", "reason": "it was on a while ago"}, 1, 1, "")
+    await alone.doors.database.transaction(lambda tx: stopped(alone.doors, tx, late, {}))
+    assert (await alone.ask(command)).granted
 
 
 async def test_what_is_in_flight_is_listed_and_goes_back_when_asked(alone: PatcherAlone) -> None:

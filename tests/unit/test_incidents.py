@@ -113,6 +113,15 @@ def test_severity_only_rises() -> None:
     assert incidents.worsened(high, Severity.MEDIUM, Evidence("less"), LATER).incident.severity is Severity.HIGH
 
 
+def test_what_a_remedy_does_while_it_is_tried_makes_the_incident_no_worse() -> None:
+    tried = incidents.worsened(begun(), Severity.HIGH, Evidence("worse"), LATER, generation=1).incident
+    assert (tried.severity, tried.evidence) == (Severity.MEDIUM, Evidence())
+    own = incidents.worsened(begun(), Severity.HIGH, Evidence("worse"), LATER, generation=0).incident
+    assert own.severity is Severity.HIGH
+    nobody = incidents.worsened(incident(), Severity.HIGH, Evidence("worse"), LATER, generation=1).incident
+    assert nobody.severity is Severity.HIGH, "somebody else changed it"
+
+
 @pytest.mark.parametrize(
     ("state", "after", "ends"),
     [

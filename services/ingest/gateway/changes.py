@@ -134,7 +134,9 @@ class _One:
                     await self._open(anomaly, said)
                 else:
                     evidence = await self._evidence(anomaly, said)
-                    step = incidents.worsened(known, anomaly.severity, evidence, self.tx.now)
+                    step = incidents.worsened(
+                        known, anomaly.severity, evidence, self.tx.now, generation=said.beat.generation
+                    )
                     self._moved(known, step, changed)
             for name, well in said.heard.wellness.items():
                 incident = self.active.get(name)
