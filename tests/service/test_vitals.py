@@ -99,6 +99,7 @@ async def test_what_a_consumer_does_not_handle_grows_old_until_it_is_given_up(me
     assert of_consumer("consumer_lag_seconds") == 0
     await measured.tell()
     failed = value("reaction_seconds_count", consumer="decider", outcome="failed") or 0
+    parked = of_consumer("facts_parked_total") or 0
     # Each look is later than the fact's next try, until its tries are at an end.
     for number in range(1, 11):
         await measured.consumer.run_once(now + number * LATER)
@@ -107,7 +108,7 @@ async def test_what_a_consumer_does_not_handle_grows_old_until_it_is_given_up(me
     await measured.vitals.look()
     assert (of_consumer("consumer_lag_seconds"), of_consumer("dead_letters")) == (0, 1)
     assert value("reaction_seconds_count", consumer="decider", outcome="failed") == failed + 8
-    assert of_consumer("facts_parked_total") == 1
+    assert of_consumer("facts_parked_total") == parked + 1
 
 
 async def test_errands_are_counted_and_how_long_one_is_due(measured: Measured) -> None:
