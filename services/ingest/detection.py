@@ -106,10 +106,15 @@ class Plain:
 
 
 def recent(windows: Iterable[Window], since: float, at: float) -> list[Window]:
-    """Of windows (newest first) those of the last day that began after `since`."""
-    found = []
+    """Of windows (newest first) those of the last day that began after `since`, all of one generation.
+
+    What another build did says nothing of this one.
+    """
+    found: list[Window] = []
     for window in windows:
         if window.start < since - SLACK or window.end < at - DAY:
+            break
+        if found and window.generation != found[0].generation:
             break
         found.append(window)
     return found

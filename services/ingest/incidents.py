@@ -171,8 +171,8 @@ def worsened(
 ) -> Step:
     """It is still there: healthy windows count from nothing again, severity only rises.
 
-    What a remedy does while it is tried (a beat of another `generation`) is for its verdict to judge; it makes the
-    incident it was to heal no worse.
+    What a remedy does while it is tried (what was counted under another `generation`) is for its verdict to judge; it
+    makes the incident it was to heal no worse.
     """
     if incident.attempt and generation not in {None, incident.generation}:
         severity = min(severity, incident.severity)

@@ -29,7 +29,7 @@ ATTEMPTS, AT_ONCE = 50, 5
 LEAST_KILLS, LEAST_DENIED = 3, 3
 DENIED_SECONDS = 10.0
 SCOPES = ("global", "global", "merchants/m1", "actions/patch", "plugins/p7")
-OPEN = "SELECT count(*) FROM patcher.attempts WHERE end_time IS NULL"
+ENDED = "SELECT count(*) FROM patcher.attempts WHERE end_time IS NOT NULL"
 ENDS = "SELECT state, count(*) AS number FROM patcher.attempts GROUP BY state"
 DEFINITION = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = 'authorize_apply'"
 GATE = "granted := gate = '';"
@@ -88,7 +88,8 @@ async def break_things(siege: Siege, pulled: asyncio.Event) -> None:
     """Kills patchers until the reins are pulled no more, and restarts the database once in between."""
     postgres, restarted = siege.ground.servers.postgres, False
     while not (pulled.is_set() and restarted and siege.kills >= LEAST_KILLS):
-        await asyncio.sleep(siege.chance.uniform(0.7, 1.4))
+        # Ever more seldom, so that a slow machine has time for something else too.
+        await asyncio.sleep(siege.chance.uniform(0.7, 1.4) * (1 + siege.kills / 8))
         if not restarted and siege.kills >= LEAST_KILLS:
             restarted = True
             await postgres.stop()
@@ -100,14 +101,14 @@ async def break_things(siege: Siege, pulled: asyncio.Event) -> None:
 async def ends(siege: Siege) -> None:
     """Every attempt ends; what a killed patcher had begun comes back with its lease."""
 
-    async def none_open() -> bool:
+    async def all_over() -> bool:
         connection = await asyncpg.connect(siege.ground.url(), timeout=5)
         try:
-            return not await connection.fetchval(OPEN)
+            return int(await connection.fetchval(ENDED)) >= ATTEMPTS
         finally:
             await connection.close()
 
-    await until(none_open, 180, what="every attempt ends")
+    await until(all_over, 180, what="every attempt ends")
 
 
 async def check(ground: Ground, siege: Siege) -> None:

@@ -113,6 +113,13 @@ def test_a_few_webhooks_that_worked_prove_no_more_than_a_few_that_did_not() -> N
     assert rate_well(few, few, few, few, few, spoilt) is True
 
 
+def test_what_another_build_did_counts_neither_way() -> None:
+    spoilt = window(NOW - 1, attempts=20, failures=20, generation=1)
+    assert judged(spoilt) == {"webhook_fail_rate": Severity.CRITICAL}
+    assert judged(spoilt, window(attempts=5, failures=3)) == {}
+    assert judged(spoilt, window(attempts=10, failures=6)) == {"webhook_fail_rate": Severity.MEDIUM}
+
+
 def test_a_plugin_that_starts_is_neither_down_nor_well() -> None:
     verdicts = [detection.well("plugin_down", [window()], health, Plain()) for health in Health]
     assert verdicts == [True, True, None, False, None]

@@ -104,6 +104,8 @@ class Bus:
 
         async def publish() -> None:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
+                if not self.client.is_connected:
+                    return
                 await self.stream.publish(
                     f"dead.{consumer}.{fact_name(event)}", event.SerializeToString(), timeout=2, headers=told
                 )

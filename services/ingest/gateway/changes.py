@@ -134,8 +134,14 @@ class _One:
                     await self._open(anomaly, said)
                 else:
                     evidence = await self._evidence(anomaly, said)
+                    # The generation its window began under: the beat itself may be the first of the next.
+                    window = said.heard.window
                     step = incidents.worsened(
-                        known, anomaly.severity, evidence, self.tx.now, generation=said.beat.generation
+                        known,
+                        anomaly.severity,
+                        evidence,
+                        self.tx.now,
+                        generation=window.generation if window else said.beat.generation,
                     )
                     self._moved(known, step, changed)
             for name, well in said.heard.wellness.items():
