@@ -22,6 +22,7 @@ from deploy.local.postgres import Unready
 
 CAN_FORK = sys.platform.startswith("linux")
 PRELOAD_SECONDS = 60.0
+START_SECONDS = 10.0
 
 
 class Running(Protocol):
@@ -119,7 +120,14 @@ class Forker:
         self._asked[name] = answer
         with open_log(log):
             self.order(order="start", name=name, module=module, environ=dict(environ), log=str(log))
-        return await asyncio.wait_for(answer, 10)
+        try:
+            # Not wait_for, which forgets that it was cancelled when the answer comes in the same moment.
+            async with asyncio.timeout(START_SECONDS):
+                return await answer
+        except (asyncio.CancelledError, TimeoutError):
+            if answer.done() and not answer.cancelled():
+                answer.result().signal(signal.SIGKILL)
+            raise
 
     async def stop(self) -> None:
         """Closes its input, at which it ends; the forks must have ended before."""
@@ -160,6 +168,9 @@ class Forker:
             answer = self._asked.pop(message["name"], None)
             if answer and not answer.done():
                 answer.set_result(fork)
+            else:
+                # Whoever asked for it has gone, or waited too long.
+                fork.signal(signal.SIGKILL)
         elif message["event"] == "ended":
             self._forks.pop(message["pid"]).ended.set_result(message["status"])
 

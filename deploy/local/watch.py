@@ -20,6 +20,7 @@ from deploy.local.child import Child
 from deploy.local.nats import Nats
 from deploy.local.postgres import Postgres, Unready
 from deploy.local.processes import Running, Starter
+from libs.common.tasks import end
 
 FIRST_PAUSE, LONGEST_PAUSE, CALM_SECONDS = 0.1, 5.0, 30.0
 GRACE_SECONDS = 10.0
@@ -96,9 +97,7 @@ class ServiceWatch:
         self._stop.set()
         await self._end(signal.SIGTERM, GRACE_SECONDS)
         if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end([self._task])
 
     async def _end(self, number: signal.Signals, grace: float) -> None:
         running = self.running
@@ -132,6 +131,9 @@ class ServiceWatch:
         except (Unready, OSError, TimeoutError) as problem:
             return str(problem)
         self.changed()
+        if self._stop.is_set() or not self._free.is_set():
+            # It was held or stopped while it started.
+            self.running.signal(signal.SIGKILL)
         try:
             return how(await self.running.wait())
         finally:

@@ -112,16 +112,21 @@ def _covers(window: FreezeWindow, now: datetime) -> Frozen | None:
 
 
 def _end(window: FreezeWindow, now: datetime) -> datetime | None:
-    """The end of the window that began last, no later than `now`."""
+    """The latest end of the windows that began last, no later than `now`: a fold prolongs one beyond its followers."""
     zone = ZoneInfo(window.time_zone)
-    starts = CronSim(window.cron, (now + SHIFT).astimezone(zone), reverse=True)
-    for start in starts:
-        if start <= now:
-            elapsed = start.astimezone(UTC) + window.duration
-            # Arithmetic on an aware time is that of the clock on the wall; both passes of a fold belong to it.
-            wall = (start + window.duration).replace(fold=1).astimezone(UTC)
-            return max(elapsed, wall)
-    return None
+    last: datetime | None = None
+    end: datetime | None = None
+    for start in CronSim(window.cron, (now + SHIFT).astimezone(zone), reverse=True):
+        began = start.astimezone(UTC)
+        if began > now:
+            continue
+        last = last or began
+        if last - began > SHIFT:
+            break
+        # Arithmetic on an aware time is that of the clock on the wall; both passes of a fold belong to it.
+        wall = (start + window.duration).replace(fold=1).astimezone(UTC)
+        end = max(end or wall, began + window.duration, wall)
+    return end
 
 
 def _until(frozen: Frozen) -> datetime:

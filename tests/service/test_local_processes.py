@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -79,8 +82,7 @@ async def test_a_service_gets_its_own_environment_and_no_other(watch: ServiceWat
 async def test_a_service_that_was_killed_is_started_again(watch: ServiceWatch) -> None:
     first = watch.pid
     await watch.kill()
-    await until(lambda: len(starts(watch)) == 2, what="the second start")
-    assert watch.pid not in {0, first}
+    await until(lambda: len(starts(watch)) == 2 and watch.pid not in {0, first}, what="the second start")
 
 
 async def test_a_held_service_stays_down_until_it_is_released(watch: ServiceWatch) -> None:
@@ -122,6 +124,25 @@ async def test_a_service_that_ignores_the_polite_signal_is_killed(
     await until(lambda: watch.pid and "started" in watch.log.read_text(), what="the service runs")
     await watch.stop()
     assert "did not end within" in said[0]
+
+
+@pytest.mark.parametrize("first", ["the answer", "the cancellation"])
+async def test_a_start_that_is_cancelled_leaves_nothing_running(tmp_path: Path, first: str) -> None:
+    orders: list[dict[str, Any]] = []
+    pipe: Any = SimpleNamespace(write=lambda line: orders.append(json.loads(line)))
+    child: Any = SimpleNamespace(running=True, process=SimpleNamespace(stdin=pipe))
+    forker = Forker(child, asyncio.get_running_loop().create_future())
+    starts = asyncio.create_task(forker.start("green", "a_test_service", {}, tmp_path / "green.log"))
+    await asyncio.sleep(0)
+    hear = {"the answer": lambda: forker._hear({"event": "started", "name": "green", "pid": 7})}
+    moves = {**hear, "the cancellation": starts.cancel}
+    moves.pop(first)()
+    if first == "the cancellation":
+        await asyncio.wait([starts])
+    moves.popitem()[1]()
+    with pytest.raises(asyncio.CancelledError):
+        await starts
+    assert orders[1:] == [{"order": "signal", "pid": 7, "number": int(signal.SIGKILL)}]
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="services are forked on Linux only")

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from cronsim import CronSim
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from libs.common.errors import Invalid
@@ -145,6 +145,8 @@ EXPRESSIONS = ["30 2 * * *", "0 3 * * *", "*/20 * * * *", "15 1-3 * * *", "59 23
 
 
 @settings(max_examples=300)
+@example("*/20 * * * *", BERLIN, "2026-10-25", 60, 1)
+@example("*/20 * * * *", BERLIN, "2026-10-25", 75, 1)
 @given(
     st.sampled_from(EXPRESSIONS),
     st.sampled_from([BERLIN, NEW_YORK, "Australia/Lord_Howe", "Asia/Kolkata", "UTC"]),

@@ -10,7 +10,8 @@ import asyncio
 from deploy.demo.light import LightAgent
 from deploy.demo.reach import CALL_SECONDS
 from deploy.demo.scenarios import people
-from deploy.demo.scenarios.scene import ENDS, Mismatch, Report, Scenario, Scene, now
+from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene, now
+from deploy.demo.scenarios.stories import ended
 from prunella.v1 import ingest_pb2
 from prunella.v1.events_pb2 import Event
 
@@ -86,7 +87,7 @@ async def approval(scene: Scene, report: Report) -> None:
     if scene.chronicle.told(*SWITCHED, plugin=report.plugin):
         raise Mismatch("one person was enough")
     await people.agree(scene, subject, people.SECOND)
-    await scene.chronicle.hear(ENDS, HEAL_SECONDS, incident=report.incident)
+    await ended(scene, report)
     given = scene.chronicle.told("approval_given", plugin=report.plugin)
     report.notes += [f"{event.actor.rpartition('/')[2]} agreed" for event in given]
     if mixed([ill], "2.0.0"):

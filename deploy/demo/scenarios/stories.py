@@ -17,6 +17,7 @@ HEAL_SECONDS = 90.0
 SILENCE_SECONDS = 120.0
 HELD_SECONDS = 4.0
 SPANS_SECONDS = 0.6
+CAUSE_SECONDS = 15.0
 
 
 async def opened(scene: Scene, report: Report, kind: str) -> None:
@@ -28,8 +29,11 @@ async def opened(scene: Scene, report: Report, kind: str) -> None:
 
 
 async def ended(scene: Scene, report: Report, timeout: float = HEAL_SECONDS) -> Event:
-    """Waits for the end of the incident."""
-    return await scene.chronicle.hear(ENDS, timeout, incident=report.incident)
+    """Waits for the end of the incident, and for what it says it was healed by: facts come in any order."""
+    end = await scene.chronicle.hear(ENDS, timeout, incident=report.incident)
+    if end.HasField("incident_mitigated"):
+        await scene.chronicle.hear("attempt_succeeded", CAUSE_SECONDS, incident=report.incident)
+    return end
 
 
 async def runs(scene: Scene, label: str, release: str) -> None:
