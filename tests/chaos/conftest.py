@@ -47,6 +47,7 @@ class World:
     fleet: Fleet
     connection: asyncpg.Connection
     shops: dict[str, Shop] = field(default_factory=dict)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def shop(self, label: str, version: str) -> Shop:
         """A plugin on a release, with webhooks coming in."""
@@ -55,7 +56,9 @@ class World:
 
     async def facts(self, plugin: str, *names: str) -> list[Event]:
         """What was told of a plugin, oldest first."""
-        rows = await self.connection.fetch("SELECT payload FROM bus.facts WHERE plugin = $1 ORDER BY time, id", plugin)
+        statement = "SELECT payload FROM bus.facts WHERE plugin = $1 ORDER BY time, id"
+        async with self._one_at_a_time:
+            rows = await self.connection.fetch(statement, plugin)
         events = [Event.FromString(row["payload"]) for row in rows]
         return [event for event in events if not names or fact_name(event) in names]
 
