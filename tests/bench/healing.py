@@ -29,6 +29,7 @@ SINGLE = 30
 ALONE, OVERLAPPING = 2.0, 0.25
 LOADED = 60
 TOGETHER = 100
+BUDGET = 200
 BAD = 12  # of 20 webhooks: 0.6, as in the worked example
 ENVIRONMENT = {
     "DECIDER_PLAYBOOK": str(ROOT / "deploy/demo/playbook.toml"),
@@ -68,11 +69,12 @@ async def prepare(running: Plane) -> patcher_pb2_grpc.PatcherServiceAsyncStub:
 
 
 async def stage(patcher: patcher_pb2_grpc.PatcherServiceAsyncStub, required: bool) -> None:
-    """Switches staging on or off."""
-    request = patcher_pb2.UpdatePolicyRequest(
-        policy=patcher_pb2.Policy(require_staging=required), reason="a measurement", request_id=f"stage-{required}"
+    """Switches staging on or off, and lets as many attempts fly, unasked, as there are faults."""
+    wanted = patcher_pb2.Policy(require_staging=required, max_in_flight=BUDGET, max_in_flight_percentage=100.0)
+    request = patcher_pb2.UpdatePolicyRequest(policy=wanted, reason="a measurement", request_id=f"stage-{required}")
+    request.update_mask.paths.extend(
+        ["require_staging", "max_in_flight", "max_in_flight_percentage", "require_multisig_for_high_impact"]
     )
-    request.update_mask.paths.append("require_staging")
     await patcher.UpdatePolicy(request, timeout=10)
 
 
@@ -138,7 +140,7 @@ async def together(running: Plane, agents: list[FakeAgent]) -> dict[str, Any]:
     finally:
         await connection.close()
     seconds = (row["last"] - row["first"]).total_seconds()
-    return {"attempts": len(agents), "in_flight_budget": "none", "attempts_per_second": round(len(agents) / seconds, 1)}
+    return {"attempts": len(agents), "in_flight_budget": BUDGET, "attempts_per_second": round(len(agents) / seconds, 1)}
 
 
 async def measure() -> dict[str, Any]:
