@@ -13,7 +13,7 @@ import typer
 
 from cli import complete, ids, words
 from cli.asking import Yes, agreed
-from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_table
+from cli.output import Json, Limit, Reason, Watch, coloured, plain, safe, show_fields, show_json, show_table
 from cli.plane import TIMEOUT, fail, run
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Subject = Annotated[
 Role = Annotated[str, typer.Option("--role", help="The seat you fill; empty when you have one to fill.")]
 
 
-def approvals(limit: Limit = 50, json: Json = False) -> None:
+def approvals(limit: Limit = 50, watch: Watch = False, json: Json = False) -> None:
     """What waits for people, newest first."""
 
     async def work(plane: Plane) -> None:
@@ -43,7 +43,7 @@ def approvals(limit: Limit = 50, json: Json = False) -> None:
         columns = ("what", "for", "brings", "agreed", "?asked of", "answer", "?not by")
         show_table(columns, (_row(one, labels, now) for one in waiting), empty="nothing waits for people")
 
-    run(work)
+    run(work, watch=watch)
 
 
 def approve(subject: Subject, reason: Reason, role: Role = "", yes: Yes = False, json: Json = False) -> None:

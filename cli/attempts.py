@@ -9,7 +9,19 @@ import typer
 
 from cli import complete, ids, words
 from cli.groups import group
-from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.output import (
+    Json,
+    Limit,
+    Reason,
+    Watch,
+    coloured,
+    plain,
+    safe,
+    show_fields,
+    show_json,
+    show_json_list,
+    show_table,
+)
 from cli.plane import FAILED, TIMEOUT, run
 
 if TYPE_CHECKING:
@@ -41,7 +53,12 @@ ForIncident = Annotated[
 
 @app.command("list")
 def list_(
-    plugin: Plugin = "", incident: Incident = "", state: State = "", limit: Limit = 50, json: Json = False
+    plugin: Plugin = "",
+    incident: Incident = "",
+    state: State = "",
+    limit: Limit = 50,
+    watch: Watch = False,
+    json: Json = False,
 ) -> None:
     """Attempts, newest first."""
 
@@ -61,7 +78,7 @@ def list_(
         columns = ("attempt", "plugin", "remedy", "state", "?round", "?began", "?took", "why")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no attempt")
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

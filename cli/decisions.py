@@ -9,7 +9,7 @@ import typer
 
 from cli import complete, ids, words
 from cli.groups import group
-from cli.output import Json, Limit, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.output import Json, Limit, Watch, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ Plugin = Annotated[
 
 
 @app.command("list")
-def list_(incident: Incident = "", plugin: Plugin = "", limit: Limit = 50, json: Json = False) -> None:
+def list_(
+    incident: Incident = "", plugin: Plugin = "", limit: Limit = 50, watch: Watch = False, json: Json = False
+) -> None:
     """Decisions, newest first."""
 
     async def work(plane: Plane) -> None:
@@ -47,7 +49,7 @@ def list_(incident: Incident = "", plugin: Plugin = "", limit: Limit = 50, json:
         columns = ("decision", "plugin", "?incident", "?round", "remedy", "sure", "?origin", "?decided", "because")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no decision")
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

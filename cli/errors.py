@@ -10,7 +10,19 @@ import typer
 from cli import complete, ids, words
 from cli.groups import group
 from cli.history import show_history
-from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.output import (
+    Json,
+    Limit,
+    Reason,
+    Watch,
+    coloured,
+    plain,
+    safe,
+    show_fields,
+    show_json,
+    show_json_list,
+    show_table,
+)
 from cli.plane import FAILED, TIMEOUT, fail, run
 
 if TYPE_CHECKING:
@@ -34,7 +46,7 @@ Print = Annotated[str, typer.Option("--fingerprint", help="Only with this finger
 @app.command("list")
 def list_(
     plugin: Plugin = "", state: State = "", kind: Kind = "", severity: Sev = "", fingerprint: Print = "",
-    limit: Limit = 50, json: Json = False,
+    limit: Limit = 50, watch: Watch = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Kinds of errors, last seen first."""
 
@@ -59,7 +71,7 @@ def list_(
         columns = ("error", "plugin", "type", "?severity", "state", "times", "?last seen", "?strategy", "message")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no error report")
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

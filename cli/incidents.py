@@ -10,7 +10,19 @@ import typer
 
 from cli import complete, ids, words
 from cli.groups import group
-from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.output import (
+    Json,
+    Limit,
+    Reason,
+    Watch,
+    coloured,
+    plain,
+    safe,
+    show_fields,
+    show_json,
+    show_json_list,
+    show_table,
+)
 from cli.plane import TIMEOUT, run
 from cli.timeline import story
 
@@ -34,7 +46,13 @@ Sev = Annotated[str, typer.Option("--severity", help="Only low, medium, high or 
 
 @app.command("list")
 def list_(
-    plugin: Plugin = "", state: State = "", kind: Kind = "", severity: Sev = "", limit: Limit = 50, json: Json = False
+    plugin: Plugin = "",
+    state: State = "",
+    kind: Kind = "",
+    severity: Sev = "",
+    limit: Limit = 50,
+    watch: Watch = False,
+    json: Json = False,
 ) -> None:
     """Incidents, newest first."""
 
@@ -50,7 +68,7 @@ def list_(
         columns = ("incident", "plugin", "type", "?severity", "state", "?round", "?opened", "?took", "evidence")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no incident")
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

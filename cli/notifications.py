@@ -20,6 +20,7 @@ from cli.output import (
     Json,
     Limit,
     Reason,
+    Watch,
     coloured,
     plain,
     safe,
@@ -58,6 +59,7 @@ def list_(
     incident: Incident = "",
     plugin: Plugin = "",
     limit: Limit = 50,
+    watch: Watch = False,
     json: Json = False,
 ) -> None:
     """Messages to people and what became of them, newest first."""
@@ -77,7 +79,7 @@ def list_(
             ("id", "state", "?when", "?route", "facts", "?channels", "what"), rows, empty="nobody was told of anything"
         )
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

@@ -23,6 +23,7 @@ GUTTER = 2
 
 Json = Annotated[bool, typer.Option("--json", help="Print proto JSON instead of a table.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0 for all.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again every two seconds, until Ctrl-C.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why, in one sentence; it goes on the timeline.")]
 
 COLOURS = {

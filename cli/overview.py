@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import words
-from cli.output import Json, coloured, console, plain, safe, show_json
-from cli.plane import AWAY, TIMEOUT, run
+from cli.output import Json, Watch, coloured, console, plain, safe, show_json
+from cli.plane import AWAY, LOOK, PATIENCE, TIMEOUT, run
 
 if TYPE_CHECKING:
     from rich.console import Group
 
     from cli.plane import Plane
 
-LOOK = 2.0
-# A watch outlives a restart of ops.
-PATIENCE = 60
 SEVERITIES = ("critical", "high", "medium", "low", "unknown")
 
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again every two seconds, until Ctrl-C.")]
 Merchant = Annotated[str, typer.Option("--merchant", help="Only what concerns this merchant.")]
 Lines = Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="At most so many lines of each.")]
 

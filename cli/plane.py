@@ -7,6 +7,8 @@ for this checkout. Whatever goes wrong ends as one line on standard error with t
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,11 +29,16 @@ SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
 FAILED, WRONG, UNREACHABLE = 1, 2, 3
 NOT_RUNNING = "no plane is running for this checkout; start one with: make run  (or: prunella up)"
 TIMEOUT = 5.0
+# Seconds between two looks of a watch, and how many may fail in a row: a watch outlives a restart.
+LOOK, PATIENCE = 2.0, 60
 AWAY = frozenset({"UNREACHABLE", "DEADLINE_EXCEEDED"})
 
 
 class Absent(Exception):  # noqa: N818 - a word of its own
     """No plane to talk to; the text says what to type."""
+
+
+Work = Callable[["Plane"], Awaitable[int | None]]
 
 
 class Plane:
@@ -133,17 +140,45 @@ def _key(environ: Mapping[str, str]) -> str:
     return key
 
 
-def run(work: Callable[[Plane], Awaitable[int | None]]) -> None:
-    """Runs one command against the plane and ends with its exit code."""
+def run(work: Work, *, watch: bool = False) -> None:
+    """Runs one command against the plane, again and again with `watch`, and ends with its exit code."""
 
     async def main() -> int:
         plane = find()
         try:
-            return await work(plane) or 0
+            return await (_again(plane, work) if watch else work(plane)) or 0
         finally:
             await plane.close()
 
     guarded(lambda: asyncio.run(main()))
+
+
+async def _again(plane: Plane, work: Work) -> int | None:
+    """Looks every two seconds, in place on a terminal; a service that is away for a while ends nothing."""
+    from libs.common.errors import Unavailable
+
+    screen, failures = sys.stdout, 0
+    while True:
+        page = _Page() if screen.isatty() else screen
+        try:
+            with contextlib.redirect_stdout(page):
+                await work(plane)
+            failures = 0
+        except Unavailable as problem:
+            failures += 1
+            if problem.reason not in AWAY or failures > PATIENCE:
+                raise
+        if isinstance(page, _Page) and not failures:
+            screen.write(f"\x1b[H\x1b[2J{page.getvalue()}")
+        screen.flush()
+        await asyncio.sleep(LOOK)
+
+
+class _Page(io.StringIO):
+    """What is shown at once, so that nothing flickers; whoever asks hears that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def guarded(work: Callable[[], int]) -> None:

@@ -9,7 +9,19 @@ import typer
 
 from cli import complete, ids, words
 from cli.groups import group
-from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.output import (
+    Json,
+    Limit,
+    Reason,
+    Watch,
+    coloured,
+    plain,
+    safe,
+    show_fields,
+    show_json,
+    show_json_list,
+    show_table,
+)
 from cli.plane import TIMEOUT, run
 
 if TYPE_CHECKING:
@@ -33,6 +45,7 @@ def list_(
     release: Release = "",
     health: Health = "",
     limit: Limit = 50,
+    watch: Watch = False,
     json: Json = False,
 ) -> None:
     """Plugins, newest first."""
@@ -50,7 +63,7 @@ def list_(
             columns, rows, empty="no plugin yet; an agent joins with a token, and the demo with: prunella up --demo"
         )
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

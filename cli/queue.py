@@ -12,7 +12,19 @@ import typer
 from cli import complete, ids, words
 from cli.groups import group
 from cli.history import show_history
-from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.output import (
+    Json,
+    Limit,
+    Reason,
+    Watch,
+    coloured,
+    plain,
+    safe,
+    show_fields,
+    show_json,
+    show_json_list,
+    show_table,
+)
 from cli.plane import TIMEOUT, described, find, guarded, run
 
 if TYPE_CHECKING:
@@ -33,7 +45,7 @@ Worker = Annotated[str, typer.Option("--worker", help="Only of this worker.")]
 
 
 @app.command()
-def stats(json: Json = False) -> None:
+def stats(watch: Watch = False, json: Json = False) -> None:
     """The queue in figures; a figure without data is a dash, never made up."""
 
     async def work(plane: Plane) -> None:
@@ -48,13 +60,13 @@ def stats(json: Json = False) -> None:
         show_table(columns, (_status(one, now) for one in answer.status), empty="no task yet")
         show_fields(_figures(answer))
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command("list")
 def list_(
     state: State = "", report: Report = "", plugin: Plugin = "", worker: Worker = "", limit: Limit = 50,
-    json: Json = False,
+    watch: Watch = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Tasks, newest first."""
 
@@ -77,7 +89,7 @@ def list_(
         columns = ("task", "plugin", "state", "prio", "strategy", "failed", "?error", "?made", "?worker", "why")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no task")
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

@@ -111,7 +111,9 @@ def _begun(made: Any) -> str:
 
 
 @app.command("list")
-def list_(package: Package = "", state: State = "", limit: Limit = 50, json: Json = False) -> None:
+def list_(
+    package: Package = "", state: State = "", limit: Limit = 50, watch: Watch = False, json: Json = False
+) -> None:
     """Rollouts, newest first."""
 
     async def work(plane: Plane) -> None:
@@ -123,7 +125,7 @@ def list_(package: Package = "", state: State = "", limit: Limit = 50, json: Jso
         columns = ("rollout", "package", "target", "state", "wave", "healthy", "?against", "?began", "?took", "why")
         show_table(columns, [_row(entry, now) async for entry in entries], empty="no rollout")
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

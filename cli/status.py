@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli import ids, words
-from cli.output import Json, coloured, safe, show_fields, show_json, show_table
+from cli.output import Json, Watch, coloured, safe, show_fields, show_json, show_table
 from cli.plane import SERVICES, TIMEOUT, UNREACHABLE, run
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OVER = frozenset({"success", "rolled_back", "rollback_failed", "failed", "cancelled", "refused"})
 
 
-def status(json: Json = False) -> None:
+def status(watch: Watch = False, json: Json = False) -> None:
     """Services, fleet, incidents, attempts and kill switches in a few lines."""
 
     async def work(plane: Plane) -> int:
@@ -30,7 +30,7 @@ def status(json: Json = False) -> None:
             _show(plane, serving, figures)
         return 0 if all(word == "serving" for word in serving.values()) else UNREACHABLE
 
-    run(work)
+    run(work, watch=watch)
 
 
 async def health(plane: Plane, service: str) -> str:

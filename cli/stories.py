@@ -10,7 +10,19 @@ import typer
 
 from cli import complete, ids, words
 from cli.groups import group
-from cli.output import Json, Limit, coloured, console, plain, safe, show_fields, show_json, show_json_list, show_table
+from cli.output import (
+    Json,
+    Limit,
+    Watch,
+    coloured,
+    console,
+    plain,
+    safe,
+    show_fields,
+    show_json,
+    show_json_list,
+    show_table,
+)
 from cli.plane import TIMEOUT, run
 
 if TYPE_CHECKING:
@@ -33,7 +45,7 @@ Since = Annotated[str, typer.Option("--since", help="Only what began in the last
 @app.command("list")
 def list_(
     plugin: Plugin = "", merchant: Merchant = "", state: State = "", severity: Sev = "", since: Since = "",
-    limit: Limit = 50, json: Json = False,
+    limit: Limit = 50, watch: Watch = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Stories, newest first."""
 
@@ -51,7 +63,7 @@ def list_(
         columns = ("incident", "plugin", "type", "?severity", "state", "?began", "?tries", "how it ended")
         show_table(columns, rows, empty="no story")
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import typer
 
 from cli import complete, ids, words
 from cli.groups import group
-from cli.output import Json, Limit, Reason, coloured, plain, safe, show_json, show_json_list, show_table
+from cli.output import Json, Limit, Reason, Watch, coloured, plain, safe, show_json, show_json_list, show_table
 from cli.plane import TIMEOUT, run
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ State = Annotated[str, typer.Option("--state", help="Only raging or over.")]
 
 
 @app.command("list")
-def list_(package: Package = "", state: State = "", limit: Limit = 50, json: Json = False) -> None:
+def list_(
+    package: Package = "", state: State = "", limit: Limit = 50, watch: Watch = False, json: Json = False
+) -> None:
     """Storms, newest first."""
 
     async def work(plane: Plane) -> None:
@@ -37,7 +39,7 @@ def list_(package: Package = "", state: State = "", limit: Limit = 50, json: Jso
         columns = ("storm", "package", "ill of", "state", "plugins", "?began", "?lasted", "why")
         show_table(columns, [_row(entry, now) async for entry in entries], empty="no storm")
 
-    run(work)
+    run(work, watch=watch)
 
 
 @app.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from libs.common.names import new_id
 from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import ops_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import ROOT, Terminal, surroundings
 from tests.service.test_cli_commands import break_a_plugin
 
 
@@ -101,6 +103,26 @@ async def test_tab_offers_what_is_really_there(terminal: Terminal) -> None:
 async def test_tab_offers_nothing_and_says_nothing_without_a_plane(terminal: Terminal) -> None:
     nowhere = {f"PRUNELLA_{name.upper()}_ADDRESS": "127.0.0.1:1" for name in ("ingest", "ops")}
     assert await offered(terminal, "prunella plugins show ", **nowhere) == []
+
+
+async def test_a_list_is_watched_in_place_until_somebody_stops_it(terminal: Terminal) -> None:
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli.main", "incidents", "--watch"), cwd=ROOT, env=terminal.environ,
+        stdin=asyncio.subprocess.DEVNULL, stdout=theirs, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        while seen.count(b"\x1b[H\x1b[2J") < 3:
+            seen += await asyncio.wait_for(asyncio.to_thread(os.read, ours, 65536), 30)
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 10) == 130
+    finally:
+        if process.returncode is None:
+            process.kill()
+        os.close(ours)
+    assert terminal.incident[-8:].encode() in seen.split(b"\x1b[2J")[1]
 
 
 async def test_the_token_is_a_header_for_curl(terminal: Terminal) -> None:
