@@ -14,6 +14,6 @@ ENVIRONMENT = {
     "INGEST_BEAT_SECONDS": "1",
     "PATCHER_DEAD_MAN_SECONDS": "20",
     "QUEUE_WATCH_SECONDS": "4",
-    "QUEUE_RETRY_SECONDS": "1,2",
+    "QUEUE_RETRY_SECONDS": "1,5",
     "DECIDER_PLAYBOOK": str(Path(__file__).with_name("playbook.toml")),
 }
