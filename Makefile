@@ -31,7 +31,7 @@ demo: python ## run every scenario on a fresh plane and print one JSON document
 
 test: check ## lint, types and the whole suite, with servers of its own
 	@# The import rules were checked already. Most of a test is waiting, so there are more workers than cores.
-	@exec $(VENV)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder \
+	@exec $(VENV)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder \
 		--ignore tests/contract/test_architecture.py $(PYTEST_ARGUMENTS)
 
 check: python ## lint, format, types, protos and the import rules, in under a minute

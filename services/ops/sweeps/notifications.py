@@ -124,18 +124,25 @@ async def dispatch(tx: Transaction, doors: Doors) -> int:
 
 async def settle(tx: Transaction) -> int:
     """Asks nobody further about incidents that have ended; how many messages that were."""
-    found = await notifications.ended(tx, MOST)
-    ends = await notifications.ends(tx, {incident for told in found for incident in told.incidents})
-    over = [told for told in found if escalation.over(told.batch, told.incidents, ends, named=notifications.NAMED)]
+    over = await _over(tx, await notifications.ended(tx, MOST))
     for told in over:
         what = "the incident has" if len(told.incidents) == 1 else "its incidents have"
         await notifications.save(tx, replace(told, act_by=None, detail=f"{what} ended; nobody is asked any more"))
     return len(over)
 
 
+async def _over(tx: Transaction, found: Sequence[Notification]) -> list[Notification]:
+    """Those whose every incident has ended."""
+    ends = await notifications.ends(tx, {incident for told in found for incident in told.incidents})
+    return [told for told in found if escalation.over(told.batch, told.incidents, ends, named=notifications.NAMED)]
+
+
 async def escalate(tx: Transaction, doors: Doors) -> int:
     """Tells the next step of what nobody answered; how many."""
-    found = await notifications.overdue(tx, MOST)
+    overdue = await notifications.overdue(tx, MOST)
+    # What has ended since it was settled last is settled the next time.
+    over = {told.id for told in await _over(tx, overdue)}
+    found = [told for told in overdue if told.id not in over]
     settings, _ = await notification_settings.get(tx)
     for told in found:
         route = settings.route(told.route)
