@@ -81,7 +81,7 @@ def ends(scene: Scene, report: Report) -> list[TaskEnd]:
 
 
 async def tries(scene: Scene, report: Report, count: int) -> None:
-    """Waits until so many tries ended."""
+    """Waits until so many tries ended; the end of a story may be heard before that of its last try."""
     deadline = asyncio.get_running_loop().time() + WORK_SECONDS
     while len(ends(scene, report)) < count:
         if asyncio.get_running_loop().time() > deadline:
@@ -112,6 +112,7 @@ async def error_resolved(scene: Scene, report: Report) -> None:
     shop = await careless(scene, report, "shop-8")
     await reported(scene, report)
     await ended(scene, report)
+    await tries(scene, report, 1)
     if told(scene, report) != ["completed"]:
         raise Mismatch(f"the tries ended {told(scene, report)}, one should have done")
     await uses(shop, edit.USUAL)
@@ -124,6 +125,7 @@ async def error_three_attempts(scene: Scene, report: Report) -> None:
         await reported(scene, report)
         await tries(scene, report, TRIES - 1)
     await ended(scene, report)
+    await tries(scene, report, TRIES)
     if (states := told(scene, report)) != ["retrying", "retrying", "completed"]:
         raise Mismatch(f"the tries ended {states}, the third should have done")
     await uses(shop, edit.USUAL)
@@ -143,6 +145,7 @@ async def worker_killed(scene: Scene, report: Report) -> None:
         raise Mismatch(f"{victim} was done before it could be killed")
     await scene.workers.add()
     await ended(scene, report)
+    await tries(scene, report, 1)
     (worker, second), done = leases(scene, report)[-1], ends(scene, report)
     if [(end.state, end.token) for end in done] != [("completed", second.token)] or second.token <= first.token:
         raise Mismatch(f"{len(done)} ends for tokens {first.token} and {second.token}, one was to be")
@@ -158,6 +161,7 @@ async def error_escalated(scene: Scene, report: Report) -> None:
     config.write_text(whole[: len(whole) // 2])
     await reported(scene, report)
     end = await ended(scene, report)
+    await tries(scene, report, TRIES)
     await shop.traffic.stop()
     if (states := told(scene, report)) != ["retrying", "retrying", "failed"]:
         raise Mismatch(f"the tries ended {states}, three should have failed")

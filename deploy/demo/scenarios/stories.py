@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from deploy.demo.reach import CALL_SECONDS
 from deploy.demo.scenarios.scene import ENDS, Mismatch, Report, Scenario, Scene, now
 from prunella.v1 import ingest_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Event
@@ -18,6 +19,7 @@ SILENCE_SECONDS = 120.0
 HELD_SECONDS = 4.0
 SPANS_SECONDS = 0.6
 CAUSE_SECONDS = 15.0
+LOOK_SECONDS = 0.05
 
 
 async def opened(scene: Scene, report: Report, kind: str) -> None:
@@ -41,6 +43,16 @@ async def runs(scene: Scene, label: str, release: str) -> None:
     state = await scene.fleet.shops[label].ready()
     if state["release"] != release:
         raise Mismatch(f"{label} runs {state['release']}, not {release}")
+
+
+async def begun(scene: Scene, report: Report) -> None:
+    """Waits until the plugin has an attempt: asked of patcher, since the timeline tells of it too late to interfere."""
+    request = patcher_pb2.ListAttemptsRequest(plugin=report.plugin, page_size=1)
+    for _ in range(int(HEAL_SECONDS / LOOK_SECONDS)):
+        if (await scene.reach.patcher.ListAttempts(request, timeout=CALL_SECONDS)).attempts:
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+    raise Mismatch("nothing was tried")
 
 
 async def broken(scene: Scene, report: Report, label: str, version: str) -> None:
@@ -98,11 +110,14 @@ async def silent_plugin(scene: Scene, report: Report) -> None:
 
 async def kill_switch(scene: Scene, report: Report) -> None:
     """Engaged while the update is on its way: nothing is applied. Released: it goes on."""
-    await broken(scene, report, "shop-6", "1.2.0")
-    await scene.chronicle.hear("attempt_created", HEAL_SECONDS, incident=report.incident)
+    shop = await scene.fleet.add("shop-6", "1.2.0", traffic=False)
+    report.plugin, report.fault = shop.plugin, now()
+    shop.traffic.start()
+    await begun(scene, report)
     scope = f"plugins/{report.plugin}"
     engage = patcher_pb2.EngageKillSwitchRequest(scope=scope, reason="the demo pulls the switch", request_id=scope)
     await scene.reach.patcher.EngageKillSwitch(engage, timeout=10)
+    await opened(scene, report, "webhook_fail_rate")
     await scene.chronicle.hear("attempt_held", HEAL_SECONDS, incident=report.incident)
     await asyncio.sleep(HELD_SECONDS)
     if scene.chronicle.told("apply_authorized", "attempt_applied", incident=report.incident):
@@ -141,7 +156,6 @@ async def dead_man(scene: Scene, report: Report) -> None:
 
 LANE = "1.2.3"
 SCENARIOS = (
-    # The first to stage 1.2.3: what was staged before is on its way too briefly to be caught there.
     Scenario("kill_switch", "shop-6", "held, success, mitigated", kill_switch, lane=LANE),
     Scenario("heal_patch", "shop-1", "success, mitigated", heal_patch, lane=LANE),
     Scenario("staging_refuses", "shop-2", "staging_failed, success, mitigated", staging_refuses),
