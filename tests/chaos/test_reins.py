@@ -31,6 +31,8 @@ DENIED_SECONDS = 10.0
 SCOPES = ("global", "global", "merchants/m1", "actions/patch", "plugins/p7")
 ENDED = "SELECT count(*) FROM patcher.attempts WHERE end_time IS NOT NULL"
 ENDS = "SELECT state, count(*) AS number FROM patcher.attempts GROUP BY state"
+# What patchers died over too often is given up, and a person has it handed out again.
+REDRIVE = "UPDATE bus.dead_letter SET redriven_at = now() WHERE consumer = 'patcher' AND redriven_at IS NULL"
 DEFINITION = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = 'authorize_apply'"
 GATE = "granted := gate = '';"
 
@@ -104,6 +106,7 @@ async def ends(siege: Siege) -> None:
     async def all_over() -> bool:
         connection = await asyncpg.connect(siege.ground.url(), timeout=5)
         try:
+            await connection.execute(REDRIVE)
             return int(await connection.fetchval(ENDED)) >= ATTEMPTS
         finally:
             await connection.close()
