@@ -38,9 +38,12 @@ STEERED = (*REINS, *ROLLOUTS)
 
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
-    """The scenarios of these names, all when none is named. Raises KeyError for one that does not exist."""
+    """The scenarios of these names, all when none is named, in the order they are listed in, whatever order they are
+    named in: in a lane it matters who comes first. Raises KeyError for one that does not exist.
+    """
     known = {scenario.name: scenario for scenario in (*SCENARIOS, *DRIFT, *ERRORS, *REINS, *ROLLOUTS, *ALONE)}
-    return [known[name] for name in names] if names else list(known.values())
+    wanted = {known[name].name for name in names} or set(known)
+    return [scenario for scenario in known.values() if scenario.name in wanted]
 
 
 async def play(scene: Scene, scenario: Scenario) -> dict[str, Any]:

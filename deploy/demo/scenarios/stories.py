@@ -156,6 +156,7 @@ async def dead_man(scene: Scene, report: Report) -> None:
 
 LANE = "1.2.3"
 SCENARIOS = (
+    # The first to stage 1.2.3: what was staged before is on its way too briefly to be caught there.
     Scenario("kill_switch", "shop-6", "held, success, mitigated", kill_switch, lane=LANE),
     Scenario("heal_patch", "shop-1", "success, mitigated", heal_patch, lane=LANE),
     Scenario("staging_refuses", "shop-2", "staging_failed, success, mitigated", staging_refuses),
