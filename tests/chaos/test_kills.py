@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,13 +14,16 @@ from tests.chaos.conftest import World
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
-# Two at once, of different services where they can be: one world, and half the time.
 MOMENTS = [
-    (("patcher", "decision_made"), ("ingest", "attempt_staged")),
-    (("patcher", "attempt_created"), ("ingest", "command_issued")),
-    (("patcher", "apply_authorized"), ("decider", "incident_opened")),
-    (("patcher", "attempt_applied"), ("ops", "attempt_applied")),
-    (("ingest", "attempt_applied"),),
+    ("decider", "incident_opened"),
+    ("patcher", "decision_made"),
+    ("patcher", "attempt_created"),
+    ("patcher", "apply_authorized"),
+    ("patcher", "attempt_applied"),
+    ("ingest", "attempt_staged"),
+    ("ingest", "command_issued"),
+    ("ingest", "attempt_applied"),
+    ("ops", "attempt_applied"),
 ]
 
 
@@ -33,33 +36,23 @@ async def one_after_the_other(world: World) -> AsyncIterator[None]:
 
 
 async def healed(world: World, label: str) -> None:
-    """The plugin runs a good release, and the plane and the agent agree on which.
-
-    While a service was away for long the agent may have gone back by itself; what follows from that is learned, so that
-    the release before the fault may be the better choice.
-    """
+    """The plugin runs the mended release, and the plane and the agent agree on it."""
     shop = world.shops[label]
     event = await world.told(shop, "incident_mitigated", 90.0)
     (succeeded,) = await world.facts(shop.plugin, "attempt_succeeded")
-    assert succeeded.attempt_succeeded.to_release in {"1.2.3", "1.1.0"}
-    went_back = await world.facts(shop.plugin, "attempt_rolled_back")
-    assert all(event.attempt_rolled_back.dead_man for event in went_back)
+    assert succeeded.attempt_succeeded.to_release == "1.2.3"
     assert succeeded.attempt_succeeded.attempt == event.incident_mitigated.attempt
-    assert shop.state()["release"] == succeeded.attempt_succeeded.to_release
+    assert shop.state()["release"] == "1.2.3"
     await world.comes_to_rest()
 
 
-@pytest.mark.parametrize("moments", MOMENTS, ids=lambda moments: "+".join("-".join(each) for each in moments))
-async def test_services_killed_in_the_middle_change_nothing(world: World, moments: Sequence[tuple[str, str]]) -> None:
-    async def kill(service: str, moment: str) -> str:
-        label = f"{service}-{moment}".replace("_", "-")
-        shop = await world.shop(label, "1.2.0")
-        await world.told(shop, moment)
-        await world.plane.watches[service].kill()
-        return label
-
-    for label in await asyncio.gather(*(kill(*moment) for moment in moments)):
-        await healed(world, label)
+@pytest.mark.parametrize(("service", "moment"), MOMENTS)
+async def test_a_service_killed_in_the_middle_changes_nothing(world: World, service: str, moment: str) -> None:
+    label = f"{service}-{moment}".replace("_", "-")
+    shop = await world.shop(label, "1.2.0")
+    await world.told(shop, moment)
+    await world.plane.watches[service].kill()
+    await healed(world, label)
 
 
 async def test_an_agent_killed_in_probation_takes_the_release_back_and_is_healed_by_the_next_round(
@@ -85,6 +78,9 @@ async def test_an_agent_killed_before_its_permit_gets_its_command_again(world: W
         # On a busy machine the permit was there first: it had switched, and takes that back, or it asks once more.
         await world.comes_to_rest(120.0)
         assert await world.facts(shop.plugin, "incident_escalated", "incident_mitigated")
+        went_back = await world.facts(shop.plugin, "attempt_rolled_back")
+        asked = await world.facts(shop.plugin, "apply_authorized")
+        assert [event.attempt_rolled_back.dead_man for event in went_back] == [True] or len(asked) > len(late)
         return
     await healed(world, "agent-before-permit")
 

@@ -175,7 +175,7 @@ CHECKS = (
 # The phase that walks a schema's edges trips over one of its own on ingest's document.
 PHASES = {"ops": "coverage,fuzzing", "ingest": "fuzzing"}
 # A machine that is busy looks at fewer of the many methods of ops; the few of ingest are all looked at.
-BOUNDS = {"ops": ["--max-time", "20"], "ingest": []}
+BOUNDS = {"ops": ["--max-time", "30"], "ingest": []}
 
 
 @pytest.mark.parametrize("service", ["ops", "ingest"])
