@@ -27,6 +27,7 @@ WITHOUT_EFFECT = """
 SELECT f.fact, f.id FROM bus.facts f WHERE f.fact = ANY(CAST(:facts AS text[]))
 AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = f.id) LIMIT 100
 """
+STORY = "SELECT id FROM bus.facts WHERE incident = :incident"
 UNPUBLISHED = "SELECT fact, id FROM bus.facts WHERE published_at IS NULL LIMIT 100"
 PARKED = "SELECT consumer, fact, reason FROM bus.dead_letter WHERE redriven_at IS NULL LIMIT 100"
 UNFINISHED = """
@@ -79,6 +80,16 @@ async def counts(database: Database) -> dict[str, int]:
     """Fact → how often it was told."""
     async with database.reading() as reading:
         return {row.fact: row.number for row in await reading.all(COUNTS)}
+
+
+async def story(database_url: str, incident: str) -> set[str]:
+    """The ids of the facts written about an incident so far."""
+    database = Database(database_url, clock=SystemClock(), pool_size=1, application_name="prunella demo story")
+    try:
+        async with database.reading() as reading:
+            return {str(row.id) for row in await reading.all(STORY, incident=incident)}
+    finally:
+        await database.close()
 
 
 async def losses(database: Database, listened: Mapping[str, Sequence[str]]) -> list[str]:

@@ -6,7 +6,7 @@ Rule: nothing is missed and nothing comes twice; a stream that breaks is resumed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from deploy.demo.reach import CALL_SECONDS, Reach
 from libs.common.errors import Problem
@@ -105,6 +105,20 @@ class Chronicle:
             raise TimeoutError(
                 f"no {' or '.join(names)} within {timeout:g} s; told last: {', '.join(seen[-SHOWN:]) or '-'}"
             ) from None
+
+    async def hear_all(self, ids: Collection[str], timeout: float) -> None:
+        """Waits until these facts were told. Raises TimeoutError, saying how many were not."""
+        missing, looked = set(ids), 0
+        try:
+            async with asyncio.timeout(timeout), self._news:
+                while True:
+                    missing -= {event.id for _, event in self.events[looked:]}
+                    looked = len(self.events)
+                    if not missing:
+                        return
+                    await self._news.wait()
+        except TimeoutError:
+            raise TimeoutError(f"{len(missing)} of {len(ids)} facts were not told within {timeout:g} s") from None
 
     async def _follow(self) -> None:
         while True:

@@ -96,6 +96,7 @@ async def test_tab_offers_what_is_really_there(terminal: Terminal) -> None:
     short = terminal.incident[-8:]
     assert await offered(terminal, "prunella incidents show ") == [short]
     assert await offered(terminal, f"prunella incidents show {short[:3]}") == [short]
+    assert await offered(terminal, "prunella incidents show nothing") == []
     assert await offered(terminal, f"prunella timeline --incident {terminal.incident[:9]}") == [terminal.incident]
     assert await offered(terminal, "prunella timeline --fact attempt_app") == ["attempt_applied"]
 

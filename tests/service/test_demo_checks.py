@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from deploy.demo import checks
+from deploy.demo.chronicle import Chronicle
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.facts import fact
 from libs.common.names import new_id
 from libs.common.testing import Ground
-from prunella.v1.events_pb2 import AttemptCreated, AttemptFailed, Event, IncidentClosed
+from prunella.v1 import ops_pb2
+from prunella.v1.events_pb2 import AttemptCreated, AttemptFailed, Event, IncidentClosed, IncidentOpened
 
 LISTENED = {"ops": ["incident_closed"], "decider": ["attempt_failed"]}
 
@@ -81,3 +86,44 @@ async def test_an_attempt_without_an_end_is_lost(database: Database) -> None:
     await tell(database, fact("patcher", AttemptFailed(attempt="a"), reason="r", incident=incident), "decider")
     assert await checks.losses(database, LISTENED) == []
     assert await checks.counts(database) == {"attempt_created": 1, "attempt_failed": 1}
+
+
+class Told:
+    """The timeline of ops, told fact by fact in the order of the test."""
+
+    def __init__(self) -> None:
+        self.coming: asyncio.Queue[Event] = asyncio.Queue()
+        self.position = 1
+
+    async def ListTimeline(self, _request: Any, timeout: float) -> ops_pb2.ListTimelineResponse:  # noqa: N802
+        return ops_pb2.ListTimelineResponse(entries=[ops_pb2.TimelineEntry(position=1, event=closed())])
+
+    async def WatchTimeline(self, _request: Any) -> AsyncIterator[ops_pb2.WatchTimelineResponse]:  # noqa: N802
+        while True:
+            self.position += 1
+            entry = ops_pb2.TimelineEntry(position=self.position, event=await self.coming.get())
+            yield ops_pb2.WatchTimelineResponse(entry=entry)
+
+
+async def test_a_story_is_heard_whole_although_its_end_is_told_first(database: Database, ground: Ground) -> None:
+    end, other = closed(), closed()
+    opened = fact("ingest", IncidentOpened(type="plugin_down"), reason="it is down", incident=end.incident)
+    for event in (opened, end, other):
+        await tell(database, event)
+    assert await checks.story(ground.url(), end.incident) == {opened.id, end.id}
+    ops = Told()
+    chronicle = Chronicle(SimpleNamespace(ops=ops))  # type: ignore[arg-type]
+    await chronicle.start()
+    try:
+        ops.coming.put_nowait(end)
+        await chronicle.hear("incident_closed", 5, incident=end.incident)
+        whole = asyncio.create_task(chronicle.hear_all({opened.id, end.id}, 5))
+        ops.coming.put_nowait(other)
+        await chronicle.hear("incident_closed", 5, incident=other.incident)
+        assert not whole.done()
+        ops.coming.put_nowait(opened)
+        await whole
+        with pytest.raises(TimeoutError, match="1 of 2 facts"):
+            await chronicle.hear_all({end.id, "never told"}, 0.05)
+    finally:
+        await chronicle.stop()

@@ -103,6 +103,20 @@ def rolled_back(attempt: str, number: int = 1) -> events_pb2.AttemptRolledBack:
     )
 
 
+async def test_what_a_remedy_breaks_while_it_is_tried_is_not_the_incidents(alone: Alone, siblings: Siblings) -> None:
+    agent, incident = await broken(alone)
+    before = (await stands(alone, incident, "open")).severity
+    await siblings.tell("patcher", created("tried"), agent, incident)
+    await stands(alone, incident, "in_progress")
+    await agent.beats(1, generation=1)
+    await agent.beats(3, generation=1, webhook_attempts=40, webhook_failures=40)
+    # The first beat after it was taken back still counts what the remedy did.
+    await agent.beats(1, generation=0, webhook_attempts=40, webhook_failures=40)
+    assert (await found(alone, incident)).severity == before
+    await agent.beats(2, generation=0, webhook_attempts=40, webhook_failures=40)
+    assert (await found(alone, incident)).severity > before, "what ran before grew worse itself"
+
+
 async def test_an_attempt_that_did_not_help_starts_the_next_round_and_one_that_did_ends_it(
     alone: Alone, siblings: Siblings
 ) -> None:

@@ -92,6 +92,31 @@ async def test_a_held_service_stays_down_until_it_is_released(watch: ServiceWatc
     await until(lambda: len(starts(watch)) == 2, what="the start after the release")
 
 
+async def test_a_service_that_is_held_while_it_starts_does_not_stay(
+    starter: Starter, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    asked, go, started = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Starter:
+        asked.set()
+        await go.wait()
+        return starter
+
+    log = tmp_path / "green.log"
+    watch = ServiceWatch("green", "a_test_service", environ, log, slow, lambda _line: None, changed=started.set)
+    watch.begin()
+    try:
+        await asked.wait()
+        await watch.hold()
+        go.set()
+        await started.wait()
+        await until(lambda: watch.pid == 0, what="it does not stay")
+        watch.release()
+        await until(lambda: watch.pid and starts(watch), what="the start after the release")
+    finally:
+        await watch.stop()
+
+
 async def test_a_broken_service_is_started_ever_more_slowly_and_its_log_is_named(
     starter: Starter, tmp_path: Path, environ: dict[str, str]
 ) -> None:

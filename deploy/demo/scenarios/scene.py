@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from deploy.demo import checks
 from deploy.demo.chronicle import Chronicle
 from deploy.demo.fleet import Fleet
 from deploy.demo.reach import Reach
@@ -19,11 +20,15 @@ from deploy.demo.workers import Workers
 from libs.common.facts import fact_name
 from prunella.v1.events_pb2 import Event
 
+STORY_SECONDS = 15.0
 ENDS = ("incident_mitigated", "incident_closed", "incident_escalated")
 
 
 class Breakable(Protocol):
     """A plane whose services can be taken down and let run again."""
+
+    @property
+    def database_url(self) -> str: ...
 
     async def hold(self, service: str) -> None: ...
 
@@ -82,6 +87,14 @@ class Scenario:
 def now() -> datetime:
     """Wall time, as facts have it."""
     return datetime.fromtimestamp(time.time(), UTC)
+
+
+async def heard(scene: Scene, incident: str) -> None:
+    """Waits until everything written about an incident so far has been told: its end may be told before what led to it.
+
+    Raises TimeoutError.
+    """
+    await scene.chronicle.hear_all(await checks.story(scene.plane.database_url, incident), STORY_SECONDS)
 
 
 WORDS = {

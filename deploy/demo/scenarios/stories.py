@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from deploy.demo.reach import CALL_SECONDS
-from deploy.demo.scenarios.scene import ENDS, Mismatch, Report, Scenario, Scene, now
+from deploy.demo.scenarios.scene import ENDS, Mismatch, Report, Scenario, Scene, heard, now
 from prunella.v1 import ingest_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Event
 
@@ -18,7 +18,6 @@ HEAL_SECONDS = 90.0
 SILENCE_SECONDS = 120.0
 HELD_SECONDS = 4.0
 SPANS_SECONDS = 0.6
-CAUSE_SECONDS = 15.0
 LOOK_SECONDS = 0.05
 
 
@@ -31,10 +30,9 @@ async def opened(scene: Scene, report: Report, kind: str) -> None:
 
 
 async def ended(scene: Scene, report: Report, timeout: float = HEAL_SECONDS) -> Event:
-    """Waits for the end of the incident, and for what it says it was healed by: facts come in any order."""
+    """Waits for the end of the incident, and for all that led to it: facts come in any order."""
     end = await scene.chronicle.hear(ENDS, timeout, incident=report.incident)
-    if end.HasField("incident_mitigated"):
-        await scene.chronicle.hear("attempt_succeeded", CAUSE_SECONDS, incident=report.incident)
+    await heard(scene, report.incident)
     return end
 
 
@@ -104,6 +102,7 @@ async def silent_plugin(scene: Scene, report: Report) -> None:
     await shop.kill_supervisor()
     event = await scene.chronicle.hear("incident_escalated", SILENCE_SECONDS, plugin=report.plugin)
     report.incident = event.incident
+    await heard(scene, report.incident)
     if event.incident_escalated.type != "heartbeat_missed":
         raise Mismatch(f"a person was asked about {event.incident_escalated.type}, not about silence")
 
