@@ -33,6 +33,13 @@ ENDED = "SELECT count(*) FROM patcher.attempts WHERE end_time IS NOT NULL"
 ENDS = "SELECT state, count(*) AS number FROM patcher.attempts GROUP BY state"
 # What patchers died over too often is given up, and a person has it handed out again.
 REDRIVE = "UPDATE bus.dead_letter SET redriven_at = now() WHERE consumer = 'patcher' AND redriven_at IS NULL"
+UNTRIED = """
+SELECT f.id, f.plugin, f.published_at, i.at AS handled_at, d.reason AS parked, d.redriven_at FROM bus.facts f
+LEFT JOIN bus.inbox i ON i.event_id = f.id AND i.consumer = 'patcher'
+LEFT JOIN bus.dead_letter d ON d.event_id = f.id AND d.consumer = 'patcher'
+WHERE f.fact = 'decision_made' AND NOT EXISTS (SELECT 1 FROM patcher.attempts a WHERE a.incident = f.incident)
+"""
+UNENDED = "SELECT id, plugin, state FROM patcher.attempts WHERE end_time IS NULL"
 DEFINITION = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = 'authorize_apply'"
 GATE = "granted := gate = '';"
 
@@ -111,7 +118,20 @@ async def ends(siege: Siege) -> None:
         finally:
             await connection.close()
 
-    await until(all_over, 180, what="every attempt ends")
+    try:
+        await until(all_over, 180, what="every attempt ends")
+    except AssertionError:
+        await tell_what_is_missing(siege)
+        raise
+
+
+async def tell_what_is_missing(siege: Siege) -> None:
+    connection = await asyncpg.connect(siege.ground.url())
+    try:
+        for row in [*await connection.fetch(UNTRIED), *await connection.fetch(UNENDED)]:
+            print(dict(row))  # noqa: T201 - pytest shows it when the test fails
+    finally:
+        await connection.close()
 
 
 async def check(ground: Ground, siege: Siege) -> None:
@@ -119,7 +139,10 @@ async def check(ground: Ground, siege: Siege) -> None:
     connection = await asyncpg.connect(ground.url())
     try:
         states = {row["state"]: row["number"] for row in await connection.fetch(ENDS)}
-        print(f"{siege.kills} kills, {len(siege.stops)} engages, {dict(answers)}, {states}")  # noqa: T201
+        parked = await connection.fetchval("SELECT count(*) FROM bus.dead_letter WHERE consumer = 'patcher'")
+        print(  # noqa: T201
+            f"{siege.kills} kills, {len(siege.stops)} engages, {parked} facts parked, {dict(answers)}, {states}"
+        )
         assert contradictions(siege.asked, siege.stops) == []
         assert await witness.no_permit_under_a_kill(connection) == []
         assert await witness.budget_kept(connection, 2 * ATTEMPTS) == []
