@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -10,12 +11,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from deploy.local import ports
 from deploy.local.servers import start_servers
 from libs.common.testing import Ground, Plane, Servers
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("prunella", deadline=None)
 settings.load_profile("prunella")
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    ports.SHARE = slice(int(worker.removeprefix("gw")), None, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
 @pytest.fixture(scope="session")

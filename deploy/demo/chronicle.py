@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from deploy.demo.reach import CALL_SECONDS, Reach
 from libs.common.errors import Problem
 from libs.common.facts import fact_name
+from libs.common.tasks import end
 from prunella.v1 import ops_pb2
 from prunella.v1.events_pb2 import Event
 
@@ -50,8 +51,7 @@ class Chronicle:
     async def stop(self) -> None:
         """Stops listening."""
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
 
     def listen(self, listener: Listener) -> None:
         """Calls back for each fact from now on, in order."""

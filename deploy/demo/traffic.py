@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 
 from deploy.demo import web
+from libs.common.tasks import end
 
 BURST = 7
 PAUSE_SECONDS = 0.45
@@ -63,8 +64,7 @@ class Traffic:
     async def stop(self) -> None:
         """Stops sending."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
             self._task = None
 
     async def send_burst(self) -> list[int]:

@@ -16,6 +16,9 @@ from pathlib import Path
 HOST = "127.0.0.1"
 LOWEST, TRIES = 10_000, 200
 RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Processes that look for ports at the same time would take each other's between the look and the use: whoever runs
+# several gives each its share.
+SHARE = slice(None)
 
 
 def is_free(port: int) -> bool:
@@ -47,19 +50,19 @@ def free_ports(count: int) -> list[int]:
 def _bound(probe: socket.socket) -> int:
     for _ in range(TRIES):
         with contextlib.suppress(OSError):
-            probe.bind((HOST, random.randrange(LOWEST, _ephemeral())))  # noqa: S311 - a place, not a secret
+            probe.bind((HOST, random.choice(_all()[SHARE])))  # noqa: S311 - a place, not a secret
             return int(probe.getsockname()[1])
     probe.bind((HOST, 0))
     return int(probe.getsockname()[1])
 
 
 @functools.cache
-def _ephemeral() -> int:
-    """The first port that the kernel gives to whoever connects."""
+def _all() -> range:
+    """The ports below those that the kernel gives to whoever connects."""
     try:
-        return max(LOWEST + 1, int(RANGE.read_text().split()[0]))
+        return range(LOWEST, max(LOWEST + 1, int(RANGE.read_text().split()[0])))
     except (OSError, ValueError, IndexError):
-        return 32768
+        return range(LOWEST, 32768)
 
 
 def assign(names: Iterable[str], remembered: Mapping[str, int], say: Callable[[str], None]) -> dict[str, int]:

@@ -157,9 +157,7 @@ class ServerWatch:
     async def stop(self) -> None:
         """Ends the watch, then the server."""
         if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end([self._task])
         await self.server.stop()
 
     async def _keep(self) -> None:

@@ -10,13 +10,16 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-AGAIN = 0.25
+AGAIN = 1.0  # seconds: whoever heard it has time to leave things in order
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancels tasks and returns when every one of them has ended; their errors are their own."""
-    running = {task for task in tasks if not task.done()}
-    while running:
+    """Cancels tasks and returns when every one of them has ended; whatever they raised is nobody's any more."""
+    ending = set(tasks)
+    while running := {task for task in ending if not task.done()}:
         for task in running:
             task.cancel()
-        _, running = await asyncio.wait(running, timeout=AGAIN)
+        await asyncio.wait(running, timeout=AGAIN)
+    for task in ending:
+        if not task.cancelled():
+            task.exception()

@@ -17,6 +17,7 @@ from libs.common import names
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner, send
 from libs.common.errors import Conflict, Invalid, NotFound, Problem, Refused
+from libs.common.tasks import end
 from libs.common.telemetry import histogram
 from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import wire
@@ -70,8 +71,7 @@ async def leased(doors: Doors, errand: Errand) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        renewing.cancel()
-        await asyncio.wait({renewing})
+        await end([renewing])
 
 
 async def stage(doors: Doors, errand: Errand) -> dict[str, Any]:

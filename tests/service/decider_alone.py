@@ -69,6 +69,9 @@ class DeciderAlone:
     clock: Clock = field(default_factory=SystemClock)
     ingest: IngestStandIn = field(default_factory=IngestStandIn)
     patcher: PatcherStandIn = field(default_factory=PatcherStandIn)
+    _servers: list[rpc.Server] = field(default_factory=list)
+    _databases: dict[str, Database] = field(default_factory=dict)
+    _buses: dict[str, Bus] = field(default_factory=dict)
 
     async def start(self) -> DeciderAlone:
         """Starts the decider, a stand-in for ingest, and the bus of its siblings."""

@@ -18,6 +18,13 @@ from prunella.v1.ops_pb2_grpc import OpsServiceStub
 from tests.service.cli_terminal import ROOT, Terminal, surroundings
 from tests.service.test_cli_commands import break_a_plugin
 
+# Whoever runs the tests in the background of a shell hands down that interrupts are ignored.
+HEARING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("cli.main", run_name="__main__")
+"""
+
 
 @pytest.fixture(scope="module")
 async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Terminal]:
@@ -109,7 +116,7 @@ async def test_tab_offers_nothing_and_says_nothing_without_a_plane(terminal: Ter
 async def test_a_list_is_watched_in_place_until_somebody_stops_it(terminal: Terminal) -> None:
     ours, theirs = os.openpty()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cli.main", "incidents", "--watch"), cwd=ROOT, env=terminal.environ,
+        *(sys.executable, "-c", HEARING, "incidents", "--watch"), cwd=ROOT, env=terminal.environ,
         stdin=asyncio.subprocess.DEVNULL, stdout=theirs, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     os.close(theirs)

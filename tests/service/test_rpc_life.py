@@ -51,6 +51,27 @@ async def test_health_follows_the_deep_check_and_the_drain() -> None:
     assert not plane.server.serving
 
 
+async def test_a_check_that_did_not_hear_that_it_should_stop_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libs.common.tasks.AGAIN", 0.01)
+    checking, deaf = asyncio.Event(), True
+
+    async def check() -> None:
+        nonlocal deaf
+        checking.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            deaf, heard = False, not deaf
+            if heard:
+                raise
+
+    server = Server("decider", "127.0.0.1:0", [], key=KEY, deep_check=check, recheck_seconds=0.02)
+    await server.start()
+    await asyncio.wait_for(checking.wait(), 5)
+    async with asyncio.timeout(5):
+        await server.stop(grace=0)
+
+
 async def test_stopping_lets_a_call_under_way_finish(plane: Plane) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 

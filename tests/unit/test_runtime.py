@@ -124,6 +124,29 @@ async def test_a_nudge_during_a_round_is_not_lost() -> None:
     await loop.stop()
 
 
+async def test_a_round_that_did_not_hear_that_it_should_stop_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libs.common.tasks.AGAIN", 0.01)
+    in_round, deaf = asyncio.Event(), True
+
+    async def round_() -> None:
+        nonlocal deaf
+        in_round.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            # As a library does when what it waited for came at the same moment.
+            deaf, heard = False, not deaf
+            if heard:
+                raise
+
+    loop = Loop("test", round_, every=0.001)
+    await loop.start()
+    await asyncio.wait_for(in_round.wait(), 5)
+    async with asyncio.timeout(5):
+        await loop.stop()
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "test"]
+
+
 async def test_stopping_a_loop_that_never_started_is_harmless() -> None:
     await Loop("test", asyncio.Event().wait, every=1).stop()
 

@@ -24,6 +24,7 @@ from libs.common.connect import body, errors
 from libs.common.connect.methods import Method
 from libs.common.errors import Busy, Invalid, Problem, Unavailable
 from libs.common.rpc import Inside, Refusal, status_of
+from libs.common.tasks import end
 
 MIB: Final = 1024 * 1024
 UNARY: Final = {"application/json": True, "application/proto": False}
@@ -144,9 +145,7 @@ class _Stream(Response):
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+            await end(both)
 
     async def _write(self, send: Send) -> None:
         async for piece in self._pieces:

@@ -5,7 +5,6 @@ NOT_SERVING until the deep check passes, again whenever it fails, and before dra
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from libs.common.errors import Problem, Refused
 from libs.common.rpc.guard import Guard
 from libs.common.rpc.inside import Inside
+from libs.common.tasks import end
 from libs.common.telemetry import Telemetry
 
 KIB: Final = 1024
@@ -162,9 +162,7 @@ class Server:
     async def _stop_checking(self) -> None:
         if self._checking is not None:
             checking, self._checking = self._checking, None
-            checking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await checking
+            await end([checking])
 
     async def _tell(self, status: int) -> None:
         for name in ("", *self._names()):

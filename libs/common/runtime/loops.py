@@ -15,6 +15,7 @@ import structlog
 
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Problem
+from libs.common.tasks import end
 from libs.common.telemetry import counter, histogram
 
 DoorsT = TypeVar("DoorsT")
@@ -52,11 +53,10 @@ class Loop:
         self._task = asyncio.create_task(self._run(), name=self.name)
 
     async def stop(self) -> None:
-        """Cancel the running round and wait for it to end."""
+        """Cancel the running round and wait until the loop has ended."""
         if self._task is not None:
             task, self._task = self._task, None
-            task.cancel()
-            await asyncio.wait({task})
+            await end([task])
 
     def nudge(self) -> None:
         """Begin the next round at once instead of after the pause."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Busy, Denied, Invalid, NotFound, Problem, Stale, Unavailable
+from libs.common.tasks import end
 from libs.common.telemetry import Telemetry, counter, histogram, use_traceparent
 from services.ingest import detection, sense
 from services.ingest.gateway import changes
@@ -103,10 +104,7 @@ class Committer:
             async with asyncio.timeout(2):
                 while (self._queue or self._lanes) and self._task:  # noqa: ASYNC110 - at the very end only
                     await asyncio.sleep(0.01)
-        ending = [task for task in (self._task, *self._lanes) if task]
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await end([task for task in (self._task, *self._lanes) if task])
 
     def add(self, entry: Entry) -> None:
         """Queues a beat. Raises Busy when the queue is full."""

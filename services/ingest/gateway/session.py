@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 
 from libs.common.errors import Denied, Invalid, Problem, Unavailable
+from libs.common.tasks import end
 from libs.common.telemetry import histogram
 from prunella.v1 import agent_pb2 as pb
 from services.ingest import commands
@@ -101,10 +102,10 @@ class Session:
             self._doors.sessions.remove(self)
             # Before anything is awaited: a call that is cancelled once more would not come back here.
             self._doors.sessions.note_end(self.plugin, self.epoch)
-            for task in (reader, ending, self._writer, *self._tasks):
+            for task in (self._writer, *self._tasks):
                 if task is not None:
                     task.cancel()
-            await asyncio.gather(reader, ending, return_exceptions=True)
+            await end([reader, ending])
 
     def look(self) -> None:
         """Writes the commands that are due; asked again while looking, it looks once more."""

@@ -10,6 +10,7 @@ import logging
 
 import httpx2
 
+from libs.common.tasks import end
 from libs.common.telemetry import counter
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,7 @@ class PassOn:
     async def stop(self) -> None:
         """Stops; what waits is lost."""
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
 
     async def _run(self) -> None:
         async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from libs.common.database import Database
 from libs.common.errors import Problem
+from libs.common.tasks import end
 from libs.common.telemetry import counter, gauge
 from services.ops.store import spans as store
 from services.ops.traces import Span
@@ -63,8 +64,7 @@ class Intake:
     async def stop(self) -> None:
         """Writes what waits, for at most 2 s."""
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
         with contextlib.suppress(asyncio.TimeoutError, Problem):
             await asyncio.wait_for(self._drain(), LATEST_FLUSH)
 
