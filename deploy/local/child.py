@@ -63,7 +63,8 @@ class Child:
         for number, seconds in ((self.polite, grace), (self.final, 2.0), (signal.SIGKILL, 5.0)):
             self.signal(number)
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(self.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    return await self.wait()
         raise TimeoutError(f"{self.name} (process {self.pid}) does not die")
 
     def tail(self, lines: int = 8) -> str:

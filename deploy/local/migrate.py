@@ -78,7 +78,8 @@ async def migrate_all(owner_url: str, nats_url: str, secret: str = "") -> None:
     if not nats_url:
         return
     try:
-        await asyncio.wait_for(provision(nats_url), NATS_SECONDS)
+        async with asyncio.timeout(NATS_SECONDS):
+            await provision(nats_url)
     except (OSError, TimeoutError, NatsError) as problem:
         raise Unreachable(f"NATS at {place(nats_url)} does not let us in: {problem!r}") from problem
 

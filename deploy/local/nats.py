@@ -97,10 +97,12 @@ class Nats:
 
     async def _healthy(self) -> bool:
         with contextlib.suppress(OSError, TimeoutError):
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(HOST, self.monitor), 2)
+            async with asyncio.timeout(2):
+                reader, writer = await asyncio.open_connection(HOST, self.monitor)
             try:
                 writer.write(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-                status = await asyncio.wait_for(reader.readline(), 2)
+                async with asyncio.timeout(2):
+                    status = await reader.readline()
                 return b" 200 " in status
             finally:
                 writer.close()

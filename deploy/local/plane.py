@@ -188,7 +188,8 @@ class Plane:
             "PRUNELLA_ROLE_SECRET": self.state.secret("roles"),
         }
         job = await self._starter.start("migrate", "deploy.local.migrate", environ, log)
-        status = await asyncio.wait_for(job.wait(), MIGRATE_SECONDS)
+        async with asyncio.timeout(MIGRATE_SECONDS):
+            status = await job.wait()
         if status != 0:
             end = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
             raise Unready(f"the migration failed ({how(status)}); {log} says:\n{end}")
@@ -272,7 +273,8 @@ class Plane:
     async def release(self, service: str) -> None:
         """Lets a held service run again and waits until it serves."""
         self.watches[service].release()
-        await asyncio.wait_for(health.until_serving(self.addresses[service]), SERVING_SECONDS)
+        async with asyncio.timeout(SERVING_SECONDS):
+            await health.until_serving(self.addresses[service])
 
     async def kill(self, service: str) -> None:
         """Kills a service, which is then started again as after any crash."""

@@ -135,7 +135,8 @@ class Postgres:
             account=self.account,
         )
         try:
-            status = await asyncio.wait_for(initdb.wait(), START_SECONDS)
+            async with asyncio.timeout(START_SECONDS):
+                status = await initdb.wait()
         except BaseException:
             await initdb.stop(grace=1.0)
             raise

@@ -134,7 +134,8 @@ class Forker:
         if self.child.process.stdin:
             self.child.process.stdin.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.child.wait(), 2)
+            async with asyncio.timeout(2):
+                await self.child.wait()
         await self.child.stop(grace=1)
         if self._listener:
             await self._listener
@@ -186,8 +187,9 @@ async def settled(candidate: Starter) -> Starter:
     """Waits until a fork server is ready; plain processes when it cannot be."""
     if isinstance(candidate, Forker):
         with contextlib.suppress(TimeoutError):
-            if await asyncio.wait_for(asyncio.shield(candidate.ready), PRELOAD_SECONDS):
-                return candidate
+            async with asyncio.timeout(PRELOAD_SECONDS):
+                if await asyncio.shield(candidate.ready):
+                    return candidate
         await candidate.stop()
         return Plain()
     return candidate

@@ -105,11 +105,13 @@ class ServiceWatch:
             return
         running.signal(number)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(running.wait(), grace)
+            async with asyncio.timeout(grace):
+                await running.wait()
             return
         self.say(f"{self.name} did not end within {grace:g} s and is killed; its log: {self.log}")
         running.signal(signal.SIGKILL)
-        await asyncio.wait_for(running.wait(), KILL_SECONDS)
+        async with asyncio.timeout(KILL_SECONDS):
+            await running.wait()
 
     async def _keep(self) -> None:
         pauses = Pauses()

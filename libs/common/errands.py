@@ -227,7 +227,8 @@ class Errands:
         ):
             keeper = asyncio.create_task(self._keep(errand), name=f"{self.schema} lease")
             try:
-                answer = await asyncio.wait_for(runner.run(self.doors, errand), runner.timeout)
+                async with asyncio.timeout(runner.timeout):
+                    answer = await runner.run(self.doors, errand)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it raises is this errand's trouble

@@ -51,7 +51,8 @@ class Bell:
     async def wait(self, timeout: float) -> None:
         """Waits for the next ring, or `timeout` seconds."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._rung.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._rung.wait()
 
 
 @dataclass

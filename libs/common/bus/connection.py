@@ -73,10 +73,12 @@ class Bus:
     async def stop(self) -> None:
         """Relays what is left for a moment, then closes; the table keeps the rest for the next start."""
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._publish_fresh(), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._publish_fresh()
         await end(self._tasks)
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self.client.close(), 2.0)
+            async with asyncio.timeout(2.0):
+                await self.client.close()
 
     async def ping(self) -> None:
         """Asks the server for HEAL. Raises Unavailable."""

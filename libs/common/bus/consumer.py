@@ -175,7 +175,8 @@ class Consumer:
                 return None
             attributes = {"fact": fact, "event": event.id, "plugin": event.plugin}
             with self._traced(f"react {fact}", trace, attributes):
-                await asyncio.wait_for(self._react(event, self.reactions[fact]), DEADLINE)
+                async with asyncio.timeout(DEADLINE):
+                    await self._react(event, self.reactions[fact])
             if again:
                 await self.database.transaction(
                     lambda tx: tx.run(letters.FORGET, consumer=self.service, event=event.id)

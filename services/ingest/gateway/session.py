@@ -195,7 +195,8 @@ class Session:
     async def _result(self, given: pb.CommandResult) -> None:
         # The beats said before a word on a command are stored before it: the word may end what they tell.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stored.wait(), STORED_SECONDS)
+            async with asyncio.timeout(STORED_SECONDS):
+                await self._stored.wait()
         try:
             outcome = await results.record(self._doors, self._identity, wire.result(given), given)
         except Problem as problem:

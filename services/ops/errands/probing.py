@@ -91,7 +91,8 @@ async def _ask(channel: grpc.aio.Channel) -> str:
     """`serving`, `not_serving` or `unreachable`."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
     try:
-        answer = await asyncio.wait_for(stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE), PATIENCE * 2)
+        async with asyncio.timeout(PATIENCE * 2):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
     except (Problem, TimeoutError, grpc.aio.AioRpcError):
         return "unreachable"
     return "serving" if answer.status == health_pb2.HealthCheckResponse.SERVING else "not_serving"

@@ -66,7 +66,8 @@ class Intake:
         if self._task:
             await end([self._task])
         with contextlib.suppress(asyncio.TimeoutError, Problem):
-            await asyncio.wait_for(self._drain(), LATEST_FLUSH)
+            async with asyncio.timeout(LATEST_FLUSH):
+                await self._drain()
 
     async def _run(self) -> None:
         while True:
