@@ -228,9 +228,8 @@ async def bus(patient: Patient) -> list[Finding]:
 
     client = Client()
     try:
-        await asyncio.wait_for(
-            client.connect(patient.nats_url, connect_timeout=3, allow_reconnect=False, error_cb=quiet), TIMEOUT
-        )
+        async with asyncio.timeout(TIMEOUT):
+            await client.connect(patient.nats_url, connect_timeout=3, allow_reconnect=False, error_cb=quiet)
     except (TimeoutError, OSError, NatsError) as error:
         return [Finding("nats", False, f"does not answer: {error or type(error).__name__}", "make run")]
     try:

@@ -28,12 +28,13 @@ def offered(lister: Lister, typed: str) -> list[Offer]:
     async def ask() -> list[Offer]:
         plane = find()
         try:
-            return [offer async for offer in lister(plane) if offer[0].startswith(typed)]
+            async with asyncio.timeout(SECONDS):
+                return [offer async for offer in lister(plane) if offer[0].startswith(typed)]
         finally:
             await plane.close()
 
     try:
-        return asyncio.run(asyncio.wait_for(ask(), SECONDS))
+        return asyncio.run(ask())
     except Exception:  # noqa: BLE001 - a shell that waits for Tab has no place for errors
         return []
 

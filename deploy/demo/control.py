@@ -61,7 +61,8 @@ class Control:
 
     async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            question = json.loads(await asyncio.wait_for(reader.readline(), LINE_SECONDS))
+            async with asyncio.timeout(LINE_SECONDS):
+                question = json.loads(await reader.readline())
             answer = await self._answer(str(question["break"]), str(question.get("release") or BROKEN))
         except (KeyError, TypeError, ValueError, TimeoutError, OSError) as error:
             answer = {"ok": False, "text": str(error)}
