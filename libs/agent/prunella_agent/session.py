@@ -30,7 +30,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import grpc
 import grpc.aio
 
 from prunella.v1 import agent_pb2 as pb
@@ -232,10 +231,11 @@ class Session:
             self._enqueue(pb.ConnectRequest(errors=errors))
 
     async def abort(self) -> None:
-        """Ends at once, without a word."""
+        """Ends at once, without a word. Cancels until it has: a cancellation that comes with an answer may be lost."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            while not self._task.done():
+                self._task.cancel()
+                await asyncio.wait({self._task}, timeout=1.0)
             self._task = None
         self._pump_in(None)
         if self._own_channel:
