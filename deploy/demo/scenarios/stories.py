@@ -10,6 +10,7 @@ import asyncio
 
 from deploy.demo.reach import CALL_SECONDS
 from deploy.demo.scenarios.scene import ENDS, Mismatch, Report, Scenario, Scene, heard, now
+from deploy.demo.shop import Shop
 from prunella.v1 import ingest_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Event
 
@@ -53,11 +54,17 @@ async def begun(scene: Scene, report: Report) -> None:
     raise Mismatch("nothing was tried")
 
 
-async def broken(scene: Scene, report: Report, label: str, version: str) -> None:
-    """A plugin that runs a broken release, and shops that send it webhooks."""
+async def ill(scene: Scene, report: Report, label: str, version: str) -> Shop:
+    """A plugin that runs a broken release, and customers who send it webhooks."""
     shop = await scene.fleet.add(label, version, traffic=False)
     report.plugin, report.fault = shop.plugin, now()
     shop.traffic.start()
+    return shop
+
+
+async def broken(scene: Scene, report: Report, label: str, version: str) -> None:
+    """A plugin that runs a broken release, and the incident that tells of it."""
+    await ill(scene, report, label, version)
     await opened(scene, report, "webhook_fail_rate")
 
 
@@ -109,9 +116,7 @@ async def silent_plugin(scene: Scene, report: Report) -> None:
 
 async def kill_switch(scene: Scene, report: Report) -> None:
     """Engaged while the update is on its way: nothing is applied. Released: it goes on."""
-    shop = await scene.fleet.add("shop-6", "1.2.0", traffic=False)
-    report.plugin, report.fault = shop.plugin, now()
-    shop.traffic.start()
+    await ill(scene, report, "shop-6", "1.2.0")
     await begun(scene, report)
     scope = f"plugins/{report.plugin}"
     engage = patcher_pb2.EngageKillSwitchRequest(scope=scope, reason="the demo pulls the switch", request_id=scope)
@@ -130,9 +135,12 @@ async def kill_switch(scene: Scene, report: Report) -> None:
 
 async def dead_man(scene: Scene, report: Report) -> None:
     """The plane vanishes after the switch: the agent goes back by itself, reports later, and the record says so."""
-    await broken(scene, report, "shop-7", "1.2.0")
-    shop = scene.fleet.shops["shop-7"]
-    # The supervisor itself says when it has switched: the commit follows within two seconds, spans within half of one.
+    shop = await ill(scene, report, "shop-7", "1.2.0")
+    await begun(scene, report)
+    # Without webhooks nothing shows that the remedy helps, so that no commit comes before the plane is gone.
+    await shop.traffic.stop()
+    await opened(scene, report, "webhook_fail_rate")
+    # The supervisor itself says when it has switched; spans follow within half a second.
     await shop.until(lambda state: state.get("release") == "1.2.3" and state.get("health") == "healthy", "switch")
     await asyncio.sleep(SPANS_SECONDS)
     await scene.plane.hold("ingest")
@@ -142,6 +150,7 @@ async def dead_man(scene: Scene, report: Report) -> None:
         )
         report.notes.append("went back to 1.2.0 while the plane was away")
     finally:
+        shop.traffic.start()
         await scene.plane.release("ingest")
     await scene.chronicle.hear("attempt_rolled_back", HEAL_SECONDS, incident=report.incident)
     await ended(scene, report)
