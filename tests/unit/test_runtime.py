@@ -10,6 +10,7 @@ import pytest
 from libs.common.clock import ManualClock
 from libs.common.runtime import Loop, Sweeps, start_parts, stop_parts
 from libs.common.telemetry import Telemetry, current
+from tests.deaf import Deaf
 
 
 class Piece:
@@ -126,22 +127,10 @@ async def test_a_nudge_during_a_round_is_not_lost() -> None:
 
 async def test_a_round_that_did_not_hear_that_it_should_stop_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("libs.common.tasks.AGAIN", 0.01)
-    in_round, deaf = asyncio.Event(), True
-
-    async def round_() -> None:
-        nonlocal deaf
-        in_round.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            # As a library does when what it waited for came at the same moment.
-            deaf, heard = False, not deaf
-            if heard:
-                raise
-
+    round_ = Deaf()
     loop = Loop("test", round_, every=0.001)
     await loop.start()
-    await asyncio.wait_for(in_round.wait(), 5)
+    await asyncio.wait_for(round_.begun.wait(), 5)
     async with asyncio.timeout(5):
         await loop.stop()
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "test"]
