@@ -7,7 +7,7 @@ themselves say it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nats.aio.client import Client
@@ -17,6 +17,7 @@ from deploy.demo.reach import CALL_SECONDS, Reach
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from prunella.v1 import ingest_pb2
+from prunella.v1.events_pb2 import Event
 
 SETTLE_SECONDS = 30.0
 LOOK_SECONDS = 0.5
@@ -27,7 +28,7 @@ WITHOUT_EFFECT = """
 SELECT f.fact, f.id FROM bus.facts f WHERE f.fact = ANY(CAST(:facts AS text[]))
 AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = f.id) LIMIT 100
 """
-STORY = "SELECT id FROM bus.facts WHERE incident = :incident"
+FACTS = "SELECT payload FROM bus.facts"
 UNPUBLISHED = "SELECT fact, id FROM bus.facts WHERE published_at IS NULL LIMIT 100"
 PARKED = "SELECT consumer, fact, reason FROM bus.dead_letter WHERE redriven_at IS NULL LIMIT 100"
 UNFINISHED = """
@@ -82,12 +83,13 @@ async def counts(database: Database) -> dict[str, int]:
         return {row.fact: row.number for row in await reading.all(COUNTS)}
 
 
-async def story(database_url: str, incident: str) -> set[str]:
-    """The ids of the facts written about an incident so far."""
+async def written(database_url: str, where: Callable[[Event], bool]) -> set[str]:
+    """The ids of the facts of a kind that were written so far."""
     database = Database(database_url, clock=SystemClock(), pool_size=1, application_name="prunella demo story")
     try:
         async with database.reading() as reading:
-            return {str(row.id) for row in await reading.all(STORY, incident=incident)}
+            events = [Event.FromString(row.payload) for row in await reading.all(FACTS)]
+        return {event.id for event in events if where(event)}
     finally:
         await database.close()
 

@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from libs.common.bus import letters
 from libs.common.names import new_id
 from libs.common.testing import Ground, until
 from prunella.v1 import agent_pb2, patcher_pb2
@@ -33,6 +34,7 @@ ENDED = "SELECT count(*) FROM patcher.attempts WHERE end_time IS NOT NULL"
 ENDS = "SELECT state, count(*) AS number FROM patcher.attempts GROUP BY state"
 # What patchers died over too often is given up, and a person has it handed out again.
 REDRIVE = "UPDATE bus.dead_letter SET redriven_at = now() WHERE consumer = 'patcher' AND redriven_at IS NULL"
+PARKED = "SELECT fact, reason, errors, crashes FROM bus.dead_letter WHERE consumer = 'patcher'"
 UNTRIED = """
 SELECT f.id, f.plugin, f.published_at, i.at AS handled_at, d.reason AS parked, d.redriven_at FROM bus.facts f
 LEFT JOIN bus.inbox i ON i.event_id = f.id AND i.consumer = 'patcher'
@@ -139,10 +141,11 @@ async def check(ground: Ground, siege: Siege) -> None:
     connection = await asyncpg.connect(ground.url())
     try:
         states = {row["state"]: row["number"] for row in await connection.fetch(ENDS)}
-        parked = await connection.fetchval("SELECT count(*) FROM bus.dead_letter WHERE consumer = 'patcher'")
+        parked = [dict(row) for row in await connection.fetch(PARKED)]
         print(  # noqa: T201
-            f"{siege.kills} kills, {len(siege.stops)} engages, {parked} facts parked, {dict(answers)}, {states}"
+            f"{siege.kills} kills, {len(siege.stops)} engages, {len(parked)} facts parked, {dict(answers)}, {states}"
         )
+        assert not [one for one in parked if one["errors"] or one["crashes"] < letters.CRASHES], parked
         assert contradictions(siege.asked, siege.stops) == []
         assert await witness.no_permit_under_a_kill(connection) == []
         assert await witness.budget_kept(connection, 2 * ATTEMPTS) == []

@@ -110,7 +110,7 @@ async def test_a_story_is_heard_whole_although_its_end_is_told_first(database: D
     opened = fact("ingest", IncidentOpened(type="plugin_down"), reason="it is down", incident=end.incident)
     for event in (opened, end, other):
         await tell(database, event)
-    assert await checks.story(ground.url(), end.incident) == {opened.id, end.id}
+    assert await checks.written(ground.url(), lambda event: event.incident == end.incident) == {opened.id, end.id}
     ops = Told()
     chronicle = Chronicle(SimpleNamespace(ops=ops))  # type: ignore[arg-type]
     await chronicle.start()

@@ -113,6 +113,7 @@ async def test_a_service_that_is_held_while_it_starts_does_not_stay(
         await until(lambda: watch.pid == 0, what="it does not stay")
         watch.release()
         await until(lambda: watch.pid and starts(watch), what="the start after the release")
+        assert watch.failures == 0, "whoever was held did not fail"
     finally:
         await watch.stop()
 

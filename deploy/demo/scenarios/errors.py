@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.demo import edit
-from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene, now
+from deploy.demo.chronicle import reports
+from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene, heard, now
 from deploy.demo.shop import Shop
 from deploy.demo.tools import plugins, settings
 from prunella.v1.events_pb2 import Event, TaskEnd, TaskLease
@@ -51,8 +52,9 @@ async def reported(scene: Scene, report: Report) -> None:
 
 
 async def ended(scene: Scene, report: Report) -> Event:
-    """Waits for the end of the report, and looks at what it may not have become."""
+    """Waits for the end of the report and for all that led to it, and looks at what it may not have become."""
     end = await scene.chronicle.hear(ENDS, WORK_SECONDS, plugin=report.plugin)
+    await heard(scene, lambda event: event.plugin == report.plugin or report.error in reports(event))
     if scene.chronicle.told("attempt_applied", plugin=report.plugin):
         raise Mismatch("something was applied to the plugin as well: the scenario proves nothing")
     return end

@@ -8,7 +8,7 @@ from __future__ import annotations
 from deploy.demo.reach import CALL_SECONDS
 from deploy.demo.scenarios import people
 from deploy.demo.scenarios.reins import mixed, plugins
-from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene, now
+from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene, heard, now
 from libs.common.facts import fact_name
 from prunella.v1 import patcher_pb2
 from prunella.v1.events_pb2 import Event
@@ -59,8 +59,9 @@ async def roll_out(scene: Scene, report: Report, package: str, target: str) -> N
 
 
 async def over(scene: Scene, report: Report, *facts: str) -> None:
-    """Waits for the end of the rollout, and notes its figures."""
+    """Waits for the end of the rollout and for all that led to it, and notes its figures."""
     await scene.chronicle.hear(facts, ROLLOUT_SECONDS, where=lambda event: about(event, report.rollout))
+    await heard(scene, lambda event: about(event, report.rollout))
     request = patcher_pb2.GetRolloutRequest(name=f"rollouts/{report.rollout}", member_states=AGAINST)
     answer = await scene.reach.patcher.GetRollout(request, timeout=CALL_SECONDS)
     found, figures = answer.rollout, answer.rollout.figures

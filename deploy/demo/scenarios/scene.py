@@ -89,12 +89,12 @@ def now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-async def heard(scene: Scene, incident: str) -> None:
-    """Waits until everything written about an incident so far has been told: its end may be told before what led to it.
+async def heard(scene: Scene, where: Callable[[Event], bool]) -> None:
+    """Waits until every such fact that was written so far has been told: an end may be told before what led to it.
 
     Raises TimeoutError.
     """
-    await scene.chronicle.hear_all(await checks.story(scene.plane.database_url, incident), STORY_SECONDS)
+    await scene.chronicle.hear_all(await checks.written(scene.plane.database_url, where), STORY_SECONDS)
 
 
 WORDS = {

@@ -33,7 +33,7 @@ async def opened(scene: Scene, report: Report, kind: str) -> None:
 async def ended(scene: Scene, report: Report, timeout: float = HEAL_SECONDS) -> Event:
     """Waits for the end of the incident, and for all that led to it: facts come in any order."""
     end = await scene.chronicle.hear(ENDS, timeout, incident=report.incident)
-    await heard(scene, report.incident)
+    await heard(scene, lambda event: event.incident == report.incident)
     return end
 
 
@@ -109,7 +109,7 @@ async def silent_plugin(scene: Scene, report: Report) -> None:
     await shop.kill_supervisor()
     event = await scene.chronicle.hear("incident_escalated", SILENCE_SECONDS, plugin=report.plugin)
     report.incident = event.incident
-    await heard(scene, report.incident)
+    await heard(scene, lambda event: event.incident == report.incident)
     if event.incident_escalated.type != "heartbeat_missed":
         raise Mismatch(f"a person was asked about {event.incident_escalated.type}, not about silence")
 
