@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from deploy.local import ports
 from deploy.local.servers import start_servers
-from libs.common.testing import Ground, Plane, Servers
+from deploy.local.testing import Ground, Plane, Servers
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("prunella", deadline=None)

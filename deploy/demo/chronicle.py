@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from deploy.demo.reach import CALL_SECONDS, Reach
+from libs.common.cancellation import end
 from libs.common.errors import Problem
 from libs.common.facts import fact_name
-from libs.common.tasks import end
 from prunella.v1 import ops_pb2
 from prunella.v1.events_pb2 import Event
 

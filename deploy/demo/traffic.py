@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 
 from deploy.demo import web
-from libs.common.tasks import end
+from libs.common.cancellation import end
 
 BURST = 7
 PAUSE_SECONDS = 0.45

@@ -20,7 +20,7 @@ from deploy.local.child import Child
 from deploy.local.nats import Nats
 from deploy.local.postgres import Postgres, Unready
 from deploy.local.processes import Running, Starter
-from libs.common.tasks import end
+from libs.common.cancellation import end
 
 FIRST_PAUSE, LONGEST_PAUSE, CALM_SECONDS = 0.1, 5.0, 30.0
 GRACE_SECONDS = 10.0

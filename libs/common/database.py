@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from libs.common import facts
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Unavailable
-from libs.common.facts import Told
+from libs.common.facts import RecordedFact
 from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
 
@@ -76,7 +76,7 @@ class Transaction:
 
     driver: Any
     now: datetime
-    told: list[Told] = field(default_factory=list)
+    recorded: list[RecordedFact] = field(default_factory=list)
     calls: list[Callable[[], None]] = field(default_factory=list)
 
     async def all(self, sql: str, **values: Any) -> Sequence[Any]:
@@ -109,7 +109,7 @@ class Transaction:
         """Tells a fact with this transaction, in the running trace; its time is the transaction's unless it has one."""
         if not fact.HasField("time"):
             fact.time.FromDatetime(self.now)
-        self.told.append(Told(fact, current_traceparent()))
+        self.recorded.append(RecordedFact(fact, current_traceparent()))
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Has `call` run once the commit is known."""
@@ -131,7 +131,7 @@ class Database:
         """`session` are settings of every connection on top of the time limits."""
         self.clock = clock
         self.engine = engine(url, pool_size=pool_size, application_name=application_name, session=session)
-        self.listeners: list[Callable[[Sequence[Told]], None]] = []
+        self.listeners: list[Callable[[Sequence[RecordedFact]], None]] = []
         self._signals: dict[str, asyncio.Event] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -167,7 +167,7 @@ class Database:
             try:
                 await transaction.driver.execute("BEGIN")
                 result = await work(transaction)
-                if transaction.told:
+                if transaction.recorded:
                     await facts.insert(transaction)
             except BaseException as error:
                 await _roll_back(connection, transaction.driver)
@@ -191,9 +191,9 @@ class Database:
     def _announce(self, transaction: Transaction) -> None:
         for call in transaction.calls:
             call()
-        if transaction.told:
+        if transaction.recorded:
             for listener in self.listeners:
-                listener(transaction.told)
+                listener(transaction.recorded)
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Transaction]:

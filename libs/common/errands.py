@@ -19,10 +19,10 @@ from typing import Any
 
 import structlog
 
+from libs.common.cancellation import end
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem
 from libs.common.names import new_id
-from libs.common.tasks import end
 from libs.common.telemetry import Telemetry, current_traceparent, use_traceparent
 from libs.common.telemetry.spans import Attributes
 
@@ -146,7 +146,7 @@ class Errands:
         database: Database,
         schema: str,
         runners: Mapping[str, Runner],
-        doors: Any,
+        ctx: Any,
         telemetry: Telemetry,
         workers: int = 8,
     ) -> None:
@@ -154,7 +154,7 @@ class Errands:
         self.database = database
         self.schema = schema
         self.runners = runners
-        self.doors = doors
+        self.ctx = ctx
         self.telemetry = telemetry
         self.workers = workers
         self._loop: asyncio.Task[None] | None = None
@@ -228,7 +228,7 @@ class Errands:
             keeper = asyncio.create_task(self._keep(errand), name=f"{self.schema} lease")
             try:
                 async with asyncio.timeout(runner.timeout):
-                    answer = await runner.run(self.doors, errand)
+                    answer = await runner.run(self.ctx, errand)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it raises is this errand's trouble
@@ -238,7 +238,7 @@ class Errands:
                 await end([keeper])
             try:
                 await self._store(
-                    errand, "done", json.dumps(answer), lambda tx: runner.settle(self.doors, tx, errand, answer)
+                    errand, "done", json.dumps(answer), lambda tx: runner.settle(self.ctx, tx, errand, answer)
                 )
             except Exception:
                 # The lease runs out and the same errand is done again under the same id.
@@ -268,7 +268,7 @@ class Errands:
 
         async def work(transaction: Transaction) -> None:
             if last:
-                await runner.failed(self.doors, transaction, errand, error)
+                await runner.failed(self.ctx, transaction, errand, error)
 
         try:
             await self._store(errand, state, "null", work, error)

@@ -25,7 +25,7 @@ FIELDS = {
 NAMES = frozenset(FIELDS.values())
 
 
-class Told(NamedTuple):
+class RecordedFact(NamedTuple):
     """A fact, and the trace it was told in (W3C traceparent, may be empty)."""
 
     event: Event
@@ -81,7 +81,7 @@ def subject(event: Event) -> str:
 
 async def insert(transaction: Transaction) -> None:
     """Writes every fact of the transaction in one statement."""
-    events = [told.event for told in transaction.told]
+    events = [recorded.event for recorded in transaction.recorded]
     await transaction.run(
         INSERT,
         ids=[event.id for event in events],
@@ -95,5 +95,5 @@ async def insert(transaction: Transaction) -> None:
         reasons=[event.reason for event in events],
         causes=[event.cause_id for event in events],
         payloads=[event.SerializeToString() for event in events],
-        traceparents=[told.traceparent for told in transaction.told],
+        traceparents=[recorded.traceparent for recorded in transaction.recorded],
     )

@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from libs.common.beta import NOTHING, Outcomes, imagined, stated
+from libs.common.beta_posterior import NOTHING, Outcomes, imagined, stated
 from services.decider.decision import (
     ACTIONS,
     PASSIVE,

@@ -3,13 +3,13 @@
 import uuid
 from typing import Any
 
-from libs.common import pages
+from libs.common import paging
 from libs.common.errors import Invalid, NotFound
 from libs.common.names import new_id, parse
 from prunella.v1 import decider_pb2, decider_pb2_grpc
 from services.decider import wire
+from services.decider.context import ServiceContext, consider, versions
 from services.decider.decision import Decision, State
-from services.decider.doors import Doors, consider, versions
 from services.decider.features import features
 from services.decider.store import decisions, learning
 
@@ -17,8 +17,8 @@ from services.decider.store import decisions, learning
 class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
     """prunella.v1.DeciderService."""
 
-    def __init__(self, doors: Doors) -> None:
-        self.doors = doors
+    def __init__(self, ctx: ServiceContext) -> None:
+        self.ctx = ctx
 
     async def GetDecision(  # noqa: N802 - the proto names it
         self, request: decider_pb2.GetDecisionRequest, _context: Any
@@ -30,16 +30,16 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
         self, request: decider_pb2.ListDecisionsRequest, _context: Any
     ) -> decider_pb2.ListDecisionsResponse:
         """Decisions, newest first. Raises Invalid for bad paging or filters."""
-        size = pages.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         query = {"list": "decisions", "incident": _bare(request.incident), "plugin": _bare(request.plugin)}
-        after = _after(pages.open_token(request.page_token, query))
-        async with self.doors.database.reading() as tx:
+        after = _after(paging.open_token(request.page_token, query))
+        async with self.ctx.database.reading() as tx:
             found = await decisions.page(
                 tx, incident=query["incident"], plugin=query["plugin"], after=after, limit=size + 1
             )
         return decider_pb2.ListDecisionsResponse(
             decisions=[wire.decision(decision) for decision in found[:size]],
-            next_page_token=pages.token(query, [found[size - 1].id]) if len(found) > size else "",
+            next_page_token=paging.token(query, [found[size - 1].id]) if len(found) > size else "",
         )
 
     async def ExplainDecision(  # noqa: N802 - the proto names it
@@ -58,8 +58,8 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
         """What would be decided now, without asking SIRA; nothing is stored. Raises Invalid naming the field."""
         situation = wire.situation_to_preview(request)
         seed = new_id()
-        async with self.doors.database.reading() as tx:
-            choice = await consider(tx, self.doors, situation, seed, None)
+        async with self.ctx.database.reading() as tx:
+            choice = await consider(tx, self.ctx, situation, seed, None)
             preview = Decision(
                 id="",
                 incident="",
@@ -68,7 +68,7 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
                 state=State.MADE,
                 situation=situation,
                 choice=choice,
-                versions=versions(self.doors, None),
+                versions=versions(self.ctx, None),
                 features=features(situation, seed) | self._would_ask(choice.confident),
                 cause="",
                 traceparent="",
@@ -83,7 +83,7 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
         for field in ("package", "type", "from_release"):
             if not getattr(request, field):
                 raise Invalid(f"{field} is needed", reason="FIELD_MISSING", field=field)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await learning.learned(tx, request.package, request.type, request.from_release)
         return decider_pb2.GetLearningResponse(
             outcomes=[wire.outcomes(remedy, outcomes) for remedy, outcomes in found.items()]
@@ -93,15 +93,15 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
         self, _request: decider_pb2.GetPlaybookRequest, _context: Any
     ) -> decider_pb2.GetPlaybookResponse:
         """The playbook in force, as it was read at the start."""
-        playbook = self.doors.playbook
+        playbook = self.ctx.playbook
         return decider_pb2.GetPlaybookResponse(version=playbook.version, text=playbook.text)
 
     def _would_ask(self, confident: bool) -> dict[str, str]:
-        return {} if confident or self.doors.sira is None else {"sira": "would be asked"}
+        return {} if confident or self.ctx.sira is None else {"sira": "would be asked"}
 
     async def _decision(self, name: str) -> Decision:
         decision = parse("decisions", name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await decisions.get(tx, decision)
         if found is None:
             raise NotFound(f"there is no decision {decision}", reason="DECISION_NOT_FOUND", field="name", name=name)

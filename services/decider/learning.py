@@ -1,6 +1,6 @@
 """Outcomes teach: each verified success or failure of a remedy moves its Beta posterior, and nothing else does.
 
-Rule: a success or a failure counts once; `libs.common.beta` says what is stated of the counts. A refusal, a
+Rule: a success or a failure counts once; `libs.common.beta_posterior` says what is stated of the counts. A refusal, a
 cancellation, an agent that reverted because it lost the plane, or a person who took a remedy back says nothing about
 the remedy: it is kept as feedback with the label neutral. A release that fails in staging is held against that release
 whatever it was meant to heal.
@@ -9,7 +9,7 @@ whatever it was meant to heal.
 import enum
 from dataclasses import dataclass
 
-from libs.common.beta import NOTHING, Outcomes
+from libs.common.beta_posterior import NOTHING, Outcomes
 
 # Stands for every symptom or every release in a key of what was learned.
 ANY = "*"

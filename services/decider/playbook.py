@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from libs.common.beta import Outcomes
-from libs.common.tables import Reader
+from libs.common.beta_posterior import Outcomes
+from libs.common.toml_tables import Reader
 from services.decider.decision import ACTIONS, PASSIVE, SILENCE, SYMPTOMS, Action, Remedy
 from services.decider.learning import ANY
 

@@ -13,34 +13,34 @@ from libs.common.names import new_id
 from libs.common.telemetry import counter
 from prunella.v1.events_pb2 import Event
 from services.decider import wire
-from services.decider.doors import Doors, begin, stands
+from services.decider.context import ServiceContext, begin, stands
 from services.decider.learning import Label, lesson
 from services.decider.store import decisions, learning
 
 _feedback = counter("feedback_total", "Ends of attempts the decider learned of", ("label",))
 
 
-async def on_incident(doors: Doors, event: Event, once: Once) -> None:
+async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
     """incident_opened, incident_round_started: decides on the round. Raises Unavailable when ingest is away."""
     situation = wire.situation_of(event)
-    standing, _ = await asyncio.gather(stands(doors, event.incident, situation.round), doors.policy.refresh())
+    standing, _ = await asyncio.gather(stands(ctx, event.incident, situation.round), ctx.policy.refresh())
     if not standing:
         await once(_nothing)
         return
     decision = new_id()
 
     async def decide(tx: Transaction) -> None:
-        await begin(tx, doors, event, situation, decision)
+        await begin(tx, ctx, event, situation, decision)
 
     await once(decide)
 
 
-async def on_attempt_ended(doors: Doors, event: Event, once: Once) -> None:
+async def on_attempt_ended(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The facts that end an attempt: keeps the feedback, and counts it when it says something about the remedy."""
     ended = wire.attempt_ended(event)
     taught = lesson(fact_name(event), failure=ended.failure, dead_man=ended.dead_man)
-    await doors.policy.refresh(kept=1.0)
-    if not doors.policy.learning:
+    await ctx.policy.refresh(kept=1.0)
+    if not ctx.policy.learning:
         # People switched learning off: the outcome is kept and teaches nothing.
         taught = replace(taught, label=Label.NEUTRAL)
 

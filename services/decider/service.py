@@ -20,7 +20,7 @@ from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import configure
 from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc
 from services.decider import playbook
-from services.decider.doors import SCHEMA, Doors, PolicyInForce, Settings
+from services.decider.context import SCHEMA, PolicyInForce, ServiceContext, Settings
 from services.decider.errands.asking import runners
 from services.decider.errands.sira import Sira
 from services.decider.handlers import DeciderHandlers
@@ -80,7 +80,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         for address in (settings.ingest_address, settings.patcher_address)
     )
     sira = Sira(settings.sira_url, settings.sira_token, settings.sira_timeout, clock) if settings.sira_url else None
-    doors = Doors(
+    ctx = ServiceContext(
         database=database,
         bus=bus,
         clock=clock,
@@ -92,21 +92,21 @@ def build(settings: Settings, clock: Clock) -> Service:
         sira=sira,
     )
 
-    server = _server(doors)
+    server = _server(ctx)
     parts = [
         Connections(database, (ingest, patcher), sira),
         bus,
-        Consumer(bus, database, SCHEMA, REACTIONS, doors, telemetry),
-        Errands(database, SCHEMA, runners(doors), doors, telemetry),
-        Sweeps(SCHEMA, doors, SWEEPS, clock),
+        Consumer(bus, database, SCHEMA, REACTIONS, ctx, telemetry),
+        Errands(database, SCHEMA, runners(ctx), ctx, telemetry),
+        Sweeps(SCHEMA, ctx, SWEEPS, clock),
         server,
     ]
-    return Service(SCHEMA, doors, parts, server)
+    return Service(SCHEMA, ctx, parts, server)
 
 
-def _server(doors: Doors) -> rpc.Server:
+def _server(ctx: ServiceContext) -> rpc.Server:
     async def check() -> None:
-        answers = await asyncio.gather(doors.database.ping(), doors.bus.ping(), return_exceptions=True)
+        answers = await asyncio.gather(ctx.database.ping(), ctx.bus.ping(), return_exceptions=True)
         wrong = [answer for answer in answers if isinstance(answer, BaseException)]
         if wrong:
             # Whoever reads this wants to know of both at once.
@@ -115,9 +115,9 @@ def _server(doors: Doors) -> rpc.Server:
     add = decider_pb2_grpc.add_DeciderServiceServicer_to_server
     return rpc.Server(
         SCHEMA,
-        doors.settings.listen,
-        [(add, DeciderHandlers(doors), "prunella.v1.DeciderService")],
-        key=doors.settings.key,
+        ctx.settings.listen,
+        [(add, DeciderHandlers(ctx), "prunella.v1.DeciderService")],
+        key=ctx.settings.key,
         deep_check=check,
-        telemetry=doors.telemetry,
+        telemetry=ctx.telemetry,
     )

@@ -6,37 +6,39 @@ from datetime import datetime
 from libs.common.database import Transaction
 from libs.common.errors import Problem
 from libs.common.telemetry import span, use_traceparent
+from services.decider.context import ServiceContext, conclude, stands
 from services.decider.decision import Decision
-from services.decider.doors import Doors, conclude, stands
 from services.decider.store import decisions
 
 MOST = 100
 
 
-async def unanswered(doors: Doors, now: datetime) -> int:
+async def unanswered(ctx: ServiceContext, now: datetime) -> int:
     """Ends decisions that have asked for too long; returns how many there were."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         late = await decisions.unanswered(tx, now, MOST)
     for decision in late:
         with use_traceparent(decision.traceparent), span("sweep unanswered"):
-            await _end(doors, decision)
+            await _end(ctx, decision)
     return len(late)
 
 
-async def _end(doors: Doors, decision: Decision) -> None:
+async def _end(ctx: ServiceContext, decision: Decision) -> None:
     try:
-        standing = await stands(doors, decision.incident, decision.situation.round)
+        standing = await stands(ctx, decision.incident, decision.situation.round)
     except Problem:
         # patcher asks again before it acts, so deciding is the safer half.
         standing = True
 
     async def work(tx: Transaction) -> None:
         if standing:
-            await conclude(tx, doors, decision.id, None, "no answer in time")
+            await conclude(tx, ctx, decision.id, None, "no answer in time")
         else:
             await decisions.supersede(tx, decision.id)
 
-    await doors.database.transaction(work)
+    await ctx.database.transaction(work)
 
 
-SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {"unanswered": (1.0, unanswered)}
+SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
+    "unanswered": (1.0, unanswered)
+}

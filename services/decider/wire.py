@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from libs.common.beta import Outcomes
+from libs.common.beta_posterior import Outcomes
 from libs.common.errors import Invalid
 from libs.common.names import decision as decision_name
 from prunella.v1 import decider_pb2, events_pb2

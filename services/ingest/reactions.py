@@ -16,7 +16,7 @@ from libs.common.telemetry import current_traceparent
 from prunella.v1 import events_pb2
 from prunella.v1.events_pb2 import Event
 from services.ingest import incidents
-from services.ingest.doors import Doors, keep, locked
+from services.ingest.context import ServiceContext, keep, locked
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.incidents import Incident, Step
 from services.ingest.store import configurations, pulses
@@ -28,74 +28,74 @@ HANDS_OVER = (events_pb2.ACTION_NOTIFY_OPS, events_pb2.ACTION_NO_ACTION, events_
 STORM = "STORM"
 
 
-async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
+async def on_decision_made(ctx: ServiceContext, event: Event, once: Once) -> None:
     """A decision to ask people, or to do nothing, hands the incident to a person at once."""
     made = event.decision_made
     if made.action not in HANDS_OVER:
         return
     reason = made.explanation or event.reason or "nothing can be done automatically"
-    await _move(doors, event, once, lambda one, now: incidents.declined(one, made.round, reason, now))
+    await _move(ctx, event, once, lambda one, now: incidents.declined(one, made.round, reason, now))
 
 
-async def on_attempt_created(doors: Doors, event: Event, once: Once) -> None:
+async def on_attempt_created(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The incident is in progress."""
     made = event.attempt_created
     await _move(
-        doors,
+        ctx,
         event,
         once,
         lambda one, now: incidents.begun(one, made.attempt, made.round, made.action, made.to_release, now),
     )
 
 
-async def on_attempt_held(doors: Doors, event: Event, once: Once) -> None:
+async def on_attempt_held(ctx: ServiceContext, event: Event, once: Once) -> None:
     """An attempt that waits for the end of a storm keeps no incident from closing."""
     told = event.attempt_held
     if told.gate == STORM:
-        await _move(doors, event, once, lambda one, now: incidents.held(one, told.attempt, now))
+        await _move(ctx, event, once, lambda one, now: incidents.held(one, told.attempt, now))
 
 
-async def on_apply_authorized(doors: Doors, event: Event, once: Once) -> None:
+async def on_apply_authorized(ctx: ServiceContext, event: Event, once: Once) -> None:
     """An attempt that waited goes on."""
-    await _move(doors, event, once, lambda one, now: incidents.applying(one, event.apply_authorized.attempt, now))
+    await _move(ctx, event, once, lambda one, now: incidents.applying(one, event.apply_authorized.attempt, now))
 
 
-async def on_attempt_over(doors: Doors, event: Event, once: Once) -> None:
+async def on_attempt_over(ctx: ServiceContext, event: Event, once: Once) -> None:
     """An attempt did not heal: the next round, or a person."""
-    outcome, rounds = wire.outcome(event), doors.settings.rounds
-    runs = await _runs(doors, event) if fact_name(event) == "attempt_cancelled" else None
-    await _move(doors, event, once, lambda one, now: incidents.missed(one, outcome, now, rounds=rounds, runs=runs))
+    outcome, rounds = wire.outcome(event), ctx.settings.rounds
+    runs = await _runs(ctx, event) if fact_name(event) == "attempt_cancelled" else None
+    await _move(ctx, event, once, lambda one, now: incidents.missed(one, outcome, now, rounds=rounds, runs=runs))
 
 
-async def _runs(doors: Doors, event: Event) -> tuple[str, int] | None:
+async def _runs(ctx: ServiceContext, event: Event) -> tuple[str, int] | None:
     """What the plugin runs, as beats say: a cancelled attempt switched nothing, but another one may have."""
     if not is_uuid(event.plugin):
         return None
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         found = await pulses.get(tx, event.plugin)
     return (found[0].release, found[0].generation) if found and found[0].release else None
 
 
-async def on_attempt_succeeded(doors: Doors, event: Event, once: Once) -> None:
+async def on_attempt_succeeded(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The incident is mitigated: the last step of a healing."""
     attempt = event.attempt_succeeded.attempt
-    moved = await _move(doors, event, once, lambda one, now: incidents.mitigated(one, attempt, now))
+    moved = await _move(ctx, event, once, lambda one, now: incidents.mitigated(one, attempt, now))
     if moved is not None and moved.end_time is not None:
         attributes = {"plugin": moved.plugin, "incident": moved.id, "attempt": attempt}
-        doors.telemetry.span_at(
-            "verified healed", moved.end_time, doors.clock.now(), parent=current_traceparent(), attributes=attributes
+        ctx.telemetry.span_at(
+            "verified healed", moved.end_time, ctx.clock.now(), parent=current_traceparent(), attributes=attributes
         )
 
 
-async def on_configuration_published(doors: Doors, event: Event, once: Once) -> None:
+async def on_configuration_published(ctx: ServiceContext, event: Event, once: Once) -> None:
     """Plugins that have it, and of whom nothing was expected, should have it from now on."""
     told = event.configuration_published
     which = {"package": told.package, "plugin": told.plugin, "digest": told.digest}
     # Known first: whoever is heard with it from then on adopts it by their own beat. All of it may be done twice.
-    await doors.database.transaction(lambda tx: configurations.know(tx, version=told.version, **which))
+    await ctx.database.transaction(lambda tx: configurations.know(tx, version=told.version, **which))
     after = configurations.NOBODY
     while True:
-        async with doors.database.reading() as tx:
+        async with ctx.database.reading() as tx:
             found = await configurations.having(tx, after=after, **which)
         if not found:
             break
@@ -103,8 +103,8 @@ async def on_configuration_published(doors: Doors, event: Event, once: Once) -> 
         async def adopt(tx: Transaction, plugins: list[str] = found) -> set[str]:
             return await configurations.adopt(tx, plugins)
 
-        for plugin in await doors.database.transaction(adopt):
-            doors.committer.forget(plugin)
+        for plugin in await ctx.database.transaction(adopt):
+            ctx.committer.forget(plugin)
         after = found[-1]
     await once(_nothing)
 
@@ -113,7 +113,9 @@ async def _nothing(_tx: Transaction) -> None:
     return
 
 
-async def _move(doors: Doors, event: Event, once: Once, step: Callable[[Incident, datetime], Step]) -> Incident | None:
+async def _move(
+    ctx: ServiceContext, event: Event, once: Once, step: Callable[[Incident, datetime], Step]
+) -> Incident | None:
     """Applies a step to the incident of a fact; the incident if it moved."""
     moved: Incident | None = None
 
@@ -131,7 +133,7 @@ async def _move(doors: Doors, event: Event, once: Once, step: Callable[[Incident
 
     await once(work)
     if moved is not None:
-        doors.committer.forget(event.plugin)
+        ctx.committer.forget(event.plugin)
     return moved
 
 

@@ -14,7 +14,7 @@ from libs.common.http import HttpServer
 from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import Telemetry, configure
 from prunella.v1 import agent_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc, queue_pb2_grpc
-from services.ingest.doors import SCHEMA, Doors, Settings
+from services.ingest.context import SCHEMA, ServiceContext, Settings
 from services.ingest.gateway import results
 from services.ingest.gateway.committer import Committer
 from services.ingest.gateway.identity import Identities
@@ -47,10 +47,10 @@ def build(settings: Settings, clock: Clock) -> Service:
     bus = Bus(settings.nats_url, database, SCHEMA, clock)
     channel = rpc.channel(settings.patcher_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
     patcher = patcher_pb2_grpc.PatcherServiceStub(channel)
-    doors = Doors(database, bus, clock, telemetry, settings, patcher)
-    doors.sessions = Sessions(database)
-    doors.reports = Reports(_queue(settings, telemetry), clock)
-    doors.committer = Committer(
+    ctx = ServiceContext(database, bus, clock, telemetry, settings, patcher)
+    ctx.sessions = Sessions(database)
+    ctx.reports = Reports(_queue(settings, telemetry), clock)
+    ctx.committer = Committer(
         database,
         clock,
         telemetry,
@@ -58,9 +58,9 @@ def build(settings: Settings, clock: Clock) -> Service:
         healthy_windows=settings.healthy_windows,
         storm=settings.storm(),
     )
-    doors.identities = Identities(database, clock, doors.committer.prime)
-    _connect_quarantine(doors)
-    bus.on_wake(doors.sessions.wake)
+    ctx.identities = Identities(database, clock, ctx.committer.prime)
+    _connect_quarantine(ctx)
+    bus.on_wake(ctx.sessions.wake)
 
     async def check() -> None:
         await database.ping()
@@ -70,26 +70,26 @@ def build(settings: Settings, clock: Clock) -> Service:
         SCHEMA,
         settings.listen,
         [
-            (agent_pb2_grpc.add_AgentGatewayServicer_to_server, AgentGateway(doors), "prunella.v1.AgentGateway"),
-            (ingest_pb2_grpc.add_IngestServiceServicer_to_server, IngestHandlers(doors), "prunella.v1.IngestService"),
+            (agent_pb2_grpc.add_AgentGatewayServicer_to_server, AgentGateway(ctx), "prunella.v1.AgentGateway"),
+            (ingest_pb2_grpc.add_IngestServiceServicer_to_server, IngestHandlers(ctx), "prunella.v1.IngestService"),
         ],
         key=settings.key,
         deep_check=check,
         telemetry=telemetry,
         max_message=LARGEST_MESSAGE,
         streams_per_connection=STREAMS_PER_CONNECTION,
-        sessions=doors.sessions,
+        sessions=ctx.sessions,
     )
     parts = [
         bus,
-        doors.committer,
-        Consumer(bus, database, SCHEMA, REACTIONS, doors, telemetry),
-        Sweeps(SCHEMA, doors, SWEEPS, clock),
-        doors.reports,
-        HttpServer(app(doors, server), settings.http_listen),
+        ctx.committer,
+        Consumer(bus, database, SCHEMA, REACTIONS, ctx, telemetry),
+        Sweeps(SCHEMA, ctx, SWEEPS, clock),
+        ctx.reports,
+        HttpServer(app(ctx, server), settings.http_listen),
         server,
     ]
-    return Service(SCHEMA, doors, parts, server)
+    return Service(SCHEMA, ctx, parts, server)
 
 
 def _queue(settings: Settings, telemetry: Telemetry) -> queue_pb2_grpc.QueueServiceAsyncStub | None:
@@ -99,12 +99,12 @@ def _queue(settings: Settings, telemetry: Telemetry) -> queue_pb2_grpc.QueueServ
     return queue_pb2_grpc.QueueServiceStub(channel)
 
 
-def _connect_quarantine(doors: Doors) -> None:
+def _connect_quarantine(ctx: ServiceContext) -> None:
     running: set[asyncio.Task[None]] = set()
 
     def quarantine(identity: Identity, boots: Sequence[str]) -> None:
-        task = asyncio.ensure_future(results.quarantine(doors, identity, boots))
+        task = asyncio.ensure_future(results.quarantine(ctx, identity, boots))
         running.add(task)
         task.add_done_callback(running.discard)
 
-    doors.committer.quarantine = quarantine
+    ctx.committer.quarantine = quarantine

@@ -11,8 +11,8 @@ from libs.common.names import new_id
 from libs.common.telemetry import new_traceparent, trace_id, use_traceparent
 from services.ingest import detection, incidents, storm
 from services.ingest.commands import Command, State
+from services.ingest.context import ServiceContext, keep, locked
 from services.ingest.detection import BIT, HEARTBEAT_MISSED, Severity
-from services.ingest.doors import Doors, keep, locked
 from services.ingest.gateway import storms as gateway
 from services.ingest.gateway.changes import OPENED
 from services.ingest.incidents import Evidence, Incident
@@ -26,42 +26,42 @@ from services.ingest.wire import storms as storm_wire
 MOST = 500
 
 
-async def silence(doors: Doors, now: datetime) -> int:
+async def silence(ctx: ServiceContext, now: datetime) -> int:
     """Notes that this replica hears, and opens an incident for every plugin whose silence says something."""
     at = now.timestamp()
 
     async def hear(tx: Transaction) -> list[Hearing]:
-        return await pulses.hear(tx, doors.replica, at, GAP)
+        return await pulses.hear(tx, ctx.replica, at, GAP)
 
-    hearings = await doors.database.transaction(hear)
+    hearings = await ctx.database.transaction(hear)
     since = hearing_since(hearings, at)
     if since is None:
         return 0
-    settings = doors.settings
+    settings = ctx.settings
     if at - since <= settings.silence:
         return 0
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         before, polled_before = at - settings.silence, at - max(settings.silence, PATIENCE * settings.poll)
         candidates = await pulses.quiet(tx, before, polled_before, BIT[HEARTBEAT_MISSED], MOST)
     missed = [quiet for quiet in candidates if silent(quiet, since, at, silence=settings.silence, poll=settings.poll)]
     for quiet in missed:
-        await _blame(doors, quiet)
+        await _blame(ctx, quiet)
     return len(missed)
 
 
-async def overdue(doors: Doors, now: datetime) -> int:
+async def overdue(ctx: ServiceContext, now: datetime) -> int:
     """Hands incidents to a person whose time to act has passed."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         late = await store.overdue(tx, now, MOST)
     count = 0
     for incident, plugin in late:
-        count += await _late(doors, incident, plugin)
+        count += await _late(ctx, incident, plugin)
     return count
 
 
-async def expired(doors: Doors, now: datetime) -> int:
+async def expired(ctx: ServiceContext, now: datetime) -> int:
     """Ends commands whose deadline passed without a word."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         late = await commands.overdue(tx, now, MOST)
         known = await plugins.identities(tx, sorted({command.plugin for command in late}))
     for command in late:
@@ -71,28 +71,28 @@ async def expired(doors: Doors, now: datetime) -> int:
             if await commands.end(tx, command.id, State.EXPIRED, "no word before the deadline"):
                 tx.record(command_wire.finished_fact(command, "expired", merchant, None))
 
-        with use_traceparent(command.traceparent), doors.telemetry.span("sweep expired"):
-            await doors.database.transaction(end)
+        with use_traceparent(command.traceparent), ctx.telemetry.span("sweep expired"):
+            await ctx.database.transaction(end)
     return len(late)
 
 
-async def deliver(doors: Doors, now: datetime) -> int:
+async def deliver(ctx: ServiceContext, now: datetime) -> int:
     """Has sessions look at commands no receipt came for; this also finds what a lost hint missed."""
     del now
-    here = doors.sessions.plugins()
+    here = ctx.sessions.plugins()
     if not here:
         return 0
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         waiting = await commands.undelivered(tx, MOST)
     for plugin in waiting:
-        doors.sessions.wake(plugin)
+        ctx.sessions.wake(plugin)
     return len(waiting)
 
 
-async def storming(doors: Doors, now: datetime) -> int:
+async def storming(ctx: ServiceContext, now: datetime) -> int:
     """Looks whether storms have calmed down; what waited for their end goes on."""
     del now
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         found = await storms.raging(tx, MOST)
     for row in found:
 
@@ -101,7 +101,7 @@ async def storming(doors: Doors, now: datetime) -> int:
             fresh = await storms.get(tx, known.id)
             if fresh is None or fresh.storm.state is not storm.State.STORM:
                 return
-            rules = doors.settings.storm()
+            rules = ctx.settings.storm()
             counts = await storms.counts(tx, fresh.storm, tx.now, rules)
             step = storm.next(fresh.storm, counts, tx.now, rules)
             if step.storm != fresh.storm:
@@ -111,11 +111,11 @@ async def storming(doors: Doors, now: datetime) -> int:
                     tx.record(storm_wire.told(after, step))
 
         with use_traceparent(row.traceparent):
-            await doors.database.transaction(look)
+            await ctx.database.transaction(look)
     return len(found)
 
 
-async def _blame(doors: Doors, quiet: Quiet) -> None:
+async def _blame(ctx: ServiceContext, quiet: Quiet) -> None:
     trace = new_traceparent()
 
     async def work(tx: Transaction) -> Incident | None:
@@ -138,7 +138,7 @@ async def _blame(doors: Doors, quiet: Quiet) -> None:
             open_time=tx.now,
             first_bad_beat_time=datetime.fromtimestamp(quiet.heard, UTC),
             update_time=tx.now,
-            act_by=tx.now + timedelta(seconds=doors.settings.act_by),
+            act_by=tx.now + timedelta(seconds=ctx.settings.act_by),
             evidence=Evidence(f"no heartbeat for {seconds:.0f} s", {"silence_seconds": seconds}),
             release=pulse.release,
             generation=pulse.generation,
@@ -153,33 +153,33 @@ async def _blame(doors: Doors, quiet: Quiet) -> None:
         for event in wire.facts(step):
             tx.record(event)
         pair = (known.package, HEARTBEAT_MISSED)
-        for event, traceparent in await gateway.look(tx, [pair], doors.settings.storm()):
+        for event, traceparent in await gateway.look(tx, [pair], ctx.settings.storm()):
             with use_traceparent(traceparent):
                 tx.record(event)
         return step.incident
 
     with use_traceparent(trace):
-        incident = await doors.database.transaction(work)
-    doors.committer.forget(quiet.plugin)
+        incident = await ctx.database.transaction(work)
+    ctx.committer.forget(quiet.plugin)
     if incident is not None:
         OPENED.labels(HEARTBEAT_MISSED).inc()
         attributes = {"plugin": incident.plugin, "incident": incident.id}
-        start, end = incident.open_time, doors.clock.now()
-        doors.telemetry.span_at("silence", start, end, parent="", traceparent=trace, attributes=attributes)
+        start, end = incident.open_time, ctx.clock.now()
+        ctx.telemetry.span_at("silence", start, end, parent="", traceparent=trace, attributes=attributes)
 
 
-async def _late(doors: Doors, incident: str, plugin: str) -> bool:
+async def _late(ctx: ServiceContext, incident: str, plugin: str) -> bool:
     async def work(tx: Transaction) -> bool:
         before = await locked(tx, incident, plugin)
         return before is not None and await keep(tx, before, incidents.overdue(before, tx.now))
 
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         known = await store.get(tx, incident)
-    with use_traceparent(known.traceparent if known else ""), doors.telemetry.span("sweep overdue"):
-        return await doors.database.transaction(work)
+    with use_traceparent(known.traceparent if known else ""), ctx.telemetry.span("sweep overdue"):
+        return await ctx.database.transaction(work)
 
 
-SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
     "silence": (5.0, silence),
     "overdue": (2.0, overdue),
     "expired": (1.0, expired),

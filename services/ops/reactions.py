@@ -13,12 +13,12 @@ from libs.common.database import Transaction
 from libs.common.facts import NAMES, fact_name
 from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.store import insight, timeline
 from services.ops.wire.marks import left_by
 
 
-async def on_fact(doors: Doors, event: Event, once: Once) -> None:
+async def on_fact(ctx: ServiceContext, event: Event, once: Once) -> None:
     """Writes one fact down."""
     trace = current_traceparent()[3:35]
     left = left_by(event)
@@ -38,7 +38,7 @@ async def on_fact(doors: Doors, event: Event, once: Once) -> None:
             await timeline.label(tx, event.plugin, event.plugin_enrolled.label)
         for mark in left:
             await insight.write(tx, mark)
-        tx.after_commit(doors.hurry)
+        tx.after_commit(ctx.hurry)
 
     await once(effect)
 

@@ -22,7 +22,7 @@ from libs.common.settings import ServiceSettings
 from libs.common.telemetry import Telemetry, configure
 from prunella.v1 import ops_pb2_grpc
 from services.ops.channels.post import Post
-from services.ops.doors import SCHEMA, Doors, Settings
+from services.ops.context import SCHEMA, ServiceContext, Settings
 from services.ops.errands import PassOn
 from services.ops.errands.audit_seal import Seal
 from services.ops.errands.deliver import RUNNERS
@@ -105,7 +105,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     database = Database(settings.database_url, clock=clock, application_name=NAME)
     bus = Bus(settings.nats_url, database, NAME, clock)
     post = Post(clock, settings.key)
-    doors = Doors(
+    ctx = ServiceContext(
         database=database,
         bus=bus,
         clock=clock,
@@ -114,8 +114,8 @@ def build(settings: Settings, clock: Clock) -> Service:
         seal=Seal(settings.state, settings.audit_key),
         post=post,
     )
-    sweeps = Sweeps(NAME, doors, SWEEPS, clock)
-    doors.hurry = lambda: sweeps.nudge("place_facts")
+    sweeps = Sweeps(NAME, ctx, SWEEPS, clock)
+    ctx.hurry = lambda: sweeps.nudge("place_facts")
     intake = Intake(database)
     pass_on = PassOn(settings.otel_endpoint)
 
@@ -127,12 +127,12 @@ def build(settings: Settings, clock: Clock) -> Service:
             raise Unavailable("; ".join(str(answer) for answer in wrong), reason="NOT_READY") from wrong[0]
 
     siblings = Siblings(settings, telemetry)
-    doors.sibling = siblings.channel
+    ctx.sibling = siblings.channel
     add = ops_pb2_grpc.add_OpsServiceServicer_to_server
     server = rpc.Server(
         NAME,
         settings.listen,
-        [(add, OpsHandlers(doors), "prunella.v1.OpsService"), *forwarders(siblings)],
+        [(add, OpsHandlers(ctx), "prunella.v1.OpsService"), *forwarders(siblings)],
         key=settings.key,
         deep_check=check,
         telemetry=telemetry,
@@ -146,11 +146,11 @@ def build(settings: Settings, clock: Clock) -> Service:
         # Siblings send spans as soon as they live, so this opens first and closes last.
         HttpServer(app(server, intake, pass_on), settings.http_listen),
         bus,
-        Consumer(bus, database, NAME, REACTIONS, doors, telemetry),
+        Consumer(bus, database, NAME, REACTIONS, ctx, telemetry),
         post,
-        Errands(database, SCHEMA, RUNNERS, doors, telemetry, workers=32),
+        Errands(database, SCHEMA, RUNNERS, ctx, telemetry, workers=32),
         sweeps,
         server,
         Probing(database, clock, SERVICES, siblings.channel),
     ]
-    return Service(NAME, doors, parts, server)
+    return Service(NAME, ctx, parts, server)

@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Any
 
 from libs.common import names
+from libs.common.cancellation import end
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner, send
 from libs.common.errors import Conflict, Invalid, NotFound, Problem, Refused
-from libs.common.tasks import end
 from libs.common.telemetry import histogram
 from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import wire
@@ -34,7 +34,7 @@ from services.patcher.attempt import (
     State,
     Stopped,
 )
-from services.patcher.doors import SCHEMA, Doors, go_on, observe, why_not
+from services.patcher.doors import SCHEMA, ServiceContext, go_on, observe, why_not
 from services.patcher.policy import Action
 from services.patcher.staging import Request, StagingLostError, suite
 from services.patcher.staging.signed import ReleaseError, verified, verified_configuration
@@ -58,13 +58,13 @@ WANTED = {
 
 
 @contextlib.asynccontextmanager
-async def leased(doors: Doors, errand: Errand) -> AsyncIterator[None]:
+async def leased(ctx: ServiceContext, errand: Errand) -> AsyncIterator[None]:
     """Keeps a short lease alive around the block."""
 
     async def renew() -> None:
         while True:
             with contextlib.suppress(Problem):
-                await doors.database.transaction(lambda tx: leases.renew(tx, errand.id, errand.token))
+                await ctx.database.transaction(lambda tx: leases.renew(tx, errand.id, errand.token))
             await asyncio.sleep(leases.RENEWAL)
 
     renewing = asyncio.create_task(renew(), name=f"lease {errand.id}")
@@ -74,10 +74,10 @@ async def leased(doors: Doors, errand: Errand) -> AsyncIterator[None]:
         await end([renewing])
 
 
-async def stage(doors: Doors, errand: Errand) -> dict[str, Any]:
+async def stage(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     """The sandbox's result, from the cache when the same was proven before. Raises StagingLostError."""
-    async with leased(doors, errand):
-        return await _stage(doors, errand)
+    async with leased(ctx, errand):
+        return await _stage(ctx, errand)
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ async def _material(tx: Transaction, attempt: Attempt) -> Material:
     return Material(release, artifact, configuration)
 
 
-async def _stage(doors: Doors, errand: Errand) -> dict[str, Any]:
-    async with doors.database.reading() as tx:
+async def _stage(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
+    async with ctx.database.reading() as tx:
         attempt = await attempts.get(tx, errand.subject)
         if attempt is None or attempt.state is not State.STAGING:
             return {"unwanted": True}
         material = await _material(tx, attempt)
     try:
-        request = _request(attempt, material, doors.keys)
+        request = _request(attempt, material, ctx.keys)
     except ReleaseError as error:
         # What was published once no longer verifies, since somebody altered it, or what runs was never published.
         return {"result": asdict(Staged(False, 0, 0, 0.0, failures=(error.message,)))}
@@ -115,13 +115,13 @@ async def _stage(doors: Doors, errand: Errand) -> dict[str, Any]:
     place = {
         "digest": request.manifest.digest,
         "suite": suite(request.manifest, attempt.failing_inputs, config),
-        "environment": doors.runner.environment,
+        "environment": ctx.runner.environment,
     }
-    async with doors.proving(tuple(place.values())):
-        async with doors.database.reading() as tx:
+    async with ctx.proving(tuple(place.values())):
+        async with ctx.database.reading() as tx:
             result = await results.get(tx, **place)
         if result is None:
-            result = await _prove(doors, request, place)
+            result = await _prove(ctx, request, place)
     return {"result": asdict(result)}
 
 
@@ -153,33 +153,33 @@ def _request(attempt: Attempt, material: Material, keys: tuple[bytes, ...]) -> R
     )
 
 
-async def _prove(doors: Doors, request: Request, place: dict[str, str]) -> Staged:
-    began = doors.clock.monotonic()
-    result = await doors.runner.run(request)
-    STAGING_SECONDS.observe(doors.clock.monotonic() - began)
+async def _prove(ctx: ServiceContext, request: Request, place: dict[str, str]) -> Staged:
+    began = ctx.clock.monotonic()
+    result = await ctx.runner.run(request)
+    STAGING_SECONDS.observe(ctx.clock.monotonic() - began)
     # A run that got nowhere may have had bad luck with the machine: only tests that ran are worth keeping.
     if result.tests_run:
-        await doors.database.transaction(lambda tx: results.put(tx, result=result, **place))
+        await ctx.database.transaction(lambda tx: results.put(tx, result=result, **place))
     return result
 
 
-async def staging_done(doors: Doors, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
+async def staging_done(ctx: ServiceContext, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
     """Tells the result and lets the attempt go on."""
     if "result" not in told:
         return
-    await observe(tx, doors, errand.subject, StagingFinished(results.read(told["result"])))
-    await go_on(tx, doors, errand.subject)
+    await observe(tx, ctx, errand.subject, StagingFinished(results.read(told["result"])))
+    await go_on(tx, ctx, errand.subject)
 
 
-async def staging_lost(doors: Doors, tx: Transaction, errand: Errand, error: str) -> None:
+async def staging_lost(ctx: ServiceContext, tx: Transaction, errand: Errand, error: str) -> None:
     """Every try gave nothing."""
-    await observe(tx, doors, errand.subject, StagingLost(error))
+    await observe(tx, ctx, errand.subject, StagingLost(error))
 
 
-async def issue(doors: Doors, errand: Errand) -> dict[str, Any]:
+async def issue(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     """Has ingest write the command down. Raises its Problem when that may pass."""
     purpose = Purpose(errand.payload["purpose"])
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         attempt = await attempts.get(tx, errand.subject)
         wanted = attempt is not None and _wanted(attempt, purpose, errand.payload["number"])
         material = Material(None, None, None)
@@ -204,11 +204,11 @@ async def issue(doors: Doors, errand: Errand) -> dict[str, Any]:
         request.envelope, request.digest = configuration.envelope, configuration.digest
         request.config = configuration.document
     try:
-        command: agent_pb2.Command = (await doors.ingest.IssueCommand(request, timeout=COMMAND_TIMEOUT - 1)).command
+        command: agent_pb2.Command = (await ctx.ingest.IssueCommand(request, timeout=COMMAND_TIMEOUT - 1)).command
     except (Invalid, NotFound, Refused, Conflict) as problem:
         # Asked again ingest would say the same.
         return {"refused": f"{problem.reason}: {problem.message}"[:500]}
-    await doors.bus.wake(attempt.plugin)
+    await ctx.bus.wake(attempt.plugin)
     return {"command": command.id, "generation": command.generation, "fence": command.fence}
 
 
@@ -224,63 +224,63 @@ def _wanted(attempt: Attempt, purpose: Purpose, number: int) -> bool:
     return attempt.state is WANTED[purpose] and current == number
 
 
-async def issued(doors: Doors, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
+async def issued(ctx: ServiceContext, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
     """Writes down which command it became, or that it never will be one."""
     if "refused" in told:
-        await not_issued(doors, tx, errand, told["refused"])
+        await not_issued(ctx, tx, errand, told["refused"])
     if "command" in told:
         purpose, number = Purpose(errand.payload["purpose"]), errand.payload["number"]
         word = CommandIssued(purpose, number, told["command"], told["generation"], told["fence"])
-        await observe(tx, doors, errand.subject, word)
+        await observe(tx, ctx, errand.subject, word)
 
 
-async def not_issued(doors: Doors, tx: Transaction, errand: Errand, error: str) -> None:
+async def not_issued(ctx: ServiceContext, tx: Transaction, errand: Errand, error: str) -> None:
     """Every try failed."""
     word = CommandLost(Purpose(errand.payload["purpose"]), errand.payload["number"], error)
-    await observe(tx, doors, errand.subject, word)
+    await observe(tx, ctx, errand.subject, word)
 
 
-async def withdraw(doors: Doors, errand: Errand) -> dict[str, Any]:
+async def withdraw(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     """Has ingest withdraw a command nobody permitted; one that is over already is as good."""
     request = ingest_pb2.WithdrawCommandRequest(
         name=names.command(errand.payload["command"]), request_id=errand.id, reason=errand.payload["reason"]
     )
     with contextlib.suppress(NotFound, Refused):
-        await doors.ingest.WithdrawCommand(request, timeout=COMMAND_TIMEOUT - 1)
+        await ctx.ingest.WithdrawCommand(request, timeout=COMMAND_TIMEOUT - 1)
     return {}
 
 
-async def ready(doors: Doors, errand: Errand) -> dict[str, Any]:
+async def ready(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     """Whether an attempt that may go on still has something to go on for. Raises Unavailable."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         attempt = await attempts.get(tx, errand.subject)
     if attempt is None or attempt.state not in {State.PENDING, State.STAGED}:
         return {"unwanted": True}
-    return {"not": await why_not(doors, attempt)}
+    return {"not": await why_not(ctx, attempt)}
 
 
-async def resumed(doors: Doors, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
+async def resumed(ctx: ServiceContext, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
     """Lets it go on, or ends it."""
     if told.get("not"):
-        await observe(tx, doors, errand.subject, CancelRequested("patcher", told["not"]))
+        await observe(tx, ctx, errand.subject, CancelRequested("patcher", told["not"]))
     elif "not" in told:
-        await go_on(tx, doors, errand.subject)
+        await go_on(tx, ctx, errand.subject)
 
 
-async def look(_doors: Doors, _errand: Errand) -> dict[str, Any]:
+async def look(_doors: ServiceContext, _errand: Errand) -> dict[str, Any]:
     """Nothing to do outside: what is stopped is known in the database alone."""
     return {}
 
 
-async def stopped(doors: Doors, tx: Transaction, errand: Errand, _told: dict[str, Any]) -> None:
+async def stopped(ctx: ServiceContext, tx: Transaction, errand: Errand, _told: dict[str, Any]) -> None:
     """Takes commands back that no permit was given for, in the scope of a kill switch or a storm that is still on."""
     if not await _on(tx, errand.subject):
         return
     found = await attempts.waiting_for_agent(tx, errand.subject)
     for attempt in found:
-        await observe(tx, doors, attempt, Stopped(errand.payload["gate"], errand.payload["reason"]))
+        await observe(tx, ctx, attempt, Stopped(errand.payload["gate"], errand.payload["reason"]))
     if len(found) == attempts.AT_ONCE:
-        await send(tx, SCHEMA, ErrandKind.STOP, errand.subject, errand.payload, database=doors.database)
+        await send(tx, SCHEMA, ErrandKind.STOP, errand.subject, errand.payload, database=ctx.database)
 
 
 async def _on(tx: Transaction, scope: str) -> bool:
@@ -292,7 +292,7 @@ async def _on(tx: Transaction, scope: str) -> bool:
     return scope in await kill_switches.engaged(tx)
 
 
-async def _nothing(_doors: Doors, _tx: Transaction, _errand: Errand, _told: Any) -> None:
+async def _nothing(_doors: ServiceContext, _tx: Transaction, _errand: Errand, _told: Any) -> None:
     return
 
 

@@ -13,7 +13,7 @@ from libs.common.errands import Errands
 from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import configure
 from prunella.v1 import ingest_pb2_grpc, patcher_pb2_grpc
-from services.patcher.doors import SCHEMA, Doors, Settings, pinned_keys
+from services.patcher.doors import SCHEMA, ServiceContext, Settings, pinned_keys
 from services.patcher.errands import COMMANDS, STAGING
 from services.patcher.handlers import PatcherHandlers
 from services.patcher.reactions import REACTIONS
@@ -39,7 +39,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     bus = Bus(settings.nats_url, database, SCHEMA, clock)
     channel = rpc.channel(settings.ingest_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
     runner: Runner = HttpRunner(settings.staging_url, settings.staging_token) if settings.staging_url else LocalRunner()
-    doors = Doors(
+    ctx = ServiceContext(
         database=database,
         bus=bus,
         clock=clock,
@@ -58,7 +58,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     server = rpc.Server(
         SCHEMA,
         settings.listen,
-        [(add, PatcherHandlers(doors), "prunella.v1.PatcherService")],
+        [(add, PatcherHandlers(ctx), "prunella.v1.PatcherService")],
         key=settings.key,
         deep_check=check,
         telemetry=telemetry,
@@ -66,11 +66,11 @@ def build(settings: Settings, clock: Clock) -> Service:
     )
     parts = [
         bus,
-        Consumer(bus, database, SCHEMA, REACTIONS, doors, telemetry),
+        Consumer(bus, database, SCHEMA, REACTIONS, ctx, telemetry),
         # Apart, so that minutes of staging never hold up a commit or a rollback, nor lengthen their leases.
-        Errands(database, SCHEMA, COMMANDS, doors, telemetry, workers=16),
-        Errands(database, SCHEMA, STAGING, doors, telemetry, workers=4),
-        Sweeps(SCHEMA, doors, SWEEPS, clock),
+        Errands(database, SCHEMA, COMMANDS, ctx, telemetry, workers=16),
+        Errands(database, SCHEMA, STAGING, ctx, telemetry, workers=4),
+        Sweeps(SCHEMA, ctx, SWEEPS, clock),
         server,
     ]
-    return Service(SCHEMA, doors, parts, server)
+    return Service(SCHEMA, ctx, parts, server)

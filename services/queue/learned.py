@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from libs.common.beta import Outcomes, stated
+from libs.common.beta_posterior import Outcomes, stated
 from services.queue.report import Report
 
 FEATURES = 1 << 16

@@ -12,7 +12,7 @@ import math
 import re
 from typing import Any
 
-from libs.common.tables import Reader
+from libs.common.toml_tables import Reader
 from services.queue import patterns
 from services.queue.book import FIELDS, Book, Kind, Tell
 from services.queue.patterns import Pattern

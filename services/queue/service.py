@@ -19,7 +19,7 @@ from libs.common.telemetry import configure
 from prunella.v1 import queue_pb2_grpc
 from services.queue import reading
 from services.queue.book import Book
-from services.queue.doors import SCHEMA, Doors, Settings
+from services.queue.doors import SCHEMA, ServiceContext, Settings
 from services.queue.errands.asking import runners
 from services.queue.errands.model import ReportModel
 from services.queue.handlers.servicer import QueueHandlers
@@ -58,7 +58,7 @@ def read_book(path: Path) -> Book:
 class Connections:
     """What is opened when first used and closed after everything else."""
 
-    doors: Doors
+    ctx: ServiceContext
     name: str = f"{NAME} connections"
 
     async def start(self) -> None:
@@ -66,26 +66,26 @@ class Connections:
 
     async def stop(self) -> None:
         """Closes all of them."""
-        if self.doors.model:
-            await self.doors.model.close()
-        await self.doors.database.close()
+        if self.ctx.model:
+            await self.ctx.model.close()
+        await self.ctx.database.close()
 
 
 @dataclass
 class Shelving:
     """Every strategy of the book has a standing before anybody asks for one."""
 
-    doors: Doors
+    ctx: ServiceContext
     name: str = f"{NAME} shelf"
 
     async def start(self) -> None:
         """Gives new ones theirs."""
-        names = [strategy.name for strategy in self.doors.book.shelf.strategies]
+        names = [strategy.name for strategy in self.ctx.book.shelf.strategies]
 
         async def work(tx: Transaction) -> None:
             await strategies.seed(tx, names)
 
-        await self.doors.database.transaction(work)
+        await self.ctx.database.transaction(work)
 
     async def stop(self) -> None:
         """Nothing: standings outlive the process."""
@@ -104,27 +104,27 @@ def build(settings: Settings, clock: Clock) -> Service:
         model = ReportModel(
             settings.model_url, settings.model_token, settings.model_name, settings.model_timeout, clock
         )
-    doors = Doors(
+    ctx = ServiceContext(
         database=database, bus=bus, clock=clock, telemetry=telemetry, settings=settings, book=book, model=model
     )
-    sweeps = Sweeps(NAME, doors, SWEEPS, clock)
-    doors.triage_soon = lambda: sweeps.nudge("triage")
-    server = _server(doors)
-    doors.draining = lambda: server.why == "draining"
+    sweeps = Sweeps(NAME, ctx, SWEEPS, clock)
+    ctx.triage_soon = lambda: sweeps.nudge("triage")
+    server = _server(ctx)
+    ctx.draining = lambda: server.why == "draining"
     parts = [
-        Connections(doors),
+        Connections(ctx),
         bus,
-        Shelving(doors),
-        Errands(database, NAME, runners(doors), doors, telemetry),
+        Shelving(ctx),
+        Errands(database, NAME, runners(ctx), ctx, telemetry),
         sweeps,
         server,
     ]
-    return Service(NAME, doors, parts, server)
+    return Service(NAME, ctx, parts, server)
 
 
-def _server(doors: Doors) -> rpc.Server:
+def _server(ctx: ServiceContext) -> rpc.Server:
     async def check() -> None:
-        answers = await asyncio.gather(doors.database.ping(), doors.bus.ping(), return_exceptions=True)
+        answers = await asyncio.gather(ctx.database.ping(), ctx.bus.ping(), return_exceptions=True)
         wrong = [answer for answer in answers if isinstance(answer, BaseException)]
         if wrong:
             # Whoever reads this wants to know of both at once.
@@ -133,10 +133,10 @@ def _server(doors: Doors) -> rpc.Server:
     add = queue_pb2_grpc.add_QueueServiceServicer_to_server
     return rpc.Server(
         NAME,
-        doors.settings.listen,
-        [(add, QueueHandlers(doors), "prunella.v1.QueueService")],
-        key=doors.settings.key,
+        ctx.settings.listen,
+        [(add, QueueHandlers(ctx), "prunella.v1.QueueService")],
+        key=ctx.settings.key,
         deep_check=check,
-        telemetry=doors.telemetry,
+        telemetry=ctx.telemetry,
         max_message=LARGEST_MESSAGE,
     )

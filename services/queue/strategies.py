@@ -12,7 +12,7 @@ made for the package only lacks that approval, it is asked for instead of trying
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from libs.common.beta import NOTHING, Outcomes
+from libs.common.beta_posterior import NOTHING, Outcomes
 from services.queue.patterns import Pattern
 from services.queue.report import Hindrance, Origin, Report
 

@@ -26,7 +26,7 @@ from prunella.v1 import audit_pb2
 from prunella.v1.events_pb2 import PluginHealthChanged
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
 from services.ops.audit import merkle
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.sweeps.audit import log_facts
 from tests.bench.ground import percentile, plane
 
@@ -58,9 +58,9 @@ async def alone(running: Plane) -> float:
     """Entries per second of the sequencer by itself."""
     database = Database(running.service_database_url("ops"), clock=SystemClock(), pool_size=1)
     try:
-        doors = cast("Doors", SimpleNamespace(database=database, looked_back={}))
+        ctx = cast("ServiceContext", SimpleNamespace(database=database, looked_back={}))
         began = time.perf_counter()
-        done = await log_facts(doors, datetime.now(UTC))
+        done = await log_facts(ctx, datetime.now(UTC))
         return done / (time.perf_counter() - began)
     finally:
         await database.close()

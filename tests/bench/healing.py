@@ -17,8 +17,8 @@ import asyncpg
 from deploy.demo import releases
 from deploy.local import keys
 from deploy.local.plane import Plane
+from deploy.local.testing import FakeAgent
 from libs.common import rpc
-from libs.common.testing import FakeAgent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from prunella_agent.credential import Credential
 from prunella_agent.session import open_channel

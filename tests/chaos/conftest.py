@@ -17,8 +17,8 @@ from deploy.demo.reach import Reach
 from deploy.demo.shop import Shop
 from deploy.local.plane import Plane
 from deploy.local.state import State, private
+from deploy.local.testing import until
 from libs.common.facts import fact_name
-from libs.common.testing import until
 from prunella.v1.events_pb2 import Event
 from services.decider.reactions import REACTIONS as DECIDER
 from services.ingest.reactions import REACTIONS as INGEST

@@ -20,9 +20,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from deploy.local import keys
 from deploy.local.plane import Plane
+from deploy.local.testing import FakeAgent, until
 from libs.common import names, rpc
 from libs.common.names import new_id
-from libs.common.testing import FakeAgent, until
 from prunella.v1 import agent_pb2, ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
 from prunella.v1.events_pb2 import Event
 from prunella_agent.credential import Credential

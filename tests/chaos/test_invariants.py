@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from deploy.local.testing import Ground
 from libs.common.names import new_id
-from libs.common.testing import Ground
 from prunella.v1.events_pb2 import Event, KillSwitchEngaged, KillSwitchReleased
 from tests.chaos import invariants
 

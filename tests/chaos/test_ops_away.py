@@ -18,11 +18,11 @@ import pytest
 from deploy.demo import figures
 from deploy.local.health import until_serving
 from deploy.local.processes import settled, starter
+from deploy.local.testing import Ground, Plane, until
 from deploy.local.watch import ServiceWatch
 from libs.common.bus import fact
 from libs.common.facts import fact_name
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, until
 from prunella.v1 import events_pb2 as facts
 from prunella.v1 import insight_pb2, ops_pb2
 from tests.service.audited import findings

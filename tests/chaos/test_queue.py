@@ -22,8 +22,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from deploy.local.testing import Ground, Plane, until
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, until
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1.queue_pb2_grpc import QueueServiceStub
 from services.queue.leases import MAX_CRASHES

@@ -17,9 +17,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from libs.common.bus import letters
+from deploy.local.testing import Ground, until
+from libs.common.bus import dead_letters
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import agent_pb2, patcher_pb2
 from tests.chaos import invariants, witness
 from tests.chaos.siege import Asked, Siege, Stop, contradictions, steadily
@@ -145,7 +145,7 @@ async def check(ground: Ground, siege: Siege) -> None:
         print(  # noqa: T201
             f"{siege.kills} kills, {len(siege.stops)} engages, {len(parked)} facts parked, {dict(answers)}, {states}"
         )
-        assert not [one for one in parked if one["errors"] or one["crashes"] < letters.CRASHES], parked
+        assert not [one for one in parked if one["errors"] or one["crashes"] < dead_letters.CRASHES], parked
         assert contradictions(siege.asked, siege.stops) == []
         assert await witness.no_permit_under_a_kill(connection) == []
         assert await witness.budget_kept(connection, 2 * ATTEMPTS) == []

@@ -15,10 +15,10 @@ import asyncpg
 import pytest
 
 from deploy.local.processes import Running, Starter, settled, starter
+from deploy.local.testing import Ground, until
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from services.patcher.store import slots
 from tests.chaos import witness
 

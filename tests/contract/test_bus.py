@@ -12,12 +12,12 @@ import pytest
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from libs.common.bus import Bus, Consumer, Once, dead_letters, fact, letters, redrive
+from deploy.local.testing import Ground, until
+from libs.common.bus import Bus, Consumer, Once, dead_letters, fact, redrive
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.errors import NotFound, Unavailable
 from libs.common.telemetry import Telemetry
-from libs.common.testing import Ground, until
 from prunella.v1.events_pb2 import Event, IncidentClosed, IncidentOpened
 
 LATER = timedelta(seconds=30)
@@ -167,11 +167,11 @@ async def test_a_deleted_stream_is_made_again_and_loses_nothing(line: Line) -> N
 async def test_a_reaction_that_keeps_failing_is_parked_and_comes_back_by_redrive(line: Line) -> None:
     line.effects.fail = ValueError("bad luck")
     event = await line.tell()
-    for _ in range(letters.ERRORS + 1):
+    for _ in range(dead_letters.ERRORS + 1):
         await line.consumer.handle(event, again=True)
     async with line.database.reading() as reading:
         (letter,) = await dead_letters(reading)
-    assert (letter.errors, letter.crashes) == (letters.ERRORS, 0)
+    assert (letter.errors, letter.crashes) == (dead_letters.ERRORS, 0)
     assert "bad luck" in letter.reason
     dead = await until(lambda: last_dead(line))
     assert dead.subject == "dead.decider.incident_opened"
@@ -188,12 +188,12 @@ async def test_a_reaction_that_keeps_failing_is_parked_and_comes_back_by_redrive
 
 async def test_a_fact_that_kills_its_consumer_is_parked_as_a_crash(line: Line) -> None:
     event = await line.tell()
-    for _ in range(letters.CRASHES):
-        await line.database.transaction(lambda tx: tx.run(letters.STARTED, consumer="decider", event=event.id))
+    for _ in range(dead_letters.CRASHES):
+        await line.database.transaction(lambda tx: tx.run(dead_letters.STARTED, consumer="decider", event=event.id))
     await line.consumer.handle(event, again=True)
     async with line.database.reading() as reading:
         (letter,) = await dead_letters(reading)
-    assert (letter.errors, letter.crashes) == (0, letters.CRASHES)
+    assert (letter.errors, letter.crashes) == (0, dead_letters.CRASHES)
     assert line.effects.heard == []
 
 

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common.bus import Bus, Consumer, Once, fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
 from libs.common.telemetry import Telemetry
-from libs.common.testing import Ground, until
 from prunella.v1.events_pb2 import Event, IncidentOpened
 
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deploy.demo import releases
-from libs.common.testing import Ground, Plane
+from deploy.local.testing import Ground, Plane
 from prunella.v1 import patcher_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.testing import FakeAgent, Ground, Plane, until
+from deploy.local.testing import FakeAgent, Ground, Plane, until
 from prunella.v1 import queue_pb2, queue_pb2_grpc
 from prunella_agent.reports import Reports
 

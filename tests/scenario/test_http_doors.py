@@ -19,8 +19,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from deploy.local.testing import FakeAgent, Ground, Plane, Servers, until
 from libs.common import access
-from libs.common.testing import FakeAgent, Ground, Plane, Servers, until
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, timedelta
 from typing import Any
 
-from libs.common.testing import Plane, until
+from deploy.local.testing import Plane, until
 from prunella.v1 import ingest_pb2, ingest_pb2_grpc
 from prunella.v1 import insight_pb2 as pb
 from prunella.v1.ops_pb2_grpc import OpsServiceStub

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cli.plane import SERVICES
 from deploy.local.plane import Plane
 from deploy.local.state import State, private
-from libs.common.testing import until
+from deploy.local.testing import until
 from tests.service.cli_terminal import Terminal, surroundings
 from tests.unit.observability_files import bases, expressions, metrics
 

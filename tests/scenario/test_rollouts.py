@@ -9,8 +9,8 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from deploy.local.testing import FakeAgent, Plane, until
 from libs.common.names import new_id
-from libs.common.testing import FakeAgent, Plane, until
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 
 AGENTS = 12

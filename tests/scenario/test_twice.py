@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import FakeAgent, Plane, until
 from libs.common.bus import Consumer
 from libs.common.facts import NAMES
-from libs.common.testing import FakeAgent, Plane, until
 from tests.chaos.conftest import CONSUMERS
 from tests.chaos.invariants import complaints
 

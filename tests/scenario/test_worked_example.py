@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libs.common.testing import Plane
+from deploy.local.testing import Plane
 from prunella.v1.events_pb2 import ACTION_PATCH, SEVERITY_MEDIUM
 
 

@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from deploy.local.testing import Ground, Plane
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.facts import fact
 from libs.common.names import new_id
 from libs.common.telemetry import use_traceparent
-from libs.common.testing import Ground, Plane
 from prunella.v1 import audit_pb2
 from prunella.v1 import events_pb2 as facts
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.sweeps.audit import log_facts, sign_checkpoint
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -46,10 +46,10 @@ async def tell(ground: Ground, *events: facts.Event) -> None:
         await database.close()
 
 
-async def log(doors: Doors) -> None:
+async def log(ctx: ServiceContext) -> None:
     """Does the duties of the audit log once, now."""
-    await log_facts(doors, doors.clock.now())
-    await sign_checkpoint(doors, doors.clock.now())
+    await log_facts(ctx, ctx.clock.now())
+    await sign_checkpoint(ctx, ctx.clock.now())
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from deploy.local.testing import Ground, Plane
 from libs.common import rpc
 from libs.common.bus import Bus, fact
 from libs.common.clock import Clock, SystemClock
@@ -18,7 +19,6 @@ from libs.common.database import Database
 from libs.common.errors import NotFound, Unavailable
 from libs.common.names import new_id, parse
 from libs.common.telemetry import use_traceparent
-from libs.common.testing import Ground, Plane
 from prunella.v1 import decider_pb2_grpc, events_pb2, ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -98,7 +98,7 @@ class DeciderAlone:
         for bus in self._buses.values():
             await bus.start()
         # A busy machine may take longer to connect than a decision waits for the policy's version.
-        await self.doors.policy.refresh()
+        await self.ctx.policy.refresh()
         return self
 
     async def stop(self) -> None:
@@ -117,9 +117,9 @@ class DeciderAlone:
         return decider_pb2_grpc.DeciderServiceStub(self.plane.channel("decider"))  # type: ignore[return-value]
 
     @property
-    def doors(self) -> Any:
+    def ctx(self) -> Any:
         """What the decider's doors hold."""
-        return self.plane.services["decider"].doors
+        return self.plane.services["decider"].ctx
 
     async def tell(
         self, message: Message, *, source: str = "ingest", incident: str = "", plugin: str = "p1", merchant: str = "m1"

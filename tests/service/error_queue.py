@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from deploy.local.testing import Plane
 from libs.common import rpc
 from libs.common.access import caller
 from libs.common.errors import Problem
-from libs.common.testing import Plane
 from prunella.v1 import queue_pb2, queue_pb2_grpc
 
 

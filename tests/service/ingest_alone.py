@@ -12,11 +12,11 @@ from typing import Any
 
 import grpc
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common import rpc
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Problem
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc, ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
 
@@ -172,8 +172,8 @@ class Alone:
         await self.plane.stop()
 
     @property
-    def doors(self) -> Any:
-        return self.plane.services["ingest"].doors
+    def ctx(self) -> Any:
+        return self.plane.services["ingest"].ctx
 
     @property
     def gateway(self) -> agent_pb2_grpc.AgentGatewayAsyncStub:
@@ -218,4 +218,4 @@ class Alone:
     async def sweep(self, name: str) -> int:
         from services.ingest.sweeps import SWEEPS
 
-        return await SWEEPS[name][1](self.doors, self.doors.clock.now())
+        return await SWEEPS[name][1](self.ctx, self.ctx.clock.now())

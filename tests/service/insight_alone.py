@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from libs.common.testing import Plane
+from deploy.local.testing import Plane
 from prunella.v1 import insight_pb2 as pb
 from prunella.v1.events_pb2 import Event
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
@@ -23,13 +23,13 @@ def ops(plane: Plane) -> Any:
 
 async def hear(plane: Plane, events: Iterable[Event]) -> None:
     """Hands facts to the reaction, past the inbox."""
-    doors = plane.services["ops"].doors
+    ctx = plane.services["ops"].ctx
 
     async def once(work: Any) -> None:
-        await doors.database.transaction(work)
+        await ctx.database.transaction(work)
 
     for event in events:
-        await on_fact(doors, event, once)
+        await on_fact(ctx, event, once)
 
 
 async def rows(plane: Plane) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from deploy.local.testing import Ground, Plane, until
 from libs.common import rpc
 from libs.common.bus import Bus, fact
 from libs.common.clock import Clock, SystemClock
@@ -22,7 +23,6 @@ from libs.common.database import Database
 from libs.common.errors import NotFound, Unavailable
 from libs.common.names import new_id, parse
 from libs.common.telemetry import use_traceparent
-from libs.common.testing import Ground, Plane, until
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
 from prunella_agent import configurations
 from prunella_agent.archive import build_archive
@@ -191,9 +191,9 @@ class PatcherAlone:
         return patcher_pb2_grpc.PatcherServiceStub(self.plane.channel("patcher", "ingest"))  # type: ignore[return-value]
 
     @property
-    def doors(self) -> Any:
+    def ctx(self) -> Any:
         """What the patcher's doors hold."""
-        return self.plane.services["patcher"].doors
+        return self.plane.services["patcher"].ctx
 
     async def publish(self, artifact: bytes, version: str = "1.2.3", package: str = "checkout") -> patcher_pb2.Release:
         """Signs with both keys and publishes."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from deploy.local.testing import Plane, until
 from libs.common.bus import Bus, fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
-from libs.common.testing import Plane, until
 from prunella.v1 import events_pb2 as facts
 from prunella.v1 import notification_pb2 as pb
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
@@ -75,8 +75,8 @@ class Told:
         return OpsServiceStub(self.plane.channel("ops"))
 
     @property
-    def doors(self) -> Any:
-        return self.plane.services["ops"].doors
+    def ctx(self) -> Any:
+        return self.plane.services["ops"].ctx
 
     async def tell(self, *events: facts.Event) -> None:
         async def work(tx: Any) -> None:
@@ -121,7 +121,7 @@ class Told:
 
     async def change(self, statement: str) -> None:
         """Moves a row, so that a test need not wait for the clock."""
-        await self.doors.database.transaction(lambda tx: tx.run(statement))
+        await self.ctx.database.transaction(lambda tx: tx.run(statement))
 
     async def forget(self) -> None:
         """Everything is as after the migration, and nothing is on its way any more; what was told stays told."""
@@ -129,7 +129,7 @@ class Told:
             await self.change(f"DELETE FROM ops.{table}")  # noqa: S608 - the names are ours
         await self.change("UPDATE ops.notification_settings SET version = 0, document = '{}', request_id = ''")
         self.hook.let_go()
-        lines = self.doors.post._lines
+        lines = self.ctx.post._lines
         await until(lambda: not any(line.in_hand for line in lines.values()), WAIT, what="nothing is on its way")
         self.hook.answer, self.hook.headers = (lambda _post: (200, "ok")), ""
         self.hook.posts.clear()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from deploy.local.testing import Ground, Plane, until
 from libs.common.clock import ManualClock
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, until
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1.agent_pb2 import ErrorReport
 from prunella.v1.queue_pb2_grpc import QueueServiceStub

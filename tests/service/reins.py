@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from deploy.local.testing import until
 from libs.common import rpc
 from libs.common.names import new_id
-from libs.common.testing import until
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from tests.service.patcher_alone import PatcherAlone
 

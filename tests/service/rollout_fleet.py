@@ -10,8 +10,8 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from deploy.local.testing import Ground, until
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import agent_pb2, ingest_pb2, patcher_pb2
 from tests.service.patcher_alone import KINDS, IngestStandIn, PatcherAlone, archive, plugin_of
 

@@ -54,8 +54,8 @@ def build(settings: ChildSettings, clock: Clock) -> Service:
 
     telemetry = configure("queue", settings)
     server = Server("queue", settings.listen, [], key=settings.key, deep_check=check, telemetry=telemetry)
-    doors: Any = SimpleNamespace(telemetry=telemetry, clock=clock)
-    return Service("queue", doors, [Slow(hangs=settings.hangs)], server)
+    ctx: Any = SimpleNamespace(telemetry=telemetry, clock=clock)
+    return Service("queue", ctx, [Slow(hangs=settings.hangs)], server)
 
 
 if __name__ == "__main__":

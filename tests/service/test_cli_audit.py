@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.testing import Ground, Plane, Servers, until
+from deploy.local.testing import Ground, Plane, Servers, until
 from tests.service.audited import health, superuser, tell
 from tests.service.cli_terminal import Terminal, surroundings
 

@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.clock import SystemClock
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import agent_pb2, ingest_pb2
 from prunella.v1.agent_pb2_grpc import AgentGatewayStub
 from prunella.v1.ingest_pb2_grpc import IngestServiceStub

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers
 from tests.service.cli_terminal import Terminal, surroundings
 
 PARK = (

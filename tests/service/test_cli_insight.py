@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers
 from libs.common.clock import SystemClock
-from libs.common.testing import Ground, Plane, Servers
 from prunella.v1 import events_pb2 as facts
 from prunella.v1.events_pb2 import Event
 from tests.service.cli_terminal import Terminal, surroundings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.testing import Ground, Plane, Servers
+from deploy.local.testing import Ground, Plane, Servers
 from tests.service.cli_terminal import Terminal, surroundings
 
 

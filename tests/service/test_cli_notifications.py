@@ -12,8 +12,8 @@ import pytest
 import typer
 
 from cli.notification_file import document
+from deploy.local.testing import Ground, Plane, Servers
 from libs.common.facts import NAMES
-from libs.common.testing import Ground, Plane, Servers
 from services.ops.notify.catalogue import FOR_OPERATORS
 from services.ops.notify.check import check
 from services.ops.wire.notification_settings import read_settings

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import ops_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
 from tests.service.cli_terminal import ROOT, Terminal, surroundings

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import queue_pb2, queue_pb2_grpc
 from tests.service.cli_terminal import Terminal, surroundings
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.testing import Ground
+from deploy.local.testing import Ground
 from tests.service.cli_terminal import Answer, Terminal, surroundings
 from tests.service.patcher_alone import MAIN, archive
 from tests.service.reins import of, set_policy

@@ -12,11 +12,11 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
+from deploy.local.testing import until
 from libs.common import access, rpc
 from libs.common.connect import Door, methods
 from libs.common.errors import Busy, Invalid, NotFound
 from libs.common.http import HttpServer, plain
-from libs.common.testing import until
 from prunella.v1 import ops_pb2, ops_pb2_grpc
 from prunella.v1.events_pb2 import Event, Severity
 

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from deploy.local.testing import Ground
 from libs.common.bus import fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Unavailable
-from libs.common.testing import Ground
 from prunella.v1.events_pb2 import BreakerChanged
 
 MAKE = "CREATE TABLE queue.notes (id integer PRIMARY KEY, text text NOT NULL)"

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from deploy.local.testing import Ground
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.errors import Unavailable
-from libs.common.testing import Ground
 
 PASSING = {
     "57014": "a statement ran into its time limit",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common.errors import Invalid, NotFound, Problem
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import decider_pb2, events_pb2
 from services.decider.service import build, load
 from tests.service.decider_alone import DeciderAlone
@@ -121,7 +121,7 @@ async def test_an_explanation_is_a_story_with_everything_that_was_left_out(alone
 
 async def test_the_playbook_in_force_is_told_as_it_is_written(alone: DeciderAlone) -> None:
     told = await alone.stub.GetPlaybook(decider_pb2.GetPlaybookRequest())
-    assert (told.version, told.text) == (alone.doors.playbook.version, alone.doors.playbook.text)
+    assert (told.version, told.text) == (alone.ctx.playbook.version, alone.ctx.playbook.text)
     assert 'release = "1.2.3"' in told.text
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import decider_pb2, events_pb2
 from tests.service.decider_alone import TRACE, DeciderAlone
 
@@ -55,7 +55,7 @@ async def test_the_worked_example_is_decided_with_everything_that_was_considered
     assert event.reason == made.explanation
     stored = (await alone.stub.GetDecision(decider_pb2.GetDecisionRequest(name=f"decisions/{made.decision}"))).decision
     assert stored.trace_id == TRACE.split("-")[1]
-    assert stored.versions == {"playbook": alone.doors.playbook.version, "choice": "2", "policy": "7"}
+    assert stored.versions == {"playbook": alone.ctx.playbook.version, "choice": "2", "policy": "7"}
     assert stored.features["figure.webhook_fail_rate"] == "0.6"
     assert [(candidate.origin, candidate.propensity) for candidate in stored.candidates] == [
         ("playbook", 1.0),
@@ -152,7 +152,7 @@ async def test_with_learning_switched_off_an_outcome_is_kept_and_teaches_nothing
     (made,) = await decided(alone)
     alone.patcher.learning = False
     # What was heard of the policy a moment ago is believed for a second.
-    alone.doors.policy._asked_at = -math.inf
+    alone.ctx.policy._asked_at = -math.inf
     success = events_pb2.AttemptSucceeded(attempt="a1", decision=made.decision_made.decision)
     await settled(alone, await alone.tell(success, source="patcher"))
     (kept,) = await rows(alone, "feedback")

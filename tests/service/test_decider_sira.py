@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common.clock import ManualClock
-from libs.common.testing import Ground, until
 from prunella.v1 import decider_pb2, events_pb2
 from services.decider.sweeps import unanswered
 from tests.service import sira_server
@@ -232,13 +232,13 @@ async def test_a_question_nobody_brought_back_is_ended_by_the_sweep_at_its_deadl
     try:
         incident, _ = await alone.open_incident(**UNKNOWN)
         await until(lambda: sira.asked)
-        assert await unanswered(alone.doors, clock.now() + timedelta(seconds=54)) == 0
+        assert await unanswered(alone.ctx, clock.now() + timedelta(seconds=54)) == 0
         clock.advance(56)
         (made,) = await until(lambda: alone.plane.facts("decision_made", incident=incident))
         assert made.decision_made.origin == "fallback"
         (row,) = await alone.plane.sql("SELECT state, features FROM decider.decisions")
         assert (row.state, row.features["sira"]) == ("made", "no answer in time")
-        assert await unanswered(alone.doors, clock.now()) == 0
+        assert await unanswered(alone.ctx, clock.now()) == 0
     finally:
         await sira.stop()
         await alone.stop()

@@ -11,11 +11,11 @@ import pytest
 
 from deploy.demo import checks
 from deploy.demo.chronicle import Chronicle
+from deploy.local.testing import Ground
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.facts import fact
 from libs.common.names import new_id
-from libs.common.testing import Ground
 from prunella.v1 import ops_pb2
 from prunella.v1.events_pb2 import AttemptCreated, AttemptFailed, Event, IncidentClosed, IncidentOpened
 

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.demo.control import Control, NoDemo, ask_to_break, place
 from deploy.local.state import State
-from libs.common.testing import until
+from deploy.local.testing import until
 
 
 class Installs:

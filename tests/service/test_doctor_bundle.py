@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from deploy.local.state import State, private
+from deploy.local.testing import Ground, Plane, Servers
 from libs.common import access
 from libs.common.secrecy import shown
-from libs.common.testing import Ground, Plane, Servers
 from tests.service.cli_terminal import Terminal, surroundings
 
 

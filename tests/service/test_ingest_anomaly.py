@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Servers
 from libs.common.clock import ManualClock
-from libs.common.testing import Servers
 from prunella.v1 import events_pb2, ingest_pb2
 from services.ingest import sense
 from tests.service.ingest_alone import Agent, Alone
@@ -33,9 +33,9 @@ async def alone(servers: Servers, clock: ManualClock) -> AsyncIterator[Alone]:
 async def beat(alone: Alone, agents: list[Agent], count: int = 1, seconds: float = 30.0, **values: Any) -> None:
     """Beats of all of them, so far apart; nothing is kept in memory in between."""
     for _ in range(count):
-        alone.doors.clock.advance(seconds)
+        alone.ctx.clock.advance(seconds)
         for agent in agents:
-            alone.doors.committer.forget(agent.plugin)
+            alone.ctx.committer.forget(agent.plugin)
         await asyncio.gather(*(agent.beats(1, **values) for agent in agents))
 
 
@@ -76,7 +76,7 @@ async def test_a_beat_that_comes_again_and_again_is_no_evidence(alone: Alone) ->
     (agent,) = agents = await warmed(alone, 1)
     await beat(alone, agents, 1, **SHIFTED)
     for _ in range(8):
-        alone.doors.clock.advance(30)
+        alone.ctx.clock.advance(30)
         agent.sequence -= 1
         await agent.send(agent.beat())
     # What was sent before it is heard before it.

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
+from deploy.local.testing import ManualClock, Servers
 from libs.common.database import Transaction
-from libs.common.testing import ManualClock, Servers
 from services.ingest.store import pulses
 from services.ingest.telemetry import Pulse
 from tests.service.ingest_alone import Alone
@@ -74,7 +74,7 @@ async def test_a_pulse_forgotten_while_others_are_read_is_no_unknown_plugin(
 ) -> None:
     known, cold = await alone.agent(), await alone.agent()
     await known.beats(1)
-    committer = alone.doors.committer
+    committer = alone.ctx.committer
     load = pulses.load
 
     async def loads_slowly(tx: Transaction, ids: Iterable[str]) -> dict[str, Pulse]:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from deploy.local.testing import Servers, until
 from libs.common.errors import Conflict, Denied, Invalid, Unavailable
-from libs.common.testing import Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import ingest_pb2, patcher_pb2
 from tests.service.ingest_alone import ARTIFACT, Agent, Alone

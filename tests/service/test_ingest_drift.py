@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Servers, until
 from libs.common.bus import fact
 from libs.common.clock import ManualClock
 from libs.common.names import new_id
-from libs.common.testing import Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import events_pb2, ingest_pb2
 from tests.service.ingest_alone import Agent, Alone
@@ -63,7 +63,7 @@ async def drifts(alone: Alone, agent: Agent) -> list[ingest_pb2.Incident]:
 async def beat(alone: Alone, agent: Agent, count: int = 1, **values: Any) -> None:
     """Beats a second apart."""
     for _ in range(count):
-        alone.doors.clock.advance(1)
+        alone.ctx.clock.advance(1)
         await agent.beats(1, **values)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
+from deploy.local.testing import ManualClock, Servers, until
 from libs.common.errors import Conflict, Invalid, NotFound
 from libs.common.names import new_id
-from libs.common.testing import ManualClock, Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import ingest_pb2
 from tests.service.ingest_alone import Agent, Alone
@@ -92,7 +92,7 @@ async def test_a_newer_session_ends_the_older_one(alone: Alone) -> None:
 async def test_beats_of_an_older_epoch_lose(alone: Alone) -> None:
     agent = await alone.agent()
     await alone.plane.sql("SELECT 1")
-    await alone.doors.database.transaction(
+    await alone.ctx.database.transaction(
         lambda tx: tx.run(
             "UPDATE ingest.pulses SET epoch = epoch + 1, version = version + 1 WHERE id = CAST(:id AS uuid)",
             id=agent.plugin,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Servers, until
 from libs.common.errors import Invalid
-from libs.common.testing import Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import queue_pb2
 from tests.service.error_queue import ToldQueue
@@ -72,7 +72,7 @@ async def test_without_an_answer_there_is_no_acknowledgement_and_the_session_goe
     agent = await alone.agent()
     await queue.stop()
     await tell(agent, 1, error())
-    await until(lambda: alone.doors.reports.away, 20.0, what="the queue is found away")
+    await until(lambda: alone.ctx.reports.away, 20.0, what="the queue is found away")
     await agent.beats(3)
     assert not any(message.WhichOneof("message") == "errors_ack" for message in agent.heard)
     await queue.start(alone.plane)

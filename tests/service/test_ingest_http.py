@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from libs.common.testing import Servers
+from deploy.local.testing import Servers
 from prunella.v1 import queue_pb2
 from tests.service.error_queue import ToldQueue
 from tests.service.ingest_alone import Agent, Alone

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
+from deploy.local.testing import Servers
 from libs.common.names import new_id
-from libs.common.testing import Servers
 from prunella.v1 import agent_pb2 as pb
 from tests.service.ingest_alone import Agent, Alone
 

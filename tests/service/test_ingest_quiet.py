@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from deploy.local.testing import Ground
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
-from libs.common.testing import Ground
 from prunella.v1 import ingest_pb2
 from services.ingest.handlers.plugins import compare
 from services.ingest.store import pulses

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from libs.common.testing import Ground, Plane, Servers, until
+from deploy.local.testing import Ground, Plane, Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc
 from tests.service.ingest_alone import Agent, Alone

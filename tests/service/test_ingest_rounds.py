@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from deploy.local.testing import Servers, until
 from libs.common.bus import Bus, fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.telemetry import use_traceparent
-from libs.common.testing import Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import events_pb2, ingest_pb2
 from prunella.v1.events_pb2 import Event

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Servers, until
 from libs.common.errors import Unavailable
-from libs.common.testing import Servers, until
 from services.ingest.store.plugins import Greeting
 from tests.service.ingest_alone import Agent, Alone
 
@@ -33,7 +33,7 @@ async def ended(alone: Alone, agent: Agent, epoch: int) -> None:
 
 async def test_of_a_call_that_is_cancelled_while_its_session_begins(alone: Alone) -> None:
     agent = await alone.enrolled()
-    begins = asyncio.create_task(alone.doors.sessions.begin(Greeting(agent.plugin, (), "test")))
+    begins = asyncio.create_task(alone.ctx.sessions.begin(Greeting(agent.plugin, (), "test")))
     await asyncio.sleep(0)
     begins.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -44,7 +44,7 @@ async def test_of_a_call_that_is_cancelled_while_its_session_begins(alone: Alone
 
 async def test_although_the_database_is_away_for_a_moment(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = await alone.agent()
-    sessions = alone.doors.sessions
+    sessions = alone.ctx.sessions
     refusals = iter([Unavailable("it cannot be used right now", reason="DATABASE_UNAVAILABLE")] * 2)
 
     class Away:

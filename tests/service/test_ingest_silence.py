@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from libs.common.testing import ManualClock, Servers, until
+from deploy.local.testing import ManualClock, Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import ingest_pb2
 from tests.service.ingest_alone import Agent, Alone

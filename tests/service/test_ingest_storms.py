@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Servers
 from libs.common.bus import fact
 from libs.common.clock import ManualClock
 from libs.common.errors import Invalid, NotFound, Problem, Refused
 from libs.common.names import new_id
-from libs.common.testing import Servers
 from prunella.v1 import events_pb2, ingest_pb2
 from tests.service.ingest_alone import Agent, Alone
 

@@ -17,7 +17,7 @@ from deploy.local import health
 from deploy.local.plane import SERVICES, Occupied, Plane
 from deploy.local.postgres import Postgres
 from deploy.local.state import State, private
-from libs.common.testing import Ground, until
+from deploy.local.testing import Ground, until
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0

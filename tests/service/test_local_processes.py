@@ -17,8 +17,8 @@ import pytest
 
 from deploy.local.child import spawn
 from deploy.local.processes import CAN_FORK, Forker, Plain, Starter, settled
+from deploy.local.testing import until
 from deploy.local.watch import ServiceWatch
-from libs.common.testing import until
 
 ROOT = Path(__file__).resolve().parents[2]
 # A service that tells who it is and what it was given, and then waits.

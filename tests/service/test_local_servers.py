@@ -21,7 +21,7 @@ from deploy.local.ports import free_ports
 from deploy.local.postgres import Unready, remove_orphans
 from deploy.local.servers import Servers, servers_for, start_servers
 from deploy.local.state import State, private
-from libs.common.testing import until
+from deploy.local.testing import until
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes users")

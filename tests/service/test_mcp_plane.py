@@ -19,9 +19,9 @@ from cli.mcp.access import Door
 from cli.mcp.command import config
 from cli.mcp.serving import build
 from cli.plane import Plane as Reached
+from deploy.local.testing import Ground, Plane, Servers
 from libs.common.errors import Denied
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers
 from prunella.v1 import queue_pb2, queue_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound
 from libs.common.facts import fact
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import audit_pb2
 from prunella.v1 import events_pb2 as facts
 from services.ops.audit import merkle, note
@@ -237,14 +237,14 @@ async def test_before_the_first_checkpoint_there_is_none(ground: Ground) -> None
 
 
 async def test_a_fact_that_becomes_visible_late_is_logged_all_the_same(alone: Plane) -> None:
-    doors = alone.services["ops"].doors
+    ctx = alone.services["ops"].ctx
     late = health(reason="committed late")
     late.time.FromDatetime(now() - timedelta(seconds=90))
     await tell(alone.ground, health(), health())
     await until(lambda: signed(alone, 2), 20)
     await tell(alone.ground, late)
-    doors.looked_back.clear()
-    await log_facts(doors, now())
+    ctx.looked_back.clear()
+    await log_facts(ctx, now())
     assert (await events(alone))[2] == late.id
     assert await findings(alone) == []
 
@@ -265,7 +265,7 @@ async def test_many_sequencers_at_once_log_each_fact_once(ground: Ground, monkey
     try:
         await plane.start()
         replica = await plane.begin("ops", replica=True)
-        doors = [plane.services["ops"].doors, replica.doors]
+        ctx = [plane.services["ops"].ctx, replica.ctx]
         told = [health() for _ in range(200)]
 
         async def telling() -> None:
@@ -276,7 +276,7 @@ async def test_many_sequencers_at_once_log_each_fact_once(ground: Ground, monkey
             while len(await events(plane)) < 200:
                 await log_facts(own, now())
 
-        await asyncio.wait_for(asyncio.gather(telling(), *[logging(own) for own in doors * 2]), 30)
+        await asyncio.wait_for(asyncio.gather(telling(), *[logging(own) for own in ctx * 2]), 30)
         assert sorted(await events(plane)) == sorted(event.id for event in told)
         await until(lambda: signed(plane, 200), 20)
         assert verify(await exported(plane), told=contradiction).size == 200
@@ -287,7 +287,7 @@ async def test_many_sequencers_at_once_log_each_fact_once(ground: Ground, monkey
 async def test_a_sequencer_killed_in_the_middle_repeats_and_loses_nothing(
     alone: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    doors = alone.services["ops"].doors
+    ctx = alone.services["ops"].ctx
     await alone.end("ops")
     told = [health() for _ in range(40)]
     await tell(alone.ground, *told)
@@ -304,7 +304,7 @@ async def test_a_sequencer_killed_in_the_middle_repeats_and_loses_nothing(
 
     monkeypatch.setattr(store, "append", dying)
     with pytest.raises(asyncio.CancelledError):
-        await log_facts(doors, now())
+        await log_facts(ctx, now())
     assert len(await events(alone)) == 16
     monkeypatch.undo()
     await alone.begin("ops")
@@ -327,16 +327,16 @@ async def test_a_restart_keeps_name_key_and_history(alone: Plane) -> None:
 
 
 async def test_what_was_logged_cannot_be_changed_by_mistake(alone: Plane) -> None:
-    doors = alone.services["ops"].doors
+    ctx = alone.services["ops"].ctx
     await tell(alone.ground, health())
-    await log(doors)
+    await log(ctx)
     for change in ("UPDATE ops.audit_entries SET entry = ''", "DELETE FROM ops.audit_checkpoints"):
         with pytest.raises(Exception, match="what was logged stays"):
-            await doors.database.transaction(lambda tx, change=change: tx.run(change))  # type: ignore[misc]
+            await ctx.database.transaction(lambda tx, change=change: tx.run(change))  # type: ignore[misc]
 
 
 async def test_a_checkpoint_is_written_only_when_the_log_grew(alone: Plane) -> None:
-    doors = alone.services["ops"].doors
+    ctx = alone.services["ops"].ctx
     await tell(alone.ground, health(new_id()))
     await until(lambda: signed(alone, 1), 20)
-    assert await sign_checkpoint(doors, now()) == 0
+    assert await sign_checkpoint(ctx, now()) == 0

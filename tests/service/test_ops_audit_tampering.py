@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, until
 from libs.common.errors import Refused
 from libs.common.facts import fact_name
-from libs.common.testing import Ground, Plane, until
 from prunella.v1 import audit_pb2
 from prunella.v1 import events_pb2 as facts
 from services.ops.audit import merkle, note
@@ -34,7 +34,7 @@ class Logged:
 
     def __init__(self, plane: Plane, events: list[facts.Event]) -> None:
         self.plane = plane
-        self.doors = plane.services["ops"].doors
+        self.ctx = plane.services["ops"].ctx
         self.events = events
         self.key: Key
         self.kept: Checkpoint
@@ -66,9 +66,9 @@ async def logged(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         await plane.start()
         made = Logged(plane, [health() for _ in range(ALL)])
         await tell(ground, *made.events[:FIRST])
-        await log(made.doors)
+        await log(made.ctx)
         await tell(ground, *made.events[FIRST:])
-        await log(made.doors)
+        await log(made.ctx)
         answer = await ops(plane).GetAuditCheckpoint(audit_pb2.GetAuditCheckpointRequest(), timeout=5)
         made.key, made.kept = note.read_key(answer.checkpoint.key), note.read(answer.checkpoint.note)
         assert made.kept.size == ALL
@@ -110,7 +110,7 @@ async def test_a_fact_put_into_the_past_is_named(logged: Logged) -> None:
     forged = health(reason="it was always so")
     forged.time.FromDatetime(now() - timedelta(days=2))
     await tell(logged.plane.ground, forged)
-    await log(logged.doors)
+    await log(logged.ctx)
     assert await logged.why() == [(-1, f"the fact {forged.id} is not in the audit log")]
 
 
@@ -187,9 +187,9 @@ async def test_a_cut_tail_is_convicted_by_the_checkpoint_somebody_kept_and_never
     found = await logged.convicted(known=[logged.kept])
     assert (found.index, "cut off" in found.why) == (FIRST, True)
     await tell(logged.plane.ground, health())
-    await log_facts(logged.doors, now())
+    await log_facts(logged.ctx, now())
     with pytest.raises(Refused, match=f"was cut: {ALL} entries were signed"):
-        await sign_checkpoint(logged.doors, now())
+        await sign_checkpoint(logged.ctx, now())
 
 
 async def rebuild(logged: Logged, index: int) -> None:
@@ -205,25 +205,25 @@ async def rebuild(logged: Logged, index: int) -> None:
         ("TRUNCATE ops.audit_entries, ops.audit_nodes, ops.audit_checkpoints",),
         ("UPDATE ops.audit_log SET size = 0, peaks = '', cursor = 'epoch'",),
     )
-    await log_facts(logged.doors, now())
+    await log_facts(logged.ctx, now())
 
 
 async def test_a_log_built_anew_with_valid_hashes_is_not_signed(logged: Logged) -> None:
     await rebuild(logged, 41)
     assert len(await rows(logged)) == ALL
     with pytest.raises(Refused, match="rewritten"):
-        await sign_checkpoint(logged.doors, now())
+        await sign_checkpoint(logged.ctx, now())
     told = await logged.plane.facts("audit_violated")
     assert [fact_name(event) for event in told] == ["audit_violated"]
     with pytest.raises(Refused):
-        await sign_checkpoint(logged.doors, now())
+        await sign_checkpoint(logged.ctx, now())
     assert len(await logged.plane.facts("audit_violated")) == 1
 
 
 async def test_a_log_built_anew_and_signed_with_the_true_key_is_convicted_by_a_kept_checkpoint(logged: Logged) -> None:
     await rebuild(logged, 41)
     (logged.plane.ground.folder / "ops" / "audit.checkpoint").unlink()
-    assert await sign_checkpoint(logged.doors, now()) == 1
+    assert await sign_checkpoint(logged.ctx, now()) == 1
     assert verify(await exported(logged.plane), keys=[logged.key], told=contradiction).size == ALL
     found = await logged.convicted(known=[logged.kept])
     assert "built anew" in found.why and f"0 to {ALL - 1}" in found.why
@@ -232,11 +232,11 @@ async def test_a_log_built_anew_and_signed_with_the_true_key_is_convicted_by_a_k
 async def test_a_finding_is_told_once_as_a_fact_for_people(logged: Logged) -> None:
     event = await event_of(logged, 41)
     await logged.tamper(("DELETE FROM bus.facts WHERE id = $1", event))
-    assert await check_audit(logged.doors, now()) == 1
-    assert await check_audit(logged.doors, now()) == 0
+    assert await check_audit(logged.ctx, now()) == 1
+    assert await check_audit(logged.ctx, now()) == 0
     (told,) = await logged.plane.facts("audit_violated")
     assert (told.audit_violated.index, told.audit_violated.event) == (41, str(event))
-    await log(logged.doors)
+    await log(logged.ctx)
 
     async def listed() -> bool:
         answer = await ops(logged.plane).ListAudit(audit_pb2.ListAuditRequest(facts=["audit_violated"]), timeout=5)
@@ -251,5 +251,5 @@ async def test_a_search_that_takes_many_rounds_finds_it_too(logged: Logged, monk
     monkeypatch.setattr(audit_check, "ENTRIES", 64)
     event = await event_of(logged, 290)
     await logged.tamper(("DELETE FROM bus.facts WHERE id = $1", event))
-    rounds = [await check_audit(logged.doors, now()) for _ in range(8)]
+    rounds = [await check_audit(logged.ctx, now()) for _ in range(8)]
     assert sum(rounds) == 1

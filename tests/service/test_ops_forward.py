@@ -13,9 +13,9 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 
+from deploy.local.testing import free_ports
 from libs.common import access, rpc
 from libs.common.errors import Denied, Refused, Unauthenticated, Unavailable
-from libs.common.testing import free_ports
 from prunella.v1 import agent_pb2, decider_pb2, ingest_pb2, ops_pb2, patcher_pb2, queue_pb2
 from services.ops.forward import Forwarder, Passed, passed, services
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import events_pb2 as facts
 from prunella.v1 import insight_pb2 as pb
 from prunella.v1.events_pb2 import Event
@@ -277,17 +277,17 @@ async def test_a_healing_that_is_taken_back_later_counts_as_taken_back(empty: Pl
 async def test_facts_from_before_there_were_figures_leave_their_marks_too(empty: Plane) -> None:
     await hear(empty, life())
     wanted = await rows(empty)
-    doors = empty.services["ops"].doors
-    await place_facts(doors, doors.clock.now())
+    ctx = empty.services["ops"].ctx
+    await place_facts(ctx, ctx.clock.now())
     await forget(empty)
-    await doors.database.transaction(
+    await ctx.database.transaction(
         lambda tx: tx.run("UPDATE ops.past SET position = 0, until = (SELECT max(position) FROM ops.timeline)")
     )
 
     async def marked() -> bool:
         # The service's own sweep may be at it.
-        await mark_past(doors, doors.clock.now())
+        await mark_past(ctx, ctx.clock.now())
         return await rows(empty) == wanted
 
     await until(marked, 10, what="the past is marked")
-    assert await mark_past(doors, doors.clock.now()) == 0
+    assert await mark_past(ctx, ctx.clock.now()) == 0

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound, Stale
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import notification_pb2 as pb
 from services.ops.sweeps import forget_notifications
 from tests.service.people_told import SECRET, Told, escalated, settings
@@ -138,8 +138,8 @@ async def test_what_is_old_is_forgotten_and_what_still_waits_is_not(people: Told
             f"INSERT INTO ops.notifications SELECT gen_random_uuid(), 'r', false, '{state}', '', 1, 1, 0, {columns},"
             f" {act_by}, NULL, ''"
         )
-    now = people.doors.clock.now()
-    assert await forget_notifications(people.doors, now) == 2
+    now = people.ctx.clock.now()
+    assert await forget_notifications(people.ctx, now) == 2
     rows = await people.plane.sql("SELECT state FROM ops.notifications WHERE route = 'r'")
     assert {row.state for row in rows} <= {"sent", "queued", "suppressed"}
     assert len(rows) == 2

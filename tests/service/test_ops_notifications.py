@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.bus import fact
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import events_pb2 as facts
 from prunella.v1 import notification_pb2 as pb
 from services.ops.reactions import on_fact
@@ -77,14 +77,14 @@ async def test_the_same_again_is_counted_and_every_fact_delivered_again_changes_
     (found,) = await people.until(lambda all_: all_ and all_[0].facts + all_[0].repeats == 6, "six told of")
     assert (found.facts, found.repeats) == (1, 5)
     await people.one("sent")
-    doors = people.doors
+    ctx = people.ctx
 
     async def once(work: Any) -> None:
-        await doors.database.transaction(work)
+        await ctx.database.transaction(work)
 
     for event in (first, *again):
-        await on_fact(doors, event, once)
-    await notify(doors, doors.clock.now())
+        await on_fact(ctx, event, once)
+    await notify(ctx, ctx.clock.now())
     (same,) = await people.listed()
     assert (same.name, same.facts, same.repeats) == (found.name, 1, 5)
     assert len(people.hook.posts) == len(people.mail.mails) == 1
@@ -101,7 +101,7 @@ async def test_what_notifications_tell_of_themselves_notifies_nobody(people: Tol
         return bool(rows)
 
     await until(placed, 20.0)
-    await notify(people.doors, people.doors.clock.now())
+    await notify(people.ctx, people.ctx.clock.now())
     assert len(await people.listed()) == 1
 
 
@@ -171,7 +171,7 @@ async def test_who_acknowledges_ends_the_matter_and_may_say_so_twice(people: Tol
         seen = (await people.ops.AcknowledgeNotification(request, timeout=10)).notification
         assert (seen.state, seen.acknowledged_by, seen.detail) == ("acknowledged", "operators/local", "on it")
     await people.change("UPDATE ops.notifications SET act_by = created_at")
-    await notify(people.doors, people.doors.clock.now())
+    await notify(people.ctx, people.ctx.clock.now())
     told = await people.plane.facts("notification_acknowledged", plugin=event.plugin)
     assert [(each.actor, each.reason) for each in told] == [("operators/local", "on it")]
     assert (await people.one("acknowledged")).step == 0
@@ -191,10 +191,10 @@ async def test_when_the_incident_ends_nobody_is_asked_any_more(people: Told, end
     async def overdue_again(tx: Any) -> int:
         # In one transaction, so that no sweep settles it in between.
         await tx.run("UPDATE ops.notifications SET act_by = created_at")
-        return await escalate(tx, people.doors)
+        return await escalate(tx, people.ctx)
 
-    assert await people.doors.database.transaction(overdue_again) == 0
-    await notify(people.doors, people.doors.clock.now())
+    assert await people.ctx.database.transaction(overdue_again) == 0
+    await notify(people.ctx, people.ctx.clock.now())
     assert not await people.plane.facts("notification_escalated", plugin=event.plugin)
     assert people.mail.mails == []
 
@@ -212,7 +212,7 @@ async def test_while_one_of_its_incidents_lasts_somebody_is_asked(people: Told) 
         return bool(await people.plane.sql(sql, id=first.incident))
 
     await until(ended, 20.0)
-    await notify(people.doors, people.doors.clock.now())
+    await notify(people.ctx, people.ctx.clock.now())
     assert (await people.one("sent")).HasField("act_by_time")
     await people.change("UPDATE ops.notifications SET act_by = created_at")
     await until(lambda: people.mail.mails, 20.0)
@@ -286,7 +286,7 @@ async def test_a_flood_of_ten_thousand_facts_gives_a_handful_of_messages(people:
             payloads=[event.SerializeToString() for event in events],
         )
 
-    await people.doors.database.transaction(write_down)
+    await people.ctx.database.transaction(write_down)
 
     async def told_of() -> bool:
         rows = await people.plane.sql("SELECT coalesce(sum(facts), 0) AS count FROM ops.notifications")

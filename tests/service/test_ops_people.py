@@ -8,13 +8,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common import access, rpc
 from libs.common.bus import Bus, fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.errors import Invalid, NotFound, Problem, Refused
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import events_pb2 as facts
 from prunella.v1 import ops_pb2, people_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, Servers
 from libs.common.clock import SystemClock
 from libs.common.database import Database, numbered
-from libs.common.testing import Ground, Servers
 from services.ops.store import kpis, overview, stories
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

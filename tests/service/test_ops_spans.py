@@ -15,11 +15,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound
 from libs.common.http import HttpServer
 from libs.common.names import new_id
 from libs.common.telemetry import ForeignSpan, Telemetry, trace_id
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import ops_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
 from services.ops.receiver import otlp
@@ -197,7 +197,7 @@ def test_hostile_texts_and_numbers_are_cut_to_what_a_row_takes() -> None:
 
 
 async def test_a_full_queue_drops_and_says_how_many(shared: Plane) -> None:
-    intake = Intake(shared.services["ops"].doors.database, most=5)
+    intake = Intake(shared.services["ops"].ctx.database, most=5)
     span = Span("t" * 32, "s" * 16, "", "ingest", "beat", NOW, NOW)
     assert intake.offer([span] * 8) == 5
     assert intake.offer([span]) == 0
@@ -206,9 +206,9 @@ async def test_a_full_queue_drops_and_says_how_many(shared: Plane) -> None:
 async def test_spans_older_than_72_hours_go(alone: Plane) -> None:
     await post(alone, body(3))
     await until_spans(alone, "74" * 16, 3)
-    doors = alone.services["ops"].doors
-    assert await forget_spans(doors, doors.clock.now() + KEPT - timedelta(minutes=5)) == 0
-    assert await forget_spans(doors, doors.clock.now() + KEPT + timedelta(minutes=5)) == 3
+    ctx = alone.services["ops"].ctx
+    assert await forget_spans(ctx, ctx.clock.now() + KEPT - timedelta(minutes=5)) == 0
+    assert await forget_spans(ctx, ctx.clock.now() + KEPT + timedelta(minutes=5)) == 3
     with pytest.raises(NotFound):
         await trace_of(alone, "74" * 16)
 

@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
+from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.bus import Bus, fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.errors import Invalid, NotFound
 from libs.common.names import new_id
 from libs.common.telemetry import use_traceparent
-from libs.common.testing import Ground, Plane, Servers, until
 from prunella.v1 import events_pb2 as facts
 from prunella.v1 import ops_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
@@ -117,14 +117,14 @@ async def test_a_fact_delivered_twice_has_one_row(alone: Plane, teller: Teller) 
     event = opened(new_id(), new_id())
     await teller.tell(event)
     await until_listed(alone, 1)
-    doors = alone.services["ops"].doors
+    ctx = alone.services["ops"].ctx
 
     async def once(work: Any) -> None:
-        await doors.database.transaction(work)
+        await ctx.database.transaction(work)
 
     # Past the inbox: the row's own key holds, too.
-    await on_fact(doors, event, once)
-    assert await doors.database.transaction(lambda tx: tx.value("SELECT count(*) FROM ops.timeline")) == 1
+    await on_fact(ctx, event, once)
+    assert await ctx.database.transaction(lambda tx: tx.value("SELECT count(*) FROM ops.timeline")) == 1
 
 
 async def test_filters_name_plugin_incident_and_facts(alone: Plane, teller: Teller) -> None:
@@ -207,7 +207,7 @@ async def test_a_watcher_without_a_position_sees_only_what_happens_next(alone: P
 
 async def test_no_watcher_misses_a_row_whose_transaction_commits_late(alone: Plane, teller: Teller) -> None:
     early, late = opened(new_id(), new_id()), opened(new_id(), new_id())
-    doors = alone.services["ops"].doors
+    ctx = alone.services["ops"].ctx
     written, go = asyncio.Event(), asyncio.Event()
 
     async def slowly(work: Any) -> None:
@@ -216,12 +216,12 @@ async def test_no_watcher_misses_a_row_whose_transaction_commits_late(alone: Pla
             written.set()
             await go.wait()
 
-        await doors.database.transaction(held)
+        await ctx.database.transaction(held)
 
     stream = ops(alone).WatchTimeline(ops_pb2.WatchTimelineRequest(after_position=0))
     taking = asyncio.create_task(take(stream, 2))
-    early.time.FromDatetime(doors.clock.now())
-    first = asyncio.create_task(on_fact(doors, early, slowly))
+    early.time.FromDatetime(ctx.clock.now())
+    first = asyncio.create_task(on_fact(ctx, early, slowly))
     await written.wait()
     # Written after `early`, visible before it.
     await teller.tell(late)

@@ -9,10 +9,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from prometheus_client import REGISTRY
 
+from deploy.local.testing import Ground, until
 from libs.common.bus import fact_name
 from libs.common.errors import Denied, Invalid, NotFound, Problem, Refused, Stale
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import patcher_pb2
 from services.patcher.sweeps.approvals import due
 from tests.service.patcher_alone import PatcherAlone, archive
@@ -47,7 +47,7 @@ UPDATE patcher.approvals SET due = due - CAST(:by AS interval), expire_time = ex
 
 async def later(alone: PatcherAlone, seconds: int) -> None:
     """Makes every approval that many seconds older."""
-    await alone.doors.database.transaction(lambda tx: tx.run(OLDER, by=timedelta(seconds=seconds)))
+    await alone.ctx.database.transaction(lambda tx: tx.run(OLDER, by=timedelta(seconds=seconds)))
 
 
 def counted(fact: str) -> float:
@@ -229,7 +229,7 @@ async def test_an_attempt_that_ends_otherwise_asks_nobody_any_more(alone: Patche
     await alone.stub.CancelAttempt(cancel, timeout=5)
     ended = await alone.plane.told("approval_ended")
     assert ended.approval_ended.outcome == "void"
-    await due(alone.doors, alone.clock.now())
+    await due(alone.ctx, alone.clock.now())
     assert (await whole(alone, waiting.name)).state == "cancelled"
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common.bus import fact_name
 from libs.common.errors import Refused
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import events_pb2, patcher_pb2
 from tests.service.patcher_alone import TRACE, PatcherAlone, archive, plugin_of
 

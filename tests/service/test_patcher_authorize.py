@@ -12,9 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common.errors import Denied
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import agent_pb2, patcher_pb2
 from services.patcher.policy import Action, Policy, Refuse, Severity, Wish, gate
 from tests.service.patcher_alone import PatcherAlone, archive, plugin_of

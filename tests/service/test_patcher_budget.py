@@ -7,8 +7,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common.database import Transaction
-from libs.common.testing import Ground, until
 from prunella.v1 import agent_pb2
 from services.patcher.store import slots
 from tests.service.patcher_alone import KINDS, PatcherAlone, archive

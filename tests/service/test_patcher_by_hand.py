@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground
 from libs.common import rpc
 from libs.common.bus import fact_name
 from libs.common.errors import Denied, Invalid, NotFound, Problem, Refused
 from libs.common.names import new_id
-from libs.common.testing import Ground
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2, patcher_pb2, patcher_pb2_grpc
 from tests.service.patcher_alone import MAIN, IngestStandIn, PatcherAlone, archive, plugin_of
 from tests.service.reins import approve, set_policy

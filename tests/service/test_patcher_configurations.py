@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground
 from libs.common.errors import Conflict, Invalid, NotFound, Problem
 from libs.common.names import new_id
-from libs.common.testing import Ground
 from prunella.v1 import events_pb2, patcher_pb2
 from prunella_agent import configurations, releases
 from tests.service.patcher_alone import KEYS, SMOKE, TRACE, PatcherAlone, archive, plugin_of
@@ -103,7 +103,7 @@ async def test_a_config_fix_is_staged_applied_watched_and_kept_once(alone: Patch
     assert (attempt.configuration, attempt.to_release, attempt.staging.tests_run) == ("7", "1.2.0", 4)
     command = await alone.command("config_update")
     assert (command.digest, command.config, command.release) == (good.digest, good.document, "1.2.0")
-    configurations.verify(command.envelope, command.config, alone.doors.keys)
+    configurations.verify(command.envelope, command.config, alone.ctx.keys)
     (ended,) = await alone.plane.facts("attempt_succeeded")
     assert ended.attempt_succeeded.to_release == "7"
     assert alone.ingest.plugins["p1"].config_digest == good.digest

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground
 from libs.common.errors import Invalid, Problem, Refused
-from libs.common.testing import Ground
 from prunella.v1 import events_pb2
 from tests.service.patcher_alone import IngestStandIn, PatcherAlone, archive, plugin_of
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from deploy.local.testing import Ground
 from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from libs.common.settings import BadSettings
-from libs.common.testing import Ground
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from prunella_agent.releases import describe, generate_key, sign
 from services.patcher.doors import pinned_keys
@@ -107,7 +107,7 @@ class TestReleases:
         self, alone: PatcherAlone, artifact: bytes
     ) -> None:
         await alone.publish(artifact)
-        databases = alone.doors.database
+        databases = alone.ctx.database
         await databases.transaction(
             lambda tx: tx.run("UPDATE patcher.releases SET artifact = set_byte(artifact, 30, 7)")
         )

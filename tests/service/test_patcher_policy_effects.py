@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from deploy.local.testing import Ground, until
 from libs.common.errors import Invalid
-from libs.common.testing import Ground, until
 from prunella.v1 import events_pb2, patcher_pb2
 from services.patcher.attempt import Bounds
 from services.patcher.policy import EDITABLE, Policy
@@ -146,7 +146,7 @@ async def test_a_plugin_is_touched_so_often_within_a_window_and_no_more(alone: P
     refused = await of(alone, "p1", "refused")
     assert "1 attempts on this plugin within" in refused.reason
     earlier = "UPDATE patcher.attempts SET permit_time = permit_time - interval '61 seconds'"
-    await alone.doors.database.transaction(lambda tx: tx.run(earlier))
+    await alone.ctx.database.transaction(lambda tx: tx.run(earlier))
     await alone.decide()
     await of(alone, "p1", "success")
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from deploy.local.testing import Ground
 from libs.common.errors import Invalid
 from libs.common.names import new_id
-from libs.common.testing import Ground
 from prunella.v1 import patcher_pb2
 from tests.service.patcher_alone import PatcherAlone
 

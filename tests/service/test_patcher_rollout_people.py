@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common import rpc
 from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from tests.service.reins import approve, reject, set_policy
 from tests.service.rollout_fleet import Fleet
@@ -234,10 +234,10 @@ async def test_a_rollout_nobody_answers_about_reminds_escalates_and_ends(fleet: 
     await set_policy(fleet, high_impact_plugins=3)
     made = await fleet.create()
     for seconds, times in ((901, 1), (900, 2)):
-        await fleet.doors.database.transaction(lambda tx, by=seconds: tx.run(OLDER, by=timedelta(seconds=by)))
+        await fleet.ctx.database.transaction(lambda tx, by=seconds: tx.run(OLDER, by=timedelta(seconds=by)))
         told = await fleet.plane.told("approval_overdue", times=times)
         assert (told.approval_overdue.subject, told.approval_overdue.escalated) == (made.name, times == 2)
-    await fleet.doors.database.transaction(lambda tx: tx.run(OLDER, by=timedelta(seconds=1800)))
+    await fleet.ctx.database.transaction(lambda tx: tx.run(OLDER, by=timedelta(seconds=1800)))
     ended = await fleet.reaches(made.name, "aborted")
     assert "nobody answered within 1:00:00" in ended.reason
     with pytest.raises(Refused) as late:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import events_pb2, ingest_pb2, patcher_pb2
 from tests.service.patcher_alone import archive
 from tests.service.rollout_fleet import Fleet

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.testing import Ground
+from deploy.local.testing import Ground
 from tests.service.rollout_fleet import Fleet
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.testing import until
+from deploy.local.testing import until
 from prunella_agent.releases import describe
 from services.patcher.attempt import Staged
 from services.patcher.staging import Request, StagingLostError, suite

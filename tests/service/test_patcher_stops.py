@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from deploy.local.testing import Ground, until
 from libs.common.errands import Errand
 from libs.common.errors import Invalid
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import patcher_pb2
 from services.patcher.attempt import State
 from services.patcher.errands import stopped
@@ -67,7 +67,7 @@ async def test_a_stop_that_comes_late_stops_nothing_that_was_let_go_on(alone: Pa
     command = await alone.command("update")
     await of(alone, "p1", "applying")
     late = Errand(new_id(), "stop", scope, {"gate": "GATE", "reason": "it was on a while ago"}, 1, 1, "")
-    await alone.doors.database.transaction(lambda tx: stopped(alone.doors, tx, late, {}))
+    await alone.ctx.database.transaction(lambda tx: stopped(alone.ctx, tx, late, {}))
     assert (await alone.ask(command)).granted
 
 
@@ -108,7 +108,7 @@ async def test_a_storm_holds_what_it_is_about_and_nothing_else_and_never_rolling
 async def test_a_storm_that_began_after_the_command_denies_its_permit(alone: PatcherAlone) -> None:
     await alone.decide()
     command = await alone.command("update")
-    await alone.doors.database.transaction(
+    await alone.ctx.database.transaction(
         lambda tx: tx.run(
             "INSERT INTO patcher.storms (storm, package, type, reason) "
             "VALUES ('s', 'checkout', 'webhook_fail_rate', '')"
@@ -191,9 +191,9 @@ async def test_a_moment_out_of_bounds_takes_nothing_back(alone: PatcherAlone, da
 async def test_a_slot_whose_holder_is_over_is_freed_and_no_other(alone: PatcherAlone) -> None:
     await alone.decide()
     await of(alone, "p1", "applying")
-    await alone.doors.database.transaction(lambda tx: slots.take(tx, "checkout", "nobody", 5))
+    await alone.ctx.database.transaction(lambda tx: slots.take(tx, "checkout", "nobody", 5))
     later = datetime.now(UTC) + timedelta(minutes=1)
-    assert await alone.doors.database.transaction(lambda tx: slots.reclaim(tx, later)) == 1
+    assert await alone.ctx.database.transaction(lambda tx: slots.reclaim(tx, later)) == 1
     (left,) = await alone.plane.sql("SELECT holder FROM patcher.slots")
     (live,) = await alone.plane.sql("SELECT id FROM patcher.attempts WHERE state = 'applying'")
     assert (left.holder, State.APPLYING) == (live.id, "applying")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from deploy.local.testing import Ground
 from libs.common.errors import Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
-from libs.common.testing import Ground
 from prunella.v1 import queue_pb2 as pb
 from tests.service.queue_alone import QueueAlone, queue_alone, reason_of
 

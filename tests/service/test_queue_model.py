@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, until
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, until
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1 import queue_pb2_grpc
 from prunella.v1.agent_pb2 import ErrorReport

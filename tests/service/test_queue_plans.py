@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from deploy.local.testing import Ground
 from libs.common.clock import SystemClock
 from libs.common.database import Database, numbered
-from libs.common.testing import Ground
 from services.queue.service import PLANNER
 from services.queue.store import counts, filing, history, reports, tasks, work
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from libs.common.testing import Ground, Plane, until
+from deploy.local.testing import Ground, Plane, until
 from prunella.v1 import queue_pb2
 from prunella.v1.queue_pb2_grpc import QueueServiceStub
 

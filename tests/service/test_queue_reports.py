@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, until
 from libs.common.errors import Invalid, NotFound, Refused
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1.events_pb2 import SEVERITY_CRITICAL
 from prunella.v1.queue_pb2_grpc import QueueServiceStub

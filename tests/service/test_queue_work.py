@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from deploy.local.testing import Ground, until
 from libs.common.errors import Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
-from libs.common.testing import Ground, until
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
 from services.queue.doors import TASKS
@@ -55,7 +55,7 @@ async def test_a_worker_that_waits_hears_of_work_at_once(queue: QueueAlone) -> N
 
 def claims_sleep(queue: QueueAlone, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Lets claims look again only when they are woken; the event is set when one sleeps."""
-    database = queue.plane.services["queue"].doors.database
+    database = queue.plane.services["queue"].ctx.database
     asleep, wait = asyncio.Event(), database.wait
 
     async def tell(name: str, timeout: float) -> None:
@@ -342,11 +342,11 @@ async def test_history_is_only_ever_added_to(queue: QueueAlone) -> None:
     await queue.complete(leased)
     for statement in ("UPDATE queue.history SET outcome = 'FORGED'", "DELETE FROM queue.history"):
         with pytest.raises(Exception, match="append-only"):
-            await queue.plane.services["queue"].doors.database.transaction(lambda tx, text=statement: tx.run(text))
+            await queue.plane.services["queue"].ctx.database.transaction(lambda tx, text=statement: tx.run(text))
 
 
 async def test_a_waiting_claim_ends_when_the_server_drains(queue: QueueAlone, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = queue.plane.services["queue"].doors.database
+    database = queue.plane.services["queue"].ctx.database
     asleep, wait = asyncio.Event(), database.wait
 
     async def tell(name: str, timeout: float) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from deploy.local.testing import Servers
 from libs.common.errors import Unavailable
-from libs.common.testing import Servers
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import patcher_pb2
 from tests.service.ingest_alone import Agent, Alone

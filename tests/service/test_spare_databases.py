@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from deploy.local.spare import Spare
-from libs.common.testing import Servers
+from deploy.local.testing import Servers
 
 EVERYTHING = """
 SELECT table_schema || '.' || table_name AS name FROM information_schema.tables

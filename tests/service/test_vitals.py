@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from deploy.local.testing import Ground, until
 from libs.common.bus import Bus, Consumer, Once, fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.errands import Errands, Runner, send
-from libs.common.runtime.vitals import Vitals
+from libs.common.runtime.process_metrics import ProcessMetrics
 from libs.common.telemetry import Telemetry
-from libs.common.testing import Ground, until
 from prunella.v1.events_pb2 import Event, IncidentOpened
 
 LATER = timedelta(seconds=30)
@@ -40,7 +40,7 @@ class Measured:
     bus: Bus
     consumer: Consumer
     server: Any
-    vitals: Vitals
+    vitals: ProcessMetrics
 
     async def tell(self) -> Event:
         event = fact("decider", IncidentOpened(type="error_spike"), reason="a test", plugin="p-1")
@@ -68,7 +68,7 @@ async def measured(ground: Ground) -> AsyncIterator[Measured]:
     consumer = Consumer(bus, database, "decider", {"incident_opened": refuses}, None, telemetry)
     errands = Errands(database, "decider", {"ask": Runner(nothing, nothing, nothing)}, None, telemetry)
     server: Any = SimpleNamespace(serving=True)
-    vitals = Vitals("decider", server, [bus, consumer, errands], SimpleNamespace(database=database))
+    vitals = ProcessMetrics("decider", server, [bus, consumer, errands], SimpleNamespace(database=database))
     yield Measured(database, bus, consumer, server, vitals)
     await bus.stop()
     await database.close()

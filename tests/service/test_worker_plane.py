@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from deploy.local.testing import Ground, Plane, until
 from libs.common.names import new_id
-from libs.common.testing import Ground, Plane, until
 from prunella.v1 import queue_pb2
 from prunella.v1.queue_pb2_grpc import QueueServiceStub
 from tests.service.test_worker_relay_tools import a_shop

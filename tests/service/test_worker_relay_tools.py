@@ -20,7 +20,7 @@ from deploy.demo import releases
 from deploy.demo.sink import Sink
 from deploy.demo.tools.settings import lock_path
 from deploy.local.ports import free_ports
-from libs.common.testing import until
+from deploy.local.testing import until
 from prunella_agent import launch
 from prunella_agent import releases as agent_releases
 from prunella_agent.supervisor import socket_path

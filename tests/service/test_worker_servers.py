@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local.ports import free_ports
+from deploy.local.testing import until
 from libs.common.clock import SystemClock
-from libs.common.testing import until
 from services.queue.worker.answers import Failed
 from services.queue.worker.config import parse
 from services.queue.worker.servers import Servers

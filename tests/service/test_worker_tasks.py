@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.local.testing import until
 from libs.common.rpc import Server
-from libs.common.testing import until
 from tests.service.task_list import COMPLETED, FAILED, Entry, TaskList, serve, step, strategy
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,12 +12,12 @@ from prunella.v1 import agent_pb2 as pb
 from prunella_agent.clock import SystemClock
 from prunella_agent.journal import LONG, Journal
 from prunella_agent.process import Health
+from prunella_agent.receipts import Words
 from prunella_agent.session import Answer
 from prunella_agent.slots import Slots
 from prunella_agent.spans import Spans
 from prunella_agent.state import Install
 from prunella_agent.switch import Switch
-from prunella_agent.words import Words
 
 write = os.write
 

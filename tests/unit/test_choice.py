@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.beta import Outcomes
+from libs.common.beta_posterior import Outcomes
 from services.decider import playbook
 from services.decider.choice import choose
 from services.decider.decision import ACTIONS, OWNERS, Choice, Opinion, Origin, Remedy, Situation, State, Tried

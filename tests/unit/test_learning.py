@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.beta import Outcomes, imagined, mass_below, quantile, stated
+from libs.common.beta_posterior import Outcomes, imagined, mass_below, quantile, stated
 from services.decider.learning import Label, lesson
 
 

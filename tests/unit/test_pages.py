@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common import pages
+from libs.common import paging
 from libs.common.errors import Invalid
 
 KEYS = st.lists(
@@ -17,13 +17,13 @@ QUERIES = st.dictionaries(st.text(max_size=10), st.none() | st.integers() | st.t
 
 @given(QUERIES, KEYS)
 def test_a_token_gives_the_sort_key_back(query: dict[str, object], after: list[object]) -> None:
-    assert pages.open_token(pages.token(query, after), query) == after
+    assert paging.open_token(paging.token(query, after), query) == after
 
 
 @given(QUERIES, st.integers(), st.text(max_size=20))
 def test_page_size_and_token_do_not_make_another_query(query: dict[str, object], size: int, token: str) -> None:
-    made = pages.token(query, [1])
-    assert pages.open_token(made, query | {"page_size": size, "page_token": token}) == [1]
+    made = paging.token(query, [1])
+    assert paging.open_token(made, query | {"page_size": size, "page_token": token}) == [1]
 
 
 @given(QUERIES, QUERIES)
@@ -31,38 +31,38 @@ def test_a_token_of_another_query_is_refused(one: dict[str, object], other: dict
     if one == other:
         return
     with pytest.raises(Invalid) as caught:
-        pages.open_token(pages.token(one, [1]), other)
+        paging.open_token(paging.token(one, [1]), other)
     assert caught.value.reason == "PAGE_TOKEN_OF_ANOTHER_QUERY"
     assert caught.value.field == "page_token"
 
 
 def test_no_token_means_the_first_page() -> None:
-    assert pages.open_token("", {"plugin": "p1"}) is None
+    assert paging.open_token("", {"plugin": "p1"}) is None
 
 
 @given(st.text(min_size=1, max_size=80))
 def test_a_damaged_token_is_invalid_and_never_anything_else(text: str) -> None:
     with pytest.raises(Invalid):
-        pages.open_token(text, {})
+        paging.open_token(text, {})
 
 
 @pytest.mark.parametrize("after", [[[1]], [{"t": 5}], [{"x": "y"}], [{"t": "yesterday"}]])
 def test_a_token_with_foreign_values_is_invalid(after: list[object]) -> None:
     with pytest.raises(Invalid):
-        pages.open_token(pages.token({}, after), {})
+        paging.open_token(paging.token({}, after), {})
 
 
 @pytest.mark.parametrize(("requested", "given_size"), [(0, 50), (1, 1), (500, 500), (501, 500), (2**31 - 1, 500)])
 def test_page_sizes_are_bounded(requested: int, given_size: int) -> None:
-    assert pages.page_size(requested) == given_size
+    assert paging.page_size(requested) == given_size
 
 
 def test_a_negative_page_size_is_invalid() -> None:
     with pytest.raises(Invalid) as caught:
-        pages.page_size(-1)
+        paging.page_size(-1)
     assert caught.value.field == "page_size"
 
 
 def test_moments_survive_with_their_microseconds() -> None:
     moment = datetime(2026, 3, 4, 5, 6, 7, 891234, tzinfo=UTC)
-    assert pages.open_token(pages.token({}, [moment, "id"]), {}) == [moment, "id"]
+    assert paging.open_token(paging.token({}, [moment, "id"]), {}) == [moment, "id"]

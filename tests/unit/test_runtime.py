@@ -126,7 +126,7 @@ async def test_a_nudge_during_a_round_is_not_lost() -> None:
 
 
 async def test_a_round_that_did_not_hear_that_it_should_stop_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libs.common.tasks.AGAIN", 0.01)
+    monkeypatch.setattr("libs.common.cancellation.AGAIN", 0.01)
     round_ = Deaf()
     loop = Loop("test", round_, every=0.001)
     await loop.start()
@@ -143,12 +143,12 @@ async def test_stopping_a_loop_that_never_started_is_harmless() -> None:
 async def test_a_test_does_the_sweeps_by_hand_at_its_own_time() -> None:
     done: list[tuple[str, str, datetime]] = []
 
-    async def escalate(doors: str, now: datetime) -> int:
-        done.append(("escalate", doors, now))
+    async def escalate(ctx: str, now: datetime) -> int:
+        done.append(("escalate", ctx, now))
         return 2
 
-    async def expire(doors: str, now: datetime) -> int:
-        done.append(("expire", doors, now))
+    async def expire(ctx: str, now: datetime) -> int:
+        done.append(("expire", ctx, now))
         return 1
 
     clock = ManualClock()
@@ -168,7 +168,7 @@ async def test_a_test_does_the_sweeps_by_hand_at_its_own_time() -> None:
 async def test_sweeps_run_by_themselves_when_started() -> None:
     times: list[datetime] = []
 
-    async def look(doors: None, now: datetime) -> int:
+    async def look(ctx: None, now: datetime) -> int:
         times.append(now)
         return 0
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from libs.common.beta import Outcomes
+from libs.common.beta_posterior import Outcomes
 from services.queue import patterns
 from services.queue.report import Hindrance, Origin, Report
 from services.queue.strategies import (

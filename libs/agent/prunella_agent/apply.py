@@ -22,12 +22,12 @@ from prunella_agent.archive import ReleaseError
 from prunella_agent.clock import Clock
 from prunella_agent.credential import write_file
 from prunella_agent.journal import Journal
+from prunella_agent.receipts import Words, decode_command, decode_result, encode
 from prunella_agent.session import Answer
 from prunella_agent.slots import Slots
 from prunella_agent.spans import Spans
 from prunella_agent.state import Install, recover
 from prunella_agent.switch import Switch
-from prunella_agent.words import Words, decode_command, decode_result, encode
 
 log = logging.getLogger("prunella_agent.apply")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 
-from prunella_agent import launch, leash
+from prunella_agent import die_with_parent, launch
 from prunella_agent.clock import Clock
 from prunella_agent.state import Install
 
@@ -213,7 +213,7 @@ class Plugin:
 
 def leashed(words: list[str]) -> list[str]:
     """A command whose process dies with this one."""
-    return [sys.executable, "-I", "-S", str(Path(leash.__file__)), str(os.getpid()), *words]
+    return [sys.executable, "-I", "-S", str(Path(die_with_parent.__file__)), str(os.getpid()), *words]
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

@@ -36,12 +36,12 @@ from prunella_agent.install import envelope_path, install, keep_config
 from prunella_agent.journal import Journal, JournalBroken
 from prunella_agent.options import Options, parse
 from prunella_agent.process import Health, Plugin, clear_leftovers
+from prunella_agent.receipts import Words
 from prunella_agent.session import Session, open_channel
 from prunella_agent.slots import Slots
 from prunella_agent.state import Install
 from prunella_agent.switch import Switch
 from prunella_agent.telemetry import Telemetry
-from prunella_agent.words import Words
 
 log = logging.getLogger("prunella_agent")
 

@@ -18,11 +18,11 @@ from prunella_agent import crash
 from prunella_agent.clock import Clock
 from prunella_agent.journal import Journal
 from prunella_agent.process import Health
+from prunella_agent.receipts import Words, decode_result, encode
 from prunella_agent.session import Answer
 from prunella_agent.slots import Slots
 from prunella_agent.spans import Spans
 from prunella_agent.state import Install, State, Trial, recover
-from prunella_agent.words import Words, decode_result, encode
 
 log = logging.getLogger("prunella_agent.switch")
 

@@ -5,7 +5,7 @@ PostgreSQL is the truth and JetStream the fast path: whatever NATS loses, repeat
 
 from libs.common.bus.connection import Bus
 from libs.common.bus.consumer import Consumer, Once, Reaction
-from libs.common.bus.letters import dead_letters, redrive
+from libs.common.bus.dead_letters import dead_letters, redrive
 from libs.common.bus.streams import provision
 from libs.common.facts import fact, fact_name
 

@@ -21,11 +21,11 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
 from libs.common.bus.streams import HEAL, ensure_streams
+from libs.common.cancellation import end
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
-from libs.common.facts import Told, fact_name, subject
-from libs.common.tasks import end
+from libs.common.facts import RecordedFact, fact_name, subject
 from prunella.v1.events_pb2 import Event
 
 log = structlog.get_logger()
@@ -53,11 +53,11 @@ class Bus:
         self.source = source
         self.clock = clock
         self.client = Client()
-        self._fresh: list[Told] = []
+        self._fresh: list[RecordedFact] = []
         self._news = asyncio.Event()
         self._wakes: list[Callable[[str], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        database.listeners.append(self._told)
+        database.listeners.append(self._on_recorded)
 
     @property
     def stream(self) -> JetStreamContext:
@@ -102,14 +102,14 @@ class Bus:
 
     def park(self, consumer: str, event: Event, reason: str) -> None:
         """Tells listeners of `dead.>` that a consumer gave a fact up; a hint, since `bus.dead_letter` has it."""
-        told = headers(event, "") | {"Prunella-Reason": " ".join(reason.split())[:200]}
+        recorded = headers(event, "") | {"Prunella-Reason": " ".join(reason.split())[:200]}
 
         async def publish() -> None:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 if not self.client.is_connected:
                     return
                 await self.stream.publish(
-                    f"dead.{consumer}.{fact_name(event)}", event.SerializeToString(), timeout=2, headers=told
+                    f"dead.{consumer}.{fact_name(event)}", event.SerializeToString(), timeout=2, headers=recorded
                 )
 
         task = asyncio.create_task(publish(), name=f"{self.source} parks")
@@ -166,9 +166,9 @@ class Bus:
         for call in self._wakes:
             call(message.subject.removeprefix("wake."))
 
-    def _told(self, told: Sequence[Told]) -> None:
+    def _on_recorded(self, recorded: Sequence[RecordedFact]) -> None:
         if len(self._fresh) < MEMORY:
-            self._fresh.extend(told)
+            self._fresh.extend(recorded)
         self._news.set()
 
     async def _relay(self) -> None:
@@ -201,9 +201,9 @@ class Bus:
         async with self.database.reading() as reading:
             rows = await reading.all(UNPUBLISHED, source=self.source, before=before, batch=BATCH)
         if rows:
-            await self._publish([Told(Event.FromString(row.payload), row.traceparent) for row in rows])
+            await self._publish([RecordedFact(Event.FromString(row.payload), row.traceparent) for row in rows])
 
-    async def _publish(self, batch: Sequence[Told]) -> None:
+    async def _publish(self, batch: Sequence[RecordedFact]) -> None:
         if not self.client.is_connected:
             return
         stream = self.stream

@@ -19,13 +19,13 @@ from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from libs.common.bus import letters
+from libs.common.bus import dead_letters
 from libs.common.bus.connection import Bus
 from libs.common.bus.streams import ACK_WAIT, ensure_consumer, ensure_streams, pull
+from libs.common.cancellation import end
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
 from libs.common.facts import fact_name
-from libs.common.tasks import end
 from libs.common.telemetry import Telemetry, counter, gauge, histogram, use_traceparent
 from prunella.v1.events_pb2 import Event
 
@@ -84,7 +84,7 @@ class Consumer:
         database: Database,
         service: str,
         reactions: Mapping[str, Reaction],
-        doors: Any,
+        ctx: Any,
         telemetry: Telemetry,
     ) -> None:
         self.name = "consumer"
@@ -92,7 +92,7 @@ class Consumer:
         self.database = database
         self.service = service
         self.reactions = reactions
-        self.doors = doors
+        self.ctx = ctx
         self.telemetry = telemetry
         self._lanes = asyncio.Semaphore(LANES)
         self._tasks: list[asyncio.Task[None]] = []
@@ -179,7 +179,7 @@ class Consumer:
                     await self._react(event, self.reactions[fact])
             if again:
                 await self.database.transaction(
-                    lambda tx: tx.run(letters.FORGET, consumer=self.service, event=event.id)
+                    lambda tx: tx.run(dead_letters.FORGET, consumer=self.service, event=event.id)
                 )
             outcome = "handled"
             return None
@@ -211,7 +211,7 @@ class Consumer:
             await self.database.transaction(effect)
             done = True
 
-        await reaction(self.doors, event, once)
+        await reaction(self.ctx, event, once)
         if not done:
             await once(_nothing)
 
@@ -219,10 +219,10 @@ class Consumer:
         async def work(transaction: Transaction) -> bool:
             if await transaction.first(KNOWN, consumer=self.service, event=event.id):
                 return False
-            row = await transaction.first(letters.STARTED, consumer=self.service, event=event.id)
+            row = await transaction.first(dead_letters.STARTED, consumer=self.service, event=event.id)
             assert row is not None
             crashes = row.starts - 1 - row.errors
-            if crashes >= letters.CRASHES or row.errors >= letters.ERRORS:
+            if crashes >= dead_letters.CRASHES or row.errors >= dead_letters.ERRORS:
                 await self._park(transaction, event, fact, row.reason or "the consumer died", row.errors, crashes)
                 return False
             return True
@@ -233,7 +233,7 @@ class Consumer:
         self, transaction: Transaction, event: Event, fact: str, reason: str, errors: int, crashes: int
     ) -> None:
         values = {"fact": fact, "reason": reason[:500], "errors": errors, "crashes": crashes, "at": transaction.now}
-        await transaction.run(letters.PARK, consumer=self.service, event=event.id, **values)
+        await transaction.run(dead_letters.PARK, consumer=self.service, event=event.id, **values)
         transaction.after_commit(lambda: self.bus.park(self.service, event, reason))
         transaction.after_commit(_parked.labels(self.service).inc)
         log.error("fact_parked", consumer=self.service, event_id=event.id, **{**values, "at": str(transaction.now)})
@@ -245,7 +245,7 @@ class Consumer:
             log.warning("reaction_waits", consumer=self.service, fact=fact, event_id=event.id, error=reason)
             with contextlib.suppress(Problem):
                 await self.database.transaction(
-                    lambda tx: tx.run(letters.EXCUSED, consumer=self.service, event=event.id), retries=0
+                    lambda tx: tx.run(dead_letters.EXCUSED, consumer=self.service, event=event.id), retries=0
                 )
             return 1.0
         log.error("reaction_failed", consumer=self.service, fact=fact, event_id=event.id, exc_info=error)
@@ -253,7 +253,7 @@ class Consumer:
         async def work(transaction: Transaction) -> int:
             retry_at = transaction.now + timedelta(seconds=1)
             values = {"reason": reason[:500], "retry_at": retry_at}
-            return int(await transaction.value(letters.RAISED, consumer=self.service, event=event.id, **values))
+            return int(await transaction.value(dead_letters.RAISED, consumer=self.service, event=event.id, **values))
 
         try:
             errors = await self.database.transaction(work)

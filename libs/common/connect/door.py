@@ -20,11 +20,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from libs.common import access
+from libs.common.cancellation import end
 from libs.common.connect import body, errors
 from libs.common.connect.methods import Method
 from libs.common.errors import Busy, Invalid, Problem, Unavailable
-from libs.common.rpc import Inside, Refusal, status_of
-from libs.common.tasks import end
+from libs.common.rpc import InProcess, Refusal, status_of
 
 MIB: Final = 1024 * 1024
 UNARY: Final = {"application/json": True, "application/proto": False}
@@ -41,13 +41,13 @@ class Door:
 
     def __init__(
         self,
-        inside: Inside,
+        in_process: InProcess,
         methods: Mapping[str, Method],
         *,
         largest: int = MIB,
         larger: Mapping[str, int] | None = None,
     ) -> None:
-        self.inside = inside
+        self.in_process = in_process
         self.methods = methods
         self._largest = largest
         self._larger = larger or {}
@@ -63,13 +63,13 @@ class Door:
             method = self._method(request)
             as_json = _kind(request, method)
             metadata = [(name, request.headers[name]) for name in HEADERS if name in request.headers]
-            self.inside.admit(method.path, metadata)
+            self.in_process.admit(method.path, metadata)
             timeout = _timeout(request)
             given = await body.read(request, self._larger.get(method.path, self._largest))
             if method.streams:
                 return self._stream(_Call(method, metadata, timeout, as_json), _unwrapped(given))
             asked = body.message(method, given, json=as_json)
-            answer = await self.inside.ask(method.path, asked.SerializeToString(), metadata, timeout)
+            answer = await self.in_process.ask(method.path, asked.SerializeToString(), metadata, timeout)
         except Problem as problem:
             return errors.refusal(problem)
         except Refusal as refused:
@@ -98,7 +98,7 @@ class Door:
     async def _answers(self, call: _Call, asked: bytes) -> AsyncIterator[bytes]:
         self._open += 1
         end: dict[str, Any] = {}
-        answers = self.inside.listen(call.method.path, asked, call.metadata)
+        answers = self.in_process.listen(call.method.path, asked, call.metadata)
         until = None if call.timeout is None else asyncio.get_running_loop().time() + call.timeout
         try:
             while True:

@@ -55,10 +55,10 @@ _KNOWN: Final[tuple[type[Message], ...]] = (
 
 def body(status: Status) -> dict[str, Any]:
     """The error as JSON."""
-    told: dict[str, Any] = {"code": code(status), "message": status.message}
+    recorded: dict[str, Any] = {"code": code(status), "message": status.message}
     if status.details:
-        told["details"] = [_detail(detail) for detail in status.details]
-    return told
+        recorded["details"] = [_detail(detail) for detail in status.details]
+    return recorded
 
 
 def code(status: Status) -> str:
@@ -91,11 +91,11 @@ def refusal(problem: Problem, **headers: str) -> Response:
 
 def _detail(packed: Packed) -> dict[str, Any]:
     name = packed.type_url.rpartition("/")[2]
-    told: dict[str, Any] = {"type": name, "value": base64.b64encode(packed.value).decode().rstrip("=")}
+    recorded: dict[str, Any] = {"type": name, "value": base64.b64encode(packed.value).decode().rstrip("=")}
     for kind in _KNOWN:
         if kind.DESCRIPTOR.full_name == name:
             try:
-                told["debug"] = json_format.MessageToDict(kind.FromString(packed.value))
+                recorded["debug"] = json_format.MessageToDict(kind.FromString(packed.value))
             except DecodeError:
                 break
-    return told
+    return recorded

@@ -56,12 +56,12 @@ class Asking:
 
     def admit(self, method: str) -> None:
         """Whether whoever sent this may call a method. Raises Problem."""
-        self._door.inside.admit(f"/prunella.v1.{method}", self._metadata)
+        self._door.in_process.admit(f"/prunella.v1.{method}", self._metadata)
 
     async def ask(self, method: str, request: Message, kind: type[M]) -> M:
         """The answer of a method such as `IngestService/GetIncident`. Raises Refusal."""
         path = f"/prunella.v1.{method}"
-        answer = await self._door.inside.ask(path, request.SerializeToString(), self._metadata, 30.0)
+        answer = await self._door.in_process.ask(path, request.SerializeToString(), self._metadata, 30.0)
         return kind.FromString(answer)
 
     def query(self, *known: str) -> dict[str, str]:
@@ -127,7 +127,7 @@ def refused(status: Status, words: Mapping[str, str] | None = None) -> Response:
                 detail.Unpack(message)
     number = 409 if errors.code(status) == "failed_precondition" else connect.status_code
     reason = info.reason or errors.code(status).upper()
-    told = {
+    recorded = {
         "error": (words or {}).get(reason, reason.lower()),
         "reason": reason,
         "field": wrong.field_violations[0].field if wrong.field_violations else "",
@@ -135,4 +135,4 @@ def refused(status: Status, words: Mapping[str, str] | None = None) -> Response:
         "remedy": REMEDIES.get(number, "look into the service's log"),
     }
     kept = {name: value for name, value in connect.headers.items() if name not in {"content-length", "content-type"}}
-    return Response(json.dumps(told, ensure_ascii=False), number, kept, "application/json")
+    return Response(json.dumps(recorded, ensure_ascii=False), number, kept, "application/json")

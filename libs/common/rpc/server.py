@@ -13,10 +13,10 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from libs.common.cancellation import end
 from libs.common.errors import Problem, Refused
 from libs.common.rpc.guard import Guard
-from libs.common.rpc.inside import Inside
-from libs.common.tasks import end
+from libs.common.rpc.in_process import InProcess
 from libs.common.telemetry import Telemetry
 
 KIB: Final = 1024
@@ -96,12 +96,12 @@ class Server:
         """host:port where it listens; known after the start."""
         return f"{self.address.rpartition(':')[0]}:{self.port}"
 
-    def inside(self) -> Inside:
+    def in_process(self) -> InProcess:
         """The same methods for callers in this process."""
         gathered = _Gathered()
         for add, servicer, _ in self._servicers:
             add(servicer, gathered)  # type: ignore[arg-type] # it only ever registers
-        return Inside(gathered.handlers, self._guard)
+        return InProcess(gathered.handlers, self._guard)
 
     async def start(self) -> int:
         """Listen, and give the port; Refused when the port is taken."""

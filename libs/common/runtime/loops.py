@@ -13,13 +13,13 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
+from libs.common.cancellation import end
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Problem
-from libs.common.tasks import end
 from libs.common.telemetry import counter, histogram
 
-DoorsT = TypeVar("DoorsT")
-DoorsT_contra = TypeVar("DoorsT_contra", contravariant=True)
+ContextT = TypeVar("ContextT")
+ContextT_contra = TypeVar("ContextT_contra", contravariant=True)
 
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 10.0
@@ -29,10 +29,10 @@ _failures = counter("loop_failures_total", "Rounds of background loops that ende
 _sweep_seconds = histogram("sweep_seconds", "Time one round of a sweep took", ("sweep",))
 
 
-class Sweep(Protocol[DoorsT_contra]):
+class Sweep(Protocol[ContextT_contra]):
     """One duty that time brings; gives how much it did."""
 
-    def __call__(self, doors: DoorsT_contra, now: datetime, /) -> Awaitable[int]: ...
+    def __call__(self, ctx: ContextT_contra, now: datetime, /) -> Awaitable[int]: ...
 
 
 class Loop:
@@ -85,19 +85,19 @@ def background(name: str, work: Callable[[], Awaitable[object]]) -> Loop:
     return Loop(name, work, every=FIRST_PAUSE)
 
 
-class Sweeps(Generic[DoorsT]):
+class Sweeps(Generic[ContextT]):
     """A part that does every duty of a table at its own interval; with `run_all_once(now)` a test does them by hand."""
 
     def __init__(
         self,
         service: str,
-        doors: DoorsT,
-        sweeps: Mapping[str, tuple[float, Sweep[DoorsT]]],
+        ctx: ContextT,
+        sweeps: Mapping[str, tuple[float, Sweep[ContextT]]],
         clock: Clock | None = None,
     ) -> None:
         self.name = f"{service} sweeps"
         self._service = service
-        self._doors = doors
+        self._doors = ctx
         self._sweeps = sweeps
         self._clock = clock or SystemClock()
         self._loops = {name: self._loop(name, seconds) for name, (seconds, _) in sweeps.items()}

@@ -18,7 +18,7 @@ from libs.common.errors import Problem
 from libs.common.http import HttpServer, plain
 from libs.common.rpc import Server
 from libs.common.runtime.parts import run, start_parts, stop_parts
-from libs.common.runtime.vitals import Vitals
+from libs.common.runtime.process_metrics import ProcessMetrics
 from libs.common.settings import BadSettings
 from libs.common.telemetry import Telemetry
 
@@ -42,7 +42,7 @@ class Service:
     """One service: its doors, its parts in the order they start, and its gRPC server (the last part)."""
 
     name: str
-    doors: Any
+    ctx: Any
     parts: Sequence[Any]  # each a Part; a list of parts of different classes has no better type by itself
     server: Server
     telemetry: Telemetry | None = None
@@ -50,7 +50,7 @@ class Service:
     def __post_init__(self) -> None:
         """The server starts last and stops first, whether or not it was listed; telemetry is the doors' own."""
         self.parts = [*(part for part in self.parts if part is not self.server), self.server]
-        self.telemetry = self.telemetry or getattr(self.doors, "telemetry", None)
+        self.telemetry = self.telemetry or getattr(self.ctx, "telemetry", None)
 
     async def start(self) -> None:
         """Start every part; when one fails, what was started is stopped and the failure raised."""
@@ -84,7 +84,11 @@ def main(build: Callable[[SettingsT, Clock], Service], load: Callable[[], Settin
 async def _live(build: Callable[[SettingsT, Clock], Service], settings: SettingsT) -> None:
     service = build(settings, SystemClock())
     # Before the server, so that figures are there as soon as it serves.
-    parts = [*service.parts[:-1], Vitals(service.name, service.server, service.parts, service.doors), service.server]
+    parts = [
+        *service.parts[:-1],
+        ProcessMetrics(service.name, service.server, service.parts, service.ctx),
+        service.server,
+    ]
     if not any(getattr(part, "serves_metrics", False) for part in parts):
         parts.insert(0, HttpServer(Starlette(routes=plain(service.server)), settings.http_listen))
     await run(parts, telemetry=service.telemetry)

@@ -9,24 +9,24 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner
 from libs.common.errors import Problem
+from services.decider.context import ASK_SIRA, SCHEMA, ServiceContext, conclude, stands
 from services.decider.decision import Opinion
-from services.decider.doors import ASK_SIRA, SCHEMA, Doors, conclude, stands
 from services.decider.store import decisions
 
 # Seconds beside SIRA's own deadline, for the question to ingest.
 BESIDE = 6.0
 
 
-async def ask(doors: Doors, errand: Errand) -> dict[str, Any]:
+async def ask(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     """Asks SIRA, and ingest whether the incident still stands. Raises Problem when SIRA gives no usable answer."""
-    if doors.sira is None:
+    if ctx.sira is None:
         return {"stands": True, "opinion": None, "note": "there is no SIRA any more"}
     try:
-        opinion = await doors.sira.opinion(errand.payload["body"], errand.id)
+        opinion = await ctx.sira.opinion(errand.payload["body"], errand.id)
     finally:
-        await doors.sira.tell(doors.database, SCHEMA)
+        await ctx.sira.tell(ctx.database, SCHEMA)
     return {
-        "stands": await _stands(doors, errand),
+        "stands": await _stands(ctx, errand),
         "opinion": {
             "action": opinion.action,
             "release": opinion.release,
@@ -38,28 +38,28 @@ async def ask(doors: Doors, errand: Errand) -> dict[str, Any]:
     }
 
 
-async def settle(doors: Doors, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
+async def settle(ctx: ServiceContext, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
     """Makes the decision with the opinion, or ends it when its incident did."""
     if not answer["stands"]:
         await decisions.supersede(tx, errand.subject)
         return
     opinion = Opinion(**answer["opinion"]) if answer["opinion"] else None
-    await conclude(tx, doors, errand.subject, opinion, answer["note"])
+    await conclude(tx, ctx, errand.subject, opinion, answer["note"])
 
 
-async def failed(doors: Doors, tx: Transaction, errand: Errand, error: str) -> None:
+async def failed(ctx: ServiceContext, tx: Transaction, errand: Errand, error: str) -> None:
     """Makes the decision without an opinion."""
-    await conclude(tx, doors, errand.subject, None, f"no answer: {error}")
+    await conclude(tx, ctx, errand.subject, None, f"no answer: {error}")
 
 
-async def _stands(doors: Doors, errand: Errand) -> bool:
+async def _stands(ctx: ServiceContext, errand: Errand) -> bool:
     try:
-        return await stands(doors, errand.payload["incident"], errand.payload["round"])
+        return await stands(ctx, errand.payload["incident"], errand.payload["round"])
     except Problem:
         # patcher asks again before it acts, so deciding is the safer half.
         return True
 
 
-def runners(doors: Doors) -> dict[str, Runner]:
+def runners(ctx: ServiceContext) -> dict[str, Runner]:
     """The table of errands."""
-    return {ASK_SIRA: Runner(ask, settle, failed, timeout=doors.settings.sira_timeout + BESIDE, attempts=1)}
+    return {ASK_SIRA: Runner(ask, settle, failed, timeout=ctx.settings.sira_timeout + BESIDE, attempts=1)}

@@ -1,8 +1,8 @@
 """The client of the external SIRA: one bounded question, one checked answer.
 
-Rule: `libs.common.outside` sets the limits of the way; here every answer is checked before it counts: JSON with the
-fields below, each within its bounds. What fails is one failure for the breaker. The question holds what is needed to
-choose a remedy; never the inputs that failed, never our token beyond the header.
+Rule: `libs.common.external_http` sets the limits of the way; here every answer is checked before it counts: JSON with
+the fields below, each within its bounds. What fails is one failure for the breaker. The question holds what is needed
+to choose a remedy; never the inputs that failed, never our token beyond the header.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import msgspec
 
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
-from libs.common.outside import Outside
+from libs.common.external_http import ExternalHttp
 from services.decider.decision import Opinion, Situation
 from services.decider.explanation import printable
 
@@ -72,7 +72,7 @@ def read_answer(body: bytes) -> Opinion:
     )
 
 
-class Sira(Outside):
+class Sira(ExternalHttp):
     """One SIRA behind a breaker. `timeout` bounds a whole question, body included; in seconds."""
 
     def __init__(self, url: str, token: str, timeout: float, clock: Clock) -> None:

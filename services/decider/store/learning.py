@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from libs.common.beta import Outcomes
+from libs.common.beta_posterior import Outcomes
 from libs.common.database import Transaction
 from services.decider.decision import Decision, Remedy
 from services.decider.learning import ANY, Lesson, counted

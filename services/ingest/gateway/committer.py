@@ -14,10 +14,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from libs.common.cancellation import end
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Busy, Denied, Invalid, NotFound, Problem, Stale, Unavailable
-from libs.common.tasks import end
 from libs.common.telemetry import Telemetry, counter, histogram, use_traceparent
 from services.ingest import detection, sense
 from services.ingest.gateway import changes

@@ -16,7 +16,7 @@ from libs.common.database import Transaction
 from libs.common.errors import Conflict, Invalid, Unauthenticated
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import ingest_pb2
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.gateway.identity import derived, digest
 from services.ingest.store import plugins, pulses
 from services.ingest.store.plugins import Token
@@ -27,7 +27,7 @@ LIFETIME = timedelta(days=1)
 LONGEST_LIFETIME = timedelta(days=30)
 
 
-async def create_token(doors: Doors, request: ingest_pb2.CreateEnrollmentTokenRequest) -> tuple[str, datetime]:
+async def create_token(ctx: ServiceContext, request: ingest_pb2.CreateEnrollmentTokenRequest) -> tuple[str, datetime]:
     """A new token and when it expires; the same request gets the same token. Raises Invalid."""
     for field in ("merchant", "package", "label"):
         value = getattr(request, field)
@@ -36,7 +36,7 @@ async def create_token(doors: Doors, request: ingest_pb2.CreateEnrollmentTokenRe
     lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else LIFETIME
     if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
         raise Invalid("lifetime must be above 0 and at most 30 days", reason="LIFETIME_INVALID", field="lifetime")
-    token = derived(doors.settings.key, "token", request.request_id or secrets.token_hex(16))
+    token = derived(ctx.settings.key, "token", request.request_id or secrets.token_hex(16))
 
     async def work(tx: Transaction) -> datetime:
         if request.label and await plugins.label_taken(tx, request.label) and not request.request_id:
@@ -50,21 +50,21 @@ async def create_token(doors: Doors, request: ingest_pb2.CreateEnrollmentTokenRe
             expire_time=tx.now + lifetime,
         )
 
-    return token, await doors.database.transaction(work)
+    return token, await ctx.database.transaction(work)
 
 
-async def enroll(doors: Doors, request: pb.EnrollRequest) -> pb.EnrollResponse:
+async def enroll(ctx: ServiceContext, request: pb.EnrollRequest) -> pb.EnrollResponse:
     """The identity behind a token. Raises Unauthenticated, Invalid, Conflict."""
     _check(request)
     environment = json.dumps(dict(beats.environment(request)))
-    new = names.new_id(doors.clock.now())
+    new = names.new_id(ctx.clock.now())
 
     async def work(tx: Transaction) -> tuple[str, str]:
         token = await plugins.token(tx, digest(request.token))
         if token is None:
             raise Unauthenticated("there is no such enrolment token", reason="TOKEN_UNKNOWN", field="token")
         if token.plugin:
-            return _again(doors, request, token)
+            return _again(ctx, request, token)
         if token.expire_time <= tx.now:
             raise Unauthenticated(
                 "the enrolment token has expired; ask for a new one", reason="TOKEN_EXPIRED", field="token"
@@ -73,7 +73,7 @@ async def enroll(doors: Doors, request: pb.EnrollRequest) -> pb.EnrollResponse:
         label = token.label or f"{package[:100]}-{new[-6:]}"
         if await plugins.label_taken(tx, label):
             raise _label_taken(label)
-        secret = _secret(doors, request, new)
+        secret = _secret(ctx, request, new)
         own = {"package": package, "merchant": merchant, "label": label}
         await plugins.insert(tx, new, secret=digest(secret), environment=environment, **own)
         await pulses.insert(tx, new, request.release)
@@ -81,8 +81,8 @@ async def enroll(doors: Doors, request: pb.EnrollRequest) -> pb.EnrollResponse:
         tx.record(wire.enrolled(new, merchant, package, request.release, label))
         return new, secret
 
-    plugin, secret = await doors.database.transaction(work)
-    return pb.EnrollResponse(plugin=plugin, secret=secret, release_keys=doors.settings.keys())
+    plugin, secret = await ctx.database.transaction(work)
+    return pb.EnrollResponse(plugin=plugin, secret=secret, release_keys=ctx.settings.keys())
 
 
 def _check(request: pb.EnrollRequest) -> None:
@@ -96,12 +96,12 @@ def _check(request: pb.EnrollRequest) -> None:
             raise Invalid(f"{field} must be letters, digits and ._+- (at most 128)", reason="NAME_INVALID", field=field)
 
 
-def _again(doors: Doors, request: pb.EnrollRequest, token: Token) -> tuple[str, str]:
+def _again(ctx: ServiceContext, request: pb.EnrollRequest, token: Token) -> tuple[str, str]:
     if token.enrollment_key != request.enrollment_key:
         raise Unauthenticated(
             "the enrolment token was used by another agent; ask for a new one", reason="TOKEN_USED", field="token"
         )
-    return token.plugin, _secret(doors, request, token.plugin)
+    return token.plugin, _secret(ctx, request, token.plugin)
 
 
 def _own(promised: str, said: str, field: str) -> str:
@@ -112,8 +112,8 @@ def _own(promised: str, said: str, field: str) -> str:
     return promised or said
 
 
-def _secret(doors: Doors, request: pb.EnrollRequest, plugin: str) -> str:
-    return derived(doors.settings.key, "secret", request.token, request.enrollment_key, plugin)
+def _secret(ctx: ServiceContext, request: pb.EnrollRequest, plugin: str) -> str:
+    return derived(ctx.settings.key, "secret", request.token, request.enrollment_key, plugin)
 
 
 def _label_taken(label: str) -> Conflict:

@@ -12,7 +12,7 @@ from libs.common.errors import Problem
 from libs.common.telemetry import counter, use_traceparent
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import patcher_pb2
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.store import commands
 from services.ingest.store.plugins import Identity
@@ -23,11 +23,11 @@ PATIENCE = 4.0
 _permits = counter("permits_total", "Questions before a switch, by answer", ("answer",))
 
 
-async def ask(doors: Doors, identity: Identity, asked: pb.BeginApply) -> pb.Permit:
+async def ask(ctx: ServiceContext, identity: Identity, asked: pb.BeginApply) -> pb.Permit:
     """The permit for one switch; denied whenever anything is unclear. Never raises Problem."""
     denied = pb.Permit(command=asked.command, nonce=asked.nonce, granted=False)
     try:
-        async with doors.database.reading() as tx:
+        async with ctx.database.reading() as tx:
             command = await commands.get(tx, asked.command) if is_uuid(asked.command) else None
         if command is None or command.plugin != identity.plugin:
             denied.gate = "COMMAND_UNKNOWN"
@@ -46,8 +46,8 @@ async def ask(doors: Doors, identity: Identity, asked: pb.BeginApply) -> pb.Perm
             fence=asked.fence,
             request_id=asked.nonce[:200],
         )
-        with use_traceparent(command.traceparent), doors.telemetry.span("begin apply"):
-            answer = await doors.patcher.AuthorizeApply(request, timeout=PATIENCE)
+        with use_traceparent(command.traceparent), ctx.telemetry.span("begin apply"):
+            answer = await ctx.patcher.AuthorizeApply(request, timeout=PATIENCE)
     except Problem as problem:
         log.warning("no permit for plugin %s, command %s: %s", identity.plugin, asked.command, problem.message)
         denied.gate = "NO_ANSWER"

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from libs.common import tasks
+from libs.common import cancellation
 from libs.common.breaker import BreakerRule, Guarded
 from libs.common.clock import Clock
 from libs.common.errors import Busy, Problem, Refused, Unavailable
@@ -67,7 +67,7 @@ class Reports:
 
     async def stop(self) -> None:
         """Ends calls that run; who waits for an answer gets none and tells again."""
-        await tasks.end(self._running)
+        await cancellation.end(self._running)
         while self._waiting:
             self._end(self._waiting.popleft(), _unanswered("ingest stops"))
 

@@ -17,7 +17,7 @@ from libs.common.telemetry import counter, export_foreign, use_traceparent
 from prunella.v1 import agent_pb2 as pb
 from services.ingest import commands
 from services.ingest.commands import Command, Result, Settled, Word
-from services.ingest.doors import Doors, keep
+from services.ingest.context import ServiceContext, keep
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.incidents import closed
 from services.ingest.store import commands as store
@@ -34,9 +34,9 @@ UNCHANGED = Settled(None, None, tell=False, switched=False)
 FOR_GOOD = frozenset({"retired", "uninstalled"})
 
 
-async def record(doors: Doors, identity: Identity, said: Result, given: pb.CommandResult) -> Settled:
+async def record(ctx: ServiceContext, identity: Identity, said: Result, given: pb.CommandResult) -> Settled:
     """Keeps an agent's word on its own command. Raises NotFound for any other."""
-    command = await _own(doors, identity, said.command)
+    command = await _own(ctx, identity, said.command)
 
     async def work(tx: Transaction) -> Settled:
         # The order of locks: pulse, then command.
@@ -57,20 +57,20 @@ async def record(doors: Doors, identity: Identity, said: Result, given: pb.Comma
             tx.record(wire.finished_fact(locked, said.word.name.lower(), identity.merchant, said, actor))
         return settled
 
-    with use_traceparent(command.traceparent), doors.telemetry.span(f"agent says {said.word.name.lower()}"):
-        settled = await doors.database.transaction(work)
+    with use_traceparent(command.traceparent), ctx.telemetry.span(f"agent says {said.word.name.lower()}"):
+        settled = await ctx.database.transaction(work)
     if settled.switched or settled.final is not None:
-        doors.committer.forget(identity.plugin)
+        ctx.committer.forget(identity.plugin)
     _results.labels(said.word.name.lower()).inc()
     export_foreign("agent", wire.spans(given, command))
     return settled
 
 
-async def waiting(doors: Doors, plugin: str) -> tuple[list[Command], bool]:
+async def waiting(ctx: ServiceContext, plugin: str) -> tuple[list[Command], bool]:
     """Commands a plugin has to hear of, and whether its final word is to come; notes when there is neither."""
     live, probation = list[Command](), False
     for _ in range(RELAX_TRIES):
-        async with doors.database.reading() as tx:
+        async with ctx.database.reading() as tx:
             # The version first: what is issued after it keeps the flag.
             found = await pulses.get(tx, plugin)
             live = await store.live_of(tx, plugin)
@@ -78,33 +78,33 @@ async def waiting(doors: Doors, plugin: str) -> tuple[list[Command], bool]:
         if found is None or not found[0].waiting or live or probation:
             break
         # A beat in between raises the version as well: nobody would look again, so we do.
-        if await doors.database.transaction(partial(pulses.relax, plugin=plugin, version=found[0].version)):
+        if await ctx.database.transaction(partial(pulses.relax, plugin=plugin, version=found[0].version)):
             break
     return live, probation
 
 
-async def written(doors: Doors, command: str, at: datetime) -> None:
+async def written(ctx: ServiceContext, command: str, at: datetime) -> None:
     """The command went out."""
-    await doors.database.transaction(lambda tx: store.written(tx, command, at))
+    await ctx.database.transaction(lambda tx: store.written(tx, command, at))
 
 
-async def receipt(doors: Doors, identity: Identity, command: str) -> None:
+async def receipt(ctx: ServiceContext, identity: Identity, command: str) -> None:
     """Stops the redelivery of a command the agent has."""
     if is_uuid(command):
-        await doors.database.transaction(lambda tx: store.received(tx, command, identity.plugin))
+        await ctx.database.transaction(lambda tx: store.received(tx, command, identity.plugin))
 
 
-async def goodbye(doors: Doors, identity: Identity, epoch: int, said: pb.Goodbye) -> None:
+async def goodbye(ctx: ServiceContext, identity: Identity, epoch: int, said: pb.Goodbye) -> None:
     """The plugin leaves: for a while without being blamed for it, or for good."""
     if said.reason in FOR_GOOD:
-        await retire(doors, identity, names.plugin(identity.plugin), "the plugin said goodbye for good")
+        await retire(ctx, identity, names.plugin(identity.plugin), "the plugin said goodbye for good")
         return
     back_by = said.back_by_time.ToDatetime(UTC).timestamp() if said.HasField("back_by_time") else 0.0
-    await doors.database.transaction(lambda tx: pulses.goodbye(tx, identity.plugin, epoch, back_by))
-    doors.committer.forget(identity.plugin)
+    await ctx.database.transaction(lambda tx: pulses.goodbye(tx, identity.plugin, epoch, back_by))
+    ctx.committer.forget(identity.plugin)
 
 
-async def retire(doors: Doors, identity: Identity, actor: str, reason: str) -> None:
+async def retire(ctx: ServiceContext, identity: Identity, actor: str, reason: str) -> None:
     """Ends a plugin's life, its incidents and its commands; a second time changes nothing."""
 
     async def work(tx: Transaction) -> None:
@@ -114,11 +114,11 @@ async def retire(doors: Doors, identity: Identity, actor: str, reason: str) -> N
             tx.record(plugin_wire.retired(identity.plugin, identity.merchant, actor, reason))
             await _shut(tx, identity.plugin, "the plugin is retired", actor)
 
-    await doors.database.transaction(work)
-    forget(doors, identity.plugin, "the plugin is retired")
+    await ctx.database.transaction(work)
+    forget(ctx, identity.plugin, "the plugin is retired")
 
 
-async def quarantine(doors: Doors, identity: Identity, boots: Sequence[str]) -> None:
+async def quarantine(ctx: ServiceContext, identity: Identity, boots: Sequence[str]) -> None:
     """Shuts out both agents that use one identity."""
 
     async def work(tx: Transaction) -> None:
@@ -126,15 +126,15 @@ async def quarantine(doors: Doors, identity: Identity, boots: Sequence[str]) -> 
             tx.record(plugin_wire.quarantined(identity.plugin, identity.merchant, boots))
             await pulses.end(tx, identity.plugin)
 
-    await doors.database.transaction(work)
-    forget(doors, identity.plugin, "two living agents use this identity")
+    await ctx.database.transaction(work)
+    forget(ctx, identity.plugin, "two living agents use this identity")
 
 
-def forget(doors: Doors, plugin: str, reason: str) -> None:
+def forget(ctx: ServiceContext, plugin: str, reason: str) -> None:
     """Drops what is kept in memory of a plugin that is barred now."""
-    doors.identities.forget(plugin)
-    doors.committer.forget(plugin)
-    doors.sessions.end(plugin, reason)
+    ctx.identities.forget(plugin)
+    ctx.committer.forget(plugin)
+    ctx.sessions.end(plugin, reason)
 
 
 async def _shut(tx: Transaction, plugin: str, reason: str, actor: str) -> None:
@@ -145,8 +145,8 @@ async def _shut(tx: Transaction, plugin: str, reason: str, actor: str) -> None:
         await store.end(tx, command.id, commands.State.WITHDRAWN, reason)
 
 
-async def _own(doors: Doors, identity: Identity, command: str) -> Command:
-    async with doors.database.reading() as tx:
+async def _own(ctx: ServiceContext, identity: Identity, command: str) -> Command:
+    async with ctx.database.reading() as tx:
         found = await store.get(tx, command) if is_uuid(command) else None
     if found is None or found.plugin != identity.plugin:
         raise NotFound("this plugin has no such command", reason="COMMAND_UNKNOWN", field="command")

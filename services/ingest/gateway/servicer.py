@@ -14,7 +14,7 @@ from libs.common.access import agent_credential
 from libs.common.errors import Busy, Invalid, NotFound, Problem, Unavailable
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc, patcher_pb2
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.gateway import enroll, results
 from services.ingest.gateway.committer import Entry
 from services.ingest.gateway.identity import proven
@@ -37,8 +37,8 @@ LARGEST_MESSAGE = 256 * 1024
 class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
     """The door for agents."""
 
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
+    def __init__(self, ctx: ServiceContext) -> None:
+        self._doors = ctx
 
     async def Enroll(self, request: pb.EnrollRequest, context: Context) -> pb.EnrollResponse:
         """A token becomes an identity."""
@@ -82,23 +82,23 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
         """One beat without a stream, answered with the commands that wait."""
-        doors = self._doors
+        ctx = self._doors
         identity = await self._who(context)
-        now = doors.clock.now()
+        now = ctx.clock.now()
         beat = beats.beat(request.beat, now.timestamp())
         waiting = _Waiting(1)
         entry = Entry(identity, beat, 0, now.timestamp(), waiting.answer(0))
-        doors.committer.add(entry)
+        ctx.committer.add(entry)
         refused = await waiting.all()
         if refused:
             raise refused[0]
         ack = pb.BeatAck(boot_id=beat.boot, sequence=beat.sequence)
         if not entry.waiting:
-            return pb.HeartbeatResponse(ack=ack, beat_interval=span(doors.settings.poll))
-        live, probation = await results.waiting(doors, identity.plugin)
+            return pb.HeartbeatResponse(ack=ack, beat_interval=span(ctx.settings.poll))
+        live, probation = await results.waiting(ctx, identity.plugin)
         for command in live:
-            await results.written(doors, command.id, now)
-        interval = doors.settings.probation_beat if probation else doors.settings.poll
+            await results.written(ctx, command.id, now)
+        interval = ctx.settings.probation_beat if probation else ctx.settings.poll
         return pb.HeartbeatResponse(
             ack=ack, commands=[wire.message(command) for command in live], beat_interval=span(interval)
         )

@@ -19,13 +19,13 @@ from typing import Any
 
 import grpc
 
+from libs.common.cancellation import end
 from libs.common.errors import Denied, Invalid, Problem, Unavailable
-from libs.common.tasks import end
 from libs.common.telemetry import histogram
 from prunella.v1 import agent_pb2 as pb
 from services.ingest import commands
 from services.ingest.commands import Command
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.gateway import permits, results
 from services.ingest.gateway.committer import Entry
 from services.ingest.gateway.errors import Errors
@@ -55,13 +55,13 @@ Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
 class Session:
     """One stream; `run` lasts as long as it does."""
 
-    def __init__(self, doors: Doors, identity: Identity, context: Context) -> None:
+    def __init__(self, ctx: ServiceContext, identity: Identity, context: Context) -> None:
         self.plugin = identity.plugin
         self.epoch = 0
-        self._doors = doors
+        self._doors = ctx
         self._identity = identity
         self._context = context
-        self._errors = Errors(doors.reports, identity, self._send)
+        self._errors = Errors(ctx.reports, identity, self._send)
         self._outgoing: deque[tuple[pb.ConnectResponse, Command | None]] = deque()
         self._acked: tuple[str, int] | None = None
         self._writer: asyncio.Task[None] | None = None

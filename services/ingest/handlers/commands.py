@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 
-from libs.common import names, pages
+from libs.common import names, paging
 from libs.common.database import Transaction
 from libs.common.errors import Conflict, NotFound, Refused
 from libs.common.telemetry import counter, current_traceparent
 from prunella.v1 import ingest_pb2 as pb
 from services.ingest.commands import ABOUT_EXISTING, Command, State
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.handlers.incidents import NOBODY
 from services.ingest.store import commands as store
@@ -30,12 +30,12 @@ _background: set[asyncio.Task[None]] = set()
 class CommandHandlers:
     """The part of `IngestService` about commands."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def IssueCommand(self, request: pb.IssueCommandRequest, context: Context) -> pb.IssueCommandResponse:
         """Writes a command down and has it delivered; a repeat returns the first."""
         del context
-        asked = wire.issued(request, self.doors.clock.now(), current_traceparent())
+        asked = wire.issued(request, self.ctx.clock.now(), current_traceparent())
         if not is_uuid(asked.plugin):
             raise NotFound("there is no such plugin", reason="PLUGIN_UNKNOWN", field="plugin")
 
@@ -53,11 +53,11 @@ class CommandHandlers:
                 raise Refused(f"the plugin is {state}", reason=f"PLUGIN_{state.upper()}", field="plugin")
             return _same(earlier, asked), False
 
-        command, new = await self.doors.database.transaction(work)
+        command, new = await self.ctx.database.transaction(work)
         if new:
             _issued.labels(wire.word(command.kind)).inc()
-            self.doors.sessions.offer(command)
-            task = asyncio.create_task(self.doors.bus.wake(command.plugin))
+            self.ctx.sessions.offer(command)
+            task = asyncio.create_task(self.ctx.bus.wake(command.plugin))
             _background.add(task)
             task.add_done_callback(_background.discard)
         return pb.IssueCommandResponse(command=wire.message(command))
@@ -67,7 +67,7 @@ class CommandHandlers:
         del context
         known = await self._command(request.name)
         reason = request.reason or "withdrawn"
-        await self.doors.database.transaction(lambda tx: store.end(tx, known.id, State.WITHDRAWN, reason))
+        await self.ctx.database.transaction(lambda tx: store.end(tx, known.id, State.WITHDRAWN, reason))
         return pb.WithdrawCommandResponse(command=wire.record(await self._command(request.name)))
 
     async def GetCommand(self, request: pb.GetCommandRequest, context: Context) -> pb.GetCommandResponse:
@@ -83,16 +83,16 @@ class CommandHandlers:
             "plugin": plugin if not plugin or is_uuid(plugin) else NOBODY,
             "attempt": request.attempt.removeprefix("attempts/"),
         }
-        size = pages.page_size(request.page_size)
-        after = pages.open_token(request.page_token, filters) or [""]
-        async with self.doors.database.reading() as tx:
+        size = paging.page_size(request.page_size)
+        after = paging.open_token(request.page_token, filters) or [""]
+        async with self.ctx.database.reading() as tx:
             found = await store.page(tx, filters, str(after[0]), size + 1)
-        more = pages.token(filters, [found[size - 1].id]) if len(found) > size else ""
+        more = paging.token(filters, [found[size - 1].id]) if len(found) > size else ""
         return pb.ListCommandsResponse(commands=[wire.record(one) for one in found[:size]], next_page_token=more)
 
     async def _command(self, name: str) -> Command:
         wanted = names.parse("commands", name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await store.get(tx, wanted) if is_uuid(wanted) else None
         if found is None:
             raise NotFound(f"there is no command {wanted}", reason="COMMAND_UNKNOWN", field="name", command=wanted)

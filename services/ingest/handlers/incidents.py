@@ -10,13 +10,13 @@ from typing import Any
 
 import grpc
 
-from libs.common import access, names, pages
+from libs.common import access, names, paging
 from libs.common.database import Transaction
 from libs.common.errors import NotFound
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import ingest_pb2 as pb
 from services.ingest import incidents
-from services.ingest.doors import Doors, keep, locked
+from services.ingest.context import ServiceContext, keep, locked
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.incidents import Incident, Step
 from services.ingest.store import incidents as store
@@ -28,7 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class IncidentHandlers:
     """The part of `IngestService` about incidents."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def GetIncident(self, request: pb.GetIncidentRequest, context: Context) -> pb.GetIncidentResponse:
         """One incident."""
@@ -45,11 +45,11 @@ class IncidentHandlers:
             "type": request.type,
             "severity": int(request.severity),
         }
-        size = pages.page_size(request.page_size)
-        after = pages.open_token(request.page_token, filters) or [""]
-        async with self.doors.database.reading() as tx:
+        size = paging.page_size(request.page_size)
+        after = paging.open_token(request.page_token, filters) or [""]
+        async with self.ctx.database.reading() as tx:
             found = await store.page(tx, filters, str(after[0]), size + 1)
-        more = pages.token(filters, [found[size - 1].id]) if len(found) > size else ""
+        more = paging.token(filters, [found[size - 1].id]) if len(found) > size else ""
         return pb.ListIncidentsResponse(incidents=[wire.resource(one) for one in found[:size]], next_page_token=more)
 
     async def CloseIncident(self, request: pb.CloseIncidentRequest, context: Context) -> pb.CloseIncidentResponse:
@@ -68,7 +68,7 @@ class IncidentHandlers:
 
     async def _incident(self, name: str) -> Incident:
         wanted = names.parse("incidents", name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await store.get(tx, wanted) if is_uuid(wanted) else None
         if found is None:
             raise NotFound(f"there is no incident {wanted}", reason="INCIDENT_UNKNOWN", field="name", incident=wanted)
@@ -85,9 +85,9 @@ class IncidentHandlers:
             await keep(tx, before, moved, actor=actor)
             return moved.incident
 
-        with use_traceparent(known.traceparent), self.doors.telemetry.span("a person's word"):
-            moved = await self.doors.database.transaction(work)
-        self.doors.committer.forget(known.plugin)
+        with use_traceparent(known.traceparent), self.ctx.telemetry.span("a person's word"):
+            moved = await self.ctx.database.transaction(work)
+        self.ctx.committer.forget(known.plugin)
         return moved
 
 

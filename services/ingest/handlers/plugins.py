@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc
 
-from libs.common import access, names, pages
+from libs.common import access, names, paging
 from libs.common.database import Transaction
 from libs.common.errors import NotFound
 from prunella.v1 import agent_pb2
 from prunella.v1 import ingest_pb2 as pb
 from services.ingest import windows
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.gateway import enroll, results
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.store import plugins, pulses
@@ -34,20 +34,20 @@ BEFORE = 600.0
 class PluginHandlers:
     """The part of `IngestService` about plugins."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def CreateEnrollmentToken(
         self, request: pb.CreateEnrollmentTokenRequest, context: Context
     ) -> pb.CreateEnrollmentTokenResponse:
         """A one-time token."""
         del context
-        token, expires = await enroll.create_token(self.doors, request)
+        token, expires = await enroll.create_token(self.ctx, request)
         return pb.CreateEnrollmentTokenResponse(token=token, expire_time=stamp(expires))
 
     async def GetPlugin(self, request: pb.GetPluginRequest, context: Context) -> pb.GetPluginResponse:
         """One plugin, by id or by label."""
         del context
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             return pb.GetPluginResponse(plugin=self._resource(await self._view(tx, request.name)))
 
     async def ListPlugins(self, request: pb.ListPluginsRequest, context: Context) -> pb.ListPluginsResponse:
@@ -59,17 +59,17 @@ class PluginHandlers:
             "release": request.release,
             "health": int(request.health),
         }
-        size = pages.page_size(request.page_size)
-        after = pages.open_token(request.page_token, filters) or [""]
-        async with self.doors.database.reading() as tx:
+        size = paging.page_size(request.page_size)
+        after = paging.open_token(request.page_token, filters) or [""]
+        async with self.ctx.database.reading() as tx:
             rows = await plugins.page(tx, filters, str(after[0]), size + 1)
-        more = pages.token(filters, [str(rows[size - 1].id)]) if len(rows) > size else ""
+        more = paging.token(filters, [str(rows[size - 1].id)]) if len(rows) > size else ""
         return pb.ListPluginsResponse(plugins=[self._resource(row) for row in rows[:size]], next_page_token=more)
 
     async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
         """How many active plugins a package has; with a breakdown also what they run and how they are."""
         del context
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             if not request.breakdown:
                 return pb.GetFleetResponse(plugins=await plugins.size(tx, request.package))
             count, rows = await plugins.parts(tx, request.package, request.merchant)
@@ -87,12 +87,12 @@ class PluginHandlers:
 
     async def RetirePlugin(self, request: pb.RetirePluginRequest, context: Context) -> pb.RetirePluginResponse:
         """Ends a plugin's life; ending it again changes nothing."""
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             row = await self._view(tx, request.name)
             known = await plugins.identities(tx, [str(row.id)])
         reason = request.reason or "retired by a person"
-        await results.retire(self.doors, known[str(row.id)], access.caller(context), reason)
-        async with self.doors.database.reading() as tx:
+        await results.retire(self.ctx, known[str(row.id)], access.caller(context), reason)
+        async with self.ctx.database.reading() as tx:
             return pb.RetirePluginResponse(plugin=self._resource(await self._view(tx, names.plugin(str(row.id)))))
 
     async def GetTelemetry(self, request: pb.GetTelemetryRequest, context: Context) -> pb.GetTelemetryResponse:
@@ -100,7 +100,7 @@ class PluginHandlers:
         del context
         name = request.plugin if request.plugin.startswith("plugins/") else names.plugin(request.plugin)
         switch = moment(request.switch_time, "switch_time").timestamp()
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             row = await self._view(tx, name)
             found = await pulses.get(tx, str(row.id))
             peers = await pulses.peers(tx, str(row.id), row.package, switch, MOST_PEERS)
@@ -115,8 +115,8 @@ class PluginHandlers:
         return row
 
     def _resource(self, row: Any) -> pb.Plugin:
-        settings = self.doors.settings
-        return wire.resource(row, self.doors.clock.now(), max(FRESH * settings.beat, 5.0))
+        settings = self.ctx.settings
+        return wire.resource(row, self.ctx.clock.now(), max(FRESH * settings.beat, 5.0))
 
 
 def compare(

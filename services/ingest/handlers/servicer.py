@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunella.v1 import ingest_pb2_grpc
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.handlers.commands import CommandHandlers
 from services.ingest.handlers.incidents import IncidentHandlers
 from services.ingest.handlers.plugins import PluginHandlers
@@ -15,5 +15,5 @@ class IngestHandlers(
 ):
     """Door 1 of ingest."""
 
-    def __init__(self, doors: Doors) -> None:
-        self.doors = doors
+    def __init__(self, ctx: ServiceContext) -> None:
+        self.ctx = ctx

@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 
-from libs.common import access, names, pages
+from libs.common import access, names, paging
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, NotFound
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import ingest_pb2 as pb
 from services.ingest import storm
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.store import storms as store
 from services.ingest.store.storms import Row
@@ -29,7 +29,7 @@ LONGEST_REASON = 2000
 class StormHandlers:
     """The part of `IngestService` about storms."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def ListStorms(self, request: pb.ListStormsRequest, context: Context) -> pb.ListStormsResponse:
         """Storms, newest first. Raises Invalid for a state that is none and for bad paging."""
@@ -43,11 +43,11 @@ class StormHandlers:
         state = str(wire.STATES[request.state]) if request.state else ""
         filters = {"package": request.package, "state": state}
         query = {"list": "storms", **filters}
-        size = pages.page_size(request.page_size)
-        after = pages.open_token(request.page_token, query) or [""]
-        async with self.doors.database.reading() as tx:
+        size = paging.page_size(request.page_size)
+        after = paging.open_token(request.page_token, query) or [""]
+        async with self.ctx.database.reading() as tx:
             found = await store.page(tx, filters, str(after[0]), size + 1)
-        more = pages.token(query, [found[size - 1].id]) if len(found) > size else ""
+        more = paging.token(query, [found[size - 1].id]) if len(found) > size else ""
         return pb.ListStormsResponse(storms=[wire.resource(row) for row in found[:size]], next_page_token=more)
 
     async def EndStorm(self, request: pb.EndStormRequest, context: Context) -> pb.EndStormResponse:
@@ -58,7 +58,7 @@ class StormHandlers:
             raise Invalid(
                 f"reason may have {LONGEST_REASON} characters and no NUL", reason="REASON_TOO_LONG", field="reason"
             )
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             known = await store.get(tx, wanted) if is_uuid(wanted) else None
         if known is None:
             raise NotFound(f"there is no storm {wanted}", reason="STORM_UNKNOWN", field="name", storm=wanted)
@@ -76,5 +76,5 @@ class StormHandlers:
             tx.record(wire.told(row, step))
             return row
 
-        with use_traceparent(known.traceparent), self.doors.telemetry.span("a person's word"):
-            return pb.EndStormResponse(storm=wire.resource(await self.doors.database.transaction(work)))
+        with use_traceparent(known.traceparent), self.ctx.telemetry.span("a person's word"):
+            return pb.EndStormResponse(storm=wire.resource(await self.ctx.database.transaction(work)))

@@ -8,21 +8,21 @@ from libs.common.connect import Door, methods, openapi
 from libs.common.http import plain
 from libs.common.rpc import Server
 from prunella.v1 import agent_pb2
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.http import described, errors
 from services.ingest.http import plain as seeds
 
 GATEWAY = agent_pb2.DESCRIPTOR.services_by_name["AgentGateway"]
 
 
-def app(doors: Doors, server: Server) -> Starlette:
+def app(ctx: ServiceContext, server: Server) -> Starlette:
     """The application: the agents' gateway without its stream, error reports, health and metrics."""
-    door = Door(server.inside(), methods([GATEWAY]))
+    door = Door(server.in_process(), methods([GATEWAY]))
     return Starlette(
         routes=[
             *door.routes(),
-            *seeds.routes(doors, door),
-            *errors.routes(doors),
+            *seeds.routes(ctx, door),
+            *errors.routes(ctx),
             openapi.route("Prunella: what agents say without gRPC", door.methods.values(), described.PATHS),
             *plain(server),
         ]

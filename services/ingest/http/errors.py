@@ -28,7 +28,7 @@ from libs.common.errors import Busy, Conflict, Denied, Invalid, Problem, Refused
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import queue_pb2
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.gateway import reports
 from services.ingest.store import pulses
 from services.ingest.store.plugins import Identity
@@ -85,15 +85,15 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
     errors: Annotated[list[Reported], msgspec.Meta(min_length=1, max_length=wire.MOST_REPORTS)]
 
 
-def routes(doors: Doors) -> list[BaseRoute]:
+def routes(ctx: ServiceContext) -> list[BaseRoute]:
     """For the application of ingest."""
     running: Counter[str] = Counter()
 
     async def take(request: Request) -> Response:
         try:
-            async with _room(running, await _who(doors, request)) as identity:
+            async with _room(running, await _who(ctx, request)) as identity:
                 body = read(await _body(request))
-                outcomes = await _tell(doors, identity, body, request.headers.get("idempotency-key", ""))
+                outcomes = await _tell(ctx, identity, body, request.headers.get("idempotency-key", ""))
         except Problem as problem:
             return refusal(problem)
         except ClientDisconnect:
@@ -134,9 +134,9 @@ def refusal(problem: Problem) -> Response:
     return JSONResponse(told, status, headers)
 
 
-async def _who(doors: Doors, request: Request) -> Identity:
+async def _who(ctx: ServiceContext, request: Request) -> Identity:
     plugin, secret = plugin_credential(request.headers.get("authorization", ""))
-    return await doors.identities.check(plugin, secret)
+    return await ctx.identities.check(plugin, secret)
 
 
 @asynccontextmanager
@@ -168,12 +168,12 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _tell(doors: Doors, identity: Identity, body: Body, key: str) -> Sequence[queue_pb2.ReportOutcome]:
+async def _tell(ctx: ServiceContext, identity: Identity, body: Body, key: str) -> Sequence[queue_pb2.ReportOutcome]:
     if not re.fullmatch(r"[\x21-\x7e]{0,128}", key):
         raise Invalid(
             "an Idempotency-Key has up to 128 visible characters", reason="KEY_INVALID", field="idempotency-key"
         )
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         found = await pulses.get(tx, identity.plugin)
     release = found[0].release if found else ""
     errors = []
@@ -182,7 +182,7 @@ async def _tell(doors: Doors, identity: Identity, body: Body, key: str) -> Seque
         own = hashlib.sha256(f"{identity.plugin}\0{key}\0{number}".encode()).hexdigest() if key else new_id()
         errors.append(wire.reported(identity, release, _message(given, own)))
     request_id = hashlib.sha256(f"{identity.plugin}\0{key}".encode()).hexdigest() if key else ""
-    return await doors.reports.ask(errors, reports.HTTP, request_id)
+    return await ctx.reports.ask(errors, reports.HTTP, request_id)
 
 
 def _message(given: Reported, own: str) -> pb.ErrorReport:

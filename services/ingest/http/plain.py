@@ -20,7 +20,7 @@ from libs.common.connect.rest import Asking, route
 from libs.common.errors import Denied, NotFound, Refused, Unavailable
 from prunella.v1 import agent_pb2 as pb
 from services.ingest.commands import Command, Kind
-from services.ingest.doors import Doors
+from services.ingest.context import ServiceContext
 from services.ingest.gateway import permits
 from services.ingest.gateway.identity import is_uuid
 from services.ingest.store import commands as store
@@ -54,12 +54,12 @@ class Heartbeat(msgspec.Struct):
     timestamp: Text | int | float | None = None
 
 
-def routes(doors: Doors, door: Door) -> list[BaseRoute]:
+def routes(ctx: ServiceContext, door: Door) -> list[BaseRoute]:
     """For the application of ingest."""
 
     async def heartbeat(asking: Asking) -> dict[str, Any]:
         asking.admit("AgentGateway/Heartbeat")
-        identity = await _who(doors, asking)
+        identity = await _who(ctx, asking)
         given = await asking.json(Heartbeat)
         if given.plugin_id not in {"", identity.plugin}:
             raise Denied(
@@ -67,24 +67,24 @@ def routes(doors: Doors, door: Door) -> list[BaseRoute]:
                 reason="PLUGIN_DIFFERS",
                 field="plugin_id",
             )
-        request = pb.HeartbeatRequest(beat=await _beat(doors, identity, given))
+        request = pb.HeartbeatRequest(beat=await _beat(ctx, identity, given))
         answer = await asking.ask("AgentGateway/Heartbeat", request, pb.HeartbeatResponse)
-        handed = [command for command in answer.commands if await _handed_out(doors, identity, asking, command)]
+        handed = [command for command in answer.commands if await _handed_out(ctx, identity, asking, command)]
         seconds = answer.beat_interval.ToTimedelta().total_seconds()
         return {"ok": True, "commands": [_command(one) for one in handed], "next_heartbeat_seconds": seconds}
 
     async def ack(asking: Asking) -> dict[str, Any]:
         asking.admit("AgentGateway/AckCommand")
-        command, detail = await _own(doors, asking), await _said(asking)
+        command, detail = await _own(ctx, asking), await _said(asking)
         if command.live and command.kind in SWITCHES:
-            await _permitted(doors, await _who(doors, asking), command)
+            await _permitted(ctx, await _who(ctx, asking), command)
         request = pb.AckCommandRequest(result=_result(command, DONE[command.kind], detail))
         await asking.ask("AgentGateway/AckCommand", request, pb.AckCommandResponse)
         return {"ok": True}
 
     async def fail(asking: Asking) -> dict[str, Any]:
         asking.admit("AgentGateway/FailCommand")
-        command, detail = await _own(doors, asking), await _said(asking)
+        command, detail = await _own(ctx, asking), await _said(asking)
         request = pb.FailCommandRequest(result=_result(command, pb.COMMAND_OUTCOME_FAILED, detail))
         await asking.ask("AgentGateway/FailCommand", request, pb.FailCommandResponse)
         return {"ok": True}
@@ -96,12 +96,12 @@ def routes(doors: Doors, door: Door) -> list[BaseRoute]:
     ]
 
 
-async def _who(doors: Doors, asking: Asking) -> Identity:
-    return await doors.identities.check(*plugin_credential(asking.authorization))
+async def _who(ctx: ServiceContext, asking: Asking) -> Identity:
+    return await ctx.identities.check(*plugin_credential(asking.authorization))
 
 
-async def _beat(doors: Doors, identity: Identity, given: Heartbeat) -> pb.Beat:
-    now = doors.clock.now()
+async def _beat(ctx: ServiceContext, identity: Identity, given: Heartbeat) -> pb.Beat:
+    now = ctx.clock.now()
     made = pb.Beat(
         boot_id=BOOT,
         # The plane's own clock: it rises, whatever the client's does.
@@ -114,7 +114,7 @@ async def _beat(doors: Doors, identity: Identity, given: Heartbeat) -> pb.Beat:
     made.uptime.FromMilliseconds(round(given.uptime * 1000))
     if (sent := told(given.timestamp, "timestamp")) is not None:
         made.time.CopyFrom(sent)
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         running = await store.running(tx, identity.plugin)
     if running is not None and running.release in {"", given.plugin_version}:
         made.generation = running.generation
@@ -125,7 +125,7 @@ async def _beat(doors: Doors, identity: Identity, given: Heartbeat) -> pb.Beat:
     return made
 
 
-async def _handed_out(doors: Doors, identity: Identity, asking: Asking, command: pb.Command) -> bool:
+async def _handed_out(ctx: ServiceContext, identity: Identity, asking: Asking, command: pb.Command) -> bool:
     """Whether a plain client gets a command; what it cannot decide itself is decided here for it."""
     kind = Kind(command.kind)
     if kind is Kind.COMMIT:
@@ -133,22 +133,22 @@ async def _handed_out(doors: Doors, identity: Identity, asking: Asking, command:
         return False
     if kind not in SWITCHES:
         return True
-    permit = await _permit(doors, identity, command)
+    permit = await _permit(ctx, identity, command)
     if not permit.granted and permit.gate != "NO_ANSWER":
         await _settle(asking, command, pb.COMMAND_OUTCOME_REFUSED, permit.gate)
     return permit.granted
 
 
-async def _permitted(doors: Doors, identity: Identity, command: Command) -> None:
+async def _permitted(ctx: ServiceContext, identity: Identity, command: Command) -> None:
     """Raises Refused for a word on a switch that was never permitted."""
-    permit = await _permit(doors, identity, command)
+    permit = await _permit(ctx, identity, command)
     if permit.gate == "NO_ANSWER":
         raise Unavailable("nobody can say now whether this was permitted", reason="NO_ANSWER", retry_after=5.0)
     if not permit.granted:
         raise Refused(f"this command was not permitted ({permit.gate})", reason="NOT_PERMITTED", gate=permit.gate)
 
 
-async def _permit(doors: Doors, identity: Identity, command: Command | pb.Command) -> pb.Permit:
+async def _permit(ctx: ServiceContext, identity: Identity, command: Command | pb.Command) -> pb.Permit:
     """The permit for a switch; the same question again gets the same answer."""
     asked = pb.BeginApply(
         command=command.id,
@@ -157,7 +157,7 @@ async def _permit(doors: Doors, identity: Identity, command: Command | pb.Comman
         fence=command.fence,
         nonce=f"http-{command.id}",
     )
-    return await permits.ask(doors, identity, asked)
+    return await permits.ask(ctx, identity, asked)
 
 
 async def _settle(asking: Asking, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str) -> None:
@@ -176,11 +176,11 @@ def _command(command: pb.Command) -> dict[str, Any]:
     return {"id": command.id, "command_type": kind, "command_payload": payload, "status": "sent", "deadline": deadline}
 
 
-async def _own(doors: Doors, asking: Asking) -> Command:
+async def _own(ctx: ServiceContext, asking: Asking) -> Command:
     """The command in the path, when it is this plugin's. Raises NotFound."""
-    identity = await _who(doors, asking)
+    identity = await _who(ctx, asking)
     id_ = str(asking.request.path_params["command"])
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         found = await store.get(tx, id_) if is_uuid(id_) else None
     if found is None or found.plugin != identity.plugin:
         raise NotFound("this plugin has no such command", reason="COMMAND_UNKNOWN", field="command")

@@ -14,7 +14,7 @@ from libs.common.errors import Unavailable
 from libs.common.telemetry import counter
 from services.ops.channels.answers import NotTaken, printable
 from services.ops.channels.post import TRY
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.notify import escalation
 from services.ops.notify.escalation import State
 from services.ops.notify.message import Message, title, trial
@@ -33,9 +33,9 @@ _ended = counter(
 )
 
 
-async def deliver(doors: Doors, errand: Errand) -> dict[str, Any]:
+async def deliver(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     """One try. Raises NotTaken or Unavailable when there will be another."""
-    async with doors.database.reading() as reading:
+    async with ctx.database.reading() as reading:
         found = await deliveries.get(reading, errand.subject)
         told = await notifications.get(reading, found.notification) if found else None
         settings, _ = await notification_settings.get(reading)
@@ -45,26 +45,26 @@ async def deliver(doors: Doors, errand: Errand) -> dict[str, Any]:
     if channel is None:
         return _end(State.SUPPRESSED, error="the channel was removed")
     answer: dict[str, Any] = {"kind": channel.kind.value}
-    if doors.clock.now() >= found.created_at + settings.retry_for:
+    if ctx.clock.now() >= found.created_at + settings.retry_for:
         return answer | _end(State.FAILED, error=f"given up; {found.error or 'it was never free'}")
-    if why := doors.post.held(channel):
+    if why := ctx.post.held(channel):
         if not found.error:
-            await _complain(doors, found, why)
+            await _complain(ctx, found, why)
         raise Unavailable(why, reason="CHANNEL_HELD")
-    begun = await doors.database.transaction(lambda tx: deliveries.begin_try(tx, found.id))
+    begun = await ctx.database.transaction(lambda tx: deliveries.begin_try(tx, found.id))
     if begun is None:
         return {}
     try:
-        said = await doors.post.bring(_message(told, begun), channel)
+        said = await ctx.post.bring(_message(told, begun), channel)
     except NotTaken as error:
         if error.refused:
             return answer | _end(State.FAILED, error=error.said)
-        await _complain(doors, found, error.said)
+        await _complain(ctx, found, error.said)
         raise
     return answer | _end(State.SENT, answer=said)
 
 
-async def settle(_doors: Doors, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
+async def settle(_doors: ServiceContext, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
     """Writes down how it ended, and has the next step told at once when the whole step failed."""
     if not answer:
         return
@@ -89,30 +89,30 @@ async def settle(_doors: Doors, tx: Transaction, errand: Errand, answer: dict[st
         await notifications.save(tx, wire.moved(told, state, tx.now if failed else told.act_by))
 
 
-async def settle_nothing(_doors: Doors, _tx: Transaction, _errand: Errand, _answer: dict[str, Any]) -> None:
+async def settle_nothing(_doors: ServiceContext, _tx: Transaction, _errand: Errand, _answer: dict[str, Any]) -> None:
     """The answer on the errand's row is all there is."""
 
 
-async def gave_up(doors: Doors, tx: Transaction, errand: Errand, error: str) -> None:
+async def gave_up(ctx: ServiceContext, tx: Transaction, errand: Errand, error: str) -> None:
     """No more tries are left."""
-    await settle(doors, tx, errand, {"kind": "none"} | _end(State.FAILED, error=error))
+    await settle(ctx, tx, errand, {"kind": "none"} | _end(State.FAILED, error=error))
 
 
-async def try_channel(doors: Doors, errand: Errand) -> dict[str, Any]:
+async def try_channel(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     """Sends a test, and says what the other side said."""
-    async with doors.database.reading() as reading:
+    async with ctx.database.reading() as reading:
         settings, _ = await notification_settings.get(reading)
     channel = settings.channel(errand.subject)
     if channel is None:
         return {"delivered": False, "answer": "the channel was removed"}
-    message = trial(errand.id, channel.id, errand.payload["actor"], doors.clock.now())
+    message = trial(errand.id, channel.id, errand.payload["actor"], ctx.clock.now())
     try:
-        return {"delivered": True, "answer": await doors.post.speak(message, channel)}
+        return {"delivered": True, "answer": await ctx.post.speak(message, channel)}
     except NotTaken as error:
         return {"delivered": False, "answer": error.said}
 
 
-async def not_tried(_doors: Doors, _tx: Transaction, _errand: Errand, _error: str) -> None:
+async def not_tried(_doors: ServiceContext, _tx: Transaction, _errand: Errand, _error: str) -> None:
     """The error on the errand's row is all there is."""
 
 
@@ -143,5 +143,5 @@ def _end(state: State, *, error: str = "", answer: str = "") -> dict[str, Any]:
     return {"state": state.value, "error": printable(error), "answer": printable(answer)}
 
 
-async def _complain(doors: Doors, delivery: Delivery, error: str) -> None:
-    await doors.database.transaction(lambda tx: deliveries.complain(tx, delivery.id, printable(error)))
+async def _complain(ctx: ServiceContext, delivery: Delivery, error: str) -> None:
+    await ctx.database.transaction(lambda tx: deliveries.complain(tx, delivery.id, printable(error)))

@@ -10,7 +10,7 @@ import logging
 
 import httpx2
 
-from libs.common.tasks import end
+from libs.common.cancellation import end
 from libs.common.telemetry import counter
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from libs.common.cancellation import end
 from libs.common.clock import Clock
 from libs.common.database import Database
 from libs.common.errors import Problem
-from libs.common.tasks import end
 from services.ops.store import probes
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Door 1, someone asked: the timeline and its traces, what people see at a glance, what they note, the dead letters."""
 
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.handlers.audit import AuditHandlers
 from services.ops.handlers.dead_letters import DeadLetterHandlers
 from services.ops.handlers.insight import InsightHandlers
@@ -20,6 +20,6 @@ class OpsHandlers(
 ):
     """prunella.v1.OpsService."""
 
-    def __init__(self, doors: Doors) -> None:
-        self.doors = doors
-        self.questions = Questions(doors.clock, doors.sibling)
+    def __init__(self, ctx: ServiceContext) -> None:
+        self.ctx = ctx
+        self.questions = Questions(ctx.clock, ctx.sibling)

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from libs.common import pages
+from libs.common import paging
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, NotFound, Refused
 from prunella.v1 import audit_pb2, ops_pb2_grpc
 from services.ops import wire
 from services.ops.audit import export, merkle
 from services.ops.audit.merkle import Range
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.store import audit as store
 from services.ops.sweeps.audit_check import START, Comparison, Finding, unlogged
 
@@ -27,7 +27,7 @@ COMPARED = 1000
 class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
     """The audit log's part of OpsService."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def ListAudit(  # noqa: N802 - the method's name on the wire
         self, request: audit_pb2.ListAuditRequest, _context: Any
@@ -35,11 +35,11 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         """Entries, newest first."""
         asked = wire.asked(request)
         query = {name: getattr(asked, name) for name in ("actor", "facts", "plugin", "incident", "start", "end")}
-        size = pages.page_size(request.page_size)
-        (before,) = pages.open_token(request.page_token, query) or [END]
-        async with self.doors.database.reading() as reading:
+        size = paging.page_size(request.page_size)
+        (before,) = paging.open_token(request.page_token, query) or [END]
+        async with self.ctx.database.reading() as reading:
             rows = await store.newest(reading, asked, before=int(before), limit=size + 1)
-        token = pages.token(query, [rows[size - 1].index]) if len(rows) > size else ""
+        token = paging.token(query, [rows[size - 1].index]) if len(rows) > size else ""
         entries = [wire.audit_entry(row) for row in rows[:size]]
         return audit_pb2.ListAuditResponse(entries=entries, next_page_token=token)
 
@@ -47,7 +47,7 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         self, request: audit_pb2.GetAuditCheckpointRequest, _context: Any
     ) -> audit_pb2.GetAuditCheckpointResponse:
         """The latest checkpoint, or the one of a size; and the keys."""
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             log = await store.log(reading)
             signed = await _kept(reading, log, request.size)
             keys = await store.keys(reading)
@@ -65,7 +65,7 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
                 reason="NO_CLAIM",
                 field="claim",
             )
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             log = await store.log(reading)
             size = await _size(reading, log, request.size)
             made = audit_pb2.ProveAuditResponse(size=size)
@@ -83,7 +83,7 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         self, request: audit_pb2.ExportAuditRequest, _context: Any
     ) -> AsyncIterator[audit_pb2.ExportAuditResponse]:
         """The lines of an export, from an entry to a checkpoint."""
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             log = await store.log(reading)
             size = (await _kept(reading, log, request.size)).size
             first = request.from_index
@@ -98,7 +98,7 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         header = export.header_line(export.Header(log.origin, first, size, peaks.hashes, keys))
         yield audit_pb2.ExportAuditResponse(lines=header, next_index=first, size=size)
         while first < size:
-            async with self.doors.database.reading() as reading:
+            async with self.ctx.database.reading() as reading:
                 rows = await store.following(reading, first, min(size, first + EXPORTED), EXPORTED)
                 signed = {one.size: one.note for one in await store.between(reading, first, first + EXPORTED)}
             if not rows or rows[0].index != first:
@@ -117,8 +117,8 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         self, request: audit_pb2.CheckAuditRequest, _context: Any
     ) -> AsyncIterator[audit_pb2.CheckAuditResponse]:
         """Findings of a comparison of the log with the facts, with how far it is."""
-        now = self.doors.clock.now()
-        async with self.doors.database.reading() as reading:
+        now = self.ctx.clock.now()
+        async with self.ctx.database.reading() as reading:
             log = await store.log(reading)
             if not 0 <= request.from_index <= log.size:
                 raise Invalid(
@@ -128,12 +128,12 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
                 )
             comparison = await Comparison.begin(reading, request.from_index)
         while not comparison.ended:
-            async with self.doors.database.reading() as reading:
+            async with self.ctx.database.reading() as reading:
                 await comparison.go_on(reading, COMPARED)
             yield _compared(comparison, log.size, comparison.take())
         after: tuple[datetime, str] | None = START
         while after:
-            async with self.doors.database.reading() as reading:
+            async with self.ctx.database.reading() as reading:
                 missing, after = await unlogged(reading, after, now)
             yield _compared(comparison, log.size, missing)
 

@@ -8,11 +8,11 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from libs.common import names, pages
+from libs.common import names, paging
 from libs.common.errors import Invalid, NotFound
 from prunella.v1 import insight_pb2 as pb
 from services.ops import kpis, overview, stories
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.handlers.questions import Questions
 from services.ops.store import kpis as kpi_rows
 from services.ops.store import overview as rows
@@ -29,7 +29,7 @@ LINES = 150  # facts of one story that a list reads
 class InsightHandlers:
     """The part of OpsService that answers at a glance."""
 
-    doors: Doors
+    ctx: ServiceContext
     questions: Questions
 
     async def GetOverview(self, request: pb.GetOverviewRequest, _context: Any) -> pb.GetOverviewResponse:
@@ -43,7 +43,7 @@ class InsightHandlers:
             )
         limit = request.limit or overview.USUAL
         fleet, queue = await asyncio.gather(self.questions.fleet(merchant), self._queue(merchant))
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             now = reading.now
             answer = pb.GetOverviewResponse(time=wire.stamp(now), queue=wire.queue(queue), fleet=wire.fleet(fleet, now))
             answer.wrong.extend(wire.wrong(row) for row in await rows.wrong(reading, merchant, limit))
@@ -74,10 +74,10 @@ class InsightHandlers:
     async def GetKpis(self, request: pb.GetKpisRequest, _context: Any) -> pb.GetKpisResponse:
         """The figures of a window, each beside its target."""
         merchant = wire.merchant(request.merchant)
-        now = self.doors.clock.now()
+        now = self.ctx.clock.now()
         window = kpis.window(wire.moment(request, "start_time"), wire.moment(request, "end_time"), now)
         fleet = await self.questions.fleet(merchant)
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             figures = kpi_rows.Figures(reading, window, merchant)
             outcomes = await figures.outcomes()
             severities, types = await figures.broken()
@@ -125,19 +125,19 @@ class InsightHandlers:
             until=until,
         )
         query = {name: getattr(asked, name) for name in asked.__dataclass_fields__}
-        size = min(pages.page_size(request.page_size), LARGEST_PAGE)
-        before, under = pages.open_token(request.page_token, query) or [LAST, ""]
-        async with self.doors.database.reading() as reading:
+        size = min(paging.page_size(request.page_size), LARGEST_PAGE)
+        before, under = paging.open_token(request.page_token, query) or [LAST, ""]
+        async with self.ctx.database.reading() as reading:
             found = await story_rows.page(reading, asked, before=before, under=str(under), limit=size + 1)
             facts = await story_rows.facts(reading, [incident for incident, _ in found[:size]], LINES)
-        token = pages.token(query, [found[size - 1][1], found[size - 1][0]]) if len(found) > size else ""
+        token = paging.token(query, [found[size - 1][1], found[size - 1][0]]) if len(found) > size else ""
         told = [stories.tell(incident, wire.moments(facts[incident]), LINES) for incident, _ in found[:size]]
         return pb.ListStoriesResponse(stories=[wire.story(one, steps=False) for one in told], next_page_token=token)
 
     async def GetStory(self, request: pb.GetStoryRequest, _context: Any) -> pb.GetStoryResponse:
         """One story with its steps."""
         incident = names.parse("incidents", request.name)
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             facts = (await story_rows.facts(reading, [incident], stories.LONGEST))[incident]
         if not facts:
             raise NotFound(

@@ -12,13 +12,13 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from libs.common import access, pages
+from libs.common import access, paging
 from libs.common.database import Transaction
 from libs.common.errands import send
 from libs.common.errors import Invalid, NotFound, Stale, Unavailable
 from libs.common.facts import NAMES
 from prunella.v1 import notification_pb2, ops_pb2_grpc
-from services.ops.doors import SCHEMA, Doors
+from services.ops.context import SCHEMA, ServiceContext
 from services.ops.errands.deliver import TEST
 from services.ops.notify.addresses import kept
 from services.ops.notify.changes import differences
@@ -37,13 +37,13 @@ LONGEST_REASON = 500
 class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
     """The notifications' part of OpsService."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def GetNotificationSettings(
         self, _request: notification_pb2.GetNotificationSettingsRequest, _context: Any
     ) -> notification_pb2.GetNotificationSettingsResponse:
         """Who is told of what, without secrets."""
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             found, _ = await notification_settings.get(reading)
         return notification_pb2.GetNotificationSettingsResponse(settings=documents.settings(found))
 
@@ -80,13 +80,13 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
             tx.record(wire.settings_changed(made, changes))
             return made
 
-        made = await self.doors.database.transaction(work)
+        made = await self.ctx.database.transaction(work)
         return notification_pb2.UpdateNotificationSettingsResponse(settings=documents.settings(made))
 
     def _sealed(self, channel: Channel) -> Channel:
         if not channel.secret:
             return channel
-        return replace(channel, secret="", sealed=self.doors.post.seal.seal(channel.secret, channel.id))
+        return replace(channel, secret="", sealed=self.ctx.post.seal.seal(channel.secret, channel.id))
 
     async def TestChannel(
         self, request: notification_pb2.TestChannelRequest, context: Any
@@ -105,10 +105,10 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
                 )
             key = f"{TEST} {request.request_id[:80]}" if request.request_id else None
             payload = {"actor": actor}
-            sent = await send(tx, SCHEMA, TEST, request.channel, payload, key=key, database=self.doors.database)
+            sent = await send(tx, SCHEMA, TEST, request.channel, payload, key=key, database=self.ctx.database)
             return await deliveries.errand_of(tx, key) if key else sent
 
-        errand = await self.doors.database.transaction(work)
+        errand = await self.ctx.database.transaction(work)
         answer = await self._answered(errand)
         return notification_pb2.TestChannelResponse(
             delivered=bool(answer.get("delivered")), answer=str(answer.get("answer", "")), id=errand
@@ -118,7 +118,7 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
         try:
             async with asyncio.timeout(PATIENCE):
                 while True:
-                    async with self.doors.database.reading() as reading:
+                    async with self.ctx.database.reading() as reading:
                         ended, answer = await deliveries.answer_of(reading, errand)
                     if ended:
                         return answer
@@ -133,12 +133,12 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
     ) -> notification_pb2.ListNotificationsResponse:
         """Messages and what became of them, newest first. Raises Invalid for filters and paging that make no sense."""
         query = wire.filters(request)
-        size = pages.page_size(request.page_size)
-        after = pages.open_token(request.page_token, query)
-        async with self.doors.database.reading() as reading:
+        size = paging.page_size(request.page_size)
+        after = paging.open_token(request.page_token, query)
+        async with self.ctx.database.reading() as reading:
             rows = await notifications.newest(reading, query, after, size + 1)
             sent = await deliveries.of(reading, [row.id for row in rows[:size]])
-        token = pages.token(query, [rows[size - 1].created_at, rows[size - 1].id]) if len(rows) > size else ""
+        token = paging.token(query, [rows[size - 1].created_at, rows[size - 1].id]) if len(rows) > size else ""
         return notification_pb2.ListNotificationsResponse(
             notifications=[wire.notification(row, sent[row.id]) for row in rows[:size]], next_page_token=token
         )
@@ -147,7 +147,7 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
         self, request: notification_pb2.GetNotificationRequest, _context: Any
     ) -> notification_pb2.GetNotificationResponse:
         """One message. Raises NotFound."""
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             told = await _told(reading, request.name)
         return notification_pb2.GetNotificationResponse(notification=told)
 
@@ -166,7 +166,7 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
                 tx.record(wire.acknowledged(found, actor, reason))
             return await _told(tx, request.name)
 
-        told = await self.doors.database.transaction(work)
+        told = await self.ctx.database.transaction(work)
         return notification_pb2.AcknowledgeNotificationResponse(notification=told)
 
 

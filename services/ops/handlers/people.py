@@ -12,7 +12,7 @@ from libs.common.errors import NotFound, Refused
 from prunella.v1 import ops_pb2_grpc, people_pb2
 from prunella.v1.events_pb2 import Event
 from services.ops import notes, wire
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.notes import Assignment, Comment
 from services.ops.store import notes as store
 from services.ops.store import timeline
@@ -24,14 +24,14 @@ ANY = 2**62
 class PeopleHandlers(ops_pb2_grpc.OpsServiceServicer):
     """The people's part of OpsService."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def GetIncidentNotes(
         self, request: people_pb2.GetIncidentNotesRequest, _context: Any
     ) -> people_pb2.GetIncidentNotesResponse:
         """Who takes care of an incident, and what was said. Raises NotFound for one nobody told of."""
         about = await self._about(request.name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             return people_pb2.GetIncidentNotesResponse(notes=wire.notes(await store.get(tx, about.incident)))
 
     async def AssignIncident(
@@ -56,7 +56,7 @@ class PeopleHandlers(ops_pb2_grpc.OpsServiceServicer):
                 tx.record(wire.assigned(made, before, about, reason))
             return await store.get(tx, about.incident)
 
-        found = await self.doors.database.transaction(work)
+        found = await self.ctx.database.transaction(work)
         return people_pb2.AssignIncidentResponse(notes=wire.notes(found))
 
     async def CommentOnIncident(
@@ -78,13 +78,13 @@ class PeopleHandlers(ops_pb2_grpc.OpsServiceServicer):
                 tx.record(wire.commented(made, about))
             return await store.get(tx, about.incident)
 
-        found = await self.doors.database.transaction(work)
+        found = await self.ctx.database.transaction(work)
         return people_pb2.CommentOnIncidentResponse(notes=wire.notes(found))
 
     async def _about(self, name: str) -> Event:
         """The newest fact of an incident: it says which plugin and merchant it is about. Raises NotFound."""
         incident = names.parse("incidents", name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             rows = await timeline.newest(tx, Wanted(incident=incident), before=ANY, limit=1)
         if not rows:
             raise NotFound(f"there is no incident {incident} on the timeline", reason="INCIDENT_UNKNOWN", field="name")

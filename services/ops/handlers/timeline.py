@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from libs.common import pages
+from libs.common import paging
 from libs.common.errors import Invalid, NotFound
 from prunella.v1 import ops_pb2, ops_pb2_grpc
 from services.ops import traces, wire
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.store import spans, timeline
 
 BATCH = 200
@@ -20,7 +20,7 @@ END = 2**62
 class TimelineHandlers(ops_pb2_grpc.OpsServiceServicer):
     """The timeline's part of OpsService."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def ListTimeline(  # noqa: N802 - the method's name on the wire
         self, request: ops_pb2.ListTimelineRequest, _context: Any
@@ -28,11 +28,11 @@ class TimelineHandlers(ops_pb2_grpc.OpsServiceServicer):
         """Facts, newest first."""
         wanted = wire.wanted(request.plugin, request.incident, request.facts)
         query = {"plugin": wanted.plugin, "incident": wanted.incident, "facts": wanted.facts}
-        size = pages.page_size(request.page_size)
-        (before,) = pages.open_token(request.page_token, query) or [END]
-        async with self.doors.database.reading() as reading:
+        size = paging.page_size(request.page_size)
+        (before,) = paging.open_token(request.page_token, query) or [END]
+        async with self.ctx.database.reading() as reading:
             rows = await timeline.newest(reading, wanted, before=int(before), limit=size + 1)
-        token = pages.token(query, [rows[size - 1].position]) if len(rows) > size else ""
+        token = paging.token(query, [rows[size - 1].position]) if len(rows) > size else ""
         return ops_pb2.ListTimelineResponse(entries=[wire.entry(row) for row in rows[:size]], next_page_token=token)
 
     async def WatchTimeline(  # noqa: N802
@@ -46,10 +46,10 @@ class TimelineHandlers(ops_pb2_grpc.OpsServiceServicer):
                 reason="BAD_POSITION",
                 field="after_position",
             )
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             after = request.after_position or await timeline.last(reading)
         while True:
-            async with self.doors.database.reading() as reading:
+            async with self.ctx.database.reading() as reading:
                 # `last` is read first: what is placed in between comes with the next look instead of being skipped.
                 last = await timeline.last(reading)
                 rows = await timeline.following(reading, wanted, after=after, last=last, limit=BATCH)
@@ -59,14 +59,14 @@ class TimelineHandlers(ops_pb2_grpc.OpsServiceServicer):
                 after = rows[-1].position
                 continue
             after = max(after, last)
-            await self.doors.placed.wait(LOOK)
+            await self.ctx.placed.wait(LOOK)
 
     async def GetTrace(  # noqa: N802
         self, request: ops_pb2.GetTraceRequest, _context: Any
     ) -> ops_pb2.GetTraceResponse:
         """The spans of a trace or of an incident's story, with what is missing."""
         trace, incident = wire.trace_name(request.name)
-        async with self.doors.database.reading() as reading:
+        async with self.ctx.database.reading() as reading:
             story = [trace] if trace else await timeline.traces(reading, incident)
             found = await spans.story(reading, story) if story else []
         if not found:

@@ -12,9 +12,9 @@ import logging
 from collections import deque
 from collections.abc import Iterable
 
+from libs.common.cancellation import end
 from libs.common.database import Database
 from libs.common.errors import Problem
-from libs.common.tasks import end
 from libs.common.telemetry import counter, gauge
 from services.ops.store import spans as store
 from services.ops.traces import Span

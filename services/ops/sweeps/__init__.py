@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.sweeps.audit import log_facts, sign_checkpoint
 from services.ops.sweeps.audit_check import check_audit
 from services.ops.sweeps.insight import mark_past
@@ -12,7 +12,7 @@ from services.ops.sweeps.timeline import KEPT, forget_spans, place_facts
 
 __all__ = ["KEPT", "SWEEPS", "forget_notifications", "forget_spans", "notify", "place_facts"]
 
-Sweep = Callable[[Doors, datetime], Awaitable[int]]
+Sweep = Callable[[ServiceContext, datetime], Awaitable[int]]
 SWEEPS: Mapping[str, tuple[float, Sweep]] = {
     "place_facts": (0.5, place_facts),
     "forget_spans": (300.0, forget_spans),

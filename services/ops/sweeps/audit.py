@@ -15,7 +15,7 @@ from libs.common.errors import Refused
 from libs.common.telemetry import counter
 from services.ops import wire
 from services.ops.audit import entry, merkle
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.store import audit as store
 from services.ops.sweeps.audit_check import report
 
@@ -27,11 +27,11 @@ sequenced = counter("ops_audit_entries_total", "Facts that became entries of the
 signed = counter("ops_audit_checkpoints_total", "Checkpoints of the audit log", ["outcome"])
 
 
-async def log_facts(doors: Doors, now: datetime) -> int:
+async def log_facts(ctx: ServiceContext, now: datetime) -> int:
     """Appends what is not logged yet; how many."""
-    done, reach, floor = 0, _reach(doors, now), None
+    done, reach, floor = 0, _reach(ctx, now), None
     while True:
-        count, last = await doors.database.transaction(partial(_append, floor=floor, reach=reach, now=now))
+        count, last = await ctx.database.transaction(partial(_append, floor=floor, reach=reach, now=now))
         done += count
         if count < BATCH:
             return done
@@ -54,41 +54,41 @@ async def _append(tx: Transaction, *, floor: datetime | None, reach: timedelta, 
     return len(facts), facts[-1].time
 
 
-def _reach(doors: Doors, now: datetime) -> timedelta:
+def _reach(ctx: ServiceContext, now: datetime) -> timedelta:
     """How far behind the last fact this round looks back."""
     reach = 0.0
     for seconds, pause in LATE.items():
-        last = doors.looked_back.get(seconds)
+        last = ctx.looked_back.get(seconds)
         if last is None or (now - last).total_seconds() >= pause or now < last:
-            doors.looked_back[seconds] = now
+            ctx.looked_back[seconds] = now
             reach = seconds
     return timedelta(seconds=reach)
 
 
-async def sign_checkpoint(doors: Doors, now: datetime) -> int:  # noqa: ARG001 - every sweep is told the time
+async def sign_checkpoint(ctx: ServiceContext, now: datetime) -> int:  # noqa: ARG001 - every sweep is told the time
     """Signs the size and root of the log when it grew; how many checkpoints.
 
     Raises Refused (AUDIT_BROKEN) when the log does not continue what was signed: then nothing is signed any more.
     """
-    async with doors.database.reading() as reading:
+    async with ctx.database.reading() as reading:
         # The older is read first: the log may grow in between, never shrink.
         last = await store.latest(reading)
         found = await store.log(reading)
         if last and last.size == found.size:
             return 0
-        remembered = doors.seal.remembered(found.origin)
+        remembered = ctx.seal.remembered(found.origin)
         earlier = {(one.size, one.root) for one in (last, remembered) if one}
         broken = [why for size, root in sorted(earlier) if (why := await _broken(reading, size, root, found))]
     if broken:
         signed.labels("refused").inc()
-        await report(doors, [(-1, "", broken[0])])
+        await report(ctx, [(-1, "", broken[0])])
         raise Refused(f"no checkpoint is signed: {broken[0]}", reason="AUDIT_BROKEN")
     if not found.size:
         return 0
-    signer = doors.seal.signer(found.origin)
+    signer = ctx.seal.signer(found.origin)
     text, root = signer.sign(found.size, found.peaks.root), found.peaks.root
-    await doors.database.transaction(lambda tx: store.sign(tx, found.size, root, text, str(signer.key)))
-    doors.seal.remember(text)
+    await ctx.database.transaction(lambda tx: store.sign(tx, found.size, root, text, str(signer.key)))
+    ctx.seal.remember(text)
     signed.labels("signed").inc()
     return 1
 

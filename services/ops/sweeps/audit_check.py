@@ -18,7 +18,7 @@ from libs.common.telemetry import counter
 from prunella.v1.events_pb2 import AuditViolated
 from services.ops.audit import compare, merkle, note
 from services.ops.audit.merkle import Peaks
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.store import audit as store
 
 ENTRIES = 2000
@@ -116,9 +116,9 @@ async def unlogged(
     return [(-1, event, f"the fact {event} is not in the audit log") for event in missing], last
 
 
-async def check_audit(doors: Doors, now: datetime) -> int:
+async def check_audit(ctx: ServiceContext, now: datetime) -> int:
     """Compares the next part, from the beginning again behind the end; how many findings are new."""
-    async with doors.database.reading() as reading:
+    async with ctx.database.reading() as reading:
         log = await store.log(reading)
         comparison = await Comparison.begin(reading, log.checked if log.checked < log.size else 0)
         await comparison.go_on(reading, ENTRIES)
@@ -126,13 +126,13 @@ async def check_audit(doors: Doors, now: datetime) -> int:
     found = [*comparison.take(), *missing]
     index = 0 if comparison.ended else comparison.peaks.size
     last = last or START
-    new = await report(doors, found)
+    new = await report(ctx, found)
     if (index, last) != (log.checked, log.searched):
-        await doors.database.transaction(lambda tx: store.checked(tx, index, last))
+        await ctx.database.transaction(lambda tx: store.checked(tx, index, last))
     return new
 
 
-async def report(doors: Doors, found: Sequence[Finding]) -> int:
+async def report(ctx: ServiceContext, found: Sequence[Finding]) -> int:
     """Writes findings down and tells those that are new; how many."""
     if not found:
         return 0
@@ -145,6 +145,6 @@ async def report(doors: Doors, found: Sequence[Finding]) -> int:
                 new += 1
         return new
 
-    new = await doors.database.transaction(work)
+    new = await ctx.database.transaction(work)
     violations.inc(new)
     return new

@@ -9,14 +9,14 @@ from datetime import datetime
 
 from libs.common.database import Transaction
 from prunella.v1.events_pb2 import Event
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.store import insight
 from services.ops.wire.marks import left_by
 
 BATCH = 200
 
 
-async def mark_past(doors: Doors, now: datetime) -> int:  # noqa: ARG001 - every sweep is told the time
+async def mark_past(ctx: ServiceContext, now: datetime) -> int:  # noqa: ARG001 - every sweep is told the time
     """Marks what was on the timeline before; how many facts."""
 
     async def work(tx: Transaction) -> tuple[int, int]:
@@ -30,7 +30,7 @@ async def mark_past(doors: Doors, now: datetime) -> int:  # noqa: ARG001 - every
 
     total = 0
     while True:
-        count, position = await doors.database.transaction(work)
+        count, position = await ctx.database.transaction(work)
         total += count
         if not position:
             return total

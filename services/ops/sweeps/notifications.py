@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from libs.common.database import Transaction
 from libs.common.errands import send
 from libs.common.names import new_id
-from services.ops.doors import SCHEMA, Doors
+from services.ops.context import SCHEMA, ServiceContext
 from services.ops.errands.deliver import DELIVER
 from services.ops.notify import batching, escalation
 from services.ops.notify.escalation import State, Turn
@@ -33,23 +33,23 @@ KEPT = timedelta(days=90)
 ERRANDS_KEPT = timedelta(days=7)
 
 
-async def notify(doors: Doors, now: datetime) -> int:  # noqa: ARG001 - every sweep is told the time
+async def notify(ctx: ServiceContext, now: datetime) -> int:  # noqa: ARG001 - every sweep is told the time
     """Does all of it; how many messages were opened, sent out, settled by themselves or escalated."""
-    async with doors.database.reading() as reading:
+    async with ctx.database.reading() as reading:
         news = await timeline.last(reading) > await notification_settings.read_to(reading)
     moved = 0
     while news:
-        more, news = await doors.database.transaction(gather)
+        more, news = await ctx.database.transaction(gather)
         moved += more
-    moved += await doors.database.transaction(lambda tx: dispatch(tx, doors))
-    moved += await doors.database.transaction(settle)
-    return moved + await doors.database.transaction(lambda tx: escalate(tx, doors))
+    moved += await ctx.database.transaction(lambda tx: dispatch(tx, ctx))
+    moved += await ctx.database.transaction(settle)
+    return moved + await ctx.database.transaction(lambda tx: escalate(tx, ctx))
 
 
-async def forget_notifications(doors: Doors, now: datetime) -> int:
+async def forget_notifications(ctx: ServiceContext, now: datetime) -> int:
     """Removes messages older than 90 days and errands done a week ago; how many rows."""
     gone = 0
-    while batch := await doors.database.transaction(
+    while batch := await ctx.database.transaction(
         lambda tx: notifications.forget(tx, messages=now - KEPT, errands=now - ERRANDS_KEPT, batch=1000)
     ):
         gone += batch
@@ -103,7 +103,7 @@ async def _open(tx: Transaction, settings: Settings, route: str, *, urgent: bool
     return Notification(new_id(), route, urgent, tx.now, due, detail=detail)
 
 
-async def dispatch(tx: Transaction, doors: Doors) -> int:
+async def dispatch(tx: Transaction, ctx: ServiceContext) -> int:
     """Sends out what is due; how many."""
     found = await notifications.due(tx, MOST)
     settings, _ = await notification_settings.get(tx)
@@ -118,7 +118,7 @@ async def dispatch(tx: Transaction, doors: Doors) -> int:
         if loud > tx.now:
             await notifications.save(tx, replace(told, due_at=loud, detail="quiet hours"))
         elif turn:
-            await _tell(tx, doors, told, turn)
+            await _tell(tx, ctx, told, turn)
     return len(found)
 
 
@@ -137,7 +137,7 @@ async def _over(tx: Transaction, found: Sequence[Notification]) -> list[Notifica
     return [told for told in found if escalation.over(told.batch, told.incidents, ends, named=notifications.NAMED)]
 
 
-async def escalate(tx: Transaction, doors: Doors) -> int:
+async def escalate(tx: Transaction, ctx: ServiceContext) -> int:
     """Tells the next step of what nobody answered; how many."""
     overdue = await notifications.overdue(tx, MOST)
     # What has ended since it was settled last is settled the next time.
@@ -153,20 +153,20 @@ async def escalate(tx: Transaction, doors: Doors) -> int:
         if not escalation.overdue(told.act_by, hours, tx.now, urgent=told.urgent):
             await notifications.save(tx, replace(told, act_by=loud_again(hours, tx.now)))
             continue
-        await _go_further(tx, doors, told, route)
+        await _go_further(tx, ctx, told, route)
     return len(found)
 
 
-async def _go_further(tx: Transaction, doors: Doors, told: Notification, route: Route) -> None:
+async def _go_further(tx: Transaction, ctx: ServiceContext, told: Notification, route: Route) -> None:
     turn = escalation.following(route, told.step, tx.now)
     tx.record(wire.escalated(told, turn))
     if turn.step:
-        await _tell(tx, doors, told, turn)
+        await _tell(tx, ctx, told, turn)
     else:
         await notifications.save(tx, replace(told, act_by=None, detail="nobody answered, and nobody is left to ask"))
 
 
-async def _tell(tx: Transaction, doors: Doors, told: Notification, turn: Turn) -> None:
+async def _tell(tx: Transaction, ctx: ServiceContext, told: Notification, turn: Turn) -> None:
     assert turn.step is not None
     detail = f"step {turn.number + 1}: {', '.join(turn.step.channels)}"
     moved = replace(told, state=State.SENDING, step=turn.number, act_by=turn.act_by, detail=detail)
@@ -174,4 +174,4 @@ async def _tell(tx: Transaction, doors: Doors, told: Notification, turn: Turn) -
     ids = [new_id() for _ in turn.step.channels]
     await deliveries.begin(tx, told.id, turn.number, ids, turn.step.channels)
     for id_ in ids:
-        await send(tx, SCHEMA, DELIVER, id_, {}, key=f"{DELIVER} {id_}", database=doors.database)
+        await send(tx, SCHEMA, DELIVER, id_, {}, key=f"{DELIVER} {id_}", database=ctx.database)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from services.ops.doors import Doors
+from services.ops.context import ServiceContext
 from services.ops.store import spans, timeline
 
 KEPT = timedelta(hours=72)
@@ -16,21 +16,21 @@ MOST_SPANS = 2_000_000
 BATCH = 5000
 
 
-async def place_facts(doors: Doors, now: datetime) -> int:  # noqa: ARG001 - every sweep is told the time
+async def place_facts(ctx: ServiceContext, now: datetime) -> int:  # noqa: ARG001 - every sweep is told the time
     """Gives positions to what was written down; how many."""
     placed = 0
-    while batch := await doors.database.transaction(timeline.place):
+    while batch := await ctx.database.transaction(timeline.place):
         placed += batch
-        doors.placed.ring()
+        ctx.placed.ring()
     return placed
 
 
-async def forget_spans(doors: Doors, now: datetime) -> int:
+async def forget_spans(ctx: ServiceContext, now: datetime) -> int:
     """Removes spans older than 72 hours, and the oldest when there are too many; how many."""
-    async with doors.database.reading() as reading:
+    async with ctx.database.reading() as reading:
         cut = await spans.cut(reading, MOST_SPANS)
     before = max(now - KEPT, cut) if cut else now - KEPT
     gone = 0
-    while batch := await doors.database.transaction(lambda tx: spans.forget(tx, before, BATCH)):
+    while batch := await ctx.database.transaction(lambda tx: spans.forget(tx, before, BATCH)):
         gone += batch
     return gone

@@ -24,7 +24,7 @@ LARGER = {"/prunella.v1.PatcherService/PublishRelease": 24 * 1024 * 1024}
 def door(server: Server) -> Door:
     """The Connect protocol for what people may ask and tell."""
     known = methods([OWN]) | methods(services().values(), passes)
-    return Door(server.inside(), known, larger=LARGER)
+    return Door(server.in_process(), known, larger=LARGER)
 
 
 def app(server: Server, intake: Intake, pass_on: Callable[[bytes], None]) -> Starlette:

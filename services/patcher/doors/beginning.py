@@ -10,7 +10,7 @@ from prunella.v1 import ingest_pb2
 from prunella.v1.events_pb2 import Event
 from services.patcher import attempt as heart
 from services.patcher.attempt import FINAL, Attempt, CancelRequested, State, Told
-from services.patcher.doors.given import Doors
+from services.patcher.doors.given import ServiceContext
 from services.patcher.doors.steps import Weighed, keep, observe, weigh, weighed_out
 from services.patcher.policy import KILL_SWITCH, PLUGIN_BUSY, Action, Hold, Refuse
 from services.patcher.store import attempts, configurations
@@ -45,7 +45,7 @@ async def configuration(tx: Transaction, plugin_id: str, plugin: ingest_pb2.Plug
 
 async def begin(
     tx: Transaction,
-    doors: Doors,
+    ctx: ServiceContext,
     wanted: Attempt,
     plugin: ingest_pb2.Plugin,
     cause: Event | None,
@@ -65,7 +65,7 @@ async def begin(
         if need not in plugin.capabilities and not isinstance(said, Refuse):
             said = Refuse("CAPABILITY", f"the agent cannot do {need}")
     if isinstance(said, Hold) and said.gate == PLUGIN_BUSY:
-        weighed = await _preempt(tx, doors, wanted, cause) or weighed
+        weighed = await _preempt(tx, ctx, wanted, cause) or weighed
         said = weighed.said
     if author and isinstance(said, Hold) and said.gate == KILL_SWITCH:
         # A decision waits for the release; a person who is stopped shall know it, and ask again.
@@ -79,7 +79,7 @@ async def begin(
     if author:
         told = (replace(fact, actor=author, reason=f"{fact.reason}: {reason}") for fact in change.facts)
         change = replace(change, facts=tuple(told))
-    await keep(tx, doors, change, cause, new=True)
+    await keep(tx, ctx, change, cause, new=True)
     await weighed_out(tx, weighed, change.attempt, cause)
     return change.attempt
 
@@ -108,12 +108,12 @@ def _unfit(wanted: Attempt, plugin: ingest_pb2.Plugin) -> tuple[Told, str, str] 
     return None
 
 
-async def _preempt(tx: Transaction, doors: Doors, wanted: Attempt, cause: Event | None) -> Weighed | None:
+async def _preempt(tx: Transaction, ctx: ServiceContext, wanted: Attempt, cause: Event | None) -> Weighed | None:
     """Ends an attempt of lower severity that only waits, and asks the gates again."""
     other = await attempts.busy(tx, wanted.plugin, wanted.id)
     asked = other is not None and other.state is State.AWAITING_APPROVAL
     waits = asked or (other is not None and other.state in {State.PENDING, State.STAGED} and bool(other.held_by))
     if other is None or not waits or other.severity >= wanted.severity:
         return None
-    await observe(tx, doors, other.id, CancelRequested("patcher", f"preempted by attempt {wanted.id}"), cause=cause)
+    await observe(tx, ctx, other.id, CancelRequested("patcher", f"preempted by attempt {wanted.id}"), cause=cause)
     return await weigh(tx, wanted)

@@ -19,7 +19,7 @@ from prunella.v1 import ingest_pb2, patcher_pb2
 from services.patcher import rollout as heart
 from services.patcher.approvals import Plan, Standing, plan_hash
 from services.patcher.doors import approvals
-from services.patcher.doors.given import Doors
+from services.patcher.doors.given import ServiceContext
 from services.patcher.doors.questions import fleet
 from services.patcher.doors.rollouts import observe, tell
 from services.patcher.policy import Action, Ask, Policy, Severity, Situation, Wish, objections
@@ -48,23 +48,23 @@ class Drawn:
     active: int
 
 
-async def prepare(doors: Doors, request: patcher_pb2.CreateRolloutRequest, author: str) -> Drawn:
+async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest, author: str) -> Drawn:
     """Draws a rollout. Raises Invalid or NotFound, naming the field; Unavailable when ingest is away."""
     wanted = asked(request.settings)
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         digest = await _digest(tx, request)
         policy, _ = await policies.get(tx)
-    known = {bare(plugin.name): plugin for plugin in await fleet(doors, request.package)}
+    known = {bare(plugin.name): plugin for plugin in await fleet(ctx, request.package)}
     active = {name: plugin for name, plugin in known.items() if plugin.state == "active"}
     reached = {name: plugin for name, plugin in active.items() if _reached(plugin, request, digest)}
-    rollout = new_id(doors.clock.now())
+    rollout = new_id(ctx.clock.now())
     places = draw(rollout, map(candidate, reached.values()), wanted.waves, _canaries(wanted, policy, active))
     change, drawn = heart.begin(
         rollout,
         request.package,
         request.target,
         places,
-        doors.clock.now(),
+        ctx.clock.now(),
         budget=wanted.budget or DEFAULT_BUDGET,
         rules=wanted.rules,
         bounds=wanted.bounds,
@@ -134,7 +134,7 @@ def _canaries(wanted: Asked, policy: Policy, active: dict[str, ingest_pb2.Plugin
     return found
 
 
-async def make(tx: Transaction, doors: Doors, drawn: Drawn) -> Kept:
+async def make(tx: Transaction, ctx: ServiceContext, drawn: Drawn) -> Kept:
     """Saves a rollout and lets it begin, or asks people. Raises Conflict when another one has one of its plugins."""
     kept, rollout = drawn.kept, drawn.kept.rollout
     await rollouts.lock_package(tx, rollout.package)
@@ -144,7 +144,7 @@ async def make(tx: Transaction, doors: Doors, drawn: Drawn) -> Kept:
     await apart(tx, drawn)
     for earlier in await rollouts.open_to_late(tx, rollout.package, config=kept.config):
         if found := await rollouts.get(tx, earlier, lock=True):
-            await observe(tx, doors, found, Superseded(names.rollout(rollout.id)))
+            await observe(tx, ctx, found, Superseded(names.rollout(rollout.id)))
     await rollouts.insert(tx, kept)
     labels = {name: plugin.label for name, plugin in drawn.plugins.items()}
     await members.insert(tx, rollout.id, drawn.members, drawn.places, labels)
@@ -153,7 +153,7 @@ async def make(tx: Transaction, doors: Doors, drawn: Drawn) -> Kept:
     policy, _ = await policies.get(tx)
     people = asks(policy, kept, _from(drawn), len(drawn.members))
     if people is None:
-        return await observe(tx, doors, kept, Allowed())
+        return await observe(tx, ctx, kept, Allowed())
     authors = {approvals.person(kept.author), await _publisher(tx, kept)} - {""}
     subject = approvals.About(names.rollout(rollout.id))
     plan = _plan(drawn, policy)

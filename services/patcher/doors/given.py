@@ -76,7 +76,7 @@ def pinned_keys(text: str) -> tuple[bytes, ...]:
 
 
 @dataclass
-class Doors:
+class ServiceContext:
     """The patcher's database, bus, time, pinned keys, staging runner and clients."""
 
     database: Database

@@ -18,7 +18,7 @@ from services.patcher import rollout as heart
 from services.patcher.attempt import CancelRequested
 from services.patcher.attempt import State as AttemptState
 from services.patcher.doors import approvals
-from services.patcher.doors.given import Doors
+from services.patcher.doors.given import ServiceContext
 from services.patcher.doors.steps import observe as observe_attempt
 from services.patcher.rollout import CallOff, Change, MemberState, NotSwitched, Observation, RollBack, StartMore, Step
 from services.patcher.store import control, members, rollouts
@@ -32,16 +32,16 @@ MOST_IN_FLIGHT = 10_000
 
 
 async def observe(
-    tx: Transaction, doors: Doors, kept: Kept, observation: Observation, *, cause: Event | None = None
+    tx: Transaction, ctx: ServiceContext, kept: Kept, observation: Observation, *, cause: Event | None = None
 ) -> Kept:
     """Tells a rollout, loaded under its lock, what was observed and saves what follows; the rollout afterwards."""
     change = heart.next(kept.rollout, observation, tx.now)
-    return await keep(tx, doors, kept, change, getattr(observation, "member", None), cause=cause)
+    return await keep(tx, ctx, kept, change, getattr(observation, "member", None), cause=cause)
 
 
 async def keep(
     tx: Transaction,
-    doors: Doors,
+    ctx: ServiceContext,
     kept: Kept,
     change: Change,
     before: heart.Member | None = None,
@@ -59,7 +59,7 @@ async def keep(
         tx.after_commit(lambda: RESULTS.labels(state).inc())
     await tell(tx, moved, change, cause)
     _trace(tx, kept, change)
-    return await _carry_out(tx, doors, moved, change, cause)
+    return await _carry_out(tx, ctx, moved, change, cause)
 
 
 async def tell(tx: Transaction, kept: Kept, change: Change, cause: Event | None = None) -> None:
@@ -85,7 +85,7 @@ def _span(kept: Kept, step: Step, now: datetime) -> Callable[[], None]:
     return make
 
 
-async def _carry_out(tx: Transaction, doors: Doors, kept: Kept, change: Change, cause: Event | None) -> Kept:
+async def _carry_out(tx: Transaction, ctx: ServiceContext, kept: Kept, change: Change, cause: Event | None) -> Kept:
     rollout = kept.rollout.id
     for want in change.wants:
         if isinstance(want, RollBack):
@@ -100,17 +100,17 @@ async def _carry_out(tx: Transaction, doors: Doors, kept: Kept, change: Change, 
         await approvals.void(tx, subject, f"the rollout is {kept.rollout.state}", cause=cause)
     for want in change.wants:
         if isinstance(want, CallOff):
-            kept = await _call_off(tx, doors, kept, want, cause)
+            kept = await _call_off(tx, ctx, kept, want, cause)
     return kept
 
 
-async def _call_off(tx: Transaction, doors: Doors, kept: Kept, want: CallOff, cause: Event | None) -> Kept:
+async def _call_off(tx: Transaction, ctx: ServiceContext, kept: Kept, want: CallOff, cause: Event | None) -> Kept:
     """Cancels what has no permit yet; what has one is in probation soon and gets its result."""
     for row in await members.in_state(tx, kept.rollout.id, [MemberState.STARTED], MOST_IN_FLIGHT):
         wish = CancelRequested("patcher", f"the rollout stopped: {want.reason}"[:500])
-        attempt = await observe_attempt(tx, doors, row.attempt, wish, cause=cause)
+        attempt = await observe_attempt(tx, ctx, row.attempt, wish, cause=cause)
         if attempt is not None and attempt.state is AttemptState.CANCELLED:
-            kept = await observe(tx, doors, kept, NotSwitched(row.member, want.reason, again=True), cause=cause)
+            kept = await observe(tx, ctx, kept, NotSwitched(row.member, want.reason, again=True), cause=cause)
     return kept
 
 

@@ -16,7 +16,7 @@ from services.patcher import attempt as attempt_heart
 from services.patcher import rollout as heart
 from services.patcher.attempt import Attempt
 from services.patcher.doors import steps
-from services.patcher.doors.given import Doors
+from services.patcher.doors.given import ServiceContext
 from services.patcher.doors.questions import plugin_of
 from services.patcher.doors.rollouts import keep, observe, wants_start
 from services.patcher.doors.taking_back import take_back
@@ -40,9 +40,9 @@ class Known:
     plugin: ingest_pb2.Plugin | None
 
 
-async def advance(doors: Doors, rollout: str) -> bool:
+async def advance(ctx: ServiceContext, rollout: str) -> bool:
     """Does what is due for a rollout; whether there was anything. Raises Unavailable when ingest is away."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         kept = await rollouts.get(tx, rollout)
         if kept is None:
             return False
@@ -50,20 +50,20 @@ async def advance(doors: Doors, rollout: str) -> bool:
         want = wants_start(change)
         rows = await members.upcoming(tx, rollout, want.wave, min(want.most, AT_ONCE) + SPARE) if want else []
         back = await members.unasked(tx, rollout, AT_ONCE)
-    ready = await _ask(doors, rows)
+    ready = await _ask(ctx, rows)
     if rows or change.steps or change.rollout != kept.rollout:
-        await doors.database.transaction(lambda tx: _go_on(tx, doors, rollout, ready))
+        await ctx.database.transaction(lambda tx: _go_on(tx, ctx, rollout, ready))
     for row in back:
-        await take_back(doors, rollout, row)
+        await take_back(ctx, rollout, row)
     return bool(rows or back or change.steps)
 
 
-async def _ask(doors: Doors, rows: list[Row]) -> list[Known]:
-    found = await asyncio.gather(*(plugin_of(doors, row.member.plugin) for row in rows))
+async def _ask(ctx: ServiceContext, rows: list[Row]) -> list[Known]:
+    found = await asyncio.gather(*(plugin_of(ctx, row.member.plugin) for row in rows))
     return [Known(row, plugin) for row, plugin in zip(rows, found, strict=True)]
 
 
-async def _go_on(tx: Transaction, doors: Doors, rollout: str, ready: list[Known]) -> None:
+async def _go_on(tx: Transaction, ctx: ServiceContext, rollout: str, ready: list[Known]) -> None:
     kept = await rollouts.get(tx, rollout, lock=True)
     if kept is None:
         return
@@ -71,11 +71,11 @@ async def _go_on(tx: Transaction, doors: Doors, rollout: str, ready: list[Known]
         why = _unfit(kept, known.plugin)
         row = await members.get(tx, rollout, known.row.member.plugin) if why else None
         if row is not None and row.member.state is MemberState.WAITING:
-            kept = await observe(tx, doors, kept, Left(row.member, why))
+            kept = await observe(tx, ctx, kept, Left(row.member, why))
     change = heart.next(kept.rollout, Tick(), tx.now)
-    kept = await keep(tx, doors, kept, change)
+    kept = await keep(tx, ctx, kept, change)
     if want := wants_start(change):
-        await _start(tx, doors, kept, want, [one for one in ready if one.plugin and not _unfit(kept, one.plugin)])
+        await _start(tx, ctx, kept, want, [one for one in ready if one.plugin and not _unfit(kept, one.plugin)])
 
 
 def _unfit(kept: Kept, plugin: ingest_pb2.Plugin | None) -> str:
@@ -92,7 +92,7 @@ def _unfit(kept: Kept, plugin: ingest_pb2.Plugin | None) -> str:
     return "" if kind in plugin.capabilities else f"its agent cannot carry out {kind}"
 
 
-async def _start(tx: Transaction, doors: Doors, kept: Kept, want: StartMore, ready: list[Known]) -> None:
+async def _start(tx: Transaction, ctx: ServiceContext, kept: Kept, want: StartMore, ready: list[Known]) -> None:
     """Starts up to as many as are wanted; plugins that are away or busy are passed over for now."""
     rollout, started = kept.rollout.id, 0
     waiting = {row.member.plugin: row for row in await members.upcoming(tx, rollout, want.wave, 2 * AT_ONCE)}
@@ -105,13 +105,15 @@ async def _start(tx: Transaction, doors: Doors, kept: Kept, want: StartMore, rea
             return
         if not await members.take_slot(tx, rollout, row.member.plugin, kept.rollout.budget):
             return
-        wanted = await _wanted(tx, doors, kept, known.plugin, row.member.plugin)
-        kept = await keep(tx, doors, kept, change, row.member, attempt=wanted.id)
-        await _begin(tx, doors, wanted)
+        wanted = await _wanted(tx, ctx, kept, known.plugin, row.member.plugin)
+        kept = await keep(tx, ctx, kept, change, row.member, attempt=wanted.id)
+        await _begin(tx, ctx, wanted)
         started += 1
 
 
-async def _wanted(tx: Transaction, doors: Doors, kept: Kept, plugin: ingest_pb2.Plugin, plugin_id: str) -> Attempt:
+async def _wanted(
+    tx: Transaction, ctx: ServiceContext, kept: Kept, plugin: ingest_pb2.Plugin, plugin_id: str
+) -> Attempt:
     policy, _ = await policies.get(tx)
     return Attempt(
         id=new_id(),
@@ -129,7 +131,7 @@ async def _wanted(tx: Transaction, doors: Doors, kept: Kept, plugin: ingest_pb2.
         round=1,
         # A person chose the build, so there is nothing to be unsure of.
         confidence=1.0,
-        bounds=steps.bounds(doors.settings, policy),
+        bounds=steps.bounds(ctx.settings, policy),
         create_time=tx.now,
         update_time=tx.now,
         deadline=tx.now + attempt_heart.HELD_LIMIT,
@@ -140,7 +142,7 @@ async def _wanted(tx: Transaction, doors: Doors, kept: Kept, plugin: ingest_pb2.
     )
 
 
-async def _begin(tx: Transaction, doors: Doors, wanted: Attempt) -> None:
+async def _begin(tx: Transaction, ctx: ServiceContext, wanted: Attempt) -> None:
     def root() -> None:
         attributes: Attributes = {"attempt": wanted.id, "rollout": wanted.rollout, "plugin": wanted.plugin}
         span_at("rollout reaches a plugin", now, now, parent="", traceparent=wanted.trace, attributes=attributes)
@@ -149,6 +151,6 @@ async def _begin(tx: Transaction, doors: Doors, wanted: Attempt) -> None:
     with use_traceparent(wanted.trace):
         weighed = await steps.weigh(tx, wanted)
         change = attempt_heart.begin(wanted, weighed.gated, now)
-        await steps.keep(tx, doors, change, None, new=True)
+        await steps.keep(tx, ctx, change, None, new=True)
         await steps.weighed_out(tx, weighed, change.attempt, None)
     tx.after_commit(root)

@@ -15,7 +15,7 @@ from services.patcher import wire
 from services.patcher.approvals import plan_hash
 from services.patcher.attempt import FINAL, IN_FLIGHT, Attempt, Bounds, Change, ErrandKind, Gated, Observation, State
 from services.patcher.doors import approvals
-from services.patcher.doors.given import SCHEMA, Doors, Settings
+from services.patcher.doors.given import SCHEMA, ServiceContext, Settings
 from services.patcher.policy import PLUGIN_BUSY, Action, Allow, Ask, Hold, Policy, Refuse, Reply, ask, in_flight_limit
 from services.patcher.store import attempts, situations, slots
 from services.patcher.store import policy as policies
@@ -78,18 +78,18 @@ async def answer(tx: Transaction, attempt: Attempt, *, lock: bool = True) -> tup
     return weighed.said, weighed.policy
 
 
-async def keep(tx: Transaction, doors: Doors, change: Change, cause: Event | None, *, new: bool = False) -> None:
+async def keep(tx: Transaction, ctx: ServiceContext, change: Change, cause: Event | None, *, new: bool = False) -> None:
     """Saves a change with its history, slot, facts and errands."""
     if new:
         await attempts.insert(tx, change)
     else:
         await attempts.save(tx, change)
     if change.steps:
-        await _settle(tx, doors, change.attempt, cause)
-    await _tell(tx, doors, change, cause)
+        await _settle(tx, ctx, change.attempt, cause)
+    await _tell(tx, ctx, change, cause)
 
 
-async def _settle(tx: Transaction, doors: Doors, attempt: Attempt, cause: Event | None) -> None:
+async def _settle(tx: Transaction, ctx: ServiceContext, attempt: Attempt, cause: Event | None) -> None:
     """Frees the slot of what is not in flight any more, and ends what people need not answer any more."""
     over = attempt.state in FINAL
     if over and attempt.plan:
@@ -99,21 +99,21 @@ async def _settle(tx: Transaction, doors: Doors, attempt: Attempt, cause: Event 
     package = await slots.free(tx, attempt.id)
     waiting = await attempts.next_for_slot(tx, package) if package else None
     if waiting:
-        await send(tx, SCHEMA, ErrandKind.GO_ON, waiting, {}, database=doors.database)
+        await send(tx, SCHEMA, ErrandKind.GO_ON, waiting, {}, database=ctx.database)
 
 
-async def _tell(tx: Transaction, doors: Doors, change: Change, cause: Event | None) -> None:
+async def _tell(tx: Transaction, ctx: ServiceContext, change: Change, cause: Event | None) -> None:
     for told in change.facts:
         tx.record(wire.event(told, change.attempt, cause))
     for errand in change.errands:
-        await send(tx, SCHEMA, errand.kind, change.attempt.id, errand.payload, key=errand.key, database=doors.database)
+        await send(tx, SCHEMA, errand.kind, change.attempt.id, errand.payload, key=errand.key, database=ctx.database)
     if change.steps and change.attempt.state in FINAL:
         state = change.attempt.state.value
         tx.after_commit(lambda: ENDED.labels(state).inc())
 
 
 async def observe(
-    tx: Transaction, doors: Doors, attempt: str, observation: Observation, *, cause: Event | None = None
+    tx: Transaction, ctx: ServiceContext, attempt: str, observation: Observation, *, cause: Event | None = None
 ) -> Attempt | None:
     """Tells an attempt what was observed and saves what follows; None when there is no such attempt."""
     found = await attempts.get(tx, attempt, lock=True)
@@ -121,19 +121,19 @@ async def observe(
         return None
     change = heart.next(found, observation, tx.now)
     if change.attempt != found or change.steps:
-        await keep(tx, doors, change, cause)
+        await keep(tx, ctx, change, cause)
     else:
-        await _tell(tx, doors, change, cause)
+        await _tell(tx, ctx, change, cause)
     return change.attempt
 
 
-async def go_on(tx: Transaction, doors: Doors, attempt: str, *, cause: Event | None = None) -> Attempt | None:
+async def go_on(tx: Transaction, ctx: ServiceContext, attempt: str, *, cause: Event | None = None) -> Attempt | None:
     """Asks the gates and lets the attempt go on, wait, ask people or end."""
     found = await attempts.get(tx, attempt, lock=True)
     if found is None or found.state not in {State.PENDING, State.STAGED}:
         return found
     weighed = await weigh(tx, found)
-    after = await observe(tx, doors, attempt, weighed.gated, cause=cause)
+    after = await observe(tx, ctx, attempt, weighed.gated, cause=cause)
     await weighed_out(tx, weighed, after, cause)
     return after
 

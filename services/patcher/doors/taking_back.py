@@ -7,7 +7,7 @@ listed with its reason. A plugin that another attempt has is asked again until t
 from libs.common.database import Transaction
 from prunella.v1 import ingest_pb2
 from services.patcher.attempt import Attempt, RollbackRequested, State
-from services.patcher.doors.given import Doors
+from services.patcher.doors.given import ServiceContext
 from services.patcher.doors.questions import plugin_of
 from services.patcher.doors.rollouts import observe
 from services.patcher.doors.steps import observe as observe_attempt
@@ -18,26 +18,26 @@ from services.patcher.store.members import Row
 UNAPPLIED = frozenset({State.FAILED, State.CANCELLED, State.REFUSED})
 
 
-async def take_back(doors: Doors, rollout: str, row: Row) -> None:
+async def take_back(ctx: ServiceContext, rollout: str, row: Row) -> None:
     """Has one plugin of a rollout rolled back. Raises Unavailable when ingest is away."""
-    plugin = await plugin_of(doors, row.member.plugin)
+    plugin = await plugin_of(ctx, row.member.plugin)
 
     async def work(tx: Transaction) -> None:
         kept = await rollouts.get(tx, rollout, lock=True)
         fresh = await members.get(tx, rollout, row.member.plugin)
         if kept is None or fresh is None or fresh.member.state is not MemberState.ROLLING_BACK or fresh.asked:
             return
-        asked, word = await _ask(tx, doors, fresh, plugin, kept.rollout.reason)
+        asked, word = await _ask(tx, ctx, fresh, plugin, kept.rollout.reason)
         if asked:
             await members.note_asked(tx, rollout, fresh.member.plugin, asked=True)
         if word is not None:
-            await observe(tx, doors, kept, word)
+            await observe(tx, ctx, kept, word)
 
-    await doors.database.transaction(work)
+    await ctx.database.transaction(work)
 
 
 async def _ask(
-    tx: Transaction, doors: Doors, row: Row, plugin: ingest_pb2.Plugin | None, reason: str
+    tx: Transaction, ctx: ServiceContext, row: Row, plugin: ingest_pb2.Plugin | None, reason: str
 ) -> tuple[bool, Observation | None]:
     """Whether the plugin is done with for now, and what is known of it at once."""
     member = row.member
@@ -52,7 +52,7 @@ async def _ask(
         if plugin.generation != attempt.generation:
             return True, _moved_on(member, attempt, plugin)
     wish = RollbackRequested("patcher", f"the rollout goes back: {reason}"[:500])
-    after = await observe_attempt(tx, doors, attempt.id, wish) or attempt
+    after = await observe_attempt(tx, ctx, attempt.id, wish) or attempt
     return True, _known(member, after)
 
 

@@ -18,7 +18,7 @@ from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.approvals import Approval, Standing, plan_hash
 from services.patcher.attempt import FINAL, Attempt, CancelRequested, Granted, Rejected, State
-from services.patcher.doors import Doors, observe, weigh, weighed_out, why_not
+from services.patcher.doors import ServiceContext, observe, weigh, weighed_out, why_not
 from services.patcher.doors import approvals as door
 from services.patcher.handlers import rollout_approvals
 from services.patcher.handlers.policy import said
@@ -31,14 +31,14 @@ Asked = tuple[Approval, str]
 class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """The approvals' part of PatcherService."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def ApproveAttempt(
         self, request: patcher_pb2.ApproveAttemptRequest, context: Any
     ) -> patcher_pb2.ApproveAttemptResponse:
         """A person agrees. Raises Denied for who has no vote, Stale for another plan, Refused when it is too late."""
         if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.heard(self.doors, request, access.caller(context), yes=True)
+            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), yes=True)
             return patcher_pb2.ApproveAttemptResponse(attempt=shown)
         found, asked = await self._heard(request, access.caller(context), yes=True)
         return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
@@ -49,7 +49,7 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """A person says no; one is enough. Raises Invalid without a reason, Refused once it is applied."""
         said(request.reason)
         if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.heard(self.doors, request, access.caller(context), yes=False)
+            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), yes=False)
             return patcher_pb2.RejectAttemptResponse(attempt=shown)
         found, asked = await self._heard(request, access.caller(context), yes=False)
         return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
@@ -73,20 +73,20 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 after = await self._voted(tx, attempt, request, actor, yes)
             return after, await approvals.newest(tx, names.attempt(name))
 
-        return await self.doors.database.transaction(work)
+        return await self.ctx.database.transaction(work)
 
     async def _still_wanted(self, name: str) -> None:
         """Ends an attempt that has nothing to go on for any more, and says so to who would have it begin."""
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await attempts.get(tx, name)
         if found is None or found.state is not State.AWAITING_APPROVAL:
             return
-        why = await why_not(self.doors, found)
+        why = await why_not(self.ctx, found)
         if not why:
             return
         wish = CancelRequested("patcher", why)
         with use_traceparent(found.trace):
-            await self.doors.database.transaction(lambda tx: observe(tx, self.doors, name, wish))
+            await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, name, wish))
         raise Refused(
             f"attempt {name} has nothing to go on for any more: {why}", reason="ATTEMPT_OUTDATED", attempt=name
         )
@@ -108,7 +108,7 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             return await self._rejected(tx, attempt, actor, request.reason)
         if change.approval.standing is Standing.APPROVED:
             weighed = await weigh(tx, attempt)
-            after = await observe(tx, self.doors, attempt.id, Granted(weighed.said, weighed.plan))
+            after = await observe(tx, self.ctx, attempt.id, Granted(weighed.said, weighed.plan))
             await weighed_out(tx, weighed, after, None)
             return after or attempt
         return attempt
@@ -121,7 +121,7 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 attempt=attempt.id,
                 state=attempt.state.value,
             )
-        after = await observe(tx, self.doors, attempt.id, Rejected(actor, reason))
+        after = await observe(tx, self.ctx, attempt.id, Rejected(actor, reason))
         assert after is not None
         assert after.state is State.REFUSED
         return after

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from libs.common import access, names, pages
+from libs.common import access, names, paging
 from libs.common.bus import fact
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, NotFound, Refused
@@ -27,7 +27,7 @@ from services.patcher.attempt import (
     RollbackRequested,
     State,
 )
-from services.patcher.doors import SCHEMA, Doors, observe, plugin_of, weigh
+from services.patcher.doors import SCHEMA, ServiceContext, observe, plugin_of, weigh
 from services.patcher.handlers.policy import said
 from services.patcher.policy import Allow
 from services.patcher.store import approvals, attempts, permits
@@ -39,12 +39,12 @@ PERMITS = counter("permit_answers_total", "Answers to the question for a permit"
 class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """The attempts' part of PatcherService."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def GetAttempt(self, request: patcher_pb2.GetAttemptRequest, _context: Any) -> patcher_pb2.GetAttemptResponse:
         """One attempt with its history. Raises NotFound."""
         name = parse("attempts", request.name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await attempts.get(tx, name)
             steps = await attempts.steps(tx, name)
             asked = await approvals.newest(tx, names.attempt(name))
@@ -54,19 +54,19 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ListAttemptsRequest, _context: Any
     ) -> patcher_pb2.ListAttemptsResponse:
         """Attempts, newest first. Raises Invalid for bad paging or an unknown state."""
-        size = pages.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         if request.state and request.state not in set(State):
             states = ", ".join(State)
             raise Invalid(f"state must be one of {states}", reason="STATE_UNKNOWN", field="state")
         query = {"incident": _bare(request.incident), "plugin": _bare(request.plugin), "state": request.state}
-        after = pages.open_token(request.page_token, {"list": "attempts", **query})
-        async with self.doors.database.reading() as tx:
+        after = paging.open_token(request.page_token, {"list": "attempts", **query})
+        async with self.ctx.database.reading() as tx:
             found = await attempts.page(tx, **query, after=after, limit=size + 1)
             asked = await approvals.newest_of(tx, [names.attempt(each.id) for each in found[:size] if each.plan])
         more = len(found) > size
         return patcher_pb2.ListAttemptsResponse(
             attempts=[wire.attempt_of(each, asked=asked.get(names.attempt(each.id))) for each in found[:size]],
-            next_page_token=pages.token({"list": "attempts", **query}, [found[size - 1].id]) if more else "",
+            next_page_token=paging.token({"list": "attempts", **query}, [found[size - 1].id]) if more else "",
         )
 
     async def CancelAttempt(
@@ -90,12 +90,12 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         return patcher_pb2.RollBackAttemptResponse(attempt=wire.attempt_of(found))
 
     async def _still_runs(self, name: str) -> None:
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = _known(await attempts.get(tx, name), name)
             other = await attempts.busy(tx, found.plugin, found.id, lock=False)
         if found.state is not State.SUCCESS:
             return
-        plugin = await plugin_of(self.doors, found.plugin)
+        plugin = await plugin_of(self.ctx, found.plugin)
         if other is not None or plugin is None or plugin.generation != found.generation:
             raise Refused(
                 "the plugin has moved on since this attempt; only what it runs now can be taken back",
@@ -108,7 +108,7 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
         async def work(tx: Transaction) -> Attempt:
             before = _known(await attempts.get(tx, attempt, lock=True), attempt)
-            after = before if before.state in ends & FINAL else await observe(tx, self.doors, attempt, wish)
+            after = before if before.state in ends & FINAL else await observe(tx, self.ctx, attempt, wish)
             if after is None or after.state not in ends:
                 raise Refused(
                     f"attempt {attempt} is {before.state}; that cannot be done any more",
@@ -118,7 +118,7 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 )
             return after
 
-        return await self.doors.database.transaction(work)
+        return await self.ctx.database.transaction(work)
 
     async def AuthorizeApply(
         self, request: patcher_pb2.AuthorizeApplyRequest, _context: Any
@@ -126,13 +126,13 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """Permits one switch, now, or names the gate that denies it. A repeat gets the same answer."""
         question = wire.question(request)
         objection = await self._objection(question)
-        permit = await self.doors.database.transaction(lambda tx: self._authorize(tx, question, objection))
+        permit = await self.ctx.database.transaction(lambda tx: self._authorize(tx, question, objection))
         PERMITS.labels(permit.gate or "granted").inc()
         return patcher_pb2.AuthorizeApplyResponse(granted=permit.granted, permit=permit.permit, gate=permit.gate)
 
     async def _objection(self, question: Question) -> str:
         """The gate that has something against the switch by now, besides those the permit function reads itself."""
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await attempts.get(tx, question.attempt)
             if found is None or found.state is not State.APPLYING:
                 return ""
@@ -151,7 +151,7 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             )
             tx.record(_about(found, granted, "every gate is open"))
             word = Permitted(question.command, question.generation, question.fence)
-            await observe(tx, self.doors, found.id, word)
+            await observe(tx, self.ctx, found.id, word)
         else:
             denied = events_pb2.ApplyDenied(attempt=found.id, command=question.command, gate=permit.gate)
             tx.record(_about(found, denied, f"denied by {permit.gate}"))

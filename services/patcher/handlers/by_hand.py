@@ -17,7 +17,7 @@ from prunella.v1 import ingest_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.attempt import Attempt
-from services.patcher.doors import Doors, bounds, fleet_of, plugin_of
+from services.patcher.doors import ServiceContext, bounds, fleet_of, plugin_of
 from services.patcher.doors.beginning import OWN, begin, configuration, target
 from services.patcher.doors.questions import incident_of
 from services.patcher.handlers.policy import said
@@ -45,19 +45,19 @@ class Wanted:
 class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """The part of PatcherService for remedies that people choose."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def CreateAttempt(
         self, request: patcher_pb2.CreateAttemptRequest, context: Any
     ) -> patcher_pb2.CreateAttemptResponse:
         """Begins an attempt. Raises Invalid, NotFound, Refused; a gate's no is the attempt's state and reason."""
         author, reason, asked = access.caller(context), said(request.reason), _request(request.request_id)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             known = await attempts.of_request(tx, author, asked)
         if known is not None:
             return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(_same(known, request)))
         wanted = await self._wanted(request, author)
-        fleet = await fleet_of(self.doors, wanted.plugin.package)
+        fleet = await fleet_of(self.ctx, wanted.plugin.package)
         trace = current_traceparent() or new_traceparent()
 
         async def work(tx: Transaction) -> Attempt:
@@ -68,10 +68,10 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             earlier = await attempts.of_request(tx, author, asked)
             if earlier is not None:
                 return _same(earlier, request)
-            made = await _attempt(tx, self.doors, wanted, trace)
-            return await begin(tx, self.doors, made, wanted.plugin, None, author=author, reason=reason)
+            made = await _attempt(tx, self.ctx, wanted, trace)
+            return await begin(tx, self.ctx, made, wanted.plugin, None, author=author, reason=reason)
 
-        return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(await self.doors.database.transaction(work)))
+        return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(await self.ctx.database.transaction(work)))
 
     async def _wanted(self, request: patcher_pb2.CreateAttemptRequest, author: str) -> Wanted:
         action = wire.ACTIVE.get(request.action)
@@ -93,7 +93,7 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             raise Invalid(
                 f"the incident is about plugin {_bare(incident.plugin)}", reason="PLUGIN_DIFFERS", field="plugin"
             )
-        plugin = await plugin_of(self.doors, plugin_id)
+        plugin = await plugin_of(self.ctx, plugin_id)
         if plugin is None:
             raise NotFound(f"there is no plugin {plugin_id}", reason="PLUGIN_UNKNOWN", field="plugin")
         if plugin.state != "active":
@@ -102,7 +102,7 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
     async def _incident(self, name: str) -> ingest_pb2.Incident:
         incident = names.parse("incidents", name if "/" in name else names.incident(name), field="incident")
-        found = await incident_of(self.doors, incident)
+        found = await incident_of(self.ctx, incident)
         if found.state in OVER:
             raise Refused(
                 f"incident {incident} is {found.state}; leave it out to change the plugin all the same",
@@ -113,7 +113,7 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         return found
 
 
-async def _attempt(tx: Transaction, doors: Doors, wanted: Wanted, trace: str) -> Attempt:
+async def _attempt(tx: Transaction, ctx: ServiceContext, wanted: Wanted, trace: str) -> Attempt:
     """The attempt that is wanted. Raises NotFound for what is not published."""
     plugin, action, incident = wanted.plugin, wanted.action, wanted.incident
     policy, _ = await policies.get(tx)
@@ -150,7 +150,7 @@ async def _attempt(tx: Transaction, doors: Doors, wanted: Wanted, trace: str) ->
         round=incident.round if incident else 1,
         # A person chose, so there is nothing to be unsure of.
         confidence=1.0,
-        bounds=bounds(doors.settings, policy),
+        bounds=bounds(ctx.settings, policy),
         create_time=tx.now,
         update_time=tx.now,
         deadline=tx.now + heart.HELD_LIMIT,

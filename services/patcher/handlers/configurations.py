@@ -8,14 +8,14 @@ document again is the same configuration; another one under a known version is r
 
 from typing import Any
 
-from libs.common import access, pages
+from libs.common import access, paging
 from libs.common.bus import fact
 from libs.common.database import Transaction
 from libs.common.errors import Conflict, Invalid, NotFound, Refused
 from libs.common.names import parse_configuration
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.doors import SCHEMA, Doors
+from services.patcher.doors import SCHEMA, ServiceContext
 from services.patcher.staging.signed import ReleaseError, verified_configuration
 from services.patcher.store import configurations
 from services.patcher.store.configurations import Configuration
@@ -26,19 +26,19 @@ OF_DOCUMENT = frozenset({"DIGEST_MISMATCH", "CONFIG_TOO_LARGE", "CONFIG_MALFORME
 class ConfigurationHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """The configurations' part of PatcherService."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def PublishConfiguration(
         self, request: patcher_pb2.PublishConfigurationRequest, context: Any
     ) -> patcher_pb2.PublishConfigurationResponse:
         """Makes a configuration known. Raises Invalid when it does not verify, Conflict when its version is taken."""
         actor = access.caller(context)
-        if not self.doors.keys:
+        if not self.ctx.keys:
             raise Refused(
                 "no release keys are pinned; set PATCHER_RELEASE_KEYS to the two public keys", reason="KEYS_NOT_PINNED"
             )
         try:
-            given, document = verified_configuration(request.envelope, request.document, self.doors.keys)
+            given, document = verified_configuration(request.envelope, request.document, self.ctx.keys)
         except ReleaseError as error:
             raise Invalid(
                 f"the configuration cannot be published: {error.message}",
@@ -68,7 +68,7 @@ class ConfigurationHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 )
             return known
 
-        found = await self.doors.database.transaction(work)
+        found = await self.ctx.database.transaction(work)
         return patcher_pb2.PublishConfigurationResponse(configuration=wire.configuration(found))
 
     async def GetConfiguration(
@@ -76,7 +76,7 @@ class ConfigurationHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.GetConfigurationResponse:
         """One configuration with its document. Raises NotFound."""
         package, version = parse_configuration(request.name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await configurations.get(tx, package, version)
         if found is None:
             raise NotFound(
@@ -92,14 +92,14 @@ class ConfigurationHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ListConfigurationsRequest, _context: Any
     ) -> patcher_pb2.ListConfigurationsResponse:
         """Configurations without their documents, newest first. Raises Invalid for bad paging."""
-        size = pages.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         plugin = request.plugin.removeprefix("plugins/")
         query = {"list": "configurations", "package": request.package, "plugin": plugin}
-        after = pages.open_token(request.page_token, query)
-        async with self.doors.database.reading() as tx:
+        after = paging.open_token(request.page_token, query)
+        async with self.ctx.database.reading() as tx:
             found = await configurations.page(tx, package=request.package, plugin=plugin, after=after, limit=size + 1)
         last = found[size - 1] if len(found) > size else None
         return patcher_pb2.ListConfigurationsResponse(
             configurations=[wire.configuration(one) for one in found[:size]],
-            next_page_token=pages.token(query, [last.publish_time, last.package, last.version]) if last else "",
+            next_page_token=paging.token(query, [last.publish_time, last.package, last.version]) if last else "",
         )

@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from libs.common import access, pages
+from libs.common import access, paging
 from libs.common.bus import fact
 from libs.common.database import Transaction
 from libs.common.errands import send
@@ -20,7 +20,7 @@ from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.attempt import PERMIT_AGE, Attempt, Bounds, ErrandKind, RollbackRequested, State
-from services.patcher.doors import SCHEMA, Doors, observe
+from services.patcher.doors import SCHEMA, ServiceContext, observe
 from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Difference, Policy, Turn, compare
 from services.patcher.store import attempts, kill_switches, situations
 from services.patcher.store import policy as policies
@@ -38,12 +38,12 @@ LONGEST_REASON = 500
 class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """The policy's part of PatcherService."""
 
-    def __init__(self, doors: Doors) -> None:
-        self.doors = doors
+    def __init__(self, ctx: ServiceContext) -> None:
+        self.ctx = ctx
 
     async def GetPolicy(self, _request: patcher_pb2.GetPolicyRequest, _context: Any) -> patcher_pb2.GetPolicyResponse:
         """The policy in force."""
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found, _ = await policies.get(tx)
         return patcher_pb2.GetPolicyResponse(policy=wire.policy(found))
 
@@ -60,7 +60,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             if request.policy.etag and request.policy.etag != str(found.version):
                 raise Stale(f"the policy is at version {found.version} by now; read it again", reason="POLICY_CHANGED")
             made, differences = wire.changed_policy(request, found)
-            _in_time(made, differences, self.doors.settings.dead_man)
+            _in_time(made, differences, self.ctx.settings.dead_man)
             if differences:
                 made = replace(made, version=found.version + 1, update_time=tx.now, updated_by=actor, reason=reason)
                 await policies.put(tx, made, request.request_id)
@@ -69,17 +69,17 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 tx.after_commit(CHANGES.inc)
             return patcher_pb2.UpdatePolicyResponse(policy=wire.policy(made))
 
-        return await self.doors.database.transaction(work)
+        return await self.ctx.database.transaction(work)
 
     async def ListPolicyChanges(
         self, request: patcher_pb2.ListPolicyChangesRequest, _context: Any
     ) -> patcher_pb2.ListPolicyChangesResponse:
         """Every version of the policy, newest first. Raises Invalid for bad paging."""
-        size, query = pages.page_size(request.page_size), {"list": "policy_changes"}
-        after = pages.open_token(request.page_token, query)
-        async with self.doors.database.reading() as tx:
+        size, query = paging.page_size(request.page_size), {"list": "policy_changes"}
+        after = paging.open_token(request.page_token, query)
+        async with self.ctx.database.reading() as tx:
             found = await policies.changes(tx, int(after[0]) if after else None, size + 1)
-        more = pages.token(query, [found[size - 1].version]) if len(found) > size else ""
+        more = paging.token(query, [found[size - 1].version]) if len(found) > size else ""
         return patcher_pb2.ListPolicyChangesResponse(
             changes=[wire.policy_change(each) for each in found[:size]], next_page_token=more
         )
@@ -91,7 +91,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         if not 0 <= request.decisions <= MOST_DECISIONS:
             rule = f"decisions must be between 1 and {MOST_DECISIONS}, or 0 for {DECISIONS}"
             raise Invalid(f"{rule}, not {request.decisions}", reason="DECISIONS_OUTSIDE", field="decisions")
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             old, _ = await policies.get(tx)
             new, _ = wire.changed_policy(request, old)
             decided = await attempts.decided(tx, request.decisions or DECISIONS)
@@ -115,13 +115,13 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         )
 
     async def _engage(self, scope: str, actor: str, reason: str, request_id: str) -> tuple[KillSwitch, list[Attempt]]:
-        doors = self.doors
+        ctx = self.ctx
         for attempt in range(ENGAGE_TRIES):
             try:
-                async with kill_switches.exclusive(doors.database, doors.settings.database_url, scope) as tx:
+                async with kill_switches.exclusive(ctx.database, ctx.settings.database_url, scope) as tx:
                     switch = await change_switch(tx, scope, True, actor, reason, request_id)
                     stop = {"gate": KILL_SWITCH, "reason": f"the kill switch {scope} is engaged"}
-                    await send(tx, SCHEMA, ErrandKind.STOP, scope, stop, database=doors.database)
+                    await send(tx, SCHEMA, ErrandKind.STOP, scope, stop, database=ctx.database)
                     return switch, await attempts.in_flight(tx, scope, tx.now - PERMIT_AGE)
             except Unavailable as problem:
                 if attempt == ENGAGE_TRIES - 1:
@@ -133,7 +133,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         if attempt.state not in {State.PROBATION, State.APPLYING}:
             return attempt
         wish = RollbackRequested(actor, f"kill switch: {reason}")
-        found = await self.doors.database.transaction(lambda tx: observe(tx, self.doors, attempt.id, wish))
+        found = await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, attempt.id, wish))
         return found or attempt
 
     async def ReleaseKillSwitch(
@@ -146,14 +146,14 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             await tx.run(kill_switches.LOCK, scope=scope)
             return await change_switch(tx, scope, False, actor, reason, request.request_id)
 
-        switch = await self.doors.database.transaction(work)
+        switch = await self.ctx.database.transaction(work)
         return patcher_pb2.ReleaseKillSwitchResponse(kill_switch=wire.kill_switch(switch))
 
     async def ListKillSwitches(
         self, _request: patcher_pb2.ListKillSwitchesRequest, _context: Any
     ) -> patcher_pb2.ListKillSwitchesResponse:
         """Every switch that is or was engaged."""
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await kill_switches.everything(tx)
         return patcher_pb2.ListKillSwitchesResponse(kill_switches=[wire.kill_switch(switch) for switch in found])
 

@@ -9,7 +9,7 @@ names. The same bytes again are the same release; other bytes under a known vers
 from collections.abc import AsyncIterator
 from typing import Any
 
-from libs.common import access, pages
+from libs.common import access, paging
 from libs.common.bus import fact
 from libs.common.database import Transaction
 from libs.common.errors import Conflict, Invalid, NotFound, Refused
@@ -17,7 +17,7 @@ from libs.common.names import parse_release
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from prunella_agent.releases import Manifest, key_id
 from services.patcher import wire
-from services.patcher.doors import SCHEMA, Doors
+from services.patcher.doors import SCHEMA, ServiceContext
 from services.patcher.staging.signed import ReleaseError, verified
 from services.patcher.store import releases
 from services.patcher.store.releases import Release
@@ -28,17 +28,17 @@ PIECE = 256 * 1024
 class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """The releases' part of PatcherService."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def PublishRelease(
         self, request: patcher_pb2.PublishReleaseRequest, context: Any
     ) -> patcher_pb2.PublishReleaseResponse:
         """Makes a release known. Raises Invalid when it does not verify, Conflict when its version is taken."""
         actor = access.caller(context)
-        manifest = publishable(request.envelope, request.artifact, self.doors.keys)
+        manifest = publishable(request.envelope, request.artifact, self.ctx.keys)
 
         async def work(tx: Transaction) -> Release:
-            ids = tuple(sorted(key_id(key) for key in self.doors.keys))
+            ids = tuple(sorted(key_id(key) for key in self.ctx.keys))
             made = Release(
                 manifest.digest, manifest.package, manifest.version, manifest.size, request.envelope, tx.now, actor, ids
             )
@@ -51,12 +51,12 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 raise taken(made, known)
             return known
 
-        return patcher_pb2.PublishReleaseResponse(release=wire.release(await self.doors.database.transaction(work)))
+        return patcher_pb2.PublishReleaseResponse(release=wire.release(await self.ctx.database.transaction(work)))
 
     async def GetRelease(self, request: patcher_pb2.GetReleaseRequest, _context: Any) -> patcher_pb2.GetReleaseResponse:
         """One release. Raises NotFound."""
         package, version = parse_release(request.name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await releases.get(tx, package, version)
         if found is None:
             raise NotFound(
@@ -72,22 +72,22 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ListReleasesRequest, _context: Any
     ) -> patcher_pb2.ListReleasesResponse:
         """Releases, newest first. Raises Invalid for bad paging."""
-        size = pages.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         query = {"list": "releases", "package": request.package}
-        after = pages.open_token(request.page_token, query)
-        async with self.doors.database.reading() as tx:
+        after = paging.open_token(request.page_token, query)
+        async with self.ctx.database.reading() as tx:
             found = await releases.page(tx, package=request.package, after=after, limit=size + 1)
         last = found[size - 1] if len(found) > size else None
         return patcher_pb2.ListReleasesResponse(
             releases=[wire.release(release) for release in found[:size]],
-            next_page_token=pages.token(query, [last.publish_time, last.digest]) if last else "",
+            next_page_token=paging.token(query, [last.publish_time, last.digest]) if last else "",
         )
 
     async def FetchRelease(
         self, request: patcher_pb2.FetchReleaseRequest, _context: Any
     ) -> AsyncIterator[patcher_pb2.FetchReleaseResponse]:
         """The bytes of an artifact from an offset. Raises NotFound."""
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await releases.by_digest(tx, request.digest)
         if found is None:
             raise NotFound(f"no artifact with digest {request.digest[:64]!r}", reason="RELEASE_UNKNOWN", field="digest")
@@ -95,7 +95,7 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             raise Invalid("offset lies outside the artifact", reason="OFFSET_OUTSIDE", field="offset")
         offset = request.offset
         while offset < found.size:
-            async with self.doors.database.reading() as tx:
+            async with self.ctx.database.reading() as tx:
                 chunk = await releases.piece(tx, found.digest, offset, PIECE)
             if not chunk:
                 return

@@ -13,7 +13,7 @@ from prunella.v1 import patcher_pb2
 from services.patcher import rollout as heart
 from services.patcher import wire
 from services.patcher.approvals import Standing, plan_hash
-from services.patcher.doors import Doors
+from services.patcher.doors import ServiceContext
 from services.patcher.doors import approvals as door
 from services.patcher.doors.drawing import plan_now
 from services.patcher.doors.rollouts import observe
@@ -26,7 +26,7 @@ COLLECTION = "rollouts/"
 Request = patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest
 
 
-async def heard(doors: Doors, request: Request, actor: str, *, yes: bool) -> patcher_pb2.Attempt:
+async def heard(ctx: ServiceContext, request: Request, actor: str, *, yes: bool) -> patcher_pb2.Attempt:
     """Hears a person on a rollout; answers with its plan and approval. Raises as for an attempt."""
     rollout = parse("rollouts", request.name)
 
@@ -35,13 +35,13 @@ async def heard(doors: Doors, request: Request, actor: str, *, yes: bool) -> pat
         if kept is None:
             raise NotFound(f"there is no rollout {rollout}", reason="ROLLOUT_UNKNOWN", field="name", rollout=rollout)
         with use_traceparent(kept.trace):
-            kept = await _voted(tx, doors, kept, request, actor, yes)
+            kept = await _voted(tx, ctx, kept, request, actor, yes)
         return await _shown(tx, kept)
 
-    return await doors.database.transaction(work)
+    return await ctx.database.transaction(work)
 
 
-async def _voted(tx: Transaction, doors: Doors, kept: Kept, request: Request, actor: str, yes: bool) -> Kept:
+async def _voted(tx: Transaction, ctx: ServiceContext, kept: Kept, request: Request, actor: str, yes: bool) -> Kept:
     subject = door.About(request.name)
     asked = await approvals.newest(tx, request.name)
     if asked is None:
@@ -63,9 +63,9 @@ async def _voted(tx: Transaction, doors: Doors, kept: Kept, request: Request, ac
         )
     if change.approval.standing is Standing.APPROVED:
         await door.used(tx, subject)
-        return await observe(tx, doors, kept, Allowed())
+        return await observe(tx, ctx, kept, Allowed())
     if change.approval.standing is Standing.REJECTED:
-        return await observe(tx, doors, kept, heart.Refused(actor, f"rejected: {request.reason}"))
+        return await observe(tx, ctx, kept, heart.Refused(actor, f"rejected: {request.reason}"))
     return kept
 
 

@@ -8,13 +8,13 @@ Rule: every wish is asked of the heart under the rollout's lock and says why; a 
 from dataclasses import replace
 from typing import Any
 
-from libs.common import access, names, pages
+from libs.common import access, names, paging
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, NotFound
 from libs.common.names import is_id, parse
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.doors import Doors
+from services.patcher.doors import ServiceContext
 from services.patcher.doors.drawing import apart, make, prepare
 from services.patcher.doors.rollouts import observe
 from services.patcher.handlers.policy import said
@@ -36,7 +36,7 @@ from services.patcher.wire.rollouts import member_of, rollout_of
 class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """The rollouts' part of PatcherService."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def CreateRollout(
         self, request: patcher_pb2.CreateRolloutRequest, context: Any
@@ -47,35 +47,35 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         for field in ("package", "target"):
             if not is_id(getattr(request, field)):
                 raise Invalid(f"{field} must be given", reason="FIELD_MISSING", field=field)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             known = await rollouts.of_request(tx, request.package, request.request_id)
         if known is not None and not request.validate_only:
             return patcher_pb2.CreateRolloutResponse(rollout=rollout_of(known))
-        drawn = await prepare(self.doors, request, author)
+        drawn = await prepare(self.ctx, request, author)
         if request.validate_only:
-            async with self.doors.database.reading() as tx:
+            async with self.ctx.database.reading() as tx:
                 await apart(tx, drawn)
             shown = rollout_of(drawn.kept)
             shown.name = ""
             return patcher_pb2.CreateRolloutResponse(rollout=shown)
-        kept = await self.doors.database.transaction(lambda tx: make(tx, self.doors, drawn))
+        kept = await self.ctx.database.transaction(lambda tx: make(tx, self.ctx, drawn))
         return patcher_pb2.CreateRolloutResponse(rollout=await self._shown(kept))
 
     async def GetRollout(self, request: patcher_pb2.GetRolloutRequest, _context: Any) -> patcher_pb2.GetRolloutResponse:
         """One rollout with its history, and those of its members that are asked for. Raises NotFound."""
         rollout = parse("rollouts", request.name)
         states = _states(list(request.member_states))
-        size = pages.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         query = {"list": "rollout members", "rollout": rollout, "states": sorted(states or [])}
-        after = pages.open_token(request.page_token, query)
-        async with self.doors.database.reading() as tx:
+        after = paging.open_token(request.page_token, query)
+        async with self.ctx.database.reading() as tx:
             kept = _known(await rollouts.get(tx, rollout), rollout)
             rows = [] if states is None else await members.page(tx, rollout, states, after, size + 1)
         last = rows[size - 1] if len(rows) > size else None
         return patcher_pb2.GetRolloutResponse(
             rollout=await self._shown(kept),
             members=[member_of(row) for row in rows[:size]],
-            next_page_token=pages.token(query, [last.member.wave, last.rank]) if last else "",
+            next_page_token=paging.token(query, [last.member.wave, last.rank]) if last else "",
         )
 
     async def ListRollouts(
@@ -84,10 +84,10 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """Rollouts, newest first. Raises Invalid for bad paging or an unknown state."""
         if request.state and request.state not in set(State):
             raise Invalid(f"state must be one of {', '.join(State)}", reason="STATE_UNKNOWN", field="state")
-        size = pages.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         query = {"package": request.package, "state": request.state}
-        after = pages.open_token(request.page_token, {"list": "rollouts", **query})
-        async with self.doors.database.reading() as tx:
+        after = paging.open_token(request.page_token, {"list": "rollouts", **query})
+        async with self.ctx.database.reading() as tx:
             found = await rollouts.page(tx, **query, after=after, limit=size + 1)
             asked = await approvals.newest_of(tx, [names.rollout(kept.rollout.id) for kept in found[:size]])
         more = len(found) > size
@@ -97,7 +97,7 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 each.approval.CopyFrom(wire.approval(*approval))
         return patcher_pb2.ListRolloutsResponse(
             rollouts=shown,
-            next_page_token=pages.token({"list": "rollouts", **query}, [found[size - 1].rollout.id]) if more else "",
+            next_page_token=paging.token({"list": "rollouts", **query}, [found[size - 1].rollout.id]) if more else "",
         )
 
     async def PauseRollout(
@@ -143,12 +143,12 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 return kept
             if request.request_id:
                 kept = replace(kept, requests=(*kept.requests, request.request_id))
-            return await observe(tx, self.doors, kept, wish)
+            return await observe(tx, self.ctx, kept, wish)
 
-        return await self._shown(await self.doors.database.transaction(work))
+        return await self._shown(await self.ctx.database.transaction(work))
 
     async def _shown(self, kept: Kept) -> patcher_pb2.Rollout:
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             lines = await rollouts.history(tx, kept.rollout.id)
             approval = await approvals.newest(tx, names.rollout(kept.rollout.id))
         shown = rollout_of(kept, lines)

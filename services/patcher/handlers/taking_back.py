@@ -17,7 +17,7 @@ from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.attempt import Attempt, RollbackRequested, State
-from services.patcher.doors import Doors, observe, plugin_of
+from services.patcher.doors import ServiceContext, observe, plugin_of
 from services.patcher.handlers.policy import said
 from services.patcher.policy import Action
 from services.patcher.store import attempts
@@ -30,7 +30,7 @@ GOING_BACK = frozenset({State.ROLLING_BACK, State.ROLLED_BACK})
 class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """RollBackRecent."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def RollBackRecent(
         self, request: patcher_pb2.RollBackRecentRequest, context: Any
@@ -38,7 +38,7 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """Takes back what was applied since then. Raises Invalid for a moment out of bounds, Refused for too much."""
         actor, reason = access.caller(context), said(request.reason)
         since = self._since(request)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             found = await attempts.recent(tx, since, request.package, MOST + 1)
         if len(found) > MOST:
             raise Refused(
@@ -62,7 +62,7 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         )
 
     def _since(self, request: patcher_pb2.RollBackRecentRequest) -> datetime:
-        now = self.doors.clock.now()
+        now = self.ctx.clock.now()
         since = wire.moment(request.since_time)
         if not request.HasField("since_time") or not now - LONGEST_AGO <= since <= now:
             raise Invalid(
@@ -83,7 +83,7 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         if attempt.state is State.ROLLING_BACK:
             return attempt
         try:
-            plugin = await plugin_of(self.doors, attempt.plugin)
+            plugin = await plugin_of(self.ctx, attempt.plugin)
         except Problem as problem:
             return _not(attempt, problem.reason, problem.message)
         if plugin is None or plugin.state == "retired":
@@ -97,9 +97,9 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             if other is not None and attempt.state is State.SUCCESS:
                 return None
             with use_traceparent(attempt.trace):
-                return await observe(tx, self.doors, attempt.id, RollbackRequested(actor, reason))
+                return await observe(tx, self.ctx, attempt.id, RollbackRequested(actor, reason))
 
-        after = await self.doors.database.transaction(work)
+        after = await self.ctx.database.transaction(work)
         if after is None:
             return _not(attempt, "PLUGIN_BUSY", "another attempt has the plugin; ask again when it is over")
         if after.state not in GOING_BACK:

@@ -15,7 +15,7 @@ from prunella.v1.events_pb2 import DecisionMade, Event
 from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.attempt import Attempt, CancelRequested
-from services.patcher.doors import Doors, bounds, fleet_of, observe, plugin_of, stands
+from services.patcher.doors import ServiceContext, bounds, fleet_of, observe, plugin_of, stands
 from services.patcher.doors.beginning import OWN, configuration, target
 from services.patcher.doors.beginning import begin as begin_attempt
 from services.patcher.policy import Action
@@ -25,7 +25,7 @@ from services.patcher.store import policy as policies
 MOST_INPUTS, LONGEST_INPUT = 10, 4096
 
 
-async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
+async def on_decision_made(ctx: ServiceContext, event: Event, once: Once) -> None:
     """Begins an attempt. Raises Unavailable when ingest is away."""
     told = event.decision_made
     action = wire.ACTIVE.get(told.action)
@@ -33,9 +33,9 @@ async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
     if action is not None:
         # Three questions, one wait: somebody's plugin is broken meanwhile.
         plugin, standing, fleet = await asyncio.gather(
-            plugin_of(doors, event.plugin),
-            stands(doors, event.incident, told.round),
-            fleet_of(doors, told.package),
+            plugin_of(ctx, event.plugin),
+            stands(ctx, event.incident, told.round),
+            fleet_of(ctx, told.package),
         )
         plugin = plugin if standing else None
     if action is None or plugin is None or plugin.state != "active":
@@ -48,14 +48,20 @@ async def on_decision_made(doors: Doors, event: Event, once: Once) -> None:
             return
         if fleet is not None:
             await fleets.put(tx, told.package, fleet)
-        wanted = await _wanted(tx, doors, event, plugin, action, attempt, trace)
-        await begin_attempt(tx, doors, wanted, plugin, event)
+        wanted = await _wanted(tx, ctx, event, plugin, action, attempt, trace)
+        await begin_attempt(tx, ctx, wanted, plugin, event)
 
     await once(begin)
 
 
 async def _wanted(
-    tx: Transaction, doors: Doors, event: Event, plugin: ingest_pb2.Plugin, action: Action, attempt: str, trace: str
+    tx: Transaction,
+    ctx: ServiceContext,
+    event: Event,
+    plugin: ingest_pb2.Plugin,
+    action: Action,
+    attempt: str,
+    trace: str,
 ) -> Attempt:
     told: DecisionMade = event.decision_made
     policy, _ = await policies.get(tx)
@@ -84,7 +90,7 @@ async def _wanted(
         symptom=told.type,
         round=told.round,
         confidence=told.confidence,
-        bounds=bounds(doors.settings, policy),
+        bounds=bounds(ctx.settings, policy),
         create_time=tx.now,
         update_time=tx.now,
         deadline=tx.now + heart.HELD_LIMIT,
@@ -95,25 +101,25 @@ async def _wanted(
     )
 
 
-async def on_command_finished(doors: Doors, event: Event, once: Once) -> None:
+async def on_command_finished(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The agent's word on a command."""
     attempt, word = wire.command_finished(event)
 
     async def hear(tx: Transaction) -> None:
         if attempt:
-            await observe(tx, doors, attempt, word, cause=event)
+            await observe(tx, ctx, attempt, word, cause=event)
 
     await once(hear)
 
 
-async def on_cause_gone(doors: Doors, event: Event, once: Once) -> None:
+async def on_cause_gone(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The incident ended or a person took over, or the plugin left: what has no permit is called off."""
 
     async def call_off(tx: Transaction) -> None:
         column, value = ("incident", event.incident) if event.incident else ("plugin", event.plugin)
         wish = CancelRequested(event.actor or event.source, event.reason or "its cause is gone")
         for attempt in await attempts.live_of(tx, column, value):
-            await observe(tx, doors, attempt, wish, cause=event)
+            await observe(tx, ctx, attempt, wish, cause=event)
 
     await once(call_off)
 

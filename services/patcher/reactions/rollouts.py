@@ -11,7 +11,7 @@ from libs.common.bus import Once, Reaction, fact_name
 from libs.common.database import Transaction
 from libs.common.errors import Problem
 from prunella.v1.events_pb2 import Event
-from services.patcher.doors import Doors, approvals
+from services.patcher.doors import ServiceContext, approvals
 from services.patcher.doors.rollouts import observe
 from services.patcher.doors.starting import advance
 from services.patcher.rollout import (
@@ -80,7 +80,7 @@ def for_all(event: Event) -> bool:
     return event.attempt_failed.failure in FOR_ALL_FAILURES or event.attempt_refused.gate in FOR_ALL_GATES
 
 
-async def on_attempt(doors: Doors, event: Event, once: Once) -> None:
+async def on_attempt(ctx: ServiceContext, event: Event, once: Once) -> None:
     """A word about an attempt of a rollout; then the next plugin is started at once."""
     moved = ""
 
@@ -97,16 +97,16 @@ async def on_attempt(doors: Doors, event: Event, once: Once) -> None:
         if name == "attempt_succeeded" and member.state is MemberState.ROLLING_BACK:
             # Its commit was quicker than the rollback: it has to be asked once more.
             await members.note_asked(tx, kept.rollout.id, member.plugin, asked=False)
-        kept = await observe(tx, doors, kept, WORDS[name](event, member), cause=event)
+        kept = await observe(tx, ctx, kept, WORDS[name](event, member), cause=event)
         if for_all(event) and kept.rollout.state in PAUSABLE:
-            await observe(tx, doors, kept, PauseRequested("patcher", event.reason), cause=event)
+            await observe(tx, ctx, kept, PauseRequested("patcher", event.reason), cause=event)
         moved = kept.rollout.id
 
     await once(hear)
-    await _advance(doors, moved)
+    await _advance(ctx, moved)
 
 
-async def on_incident(doors: Doors, event: Event, once: Once) -> None:
+async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
     """A plugin that was well after its switch fell ill while its rollout goes on."""
 
     async def hear(tx: Transaction) -> None:
@@ -116,12 +116,12 @@ async def on_incident(doors: Doors, event: Event, once: Once) -> None:
         if kept is None or row is None or row.member.state is not MemberState.HEALTHY:
             return
         why = f"{event.incident_opened.type}: {event.reason}"
-        await observe(tx, doors, kept, Settled(row.member, Outcome.BROKEN, why), cause=event)
+        await observe(tx, ctx, kept, Settled(row.member, Outcome.BROKEN, why), cause=event)
 
     await once(hear)
 
 
-async def on_approval(doors: Doors, event: Event, once: Once) -> None:
+async def on_approval(ctx: ServiceContext, event: Event, once: Once) -> None:
     """People, or the end of their time, decided about a rollout."""
     told = event.approval_ended
     collection, _, rollout = told.subject.partition("/")
@@ -132,20 +132,20 @@ async def on_approval(doors: Doors, event: Event, once: Once) -> None:
             return
         if told.outcome == "approved":
             await approvals.used(tx, approvals.About(told.subject))
-            await observe(tx, doors, kept, Allowed(), cause=event)
+            await observe(tx, ctx, kept, Allowed(), cause=event)
         elif told.outcome != "void":
-            await observe(tx, doors, kept, Refused(event.actor, f"{told.outcome}: {event.reason}"), cause=event)
+            await observe(tx, ctx, kept, Refused(event.actor, f"{told.outcome}: {event.reason}"), cause=event)
 
     await once(hear)
-    await _advance(doors, rollout if collection == "rollouts" else "")
+    await _advance(ctx, rollout if collection == "rollouts" else "")
 
 
-async def _advance(doors: Doors, rollout: str) -> None:
+async def _advance(ctx: ServiceContext, rollout: str) -> None:
     """The sweep would do it a moment later."""
     if not rollout:
         return
     try:
-        await advance(doors, rollout)
+        await advance(ctx, rollout)
     except Problem as problem:
         log.debug("rollout %s waits: %s", rollout, problem.message)
 

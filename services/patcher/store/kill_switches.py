@@ -69,7 +69,7 @@ async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[T
             await Transaction(driver, database.clock.now()).run(LOCK, scope=scope)
             tx = Transaction(driver, database.clock.now())
             yield tx
-            if tx.told:
+            if tx.recorded:
                 await facts.insert(tx)
             await driver.execute("COMMIT")
     except (*DRIVER_ERRORS, DBAPIError, OSError) as error:
@@ -83,7 +83,7 @@ async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[T
     for call in tx.calls:
         call()
     for listener in database.listeners:
-        listener(tx.told)
+        listener(tx.recorded)
 
 
 async def change(

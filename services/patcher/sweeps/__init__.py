@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from services.patcher.doors import Doors
+from services.patcher.doors import ServiceContext
 from services.patcher.sweeps import approvals, attempts, rollouts, slots
 
-SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
     **attempts.SWEEPS,
     **approvals.SWEEPS,
     **slots.SWEEPS,

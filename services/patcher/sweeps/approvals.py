@@ -15,7 +15,7 @@ from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
 from services.patcher.approvals import Standing, plan_hash
 from services.patcher.attempt import UNPERMITTED, Attempt, CancelRequested, Granted, State
-from services.patcher.doors import Doors, observe, weigh, weighed_out
+from services.patcher.doors import ServiceContext, observe, weigh, weighed_out
 from services.patcher.doors import approvals as door
 from services.patcher.doors.steps import Weighed
 from services.patcher.policy import Ask, Refuse
@@ -24,20 +24,20 @@ from services.patcher.store import approvals, attempts
 log = logging.getLogger(__name__)
 
 
-async def due(doors: Doors, now: datetime) -> int:
+async def due(ctx: ServiceContext, now: datetime) -> int:
     """Reminds, escalates, and ends what nobody answered."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         found = [name for name in await approvals.due(tx, now) if name.startswith("attempts/")]
     for subject in found:
         attempt = parse("attempts", subject)
         try:
-            await doors.database.transaction(lambda tx, attempt=attempt: _due(tx, doors, attempt))  # type: ignore[misc]
+            await ctx.database.transaction(lambda tx, attempt=attempt: _due(tx, ctx, attempt))  # type: ignore[misc]
         except Problem as problem:
             log.warning("approval of %s waits: %s", subject, problem.message)
     return len(found)
 
 
-async def _due(tx: Transaction, doors: Doors, name: str) -> None:
+async def _due(tx: Transaction, ctx: ServiceContext, name: str) -> None:
     attempt = await attempts.get(tx, name, lock=True)
     if attempt is None:
         return
@@ -48,17 +48,17 @@ async def _due(tx: Transaction, doors: Doors, name: str) -> None:
             return
         after = await door.tick(tx, about)
         if after is not None and after.standing is Standing.EXPIRED and attempt.state is State.AWAITING_APPROVAL:
-            await observe(tx, doors, name, CancelRequested("patcher", f"nobody approved it: {after.reason}"))
+            await observe(tx, ctx, name, CancelRequested("patcher", f"nobody approved it: {after.reason}"))
 
 
-async def waiting(doors: Doors, _now: datetime) -> int:
+async def waiting(ctx: ServiceContext, _now: datetime) -> int:
     """Looks whether plans that people are asked about are still the same, and whether policy still lets them be."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         asked = await attempts.in_state(tx, State.AWAITING_APPROVAL)
         turned = [attempt for attempt in asked if _turned(await weigh(tx, attempt, lock=False), attempt)]
     for attempt in turned:
         try:
-            await doors.database.transaction(lambda tx, attempt=attempt: _turn(tx, doors, attempt))  # type: ignore[misc]
+            await ctx.database.transaction(lambda tx, attempt=attempt: _turn(tx, ctx, attempt))  # type: ignore[misc]
         except Problem as problem:
             log.warning("attempt %s waits: %s", attempt.id, problem.message)
     return len(turned)
@@ -72,7 +72,7 @@ def _plan(weighed: Weighed, attempt: Attempt) -> str:
     return plan_hash(door.plan_of(attempt, weighed.policy))
 
 
-async def _turn(tx: Transaction, doors: Doors, seen: Attempt) -> None:
+async def _turn(tx: Transaction, ctx: ServiceContext, seen: Attempt) -> None:
     attempt = await attempts.get(tx, seen.id, lock=True)
     if attempt is None or attempt.state is not State.AWAITING_APPROVAL:
         return
@@ -82,11 +82,11 @@ async def _turn(tx: Transaction, doors: Doors, seen: Attempt) -> None:
     if not isinstance(weighed.said, Refuse | Ask):
         weighed = replace(weighed, said=door.still(weighed.policy))
     with use_traceparent(attempt.trace):
-        after = await observe(tx, doors, attempt.id, Granted(weighed.said, _plan(weighed, attempt)))
+        after = await observe(tx, ctx, attempt.id, Granted(weighed.said, _plan(weighed, attempt)))
         await weighed_out(tx, weighed, after, None)
 
 
-SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
     "approvals": (1.0, due),
     "plans": (1.0, waiting),
 }

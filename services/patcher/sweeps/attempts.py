@@ -16,7 +16,7 @@ from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.attempt import Attempt, CancelRequested, DeadlinePassed, Gone, Judged, Observation, Seen, State
-from services.patcher.doors import Doors, answer, go_on, observe, plugin_of, why_not
+from services.patcher.doors import ServiceContext, answer, go_on, observe, plugin_of, why_not
 from services.patcher.freeze import frozen_until
 from services.patcher.policy import Hold, Policy, in_flight_limit, scopes
 from services.patcher.store import attempts, fleets, kill_switches, slots, storms, tidying
@@ -50,14 +50,14 @@ async def _traced(attempt: Attempt, name: str, work: Callable[[], Awaitable[obje
         await work()
 
 
-async def held(doors: Doors, now: datetime) -> int:
+async def held(ctx: ServiceContext, now: datetime) -> int:
     """Lets attempts go on whose gate has opened, when their cause still stands."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         waiting = await attempts.held(tx)
         # A stopped fleet may hold very many: only those whose gate can have opened are asked one by one.
         hopeful = await _hopeful(tx, waiting, now) if waiting else []
         ready = [found for found in hopeful if not _still((await answer(tx, found, lock=False))[0], found)]
-    await _each(ready, lambda attempt: _traced(attempt, "gate opened", lambda: _go_on(doors, attempt)))
+    await _each(ready, lambda attempt: _traced(attempt, "gate opened", lambda: _go_on(ctx, attempt)))
     return len(ready)
 
 
@@ -99,76 +99,76 @@ def _still(said: object, found: Attempt) -> bool:
     return isinstance(said, Hold) and said.gate == found.held_by
 
 
-async def _go_on(doors: Doors, attempt: Attempt) -> None:
-    why = await why_not(doors, attempt)
+async def _go_on(ctx: ServiceContext, attempt: Attempt) -> None:
+    why = await why_not(ctx, attempt)
 
     async def work(tx: Transaction) -> None:
         if not why:
-            await go_on(tx, doors, attempt.id)
+            await go_on(tx, ctx, attempt.id)
             return
-        await observe(tx, doors, attempt.id, CancelRequested("patcher", why))
+        await observe(tx, ctx, attempt.id, CancelRequested("patcher", why))
 
-    await doors.database.transaction(work)
+    await ctx.database.transaction(work)
 
 
-async def probation(doors: Doors, now: datetime) -> int:
+async def probation(ctx: ServiceContext, now: datetime) -> int:
     """Judges what is in probation."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         watched = await attempts.in_state(tx, State.PROBATION)
         policy, _ = await policies.get(tx)
     known = {attempt.id for attempt in watched}
-    doors.looked = {name: time for name, time in doors.looked.items() if name in known}
-    due = [attempt for attempt in watched if _due(doors, policy, attempt, now)]
-    return await _each(due, lambda attempt: _judge(doors, policy, attempt, now))
+    ctx.looked = {name: time for name, time in ctx.looked.items() if name in known}
+    due = [attempt for attempt in watched if _due(ctx, policy, attempt, now)]
+    return await _each(due, lambda attempt: _judge(ctx, policy, attempt, now))
 
 
-def _due(doors: Doors, policy: Policy, attempt: Attempt, now: datetime) -> bool:
+def _due(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: datetime) -> bool:
     """Whether it is time for another look: one each interval of the policy, and no deadline passes without one."""
-    looked = doors.looked.get(attempt.id)
+    looked = ctx.looked.get(attempt.id)
     near = attempt.deadline is not None and now >= attempt.deadline - LAST_CALL
     if looked is not None and now - looked < policy.health_check_interval and not near:
         return False
-    doors.looked[attempt.id] = now
+    ctx.looked[attempt.id] = now
     return True
 
 
-async def _judge(doors: Doors, policy: Policy, attempt: Attempt, now: datetime) -> None:
+async def _judge(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: datetime) -> None:
     request = ingest_pb2.GetTelemetryRequest(
         plugin=attempt.plugin, generation=attempt.generation, switch_time=wire.timestamp(attempt.switch_time)
     )
     try:
-        told = await doors.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
+        told = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
         if attempt.other_slot and told.plugin.generation != attempt.generation:
             # The attempt's generation is the one that was left; what counts is the one that runs now.
             request.generation = told.plugin.generation
-            told = await doors.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
+            told = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
     except Problem:
         if now < attempt.last_commit:
             raise
-        await _observed(doors, attempt, "no verdict", DeadlinePassed())
+        await _observed(ctx, attempt, "no verdict", DeadlinePassed())
         return
-    verdict = judge(evidence(attempt, told, now), rules(doors, policy))
+    verdict = judge(evidence(attempt, told, now), rules(ctx, policy))
     if attempt.verdict == verdict and attempt.deadline and now < attempt.deadline:
         return
     if verdict.result is Result.INSUFFICIENT:
         # Looks that decide nothing would fill the trace.
         with use_traceparent(attempt.trace):
-            await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, Judged(verdict)))
+            await ctx.database.transaction(lambda tx: observe(tx, ctx, attempt.id, Judged(verdict)))
         return
-    await _observed(doors, attempt, f"verdict {verdict.result}", Judged(verdict))
+    await _observed(ctx, attempt, f"verdict {verdict.result}", Judged(verdict))
 
 
-async def _observed(doors: Doors, attempt: Attempt, name: str, observation: Observation) -> None:
+async def _observed(ctx: ServiceContext, attempt: Attempt, name: str, observation: Observation) -> None:
     async def work() -> None:
-        await doors.database.transaction(lambda tx: observe(tx, doors, attempt.id, observation))
+        await ctx.database.transaction(lambda tx: observe(tx, ctx, attempt.id, observation))
 
     await _traced(attempt, name, work)
 
 
-def rules(doors: Doors, policy: Policy) -> Rules:
+def rules(ctx: ServiceContext, policy: Policy) -> Rules:
     """The bounds of a verdict under a policy."""
     return Rules(
-        beats=doors.settings.probation_beats,
+        beats=ctx.settings.probation_beats,
         threshold=policy.rollback_error_rate_threshold / 100.0,
         silence=policy.rollback_heartbeat_missed.total_seconds(),
     )
@@ -192,40 +192,40 @@ def evidence(attempt: Attempt, told: ingest_pb2.GetTelemetryResponse, now: datet
     )
 
 
-async def deadlines(doors: Doors, now: datetime) -> int:
+async def deadlines(ctx: ServiceContext, now: datetime) -> int:
     """Ends states that have lasted too long."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         late = [found for name in await attempts.overdue(tx, now) if (found := await attempts.get(tx, name))]
 
-    return await _each(late, lambda attempt: _observed(doors, attempt, "deadline passed", DeadlinePassed()))
+    return await _each(late, lambda attempt: _observed(ctx, attempt, "deadline passed", DeadlinePassed()))
 
 
-async def unconfirmed(doors: Doors, _now: datetime) -> int:
+async def unconfirmed(ctx: ServiceContext, _now: datetime) -> int:
     """Looks for agents that are heard again."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         lost = await attempts.in_state(tx, State.UNCONFIRMED)
-    return await _each(lost, lambda attempt: _look(doors, attempt))
+    return await _each(lost, lambda attempt: _look(ctx, attempt))
 
 
-async def _look(doors: Doors, attempt: Attempt) -> None:
-    plugin = await plugin_of(doors, attempt.plugin)
+async def _look(ctx: ServiceContext, attempt: Attempt) -> None:
+    plugin = await plugin_of(ctx, attempt.plugin)
     if plugin is None or plugin.state == "retired":
-        await _observed(doors, attempt, "agent gone", Gone("the plugin left before its agent's final word"))
+        await _observed(ctx, attempt, "agent gone", Gone("the plugin left before its agent's final word"))
         return
     if not plugin.HasField("last_beat_time") or plugin.health == agent_pb2.HEALTH_UNSPECIFIED:
         return
     seen = Seen(plugin.generation, plugin.release, plugin.digest, wire.moment(plugin.last_beat_time))
     # Most looks find nothing: only one that ends the attempt belongs into its trace.
-    if heart.next(attempt, seen, doors.clock.now()).steps:
-        await _observed(doors, attempt, "agent heard again", seen)
+    if heart.next(attempt, seen, ctx.clock.now()).steps:
+        await _observed(ctx, attempt, "agent heard again", seen)
 
 
-async def tidy(doors: Doors, now: datetime) -> int:
+async def tidy(ctx: ServiceContext, now: datetime) -> int:
     """Removes what nobody will ask for again."""
-    return await doors.database.transaction(lambda tx: tidying.tidy(tx, now))
+    return await ctx.database.transaction(lambda tx: tidying.tidy(tx, now))
 
 
-SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
     "held": (1.0, held),
     "probation": (0.5, probation),
     "deadlines": (1.0, deadlines),

@@ -18,7 +18,7 @@ from prunella.v1 import ingest_pb2
 from services.patcher import rollout as heart
 from services.patcher.attempt import CancelRequested
 from services.patcher.attempt import State as AttemptState
-from services.patcher.doors import Doors, bounds, fleet
+from services.patcher.doors import ServiceContext, bounds, fleet
 from services.patcher.doors import approvals as door
 from services.patcher.doors import observe as observe_attempt
 from services.patcher.doors.drawing import ask_again
@@ -51,12 +51,12 @@ S = MemberState
 COMING = (S.WAITING, S.OFFLINE, S.STARTED)
 
 
-async def go_on(doors: Doors, now: datetime) -> int:
+async def go_on(ctx: ServiceContext, now: datetime) -> int:
     """Does what is due for every rollout."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         found = [kept.rollout for kept in await rollouts.unfinished(tx)]
     due = [rollout.id for rollout in found if _due(rollout, now)]
-    return sum([await _quietly(doors, rollout) for rollout in due])
+    return sum([await _quietly(ctx, rollout) for rollout in due])
 
 
 def _due(rollout: Rollout, now: datetime) -> bool:
@@ -65,27 +65,27 @@ def _due(rollout: Rollout, now: datetime) -> bool:
     return bool(change.wants or change.steps) or rollout.state is State.ROLLING_BACK
 
 
-async def _quietly(doors: Doors, rollout: str) -> bool:
+async def _quietly(ctx: ServiceContext, rollout: str) -> bool:
     try:
-        return await advance(doors, rollout)
+        return await advance(ctx, rollout)
     except Problem as problem:
         log.warning("rollout %s waits: %s", rollout, problem.message)
         return False
 
 
-async def look(doors: Doors, now: datetime) -> int:
+async def look(ctx: ServiceContext, now: datetime) -> int:
     """Looks at the plugins of every package that has a rollout. Raises Unavailable when ingest is away."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         found = [kept for kept in await rollouts.unfinished(tx) if _watches(kept.rollout)]
     told = 0
     for package in sorted({kept.rollout.package for kept in found}):
-        known = {bare(plugin.name): plugin for plugin in await fleet(doors, package)}
-        away = _away(doors, known.values(), now)
+        known = {bare(plugin.name): plugin for plugin in await fleet(ctx, package)}
+        away = _away(ctx, known.values(), now)
         active = sum(plugin.state == "active" for plugin in known.values())
-        await _count(doors, package, active)
+        await _count(ctx, package, active)
         for kept in found:
             if kept.rollout.package == package:
-                told += await _look(doors, kept, known, away)
+                told += await _look(ctx, kept, known, away)
     return told
 
 
@@ -94,31 +94,31 @@ def _watches(rollout: Rollout) -> bool:
     return rollout.state in WATCHED or bool(rollout.count(*COMING))
 
 
-async def _count(doors: Doors, package: str, active: int) -> None:
-    await doors.database.transaction(lambda tx: fleets.put(tx, package, active))
+async def _count(ctx: ServiceContext, package: str, active: int) -> None:
+    await ctx.database.transaction(lambda tx: fleets.put(tx, package, active))
 
 
-def _away(doors: Doors, known: Iterable[ingest_pb2.Plugin], now: datetime) -> frozenset[str]:
+def _away(ctx: ServiceContext, known: Iterable[ingest_pb2.Plugin], now: datetime) -> frozenset[str]:
     """Plugins that have not been connected for a while."""
     away = set()
     for plugin in known:
         name = bare(plugin.name)
         if plugin.connected:
-            doors.absent.pop(name, None)
-        elif now - doors.absent.setdefault(name, now) >= AWAY:
+            ctx.absent.pop(name, None)
+        elif now - ctx.absent.setdefault(name, now) >= AWAY:
             away.add(name)
     return frozenset(away)
 
 
-async def _look(doors: Doors, kept: Kept, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]) -> int:
+async def _look(ctx: ServiceContext, kept: Kept, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]) -> int:
     rollout = kept.rollout.id
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         states = await members.states(tx, rollout)
     news = [plugin for plugin, state in states.items() if _news(state, plugin, known, away)][:MOST_AT_ONCE]
     if news:
-        await doors.database.transaction(lambda tx: _tell(tx, doors, rollout, news, known, away))
+        await ctx.database.transaction(lambda tx: _tell(tx, ctx, rollout, news, known, away))
     if kept.rollout.state in WATCHED:
-        await _compare(doors, kept, states, known)
+        await _compare(ctx, kept, states, known)
     return len(news)
 
 
@@ -134,7 +134,7 @@ def _news(state: S, plugin: str, known: dict[str, ingest_pb2.Plugin], away: froz
 
 async def _tell(
     tx: Transaction,
-    doors: Doors,
+    ctx: ServiceContext,
     rollout: str,
     news: list[str],
     known: dict[str, ingest_pb2.Plugin],
@@ -145,14 +145,14 @@ async def _tell(
         row = await members.get(tx, rollout, plugin)
         if kept is None or row is None or not _news(row.member.state, plugin, known, away):
             continue
-        if row.member.state is S.STARTED and not await _called_off(tx, doors, row.attempt):
+        if row.member.state is S.STARTED and not await _called_off(tx, ctx, row.attempt):
             continue
-        kept = await observe(tx, doors, kept, _word(row.member, known.get(plugin)))
+        kept = await observe(tx, ctx, kept, _word(row.member, known.get(plugin)))
 
 
-async def _called_off(tx: Transaction, doors: Doors, attempt: str) -> bool:
+async def _called_off(tx: Transaction, ctx: ServiceContext, attempt: str) -> bool:
     """Whether an attempt that waits for a plugin that is away ended with nothing applied."""
-    ended = await observe_attempt(tx, doors, attempt, CancelRequested("patcher", "the plugin is not connected"))
+    ended = await observe_attempt(tx, ctx, attempt, CancelRequested("patcher", "the plugin is not connected"))
     return ended is not None and ended.state is AttemptState.CANCELLED
 
 
@@ -165,7 +165,7 @@ def _word(member: Member, found: ingest_pb2.Plugin | None) -> Observation:
 
 
 async def _compare(
-    doors: Doors, kept: Kept, states: dict[str, MemberState], known: dict[str, ingest_pb2.Plugin]
+    ctx: ServiceContext, kept: Kept, states: dict[str, MemberState], known: dict[str, ingest_pb2.Plugin]
 ) -> None:
     """Brings the control group up to date: connected plugins of the package that the rollout has not switched."""
     others = [
@@ -186,17 +186,17 @@ async def _compare(
         if found is None or found.rollout.state not in WATCHED or found.rollout.wave != kept.rollout.wave:
             return
         policy, _ = await policies.get(tx)
-        before = tx.now - timedelta(seconds=bounds(doors.settings, policy).probation)
+        before = tx.now - timedelta(seconds=bounds(ctx.settings, policy).probation)
         counts = await control.watch(tx, found.rollout.id, found.rollout.wave, well=well, ill=ill, before=before)
         if counts != found.rollout.control:
-            await observe(tx, doors, found, Compared(counts))
+            await observe(tx, ctx, found, Compared(counts))
 
-    await doors.database.transaction(work)
+    await ctx.database.transaction(work)
 
 
-async def people(doors: Doors, now: datetime) -> int:
+async def people(ctx: ServiceContext, now: datetime) -> int:
     """Reminds and escalates where a rollout waits for people, ends what nobody answered, and asks anew."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         pending = [kept.rollout.id for kept in await rollouts.unfinished(tx) if kept.rollout.state is State.PENDING]
         due = {name for name in await approvals.due(tx, now) if name.startswith("rollouts/")} if pending else set()
 
@@ -210,7 +210,7 @@ async def people(doors: Doors, now: datetime) -> int:
                 return True
             return await ask_again(tx, kept)
 
-    return sum([await doors.database.transaction(partial(work, rollout=rollout)) for rollout in pending])
+    return sum([await ctx.database.transaction(partial(work, rollout=rollout)) for rollout in pending])
 
 
 SWEEPS = {"rollouts": (1.0, go_on), "rollout_plugins": (3.0, look), "rollout_approvals": (1.0, people)}

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from libs.common.errors import Problem
 from libs.common.telemetry import counter
-from services.patcher.doors import Doors, fleet_of
+from services.patcher.doors import ServiceContext, fleet_of
 from services.patcher.store import fleets, slots
 
 log = logging.getLogger(__name__)
@@ -18,35 +18,35 @@ SETTLED = timedelta(seconds=30)
 RECLAIMED = counter("slots_reclaimed_total", "Slots whose holder was over")
 
 
-async def reclaim(doors: Doors, now: datetime) -> int:
+async def reclaim(ctx: ServiceContext, now: datetime) -> int:
     """Frees slots whose holder is over."""
-    freed = await doors.database.transaction(lambda tx: slots.reclaim(tx, now - SETTLED))
+    freed = await ctx.database.transaction(lambda tx: slots.reclaim(tx, now - SETTLED))
     if freed:
         RECLAIMED.inc(freed)
         log.warning("%d slots had no holder any more", freed)
     return freed
 
 
-async def count(doors: Doors, _now: datetime) -> int:
+async def count(ctx: ServiceContext, _now: datetime) -> int:
     """Counts again the fleets of packages that something is done for."""
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         packages = await fleets.stale(tx)
     for package in packages:
         try:
-            found = await fleet_of(doors, package)
+            found = await fleet_of(ctx, package)
         except Problem as problem:
             log.warning("the fleet of %s is not counted: %s", package, problem.message)
             return 0
         if found is not None:
-            await _keep(doors, package, found)
+            await _keep(ctx, package, found)
     return len(packages)
 
 
-async def _keep(doors: Doors, package: str, found: int) -> None:
-    await doors.database.transaction(lambda tx: fleets.put(tx, package, found))
+async def _keep(ctx: ServiceContext, package: str, found: int) -> None:
+    await ctx.database.transaction(lambda tx: fleets.put(tx, package, found))
 
 
-SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
     "reclaim": (10.0, reclaim),
     "count": (5.0, count),
 }

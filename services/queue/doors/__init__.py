@@ -92,7 +92,7 @@ def _nothing() -> None:
 
 
 @dataclass
-class Doors:
+class ServiceContext:
     """Database, bus, time, the book of strategies, and what is kept in memory; queue asks no sibling."""
 
     database: Database

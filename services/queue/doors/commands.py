@@ -15,7 +15,7 @@ from libs.common.database import Transaction
 from libs.common.errors import NotFound, Refused
 from libs.common.telemetry import use_traceparent
 from services.queue import leases
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.doors.ending import escalated, unknown
 from services.queue.doors.learning import tell
 from services.queue.store import counts, filing, history, strategies, tasks
@@ -24,7 +24,9 @@ from services.queue.wire import facts
 MOST_STOPPED = 10_000
 
 
-async def retry_task(tx: Transaction, doors: Doors, task: str, *, priority: int, actor: str, reason: str) -> None:
+async def retry_task(
+    tx: Transaction, ctx: ServiceContext, task: str, *, priority: int, actor: str, reason: str
+) -> None:
     """Gives a task another try at once. Raises NotFound, or Refused when it is in work, done, or replaced."""
     row = await _locked(tx, task)
     if row.state in ("processing", "completed"):
@@ -49,7 +51,7 @@ async def retry_task(tx: Transaction, doors: Doors, task: str, *, priority: int,
         await counts.moved(tx, "report", [(report.state, "in_progress", 0)])
     with use_traceparent(row.traceparent):
         tx.record(facts.task_retried(row, wanted, actor=actor, reason=reason))
-    tx.after_commit(doors.work_came)
+    tx.after_commit(ctx.work_came)
 
 
 async def cancel_task(tx: Transaction, task: str, *, actor: str, reason: str) -> None:
@@ -85,10 +87,10 @@ async def close_report(tx: Transaction, report: str, *, actor: str, reason: str)
 
 
 async def approve_strategy(
-    tx: Transaction, doors: Doors, name: str, *, approved: bool, actor: str, reason: str
+    tx: Transaction, ctx: ServiceContext, name: str, *, approved: bool, actor: str, reason: str
 ) -> strategies.Kept:
     """Lets a strategy use its write tools, or takes that back. Raises NotFound."""
-    strategy = doors.book.shelf.named(name)
+    strategy = ctx.book.shelf.named(name)
     before = (await strategies.lock(tx, [name])).get(name)
     if strategy is None or before is None:
         raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
@@ -106,18 +108,18 @@ async def approve_strategy(
     if approved:
         again = await filing.awaiting(tx, name, f"{name} was approved by {actor}: looked at again")
         await counts.moved(tx, "report", (("escalated", "new", 0) for _ in range(again)))
-        tx.after_commit(doors.triage_soon)
+        tx.after_commit(ctx.triage_soon)
     elif strategy.writes:
-        await _stop(tx, doors, name, actor=actor, reason=f"{name} may not write any more: {reason}")
+        await _stop(tx, ctx, name, actor=actor, reason=f"{name} may not write any more: {reason}")
     return after
 
 
-async def _stop(tx: Transaction, doors: Doors, strategy: str, *, actor: str, reason: str) -> None:
+async def _stop(tx: Transaction, ctx: ServiceContext, strategy: str, *, actor: str, reason: str) -> None:
     """Ends the leases under which a strategy is at work: a worker is cut off when it next asks for more time."""
     rows = await tasks.revoke(tx, strategy, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_STOPPED)
     if rows:
         tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome="REVOKED"))
-        tx.after_commit(doors.work_came)
+        tx.after_commit(ctx.work_came)
 
 
 async def _locked(tx: Transaction, task: str) -> Any:

@@ -16,7 +16,7 @@ from libs.common.errors import NotFound, Problem, Refused, Stale
 from libs.common.names import new_id
 from libs.common.telemetry import counter, span_at, use_traceparent
 from services.queue import leases
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.doors.learning import counted
 from services.queue.store import counts, filing, work
 from services.queue.store.work import Completion, Failing
@@ -29,26 +29,26 @@ _ended = counter("queue_tries_total", "Tries that ended, by what became of the t
 
 
 async def ended(
-    tx: Transaction, doors: Doors, given: Sequence[Completion], actor: str
+    tx: Transaction, ctx: ServiceContext, given: Sequence[Completion], actor: str
 ) -> Mapping[tuple[str, int], Problem]:
     """Records ends of tries, each task once; what was refused, by task and token."""
     done: list[Any] = []
     successes = [one for one in given if one.success]
     if successes:
-        until = tx.now + timedelta(seconds=doors.settings.watch)
+        until = tx.now + timedelta(seconds=ctx.settings.watch)
         done += await work.complete(tx, successes, actor=actor, watch=new_id(tx.now), watch_until=until)
     failures = [one for one in given if not one.success]
     if failures:
-        done += await _failed(tx, doors, failures, actor)
+        done += await _failed(tx, ctx, failures, actor)
     if done:
         _tell(tx, done, actor)
-        await given_up(tx, doors, [row for row in done if row.state == "failed"], learn=True)
+        await given_up(tx, ctx, [row for row in done if row.state == "failed"], learn=True)
     recorded = {str(row.id) for row in done}
     rest = [one for one in given if one.task not in recorded]
     return await _refused(tx, rest) if rest else {}
 
 
-async def _failed(tx: Transaction, doors: Doors, failures: Sequence[Completion], actor: str) -> Sequence[Any]:
+async def _failed(tx: Transaction, ctx: ServiceContext, failures: Sequence[Completion], actor: str) -> Sequence[Any]:
     held = await work.held(tx, [one.task for one in failures])
     failing = []
     for one in failures:
@@ -61,8 +61,8 @@ async def _failed(tx: Transaction, doors: Doors, failures: Sequence[Completion],
             tx.now,
             failure=one.failure,
             permanent=one.permanent,
-            delays=doors.settings.delays,
-            chance=doors.chance.random(),
+            delays=ctx.settings.delays,
+            chance=ctx.chance.random(),
         )
         reason = f"{end.outcome} by {row.worker}, try {end.attempts} of {row.max_attempts}"
         failing.append(Failing(one, end.state, end.attempts, end.run_at, end.outcome, reason))
@@ -136,14 +136,14 @@ def _measure(tx: Transaction, done: Sequence[Any]) -> None:
             span_at("task worked on", began, tx.now, parent=row.traceparent, error=error, attributes=attributes)
 
 
-async def given_up(tx: Transaction, doors: Doors, rows: Sequence[Any], *, learn: bool) -> None:
+async def given_up(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any], *, learn: bool) -> None:
     """Gives the reports of tasks that failed for good to people; `learn` when the tries may speak of the strategy."""
     if not rows:
         return
     awaits = {str(row.report): row.strategy for row in rows if learn and row.outcome == leases.NOT_APPROVED}
     await escalated(tx, {str(row.report): f"machines gave up: {row.reason}" for row in rows}, awaits=awaits)
     if learn:
-        await counted(tx, doors, [(row.strategy, False) for row in rows if row.outcome not in leases.UNTRIED])
+        await counted(tx, ctx, [(row.strategy, False) for row in rows if row.outcome not in leases.UNTRIED])
 
 
 async def escalated(

@@ -14,7 +14,7 @@ from libs.common.database import Transaction
 from libs.common.names import new_id
 from libs.common.telemetry import counter, span_at, use_traceparent
 from services.queue import leases
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.report import Hindrance, Triage
 from services.queue.store import counts, filing, tasks
 from services.queue.store.filing import Filed
@@ -26,15 +26,15 @@ _triaged = counter(
 )
 
 
-async def triaged(tx: Transaction, doors: Doors, report: str, triage: Triage) -> bool:
+async def triaged(tx: Transaction, ctx: ServiceContext, report: str, triage: Triage) -> bool:
     """Files one report that was asked about; False when somebody else filed it meanwhile."""
-    row = await doors.report(tx, report)
+    row = await ctx.report(tx, report)
     if row is None:
         return False
-    return await file(tx, doors, [(row, triage)]) == 1
+    return await file(tx, ctx, [(row, triage)]) == 1
 
 
-async def file(tx: Transaction, doors: Doors, judged: Sequence[tuple[Any, Triage]]) -> int:
+async def file(tx: Transaction, ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> int:
     """Files reports (rows of store.reports) with their triage; how many were still waiting for it."""
     locked = await filing.lock(tx, [str(row.id) for row, _ in judged])
     standing = [
@@ -46,7 +46,7 @@ async def file(tx: Transaction, doors: Doors, judged: Sequence[tuple[Any, Triage
     if not standing:
         return 0
     workable = [triage.tools for _, triage in standing if triage.hindrance is None]
-    toolsets = await doors.toolsets.ids(tx, workable)
+    toolsets = await ctx.toolsets.ids(tx, workable)
     made = {
         str(row.id): _task(tx, row, triage, toolsets[tuple(sorted(triage.tools))])
         for row, triage in standing
@@ -54,14 +54,14 @@ async def file(tx: Transaction, doors: Doors, judged: Sequence[tuple[Any, Triage
     }
     await filing.file(tx, [_filed(tx, row, triage, made.get(str(row.id))) for row, triage in standing])
     if made:
-        await tasks.insert(tx, list(made.values()), leases.max_attempts(doors.settings.delays))
+        await tasks.insert(tx, list(made.values()), leases.max_attempts(ctx.settings.delays))
     states = ((row.state, "in_progress" if str(row.id) in made else "escalated", 0) for row, _ in standing)
     await counts.moved(tx, "report", states)
     await counts.moved(tx, "task", (("", "pending", task.priority) for task in made.values()))
     for row, triage in standing:
         _tell(tx, row, triage, made.get(str(row.id)))
     if made:
-        tx.after_commit(doors.work_came)
+        tx.after_commit(ctx.work_came)
     return len(standing)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from libs.common.database import Transaction
 from services.queue import learned
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.report import Report
 from services.queue.store import lessons, strategies
 from services.queue.store.strategies import Kept
@@ -20,9 +20,9 @@ from services.queue.wire import facts
 from services.queue.wire.facts import StrategyMove
 
 
-async def counted(tx: Transaction, doors: Doors, outcomes: Sequence[tuple[str, bool]]) -> None:
+async def counted(tx: Transaction, ctx: ServiceContext, outcomes: Sequence[tuple[str, bool]]) -> None:
     """Counts verified outcomes, each of a strategy, and tells what that changes; unknown strategies count nowhere."""
-    shelf = doors.book.shelf
+    shelf = ctx.book.shelf
     named = {name: strategy for name, _ in outcomes if (strategy := shelf.named(name))}
     kept = await strategies.lock(tx, sorted(named))
     for name, strategy in sorted(named.items()):

@@ -12,7 +12,7 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner, send
 from services.queue import triage
-from services.queue.doors import SCHEMA, Doors
+from services.queue.doors import SCHEMA, ServiceContext
 from services.queue.doors.filing import triaged
 from services.queue.errands.model import question
 from services.queue.report import Report, Triage
@@ -26,30 +26,30 @@ BESIDE = 5.0
 PATIENCE = 5.0
 
 
-def wants_model(judged: Triage, doors: Doors) -> bool:
+def wants_model(judged: Triage, ctx: ServiceContext) -> bool:
     """Whether a model is asked: nobody was sure, there is one, and its breaker lets a question through."""
-    return triage.unsure(judged) and doors.model is not None and doors.model.available()
+    return triage.unsure(judged) and ctx.model is not None and ctx.model.available()
 
 
-def patience(doors: Doors) -> float:
+def patience(ctx: ServiceContext) -> float:
     """Seconds after which a report that was asked about is filed without an answer."""
-    return (doors.model.timeout if doors.model else 0.0) + BESIDE + PATIENCE
+    return (ctx.model.timeout if ctx.model else 0.0) + BESIDE + PATIENCE
 
 
-async def send_question(tx: Transaction, doors: Doors, report: Report) -> str:
+async def send_question(tx: Transaction, ctx: ServiceContext, report: Report) -> str:
     """Saves the errand with the state that wants it; returns its id."""
-    payload = {"asked": question(report, doors.book)}
-    return await send(tx, SCHEMA, ASK_MODEL, report.id, payload, database=doors.database)
+    payload = {"asked": question(report, ctx.book)}
+    return await send(tx, SCHEMA, ASK_MODEL, report.id, payload, database=ctx.database)
 
 
-async def ask(doors: Doors, errand: Errand) -> dict[str, Any]:
+async def ask(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     """Asks the model. Raises Problem when it gives no usable answer."""
-    if doors.model is None:
+    if ctx.model is None:
         return {"opinion": None, "note": "there is no model any more"}
     try:
-        opinion = await doors.model.opinion(errand.payload["asked"], errand.id)
+        opinion = await ctx.model.opinion(errand.payload["asked"], errand.id)
     finally:
-        await doors.model.tell(doors.database, SCHEMA)
+        await ctx.model.tell(ctx.database, SCHEMA)
     return {
         "opinion": {
             "type": opinion.type,
@@ -63,31 +63,31 @@ async def ask(doors: Doors, errand: Errand) -> dict[str, Any]:
     }
 
 
-async def settle(doors: Doors, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
+async def settle(ctx: ServiceContext, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
     """Files the report with the opinion."""
     opinion = Opinion(**answer["opinion"]) if answer["opinion"] else None
-    await _file(doors, tx, errand.subject, opinion, answer["note"])
+    await _file(ctx, tx, errand.subject, opinion, answer["note"])
 
 
-async def failed(doors: Doors, tx: Transaction, errand: Errand, error: str) -> None:
+async def failed(ctx: ServiceContext, tx: Transaction, errand: Errand, error: str) -> None:
     """Files the report without an opinion."""
-    await _file(doors, tx, errand.subject, None, f"the model gave no answer: {error}")
+    await _file(ctx, tx, errand.subject, None, f"the model gave no answer: {error}")
 
 
-async def _file(doors: Doors, tx: Transaction, report: str, opinion: Opinion | None, note: str) -> None:
-    row = await doors.report(tx, report)
+async def _file(ctx: ServiceContext, tx: Transaction, report: str, opinion: Opinion | None, note: str) -> None:
+    row = await ctx.report(tx, report)
     if row is None or row.state != "triaging":
         # A person was faster, or the deadline was.
         return
     told = reports.report(row)
     standings = {name: kept.standing for name, kept in (await strategies.everything(tx)).items()}
-    book = doors.book.standing(standings)
+    book = ctx.book.standing(standings)
     before = triage.classify(told, book, await lessons.known(tx))
     after = triage.with_opinion(told, book, before, opinion, note) if triage.unsure(before) else before
-    await triaged(tx, doors, report, after)
+    await triaged(tx, ctx, report, after)
 
 
-def runners(doors: Doors) -> dict[str, Runner]:
+def runners(ctx: ServiceContext) -> dict[str, Runner]:
     """The table of errands. Without a model it stays, for questions an earlier run left behind."""
-    timeout = doors.model.timeout if doors.model else 0.0
+    timeout = ctx.model.timeout if ctx.model else 0.0
     return {ASK_MODEL: Runner(ask, settle, failed, timeout=timeout + BESIDE, attempts=1)}

@@ -1,10 +1,10 @@
 """The client of a model behind an OpenAI-compatible endpoint (`POST {url}/chat/completions`).
 
-Rule: `libs.common.outside` sets the limits of the way. The system text is a constant; the report is one JSON object in
-the user message, shortened, without its context and without names of plugin or merchant, and is said to be data. The
-answer must be the completion's first message, holding one JSON object whose type, severity and strategy are among those
-that were offered and whose confidence is from 0 to 1; anything else is refused and is one failure for the breaker.
-Whatever a report talks the model into, it can only choose among these words, and triage lets none of them write.
+Rule: `libs.common.external_http` sets the limits of the way. The system text is a constant; the report is one JSON
+object in the user message, shortened, without its context and without names of plugin or merchant, and is said to be
+data. The answer must be the completion's first message, holding one JSON object whose type, severity and strategy are
+among those that were offered and whose confidence is from 0 to 1; anything else is refused and is one failure for the
+breaker. Whatever a report talks the model into, it can only choose among these, and triage lets none of them write.
 """
 
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ import msgspec
 
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
-from libs.common.outside import Outside
+from libs.common.external_http import ExternalHttp
 from services.queue.book import Book
 from services.queue.report import SEVERITIES, Report
 from services.queue.triage import Opinion
@@ -114,7 +114,7 @@ def _printable(text: str, longest: int) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text[:longest])
 
 
-class ReportModel(Outside):
+class ReportModel(ExternalHttp):
     """One model behind a breaker. `timeout` bounds a whole question, body included; in seconds."""
 
     def __init__(self, url: str, token: str, model: str, timeout: float, clock: Clock) -> None:

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from libs.common import access
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, Refused
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.store import requests
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -24,12 +24,12 @@ LONGEST_ID = 128
 
 
 async def once(
-    doors: Doors, request: Message, response: type[MessageT], work: Callable[[Transaction], Awaitable[MessageT]]
+    ctx: ServiceContext, request: Message, response: type[MessageT], work: Callable[[Transaction], Awaitable[MessageT]]
 ) -> MessageT:
     """Does `work` in one transaction, at most once for the request's `request_id`. Raises Refused for a reused id."""
     request_id = _id(request)
     if not request_id:
-        return await doors.database.transaction(work)
+        return await ctx.database.transaction(work)
     caller = access.caller()
     digest = _digest(request)
 
@@ -40,15 +40,15 @@ async def once(
         await requests.answer(tx, caller, request_id, answer.SerializeToString())
         return answer
 
-    return await doors.database.transaction(guarded)
+    return await ctx.database.transaction(guarded)
 
 
-async def earlier(doors: Doors, request: Message, response: type[MessageT]) -> MessageT | None:
+async def earlier(ctx: ServiceContext, request: Message, response: type[MessageT]) -> MessageT | None:
     """What this request was answered before, for work of many transactions. Raises Refused for a reused id."""
     request_id = _id(request)
     if not request_id:
         return None
-    async with doors.database.reading() as tx:
+    async with ctx.database.reading() as tx:
         found = await requests.earlier(tx, access.caller(), request_id)
     return None if found is None else _again(found, _digest(request), response)
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import grpc
 
-from libs.common import access, pages
+from libs.common import access, paging
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, NotFound
 from libs.common.names import new_id
 from libs.common.telemetry import counter, current_traceparent, new_traceparent, span_at, use_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue import triage
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.doors.commands import close_report
 from services.queue.doors.learning import counted
 from services.queue.handlers.once import once
@@ -42,13 +42,13 @@ _reported = counter("queue_errors_total", "Errors that were told, by what became
 class ReportHandlers:
     """The part of `QueueService` about error reports."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def ReportErrors(self, request: pb.ReportErrorsRequest, context: Context) -> pb.ReportErrorsResponse:
         """Counts errors, each for itself. Raises Invalid when there are too many, Refused for a reused request_id."""
         del context
         source = wire.source(request)
-        now = self.doors.clock.now()
+        now = self.ctx.clock.now()
         caller = access.caller()
         read: list[Occurrence | Refusal] = []
         for index, told in enumerate(request.errors):
@@ -65,14 +65,14 @@ class ReportHandlers:
                 await self._count(tx, wave, source, found)
             return _answer(read, found)
 
-        answer = await once(self.doors, request, pb.ReportErrorsResponse, work)
-        self.doors.triage_soon()
+        answer = await once(self.ctx, request, pb.ReportErrorsResponse, work)
+        self.ctx.triage_soon()
         return answer
 
     async def GetErrorReport(self, request: pb.GetErrorReportRequest, context: Context) -> pb.GetErrorReportResponse:
         """One report with its history. Raises Invalid for a bad name, NotFound for an unknown one."""
         del context
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             row = await self._report(tx, request.name)
             entries = await history.of_report(tx, str(row.id))
         return pb.GetErrorReportResponse(report=wire.resource(row), history=[wire.entry(entry) for entry in entries])
@@ -82,15 +82,15 @@ class ReportHandlers:
     ) -> pb.ListErrorReportsResponse:
         """Reports, last seen first. Raises Invalid for bad paging."""
         del context
-        size = pages.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         filters = wire.filters(request)
         query = {"list": "reports", **vars(filters)}
-        seen, after = _after(pages.open_token(request.page_token, query))
-        async with self.doors.database.reading() as tx:
+        seen, after = _after(paging.open_token(request.page_token, query))
+        async with self.ctx.database.reading() as tx:
             found = await reports.page(tx, filters, seen, after, size + 1)
         more = ""
         if len(found) > size:
-            more = pages.token(query, [found[size - 1].last_seen_at, str(found[size - 1].id)])
+            more = paging.token(query, [found[size - 1].last_seen_at, str(found[size - 1].id)])
         return pb.ListErrorReportsResponse(reports=[wire.resource(row) for row in found[:size]], next_page_token=more)
 
     async def ExplainErrorReport(
@@ -98,11 +98,11 @@ class ReportHandlers:
     ) -> pb.ExplainErrorReportResponse:
         """Why it is one report, what it was understood as, and which strategies fit how well."""
         del context
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             row = await self._report(tx, request.name)
             kept = await strategies.everything(tx)
             model = await lessons.known(tx)
-        book = self.doors.book.standing({name: one.standing for name, one in kept.items()})
+        book = self.ctx.book.standing({name: one.standing for name, one in kept.items()})
         report = reports.report(row)
         now = triage.classify(report, book, model)
         fits = triage.considered(report, book, now)
@@ -127,7 +127,7 @@ class ReportHandlers:
             await close_report(tx, report, actor=actor, reason=reason)
             return pb.CloseErrorReportResponse(report=wire.resource(await reports.get(tx, report)))
 
-        return await once(self.doors, request, pb.CloseErrorReportResponse, work)
+        return await once(self.ctx, request, pb.CloseErrorReportResponse, work)
 
     async def _count(
         self, tx: Transaction, wave: Sequence[Occurrence], source: str, found: dict[tuple[str, str], Any]
@@ -153,7 +153,7 @@ class ReportHandlers:
                 tx.after_commit(_Span(row.traceparent, str(row.id), tx.now, created, caller).make)
             if row.state_before == "resolved_pending" and came_back:
                 recurred.append((row.strategy, False))
-        await counted(tx, self.doors, recurred)
+        await counted(tx, self.ctx, recurred)
 
     async def _report(self, tx: Transaction, name: str) -> Any:
         wanted = task_wire.id_of("errorReports", name)

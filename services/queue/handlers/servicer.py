@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunella.v1 import queue_pb2_grpc
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.handlers.reports import ReportHandlers
 from services.queue.handlers.strategies import StrategyHandlers
 from services.queue.handlers.tasks import TaskHandlers
@@ -13,5 +13,5 @@ from services.queue.handlers.work import WorkHandlers
 class QueueHandlers(ReportHandlers, WorkHandlers, TaskHandlers, StrategyHandlers, queue_pb2_grpc.QueueServiceServicer):
     """prunella.v1.QueueService."""
 
-    def __init__(self, doors: Doors) -> None:
-        self.doors = doors
+    def __init__(self, ctx: ServiceContext) -> None:
+        self.ctx = ctx

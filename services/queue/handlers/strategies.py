@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc
 
-from libs.common import access, pages
+from libs.common import access, paging
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, NotFound
 from libs.common.names import new_id, parse
 from prunella.v1 import queue_pb2 as pb
 from services.queue import proposals as heart
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.doors.commands import approve_strategy, cancel_task, close_report, retry_task
 from services.queue.handlers.once import once
 from services.queue.handlers.tasks import after_id
@@ -35,16 +35,16 @@ PROPOSAL_STATES = ("", "open", "approved", "rejected", "expired")
 class StrategyHandlers:
     """The part of `QueueService` about strategies and proposals."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def GetStrategy(self, request: pb.GetStrategyRequest, context: Context) -> pb.GetStrategyResponse:
         """One strategy with its changes. Raises Invalid for a bad name, NotFound for an unknown one."""
         del context
         name = parse("strategies", request.name)
-        strategy = self.doors.book.shelf.named(name)
+        strategy = self.ctx.book.shelf.named(name)
         if strategy is None:
             raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             kept = await strategies.everything(tx)
             changes = await strategies.history(tx, name)
         return pb.GetStrategyResponse(
@@ -57,9 +57,9 @@ class StrategyHandlers:
         del context
         if request.state and request.state not in STATES:
             raise Invalid(f"state must be one of {', '.join(STATES)}", reason="BAD_STATE", field="state")
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             kept = await strategies.everything(tx)
-        shelf = self.doors.book.standing({name: one.standing for name, one in kept.items()}).shelf
+        shelf = self.ctx.book.standing({name: one.standing for name, one in kept.items()}).shelf
         found = sorted(shelf.strategies, key=lambda one: (-confidence(one, shelf.standing(one.name)), one.name))
         return pb.ListStrategiesResponse(
             strategies=[
@@ -77,7 +77,7 @@ class StrategyHandlers:
         async def answer(tx: Transaction) -> pb.ApproveStrategyResponse:
             return pb.ApproveStrategyResponse(strategy=await work(tx))
 
-        return await once(self.doors, request, pb.ApproveStrategyResponse, answer)
+        return await once(self.ctx, request, pb.ApproveStrategyResponse, answer)
 
     async def RevokeStrategy(self, request: pb.RevokeStrategyRequest, context: Context) -> pb.RevokeStrategyResponse:
         """Takes that back, and with it the tasks it is at work on: whoever claims them next is not allowed to."""
@@ -87,12 +87,12 @@ class StrategyHandlers:
         async def answer(tx: Transaction) -> pb.RevokeStrategyResponse:
             return pb.RevokeStrategyResponse(strategy=await work(tx))
 
-        return await once(self.doors, request, pb.RevokeStrategyResponse, answer)
+        return await once(self.ctx, request, pb.RevokeStrategyResponse, answer)
 
     async def CreateProposal(self, request: pb.CreateProposalRequest, context: Context) -> pb.CreateProposalResponse:
         """Asks a person. Raises Invalid naming the field."""
         del context
-        now = self.doors.clock.now()
+        now = self.ctx.clock.now()
         made = heart.made(new_id(now), request.action, request.target, request.reason, access.caller(), now)
 
         async def work(tx: Transaction) -> pb.CreateProposalResponse:
@@ -100,19 +100,19 @@ class StrategyHandlers:
             tx.record(facts.proposal_created(made))
             return pb.CreateProposalResponse(proposal=wire.resource(made))
 
-        return await once(self.doors, request, pb.CreateProposalResponse, work)
+        return await once(self.ctx, request, pb.CreateProposalResponse, work)
 
     async def ListProposals(self, request: pb.ListProposalsRequest, context: Context) -> pb.ListProposalsResponse:
         """Proposals, newest first. Raises Invalid for bad paging or an unknown state."""
         del context
         if request.state not in PROPOSAL_STATES:
             raise Invalid(f"state must be one of {', '.join(PROPOSAL_STATES[1:])}", reason="BAD_STATE", field="state")
-        size = pages.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         query = {"list": "proposals", "state": request.state}
-        after = after_id(pages.open_token(request.page_token, query))
-        async with self.doors.database.reading() as tx:
+        after = after_id(paging.open_token(request.page_token, query))
+        async with self.ctx.database.reading() as tx:
             found = await store.page(tx, request.state, after, size + 1)
-        more = pages.token(query, [found[size - 1].id]) if len(found) > size else ""
+        more = paging.token(query, [found[size - 1].id]) if len(found) > size else ""
         return pb.ListProposalsResponse(proposals=[wire.resource(one) for one in found[:size]], next_page_token=more)
 
     async def ApproveProposal(self, request: pb.ApproveProposalRequest, context: Context) -> pb.ApproveProposalResponse:
@@ -123,7 +123,7 @@ class StrategyHandlers:
             decided = await self._decide(tx, request.name, request.reason, approved=True)
             return pb.ApproveProposalResponse(proposal=wire.resource(decided))
 
-        return await once(self.doors, request, pb.ApproveProposalResponse, work)
+        return await once(self.ctx, request, pb.ApproveProposalResponse, work)
 
     async def RejectProposal(self, request: pb.RejectProposalRequest, context: Context) -> pb.RejectProposalResponse:
         """A person says no."""
@@ -133,7 +133,7 @@ class StrategyHandlers:
             decided = await self._decide(tx, request.name, request.reason, approved=False)
             return pb.RejectProposalResponse(proposal=wire.resource(decided))
 
-        return await once(self.doors, request, pb.RejectProposalResponse, work)
+        return await once(self.ctx, request, pb.RejectProposalResponse, work)
 
     def _approving(self, name: str, why: str, *, approved: bool) -> Any:
         strategy = parse("strategies", name)
@@ -141,8 +141,8 @@ class StrategyHandlers:
         actor = access.caller()
 
         async def work(tx: Transaction) -> pb.Strategy:
-            kept = await approve_strategy(tx, self.doors, strategy, approved=approved, actor=actor, reason=reason)
-            named = self.doors.book.shelf.named(strategy)
+            kept = await approve_strategy(tx, self.ctx, strategy, approved=approved, actor=actor, reason=reason)
+            named = self.ctx.book.shelf.named(strategy)
             assert named is not None
             return strategy_wire.resource(named, kept)
 
@@ -167,11 +167,11 @@ class StrategyHandlers:
         collection = heart.ACTIONS[proposal.action]
         if proposal.action == "approve_strategy":
             name = parse(collection, proposal.target, field="target")
-            await approve_strategy(tx, self.doors, name, approved=True, actor=actor, reason=reason)
+            await approve_strategy(tx, self.ctx, name, approved=True, actor=actor, reason=reason)
             return
         target = task_wire.id_of(collection, proposal.target, field="target")
         if proposal.action == "retry_task":
-            await retry_task(tx, self.doors, target, priority=0, actor=actor, reason=reason)
+            await retry_task(tx, self.ctx, target, priority=0, actor=actor, reason=reason)
         elif proposal.action == "cancel_task":
             await cancel_task(tx, target, actor=actor, reason=reason)
         else:

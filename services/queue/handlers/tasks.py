@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 
-from libs.common import access, pages
+from libs.common import access, paging
 from libs.common.database import Transaction
 from libs.common.errors import Invalid
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.doors.commands import cancel_task, retry_task
 from services.queue.doors.ending import given_up, unknown
 from services.queue.handlers.once import earlier, once
@@ -34,13 +34,13 @@ CHUNK = 5000
 class TaskHandlers:
     """The part of `QueueService` about tasks."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
         """One task with its history. Raises Invalid for a bad name, NotFound for an unknown one."""
         del context
         task = wire.id_of("tasks", request.name)
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             row = await tasks.get(tx, task)
             if row is None:
                 raise unknown(task)
@@ -51,14 +51,14 @@ class TaskHandlers:
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         """Tasks, newest first. Raises Invalid for bad paging or names."""
         del context
-        size = pages.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         filters = wire.filters(request)
         query = {"list": "tasks", **vars(filters)}
-        after = after_id(pages.open_token(request.page_token, query))
-        async with self.doors.database.reading() as tx:
+        after = after_id(paging.open_token(request.page_token, query))
+        async with self.ctx.database.reading() as tx:
             found = await tasks.page(tx, filters, after, size + 1)
             told = [await self._resource(tx, row) for row in found[:size]]
-        more = pages.token(query, [str(found[size - 1].id)]) if len(found) > size else ""
+        more = paging.token(query, [str(found[size - 1].id)]) if len(found) > size else ""
         return pb.ListTasksResponse(tasks=told, next_page_token=more)
 
     async def RetryTask(self, request: pb.RetryTaskRequest, context: Context) -> pb.RetryTaskResponse:
@@ -70,10 +70,10 @@ class TaskHandlers:
         actor = access.caller()
 
         async def work(tx: Transaction) -> pb.RetryTaskResponse:
-            await retry_task(tx, self.doors, task, priority=priority, actor=actor, reason=reason)
+            await retry_task(tx, self.ctx, task, priority=priority, actor=actor, reason=reason)
             return pb.RetryTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
 
-        return await once(self.doors, request, pb.RetryTaskResponse, work)
+        return await once(self.ctx, request, pb.RetryTaskResponse, work)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: Context) -> pb.CancelTaskResponse:
         """Takes a task out of the queue."""
@@ -86,15 +86,15 @@ class TaskHandlers:
             await cancel_task(tx, task, actor=actor, reason=reason)
             return pb.CancelTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
 
-        return await once(self.doors, request, pb.CancelTaskResponse, work)
+        return await once(self.ctx, request, pb.CancelTaskResponse, work)
 
     async def GetQueueStats(self, request: pb.GetQueueStatsRequest, context: Context) -> pb.GetQueueStatsResponse:
         """How much work there is, and how it went."""
         del request, context
-        async with self.doors.database.reading() as tx:
+        async with self.ctx.database.reading() as tx:
             counted = await counts.figures(tx)
             status = await counts.status(tx)
-        return wire.stats(figures(counted), status, self.doors.clock.now())
+        return wire.stats(figures(counted), status, self.ctx.clock.now())
 
     async def ResetStuckTasks(self, request: pb.ResetStuckTasksRequest, context: Context) -> pb.ResetStuckTasksResponse:
         """Takes back up to 1,000 tasks that were claimed too long ago; they wait again."""
@@ -107,11 +107,11 @@ class TaskHandlers:
             rows = await tasks.reset(tx, stuck, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_RESET)
             if rows:
                 tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome="RESET"))
-                await given_up(tx, self.doors, [row for row in rows if row.state == "failed"], learn=False)
-                tx.after_commit(self.doors.work_came)
+                await given_up(tx, self.ctx, [row for row in rows if row.state == "failed"], learn=False)
+                tx.after_commit(self.ctx.work_came)
             return pb.ResetStuckTasksResponse(tasks=len(rows))
 
-        return await once(self.doors, request, pb.ResetStuckTasksResponse, work)
+        return await once(self.ctx, request, pb.ResetStuckTasksResponse, work)
 
     async def CleanUpTasks(self, request: pb.CleanUpTasksRequest, context: Context) -> pb.CleanUpTasksResponse:
         """Deletes old ended tasks, some thousands to a transaction; reports and their history stay."""
@@ -119,7 +119,7 @@ class TaskHandlers:
         age = wire.days(request.days)
         reason = wire.reason(request.reason, f"a person wanted those of more than {request.days} days gone")
         actor = access.caller()
-        answered = await earlier(self.doors, request, pb.CleanUpTasksResponse)
+        answered = await earlier(self.ctx, request, pb.CleanUpTasksResponse)
         if answered is not None:
             return answered
         deleted = 0
@@ -131,16 +131,16 @@ class TaskHandlers:
                 tx.record(facts.tasks_cleaned_up(gone, request.days, actor=actor, reason=reason))
             return gone
 
-        while gone := await self.doors.database.transaction(chunk):
+        while gone := await self.ctx.database.transaction(chunk):
             deleted += gone
 
         async def work(_tx: Transaction) -> pb.CleanUpTasksResponse:
             return pb.CleanUpTasksResponse(tasks=deleted)
 
-        return await once(self.doors, request, pb.CleanUpTasksResponse, work)
+        return await once(self.ctx, request, pb.CleanUpTasksResponse, work)
 
     async def _resource(self, tx: Transaction, row: Any) -> pb.Task:
-        toolsets = self.doors.toolsets
+        toolsets = self.ctx.toolsets
         if row.toolset not in toolsets.known:
             await toolsets.refresh(tx, now=True)
         return wire.resource(row, toolsets.of(row.toolset))

@@ -23,7 +23,7 @@ from libs.common.database import Transaction
 from libs.common.errors import Invalid, Problem
 from libs.common.telemetry import histogram, span_at, use_traceparent
 from prunella.v1 import queue_pb2 as pb
-from services.queue.doors import TASKS, Doors
+from services.queue.doors import TASKS, ServiceContext
 from services.queue.doors.ending import MOST_SPANS, ended, lapsed, stale, unknown
 from services.queue.store import history, reports, strategies, tasks, work
 from services.queue.store.work import Completion
@@ -62,7 +62,7 @@ class Wanted:
 class WorkHandlers:
     """The part of `QueueService` for workers."""
 
-    doors: Doors
+    ctx: ServiceContext
 
     async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:
         """Leases tasks, waiting for the first. Raises Invalid naming the field."""
@@ -80,9 +80,9 @@ class WorkHandlers:
         while True:
             answer = await self._look(wanted)
             left = until - time.monotonic()
-            if answer.tasks or left <= 0 or self.doors.draining():
+            if answer.tasks or left <= 0 or self.ctx.draining():
                 return answer
-            await self.doors.database.wait(TASKS, min(LOOK_SECONDS, left))
+            await self.ctx.database.wait(TASKS, min(LOOK_SECONDS, left))
 
     async def ExtendTask(self, request: pb.ExtendTaskRequest, context: Context) -> pb.ExtendTaskResponse:
         """Prolongs a lease. Raises NotFound for an unknown task, Stale when the lease is not held any more."""
@@ -101,7 +101,7 @@ class WorkHandlers:
             return found
 
         answer = pb.ExtendTaskResponse()
-        answer.lease_until_time.FromDatetime(await self.doors.database.transaction(extend))
+        answer.lease_until_time.FromDatetime(await self.ctx.database.transaction(extend))
         return answer
 
     async def CompleteTask(self, request: pb.CompleteTaskRequest, context: Context) -> pb.CompleteTaskResponse:
@@ -111,15 +111,15 @@ class WorkHandlers:
         actor = access.caller()
 
         async def complete(tx: Transaction) -> Any:
-            refused = await ended(tx, self.doors, [one], actor)
+            refused = await ended(tx, self.ctx, [one], actor)
             for problem in refused.values():
                 raise problem
             row = await tasks.get(tx, one.task)
-            await self.doors.toolsets.refresh(tx)
+            await self.ctx.toolsets.refresh(tx)
             return row
 
-        row = await self.doors.database.transaction(complete)
-        return pb.CompleteTaskResponse(task=wire.resource(row, self.doors.toolsets.of(row.toolset)))
+        row = await self.ctx.database.transaction(complete)
+        return pb.CompleteTaskResponse(task=wire.resource(row, self.ctx.toolsets.of(row.toolset)))
 
     async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
         """Ends many tries, each for itself. Raises Invalid when there are too many."""
@@ -142,7 +142,7 @@ class WorkHandlers:
             good.setdefault(one.task, (index, one))
         actor = access.caller()
         given = [one for _, one in good.values()]
-        refused = await self.doors.database.transaction(lambda tx: ended(tx, self.doors, given, actor))
+        refused = await self.ctx.database.transaction(lambda tx: ended(tx, self.ctx, given, actor))
         for index, one in good.values() if refused else ():
             if found := refused.get((one.task, one.token)):
                 _refuse(answer, index, found)
@@ -151,12 +151,12 @@ class WorkHandlers:
 
     async def _look(self, wanted: Wanted) -> pb.ClaimTasksResponse:
         began = time.perf_counter()
-        answer = await self.doors.database.transaction(lambda tx: self._claim(tx, wanted))
+        answer = await self.ctx.database.transaction(lambda tx: self._claim(tx, wanted))
         _claims.labels("some" if answer.tasks else "none").observe(time.perf_counter() - began)
         return answer
 
     async def _claim(self, tx: Transaction, wanted: Wanted) -> pb.ClaimTasksResponse:
-        toolsets = self.doors.toolsets
+        toolsets = self.ctx.toolsets
         await toolsets.refresh(tx)
         until = tx.now + wanted.lease
         rows = await self._rows(tx, wanted, until)
@@ -181,10 +181,10 @@ class WorkHandlers:
         return answer
 
     async def _rows(self, tx: Transaction, wanted: Wanted, until: datetime) -> Sequence[Any]:
-        able = self.doors.toolsets.able(wanted.tools, any_tools=wanted.any_tools)
+        able = self.ctx.toolsets.able(wanted.tools, any_tools=wanted.any_tools)
         if not able:
             return ()
-        await self.doors.toolsets.ask(tx, able, self.doors.settings.stranded / 4)
+        await self.ctx.toolsets.ask(tx, able, self.ctx.settings.stranded / 4)
         return await work.claim(tx, able, worker=wanted.worker, until=until, limit=wanted.count)
 
     async def _complement(self, tx: Transaction, answer: pb.ClaimTasksResponse, rows: Sequence[Any]) -> None:
@@ -194,7 +194,7 @@ class WorkHandlers:
         kept = await strategies.everything(tx)
         for told, row in zip(answer.tasks, rows, strict=True):
             told.report.CopyFrom(report_wire.resource(found[str(row.report)]))
-            strategy = self.doors.book.shelf.named(row.strategy)
+            strategy = self.ctx.book.shelf.named(row.strategy)
             if strategy:
                 told.strategy.CopyFrom(strategy_wire.resource(strategy, kept.get(row.strategy)))
             told.history.extend(report_wire.entry(entry) for entry in earlier.get(str(row.report), ()))

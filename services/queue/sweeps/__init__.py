@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.sweeps.tasks import due, expire, fold, prune, reap, strand, watch
 from services.queue.sweeps.triage import untriaged
 
-SWEEPS: dict[str, tuple[float, Callable[[Doors, datetime], Awaitable[int]]]] = {
+SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
     "triage": (0.2, untriaged),
     "due": (0.2, due),
     "reap": (0.5, reap),

@@ -9,7 +9,7 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.telemetry import counter, gauge, span_at, use_traceparent
 from services.queue import leases
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.doors.ending import MOST_SPANS, given_up
 from services.queue.doors.learning import counted, taught
 from services.queue.stats import figures
@@ -28,7 +28,7 @@ _lost = counter("queue_leases_lost_total", "Leases that lapsed without a word", 
 _resolved = counter("queue_resolved_total", "Reports that stayed healed")
 
 
-async def reap(doors: Doors, now: datetime) -> int:
+async def reap(ctx: ServiceContext, now: datetime) -> int:
     """Takes back tasks whose lease was lost; how many."""
     del now
 
@@ -38,12 +38,12 @@ async def reap(doors: Doors, now: datetime) -> int:
             event = facts.tasks_recovered(rows, actor="queue", reason="leases were lost", outcome="LEASE_LOST")
             with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
                 tx.record(event)
-            await given_up(tx, doors, [row for row in rows if row.state == "failed"], learn=False)
-            tx.after_commit(doors.work_came)
+            await given_up(tx, ctx, [row for row in rows if row.state == "failed"], learn=False)
+            tx.after_commit(ctx.work_came)
             tx.after_commit(lambda: _lapsed(tx.now, rows))
         return rows
 
-    return len(await doors.database.transaction(work))
+    return len(await ctx.database.transaction(work))
 
 
 def _lapsed(now: datetime, rows: Sequence[Any]) -> None:
@@ -56,13 +56,13 @@ def _lapsed(now: datetime, rows: Sequence[Any]) -> None:
                     attributes=attributes)  # fmt: skip
 
 
-async def strand(doors: Doors, now: datetime) -> int:
+async def strand(ctx: ServiceContext, now: datetime) -> int:
     """Gives tasks to people that wait for tools no worker has asked with for long; how many.
 
     A queue that is long is no reason: whoever asks for a set, however busy, keeps its tasks waiting.
     """
-    longest = doors.settings.stranded
-    if doors.clock.monotonic() < doors.since + longest:
+    longest = ctx.settings.stranded
+    if ctx.clock.monotonic() < ctx.since + longest:
         return 0
     before = now - timedelta(seconds=longest)
 
@@ -73,27 +73,27 @@ async def strand(doors: Doors, now: datetime) -> int:
             rows = await tasks.strand(tx, toolset, before, reason=reason, limit=MOST)
             if rows:
                 tx.record(facts.tasks_recovered(rows, actor="queue", reason=reason, outcome=leases.NO_WORKER))
-                await given_up(tx, doors, rows, learn=False)
+                await given_up(tx, ctx, rows, learn=False)
             ended += len(rows)
         return ended
 
-    return await doors.database.transaction(work)
+    return await ctx.database.transaction(work)
 
 
-async def due(doors: Doors, now: datetime) -> int:
+async def due(ctx: ServiceContext, now: datetime) -> int:
     """Lets tries that are due wait for a worker; how many."""
     del now
 
     async def work(tx: Transaction) -> int:
         found = await tasks.due(tx, MOST_DUE)
         if found:
-            tx.after_commit(doors.work_came)
+            tx.after_commit(ctx.work_came)
         return found
 
-    return await doors.database.transaction(work)
+    return await ctx.database.transaction(work)
 
 
-async def watch(doors: Doors, now: datetime) -> int:
+async def watch(ctx: ServiceContext, now: datetime) -> int:
     """Resolves reports that did not come back within their window, and learns from them; how many."""
     del now
 
@@ -101,19 +101,19 @@ async def watch(doors: Doors, now: datetime) -> int:
         watched = await filing.watched(tx)
         rows = await filing.verify(tx, watched) if watched else ()
         if rows:
-            await _verified(tx, doors, rows)
+            await _verified(tx, ctx, rows)
         return len(watched)
 
-    return await doors.database.transaction(work)
+    return await ctx.database.transaction(work)
 
 
-async def _verified(tx: Transaction, doors: Doors, rows: Sequence[Any]) -> None:
+async def _verified(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
     await counts.moved(tx, "report", (("resolved_pending", "resolved", 0) for _ in rows))
     entries = [
         (str(row.id), str(row.task) if row.task else None, row.strategy, row.resolved_by, row.method) for row in rows
     ]
     await history.add(tx, entries, success=True, outcome="VERIFIED", actor="queue")
-    await counted(tx, doors, [(row.strategy, True) for row in rows])
+    await counted(tx, ctx, [(row.strategy, True) for row in rows])
     contents = await reports.some(tx, [str(row.id) for row in rows])
     await taught(tx, [(row.type, reports.report(contents[str(row.id)])) for row in rows if row.strategy])
     for row in rows:
@@ -130,10 +130,10 @@ def _spans(now: datetime, rows: Sequence[Any]) -> None:
             span_at("verified resolved", now, now, parent=row.traceparent, attributes=attributes)
 
 
-async def fold(doors: Doors, now: datetime) -> int:
+async def fold(ctx: ServiceContext, now: datetime) -> int:
     """Folds the counts and shows them as metrics; how many sums were touched."""
-    touched = await doors.database.transaction(counts.fold)
-    async with doors.database.reading() as tx:
+    touched = await ctx.database.transaction(counts.fold)
+    async with ctx.database.reading() as tx:
         counted_ = figures(await counts.figures(tx))
         status = await counts.status(tx)
     for state, number in counted_.tasks.items():
@@ -145,7 +145,7 @@ async def fold(doors: Doors, now: datetime) -> int:
     return touched
 
 
-async def expire(doors: Doors, now: datetime) -> int:
+async def expire(ctx: ServiceContext, now: datetime) -> int:
     """Ends proposals nobody decided on in time; how many."""
     del now
 
@@ -155,9 +155,9 @@ async def expire(doors: Doors, now: datetime) -> int:
             tx.record(facts.proposal_decided(proposal, approved=False, actor="queue", reason=proposal.decision_reason))
         return len(ended)
 
-    return await doors.database.transaction(work)
+    return await ctx.database.transaction(work)
 
 
-async def prune(doors: Doors, now: datetime) -> int:
+async def prune(ctx: ServiceContext, now: datetime) -> int:
     """Forgets requests that are too old to be repeated; how many."""
-    return await doors.database.transaction(lambda tx: requests.prune(tx, now - KEPT_REQUESTS, MOST_PRUNED))
+    return await ctx.database.transaction(lambda tx: requests.prune(tx, now - KEPT_REQUESTS, MOST_PRUNED))

@@ -17,7 +17,7 @@ from libs.common.database import Transaction
 from libs.common.telemetry import use_traceparent
 from services.queue import triage
 from services.queue.book import Book
-from services.queue.doors import Doors
+from services.queue.doors import ServiceContext
 from services.queue.doors.filing import file
 from services.queue.errands.asking import patience, send_question, wants_model
 from services.queue.learned import Model
@@ -33,17 +33,17 @@ TURN = 10
 LATE = "the model did not answer in time"
 
 
-async def untriaged(doors: Doors, now: datetime) -> int:
+async def untriaged(ctx: ServiceContext, now: datetime) -> int:
     """Files or asks about what waits; how many there were."""
     count = 0
     for _ in range(ROUNDS):
-        async with doors.database.reading() as tx:
+        async with ctx.database.reading() as tx:
             rows = await reports.untriaged(tx, now, BATCH)
             if not rows:
                 return count
             standings = {name: kept.standing for name, kept in (await strategies.everything(tx)).items()}
             model = await lessons.known(tx)
-        await _settle(doors, await _judge(rows, doors.book.standing(standings), model))
+        await _settle(ctx, await _judge(rows, ctx.book.standing(standings), model))
         count += len(rows)
         if len(rows) < BATCH:
             break
@@ -86,17 +86,17 @@ def _broken(row: Any, error: Exception) -> Triage:
     )
 
 
-async def _settle(doors: Doors, judged: Sequence[tuple[Any, Triage]]) -> None:
-    asks = [(row, one) for row, one in judged if row.state != "triaging" and wants_model(one, doors)]
+async def _settle(ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> None:
+    asks = [(row, one) for row, one in judged if row.state != "triaging" and wants_model(one, ctx)]
     asked = {str(row.id) for row, _ in asks}
     rest = [(row, one) for row, one in judged if str(row.id) not in asked]
     if rest:
-        await doors.database.transaction(lambda tx: file(tx, doors, rest))
+        await ctx.database.transaction(lambda tx: file(tx, ctx, rest))
     if asks:
-        await doors.database.transaction(lambda tx: _ask(tx, doors, [row for row, _ in asks]))
+        await ctx.database.transaction(lambda tx: _ask(tx, ctx, [row for row, _ in asks]))
 
 
-async def _ask(tx: Transaction, doors: Doors, rows: Sequence[Any]) -> None:
+async def _ask(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
     locked = await filing.lock(tx, [str(row.id) for row in rows])
     standing = [
         row
@@ -105,8 +105,8 @@ async def _ask(tx: Transaction, doors: Doors, rows: Sequence[Any]) -> None:
     ]
     if not standing:
         return
-    await filing.ask(tx, [str(row.id) for row in standing], tx.now + timedelta(seconds=patience(doors)))
+    await filing.ask(tx, [str(row.id) for row in standing], tx.now + timedelta(seconds=patience(ctx)))
     await counts.moved(tx, "report", ((row.state, "triaging", 0) for row in standing))
     for row in standing:
         with use_traceparent(row.traceparent):
-            await send_question(tx, doors, reports.report(row))
+            await send_question(tx, ctx, reports.report(row))

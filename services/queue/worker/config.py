@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from libs.common.tables import Reader
+from libs.common.toml_tables import Reader
 
 READ, WRITE = "read", "write"
 MOST_SERVERS = 32

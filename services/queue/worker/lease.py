@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import structlog
 from google.protobuf.duration_pb2 import Duration
 
-from libs.common import tasks
+from libs.common import cancellation
 from libs.common.errors import Problem, Unavailable
 from prunella.v1 import queue_pb2
 
@@ -82,7 +82,7 @@ class Lease:
                 raise
             raise LeaseLost(self.lost or "no word from the queue before the lease ended") from None
         finally:
-            await tasks.end([extending])
+            await cancellation.end([extending])
 
     async def _first(self) -> None:
         for pause in (AGAIN_SECONDS, AGAIN_SECONDS, 0.0):

@@ -17,7 +17,7 @@ import structlog
 from mcp import Client, MCPError
 from mcp_types import CONNECTION_CLOSED
 
-from libs.common import tasks
+from libs.common import cancellation
 from libs.common.breaker import BreakerRule, BreakerState, Guarded
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
@@ -66,7 +66,7 @@ class Server:
         self._look.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=STOP_SECONDS)
-            await tasks.end([self._task])
+            await cancellation.end([self._task])
 
     @property
     def usable(self) -> frozenset[str]:

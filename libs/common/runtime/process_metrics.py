@@ -60,14 +60,14 @@ FROM (SELECT run_at, lease_until FROM {schema}.errands WHERE state = 'pending' O
 """
 
 
-class Vitals:
+class ProcessMetrics:
     """A part that measures one service for as long as it lives. `look` measures once."""
 
-    def __init__(self, service: str, server: Server, parts: Sequence[Any], doors: Any) -> None:
+    def __init__(self, service: str, server: Server, parts: Sequence[Any], ctx: Any) -> None:
         self.name = f"{service} vitals"
         self._service = service
         self._server = server
-        self._database: Database | None = getattr(doors, "database", None)
+        self._database: Database | None = getattr(ctx, "database", None)
         self._buses = [part for part in parts if isinstance(part, Bus)]
         self._consumers = [part for part in parts if isinstance(part, Consumer)]
         self._errands = [part for part in parts if isinstance(part, Errands)]

@@ -35,7 +35,7 @@ class Refusal(Exception):  # noqa: N818 - a word of its own
 
 
 @dataclass(frozen=True)
-class Inside:
+class InProcess:
     """The methods of one server. `handlers` are gRPC's own, as a servicer registers them."""
 
     handlers: Sequence[grpc.GenericRpcHandler]

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable
 from typing import Any
 
-from libs.common.beta import Outcomes
+from libs.common.beta_posterior import Outcomes
 from libs.common.errors import Invalid
 
 LARGEST_PRIOR = 10_000.0

@@ -56,7 +56,7 @@ class Bell:
 
 
 @dataclass
-class Doors:
+class ServiceContext:
     """The service's own means; siblings are asked only for what the overview shows of them."""
 
     database: Database

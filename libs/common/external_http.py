@@ -27,7 +27,7 @@ RULE = BreakerRule(window=120.0, volume=3, threshold=0.5, open_for=30.0)
 _LONGEST_KIND = 60
 
 
-class Outside:
+class ExternalHttp:
     """One service at `url`. `name` is for people, `word` begins reasons (SIRA → SIRA_TIMEOUT); its lower case names the
     breaker. `timeout` bounds a whole question, body included; in seconds.
     """
@@ -55,16 +55,16 @@ class Outside:
 
     async def tell(self, database: Database, source: str) -> None:
         """Tells the breaker's changes since this was called last, as facts of the service `source`."""
-        told = list(self._changes)
+        recorded = list(self._changes)
         self._changes.clear()
 
         async def work(tx: Transaction) -> None:
-            for before, after in told:
+            for before, after in recorded:
                 change = BreakerChanged(breaker=self._guarded.name, **{"from": before, "to": after})
                 reason = f"the breaker for {self._name} is {after} after being {before}"
                 tx.record(fact(source, change, reason=reason))
 
-        if told:
+        if recorded:
             await database.transaction(work)
 
     async def ask(self, body: bytes, request: str, read: Callable[[bytes], T]) -> T:

@@ -80,7 +80,7 @@ class Settings(ServiceSettings):
 
 
 @dataclass
-class Doors:
+class ServiceContext:
     """Ingest's database, bus, time, clients, and what it keeps in memory: beats to commit, sessions, identities, error
     reports."""
 

@@ -99,7 +99,7 @@ class PolicyInForce:
 
 
 @dataclass
-class Doors:
+class ServiceContext:
     """The decider's database, bus, time, playbook and clients."""
 
     database: Database
@@ -113,29 +113,31 @@ class Doors:
     sira: Sira | None = None
 
 
-async def stands(doors: Doors, incident: str, number: int) -> bool:
+async def stands(ctx: ServiceContext, incident: str, number: int) -> bool:
     """Whether an incident is open in this round. Raises Unavailable when ingest does not answer."""
     request = ingest_pb2.GetIncidentRequest(name=names.incident(incident))
     try:
-        found = (await doors.ingest.GetIncident(request, timeout=QUESTION_TIMEOUT)).incident
+        found = (await ctx.ingest.GetIncident(request, timeout=QUESTION_TIMEOUT)).incident
     except NotFound:
         return False
     return found.state in STANDING and found.round == number
 
 
-async def consider(tx: Transaction, doors: Doors, situation: Situation, seed: str, opinion: Opinion | None) -> Choice:
+async def consider(
+    tx: Transaction, ctx: ServiceContext, situation: Situation, seed: str, opinion: Opinion | None
+) -> Choice:
     """Loads what was learned and asks the heart; chance comes from `seed`, so the same seed chooses the same."""
     learned = await learning.learned(tx, situation.package, situation.symptom, situation.release)
     rng = random.Random(seed)  # noqa: S311 - explores, guards nothing
-    return choose(situation, doors.playbook, learned, opinion=opinion, rng=rng)
+    return choose(situation, ctx.playbook, learned, opinion=opinion, rng=rng)
 
 
-async def begin(tx: Transaction, doors: Doors, event: Event, situation: Situation, decision: str) -> None:
+async def begin(tx: Transaction, ctx: ServiceContext, event: Event, situation: Situation, decision: str) -> None:
     """Decides on a round under the id `decision`, or asks SIRA first; does nothing when the round has a decision."""
-    choice = await consider(tx, doors, situation, decision, None)
+    choice = await consider(tx, ctx, situation, decision, None)
     asks = None
-    if not choice.confident and situation.symptom != SILENCE and doors.sira and doors.sira.available():
-        asks = doors.sira
+    if not choice.confident and situation.symptom != SILENCE and ctx.sira and ctx.sira.available():
+        asks = ctx.sira
     made = Decision(
         id=decision,
         incident=event.incident,
@@ -144,7 +146,7 @@ async def begin(tx: Transaction, doors: Doors, event: Event, situation: Situatio
         state=State.ASKING if asks else State.MADE,
         situation=situation,
         choice=choice,
-        versions=versions(doors, None),
+        versions=versions(ctx, None),
         features=features(situation, decision),
         cause=event.id,
         traceparent=current_traceparent(),
@@ -164,10 +166,10 @@ async def begin(tx: Transaction, doors: Doors, event: Event, situation: Situatio
         "round": situation.round,
         "body": question(event.merchant, event.plugin, situation, history),
     }
-    await send(tx, SCHEMA, ASK_SIRA, decision, payload, key=f"{ASK_SIRA}/{decision}", database=doors.database)
+    await send(tx, SCHEMA, ASK_SIRA, decision, payload, key=f"{ASK_SIRA}/{decision}", database=ctx.database)
 
 
-async def conclude(tx: Transaction, doors: Doors, decision: str, opinion: Opinion | None, note: str) -> bool:
+async def conclude(tx: Transaction, ctx: ServiceContext, decision: str, opinion: Opinion | None, note: str) -> bool:
     """Makes an asking decision with SIRA's opinion or without; `note` says how asking went. False when not asking."""
     asking = await decisions.lock_asking(tx, decision)
     if asking is None:
@@ -175,8 +177,8 @@ async def conclude(tx: Transaction, doors: Doors, decision: str, opinion: Opinio
     made = replace(
         asking,
         state=State.MADE,
-        choice=await consider(tx, doors, asking.situation, decision, opinion),
-        versions=versions(doors, opinion),
+        choice=await consider(tx, ctx, asking.situation, decision, opinion),
+        versions=versions(ctx, opinion),
         features=asking.features | {"sira": note},
         decide_time=tx.now,
     )
@@ -202,7 +204,7 @@ def tell(tx: Transaction, made: Decision) -> None:
     )
 
 
-def versions(doors: Doors, opinion: Opinion | None) -> dict[str, str]:
+def versions(ctx: ServiceContext, opinion: Opinion | None) -> dict[str, str]:
     """What the choice was made by."""
     model = {"sira": opinion.model} if opinion and opinion.model else {}
-    return {"playbook": doors.playbook.version, "choice": VERSION, "policy": doors.policy.version, **model}
+    return {"playbook": ctx.playbook.version, "choice": VERSION, "policy": ctx.policy.version, **model}
