@@ -116,7 +116,7 @@ async def test_an_explanation_is_a_story_with_everything_that_was_left_out(alone
     )
     assert any(line.startswith("Fallback: config_fix – confidence 0.60") for line in told.story)
     assert any(line.startswith("Chosen: patch to 1.2.3, confidence 0.87, because") for line in told.story)
-    assert told.story[-1] == f"Decided by choice 2, playbook {alone.doors.playbook.version}, policy 7."
+    assert told.story[-1] == f"Decided by choice 2, playbook {alone.ctx.playbook.version}, policy 7."
 
 
 async def test_the_playbook_in_force_is_told_as_it_is_written(alone: DeciderAlone) -> None:

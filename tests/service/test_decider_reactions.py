@@ -76,7 +76,7 @@ async def test_an_incident_told_again_and_again_has_one_decision(alone: DeciderA
     await alone.plane.told("decision_made")
     consumer = next(part for part in alone.plane.services["decider"].parts if hasattr(part, "handle"))
     # The same fact from the table, twice at once, and another fact about the same round.
-    await asyncio.gather(*(consumer.handle(opened, TRACE, again=True) for _ in range(3)))
+    await asyncio.gather(*(consumer.handle(opened, TRACE, redelivered=True) for _ in range(3)))
     _, other = await alone.open_incident(incident=incident)
     await settled(alone, opened, other)
     assert len(await rows(alone, "decisions")) == 1
@@ -109,7 +109,7 @@ async def test_while_ingest_is_away_nothing_is_decided_and_nothing_is_lost(alone
     alone.ingest.away = False
     await alone.plane.told("decision_made")
     await settled(alone, opened)
-    assert not await alone.plane.sql("SELECT 1 FROM bus.dead_letter")
+    assert not await alone.plane.sql("SELECT 1 FROM bus.dead_letters")
 
 
 async def test_the_next_round_is_decided_without_what_was_tried(alone: DeciderAlone) -> None:
