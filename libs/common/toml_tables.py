@@ -94,7 +94,7 @@ class Reader:
         return default
 
     def prior(self, table: dict[str, Any], where: str) -> Outcomes:
-        """Imagined outcomes: `prior = { successes, failures }`, or `confidence` (a rate) of `weight` tries."""
+        """A prior's pseudo-counts: `prior = { successes, failures }`, or `confidence` (a rate) of `weight` tries."""
         if "prior" in table and ("confidence" in table or "weight" in table):
             self.wrong(where, "prior", "excludes confidence and weight", "keep one of the two ways")
             return Outcomes()

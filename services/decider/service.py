@@ -20,8 +20,8 @@ from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import configure
 from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc
 from services.decider import playbook
-from services.decider.context import SCHEMA, PolicyInForce, ServiceContext, Settings
-from services.decider.errands.asking import runners
+from services.decider.context import SCHEMA, CurrentPolicy, ServiceContext, Settings
+from services.decider.errands.ask_sira import runners
 from services.decider.errands.sira import Sira
 from services.decider.handlers import DeciderHandlers
 from services.decider.playbook import Playbook
@@ -88,7 +88,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         settings=settings,
         playbook=book,
         ingest=ingest_pb2_grpc.IngestServiceStub(ingest),
-        policy=PolicyInForce(patcher_pb2_grpc.PatcherServiceStub(patcher), clock),
+        policy=CurrentPolicy(patcher_pb2_grpc.PatcherServiceStub(patcher), clock),
         sira=sira,
     )
 

@@ -113,8 +113,8 @@ async def test_what_a_consumer_does_not_handle_grows_old_until_it_is_given_up(me
 
 async def test_errands_are_counted_and_how_long_one_is_due(measured: Measured) -> None:
     async def work(tx: Transaction) -> None:
-        await send(tx, "decider", "ask", "a", {}, run_at=tx.now - LATER)
-        await send(tx, "decider", "ask", "b", {}, run_at=tx.now + LATER)
+        await send(tx, "decider", "ask", "a", {}, due_time=tx.now - LATER)
+        await send(tx, "decider", "ask", "b", {}, due_time=tx.now + LATER)
 
     await measured.database.transaction(work)
     await measured.metrics.measure()

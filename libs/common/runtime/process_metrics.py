@@ -54,9 +54,9 @@ SELECT count(*) AS count, min(time) AS oldest FROM (
 """
 DEAD_LETTERS = "SELECT count(*) FROM bus.dead_letters WHERE consumer = :consumer AND redrive_time IS NULL"
 ERRANDS = """
-SELECT count(*) AS count, count(*) FILTER (WHERE lease_until >= :now) AS leased,
-       min(run_at) FILTER (WHERE run_at <= :now AND (lease_until IS NULL OR lease_until < :now)) AS due
-FROM (SELECT run_at, lease_until FROM {schema}.errands WHERE state = 'pending' ORDER BY run_at LIMIT :most) e
+SELECT count(*) AS count, count(*) FILTER (WHERE lease_expire_time >= :now) AS leased,
+       min(due_time) FILTER (WHERE due_time <= :now AND (lease_expire_time IS NULL OR lease_expire_time < :now)) AS due
+FROM (SELECT due_time, lease_expire_time FROM {schema}.errands WHERE state = 'pending' ORDER BY due_time LIMIT :most) e
 """
 
 
