@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from deploy.local.testing import Ground
+from deploy.local.testing import Ground, Plane
 from libs.common.clock import ManualClock, SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
@@ -122,3 +122,12 @@ async def test_every_service_may_make_the_weeks_of_the_bus(ground: Ground, role:
         assert {"facts_20310303", "inbox_20310317"} <= set(await partitions(database, "bus"))
     finally:
         await database.close()
+
+
+async def test_every_service_looks_for_weeks_as_long_as_it_lives(plane: Plane) -> None:
+    for name, service in plane.services.items():
+        kinds = [type(part).__name__ for part in service.parts]
+        assert kinds.count("Partitions") == 1, name
+        assert kinds[0] == "Assembly", "connections close after everything else"
+        assert kinds.index("Bus") + 1 == kinds.index("Partitions") < len(kinds) - 1
+        assert service.parts[-1] is service.server
