@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem
 from libs.common.names import new_id
@@ -167,10 +167,10 @@ class Errands:
     async def stop(self) -> None:
         """Takes nothing new; what runs gets 3 s, and its lease brings back the rest."""
         if self._loop:
-            await end([self._loop])
+            await cancel_and_wait([self._loop])
         if self._running:
             _, late = await asyncio.wait(set(self._running), timeout=3)
-            await end(late)
+            await cancel_and_wait(late)
 
     async def _poll(self) -> None:
         while True:
@@ -235,7 +235,7 @@ class Errands:
                 await self._fail(errand, runner, f"{type(error).__name__}: {error}"[:500])
                 return
             finally:
-                await end([renewal])
+                await cancel_and_wait([renewal])
             try:
                 await self._store(
                     errand, "done", json.dumps(answer), lambda tx: runner.settle(self.ctx, tx, errand, answer)

@@ -44,7 +44,7 @@ class Reader:
             self.mistakes = [f"{self.file}: this is not TOML: {error}; mend the line it names"]
             raise self.invalid() from error
 
-    def end(self) -> None:
+    def raise_mistakes(self) -> None:
         """Raises Invalid, with one line for each mistake, when there was any."""
         if self.mistakes:
             raise self.invalid()

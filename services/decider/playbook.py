@@ -86,7 +86,7 @@ def parse(text: str, file: str) -> Playbook:
     confident, cap = _ladder(reader, data.get("ladder", {}))
     tables = reader.tables(data, "remedy", MOST_REMEDIES, "split the fleet or drop old releases")
     remedies = [_remedy(reader, number, table) for number, table in enumerate(tables, 1)]
-    reader.end()
+    reader.raise_mistakes()
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Playbook(version, text, confident, cap, tuple(known for known in remedies if known is not None))
 

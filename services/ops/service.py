@@ -65,7 +65,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         post=post,
     )
     sweeps = base.sweeps(SWEEPS, ctx)
-    ctx.hurry = lambda: sweeps.nudge("place_facts")
+    ctx.hurry = lambda: sweeps.trigger("place_facts")
     ctx.sibling = base.channel_if_known
     intake, pass_on = Intake(base.database), PassOn(settings.otel_endpoint)
     add = ops_pb2_grpc.add_OpsServiceServicer_to_server

@@ -75,7 +75,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         model=model,
     )
     sweeps = base.sweeps(SWEEPS, ctx)
-    ctx.triage_soon = lambda: sweeps.nudge("triage")
+    ctx.triage_soon = lambda: sweeps.trigger("triage")
     add = queue_pb2_grpc.add_QueueServiceServicer_to_server
     server = base.server(
         [(add, QueueHandlers(ctx), "prunella.v1.QueueService")], rpc.Server, max_message=LARGEST_MESSAGE

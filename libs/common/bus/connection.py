@@ -21,7 +21,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
 from libs.common.bus.streams import HEAL, ensure_streams
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
@@ -75,7 +75,7 @@ class Bus:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1.0):
                 await self._publish_pending()
-        await end(self._tasks)
+        await cancel_and_wait(self._tasks)
         with contextlib.suppress(Exception):
             async with asyncio.timeout(2.0):
                 await self.client.close()

@@ -22,7 +22,7 @@ from nats.errors import Error as NatsError
 from libs.common.bus import dead_letters
 from libs.common.bus.connection import Bus
 from libs.common.bus.streams import ACK_WAIT, ensure_consumer, ensure_streams, pull
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
 from libs.common.facts import fact_name
@@ -109,7 +109,7 @@ class Consumer:
 
     async def stop(self) -> None:
         """Takes nothing new and lets what runs end, up to 5 s."""
-        await end(self._tasks)
+        await cancel_and_wait(self._tasks)
         if self._handling:
             await asyncio.wait(set(self._handling.values()), timeout=5)
 
