@@ -184,6 +184,8 @@ def test_a_plane_runs_heals_and_stops_where_nothing_else_is(wheels: dict[str, Pa
         assert "1 mitigated" in status.stdout
         running = environment.processes()
         assert len(running) > 8
+        # Services are started one by one where the fork server does not come up: slower, and nobody would notice.
+        assert any("deploy.local.forkserver" in command for command in running.values()), running
 
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=STOP_SECONDS)
