@@ -12,7 +12,7 @@ VENV := .venv/bin
 PYTEST_ARGUMENTS ?=
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run demo test check fmt protos lock bench clean python
+.PHONY: help run demo test check fmt protos lock dist bench clean python
 
 help: ## show this list
 	@printf 'Prunella: a self-healing control plane for fleets of plugins\n\n'
@@ -57,10 +57,14 @@ lock: python ## resolve pyproject.toml again into constraints.txt
 	@test -x $(VENV)/uv || $(PYTHON) deploy/bootstrap.py test
 	@$(VENV)/python deploy/lock.py
 
+dist: python ## build both distributions, prunella and prunella-agent, into dist/
+	@$(PYTHON) deploy/bootstrap.py test
+	@$(VENV)/python -m deploy.dist
+
 bench: python ## measure, and print the figures beside their targets as JSON
 	@$(PYTHON) deploy/bootstrap.py bench
 	@exec $(VENV)/python -m tests.bench
 
 clean: ## remove .venv, generated code and caches (the plane's data stays: prunella up --fresh)
-	@rm -rf .venv .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache build dist protos/gen
+	@rm -rf .venv .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache build dist protos/gen libs/agent/prunella
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

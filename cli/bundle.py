@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import redaction
+from deploy.local.installation import version
 from libs.common.redaction import redacted_environment
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _settings(patient: Patient) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, Any]:
-    def version(package: str) -> str:
+    def installed(package: str) -> str:
         try:
             return metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -97,12 +98,12 @@ def _versions() -> dict[str, Any]:
 
     return {
         "made_at": datetime.now(UTC).isoformat(),
-        "prunella": version("prunella"),
+        "prunella": version(),
         "python": sys.version,
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "load": os.getloadavg() if hasattr(os, "getloadavg") else (),
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": {package: installed(package) for package in PACKAGES},
     }
 
 

@@ -7,19 +7,19 @@ something before it is missing is skipped, and says so.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cli.plane import SERVICES, Plane
 from cli.words import size, span
+from deploy.local.installation import HERE, INSTALL, IS_CHECKOUT, START
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 ROOM = 1 << 30  # bytes of disk below which PostgreSQL soon stops
 OFFSET = 1.0  # seconds a clock may differ from the database's
@@ -40,7 +40,7 @@ class Finding:
 
 @dataclass
 class Patient:
-    """What the checks look at: this checkout, and its plane when one runs."""
+    """What the checks look at: this checkout or environment, and its plane when one runs."""
 
     environ: Mapping[str, str]
     plane: Plane | None = None
@@ -67,9 +67,11 @@ async def python(_patient: Patient) -> list[Finding]:
     found = [Finding("python", fresh, f"{version} ({sys.executable})", "" if fresh else "install Python 3.11 or newer")]
     isolated = sys.prefix != sys.base_prefix
     said = sys.prefix if isolated else "not in an environment of its own"
-    found.append(Finding("environment", isolated, said, "" if isolated else "make run"))
-    generated = (CHECKOUT / "protos" / "gen" / "prunella" / "v1" / "ops_pb2.py").exists()
-    remedy = "" if generated else "python protos/generate.py"
+    remedy = "make run" if IS_CHECKOUT else "python3 -m venv DIRECTORY, and install there"
+    found.append(Finding("environment", isolated, said, "" if isolated else remedy))
+    modules = [importlib.util.find_spec(f"prunella.v1.{name}_pb2") for name in ("agent", "ops")]
+    generated = all(modules)
+    remedy = "" if generated else "python protos/generate.py" if IS_CHECKOUT else INSTALL
     return [*found, Finding("protos", generated, "generated" if generated else "not generated", remedy)]
 
 
@@ -88,7 +90,7 @@ async def programs(patient: Patient) -> list[Finding]:
         try:
             found.append(Finding(name, True, str(await asyncio.to_thread(find, patient.environ))))
         except binaries.NotInstalled as missing:
-            found.append(Finding(name, False, str(missing), "make run  (installs it)"))
+            found.append(Finding(name, False, str(missing), INSTALL))
     return found
 
 
@@ -121,7 +123,7 @@ async def running(patient: Patient) -> list[Finding]:
         ports = Finding("ports", True, "loopback ports are free")
     except OSError as error:
         ports = Finding("ports", False, f"no loopback port can be had: {error}", "ip link set lo up")
-    return [ports, Finding("plane", False, "none runs for this checkout", "make run  (or: prunella up)")]
+    return [ports, Finding("plane", False, f"none runs for {HERE}", START)]
 
 
 async def services(patient: Patient) -> list[Finding]:
@@ -158,7 +160,7 @@ async def database(patient: Patient) -> list[Finding]:
     try:
         connection = await asyncpg.connect(patient.database_url, timeout=TIMEOUT, command_timeout=TIMEOUT)
     except (TimeoutError, OSError, asyncpg.PostgresError) as error:
-        return [Finding("postgresql", False, f"does not answer: {error or type(error).__name__}", "make run")]
+        return [Finding("postgresql", False, f"does not answer: {error or type(error).__name__}", START)]
     try:
         return await _ask_database(connection)
     except asyncpg.PostgresError as error:
@@ -231,7 +233,7 @@ async def bus(patient: Patient) -> list[Finding]:
         async with asyncio.timeout(TIMEOUT):
             await client.connect(patient.nats_url, connect_timeout=3, allow_reconnect=False, error_cb=quiet)
     except (TimeoutError, OSError, NatsError) as error:
-        return [Finding("nats", False, f"does not answer: {error or type(error).__name__}", "make run")]
+        return [Finding("nats", False, f"does not answer: {error or type(error).__name__}", START)]
     try:
         known = client.connected_server_version
         version = f"{known.major}.{known.minor}.{known.patch}"

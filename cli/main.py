@@ -61,16 +61,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        import tomllib
-        from pathlib import Path
+        from deploy.local.installation import version
 
-        project = Path(__file__).resolve().parent.parent / "pyproject.toml"
-        if project.exists():
-            typer.echo(tomllib.loads(project.read_text())["project"]["version"])
-        else:
-            from importlib.metadata import version
-
-            typer.echo(version("prunella"))
+        typer.echo(version())
         raise typer.Exit
 
 

@@ -1,7 +1,8 @@
 """The plane a command talks to: where it is, how to prove who asks, and what to say when it does not answer.
 
 Rule: addresses come from PRUNELLA_<SERVICE>_ADDRESS with PRUNELLA_KEY when they are set, else from the plane that runs
-for this checkout. Whatever goes wrong ends as one line on standard error with the line to type, never as a traceback.
+for this checkout or environment. Whatever goes wrong ends as one line on standard error with the line to type, never as
+a traceback.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
 FAILED, WRONG, UNREACHABLE = 1, 2, 3
-NOT_RUNNING = "no plane is running for this checkout; start one with: make run  (or: prunella up)"
 TIMEOUT = 5.0
 # Seconds between two looks of a watch, and how many may fail in a row: a watch outlives a restart.
 LOOK, PATIENCE = 2.0, 60
@@ -112,7 +112,9 @@ def find(environ: Mapping[str, str] = os.environ, caller: str = "operator") -> P
         return Plane(named, _key(environ), caller)
     running = described(environ)
     if not running:
-        raise Absent(NOT_RUNNING)
+        from deploy.local.installation import HERE, START
+
+        raise Absent(f"no plane is running for {HERE}; start one with: {START}")
     addresses, key = running.get("addresses"), running.get("key")
     if not isinstance(addresses, dict) or not isinstance(key, str):
         raise Invalid("plane.json says neither addresses nor key; run: prunella doctor", reason="BAD_PLANE_FILE")

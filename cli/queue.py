@@ -195,7 +195,7 @@ def worker(
         import os
         import sys
 
-        command = [sys.executable, "-m", "services.queue.worker", "--config", str(config.resolve())]
+        command = [sys.executable, "-P", "-m", "services.queue.worker", "--config", str(config.resolve())]
         sys.stdout.flush()
         # The worker takes this process's place: signals and exit status are its own.
         os.execve(sys.executable, command, surroundings(os.environ))
@@ -208,9 +208,12 @@ def surroundings(environ: Mapping[str, str]) -> dict[str, str]:
     import os
     import sys
 
+    from deploy.local.installation import IS_CHECKOUT
+
     plane = find(environ)
-    address = plane.addresses.get("queue", "")
-    told = {"PRUNELLA_QUEUE_ADDRESS": address, "PRUNELLA_KEY": plane.key, "PYTHONPATH": os.pathsep.join(sys.path)}
+    told = {"PRUNELLA_QUEUE_ADDRESS": plane.addresses.get("queue", ""), "PRUNELLA_KEY": plane.key}
+    # What is installed is found by itself, and tool servers with another Python must not get this one's packages.
+    told |= {"PYTHONPATH": os.pathsep.join(sys.path)} if IS_CHECKOUT else {}
     if not environ.get("PRUNELLA_OTLP") and not environ.get("PRUNELLA_QUEUE_ADDRESS"):
         http = described(environ).get("http", {})
         told |= {"PRUNELLA_OTLP": f"http://{http['ops']}/v1/traces"} if http.get("ops") else {}

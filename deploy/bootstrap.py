@@ -22,10 +22,11 @@ VENV = Path(os.environ.get("PRUNELLA_VENV") or ROOT / ".venv")
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 CONSTRAINTS = ROOT / "constraints.txt"
+OVERRIDES = ROOT / "deploy" / "overrides.txt"
 STAMP = VENV / "prunella.json"
 IMPORT_ROOTS = (ROOT, ROOT / "protos" / "gen", ROOT / "libs" / "agent")
 # Each set holds the one before it.
-EXTRAS = {"run": "local", "test": "dev", "bench": "bench"}
+EXTRAS = {"run": "checkout", "test": "dev", "bench": "bench"}
 OLDEST = (3, 11)
 
 CONSOLE_SCRIPT = """#!{python}
@@ -50,7 +51,7 @@ def say(text: str) -> None:
 def fingerprint() -> str:
     """What the installed set depends on."""
     digest = hashlib.sha256()
-    for path in (Path(__file__), ROOT / "pyproject.toml", CONSTRAINTS):
+    for path in (Path(__file__), ROOT / "pyproject.toml", CONSTRAINTS, OVERRIDES):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -137,6 +138,7 @@ def install(extra: str) -> None:
     say(f"packages the {extra!r} set of pyproject.toml, by {'uv' if uv else 'pip, which takes longer'} …")
     if uv:
         wanted = ["-r", str(ROOT / "pyproject.toml"), "--extra", extra, "-c", str(CONSTRAINTS)]
+        wanted += ["--override", str(OVERRIDES)]
         command = [uv, "pip", "install", "--quiet", "--python", str(PYTHON), *wanted, *cache_options()]
     else:
         pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -157,10 +159,11 @@ def link_checkout() -> None:
 def generate(stamp: dict[str, str]) -> None:
     """Generates the protos when their sources changed or the result is gone."""
     current = protos_fingerprint()
-    if stamp.get("protos") == current and (ROOT / "protos" / "gen" / ".stamp").exists():
+    made = (ROOT / "protos" / "gen" / ".stamp", ROOT / "libs" / "agent" / "prunella")
+    if stamp.get("protos") == current and all(place.exists() for place in made):
         return
     run([str(PYTHON), str(ROOT / "protos" / "generate.py")], "protos could not be generated:")
-    say("protos   generated → protos/gen")
+    say("protos   generated")
     write_stamp({**stamp, "protos": current})
 
 

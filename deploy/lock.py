@@ -33,7 +33,7 @@ def resolve(upgrade: bool) -> str:
         out = Path(folder) / "constraints.txt"
         if not upgrade and LOCK.exists():
             out.write_text(LOCK.read_text())
-        sets = ["pyproject.toml", "--extra", "bench"]
+        sets = ["pyproject.toml", "--extra", "bench", "--override", "deploy/overrides.txt"]
         command = [str(uv), "pip", "compile", *sets, "--python-version", "3.11", *OPTIONS]
         environment["UV_NO_CONFIG"] = "1"
         subprocess.run([*command, "-o", str(out)], check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)

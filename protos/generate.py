@@ -1,4 +1,4 @@
-"""Turns protos/**/*.proto into protos/gen: messages, gRPC stubs and their types.
+"""Turns protos/**/*.proto into messages, gRPC stubs and their types: the agent's beside it, all others in protos/gen.
 
 Rule: generated code is never committed and never older than its sources. A stamp (a hash of the sources and of the
 generator's own version) says whether there is anything to do; `--force` does it anyway. Files are written beside their
@@ -18,6 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 OUT = ROOT / "gen"
+# `prunella.v1` is a namespace of two folders, as of two distributions: what agents speak comes with the agent alone.
+AGENT_OUT = ROOT.parent / "libs" / "agent"
+AGENT_FILES = "prunella/v1/agent_pb2"
 STAMP = OUT / ".stamp"
 
 
@@ -60,23 +63,26 @@ def protoc(files: list[Path], out: Path) -> int:
 
 def install(fresh: Path) -> None:
     """Moves new files into place one by one, then removes those whose source is gone."""
-    made = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
-    for name in sorted(made):
-        (OUT / name).parent.mkdir(parents=True, exist_ok=True)
-        (fresh / name).replace(OUT / name)
-    for path in [found for found in OUT.rglob("*_pb2*.py*") if "__pycache__" not in found.parts]:
-        if path.relative_to(OUT) not in made:
-            path.unlink()
+    made = {path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file()}
+    targets = {name: (AGENT_OUT if name.startswith(AGENT_FILES) else OUT) / name for name in made}
+    for name, target in sorted(targets.items()):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (fresh / name).replace(target)
+    for folder in (OUT / "prunella", AGENT_OUT / "prunella"):
+        for path in [found for found in folder.rglob("*_pb2*.py*") if "__pycache__" not in found.parts]:
+            if path not in targets.values():
+                path.unlink()
 
 
 def main(arguments: list[str]) -> int:
-    """Generates when needed; 0 when protos/gen is current."""
+    """Generates when needed; 0 when the generated code is current."""
     files = sources()
     if not files:
         print("protos: no .proto files yet, nothing to generate", file=sys.stderr)
         return 0
     wanted = fingerprint(files)
-    if "--force" not in arguments and STAMP.exists() and STAMP.read_text() == wanted:
+    there = STAMP.exists() and (AGENT_OUT / "prunella").exists()
+    if "--force" not in arguments and there and STAMP.read_text() == wanted:
         return 0
     OUT.mkdir(exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".gen-", dir=ROOT))
@@ -85,7 +91,7 @@ def main(arguments: list[str]) -> int:
         if status == 0:
             install(fresh)
             STAMP.write_text(wanted)
-            print(f"protos: generated {len(files)} files into {OUT.relative_to(ROOT.parent)}")
+            print(f"protos: generated {len(files)} files")
         return status
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -61,7 +61,7 @@ async def verified(file: Path, note: Path, keys: Path) -> str:
     """What the verifier says against an export; empty when it is what was logged."""
     words = ["audit", "verify", str(file), "--checkpoint", str(note), "--key", str(keys)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli.main", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        sys.executable, "-P", "-m", "cli.main", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     said, _ = await process.communicate()
     return "" if process.returncode == 0 else said.decode(errors="replace").strip()

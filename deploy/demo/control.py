@@ -16,6 +16,7 @@ from typing import Any
 
 from deploy.demo import releases
 from deploy.demo.fleet import Fleet
+from deploy.local.installation import START_DEMO
 from deploy.local.state import State
 
 BROKEN = "1.2.0"
@@ -96,7 +97,7 @@ async def ask_to_break(state: State, label: str, release: str = BROKEN) -> str:
             answer = json.loads(await reader.readline() or b"{}")
             writer.close()
     except (OSError, TimeoutError) as error:
-        raise NoDemo("no demo runs on this plane; start one with: make run  (or: prunella up --demo)") from error
+        raise NoDemo(f"no demo runs on this plane; start one with: {START_DEMO}") from error
     if not answer.get("ok"):
         raise ValueError(str(answer.get("text", "the demo ended")))
     return str(answer["text"])

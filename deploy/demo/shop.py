@@ -75,7 +75,7 @@ class Shop:
         settings = self.folder / "relay.json"
         settings.write_text(json.dumps(config))
         settings.chmod(0o600)
-        words = [sys.executable, "-m", "prunella_agent", "--plane", self.plane, "--folder", str(agent)]
+        words = [sys.executable, "-P", "-m", "prunella_agent", "--plane", self.plane, "--folder", str(agent)]
         words += ["--package", PACKAGE, "--merchant", self.merchant, "--release-archive", str(archive)]
         words += ["--config", str(settings), "--probe-seconds", str(PROBE_SECONDS)]
         words += [part for name, value in self.environment.items() for part in ("--environment", f"{name}={value}")]

@@ -34,7 +34,7 @@ lease_seconds = {lease}
 name = "relay"
 transport = "stdio"
 command = {python}
-args = ["-m", "deploy.demo.tools", "--fleet", {fleet}]
+args = ["-P", "-m", "deploy.demo.tools", "--fleet", {fleet}]
 
 [server.tools]
 status = "read"
@@ -86,7 +86,7 @@ class Workers:
             "PRUNELLA_KEY": self._reach.key,
             "PRUNELLA_OTLP": self._otlp,
         }
-        words = [sys.executable, "-m", "services.queue.worker", "--config", str(file)]
+        words = [sys.executable, "-P", "-m", "services.queue.worker", "--config", str(file)]
         log = self._folder / f"{name}.log"
         self.running[name] = await spawn(name, words, log=log, environment=os.environ | told)
         return name

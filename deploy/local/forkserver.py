@@ -20,7 +20,6 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 PRELOADED = (
@@ -187,7 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # The forks find the checkout as this process did.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
     main()

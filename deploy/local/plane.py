@@ -21,6 +21,7 @@ from typing import Any
 
 from deploy.local import health, keys, migrate, roles
 from deploy.local.child import truncate_log
+from deploy.local.installation import START
 from deploy.local.nats import Nats
 from deploy.local.ports import HOST, assign
 from deploy.local.postgres import Postgres, Unready
@@ -109,7 +110,7 @@ class Plane:
         deadline = time.monotonic() + ATTACH_SECONDS
         while not (content := state.plane()).get("ready"):
             if not state.is_running() or time.monotonic() > deadline:
-                raise Unready(f"no plane is ready on {state.folder}; start one with: make run")
+                raise Unready(f"no plane is ready on {state.folder}; start one with: {START}")
             await asyncio.sleep(0.1)
         if fresh:
             raise Occupied(f"a plane runs on {state.folder} (process {content['supervisor']}); stop it first")

@@ -64,7 +64,7 @@ class SpawnStarter:
 
     async def start(self, name: str, module: str, environ: Mapping[str, str], log: Path) -> RunningProcess:
         """Starts an interpreter."""
-        return await spawn(name, [sys.executable, "-m", module], log=log, environment=environ)
+        return await spawn(name, [sys.executable, "-P", "-m", module], log=log, environment=environ)
 
     async def stop(self) -> None:
         """Nothing to end."""
@@ -101,7 +101,7 @@ class ForkStarter:
     @classmethod
     async def launch(cls, log: Path) -> ForkStarter:
         """Begins to load; `ready` tells when, and whether it works here."""
-        command = [sys.executable, "-m", "deploy.local.forkserver"]
+        command = [sys.executable, "-P", "-m", "deploy.local.forkserver"]
         child = await spawn("forkserver", command, log=log, piped=True)
         forker = cls(child, asyncio.get_running_loop().create_future())
         forker._listener = asyncio.create_task(forker._listen())

@@ -1,4 +1,4 @@
-"""Where a plane keeps what is its own: one folder per checkout.
+"""Where a plane keeps what is its own: one folder per checkout, or per environment it is installed in.
 
 Rule: two checkouts never share a plane, two starts of one checkout never make two. Whoever holds the lock runs the
 plane; everybody else reads `plane.json` and attaches. What must survive a restart (passwords, the key, ports) is in
@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
+from deploy.local.installation import PLACE
+
 LOCK_RETRIES, LOCK_PAUSE = 10, 0.05
 
 
@@ -137,9 +138,9 @@ def write_text(path: Path, content: str) -> None:
     draft.replace(path)
 
 
-def label(checkout: Path) -> str:
-    """Name of a checkout's folder: readable, and different for each path."""
-    return f"{checkout.name or 'root'}-{hashlib.sha256(str(checkout).encode()).hexdigest()[:8]}"
+def label(place: Path) -> str:
+    """Name of the folder of a checkout or environment: readable, and different for each path."""
+    return f"{place.name or 'root'}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
 
 
 def root_folder() -> Path:
@@ -149,10 +150,10 @@ def root_folder() -> Path:
 
 def locate(
     environ: Mapping[str, str] = os.environ,
-    checkout: Path = CHECKOUT,
+    place: Path = PLACE,
     say: Callable[[str], None] = lambda _line: None,
 ) -> State:
-    """The state of this checkout's plane; makes the folder. `PRUNELLA_STATE` overrides the place."""
+    """The state of our plane; makes the folder. `PRUNELLA_STATE` overrides the place."""
     given = environ.get("PRUNELLA_STATE", "")
     if given:
         return State(private_folder(Path(given).expanduser().resolve()))
@@ -162,11 +163,11 @@ def locate(
         home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "/")) / ".local" / "state"
         wanted = Path(home) / "prunella"
     try:
-        return State(private_folder(wanted / label(checkout)))
+        return State(private_folder(wanted / label(place)))
     except OSError:
         fallback = Path(tempfile.gettempdir()) / f"prunella-{os.geteuid()}"
         say(f"state: {wanted} cannot be written, using {fallback} (set PRUNELLA_STATE to choose a place)")
-        return State(private_folder(ensure_owned(fallback) / label(checkout)))
+        return State(private_folder(ensure_owned(fallback) / label(place)))
 
 
 def private_folder(folder: Path) -> Path:

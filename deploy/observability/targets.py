@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from deploy.local.installation import HERE, START
 from deploy.local.state import locate
 
 
@@ -20,7 +21,7 @@ def main() -> int:
     """Prints the targets; 3 when no plane runs."""
     http = locate(os.environ).plane().get("http", {})
     if not http:
-        print("no plane is running for this checkout; start one with: make run", file=sys.stderr)
+        print(f"no plane is running for {HERE}; start one with: {START}", file=sys.stderr)
         return 3
     print(json.dumps(targets(http), indent=2))
     return 0

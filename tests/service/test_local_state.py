@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from deploy.local.account import Account
+from deploy.local.installation import PLACE
 from deploy.local.ports import assign, free_ports, is_free
-from deploy.local.state import CHECKOUT, State, label, locate, private_folder, write_json
+from deploy.local.state import State, label, locate, private_folder, write_json
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_fresh_forgets_everything_but_the_lock(state: State) -> None:
 
 def test_two_checkouts_have_two_folders() -> None:
     assert label(Path("/a/prunella")) != label(Path("/b/prunella"))
-    assert label(CHECKOUT).startswith(CHECKOUT.name + "-")
+    assert label(PLACE).startswith(PLACE.name + "-")
 
 
 def test_the_place_can_be_named(tmp_path: Path) -> None:

@@ -155,3 +155,15 @@ def test_a_plugin_gets_nothing_of_the_planes() -> None:
     found = launch.environment(port=1, socket="s", config="c", data="d", base=base)
     assert found["HOME"] == "/h" and found["PORT"] == "1"
     assert not {"k", "d", "n", "t"} & {found.get(name) for name in base}
+
+
+def test_a_plugin_gets_the_sdk_alone_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages of the supervisor's environment would come before those of a plugin with an interpreter of its own."""
+
+    def path() -> list[str]:
+        found = launch.environment(port=1, socket="s", config="c", data="d", base={"PYTHONPATH": "/own"})
+        return found["PYTHONPATH"].split(os.pathsep)
+
+    assert path() == [AGENT, "/own"]
+    monkeypatch.setattr(launch, "__file__", "/agent/lib/python3.13/site-packages/prunella_agent/launch.py")
+    assert path() == ["/own"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -23,7 +24,9 @@ def test_starting_imports_nothing_heavy() -> None:
 
 def test_the_version_is_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == project["version"]
+    version = CliRunner().invoke(app, ["--version"]).stdout.strip()
+    assert f"prunella-agent[supervisor]=={version}" in project["dependencies"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
 
 
 def test_every_command_has_a_sentence_of_help() -> None:

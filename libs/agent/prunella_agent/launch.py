@@ -1,7 +1,8 @@
 """How a release's commands are run: the same words and the same environment in a slot and in a sandbox.
 
 Rule: the first word `python` means the interpreter that runs now. A plugin gets its port, socket, configuration and
-data folder, and of the environment around it nothing that belongs to the plane.
+data folder, and of the environment around it nothing that belongs to the plane. The SDK is importable where it can be
+handed over alone: an installed one lies among packages that a plugin with an interpreter of its own must not get.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+SHARED = ("site-packages", "dist-packages")
 SECRET = ("PRUNELLA_", "DATABASE_URL", "NATS_URL", "SIRA_", "STAGING_RUNNER_")
 
 
@@ -25,8 +27,9 @@ def environment(
     """The environment of a plugin process; `base` (default: this process's) loses everything of the plane's."""
     inherited = os.environ if base is None else base
     kept = {name: value for name, value in inherited.items() if not name.startswith(SECRET)}
-    library = str(Path(__file__).resolve().parent.parent)
-    paths = [library, *filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))]
+    library = Path(__file__).resolve().parent.parent
+    paths = [] if library.name in SHARED else [str(library)]
+    paths += filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))
     return kept | {
         "PORT": str(port),
         "PRUNELLA_SOCKET": str(socket),
