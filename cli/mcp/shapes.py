@@ -103,10 +103,10 @@ class Decision(BaseModel):
 
 
 class Explanation(BaseModel):
-    """A decision and its story, sentence by sentence."""
+    """A decision and its reasoning, sentence by sentence."""
 
     decision: Decision
-    story: list[Untrusted]
+    reasoning: list[Untrusted]
 
 
 class Entry(BaseModel):

@@ -99,7 +99,7 @@ async def test_it_reads_the_loop(door: Door) -> None:
     assert plugin["label"] == "shop-7"
     assert incident["type"] == one["type"] == "webhook_fail_rate"
     assert incident["evidence"]["untrusted"]
-    assert explained["story"]
+    assert explained["reasoning"]
     assert "incident_opened" in {entry["fact"] for entry in timeline}
 
 

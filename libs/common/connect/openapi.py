@@ -109,14 +109,14 @@ def _operation(method: Method, schemas: dict[str, Json]) -> Json:
     service = method.descriptor.containing_service.name
     kind = "application/connect+json" if method.streams else "application/json"
     frame: Json = {"type": "string", "format": "binary"}
-    asked = frame if method.streams else _message(method.descriptor.input_type, schemas)
-    recorded = frame if method.streams else _message(method.descriptor.output_type, schemas)
+    request = frame if method.streams else _message(method.descriptor.input_type, schemas)
+    answer = frame if method.streams else _message(method.descriptor.output_type, schemas)
     made: Json = {
         "operationId": f"{service}.{method.descriptor.name}",
         "tags": [service],
         "x-callers": sorted(allowed.callers),
-        "requestBody": {"required": True, "content": {kind: {"schema": asked}}},
-        "responses": _responses("ConnectError", recorded, kind),
+        "requestBody": {"required": True, "content": {kind: {"schema": request}}},
+        "responses": _responses("ConnectError", answer, kind),
     }
     if access.NOBODY in allowed.callers:
         # Its body says who speaks.
@@ -128,10 +128,10 @@ def _operation(method: Method, schemas: dict[str, Json]) -> Json:
     return made
 
 
-def _responses(error: str, recorded: Json, kind: str = "application/json") -> Json:
+def _responses(error: str, answer: Json, kind: str = "application/json") -> Json:
     refused = {"application/json": {"schema": {"$ref": f"#/components/schemas/{error}"}}}
     return {
-        "200": {"description": "done", "content": {kind: {"schema": recorded}}},
+        "200": {"description": "done", "content": {kind: {"schema": answer}}},
         "default": {"description": "what is wrong", "content": refused},
     }
 
