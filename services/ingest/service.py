@@ -15,10 +15,10 @@ from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import Telemetry, configure
 from prunella.v1 import agent_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc, queue_pb2_grpc
 from services.ingest.context import SCHEMA, ServiceContext, Settings
-from services.ingest.gateway import results
+from services.ingest.gateway import departure
 from services.ingest.gateway.committer import Committer
+from services.ingest.gateway.error_forwarding import ErrorForwarder
 from services.ingest.gateway.identity import Identities
-from services.ingest.gateway.reports import Reports
 from services.ingest.gateway.server import GatewayServer
 from services.ingest.gateway.servicer import AgentGateway
 from services.ingest.gateway.sessions import Sessions
@@ -49,7 +49,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     patcher = patcher_pb2_grpc.PatcherServiceStub(channel)
     ctx = ServiceContext(database, bus, clock, telemetry, settings, patcher)
     ctx.sessions = Sessions(database)
-    ctx.reports = Reports(_queue(settings, telemetry), clock)
+    ctx.error_forwarder = ErrorForwarder(_queue(settings, telemetry), clock)
     ctx.committer = Committer(
         database,
         clock,
@@ -85,7 +85,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         ctx.committer,
         Consumer(bus, database, SCHEMA, REACTIONS, ctx, telemetry),
         Sweeps(SCHEMA, ctx, SWEEPS, clock),
-        ctx.reports,
+        ctx.error_forwarder,
         HttpServer(app(ctx, server), settings.http_listen),
         server,
     ]
@@ -103,7 +103,7 @@ def _connect_quarantine(ctx: ServiceContext) -> None:
     running: set[asyncio.Task[None]] = set()
 
     def quarantine(identity: Identity, boots: Sequence[str]) -> None:
-        task = asyncio.ensure_future(results.quarantine(ctx, identity, boots))
+        task = asyncio.ensure_future(departure.quarantine(ctx, identity, boots))
         running.add(task)
         task.add_done_callback(running.discard)
 

@@ -77,9 +77,10 @@ SELECT a.id, a.state FROM patcher.attempts a WHERE a.permitted
 """
 # COMMITTED is 2 and REVERTED is 3 (agent.proto, CommandOutcome).
 CONTRADICTED = """
-SELECT a.id, a.state, g.final FROM patcher.attempts a
+SELECT a.id, a.state, g.final_outcome FROM patcher.attempts a
 JOIN ingest.generations g ON g.plugin::text = a.plugin AND g.generation = a.generation AND g.attempt = a.id
-WHERE (a.state = 'success' AND g.final IS DISTINCT FROM 2) OR (a.state = 'rolled_back' AND g.final IS DISTINCT FROM 3)
+WHERE (a.state = 'success' AND g.final_outcome IS DISTINCT FROM 2)
+   OR (a.state = 'rolled_back' AND g.final_outcome IS DISTINCT FROM 3)
 """
 LIVE = """
 SELECT (SELECT count(*) FROM patcher.attempts WHERE state NOT IN

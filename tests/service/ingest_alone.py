@@ -102,7 +102,7 @@ class Agent:
             pb.Beat: "beat",
             pb.CommandResult: "result",
             pb.BeginApply: "begin_apply",
-            pb.CommandReceipt: "receipt",
+            pb.CommandReceived: "received",
             pb.Goodbye: "goodbye",
         }
         await self.call.write(pb.ConnectRequest(**{kinds[type(message)]: message}))

@@ -31,7 +31,7 @@ def word(command: pb.Command, outcome: int, **values: object) -> pb.CommandResul
     )
 
 
-async def record(alone: Alone, command: pb.Command) -> ingest_pb2.CommandRecord:
+async def record(alone: Alone, command: pb.Command) -> ingest_pb2.IssuedCommand:
     request = ingest_pb2.GetCommandRequest(name=f"commands/{command.id}")
     return (await alone.ask().GetCommand(request)).command
 
@@ -42,7 +42,7 @@ async def test_a_command_is_written_at_once_and_again_until_its_receipt(alone: A
     heard = await agent.hears("command")
     assert (heard.id, heard.generation, heard.fence, heard.envelope) == (issued.id, 1, 1, b"{}")
     await until(lambda: sum(m.HasField("command") for m in agent.heard) >= 2, 6)
-    await agent.send(pb.CommandReceipt(command=issued.id))
+    await agent.send(pb.CommandReceived(command=issued.id))
     await until(lambda: _state(alone, issued, "received"))
     delivered = await record(alone, issued)
     assert (delivered.first_write_time.ToDatetime() - delivered.issue_time.ToDatetime()).total_seconds() < 1
@@ -144,12 +144,12 @@ async def test_the_first_final_word_of_a_generation_stands(alone: Alone) -> None
     await agent.send(word(update, pb.COMMAND_OUTCOME_APPLIED))
     await agent.hears("result_ack")
     commit = await alone.issue(agent, pb.COMMAND_KIND_COMMIT, generation=update.generation)
-    await agent.send(word(update, pb.COMMAND_OUTCOME_REVERTED, unasked=True))
+    await agent.send(word(update, pb.COMMAND_OUTCOME_REVERTED, unsolicited=True))
     await agent.hears("result_ack", lambda ack: ack.outcome == pb.COMMAND_OUTCOME_REVERTED)
     await agent.send(word(commit, pb.COMMAND_OUTCOME_COMMITTED))
     await agent.hears("result_ack", lambda ack: ack.outcome == pb.COMMAND_OUTCOME_COMMITTED)
     told = [fact.command_finished for fact in await alone.plane.facts("command_finished", plugin=agent.plugin)]
-    assert [(one.outcome, one.unasked) for one in told] == [("applied", False), ("reverted", True)]
+    assert [(one.outcome, one.unsolicited) for one in told] == [("applied", False), ("reverted", True)]
 
 
 async def test_a_word_on_anothers_command_is_rejected(alone: Alone) -> None:

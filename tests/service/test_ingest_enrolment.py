@@ -94,7 +94,8 @@ async def test_beats_of_an_older_epoch_lose(alone: Alone) -> None:
     await alone.plane.sql("SELECT 1")
     await alone.ctx.database.transaction(
         lambda tx: tx.run(
-            "UPDATE ingest.pulses SET epoch = epoch + 1, version = version + 1 WHERE id = CAST(:id AS uuid)",
+            "UPDATE ingest.plugin_state SET session_epoch = session_epoch + 1, version = version + 1"
+            " WHERE id = CAST(:id AS uuid)",
             id=agent.plugin,
         )
     )

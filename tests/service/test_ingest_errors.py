@@ -72,7 +72,7 @@ async def test_without_an_answer_there_is_no_acknowledgement_and_the_session_goe
     agent = await alone.agent()
     await queue.stop()
     await tell(agent, 1, error())
-    await until(lambda: alone.ctx.reports.away, 20.0, what="the queue is found away")
+    await until(lambda: alone.ctx.error_forwarder.unavailable, 20.0, what="the queue is found away")
     await agent.beats(3)
     assert not any(message.WhichOneof("message") == "errors_ack" for message in agent.heard)
     await queue.start(alone.plane)

@@ -1,8 +1,8 @@
 """Enrolment: a one-time token becomes an identity.
 
 Rule: a token is good for one enrolment key. The same key again gets the same plugin and secret, for an answer may be
-lost; another key gets nothing. Secrets are derived from the shared key, so that they need not be kept to be told twice:
-only their digest is stored.
+lost; another key gets nothing. Secrets are derived from the shared key, so that they need not be stored to be answered
+twice: only their digest is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import ingest_pb2
 from services.ingest.context import ServiceContext
 from services.ingest.gateway.identity import derived, digest
-from services.ingest.store import plugins, pulses
+from services.ingest.store import plugin_state, plugins
 from services.ingest.store.plugins import Token
 from services.ingest.wire import beats
 from services.ingest.wire import plugins as wire
@@ -69,14 +69,14 @@ async def enroll(ctx: ServiceContext, request: pb.EnrollRequest) -> pb.EnrollRes
             raise Unauthenticated(
                 "the enrolment token has expired; ask for a new one", reason="TOKEN_EXPIRED", field="token"
             )
-        package, merchant = _own(token.package, request.package, "package"), token.merchant or request.merchant
+        package, merchant = _agreed(token.package, request.package, "package"), token.merchant or request.merchant
         label = token.label or f"{package[:100]}-{new[-6:]}"
         if await plugins.label_taken(tx, label):
             raise _label_taken(label)
         secret = _secret(ctx, request, new)
         own = {"package": package, "merchant": merchant, "label": label}
         await plugins.insert(tx, new, secret=digest(secret), environment=environment, **own)
-        await pulses.insert(tx, new, request.release)
+        await plugin_state.insert(tx, new, merchant, request.release)
         await plugins.use_token(tx, token.digest, request.enrollment_key, new)
         tx.record(wire.enrolled(new, merchant, package, request.release, label))
         return new, secret
@@ -104,12 +104,12 @@ def _again(ctx: ServiceContext, request: pb.EnrollRequest, token: Token) -> tupl
     return token.plugin, _secret(ctx, request, token.plugin)
 
 
-def _own(promised: str, said: str, field: str) -> str:
-    if promised and said and promised != said:
-        raise Invalid(f"the token is for {field} {promised}, not {said}", reason="TOKEN_MISMATCH", field=field)
-    if not (promised or said):
+def _agreed(promised: str, requested: str, field: str) -> str:
+    if promised and requested and promised != requested:
+        raise Invalid(f"the token is for {field} {promised}, not {requested}", reason="TOKEN_MISMATCH", field=field)
+    if not (promised or requested):
         raise Invalid(f"{field} is needed, by token or by request", reason="FIELD_MISSING", field=field)
-    return promised or said
+    return promised or requested
 
 
 def _secret(ctx: ServiceContext, request: pb.EnrollRequest, plugin: str) -> str:

@@ -9,7 +9,7 @@ from services.ingest.gateway.sessions import Sessions
 
 
 class GatewayServer(rpc.Server):
-    """A server whose streams end with a word instead of a cut."""
+    """A server whose streams end with a Disconnect instead of a lost connection."""
 
     def __init__(self, *arguments: Any, sessions: Sessions, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -9,8 +9,8 @@ from libs.common.http import plain
 from libs.common.rpc import Server
 from prunella.v1 import agent_pb2
 from services.ingest.context import ServiceContext
-from services.ingest.http import described, errors
-from services.ingest.http import plain as seeds
+from services.ingest.http import errors, legacy_routes
+from services.ingest.http.openapi import PATHS
 
 GATEWAY = agent_pb2.DESCRIPTOR.services_by_name["AgentGateway"]
 
@@ -21,9 +21,9 @@ def app(ctx: ServiceContext, server: Server) -> Starlette:
     return Starlette(
         routes=[
             *door.routes(),
-            *seeds.routes(ctx, door),
+            *legacy_routes.routes(ctx, door),
             *errors.routes(ctx),
-            openapi.route("Prunella: what agents say without gRPC", door.methods.values(), described.PATHS),
+            openapi.route("Prunella: what agents send without gRPC", door.methods.values(), PATHS),
             *plain(server),
         ]
     )
