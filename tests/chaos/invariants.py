@@ -198,7 +198,7 @@ async def every_apply_ends(connection: asyncpg.Connection) -> list[str]:
     """5: every permitted attempt has an end, and the agent's final word is the database's."""
     unended = [f"attempt {row['id']} stands at {row['state']}" for row in await connection.fetch(UNENDED)]
     contradicted = await connection.fetch(CONTRADICTED)
-    return unended + [f"attempt {row['id']} is {row['state']}, the agent said {row['final']}" for row in contradicted]
+    return unended + [f"attempt {row['id']} is {row['state']}, the agent said {row['final_outcome']}" for row in contradicted]
 
 
 async def one_owner(connection: asyncpg.Connection, recorded: Iterable[tuple[str, int, str]] = ()) -> list[str]:
