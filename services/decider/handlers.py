@@ -45,31 +45,31 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
     async def ExplainDecision(  # noqa: N802 - the proto names it
         self, request: decider_pb2.ExplainDecisionRequest, _context: Any
     ) -> decider_pb2.ExplainDecisionResponse:
-        """A decision with its story in sentences. Raises Invalid for a bad name, NotFound for an unknown one."""
+        """A decision with its reasoning in sentences. Raises Invalid for a bad name, NotFound for an unknown one."""
         found = await self._decision(request.name)
         made_by = ", ".join(f"{what} {version}" for what, version in sorted(found.versions.items()))
         return decider_pb2.ExplainDecisionResponse(
-            decision=wire.decision(found), story=[*found.choice.story, f"Decided by {made_by}."]
+            decision=wire.decision(found), reasoning=[*found.choice.reasoning, f"Decided by {made_by}."]
         )
 
     async def PreviewDecision(  # noqa: N802 - the proto names it
         self, request: decider_pb2.PreviewDecisionRequest, _context: Any
     ) -> decider_pb2.PreviewDecisionResponse:
         """What would be decided now, without asking SIRA; nothing is stored. Raises Invalid naming the field."""
-        situation = wire.situation_to_preview(request)
+        inputs = wire.preview_inputs(request)
         seed = new_id()
         async with self.ctx.database.reading() as tx:
-            choice = await consider(tx, self.ctx, situation, seed, None)
+            choice = await consider(tx, self.ctx, inputs, seed, None)
             preview = Decision(
                 id="",
                 incident="",
                 plugin="",
                 merchant="",
                 state=State.MADE,
-                situation=situation,
+                inputs=inputs,
                 choice=choice,
                 versions=versions(self.ctx, None),
-                features=features(situation, seed) | self._would_ask(choice.confident),
+                features=features(inputs, seed) | self._would_ask(choice.confident),
                 cause="",
                 traceparent="",
                 create_time=tx.now,
@@ -79,7 +79,7 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
     async def GetLearning(  # noqa: N802 - the proto names it
         self, request: decider_pb2.GetLearningRequest, _context: Any
     ) -> decider_pb2.GetLearningResponse:
-        """Verified outcomes of every remedy in a situation. Raises Invalid when the situation is not complete."""
+        """Verified outcomes of every remedy for a symptom. Raises Invalid when a field is missing."""
         for field in ("package", "type", "from_release"):
             if not getattr(request, field):
                 raise Invalid(f"{field} is needed", reason="FIELD_MISSING", field=field)

@@ -34,7 +34,7 @@ MISSED = """
 SELECT f.id, f.fact FROM bus.facts f WHERE f.fact = ANY($2::text[])
   AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = $1 AND i.event_id = f.id)
 """
-PARKED = "SELECT consumer, fact, reason FROM bus.dead_letter WHERE redriven_at IS NULL"
+PARKED = "SELECT consumer, fact, reason FROM bus.dead_letters WHERE redrive_time IS NULL"
 # Whatever a reaction starts is keyed by its cause: two of one kind mean that a fact had its effect twice.
 TWICE = {
     "decisions of a round": """
@@ -198,7 +198,9 @@ async def every_apply_ends(connection: asyncpg.Connection) -> list[str]:
     """5: every permitted attempt has an end, and the agent's final word is the database's."""
     unended = [f"attempt {row['id']} stands at {row['state']}" for row in await connection.fetch(UNENDED)]
     contradicted = await connection.fetch(CONTRADICTED)
-    return unended + [f"attempt {row['id']} is {row['state']}, the agent said {row['final_outcome']}" for row in contradicted]
+    return unended + [
+        f"attempt {row['id']} is {row['state']}, the agent said {row['final_outcome']}" for row in contradicted
+    ]
 
 
 async def one_owner(connection: asyncpg.Connection, recorded: Iterable[tuple[str, int, str]] = ()) -> list[str]:

@@ -86,7 +86,7 @@ DELETE FROM ops.notification_keys WHERE (route, key) IN (
 """
 FORGET_ERRANDS = """
 DELETE FROM ops.errands WHERE id IN (
-    SELECT id FROM ops.errands WHERE state <> 'pending' AND created_at < :before LIMIT :batch FOR UPDATE SKIP LOCKED)
+    SELECT id FROM ops.errands WHERE state <> 'pending' AND create_time < :before LIMIT :batch FOR UPDATE SKIP LOCKED)
 """
 
 

@@ -44,9 +44,10 @@ LEFT JOIN ops.labels l ON l.plugin = n.plugin
 ORDER BY n.severity DESC, n.at
 """
 NEED_COUNTS = f"SELECT n.kind, count(*) AS count {WANTED} GROUP BY n.kind"
-DEAD = (
-    "SELECT consumer, count(*) AS count, min(at) AS at FROM bus.dead_letter WHERE redriven_at IS NULL GROUP BY consumer"
-)
+DEAD = """
+SELECT consumer, count(*) AS count, min(create_time) AS at FROM bus.dead_letters
+WHERE redrive_time IS NULL GROUP BY consumer
+"""
 DONE = f"""
 SELECT count(*) FILTER (WHERE i.began_at >= :since) AS opened,
        count(*) FILTER (WHERE i.mitigated_at >= :since) AS healed,

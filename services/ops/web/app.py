@@ -7,8 +7,8 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 
 from libs.common.access import passes
-from libs.common.connect import Door, methods, openapi
-from libs.common.http import plain
+from libs.common.connect import ConnectHandler, methods, openapi
+from libs.common.http import health_routes
 from libs.common.rpc import Server
 from prunella.v1 import ops_pb2
 from services.ops.forward import services
@@ -21,10 +21,10 @@ OWN = ops_pb2.DESCRIPTOR.services_by_name["OpsService"]
 LARGER = {"/prunella.v1.PatcherService/PublishRelease": 24 * 1024 * 1024}
 
 
-def door(server: Server) -> Door:
+def door(server: Server) -> ConnectHandler:
     """The Connect protocol for what people may ask and tell."""
     known = methods([OWN]) | methods(services().values(), passes)
-    return Door(server.in_process(), known, larger=LARGER)
+    return ConnectHandler(server.in_process(), known, larger=LARGER)
 
 
 def app(server: Server, intake: Intake, pass_on: Callable[[bytes], None]) -> Starlette:
@@ -36,6 +36,6 @@ def app(server: Server, intake: Intake, pass_on: Callable[[bytes], None]) -> Sta
             *seeds.routes(opened),
             openapi.route("Prunella: what people ask and tell", opened.methods.values(), described.PATHS),
             *receiver(intake, pass_on),
-            *plain(server),
+            *health_routes(server),
         ]
     )
