@@ -64,12 +64,7 @@ OWNERS: dict[State, tuple[str, str, State | None]] = {
     State.PENDING: ("ingest, by delivery", "deadline", State.EXPIRED),
     State.DELIVERED: ("the agent, by having it or by a receipt", "deadline", State.EXPIRED),
     State.RECEIVED: ("the agent, by a receipt", "deadline", State.EXPIRED),
-    State.DONE: ("nobody", "it is over", None),
-    State.FAILED: ("nobody", "it is over", None),
-    State.REFUSED: ("nobody", "it is over", None),
-    State.SUPERSEDED: ("nobody", "it is over", None),
-    State.WITHDRAWN: ("nobody", "it is over", None),
-    State.EXPIRED: ("nobody", "it is over", None),
+    **{state: ("nobody", "it is over", None) for state in State if state not in LIVE},
 }
 
 

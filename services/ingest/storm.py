@@ -136,17 +136,6 @@ def end(storm: Storm, actor: str, reason: str, now: datetime) -> Transition:
     return Transition(over, StormEvent.ENDED, reason.strip(), actor)
 
 
-def attaches(storm: Storm, open_time: datetime) -> bool:
-    """Whether a single incident of the pair, opened then, belongs to the storm that is on."""
-    return storm.state is State.ONGOING and storm.count_from_time is not None and open_time >= storm.count_from_time
-
-
-def sentence(storm: Storm, counts: Counts) -> str:
-    """What people read while automation pauses."""
-    share = 100 * counts.affected / max(counts.fleet, 1)
-    return f"{counts.affected} of {counts.fleet} {storm.package} plugins ({share:.0f} %) have {storm.type} at once"
-
-
 def _started(storm: Storm, counts: Counts, now: datetime, rules: Rules) -> Transition:
     needed = rules.begins_at(counts.fleet)
     if counts.opened < needed:

@@ -19,14 +19,9 @@ from services.ingest.detectors import (
 from services.ingest.observation import Observation
 
 DETECTORS = (
-    heartbeat_missed.DETECTOR,
-    plugin_down.DETECTOR,
-    webhook_fail_rate.DETECTOR,
-    error_spike.DETECTOR,
-    signature_invalid.DETECTOR,
-    config_drift.DETECTOR,
-    telemetry_anomaly.DETECTOR,
-)
+    heartbeat_missed.DETECTOR, plugin_down.DETECTOR, webhook_fail_rate.DETECTOR, error_spike.DETECTOR,
+    signature_invalid.DETECTOR, config_drift.DETECTOR, telemetry_anomaly.DETECTOR,
+)  # fmt: skip
 BITS = {detector.type: detector.bit for detector in DETECTORS}
 
 # Seconds. Beats that come closer were saved while the plane was away (or report a change): they speak of the past, and

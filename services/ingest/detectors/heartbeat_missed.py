@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from services.ingest.detectors.detector import Detector
 from services.ingest.finding import Finding, Severity
-from services.ingest.observation import Observation
 
 TYPE = "heartbeat_missed"
 BIT = 1
@@ -15,16 +14,10 @@ def silence(seconds: float) -> Finding:
     return Finding(TYPE, Severity.CRITICAL, f"no heartbeat for {seconds:.0f} s", (("silence_seconds", seconds),))
 
 
-def _due(seen: Observation) -> bool:
-    return bool(seen.state.open_types & BIT)
-
-
-def _judge(_seen: Observation) -> Finding | None:
-    return None
-
-
-def _well(_seen: Observation) -> bool | None:
-    return True
-
-
-DETECTOR = Detector(TYPE, BIT, _due, _judge, _well)
+DETECTOR = Detector(
+    TYPE,
+    BIT,
+    due=lambda seen: bool(seen.state.open_types & BIT),
+    judge=lambda _seen: None,
+    well=lambda _seen: True,
+)

@@ -16,8 +16,4 @@ def _judge(seen: Observation) -> Finding | None:
     return LEVELS.finding(TYPE, "signature_failures", rejected, summary)
 
 
-def _well(seen: Observation) -> bool | None:
-    return not seen.window.signature_failures
-
-
-DETECTOR = Detector(TYPE, 16, eventful, _judge, _well)
+DETECTOR = Detector(TYPE, 16, eventful, _judge, well=lambda seen: not seen.window.signature_failures)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from datetime import datetime, timedelta
+from typing import Any
 
 from libs.common import names
 from libs.common.database import Transaction
@@ -29,10 +30,7 @@ LONGEST_LIFETIME = timedelta(days=30)
 
 async def create_token(ctx: ServiceContext, request: ingest_pb2.CreateEnrollmentTokenRequest) -> tuple[str, datetime]:
     """A new token and when it expires; the same request gets the same token. Raises Invalid."""
-    for field in ("merchant", "package", "label"):
-        value = getattr(request, field)
-        if value and not names.is_id(value):
-            raise Invalid(f"{field} must be letters, digits and ._+- (at most 128)", reason="NAME_INVALID", field=field)
+    _check_names(request, "merchant", "package", "label")
     lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else LIFETIME
     if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
         raise Invalid("lifetime must be above 0 and at most 30 days", reason="LIFETIME_INVALID", field="lifetime")
@@ -90,7 +88,11 @@ def _check(request: pb.EnrollRequest) -> None:
         raise Invalid(
             "token and enrollment_key (8 to 200 characters) are needed", reason="FIELD_MISSING", field="enrollment_key"
         )
-    for field in ("package", "release", "merchant"):
+    _check_names(request, "package", "release", "merchant")
+
+
+def _check_names(request: Any, *fields: str) -> None:
+    for field in fields:
         value = getattr(request, field)
         if value and not names.is_id(value):
             raise Invalid(f"{field} must be letters, digits and ._+- (at most 128)", reason="NAME_INVALID", field=field)

@@ -8,7 +8,6 @@ again; without one every request has new errors, unless an error carries the id 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 import re
@@ -24,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from libs.common.access import plugin_credential
+from libs.common.connect import body
 from libs.common.errors import Busy, Conflict, Denied, Invalid, Problem, Refused, Unauthenticated
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2 as pb
@@ -35,7 +35,6 @@ from services.ingest.store.plugins import Identity
 from services.ingest.wire import errors as wire
 
 LARGEST = 1024 * 1024
-BODY_SECONDS = 10.0
 # So many requests of one plugin are answered at once.
 AT_ONCE = 4
 STATUS: dict[type[Problem], int] = {
@@ -79,6 +78,9 @@ class Reported(msgspec.Struct, forbid_unknown_fields=True):
     time: datetime | None = None
 
 
+SAME = ("type", "message", "stack", "occurrences", "severity", "module", "page_url", "user_action", "session")
+
+
 class Body(msgspec.Struct, forbid_unknown_fields=True):
     """What is sent."""
 
@@ -92,8 +94,8 @@ def routes(ctx: ServiceContext) -> list[BaseRoute]:
     async def take(request: Request) -> Response:
         try:
             async with _room(running, await _who(ctx, request)) as identity:
-                body = read(await _body(request))
-                outcomes = await _forward(ctx, identity, body, request.headers.get("idempotency-key", ""))
+                errors = read(await _body(request))
+                outcomes = await _forward(ctx, identity, errors, request.headers.get("idempotency-key", ""))
         except Problem as problem:
             return refusal(problem)
         except ClientDisconnect:
@@ -103,10 +105,10 @@ def routes(ctx: ServiceContext) -> list[BaseRoute]:
     return [Route("/api/errors", take, methods=["POST"])]
 
 
-def read(body: bytes) -> Body:
+def read(content: bytes) -> Body:
     """The errors in a body. Raises Invalid naming the field."""
     try:
-        return msgspec.json.decode(body, type=Body)
+        return msgspec.json.decode(content, type=Body)
     except msgspec.ValidationError as error:
         rule, _, place = str(error).partition(" - at `$")
         field = place.rstrip("`").removeprefix(".") or "body"
@@ -153,22 +155,14 @@ async def _room(running: Counter[str], identity: Identity) -> AsyncIterator[Iden
 
 
 async def _body(request: Request) -> bytes:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if body.media_type(request) != "application/json":
         raise Invalid("the body must be application/json", reason="BODY_NOT_JSON_TYPE", field="content-type")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                body += part
-                if len(body) > LARGEST:
-                    raise Invalid(f"a body may have {LARGEST} bytes", reason="BODY_TOO_LARGE", field="body")
-    except TimeoutError as error:
-        raise Invalid("the body did not come in time", reason="BODY_LATE", field="body") from error
-    return bytes(body)
+    return await body.read(request, LARGEST)
 
 
-async def _forward(ctx: ServiceContext, identity: Identity, body: Body, key: str) -> Sequence[queue_pb2.ReportOutcome]:
+async def _forward(
+    ctx: ServiceContext, identity: Identity, reported: Body, key: str
+) -> Sequence[queue_pb2.ReportOutcome]:
     if not re.fullmatch(r"[\x21-\x7e]{0,128}", key):
         raise Invalid(
             "an Idempotency-Key has up to 128 visible characters", reason="KEY_INVALID", field="idempotency-key"
@@ -177,7 +171,7 @@ async def _forward(ctx: ServiceContext, identity: Identity, body: Body, key: str
         state = await plugin_state.get(tx, identity.plugin)
     release = state.release if state else ""
     errors = []
-    for number, error in enumerate(body.errors):
+    for number, error in enumerate(reported.errors):
         # Without an id of its own each error is a counter of its own, the same one when the request is repeated.
         own = hashlib.sha256(f"{identity.plugin}\0{key}\0{number}".encode()).hexdigest() if key else new_id()
         errors.append(wire.reported_error(identity, release, _message(error, own)))
@@ -188,16 +182,8 @@ async def _forward(ctx: ServiceContext, identity: Identity, body: Body, key: str
 def _message(error: Reported, own: str) -> pb.ErrorReport:
     message = pb.ErrorReport(
         id=error.id or own,
-        type=error.type,
-        message=error.message,
-        stack=error.stack,
-        occurrences=error.occurrences,
-        severity=error.severity,
-        module=error.module,
-        page_url=error.page_url,
-        user_action=error.user_action,
-        session=error.session,
         context={name: value if isinstance(value, str) else _text(value) for name, value in error.context.items()},
+        **{name: getattr(error, name) for name in SAME},
     )
     if error.time is not None:
         message.time.FromDatetime(error.time if error.time.tzinfo else error.time.replace(tzinfo=UTC))

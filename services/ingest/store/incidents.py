@@ -76,24 +76,24 @@ async def save(tx: Transaction, incident: Incident) -> None:
 
 async def active_of(tx: Transaction, plugins: Sequence[str]) -> list[Incident]:
     """Active incidents of some plugins, locked until the commit."""
-    return [incident(row) for row in await tx.all(ACTIVE_OF, plugins=list(plugins))]
+    return [_incident(row) for row in await tx.all(ACTIVE_OF, plugins=list(plugins))]
 
 
 async def get(tx: Transaction, id_: str) -> Incident | None:
     """One incident."""
     row = await tx.first(GET, id=id_)
-    return None if row is None else incident(row)
+    return None if row is None else _incident(row)
 
 
 async def lock(tx: Transaction, id_: str) -> Incident | None:
     """One incident, locked until the commit."""
     row = await tx.first(LOCK, id=id_)
-    return None if row is None else incident(row)
+    return None if row is None else _incident(row)
 
 
 async def page(tx: Transaction, filters: dict[str, Any], page: Page) -> list[Incident]:
     """Incidents newest first."""
-    return [incident(row) for row in await tx.all(LIST, **after(page), **filters)]
+    return [_incident(row) for row in await tx.all(LIST, **after(page), **filters)]
 
 
 async def overdue(tx: Transaction, now: datetime, limit: int) -> list[tuple[str, str]]:
@@ -102,53 +102,35 @@ async def overdue(tx: Transaction, now: datetime, limit: int) -> list[tuple[str,
 
 
 def _changing(incident: Incident) -> dict[str, Any]:
+    same = ("round", "update_time", "end_time", "attempt", "action", "remedy", "healthy_windows", "resolution")
     return {
         "severity": int(incident.severity),
         "state": str(incident.state),
-        "round": incident.round,
-        "update_time": incident.update_time,
-        "end_time": incident.end_time,
-        "attempt": incident.attempt,
-        "action": incident.action,
-        "remedy": incident.remedy,
         "tried": json.dumps([asdict(tried) for tried in incident.tried]),
         "evidence": json.dumps(asdict(incident.evidence)),
-        "healthy_windows": incident.healthy_windows,
-        "resolution": incident.resolution,
         "release": incident.release,
         "generation": incident.generation,
+        **{name: getattr(incident, name) for name in same},
     }
 
 
-def incident(row: Any) -> Incident:
-    """A row as an incident."""
+def _incident(row: Any) -> Incident:
     evidence = row.evidence
     evidence["failing_inputs"] = tuple(evidence["failing_inputs"])
     return Incident(
         id=str(row.id),
         plugin=str(row.plugin),
-        merchant=row.merchant,
-        package=row.package,
-        type=row.type,
         severity=Severity(row.severity),
         state=State(row.state),
-        round=row.round,
-        open_time=row.open_time,
-        first_bad_beat_time=row.first_bad_beat_time,
-        update_time=row.update_time,
-        act_by_time=row.act_by_time,
-        end_time=row.end_time,
-        attempt=row.attempt,
-        action=row.action,
-        remedy=row.remedy,
         tried=tried_from(row.tried),
         evidence=Evidence(**evidence),
-        release=row.release,
-        generation=row.generation,
-        healthy_windows=row.healthy_windows,
-        resolution=row.resolution,
-        trace_id=row.trace_id,
-        traceparent=row.traceparent,
         storm=str(row.storm or ""),
-        storm_end_time=row.storm_end_time,
+        **{name: getattr(row, name) for name in _SAME},
     )
+
+
+_SAME = (
+    "merchant", "package", "type", "round", "open_time", "first_bad_beat_time", "update_time", "act_by_time",
+    "end_time", "attempt", "action", "remedy", "release", "generation", "healthy_windows", "resolution", "trace_id",
+    "traceparent", "storm_end_time",
+)  # fmt: skip

@@ -7,6 +7,7 @@ beats are evaluated again on what it holds now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from libs.common.database import Transaction
@@ -27,24 +28,20 @@ INSERT = """
 INSERT INTO ingest.plugin_state (id, merchant, last_beat_time, release)
 VALUES (CAST(:id AS uuid), :merchant, :now, :release)
 """
-SAVE = """
-UPDATE ingest.plugin_state p SET
-    version = u.version + 1, boot_ids = u.boot_ids, sequence = u.sequence, errors = u.errors,
-    webhook_attempts = u.webhook_attempts, webhook_failures = u.webhook_failures,
-    signature_failures = u.signature_failures, last_beat_time = u.last_beat_time, beats = u.beats, health = u.health,
-    release = u.release, generation = u.generation, digest = u.digest, open_types = u.open_types,
-    errors_last_24h = u.errors_last_24h, errors_last_24h_base = u.errors_last_24h_base, polling = u.polling,
-    away = false, back_by_time = 0, windows = u.windows, baseline = coalesce(u.baseline, p.baseline)
-FROM unnest(
-    CAST(:ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:boot_ids AS text[]), CAST(:sequences AS bigint[]),
-    CAST(:errors AS bigint[]), CAST(:attempts AS bigint[]), CAST(:failures AS bigint[]), CAST(:signatures AS bigint[]),
-    CAST(:times AS double precision[]), CAST(:beats AS bigint[]), CAST(:health AS smallint[]),
-    CAST(:releases AS text[]), CAST(:generations AS bigint[]), CAST(:digests AS text[]),
-    CAST(:open_types AS integer[]), CAST(:errors_24h AS bigint[]), CAST(:errors_24h_base AS bigint[]),
-    CAST(:polling AS boolean[]), CAST(:windows AS bytea[]), CAST(:baselines AS bytea[])
-) AS u(id, version, boot_ids, sequence, errors, webhook_attempts, webhook_failures, signature_failures, last_beat_time,
-       beats, health, release, generation, digest, open_types, errors_last_24h, errors_last_24h_base, polling, windows,
-       baseline)
+# What a beat writes, with the types of its columns; baselines that did not change are NULL.
+SAVED = {
+    "version": "bigint", "boot_ids": "text", "sequence": "bigint", "errors": "bigint", "webhook_attempts": "bigint",
+    "webhook_failures": "bigint", "signature_failures": "bigint", "last_beat_time": "double precision",
+    "beats": "bigint", "health": "smallint", "release": "text", "generation": "bigint", "digest": "text",
+    "open_types": "integer", "errors_last_24h": "bigint", "errors_last_24h_base": "bigint", "polling": "boolean",
+    "windows": "bytea", "baseline": "bytea",
+}  # fmt: skip
+SAVE = f"""
+UPDATE ingest.plugin_state p SET away = false, back_by_time = 0, version = u.version + 1,
+    baseline = coalesce(u.baseline, p.baseline),
+    {", ".join(f"{name} = u.{name}" for name in SAVED if name not in ("version", "baseline"))}
+FROM unnest(CAST(:ids AS uuid[]), {", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in SAVED.items())})
+    AS u(id, {", ".join(SAVED)})
 WHERE p.id = u.id AND p.version = u.version AND p.active
 RETURNING p.id
 """
@@ -115,13 +112,13 @@ WHERE id IN (SELECT id FROM ingest.plugins WHERE package = :package AND id <> CA
 async def load(tx: Transaction, ids: Iterable[str]) -> dict[str, PluginState]:
     """States by plugin id; unknown ids are left out."""
     rows = await tx.all(LOAD, ids=list(ids))
-    return {str(row.id): state(row) for row in rows}
+    return {str(row.id): _state(row) for row in rows}
 
 
 async def get(tx: Transaction, plugin: str) -> PluginState | None:
     """The state of one plugin."""
     row = await tx.first(GET, id=plugin)
-    return None if row is None else state(row)
+    return None if row is None else _state(row)
 
 
 async def lock(tx: Transaction, plugin: str) -> bool:
@@ -136,36 +133,18 @@ async def insert(tx: Transaction, plugin: str, merchant: str, release: str) -> N
 
 async def save(tx: Transaction, states: Sequence[PluginState]) -> set[str]:
     """Writes states computed from the version they carry; returns the ids that were still at it."""
-    rows = await tx.all(
-        SAVE,
-        ids=[s.plugin for s in states],
-        versions=[s.version for s in states],
-        boot_ids=[",".join(s.boot_ids) for s in states],
-        sequences=[s.sequence for s in states],
-        errors=[s.errors for s in states],
-        attempts=[s.webhook_attempts for s in states],
-        failures=[s.webhook_failures for s in states],
-        signatures=[s.signature_failures for s in states],
-        times=[s.last_beat_time for s in states],
-        beats=[s.beats for s in states],
-        health=[int(s.health) for s in states],
-        releases=[s.release for s in states],
-        generations=[s.generation for s in states],
-        digests=[s.digest for s in states],
-        open_types=[s.open_types for s in states],
-        errors_24h=[s.errors_last_24h for s in states],
-        errors_24h_base=[s.errors_last_24h_base for s in states],
-        polling=[s.polling for s in states],
-        windows=[s.windows for s in states],
-        baselines=[s.baseline if s.baseline_changed else None for s in states],
-    )
+    values = {name: list(map(attrgetter(name), states)) for name in SAVED}
+    values["boot_ids"] = [",".join(boots) for boots in values["boot_ids"]]
+    values["health"] = [int(health) for health in values["health"]]
+    values["baseline"] = [state.baseline if state.baseline_changed else None for state in states]
+    rows = await tx.all(SAVE, ids=[state.plugin for state in states], **values)
     return {str(row[0]) for row in rows}
 
 
 async def connect(tx: Transaction, plugins: Sequence[str]) -> dict[str, PluginState]:
     """Begins a session under a new epoch for each plugin that may have one."""
     rows = await tx.all(CONNECT, ids=sorted(plugins))
-    return {str(row.id): state(row) for row in rows}
+    return {str(row.id): _state(row) for row in rows}
 
 
 async def disconnect(tx: Transaction, sessions: Sequence[tuple[str, int]]) -> None:
@@ -227,10 +206,10 @@ async def saw_replica(tx: Transaction, replica: str, at: float, gap: float) -> l
 
 async def peers(tx: Transaction, plugin: str, package: str, switch: float, limit: int) -> list[PluginState]:
     """Other plugins of a package that run what they ran before `switch`, at most `limit`."""
-    return [state(row) for row in await tx.all(PEERS, id=plugin, package=package, switch=switch, limit=limit)]
+    return [_state(row) for row in await tx.all(PEERS, id=plugin, package=package, switch=switch, limit=limit)]
 
 
-def state(row: Any) -> PluginState:
+def _state(row: Any) -> PluginState:
     """A row, columns in the order of COLUMNS, as a state."""
     made = PluginState(*row[: len(FIELDS)])
     made.plugin = str(made.plugin)

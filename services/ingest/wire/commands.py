@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.message import Message
 
 from libs.common import names
 from libs.common.errors import Invalid
@@ -23,20 +26,12 @@ MOST_SPANS = 32
 
 def message(command: Command) -> agent_pb2.Command:
     """A command as an agent gets it."""
+    same = ("id", "attempt", "generation", "fence", "release", "envelope", "digest", "size", "traceparent", "config")
     return agent_pb2.Command(
-        id=command.id,
-        attempt=command.attempt,
         kind=agent_pb2.CommandKind.ValueType(int(command.kind)),
-        generation=command.generation,
-        fence=command.fence,
         deadline_time=stamp(command.deadline_time),
-        release=command.release,
-        envelope=command.envelope,
-        digest=command.digest,
-        size=command.size,
         dead_man_duration=span(command.dead_man_seconds),
-        traceparent=command.traceparent,
-        config=command.config,
+        **{name: getattr(command, name) for name in same},
     )
 
 
@@ -66,26 +61,19 @@ def issued(request: ingest_pb2.IssueCommandRequest, now: datetime, traceparent: 
     deadline = (
         to_datetime(request.deadline_time, "deadline_time") if request.HasField("deadline_time") else now + LIFETIME
     )
+    same = ("request_id", "attempt", "incident", "generation", "release", "envelope", "digest", "size", "config")
     return Command(
         id=names.new_id(now),
-        request_id=request.request_id,
         plugin=request.plugin.removeprefix("plugins/"),
         merchant="",
-        attempt=request.attempt,
-        incident=request.incident,
         kind=kind,
-        generation=request.generation,
         fence=0,
         state=State.PENDING,
         deadline_time=deadline,
         issue_time=now,
-        release=request.release,
-        envelope=request.envelope,
-        digest=request.digest,
-        size=request.size,
         dead_man_seconds=max(0.0, request.dead_man_duration.ToTimedelta().total_seconds()),
-        config=request.config,
         traceparent=traceparent,
+        **{name: getattr(request, name) for name in same},
     )
 
 
@@ -96,16 +84,11 @@ def receipt(result: agent_pb2.CommandResult, *, failed: bool = False) -> Receipt
         raise Invalid("outcome must be one of the command outcomes", reason="OUTCOME_UNKNOWN", field="outcome")
     if len(result.release) > LONGEST or len(result.digest) > LONGEST or "\0" in result.release + result.digest:
         raise Invalid(f"release and digest may have {LONGEST} characters", reason="FIELD_INVALID", field="release")
+    same = ("command", "attempt", "generation", "fence", "release", "digest", "unsolicited")
     return Receipt(
-        command=result.command,
-        attempt=result.attempt,
-        generation=result.generation,
-        fence=result.fence,
         outcome=Outcome(outcome),
         detail=result.detail[:LONGEST_DETAIL].replace("\0", ""),
-        release=result.release,
-        digest=result.digest,
-        unsolicited=result.unsolicited,
+        **{name: getattr(result, name) for name in same},
     )
 
 
@@ -126,44 +109,28 @@ def spans(result: agent_pb2.CommandResult, command: Command) -> list[ForeignSpan
 
 def issued_fact(command: Command) -> Event:
     """command_issued."""
-    made = events_pb2.CommandIssued(
-        command=command.id,
-        attempt=command.attempt,
-        kind=kind_name(command.kind),
-        generation=command.generation,
-        fence=command.fence,
-    )
-    reason = f"{kind_name(command.kind)} for attempt {command.attempt}"
-    return fact(
-        SOURCE,
-        made,
-        actor="patcher",
-        reason=reason,
-        plugin=command.plugin,
-        merchant=command.merchant,
-        incident=command.incident,
-    )
+    made = events_pb2.CommandIssued(**_about(command))
+    return _fact(command, made, "patcher", f"{kind_name(command.kind)} for attempt {command.attempt}")
 
 
 def finished_fact(command: Command, outcome: str, receipt: Receipt | None, actor: str = "") -> Event:
     """command_finished, with the agent's receipt or with the reason why there is none."""
     detail = receipt.detail if receipt else "no final word before the deadline"
-    made = events_pb2.CommandFinished(
-        command=command.id,
-        attempt=command.attempt,
-        kind=kind_name(command.kind),
-        generation=command.generation,
-        fence=command.fence,
-        outcome=outcome,
-        detail=detail,
-        release=receipt.release if receipt else "",
-        digest=receipt.digest if receipt else "",
-        unsolicited=bool(receipt and receipt.unsolicited),
-    )
-    reason = f"{kind_name(command.kind)} {outcome}" + (f": {detail}" if detail else "")
+    made = events_pb2.CommandFinished(**_about(command), outcome=outcome, detail=detail)
+    if receipt:
+        made.release, made.digest, made.unsolicited = receipt.release, receipt.digest, receipt.unsolicited
+    return _fact(command, made, actor, f"{kind_name(command.kind)} {outcome}" + (f": {detail}" if detail else ""))
+
+
+def _about(command: Command) -> dict[str, Any]:
+    about = {name: getattr(command, name) for name in ("attempt", "generation", "fence")}
+    return {"command": command.id, "kind": kind_name(command.kind), **about}
+
+
+def _fact(command: Command, message: Message, actor: str, reason: str) -> Event:
     return fact(
         SOURCE,
-        made,
+        message,
         actor=actor,
         reason=reason,
         plugin=command.plugin,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf.message import Message
 
 from libs.common import names
@@ -35,27 +37,21 @@ TO_OPERATOR = frozenset({"attempt_refused", "attempt_rollback_failed", "attempt_
 
 def resource(incident: Incident) -> ingest_pb2.Incident:
     """An incident as callers see it."""
+    same = (
+        "plugin", "merchant", "package", "type", "round", "trace_id", "attempt", "resolution", "release", "storm"
+    )  # fmt: skip
     return ingest_pb2.Incident(
         name=names.incident(incident.id),
-        plugin=incident.plugin,
-        merchant=incident.merchant,
-        package=incident.package,
-        type=incident.type,
         severity=_severity(incident.severity),
         state=str(incident.state),
-        round=incident.round,
         open_time=stamp(incident.open_time),
         first_bad_beat_time=stamp(incident.first_bad_beat_time),
         update_time=stamp(incident.update_time),
         end_time=stamp(incident.end_time),
         act_by_time=stamp(incident.due),
         evidence=_evidence(incident.evidence),
-        trace_id=incident.trace_id,
-        attempt=incident.attempt,
-        resolution=incident.resolution,
         tried=[_tried(tried) for tried in incident.tried],
-        release=incident.release,
-        storm=incident.storm,
+        **{name: getattr(incident, name) for name in same},
     )
 
 
@@ -94,45 +90,20 @@ def outcome(event: Event) -> AttemptOutcome:
 
 
 def _message(event: IncidentEvent, incident: Incident) -> Message:
-    if event is IncidentEvent.OPENED:
-        return events_pb2.IncidentOpened(
-            type=incident.type,
-            severity=_severity(incident.severity),
-            round=incident.round,
-            package=incident.package,
-            release=incident.release,
-            generation=incident.generation,
-            evidence=_evidence(incident.evidence),
-            act_by_time=stamp(incident.due),
-            first_bad_beat_time=stamp(incident.first_bad_beat_time),
-        )
-    if event is IncidentEvent.ROUND_STARTED:
-        return events_pb2.IncidentRoundStarted(
-            type=incident.type,
-            severity=_severity(incident.severity),
-            round=incident.round,
-            package=incident.package,
-            release=incident.release,
-            generation=incident.generation,
-            evidence=_evidence(incident.evidence),
-            tried=[_tried(tried) for tried in incident.tried],
-            act_by_time=stamp(incident.due),
-        )
     if event is IncidentEvent.MITIGATED:
-        ended = incident.end_time or incident.update_time
-        return events_pb2.IncidentMitigated(
-            attempt=incident.attempt,
-            round=incident.round,
-            open_duration=span((ended - incident.open_time).total_seconds()),
-        )
+        seconds = ((incident.end_time or incident.update_time) - incident.open_time).total_seconds()
+        return events_pb2.IncidentMitigated(attempt=incident.attempt, round=incident.round, open_duration=span(seconds))
     if event is IncidentEvent.CLOSED:
         return events_pb2.IncidentClosed(resolution=incident.resolution)
-    return events_pb2.IncidentEscalated(
-        type=incident.type,
-        severity=_severity(incident.severity),
-        round=incident.round,
-        tried=[_tried(tried) for tried in incident.tried],
-    )
+    about: dict[str, Any] = {"type": incident.type, "severity": _severity(incident.severity), "round": incident.round}
+    tried = [_tried(tried) for tried in incident.tried]
+    if event is IncidentEvent.ESCALATED:
+        return events_pb2.IncidentEscalated(**about, tried=tried)
+    about |= {name: getattr(incident, name) for name in ("package", "release", "generation")}
+    about |= {"evidence": _evidence(incident.evidence), "act_by_time": stamp(incident.due)}
+    if event is IncidentEvent.ROUND_STARTED:
+        return events_pb2.IncidentRoundStarted(**about, tried=tried)
+    return events_pb2.IncidentOpened(**about, first_bad_beat_time=stamp(incident.first_bad_beat_time))
 
 
 def _severity(severity: Severity) -> events_pb2.Severity.ValueType:

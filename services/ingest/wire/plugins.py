@@ -20,28 +20,19 @@ SOURCE = "ingest"
 def resource(row: Any, now: datetime, fresh: float) -> ingest_pb2.Plugin:
     """A plugin from its view; `fresh` seconds without a beat mean that its session is gone, whatever the row says."""
     counted = windows.total(windows.since(windows.read(bytes(row.windows)), row.count_from_time))
+    same = (
+        "package", "merchant", "label", "state", "release", "generation", "digest", "config_digest", "beats",
+        "expected_config_digest", "environment", "numbers", "capabilities", "open_incidents",
+    )  # fmt: skip
     return ingest_pb2.Plugin(
         name=names.plugin(str(row.id)),
-        package=row.package,
-        merchant=row.merchant,
-        release=row.release,
-        generation=row.generation,
-        digest=row.digest,
-        config_digest=row.config_digest,
-        expected_config_digest=row.expected_config_digest,
         health=agent_pb2.Health.ValueType(row.health),
-        state=row.state,
         connected=bool(row.connected and now.timestamp() - row.last_beat_time < fresh),
         last_beat_time=seconds_stamp(row.last_beat_time) if row.beats else None,
         enroll_time=stamp(row.enroll_time),
-        environment=row.environment,
-        numbers=row.numbers,
         webhook_fail_rate=counted.failures / counted.attempts if counted.attempts else 0.0,
         errors_in_window=counted.errors,
-        capabilities=row.capabilities,
-        label=row.label,
-        open_incidents=row.open_incidents,
-        beats=row.beats,
+        **{name: getattr(row, name) for name in same},
     )
 
 
