@@ -161,8 +161,8 @@ def settle(kind: Kind, state: State, final_so_far: Outcome | None, receipt: Rece
     """What a new receipt changes. `final_so_far` is the final outcome of its generation."""
     outcome = receipt.outcome
     if outcome in FINAL and final_so_far is not None and final_so_far is not outcome:
-        asked = kind is Kind.ROLLBACK and final_so_far is Outcome.COMMITTED and outcome is Outcome.REVERTED
-        if not asked:
+        requested = kind is Kind.ROLLBACK and final_so_far is Outcome.COMMITTED and outcome is Outcome.REVERTED
+        if not requested:
             return Settlement(_end(state, outcome), None, recorded=False, switched=False)
     final = outcome if outcome in FINAL else None
     again = final is not None and final_so_far is final

@@ -17,7 +17,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An anomaly of a type: how bad it is, a sentence for people, and the figures behind it."""
+    """An anomaly of a type: how bad it is, a sentence about it, and the figures behind it."""
 
     type: str
     severity: Severity

@@ -2,9 +2,9 @@
 
 Rule: at most one incident per plugin and type is active. While an attempt is live it is in_progress and ends only
 through the outcome. A remedy that did not help starts the next round without it; after the last round, or when policy
-or the decision says so, or when `act_by` passes with nothing in flight, a person is asked. It closes after so many
-healthy windows in a row. Whatever comes late or twice finds its attempt among those that are over, or the incident
-ended.
+or the decision says so, or when `act_by_time` passes with nothing in flight, an operator is asked. It closes after
+so many healthy windows in a row. Whatever comes late or twice finds its attempt among those that are over, or the
+incident ended.
 
 During a storm nobody is asked about each incident, since the storm has paged for all; an attempt that waits for its end
 keeps no incident from closing when the plugin is well again. What is left afterwards has its time to act anew.
@@ -32,7 +32,7 @@ class State(StrEnum):
 
 
 ACTIVE = (State.OPEN, State.IN_PROGRESS, State.ESCALATED)
-# How long after act_by an attempt may still be under way before a person is asked all the same.
+# How long after act_by_time an attempt may still be under way before an operator is asked all the same.
 GRACE = timedelta(hours=2)
 
 
@@ -116,7 +116,7 @@ class Incident:
 
     @property
     def due(self) -> datetime:
-        """When a person is asked if nothing is under way; after a storm as long as it had at its opening."""
+        """When an operator is asked if nothing is under way; after a storm as long as it had at its opening."""
         return (
             self.act_by_time
             if self.storm_end_time is None
@@ -180,7 +180,7 @@ def new_incident(
 
 
 def opened(incident: Incident) -> Transition:
-    """A new incident; silence goes to a person at once, since nobody can reach the plugin."""
+    """A new incident; silence goes to an operator at once, since nobody can reach the plugin."""
     reason = incident.evidence.summary
     if incident.type == heartbeat_missed.TYPE:
         incident = replace(incident, resolution="the agent is silent, only a person can help")
@@ -230,7 +230,7 @@ def closed(incident: Incident, resolution: str, now: datetime) -> Transition:
 
 
 def escalated(incident: Incident, reason: str, now: datetime) -> Transition:
-    """A person is asked; healthy windows can still close it."""
+    """An operator is asked; healthy windows can still close it."""
     if incident.state not in (State.OPEN, State.IN_PROGRESS):
         return Transition(incident)
     return Transition(
@@ -271,7 +271,7 @@ def attempt_applying(incident: Incident, attempt: str, now: datetime) -> Transit
 def remedy_failed(
     incident: Incident, outcome: AttemptOutcome, now: datetime, *, rounds: int, runs: tuple[str, int] | None = None
 ) -> Transition:
-    """A remedy did not help: the next round begins without it, or a person is asked.
+    """A remedy did not help: the next round begins without it, or an operator is asked.
 
     `runs`: release and generation that run by now, where that may have changed; the next round is about them.
     """
@@ -324,8 +324,8 @@ def declined(incident: Incident, number: int, reason: str, now: datetime) -> Tra
 
 
 def overdue(incident: Incident, now: datetime) -> Transition:
-    """A person is asked who was not to be during a storm, or whose time to act has passed with nothing in flight; with
-    an attempt under way after two hours more.
+    """An operator is asked who was not to be during a storm, or when the time to act has passed with nothing in flight;
+    with an attempt under way after two hours more.
     """
     if incident.paused:
         return Transition(incident)

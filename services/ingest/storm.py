@@ -93,7 +93,7 @@ class StormEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The pair after a look, with the fact to record and a sentence for people."""
+    """The pair after a look, with the fact to record and its reason."""
 
     storm: Storm
     event: StormEvent | None = None

@@ -166,9 +166,9 @@ class Committer:
             self._queue.extendleft(reversed(batch))
             await asyncio.sleep(PAUSE)
         except Exception as error:  # noqa: BLE001 - found and answered one by one
-            await self._apart(batch, error)
+            await self._split(batch, error)
 
-    async def _apart(self, batch: list[Entry], error: Exception) -> None:
+    async def _split(self, batch: list[Entry], error: Exception) -> None:
         """One beat that cannot be stored must not keep the others from it."""
         for entry in batch:
             self.forget(entry.identity.plugin)

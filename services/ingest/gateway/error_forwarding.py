@@ -82,13 +82,13 @@ class ErrorForwarder:
                 "this plane has no queue for error reports; set PRUNELLA_QUEUE_ADDRESS for ingest",
                 reason="QUEUE_UNKNOWN",
             )
-        parts = [
-            self._enqueue(part, source, f"{request_id}/{number}" if request_id else "")
-            for number, part in enumerate(_parts(errors))
+        batches = [
+            self._enqueue(batch, source, f"{request_id}/{number}" if request_id else "")
+            for number, batch in enumerate(_batches(errors))
         ]
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                answers = await asyncio.gather(*parts)
+                answers = await asyncio.gather(*batches)
         except (TimeoutError, Problem) as problem:
             _forwarded.labels(source, "unanswered" if _is_unavailable(problem) else "refused").inc(len(errors))
             if not isinstance(problem, Problem):
@@ -205,16 +205,16 @@ def content(request: queue_pb2.ReportErrorsRequest) -> str:
     return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _parts(errors: Sequence[queue_pb2.ReportedError]) -> list[list[queue_pb2.ReportedError]]:
-    parts: list[list[queue_pb2.ReportedError]] = [[]]
+def _batches(errors: Sequence[queue_pb2.ReportedError]) -> list[list[queue_pb2.ReportedError]]:
+    batches: list[list[queue_pb2.ReportedError]] = [[]]
     size = 0
     for error in errors:
         size += error.ByteSize()
-        if parts[-1] and (size > MOST_BYTES or len(parts[-1]) >= MOST_ERRORS):
-            parts.append([])
+        if batches[-1] and (size > MOST_BYTES or len(batches[-1]) >= MOST_ERRORS):
+            batches.append([])
             size = error.ByteSize()
-        parts[-1].append(error)
-    return parts
+        batches[-1].append(error)
+    return batches
 
 
 def _is_unavailable(error: Exception) -> bool:

@@ -52,7 +52,7 @@ async def record(ctx: ServiceContext, identity: Identity, receipt: Receipt, resu
             tx.record(wire.finished_fact(locked, outcome, receipt, plugin_name(identity.plugin)))
         return settlement
 
-    with use_traceparent(command.traceparent), ctx.telemetry.span(f"agent says {outcome}"):
+    with use_traceparent(command.traceparent), ctx.telemetry.span(f"receipt {outcome}"):
         settlement = await ctx.database.transaction(work)
     if settlement.switched or settlement.final is not None:
         ctx.committer.forget(identity.plugin)

@@ -1,4 +1,4 @@
-"""The gRPC server of ingest: before it stops, every agent is told to come back elsewhere."""
+"""The gRPC server of ingest: before it stops, it sends every agent elsewhere."""
 
 from __future__ import annotations
 

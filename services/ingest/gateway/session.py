@@ -68,8 +68,8 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._written: dict[str, datetime] = {}
         self._fresh = True
-        self._looking = False
-        self._look_again = False
+        self._checking = False
+        self._check_again = False
         self._closing = ""
         self._over = False
         self._ended = asyncio.Event()
@@ -86,12 +86,12 @@ class Session:
         self._ctx.committer.forget(self.plugin)
         self._ctx.sessions.add(self)
         reader = asyncio.create_task(self._read(requests))
-        ending = asyncio.create_task(self._ended.wait())
+        closed = asyncio.create_task(self._ended.wait())
         try:
             await self._settings(pending=state.commands_pending)
             if state.commands_pending:
-                self.look()
-            await asyncio.wait({reader, ending}, return_when=asyncio.FIRST_COMPLETED)
+                self.check_commands()
+            await asyncio.wait({reader, closed}, return_when=asyncio.FIRST_COMPLETED)
             if self._closing:
                 await self._drain()
             elif reader.done():
@@ -105,14 +105,14 @@ class Session:
             for task in (self._writer, *self._tasks):
                 if task is not None:
                     task.cancel()
-            await cancel_and_wait([reader, ending])
+            await cancel_and_wait([reader, closed])
 
-    def look(self) -> None:
+    def check_commands(self) -> None:
         """Writes the commands that are due; called again while looking, it looks once more."""
-        if self._looking:
-            self._look_again = True
+        if self._checking:
+            self._check_again = True
         elif not self._closing:
-            self._looking = True
+            self._checking = True
             self._spawn(self._deliver(), bounded=False)
 
     def offer(self, command: Command) -> None:
@@ -227,7 +227,7 @@ class Session:
     async def _deliver(self) -> None:
         try:
             while True:
-                self._look_again = False
+                self._check_again = False
                 async with self._ctx.database.reading() as tx:
                     live = await command_store.live_of(tx, self.plugin)
                 now = self._ctx.clock.now()
@@ -237,10 +237,10 @@ class Session:
                     if command_lifecycle.due(command.state, self._written.get(command.id), now, new_session=new):
                         self._written[command.id] = now
                         self._send(pb.ConnectResponse(command=wire.message(command)), command)
-                if not self._look_again:
+                if not self._check_again:
                     break
         finally:
-            self._looking = False
+            self._checking = False
 
     def _reject(self, problem: Problem, boot: str, sequence: int) -> None:
         rejection = pb.Rejection(

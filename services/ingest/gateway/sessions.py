@@ -33,7 +33,7 @@ class Open(Protocol):
     plugin: str
     epoch: int
 
-    def look(self) -> None:
+    def check_commands(self) -> None:
         """Look at the plugin's commands now."""
 
     def offer(self, command: Command) -> None:
@@ -92,7 +92,7 @@ class Sessions:
         """Has the session of a plugin, if it is here, look at its commands."""
         session = self._open.get(plugin)
         if session is not None:
-            session.look()
+            session.check_commands()
 
     def offer(self, command: Command) -> None:
         """Has a command that was just issued written at once, if the plugin's session is here."""

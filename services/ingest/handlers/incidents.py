@@ -82,7 +82,7 @@ class IncidentHandlers:
             await save_transition(tx, before, after, actor=actor)
             return after.incident
 
-        with use_traceparent(found.traceparent), self.ctx.telemetry.span("a person's word"):
+        with use_traceparent(found.traceparent), self.ctx.telemetry.span("operator change"):
             moved = await self.ctx.database.transaction(work)
         self.ctx.committer.forget(found.plugin)
         return moved

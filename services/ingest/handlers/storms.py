@@ -71,5 +71,5 @@ class StormHandlers:
             tx.record(wire.fact_of(row, after))
             return row
 
-        with use_traceparent(found.traceparent), self.ctx.telemetry.span("a person's word"):
+        with use_traceparent(found.traceparent), self.ctx.telemetry.span("operator change"):
             return pb.EndStormResponse(storm=wire.resource(await self.ctx.database.transaction(work)))

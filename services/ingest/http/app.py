@@ -17,13 +17,13 @@ GATEWAY = agent_pb2.DESCRIPTOR.services_by_name["AgentGateway"]
 
 def app(ctx: ServiceContext, server: Server) -> Starlette:
     """The application: the agents' gateway without its stream, error reports, health and metrics."""
-    door = ConnectHandler(server.in_process(), methods([GATEWAY]))
+    handler = ConnectHandler(server.in_process(), methods([GATEWAY]))
     return Starlette(
         routes=[
-            *door.routes(),
-            *legacy_routes.routes(ctx, door),
+            *handler.routes(),
+            *legacy_routes.routes(ctx, handler),
             *errors.routes(ctx),
-            openapi.route("Prunella: what agents send without gRPC", door.methods.values(), PATHS),
+            openapi.route("Prunella: what agents send without gRPC", handler.methods.values(), PATHS),
             *health_routes(server),
         ]
     )

@@ -53,7 +53,7 @@ class Heartbeat(msgspec.Struct):
     timestamp: Text | int | float | None = None
 
 
-def routes(ctx: ServiceContext, door: ConnectHandler) -> list[BaseRoute]:
+def routes(ctx: ServiceContext, handler: ConnectHandler) -> list[BaseRoute]:
     """For the application of ingest."""
 
     async def heartbeat(call: RestCall) -> dict[str, Any]:
@@ -89,9 +89,9 @@ def routes(ctx: ServiceContext, door: ConnectHandler) -> list[BaseRoute]:
         return {"ok": True}
 
     return [
-        Route("/api/plugins/heartbeat", route(door, heartbeat, "Plugin"), methods=["POST"]),
-        Route("/api/plugins/commands/{command}/ack", route(door, ack, "Plugin"), methods=["POST"]),
-        Route("/api/plugins/commands/{command}/fail", route(door, fail, "Plugin"), methods=["POST"]),
+        Route("/api/plugins/heartbeat", route(handler, heartbeat, "Plugin"), methods=["POST"]),
+        Route("/api/plugins/commands/{command}/ack", route(handler, ack, "Plugin"), methods=["POST"]),
+        Route("/api/plugins/commands/{command}/fail", route(handler, fail, "Plugin"), methods=["POST"]),
     ]
 
 

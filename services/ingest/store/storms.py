@@ -56,7 +56,7 @@ WHOLE_FLEET = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class StoredStorm:
-    """A storm as stored: the heart's pair, and what people see of it."""
+    """A storm as stored: the heart's pair, and what it shows."""
 
     id: str
     storm: Storm
