@@ -11,12 +11,12 @@ import pytest
 
 from deploy.local.account import Account
 from deploy.local.ports import assign, free_ports, is_free
-from deploy.local.state import CHECKOUT, State, label, locate, private, write_json
+from deploy.local.state import CHECKOUT, State, label, locate, private_folder, write_json
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> State:
-    return State(private(tmp_path / "state"))
+    return State(private_folder(tmp_path / "state"))
 
 
 def test_only_one_may_run_the_plane_and_the_next_may_when_it_ends(state: State) -> None:
@@ -47,9 +47,9 @@ def test_secrets_are_made_once_and_only_we_can_read_them(state: State) -> None:
 
 
 def test_a_draft_that_was_never_finished_changes_nothing(state: State) -> None:
-    state.keep(ports={"nats": 1})
+    state.save(ports={"nats": 1})
     (state.folder / f".kept.json.{os.getpid()}").write_text('{"ports": {"na')
-    assert state.kept() == {"ports": {"nats": 1}}
+    assert state.saved() == {"ports": {"nats": 1}}
 
 
 def test_fresh_forgets_everything_but_the_lock(state: State) -> None:
