@@ -86,4 +86,4 @@ async def test_a_state_forgotten_while_others_are_read_is_no_unknown_plugin(
     for _ in range(5):
         committer.forget(cold.plugin)
         await asyncio.gather(known.beats(1), cold.beats(1))
-    assert not [message for message in known.heard if message.WhichOneof("message") == "disconnect"]
+    assert not [message for message in known.received if message.WhichOneof("message") == "disconnect"]

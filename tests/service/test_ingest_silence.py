@@ -120,5 +120,5 @@ async def test_a_command_without_a_word_expires(alone: Alone, clock: ManualClock
     # The agent's receipt still counts.
     word = pb.CommandResult(command=issued.id, generation=1, outcome=pb.COMMAND_OUTCOME_APPLIED)
     await agent.send(word)
-    await agent.hears("result_ack")
+    await agent.receives("result_ack")
     assert len(await alone.plane.facts("command_finished", plugin=agent.plugin)) == 2
