@@ -39,7 +39,7 @@ COLOURS = {
     "retrying": "magenta", "completed": "green", "candidate": "yellow", "demoted": "magenta", "approved": "green",
     "rejected": "magenta", "expired": "dim", "awaiting_approval": "bold yellow", "void": "dim", "waiting": "dim",
     "running": "yellow", "soaking": "yellow", "paused": "bold yellow", "succeeded": "green", "halted": "bold red",
-    "aborted": "magenta", "raging": "bold red", "over": "green", "allow": "green", "ask": "yellow", "hold": "yellow",
+    "aborted": "magenta", "ongoing": "bold red", "over": "green", "allow": "green", "ask": "yellow", "hold": "yellow",
     "refuse": "magenta", "started": "yellow", "switched": "yellow", "reverted": "magenta", "broken": "red",
     "silent": "red", "back": "magenta", "stuck": "bold red", "offline": "dim", "skipped": "dim",
 }  # fmt: skip

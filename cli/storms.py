@@ -21,7 +21,7 @@ StormName = Annotated[
     str, typer.Argument(help="Id of the storm, or a unique part of it.", autocompletion=complete.storm)
 ]
 Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
-State = Annotated[str, typer.Option("--state", help="Only raging or over.")]
+State = Annotated[str, typer.Option("--state", help="Only ongoing or over.")]
 
 
 @app.command("list")

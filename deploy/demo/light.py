@@ -261,7 +261,7 @@ class LightAgent:
 
     def _dead_man(self, command: pb.Command) -> None:
         self._go_back(command.generation)
-        self._say(command, pb.COMMAND_OUTCOME_REVERTED, "DEAD_MAN", unasked=True)
+        self._say(command, pb.COMMAND_OUTCOME_REVERTED, "DEAD_MAN", unsolicited=True)
         self._beat()
 
     def _go_back(self, generation: int) -> None:
@@ -273,7 +273,7 @@ class LightAgent:
         self._finals[generation] = pb.COMMAND_OUTCOME_REVERTED
 
     def _say(
-        self, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str = "", *, unasked: bool = False
+        self, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str = "", *, unsolicited: bool = False
     ) -> None:
         slot = self.identity.running
         word = pb.CommandResult(
@@ -285,7 +285,7 @@ class LightAgent:
             detail=detail,
             release=slot.release,
             digest=slot.digest,
-            unasked=unasked,
+            unsolicited=unsolicited,
         )
         word.time.GetCurrentTime()
         self._words[command.id] = word

@@ -121,10 +121,14 @@ FLEET = Dashboard(
         Panel("beat → durable", spread("prunella_beat_commit_seconds"), "s"),
         Panel("incidents by type", {"{{type}}": rate("prunella_incidents_opened_total", "type")}, "ops"),
         Panel("commands by kind", {"{{kind}}": rate("prunella_commands_issued_total", "kind")}, "ops"),
-        Panel("agents' words on commands", {"{{word}}": rate("prunella_command_results_total", "word")}, "ops"),
+        Panel(
+            "receipts for commands, by outcome",
+            {"{{outcome}}": rate("prunella_command_receipts_total", "outcome")},
+            "ops",
+        ),
         Panel(
             "error reports by source and end",
-            {"{{source}} {{end}}": rate("prunella_error_reports_total", "source", "end")},
+            {"{{source}} {{outcome}}": rate("prunella_error_reports_total", "source", "outcome")},
             "ops",
         ),
         Panel("storms by type", {"{{type}}": rate("prunella_storms_total", "type")}, "ops"),

@@ -46,7 +46,7 @@ def inputs_of(event: events_pb2.Event) -> DecisionInputs:
 def _inputs(
     message: events_pb2.IncidentOpened | events_pb2.IncidentRoundStarted,
     evidence: events_pb2.Evidence,
-    tried: Iterable[events_pb2.Tried],
+    tried: Iterable[events_pb2.TriedRemedy],
 ) -> DecisionInputs:
     return DecisionInputs(
         symptom=message.type,
@@ -65,7 +65,7 @@ def _inputs(
     )
 
 
-def _tried(entry: events_pb2.Tried) -> Tried:
+def _tried(entry: events_pb2.TriedRemedy) -> Tried:
     return Tried(ACTION_WORDS.get(entry.action, ""), entry.release, entry.outcome, entry.reason)
 
 

@@ -1,4 +1,4 @@
-"""What every door of ingest holds, and the step they share: an incident that moved is saved with its facts."""
+"""What every door of ingest is given, and the step they share: an incident that moved is saved with its facts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from libs.common.settings import ServiceSettings, variable
 from libs.common.telemetry import Telemetry
 from prunella.v1 import patcher_pb2_grpc
 from prunella.v1.events_pb2 import Event
-from services.ingest import detection
-from services.ingest.incidents import Incident, Step
-from services.ingest.store import incidents, pulses
+from services.ingest.detectors import BITS
+from services.ingest.incident_lifecycle import Incident, Transition
+from services.ingest.store import incidents, plugin_state
 from services.ingest.storm import Rules
 from services.ingest.wire import incidents as wire
 
 if TYPE_CHECKING:
     from services.ingest.gateway.committer import Committer
+    from services.ingest.gateway.error_forwarding import ErrorForwarder
     from services.ingest.gateway.identity import Identities
-    from services.ingest.gateway.reports import Reports
     from services.ingest.gateway.sessions import Sessions
 
 SCHEMA = "ingest"
@@ -52,11 +52,13 @@ class Settings(ServiceSettings):
     silence: float = _seconds("INGEST_SILENCE_SECONDS", 90.0, "silence on a stream that is an anomaly", gt=0, le=86400)
     act_by: float = _seconds("INGEST_ACT_BY_SECONDS", 900.0, "time automation has for an incident", gt=0, le=86400)
     healthy_windows: int = _count("INGEST_HEALTHY_WINDOWS", 5, "healthy windows in a row that close an incident")
-    rounds: int = _count("INGEST_ROUNDS", 3, "remedies tried before a person is asked")
+    rounds: int = _count("INGEST_ROUNDS", 3, "remedies tried before an operator is asked")
     storm_share: int = _count("INGEST_STORM_PERCENT", 10, "more of a package's plugins than this make a storm", 100)
     storm_least: int = _count("INGEST_STORM_LEAST", 5, "the fewest plugins that make a storm", 10_000_000)
-    storm_window: float = _seconds("INGEST_STORM_SECONDS", 300.0, "within which they fall ill", gt=0, le=86400)
-    storm_calm: float = _seconds("INGEST_STORM_CALM_SECONDS", 600.0, "calm that ends a storm", gt=0, le=86400)
+    storm_window: float = _seconds("INGEST_STORM_SECONDS", 300.0, "within which their incidents open", gt=0, le=86400)
+    storm_cooldown: float = _seconds(
+        "INGEST_STORM_COOLDOWN_SECONDS", 600.0, "below half of what began it that ends a storm", gt=0, le=86400
+    )
     release_keys: str = variable(
         "INGEST_RELEASE_KEYS",
         default="",
@@ -71,7 +73,7 @@ class Settings(ServiceSettings):
             self.storm_share,
             self.storm_least,
             timedelta(seconds=self.storm_window),
-            timedelta(seconds=self.storm_calm),
+            timedelta(seconds=self.storm_cooldown),
         )
 
     def keys(self) -> list[bytes]:
@@ -81,7 +83,7 @@ class Settings(ServiceSettings):
 
 @dataclass
 class ServiceContext:
-    """Ingest's database, bus, time, clients, and what it keeps in memory: beats to commit, sessions, identities, error
+    """Ingest's database, bus, time, clients, and what it has in memory: beats to commit, sessions, identities, error
     reports."""
 
     database: Database
@@ -94,7 +96,7 @@ class ServiceContext:
     committer: Committer = field(init=False)
     sessions: Sessions = field(init=False)
     identities: Identities = field(init=False)
-    reports: Reports = field(init=False)
+    error_forwarder: ErrorForwarder = field(init=False)
 
     async def nudge(self, plugin: str) -> None:
         """Has a plugin's commands looked at by whoever holds its session."""
@@ -102,21 +104,23 @@ class ServiceContext:
         await self.bus.wake(plugin)
 
 
-async def keep(tx: Transaction, before: Incident, step: Step, *, actor: str = "", cause: Event | None = None) -> bool:
-    """Saves an incident that moved, tells its facts, and has windows count anew when it ended; False if it stood."""
-    after = step.incident
-    if after == before:
+async def save_transition(
+    tx: Transaction, before: Incident, after: Transition, *, actor: str = "", cause: Event | None = None
+) -> bool:
+    """Saves an incident that moved with its facts, and has windows count anew when it ended; False if it stood."""
+    incident = after.incident
+    if incident == before:
         return False
-    await incidents.save(tx, after)
-    for event in wire.facts(step, actor=actor, cause=cause):
+    await incidents.save(tx, incident)
+    for event in wire.facts(after, actor=actor, cause=cause):
         tx.record(event)
-    if before.active and not after.active:
-        await pulses.ended(tx, after.plugin, detection.BIT.get(after.type, 0))
+    if before.active and not incident.active:
+        await plugin_state.ended(tx, incident.plugin, BITS.get(incident.type, 0))
     return True
 
 
-async def locked(tx: Transaction, incident: str, plugin: str) -> Incident | None:
-    """An incident and its plugin's pulse, locked in the order in which beats lock them."""
-    if plugin and not await pulses.lock(tx, plugin):
+async def lock_incident(tx: Transaction, incident: str, plugin: str) -> Incident | None:
+    """An incident and its plugin's state, locked in the order in which beats lock them."""
+    if plugin and not await plugin_state.lock(tx, plugin):
         return None
     return await incidents.lock(tx, incident)

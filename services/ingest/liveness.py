@@ -1,8 +1,8 @@
 """Who is silent, and whether that says anything.
 
-Rule: silence counts from the last beat or from the moment ingest began to hear without a gap, whichever is later: a
-plane that was down blames nobody. Who said goodbye is not blamed before the time it named, and not at all if it named
-none. A plugin that polls may be silent for two and a half of its intervals.
+Rule: silence counts from the last beat or from when ingest began to listen without a gap, whichever is later: a plane
+that was down blames nobody. Who said goodbye is not blamed before the time it named, and not at all if it named none. A
+plugin that polls may be silent for two and a half of its intervals.
 """
 
 from __future__ import annotations
@@ -10,45 +10,50 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# A replica that did not note that it hears for so long (seconds) was not hearing.
+# A replica that did not note that it runs for so long (seconds) was not listening.
 GAP = 15.0
-PATIENCE = 2.5
+POLLS_MISSED = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
-    """One replica heard agents from `since` to `last` (Unix seconds)."""
+class Uptime:
+    """One replica ran from `start_time` to `last_seen_time` (Unix seconds)."""
 
-    since: float
-    last: float
+    start_time: float
+    last_seen_time: float
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet:
-    """What is known of a plugin that may be silent; `back_by` is 0 when it named no time."""
+class Silence:
+    """What is known of a plugin that may be silent for too long; `back_by_time` is 0 when it named no time."""
 
     plugin: str
-    heard: float
-    polls: bool
+    last_beat_time: float
+    polling: bool
     away: bool
-    back_by: float
+    back_by_time: float
 
 
-def hearing_since(hearings: Iterable[Hearing], now: float) -> float | None:
-    """Since when some replica or other has heard without a gap; None when nobody hears now."""
+def listening_since(uptimes: Iterable[Uptime], now: float) -> float | None:
+    """Since when some replica or other has run without a gap; None when none does now."""
     begin: float | None = None
     edge = now
-    for hearing in sorted(hearings, key=lambda hearing: hearing.last, reverse=True):
-        if hearing.last < edge - GAP:
+    for uptime in sorted(uptimes, key=lambda uptime: uptime.last_seen_time, reverse=True):
+        if uptime.last_seen_time < edge - GAP:
             break
-        begin = hearing.since if begin is None else min(begin, hearing.since)
-        edge = min(edge, hearing.since)
+        begin = uptime.start_time if begin is None else min(begin, uptime.start_time)
+        edge = min(edge, uptime.start_time)
     return begin
 
 
-def silent(quiet: Quiet, hearing: float, now: float, *, silence: float, poll: float) -> bool:
-    """Whether a plugin's silence is an anomaly. `silence` and `poll` are settings in seconds."""
-    if quiet.away and not quiet.back_by:
+def tolerated(silence: float, poll: float, *, polling: bool) -> float:
+    """Seconds a plugin may be silent; `silence` and `poll` are settings in seconds."""
+    return max(silence, POLLS_MISSED * poll) if polling else silence
+
+
+def is_missed(quiet: Silence, listening: float, now: float, *, silence: float, poll: float) -> bool:
+    """Whether a plugin's silence is an anomaly, when ingest has listened since `listening`."""
+    if quiet.away and not quiet.back_by_time:
         return False
-    begin = max(quiet.heard, hearing, quiet.back_by if quiet.away else 0.0)
-    return now - begin > (max(silence, PATIENCE * poll) if quiet.polls else silence)
+    begin = max(quiet.last_beat_time, listening, quiet.back_by_time if quiet.away else 0.0)
+    return now - begin > tolerated(silence, poll, polling=quiet.polling)

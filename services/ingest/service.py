@@ -13,10 +13,10 @@ from libs.common.runtime import Service
 from libs.common.runtime.assembly import assemble
 from prunella.v1 import agent_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc, queue_pb2_grpc
 from services.ingest.context import SCHEMA, ServiceContext, Settings
-from services.ingest.gateway import results
+from services.ingest.gateway import departure
 from services.ingest.gateway.committer import Committer
+from services.ingest.gateway.error_forwarding import ErrorForwarder
 from services.ingest.gateway.identity import Identities
-from services.ingest.gateway.reports import Reports
 from services.ingest.gateway.server import GatewayServer
 from services.ingest.gateway.servicer import AgentGateway
 from services.ingest.gateway.sessions import Sessions
@@ -45,7 +45,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     ctx = ServiceContext(base.database, base.bus, clock, base.telemetry, settings, patcher)
     ctx.sessions = Sessions(base.database)
     queue = base.channel_if_known("queue")
-    ctx.reports = Reports(queue_pb2_grpc.QueueServiceStub(queue) if queue else None, clock)
+    ctx.error_forwarder = ErrorForwarder(queue_pb2_grpc.QueueServiceStub(queue) if queue else None, clock)
     ctx.committer = Committer(
         base.database,
         clock,
@@ -69,7 +69,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         sessions=ctx.sessions,
     )
     http = HttpServer(app(ctx, server), settings.http_listen)
-    parts = [ctx.committer, base.consumer(REACTIONS, ctx), base.sweeps(SWEEPS, ctx), ctx.reports, http]
+    parts = [ctx.committer, base.consumer(REACTIONS, ctx), base.sweeps(SWEEPS, ctx), ctx.error_forwarder, http]
     return base.service(ctx, server, parts)
 
 
@@ -77,7 +77,7 @@ def _connect_quarantine(ctx: ServiceContext) -> None:
     running: set[asyncio.Task[None]] = set()
 
     def quarantine(identity: Identity, boots: Sequence[str]) -> None:
-        task = asyncio.ensure_future(results.quarantine(ctx, identity, boots))
+        task = asyncio.ensure_future(departure.quarantine(ctx, identity, boots))
         running.add(task)
         task.add_done_callback(running.discard)
 

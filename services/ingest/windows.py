@@ -1,7 +1,7 @@
 """Windows of differences: what a plugin counted between two of its beats, the newest 64 of them, in a few bytes.
 
 Rule: a window is the difference between two beats, so merged or repeated beats neither lose nor double. The newest
-eight are kept as they came. Older ones are folded with their neighbours while nothing went wrong in them; beyond the
+eight stay as they came. Older ones are folded with their neighbours while nothing went wrong in them; beyond the
 newest forty, those of one hour and generation become one. Sums over the day survive, and the row stays small.
 """
 
@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-KEPT = 64
-PLAIN = 8  # newest windows that are never folded
+MOST_WINDOWS = 64
+UNFOLDED = 8  # newest windows that are never folded
 SINGLE = 40  # newest windows that are folded only when nothing went wrong in them
 FOLDED_BEATS = 16
 HOUR = 3600.0
@@ -34,7 +34,7 @@ class Window(NamedTuple):
     errors: int
     attempts: int
     failures: int
-    signatures: int
+    signature_failures: int
     beats: int
     generation: int
 
@@ -46,7 +46,7 @@ class Window(NamedTuple):
     @property
     def quiet(self) -> bool:
         """Whether nothing went wrong in it."""
-        return not (self.errors or self.failures or self.signatures)
+        return not (self.errors or self.failures or self.signature_failures)
 
 
 class Sums(NamedTuple):
@@ -61,14 +61,14 @@ class Sums(NamedTuple):
 
 def pack(window: Window) -> bytes:
     """The 32 bytes of a window; counts beyond their field stay at its maximum."""
-    end, duration, errors, attempts, failures, signatures, beats, generation = window
+    end, duration, errors, attempts, failures, signature_failures, beats, generation = window
     return LAYOUT.pack(
         end,
         duration,
         min(errors, MOST),
         min(attempts, MOST),
         min(failures, MOST),
-        min(signatures, MOST_SHORT),
+        min(signature_failures, MOST_SHORT),
         min(beats, MOST_SHORT),
         min(generation, MOST),
     )
@@ -89,13 +89,13 @@ def append(packed: bytes, window: Window) -> bytes:
     """The windows with one more, folded as the rule says."""
     packed += pack(window)
     count = len(packed) // SIZE
-    if count > PLAIN + 1:
-        packed = _fold(packed, count - PLAIN - 2, _both_quiet)
+    if count > UNFOLDED + 1:
+        packed = _fold(packed, count - UNFOLDED - 2, _both_quiet)
         count = len(packed) // SIZE
     if count > SINGLE + 1:
         packed = _fold(packed, count - SINGLE - 2, _same_hour)
         count = len(packed) // SIZE
-    return packed if count <= KEPT else packed[(count - KEPT) * SIZE :]
+    return packed if count <= MOST_WINDOWS else packed[(count - MOST_WINDOWS) * SIZE :]
 
 
 def total(windows: Iterable[Window]) -> Sums:
@@ -111,9 +111,9 @@ def total(windows: Iterable[Window]) -> Sums:
     return Sums(beats, errors, attempts, failures, duration)
 
 
-def since(windows: Iterable[Window], moment: float) -> list[Window]:
-    """Those that start no earlier than `moment`."""
-    return [window for window in windows if window.start >= moment - SLACK]
+def since(windows: Iterable[Window], time: float) -> list[Window]:
+    """Those that start no earlier than `time`."""
+    return [window for window in windows if window.start >= time - SLACK]
 
 
 def _fold(packed: bytes, index: int, alike: Callable[[Window, Window], bool]) -> bytes:
@@ -128,7 +128,7 @@ def _fold(packed: bytes, index: int, alike: Callable[[Window, Window], bool]) ->
         older.errors + newer.errors,
         older.attempts + newer.attempts,
         older.failures + newer.failures,
-        older.signatures + newer.signatures,
+        older.signature_failures + newer.signature_failures,
         older.beats + newer.beats,
         newer.generation,
     )

@@ -57,12 +57,12 @@ async def seed(owner_url: str, count: int, *, package: str = "bench") -> list[st
             [UUID(plugin) for plugin in plugins], digests, package, now,
         )  # fmt: skip
         await connection.execute(
-            """INSERT INTO ingest.pulses (id, heard, release)
-               SELECT id, $2, '1.0.0' FROM unnest($1::uuid[]) AS given(id)""",
+            """INSERT INTO ingest.plugin_state (id, merchant, last_beat_time, release)
+               SELECT id, 'bench', $2, '1.0.0' FROM unnest($1::uuid[]) AS given(id)""",
             [UUID(plugin) for plugin in plugins], now,
         )  # fmt: skip
         await connection.execute("ANALYZE ingest.plugins")
-        await connection.execute("ANALYZE ingest.pulses")
+        await connection.execute("ANALYZE ingest.plugin_state")
     finally:
         await connection.close()
     return plugins

@@ -77,9 +77,10 @@ SELECT a.id, a.state FROM patcher.attempts a WHERE a.permitted
 """
 # COMMITTED is 2 and REVERTED is 3 (agent.proto, CommandOutcome).
 CONTRADICTED = """
-SELECT a.id, a.state, g.final FROM patcher.attempts a
+SELECT a.id, a.state, g.final_outcome FROM patcher.attempts a
 JOIN ingest.generations g ON g.plugin::text = a.plugin AND g.generation = a.generation AND g.attempt = a.id
-WHERE (a.state = 'success' AND g.final IS DISTINCT FROM 2) OR (a.state = 'rolled_back' AND g.final IS DISTINCT FROM 3)
+WHERE (a.state = 'success' AND g.final_outcome IS DISTINCT FROM 2)
+   OR (a.state = 'rolled_back' AND g.final_outcome IS DISTINCT FROM 3)
 """
 LIVE = """
 SELECT (SELECT count(*) FROM patcher.attempts WHERE state NOT IN
@@ -197,7 +198,9 @@ async def every_apply_ends(connection: asyncpg.Connection) -> list[str]:
     """5: every permitted attempt has an end, and the agent's final word is the database's."""
     unended = [f"attempt {row['id']} stands at {row['state']}" for row in await connection.fetch(UNENDED)]
     contradicted = await connection.fetch(CONTRADICTED)
-    return unended + [f"attempt {row['id']} is {row['state']}, the agent said {row['final']}" for row in contradicted]
+    return unended + [
+        f"attempt {row['id']} is {row['state']}, the agent said {row['final_outcome']}" for row in contradicted
+    ]
 
 
 async def one_owner(connection: asyncpg.Connection, recorded: Iterable[tuple[str, int, str]] = ()) -> list[str]:

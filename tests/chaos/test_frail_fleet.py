@@ -51,7 +51,7 @@ WHERE end_time IS NULL AND state <> 'unconfirmed' AND (deadline IS NULL OR deadl
 """
 SWITCHING = "SELECT plugin FROM patcher.attempts WHERE state = 'applying'"
 LEFT_OPEN = "SELECT plugin, state FROM patcher.attempts WHERE end_time IS NULL"
-AWAKE = "SELECT count(*) FROM ingest.pulses WHERE connected"
+AWAKE = "SELECT count(*) FROM ingest.plugin_state WHERE connected"
 CLOSED = "SELECT payload FROM bus.facts WHERE fact = 'rollout_closed'"
 MERCHANTS = "UPDATE ingest.plugins SET merchant = CASE WHEN id = ANY($1::uuid[]) THEN 'first' ELSE 'second' END"
 ENDED = frozenset({"succeeded", "halted"})

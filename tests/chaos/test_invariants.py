@@ -36,7 +36,7 @@ async def incident(connection: asyncpg.Connection, start: int, end: int | None, 
     ends = None if end is None else T0 + timedelta(seconds=end)
     await connection.execute(
         """INSERT INTO ingest.incidents (id, plugin, merchant, package, type, severity, state, round, open_time,
-             first_bad_beat_time, update_time, act_by, end_time)
+             first_bad_beat_time, update_time, act_by_time, end_time)
            VALUES ($1::text::uuid, $2::text::uuid, 'acme', 'relay', 'error_spike', 2, $3, 1, $4, $4, $4, $4, $5)""",
         found, PLUGIN, state, T0 + timedelta(seconds=start), ends,
     )  # fmt: skip
@@ -174,7 +174,7 @@ async def test_an_apply_without_an_end_or_against_the_agents_word_is_seen(
 ) -> None:
     made = await attempt(connection, state)
     await connection.execute(
-        "INSERT INTO ingest.generations VALUES ($1::text::uuid, 1, $2, $3, $4)", PLUGIN, made, word, T0
+        "INSERT INTO ingest.generations VALUES ($1::text::uuid, 'acme', 1, $2, $3, $4)", PLUGIN, made, word, T0
     )
     assert bool(await invariants.every_apply_ends(connection)) is wrong
 

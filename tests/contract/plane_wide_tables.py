@@ -8,6 +8,8 @@ PLANE_WIDE = {
     "bus.delivery_failures": "attempts of a consumer at a fact, for operators; the fact itself carries its merchant",
     "bus.dead_letters": "facts that a consumer gave up, for operators; the fact itself carries its merchant",
     "decider.outcomes": "outcomes of remedies counted over all merchants: a remedy is the same for each of them",
+    "ingest.replica_uptime": "since when each replica of ingest runs",
+    "ingest.storms": "trouble of a package that many merchants share; counts only, no plugin is named",
     "decider.errands": "work of the service itself, which is done within seconds and shown to nobody",
 }
 
@@ -15,9 +17,6 @@ PLANE_WIDE = {
 PENDING = frozenset(
     f"{schema}.{table}"
     for schema, tables in {
-        "ingest": """
-            commands configurations generations hearing pulses results storms
-        """,
         "ops": """
             assignments audit_checkpoints audit_entries audit_findings audit_keys audit_log audit_nodes
             comments deliveries errands labels left_fleet notification_cursor notification_keys

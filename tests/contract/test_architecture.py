@@ -64,7 +64,6 @@ PENDING_FUNCTIONS = frozenset(
     {
         "cli/audit.py: list_",
         "cli/errors.py: report",
-        "services/ingest/sweeps.py: _blame",
         "services/patcher/handlers/by_hand.py: _attempt",
         "services/patcher/handlers/configurations.py: PublishConfiguration",
         "services/patcher/reactions/attempts.py: _wanted",

@@ -70,7 +70,7 @@ async def test_a_good_build_reaches_everybody_although_the_patcher_is_restarted_
         await away.session.abort()
 
         async def unheard() -> bool:
-            rows = await relay_plane.sql("SELECT connected FROM ingest.pulses WHERE id = :id", id=away.plugin)
+            rows = await relay_plane.sql("SELECT connected FROM ingest.plugin_state WHERE id = :id", id=away.plugin)
             return not rows[0].connected
 
         await until(unheard, what="ingest knows that one is away")

@@ -270,8 +270,8 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
         kind = message.WhichOneof("message")
         if kind == "beat" and self.acknowledge:
             return [pb.ConnectResponse(ack=pb.BeatAck(boot_id=message.beat.boot_id, sequence=message.beat.sequence))]
-        if kind == "receipt":
-            self.desired.pop(message.receipt.command, None)
+        if kind == "received":
+            self.desired.pop(message.received.command, None)
         if kind == "begin_apply":
             permit = self.grant(message.begin_apply)
             if permit is not None:

@@ -23,7 +23,7 @@ from prunella.v1 import agent_pb2_grpc, ingest_pb2, ingest_pb2_grpc, patcher_pb2
 ARTIFACT = bytes(range(256)) * 1000
 
 
-class ToldPatcher(patcher_pb2_grpc.PatcherServiceServicer):
+class ScriptedPatcher(patcher_pb2_grpc.PatcherServiceServicer):
     """Permits what it is told to permit, and remembers who asked."""
 
     def __init__(self) -> None:
@@ -50,13 +50,13 @@ async def _nothing() -> None:
 
 @dataclass
 class Agent:
-    """One raw stream; what the plane says is kept in `heard`."""
+    """One raw stream; what the plane sends is collected in `received`."""
 
     stub: agent_pb2_grpc.AgentGatewayAsyncStub
     plugin: str
     secret: str
     boot: str = field(default_factory=new_id)
-    heard: list[pb.ConnectResponse] = field(default_factory=list)
+    received: list[pb.ConnectResponse] = field(default_factory=list)
     sequence: int = 0
     call: Any = None
     ended: asyncio.Task[None] | None = None
@@ -67,27 +67,27 @@ class Agent:
         return (("authorization", f"Plugin {self.plugin}:{self.secret}"),)
 
     async def connect(self) -> Agent:
-        self.heard.clear()
+        self.received.clear()
         self.call = self.stub.Connect(metadata=self.metadata)
         hello = pb.Hello(boot_id=self.boot, agent_version="test", capabilities=["update"], package="relay")
         await self.call.write(pb.ConnectRequest(hello=hello))
         self.ended = asyncio.create_task(self._read())
-        await self.hears("settings")
+        await self.receives("settings")
         return self
 
     async def _read(self) -> None:
         with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
             while isinstance(message := await self.call.read(), pb.ConnectResponse):
-                self.heard.append(message)
+                self.received.append(message)
 
-    async def hears(self, kind: str, check: Callable[[Any], bool] = lambda _: True, timeout: float = 10.0) -> Any:
+    async def receives(self, kind: str, check: Callable[[Any], bool] = lambda _: True, timeout: float = 10.0) -> Any:
         """Waits for a message of a kind."""
 
         def look() -> Any:
-            found = [getattr(m, kind) for m in self.heard if m.WhichOneof("message") == kind]
+            found = [getattr(m, kind) for m in self.received if m.WhichOneof("message") == kind]
             return next((one for one in found if check(one)), None)
 
-        return await until(look, timeout, what=f"the agent hears {kind}; it heard {self.heard}")
+        return await until(look, timeout, what=f"the agent receives {kind}; it has {self.received}")
 
     def beat(self, **values: Any) -> pb.Beat:
         """The next beat; counters given as differences are added up."""
@@ -102,7 +102,7 @@ class Agent:
             pb.Beat: "beat",
             pb.CommandResult: "result",
             pb.BeginApply: "begin_apply",
-            pb.CommandReceipt: "receipt",
+            pb.CommandReceived: "received",
             pb.Goodbye: "goodbye",
         }
         await self.call.write(pb.ConnectRequest(**{kinds[type(message)]: message}))
@@ -112,7 +112,7 @@ class Agent:
         for _ in range(count):
             await self.send(self.beat(**values))
         wanted = self.sequence
-        await self.hears("ack", lambda ack: ack.boot_id == self.boot and ack.sequence >= wanted)
+        await self.receives("ack", lambda ack: ack.boot_id == self.boot and ack.sequence >= wanted)
 
     async def leave(self) -> None:
         if self.call is not None:
@@ -126,7 +126,7 @@ class Alone:
     """Ingest without siblings."""
 
     plane: Plane
-    patcher: ToldPatcher
+    patcher: ScriptedPatcher
     agents: list[Agent] = field(default_factory=list)
     _server: rpc.Server | None = None
     _channel: grpc.aio.Channel | None = None
@@ -150,7 +150,7 @@ class Alone:
         told |= {"INGEST_STORM_LEAST": "1000"} | environ
         plane = Plane(ground, clock=clock or SystemClock(), environ=told, names=("ingest",))
         await plane.start()
-        patcher = ToldPatcher()
+        patcher = ScriptedPatcher()
         add = patcher_pb2_grpc.add_PatcherServiceServicer_to_server
         server = rpc.Server(
             "patcher",

@@ -63,7 +63,7 @@ async def test_killed_between_switch_and_commit_it_goes_back_and_says_so(
     said = ["APPLIED", "REVERTED"] if step == "SWITCHED" else ["REVERTED"]
     await gateway.until(lambda: gateway.words(update.id) == said)
     last = gateway.results[-1]
-    assert last.unasked and last.detail == "RESTARTED" and (last.release, last.generation) == ("1.0.0", 1)
+    assert last.unsolicited and last.detail == "RESTARTED" and (last.release, last.generation) == ("1.0.0", 1)
     assert agent.current == "1.0.0"
     await healthy(gateway, "1.0.0", 0)
     commit = gateway.send(gateway.command(pb.COMMAND_KIND_COMMIT, 1))
@@ -113,7 +113,7 @@ async def test_killed_between_switch_and_commit_the_old_configuration_is_back(
     change = await dies_in_config_update(gateway, agent, step)
     said = ["APPLIED", "REVERTED"] if step == "SWITCHED" else ["REVERTED"]
     await gateway.until(lambda: gateway.words(change.id) == said)
-    assert gateway.results[-1].unasked and gateway.results[-1].detail == "RESTARTED"
+    assert gateway.results[-1].unsolicited and gateway.results[-1].detail == "RESTARTED"
     await healthy(gateway, "1.0.0", 0)
     assert gateway.beats[-1].config_digest != change.digest and agent.configured[-1] == "{}"
 

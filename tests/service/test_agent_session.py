@@ -134,7 +134,7 @@ async def test_a_command_that_could_not_be_taken_over_gets_no_receipt(gateway: G
     gateway.send(gateway.command(pb.COMMAND_KIND_RESTART, 1))
     await gateway.until(lambda: len(seen) == 1)
     gateway.cut()
-    await gateway.until(lambda: gateway.kinds("receipt"))
+    await gateway.until(lambda: gateway.kinds("received"))
     assert len(seen) == 2 and not gateway.desired
     await one.stop()
 

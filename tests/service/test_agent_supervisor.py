@@ -260,7 +260,7 @@ async def test_a_switch_without_commit_is_taken_back_though_the_plane_has_vanish
     await gateway.start()
     await gateway.until(lambda: gateway.words(update.id) == ["APPLIED", "REVERTED"], 40)
     last = [r for r in gateway.results if r.outcome == pb.COMMAND_OUTCOME_REVERTED][-1]
-    assert last.unasked and last.detail == "DEAD_MAN" and last.release == "1.0.0"
+    assert last.unsolicited and last.detail == "DEAD_MAN" and last.release == "1.0.0"
     await healthy(gateway, "1.0.0", 0)
 
 
@@ -269,7 +269,7 @@ async def test_a_release_that_does_not_start_is_taken_back_at_once(gateway: Gate
     await healthy(gateway, "1.0.0")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0", "raise SystemExit(3)\n"), 1))
     await gateway.until(lambda: gateway.words(update.id) == ["REVERTED"])
-    assert gateway.results[-1].unasked and gateway.results[-1].detail == "DID_NOT_START"
+    assert gateway.results[-1].unsolicited and gateway.results[-1].detail == "DID_NOT_START"
     await healthy(gateway, "1.0.0", 0)
 
 

@@ -40,7 +40,8 @@ async def test_beats_are_counted_as_the_plane_counted_them_and_every_agent_is_re
     delays = figures["latency_ms"]
     assert 0 < delays["p50"] <= delays["p90"] <= delays["p99"] <= delays["max"]
     rows = await plane.sql(
-        "SELECT p.state, u.sequence FROM ingest.plugins p JOIN ingest.pulses u USING (id) WHERE p.merchant = 'load'"
+        "SELECT p.state, u.sequence FROM ingest.plugins p JOIN ingest.plugin_state u USING (id)"
+        " WHERE p.merchant = 'load'"
     )
     assert [row.state for row in rows] == ["retired"] * 5
     assert sum(row.sequence for row in rows) == figures["beats_sent"]

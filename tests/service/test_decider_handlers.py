@@ -39,7 +39,7 @@ def preview(**changes: object) -> decider_pb2.PreviewDecisionRequest:
 async def test_a_preview_says_what_would_be_decided_and_stores_nothing(alone: DeciderAlone) -> None:
     decision = (await alone.stub.PreviewDecision(preview())).decision
     assert (decision.action, decision.release, decision.confidence) == (events_pb2.ACTION_PATCH, "1.2.3", 0.87)
-    tried = [events_pb2.Tried(action=events_pb2.ACTION_PATCH, release="1.2.3", outcome="rolled_back")]
+    tried = [events_pb2.TriedRemedy(action=events_pb2.ACTION_PATCH, release="1.2.3", outcome="rolled_back")]
     other = (await alone.stub.PreviewDecision(preview(tried=tried))).decision
     assert other.action == events_pb2.ACTION_CONFIG_FIX
     assert other.candidates[0].excluded == "tried in this incident: rolled_back"
@@ -54,7 +54,7 @@ async def test_a_preview_says_what_would_be_decided_and_stores_nothing(alone: De
         (preview(package=""), "package"),
         (preview(release="x" * 300), "release"),
         (preview(evidence=events_pb2.Evidence(figures={"rate": float("nan")})), "evidence"),
-        (preview(tried=[events_pb2.Tried()] * 101), "tried"),
+        (preview(tried=[events_pb2.TriedRemedy()] * 101), "tried"),
     ],
 )
 async def test_a_preview_of_nonsense_names_the_field(

@@ -122,7 +122,7 @@ async def test_the_next_round_is_decided_without_what_was_tried(alone: DeciderAl
         round=2,
         package="checkout",
         release="1.2.0",
-        tried=[events_pb2.Tried(action=events_pb2.ACTION_RESTART, outcome="rolled_back", reason="still down")],
+        tried=[events_pb2.TriedRemedy(action=events_pb2.ACTION_RESTART, outcome="rolled_back", reason="still down")],
     )
     started = await alone.record(told, incident=incident)
     second = await alone.plane.wait_for_fact("decision_made", times=2)

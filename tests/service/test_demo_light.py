@@ -36,7 +36,7 @@ async def light(gateway: Gateway) -> AsyncIterator[LightAgent]:
 
 
 def said(gateway: Gateway, command: pb.Command) -> list[tuple[int, bool]]:
-    return [(result.outcome, result.unasked) for result in gateway.results if result.command == command.id]
+    return [(result.outcome, result.unsolicited) for result in gateway.results if result.command == command.id]
 
 
 async def applied(gateway: Gateway, *, dead_man: float = 60.0) -> pb.Command:

@@ -12,7 +12,7 @@ import pytest
 from deploy.local.testing import Servers
 from libs.common.clock import ManualClock
 from prunella.v1 import events_pb2, ingest_pb2
-from services.ingest import sense
+from services.ingest.anomaly.schedule import LAYOUT
 from tests.service.ingest_alone import Agent, Alone
 
 HOUR = 3600.0
@@ -40,7 +40,7 @@ async def beat(alone: Alone, agents: list[Agent], count: int = 1, seconds: float
 
 
 async def warmed(alone: Alone, count: int) -> list[Agent]:
-    """Plugins that were heard for more than an hour."""
+    """Plugins that have beaten for more than an hour."""
     agents = [await alone.agent() for _ in range(count)]
     await beat(alone, agents, 9, 600, **USUAL)
     return agents
@@ -79,7 +79,7 @@ async def test_a_beat_that_comes_again_and_again_is_no_evidence(alone: Alone) ->
         alone.ctx.clock.advance(30)
         agent.sequence -= 1
         await agent.send(agent.beat())
-    # What was sent before it is heard before it.
+    # What was sent before it is stored before it.
     await beat(alone, agents, 1, **USUAL)
     assert await anomalies(alone, agent) == []
 
@@ -100,17 +100,17 @@ async def test_what_befalls_all_plugins_of_a_release_accuses_none_and_what_befal
     assert [await anomalies(alone, agent) for agent in others] == [[]] * len(others)
 
 
-async def test_quiet_beats_leave_the_detector_alone(alone: Alone) -> None:
+async def test_quiet_beats_leave_the_baseline_alone(alone: Alone) -> None:
     (agent,) = agents = [await alone.agent()]
 
     async def kept() -> bytes:
-        text = f"SELECT sense FROM ingest.pulses WHERE id = '{agent.plugin}'"  # noqa: S608 - our own id
+        text = f"SELECT baseline FROM ingest.plugin_state WHERE id = '{agent.plugin}'"  # noqa: S608 - our own id
         return bytes((await alone.plane.sql(text))[0][0])
 
     await beat(alone, agents, 1, webhook_attempts=5)
     first = await kept()
-    assert len(first) > sense.LAYOUT.size - 1
+    assert len(first) > LAYOUT.size - 1
     await beat(alone, agents, 20, webhook_attempts=5)
-    assert await kept() == first, "a quarter of an hour of quiet is heard at once, at its end"
+    assert await kept() == first, "a quarter of an hour of quiet is one sample, at its end"
     await beat(alone, agents, 12, webhook_attempts=5)
     assert await kept() != first

@@ -9,8 +9,8 @@ import pytest
 
 from deploy.local.testing import ManualClock, Servers
 from libs.common.database import Transaction
-from services.ingest.store import pulses
-from services.ingest.telemetry import Pulse
+from services.ingest.plugin_state import PluginState
+from services.ingest.store import plugin_state
 from tests.service.ingest_alone import Alone
 
 
@@ -69,21 +69,21 @@ async def test_beats_kept_from_a_better_past_close_nothing(servers: Servers) -> 
         assert incident.state == "open"
 
 
-async def test_a_pulse_forgotten_while_others_are_read_is_no_unknown_plugin(
+async def test_a_state_forgotten_while_others_are_read_is_no_unknown_plugin(
     alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, cold = await alone.agent(), await alone.agent()
     await known.beats(1)
     committer = alone.ctx.committer
-    load = pulses.load
+    load = plugin_state.load
 
-    async def loads_slowly(tx: Transaction, ids: Iterable[str]) -> dict[str, Pulse]:
+    async def loads_slowly(tx: Transaction, ids: Iterable[str]) -> dict[str, PluginState]:
         found = await load(tx, ids)
         committer.forget(known.plugin)
         return found
 
-    monkeypatch.setattr(pulses, "load", loads_slowly)
+    monkeypatch.setattr(plugin_state, "load", loads_slowly)
     for _ in range(5):
         committer.forget(cold.plugin)
         await asyncio.gather(known.beats(1), cold.beats(1))
-    assert not [message for message in known.heard if message.WhichOneof("message") == "disconnect"]
+    assert not [message for message in known.received if message.WhichOneof("message") == "disconnect"]

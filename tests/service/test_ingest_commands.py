@@ -31,7 +31,7 @@ def word(command: pb.Command, outcome: int, **values: object) -> pb.CommandResul
     )
 
 
-async def record(alone: Alone, command: pb.Command) -> ingest_pb2.CommandRecord:
+async def record(alone: Alone, command: pb.Command) -> ingest_pb2.IssuedCommand:
     request = ingest_pb2.GetCommandRequest(name=f"commands/{command.id}")
     return (await alone.ask().GetCommand(request)).command
 
@@ -39,10 +39,10 @@ async def record(alone: Alone, command: pb.Command) -> ingest_pb2.CommandRecord:
 async def test_a_command_is_written_at_once_and_again_until_its_receipt(alone: Alone) -> None:
     agent = await alone.agent()
     issued = await alone.issue(agent)
-    heard = await agent.hears("command")
-    assert (heard.id, heard.generation, heard.fence, heard.envelope) == (issued.id, 1, 1, b"{}")
-    await until(lambda: sum(m.HasField("command") for m in agent.heard) >= 2, 6)
-    await agent.send(pb.CommandReceipt(command=issued.id))
+    sent = await agent.receives("command")
+    assert (sent.id, sent.generation, sent.fence, sent.envelope) == (issued.id, 1, 1, b"{}")
+    await until(lambda: sum(m.HasField("command") for m in agent.received) >= 2, 6)
+    await agent.send(pb.CommandReceived(command=issued.id))
     await until(lambda: _state(alone, issued, "received"))
     delivered = await record(alone, issued)
     assert (delivered.first_write_time.ToDatetime() - delivered.issue_time.ToDatetime()).total_seconds() < 1
@@ -57,7 +57,7 @@ async def test_a_new_session_hears_what_was_issued_meanwhile(alone: Alone) -> No
     await agent.leave()
     issued = await alone.issue(agent)
     await agent.connect()
-    assert (await agent.hears("command")).id == issued.id
+    assert (await agent.receives("command")).id == issued.id
 
 
 async def test_a_repeated_request_gets_the_first_command(alone: Alone) -> None:
@@ -94,7 +94,7 @@ async def test_a_permit_is_patchers_to_give(alone: Alone) -> None:
         command=issued.id, attempt=issued.attempt, generation=issued.generation, fence=issued.fence, nonce="n-1"
     )
     await agent.send(asked)
-    permit = await agent.hears("permit")
+    permit = await agent.receives("permit")
     assert (permit.granted, permit.permit, permit.nonce) == (True, "p-1", "n-1")
     assert (alone.patcher.asked[-1].plugin, alone.patcher.asked[-1].request_id) == (agent.plugin, "n-1")
 
@@ -111,7 +111,7 @@ async def test_without_a_yes_there_is_no_permit(alone: Alone, answer: object, ga
     agent = await alone.agent()
     issued = await alone.issue(agent)
     await agent.send(pb.BeginApply(command=issued.id, generation=issued.generation, fence=issued.fence, nonce="n"))
-    permit = await agent.hears("permit")
+    permit = await agent.receives("permit")
     assert (permit.granted, permit.gate) == (False, gate)
 
 
@@ -120,9 +120,9 @@ async def test_no_permit_for_a_command_that_is_over_or_anothers(alone: Alone) ->
     first = await alone.issue(agent)
     await alone.issue(agent)
     await agent.send(pb.BeginApply(command=first.id, generation=first.generation, fence=first.fence, nonce="n"))
-    assert (await agent.hears("permit")).gate == "COMMAND_SUPERSEDED"
+    assert (await agent.receives("permit")).gate == "COMMAND_SUPERSEDED"
     await other.send(pb.BeginApply(command=first.id, generation=first.generation, fence=first.fence, nonce="n"))
-    assert (await other.hears("permit")).gate == "COMMAND_UNKNOWN"
+    assert (await other.receives("permit")).gate == "COMMAND_UNKNOWN"
     assert agent.plugin not in {asked.plugin for asked in alone.patcher.asked}
 
 
@@ -131,10 +131,10 @@ async def test_a_word_is_recorded_once_however_often_it_comes(alone: Alone) -> N
     issued = await alone.issue(agent)
     for _ in range(3):
         await agent.send(word(issued, pb.COMMAND_OUTCOME_APPLIED))
-    await until(lambda: sum(m.HasField("result_ack") for m in agent.heard) == 3)
+    await until(lambda: sum(m.HasField("result_ack") for m in agent.received) == 3)
     (told,) = await alone.plane.facts("command_finished", plugin=agent.plugin)
     assert (told.command_finished.outcome, told.command_finished.release) == ("applied", "1.2.3")
-    settings = await agent.hears("settings", lambda found: found.beat_interval.ToTimedelta().total_seconds() == 1)
+    settings = await agent.receives("settings", lambda found: found.beat_interval.ToTimedelta().total_seconds() == 1)
     assert settings.session_epoch == 1
 
 
@@ -142,21 +142,21 @@ async def test_the_first_final_word_of_a_generation_stands(alone: Alone) -> None
     agent = await alone.agent()
     update = await alone.issue(agent)
     await agent.send(word(update, pb.COMMAND_OUTCOME_APPLIED))
-    await agent.hears("result_ack")
+    await agent.receives("result_ack")
     commit = await alone.issue(agent, pb.COMMAND_KIND_COMMIT, generation=update.generation)
-    await agent.send(word(update, pb.COMMAND_OUTCOME_REVERTED, unasked=True))
-    await agent.hears("result_ack", lambda ack: ack.outcome == pb.COMMAND_OUTCOME_REVERTED)
+    await agent.send(word(update, pb.COMMAND_OUTCOME_REVERTED, unsolicited=True))
+    await agent.receives("result_ack", lambda ack: ack.outcome == pb.COMMAND_OUTCOME_REVERTED)
     await agent.send(word(commit, pb.COMMAND_OUTCOME_COMMITTED))
-    await agent.hears("result_ack", lambda ack: ack.outcome == pb.COMMAND_OUTCOME_COMMITTED)
+    await agent.receives("result_ack", lambda ack: ack.outcome == pb.COMMAND_OUTCOME_COMMITTED)
     told = [fact.command_finished for fact in await alone.plane.facts("command_finished", plugin=agent.plugin)]
-    assert [(one.outcome, one.unasked) for one in told] == [("applied", False), ("reverted", True)]
+    assert [(one.outcome, one.unsolicited) for one in told] == [("applied", False), ("reverted", True)]
 
 
 async def test_a_word_on_anothers_command_is_rejected(alone: Alone) -> None:
     agent, other = await alone.agent(), await alone.agent()
     issued = await alone.issue(agent)
     await other.send(word(issued, pb.COMMAND_OUTCOME_APPLIED))
-    assert (await other.hears("rejection")).reason == "COMMAND_UNKNOWN"
+    assert (await other.receives("rejection")).reason == "COMMAND_UNKNOWN"
     assert not await alone.plane.facts("command_finished", plugin=agent.plugin)
 
 

@@ -74,7 +74,7 @@ async def say(agent: Agent, command: pb.Command, outcome: Any) -> None:
     )
     for _ in range(2):
         await agent.send(told)
-        await agent.hears("result_ack", lambda ack: (ack.command, ack.outcome) == (command.id, outcome))
+        await agent.receives("result_ack", lambda ack: (ack.command, ack.outcome) == (command.id, outcome))
 
 
 async def begin(alone: Alone, agent: Agent, digest: str) -> pb.Command:

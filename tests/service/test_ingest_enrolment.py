@@ -85,8 +85,8 @@ async def test_a_newer_session_ends_the_older_one(alone: Alone) -> None:
     second = Agent(alone.gateway, agent.plugin, agent.secret, boot=agent.boot)
     alone.agents.append(second)
     await second.connect()
-    assert (await second.hears("settings")).session_epoch == 2
-    await agent.hears("disconnect")
+    assert (await second.receives("settings")).session_epoch == 2
+    await agent.receives("disconnect")
 
 
 async def test_beats_of_an_older_epoch_lose(alone: Alone) -> None:
@@ -94,12 +94,13 @@ async def test_beats_of_an_older_epoch_lose(alone: Alone) -> None:
     await alone.plane.sql("SELECT 1")
     await alone.ctx.database.transaction(
         lambda tx: tx.run(
-            "UPDATE ingest.pulses SET epoch = epoch + 1, version = version + 1 WHERE id = CAST(:id AS uuid)",
+            "UPDATE ingest.plugin_state SET session_epoch = session_epoch + 1, version = version + 1"
+            " WHERE id = CAST(:id AS uuid)",
             id=agent.plugin,
         )
     )
     await agent.send(agent.beat(errors=9))
-    await agent.hears("disconnect")
+    await agent.receives("disconnect")
     assert (await alone.plugin(agent)).beats == 0
 
 
@@ -113,7 +114,7 @@ async def test_two_living_agents_with_one_identity_are_both_shut_out(alone: Alon
     call = agent.stub.Connect(metadata=agent.metadata)
     await call.write(pb.ConnectRequest(hello=pb.Hello(boot_id=agent.boot)))
     assert await call.code() == grpc.StatusCode.PERMISSION_DENIED
-    await clone.hears("disconnect")
+    await clone.receives("disconnect")
     assert (await alone.plugin(agent)).state == "quarantined"
     (told,) = await alone.plane.facts("plugin_quarantined", plugin=agent.plugin)
     assert set(told.plugin_quarantined.boot_ids) == {agent.boot, clone.boot}
@@ -129,7 +130,7 @@ async def test_a_retired_plugin_takes_its_incidents_and_commands_with_it(alone: 
     request = ingest_pb2.RetirePluginRequest(name=f"plugins/{agent.plugin}", reason="shop closed")
     for _ in range(2):
         assert (await alone.ask().RetirePlugin(request)).plugin.state == "retired"
-    await agent.hears("disconnect")
+    await agent.receives("disconnect")
     (incident,) = await alone.incidents(agent)
     assert (incident.state, incident.resolution) == ("closed", "the plugin is retired")
     command = (await alone.ask().GetCommand(ingest_pb2.GetCommandRequest(name=f"commands/{issued.id}"))).command

@@ -39,7 +39,7 @@ def error(number: int = 1, **fields: Any) -> pb.ErrorReport:
 
 
 async def acknowledged(agent: Agent, sequence: int) -> pb.ErrorsAck:
-    found: pb.ErrorsAck = await agent.hears("errors_ack", lambda ack: ack.sequence == sequence)
+    found: pb.ErrorsAck = await agent.receives("errors_ack", lambda ack: ack.sequence == sequence)
     return found
 
 
@@ -72,9 +72,9 @@ async def test_without_an_answer_there_is_no_acknowledgement_and_the_session_goe
     agent = await alone.agent()
     await queue.stop()
     await tell(agent, 1, error())
-    await until(lambda: alone.ctx.reports.away, 20.0, what="the queue is found away")
+    await until(lambda: alone.ctx.error_forwarder.unavailable, 20.0, what="the queue is found away")
     await agent.beats(3)
-    assert not any(message.WhichOneof("message") == "errors_ack" for message in agent.heard)
+    assert not any(message.WhichOneof("message") == "errors_ack" for message in agent.received)
     await queue.start(alone.plane)
     sequence = 1
 
@@ -85,7 +85,7 @@ async def test_without_an_answer_there_is_no_acknowledgement_and_the_session_goe
         return queue.counted == {(agent.plugin, "e-1"): 5}
 
     await until(told_again, 30.0, what="the queue hears the latest figure")
-    await agent.hears("errors_ack", lambda ack: ack.sequence > 1)
+    await agent.receives("errors_ack", lambda ack: ack.sequence > 1)
 
 
 async def test_what_the_queue_refuses_is_rejected_and_the_rest_is_not(alone: Alone, queue: ToldQueue) -> None:
@@ -147,7 +147,7 @@ async def test_beats_do_not_wait_while_the_queue_hangs(alone: Alone, queue: Told
             await tell(agent, sequence, *(error(number, stack="x" * 2000) for number in range(100)))
     await until(lambda: queue.asked, what="the queue is asked")
     assert await slowest() < max(0.5, 5 * before)
-    assert not any(message.WhichOneof("message") == "errors_ack" for agent in agents for message in agent.heard)
+    assert not any(message.WhichOneof("message") == "errors_ack" for agent in agents for message in agent.received)
 
 
 async def test_the_last_errors_of_an_agent_that_leaves_are_told(alone: Alone, queue: ToldQueue) -> None:

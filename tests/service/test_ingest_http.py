@@ -132,5 +132,5 @@ async def test_one_plugin_cannot_take_all_the_room(door: Door) -> None:
 async def test_metrics_and_health_are_on_the_same_port(door: Door) -> None:
     await door.told({"errors": [ERROR]}, 200)
     metrics = (await door.client.get(f"{door.url}/metrics/")).text
-    assert 'error_reports_total{end="accepted",source="http"}' in metrics
+    assert 'error_reports_total{outcome="accepted",source="http"}' in metrics
     assert (await door.client.get(f"{door.url}/healthz")).text == "ok"

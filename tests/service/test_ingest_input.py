@@ -61,11 +61,11 @@ async def test_a_bad_beat_is_rejected_and_changes_nothing(
     alone: Alone, agent: Agent, field: str, values: dict[str, Any]
 ) -> None:
     before = await alone.plugin(agent)
-    agent.heard.clear()
+    agent.received.clear()
     good = {"boot_id": agent.boot, "sequence": agent.sequence + 1, "errors": 5, "webhook_attempts": 10}
     good |= {"webhook_failures": 1, "release": "1.2.0", "health": pb.HEALTH_HEALTHY}
     await agent.send(pb.Beat(**(good | values)))
-    rejection = await agent.hears("rejection")
+    rejection = await agent.receives("rejection")
     assert rejection.field == field
     assert rejection.message and rejection.reason
     after = await alone.plugin(agent)
@@ -75,7 +75,7 @@ async def test_a_bad_beat_is_rejected_and_changes_nothing(
 async def test_the_session_goes_on_after_a_rejection(alone: Alone) -> None:
     agent = await alone.agent()
     await agent.send(pb.Beat(boot_id=agent.boot, sequence=1, errors=-1))
-    await agent.hears("rejection")
+    await agent.receives("rejection")
     await agent.beats(1)
 
 

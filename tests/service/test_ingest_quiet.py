@@ -8,8 +8,8 @@ from libs.common.database import Database
 from libs.common.names import new_id
 from prunella.v1 import ingest_pb2
 from services.ingest.handlers.plugins import compare
-from services.ingest.store import pulses
-from services.ingest.telemetry import Pulse
+from services.ingest.plugin_state import PluginState
+from services.ingest.store import plugin_state
 from services.ingest.windows import Window, append
 
 NOW = 1_000_000.0
@@ -20,21 +20,21 @@ async def test_those_who_may_be_silent_longer_do_not_fill_the_look(ground: Groun
     away, polling, silent = new_id(), new_id(), new_id()
 
     async def prepare(tx: object) -> None:
-        await tx.run("ALTER TABLE ingest.pulses DISABLE TRIGGER ALL")  # type: ignore[attr-defined] # no plugins needed
+        await tx.run("ALTER TABLE ingest.plugin_state DISABLE TRIGGER ALL")  # type: ignore[attr-defined] # no plugins needed
         for plugin in (away, polling, silent):
-            await pulses.insert(tx, plugin, "1.2.0")  # type: ignore[arg-type]
-        for plugin, heard, more in (
-            (away, 500.0, "away = true, back_by = :now + 3600"),
-            (polling, 200.0, "polls = true, back_by = :now * 0"),
-            (silent, 95.0, "back_by = :now * 0"),
+            await plugin_state.insert(tx, plugin, "acme", "1.2.0")  # type: ignore[arg-type]
+        for plugin, age, more in (
+            (away, 500.0, "away = true, back_by_time = :now + 3600"),
+            (polling, 200.0, "polling = true, back_by_time = :now * 0"),
+            (silent, 95.0, "back_by_time = :now * 0"),
         ):
-            text = f"UPDATE ingest.pulses SET heard = :heard, {more} WHERE id = CAST(:id AS uuid)"  # noqa: S608
-            await tx.run(text, id=plugin, heard=NOW - heard, now=NOW)  # type: ignore[attr-defined]
+            text = f"UPDATE ingest.plugin_state SET last_beat_time = :beat, {more} WHERE id = CAST(:id AS uuid)"  # noqa: S608
+            await tx.run(text, id=plugin, beat=NOW - age, now=NOW)  # type: ignore[attr-defined]
 
     await database.transaction(prepare)
     async with database.reading() as tx:
-        found = await pulses.quiet(tx, NOW - 90, NOW - 300, 1, 1)
-        later = await pulses.quiet(tx, NOW + 4000, NOW + 4000, 1, 10)
+        found = await plugin_state.silent(tx, NOW - 90, NOW - 300, 1, 1)
+        later = await plugin_state.silent(tx, NOW + 4000, NOW + 4000, 1, 10)
     await database.close()
     assert [quiet.plugin for quiet in found] == [silent]
     assert {quiet.plugin for quiet in later} == {away, polling, silent}
@@ -44,7 +44,7 @@ def test_a_generation_that_came_back_is_not_judged_by_what_it_did_before() -> No
     packed = b""
     for end, generation, failures in ((10, 4, 9), (20, 5, 5), (30, 4, 0), (40, 4, 0)):
         packed = append(packed, Window(NOW + end, 10.0, 0, 10, failures, 0, 1, generation))
-    pulse = Pulse("p", generation=4, windows=packed)
-    told = compare(pulse, [], 4, NOW + 20, ingest_pb2.Plugin())
+    state = PluginState("p", generation=4, windows=packed)
+    told = compare(state, [], 4, NOW + 20, ingest_pb2.Plugin())
     assert (told.after.webhook_attempts, told.after.webhook_failures) == (20, 0)
     assert told.before.webhook_failures == 5

@@ -55,7 +55,7 @@ async def test_a_session_on_one_replica_loses_to_a_newer_one_on_the_other(
     await newer.connect()
     await newer.beats(1, errors=1)
     await agent.send(agent.beat())
-    await agent.hears("disconnect")
+    await agent.receives("disconnect")
     await newer.beats(1, errors=1)
     assert (await alone.plugin(agent)).beats == 3
     await newer.leave()
@@ -68,7 +68,7 @@ async def test_a_command_issued_at_one_replica_is_written_by_the_other(
     agent.stub = there
     await agent.connect()
     issued = await alone.issue(agent)
-    assert (await agent.hears("command", timeout=5)).id == issued.id
+    assert (await agent.receives("command", timeout=5)).id == issued.id
 
 
 async def test_bad_beats_at_both_replicas_open_one_incident(
@@ -100,7 +100,7 @@ async def test_beats_wait_for_a_database_that_is_away(alone: Alone) -> None:
         if number % 5 == 0:
             async with owner.reading() as tx:
                 await tx.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'prunella_ingest'")
-    await until(lambda: any(m.HasField("ack") and m.ack.sequence == 21 for m in agent.heard) or _gone(agent), 15)
+    await until(lambda: any(m.HasField("ack") and m.ack.sequence == 21 for m in agent.received) or _gone(agent), 15)
     if _gone(agent):
         await agent.connect()
     await agent.beats(1)

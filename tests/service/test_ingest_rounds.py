@@ -225,7 +225,7 @@ async def test_telemetry_tells_before_after_and_control_apart(alone: Alone) -> N
     issued = await alone.issue(agent)
     word = pb.CommandResult(command=issued.id, generation=issued.generation, outcome=pb.COMMAND_OUTCOME_APPLIED)
     await agent.send(word)
-    await agent.hears("result_ack")
+    await agent.receives("result_ack")
     request = ingest_pb2.GetTelemetryRequest(plugin=agent.plugin, generation=issued.generation)
     request.switch_time.FromDatetime(SystemClock().now())
     await agent.beats(5, webhook_attempts=10, generation=issued.generation, release="1.2.3")

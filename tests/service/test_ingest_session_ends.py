@@ -11,10 +11,10 @@ import pytest
 
 from deploy.local.testing import Servers, until
 from libs.common.errors import Unavailable
-from services.ingest.store.plugins import Greeting
+from services.ingest.store.plugins import AgentHello
 from tests.service.ingest_alone import Agent, Alone
 
-STATE = "SELECT connected, epoch FROM ingest.pulses WHERE id = CAST(:id AS uuid)"
+STATE = "SELECT connected, session_epoch FROM ingest.plugin_state WHERE id = CAST(:id AS uuid)"
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,14 @@ async def alone(servers: Servers) -> AsyncIterator[Alone]:
 async def ended(alone: Alone, agent: Agent, epoch: int) -> None:
     async def look() -> bool:
         (row,) = await alone.plane.sql(STATE, id=agent.plugin)
-        return row.epoch == epoch and not row.connected
+        return row.session_epoch == epoch and not row.connected
 
     await until(look, what="the end is noted")
 
 
 async def test_of_a_call_that_is_cancelled_while_its_session_begins(alone: Alone) -> None:
     agent = await alone.enrolled()
-    begins = asyncio.create_task(alone.ctx.sessions.begin(Greeting(agent.plugin, (), "test")))
+    begins = asyncio.create_task(alone.ctx.sessions.begin(AgentHello(agent.plugin, (), "test")))
     await asyncio.sleep(0)
     begins.cancel()
     with contextlib.suppress(asyncio.CancelledError):

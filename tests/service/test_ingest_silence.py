@@ -25,7 +25,7 @@ async def alone(servers: Servers, clock: ManualClock) -> AsyncIterator[Alone]:
         yield made
 
 
-async def hearing(alone: Alone, clock: ManualClock, seconds: float) -> None:
+async def listening(alone: Alone, clock: ManualClock, seconds: float) -> None:
     """Lets time pass while ingest goes on noting that it hears."""
     for _ in range(round(seconds / 5)):
         clock.advance(5)
@@ -42,9 +42,9 @@ async def test_a_silent_plugin_goes_to_a_person_within_two_minutes(alone: Alone,
         await agent.beats(1)
     await away.send(pb.Goodbye(reason="shutdown"))
     await until(lambda: away.ended is not None and away.ended.done())
-    await hearing(alone, clock, 80)
+    await listening(alone, clock, 80)
     await lively.beats(1)
-    await hearing(alone, clock, 30)
+    await listening(alone, clock, 30)
     assert await states(alone, silent) == [("heartbeat_missed", "escalated")]
     assert await states(alone, lively) == await states(alone, away) == []
     (incident,) = await alone.incidents(silent)
@@ -56,22 +56,22 @@ async def test_a_silent_plugin_goes_to_a_person_within_two_minutes(alone: Alone,
 async def test_a_silence_is_told_once_and_ends_with_the_next_beat(alone: Alone, clock: ManualClock) -> None:
     agent = await alone.agent()
     await agent.beats(1)
-    await hearing(alone, clock, 200)
+    await listening(alone, clock, 200)
     assert len(await alone.plane.facts("incident_opened", plugin=agent.plugin)) == 1
     await agent.beats(1)
     assert await states(alone, agent) == [("heartbeat_missed", "closed")]
-    await hearing(alone, clock, 100)
+    await listening(alone, clock, 100)
     assert await states(alone, agent) == [("heartbeat_missed", "escalated"), ("heartbeat_missed", "closed")]
 
 
 async def test_a_plane_that_was_down_blames_nobody(alone: Alone, clock: ManualClock) -> None:
     agent = await alone.agent()
     await agent.beats(1)
-    await hearing(alone, clock, 20)
+    await listening(alone, clock, 20)
     clock.advance(3600)
-    await hearing(alone, clock, 85)
+    await listening(alone, clock, 85)
     assert await states(alone, agent) == []
-    await hearing(alone, clock, 15)
+    await listening(alone, clock, 15)
     assert await states(alone, agent) == [("heartbeat_missed", "escalated")]
 
 
@@ -82,9 +82,9 @@ async def test_who_named_a_time_is_blamed_after_it(alone: Alone, clock: ManualCl
     back.FromDatetime(clock.now() + timedelta(seconds=200))
     await agent.send(pb.Goodbye(reason="maintenance", back_by_time=back))
     await until(lambda: agent.ended is not None and agent.ended.done())
-    await hearing(alone, clock, 280)
+    await listening(alone, clock, 280)
     assert await states(alone, agent) == []
-    await hearing(alone, clock, 20)
+    await listening(alone, clock, 20)
     assert await states(alone, agent) == [("heartbeat_missed", "escalated")]
 
 
@@ -117,8 +117,8 @@ async def test_a_command_without_a_word_expires(alone: Alone, clock: ManualClock
     await until(expired)
     (told,) = await alone.plane.facts("command_finished", plugin=agent.plugin)
     assert told.command_finished.outcome == "expired"
-    # The agent's word is still heard.
+    # The agent's receipt still counts.
     word = pb.CommandResult(command=issued.id, generation=1, outcome=pb.COMMAND_OUTCOME_APPLIED)
     await agent.send(word)
-    await agent.hears("result_ack")
+    await agent.receives("result_ack")
     assert len(await alone.plane.facts("command_finished", plugin=agent.plugin)) == 2

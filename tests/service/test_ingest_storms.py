@@ -60,8 +60,8 @@ async def test_five_of_six_plugins_ill_at_once_are_one_storm_with_one_fact(alone
     await break_(agents[:4])
     assert await storms(alone) == []
     await break_(agents[4:5])
-    (storm,) = await storms(alone, package="relay", state="raging")
-    assert (storm.type, storm.plugins, storm.fleet, storm.state) == ("webhook_fail_rate", 5, 6, "raging")
+    (storm,) = await storms(alone, package="relay", state="ongoing")
+    assert (storm.type, storm.plugins, storm.fleet, storm.state) == ("webhook_fail_rate", 5, 6, "ongoing")
     assert "5 of 6 relay plugins" in storm.reason
     await break_(agents[5:])
     assert len(await alone.plane.facts("storm_started")) == 1
@@ -118,7 +118,7 @@ async def test_a_storm_ends_by_itself_when_it_has_been_calm_for_long_enough(alon
     await break_(agents)
     clock.advance(400)
     await alone.sweep("storms")
-    assert (await storms(alone))[0].state == "raging", "nothing new opens, but everybody is still ill"
+    assert (await storms(alone))[0].state == "ongoing", "nothing new opens, but everybody is still ill"
     for _ in range(5):
         clock.advance(1)
         await asyncio.gather(*(agent.beats(1, webhook_attempts=20) for agent in agents))
@@ -126,14 +126,14 @@ async def test_a_storm_ends_by_itself_when_it_has_been_calm_for_long_enough(alon
     await alone.sweep("storms")
     clock.advance(599)
     await alone.sweep("storms")
-    assert (await storms(alone))[0].state == "raging"
+    assert (await storms(alone))[0].state == "ongoing"
     clock.advance(2)
     await alone.sweep("storms")
     await alone.sweep("storms")
     (storm,) = await storms(alone, state="over")
     assert "0 of 5 relay plugins" in storm.reason
     (ended,) = await alone.plane.facts("storm_ended")
-    assert not ended.storm_ended.by_person
+    assert not ended.storm_ended.by_operator
 
 
 async def test_a_plugin_whose_attempt_waits_for_the_storm_closes_when_it_is_well_again(
@@ -199,9 +199,9 @@ async def test_ending_a_storm_needs_a_name_a_reason_and_a_storm_that_is_on(alone
     assert isinstance(twice, Refused)
     assert twice.reason == "NO_STORM"
     (told,) = await alone.plane.facts("storm_ended")
-    assert told.storm_ended.by_person
+    assert told.storm_ended.by_operator
     assert told.actor.startswith("operators/")
-    with pytest.raises(Invalid, match="raging or over"):
+    with pytest.raises(Invalid, match="ongoing or over"):
         await storms(alone, state="wild")
 
 
@@ -216,7 +216,7 @@ async def test_after_a_persons_word_only_what_opens_afterwards_makes_the_next_st
     await break_(agents[5:9])
     assert len(await storms(alone)) == 1
     await break_(agents[9:])
-    assert [found.state for found in await storms(alone)] == ["raging", "over"]
+    assert [found.state for found in await storms(alone)] == ["ongoing", "over"]
     first = (await alone.ask().ListStorms(ingest_pb2.ListStormsRequest(page_size=1))).next_page_token
     (older,) = await storms(alone, page_size=1, page_token=first)
     assert older.name == storm.name

@@ -5,8 +5,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from random import Random
 
-from services.ingest import anomaly
-from services.ingest.anomaly import ERROR_RATE, FAIL_RATE, Detector, Reading, Reference, Say
+from services.ingest.anomaly import scoring
+from services.ingest.anomaly.scoring import ERROR_RATE, FAIL_RATE, Baseline, Change, Reading, Reference
 
 DAY = 86_400.0
 LATENCY = "latency_ms"
@@ -25,7 +25,7 @@ class Member:
     wander: float = 0.0
     restarting: int = 0
     bursting: int = 0
-    detector: Detector = field(default_factory=Detector)
+    baseline: Baseline = field(default_factory=Baseline)
     recent: dict[str, deque[Reading]] = field(default_factory=dict)
     # What a test breaks: times the usual latency, failures and errors.
     worse: dict[str, float] = field(default_factory=dict)
@@ -106,25 +106,25 @@ class Fleet:
     seconds: float
     at: float = 0.0
     references: dict[str, Reference] = field(default_factory=dict)
-    heard: int = 0
+    windows: int = 0
 
-    def step(self, common: float = 1.0, *, alone: bool = False) -> list[tuple[int, Say, str]]:
+    def step(self, common: float = 1.0, *, alone: bool = False) -> list[tuple[int, Change, str]]:
         """One window of everybody; who says something, and about which figure."""
-        said: list[tuple[int, Say, str]] = []
-        shown: dict[str, list[tuple[anomaly.Figure, Reading]]] = {ERROR_RATE: [], FAIL_RATE: [], LATENCY: []}
+        changes: list[tuple[int, Change, str]] = []
+        shown: dict[str, list[tuple[scoring.Figure, Reading]]] = {ERROR_RATE: [], FAIL_RATE: [], LATENCY: []}
         for number, one in enumerate(self.members):
             found = window(self.random, one, self.at, self.seconds, common)
-            heard = anomaly.hear(one.detector, found, self.seconds, self.references)
-            one.detector = heard.detector
-            self.heard += 1
-            if heard.say is not Say.KEEP:
-                said.append((number, heard.say, heard.figure))
+            evaluation = scoring.evaluate(one.baseline, found, self.seconds, self.references)
+            one.baseline = evaluation.baseline
+            self.windows += 1
+            if evaluation.change is not Change.NONE:
+                changes.append((number, evaluation.change, evaluation.figure))
             for name, reading in found.items():
-                shown[name].append((one.detector.figures[name], summed(one, name, reading)))
+                shown[name].append((one.baseline.figures[name], summed(one, name, reading)))
         self.at += self.seconds
         if not alone:
-            self.references = {name: anomaly.reference(peers) for name, peers in shown.items()}
-        return said
+            self.references = {name: scoring.reference(peers) for name, peers in shown.items()}
+        return changes
 
 
 def fleet(seed: int, size: int, seconds: float) -> Fleet:

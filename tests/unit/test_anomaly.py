@@ -9,24 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest import anomaly
-from services.ingest.anomaly import (
+from services.ingest.anomaly import scoring
+from services.ingest.anomaly.scoring import (
     ALONE,
     ERROR_RATE,
     FAIL_RATE,
     RULES,
-    Detector,
+    Baseline,
+    Change,
+    Evaluation,
     Figure,
-    Heard,
     Reading,
     Reference,
-    Say,
-    accepted,
-    calmed,
-    hear,
+    accept,
+    evaluate,
     pack,
     readings,
     reference,
+    reset_scores,
     unpack,
 )
 from services.ingest.windows import Window
@@ -41,17 +41,19 @@ def say(figures: str) -> None:
     sys.stdout.write(f"\n{figures}\n")
 
 
-def told(detector: Detector, reading: Reading, times: int, peers: Reference = PEERS, seconds: float = 30.0) -> Heard:
-    heard = Heard(detector, Say.KEEP)
+def evaluated(
+    baseline: Baseline, reading: Reading, times: int, peers: Reference = PEERS, seconds: float = 30.0
+) -> Evaluation:
+    evaluation = Evaluation(baseline, Change.NONE)
     for _ in range(times):
-        heard = hear(heard.detector, {LATENCY: reading}, seconds, {LATENCY: peers})
-        if heard.say is not Say.KEEP:
-            return heard
-    return heard
+        evaluation = evaluate(evaluation.baseline, {LATENCY: reading}, seconds, {LATENCY: peers})
+        if evaluation.change is not Change.NONE:
+            return evaluation
+    return evaluation
 
 
-def warmed() -> Detector:
-    return told(Detector(), USUAL, 240).detector
+def warmed() -> Baseline:
+    return evaluated(Baseline(), USUAL, 240).baseline
 
 
 def slower(times: float) -> Reading:
@@ -67,19 +69,19 @@ class TestAHealthyMonth:
             sixth = simulated.at % (7 * DAY) - 6 * DAY
             common = 3.0 if not alone and 0 <= sixth < 20 * MINUTE else 1.0
             if simulated.at % (7 * DAY) == 3 * DAY:
-                simulated.members[int(simulated.at // DAY) % size].detector = Detector()
-            alarms += sum(word is Say.OPEN for _, word, _ in simulated.step(common, alone=alone))
+                simulated.members[int(simulated.at // DAY) % size].baseline = Baseline()
+            alarms += sum(word is Change.OPEN for _, word, _ in simulated.step(common, alone=alone))
         return simulated, alarms, time.process_time() - begun
 
     def test_plugins_with_peers_raise_no_false_alarm(self) -> None:
         simulated, alarms, seconds = self.month(10, 11, alone=False)
-        say(f"10 plugins with peers, 30 days, {simulated.heard} windows: {alarms} false alarms, {seconds:.1f} s CPU")
-        assert simulated.heard == 10 * 30 * 720
+        say(f"10 plugins with peers, 30 days, {simulated.windows} windows: {alarms} false alarms, {seconds:.1f} s CPU")
+        assert simulated.windows == 10 * 30 * 720
         assert alarms == 0
 
     def test_plugins_without_peers_raise_none_either(self) -> None:
         simulated, alarms, seconds = self.month(5, 12, alone=True)
-        say(f"5 plugins alone, 30 days, {simulated.heard} windows: {alarms} false alarms, {seconds:.1f} s CPU")
+        say(f"5 plugins alone, 30 days, {simulated.windows} windows: {alarms} false alarms, {seconds:.1f} s CPU")
         assert alarms == 0
 
 
@@ -109,7 +111,7 @@ class TestAShift:
         while simulated.at < begun + 2 * within * MINUTE and len(found) < len(broken):
             for number, word, name in simulated.step():
                 assert number in broken
-                if word is Say.OPEN:
+                if word is Change.OPEN:
                     assert name == figure
                     found.setdefault(number, (simulated.at - begun) / MINUTE)
         delays = sorted(found.values()) + [math.inf] * (len(broken) - len(found))
@@ -121,65 +123,65 @@ class TestAWindow:
     """What single windows can and cannot do."""
 
     def test_a_shift_opens_once_keeps_and_closes_when_it_is_over(self) -> None:
-        opened = told(warmed(), slower(5), 10)
-        assert (opened.say, opened.figure, round(opened.present)) == (Say.OPEN, LATENCY, 500)
+        opened = evaluated(warmed(), slower(5), 10)
+        assert (opened.change, opened.figure, round(opened.present)) == (Change.OPEN, LATENCY, 500)
         assert opened.usual == pytest.approx(100, rel=0.02)
         assert opened.reason.startswith("latency_ms stays above what is usual for this plugin: 500 now, 10")
-        lasting = told(opened.detector, slower(5), 5000)
-        assert (lasting.say, lasting.detector.open) == (Say.KEEP, True)
-        assert told(lasting.detector, USUAL, 10).say is Say.CLOSE
+        lasting = evaluated(opened.baseline, slower(5), 5000)
+        assert (lasting.change, lasting.baseline.open) == (Change.NONE, True)
+        assert evaluated(lasting.baseline, USUAL, 10).change is Change.CLOSE
 
     @pytest.mark.parametrize("seconds", [30.0, 120.0, 600.0])
     def test_three_bad_windows_are_never_enough_however_bad_and_long(self, seconds: float) -> None:
         for reading in (slower(1e9), slower(6)):
-            assert told(warmed(), reading, 3, seconds=seconds).say is Say.KEEP
-            assert told(warmed(), reading, 4, seconds=seconds).say is Say.OPEN
+            assert evaluated(warmed(), reading, 3, seconds=seconds).change is Change.NONE
+            assert evaluated(warmed(), reading, 4, seconds=seconds).change is Change.OPEN
 
     def test_many_windows_of_a_second_weigh_no_more_than_their_time(self) -> None:
-        assert told(warmed(), slower(50), 119, seconds=1.0).say is Say.KEEP
-        assert told(warmed(), slower(50), 122, seconds=1.0).say is Say.OPEN
+        assert evaluated(warmed(), slower(50), 119, seconds=1.0).change is Change.NONE
+        assert evaluated(warmed(), slower(50), 122, seconds=1.0).change is Change.OPEN
 
     def test_getting_better_is_no_anomaly(self) -> None:
-        assert told(warmed(), slower(0.01), 1000).say is Say.KEEP
+        assert evaluated(warmed(), slower(0.01), 1000).change is Change.NONE
 
     def test_what_befalls_all_peers_excuses_and_what_they_are_spared_does_not_accuse(self) -> None:
         everybody = PEERS._replace(factor=5.0)
-        assert told(warmed(), slower(5), 100, everybody).say is Say.KEEP
-        assert told(warmed(), slower(25), 100, everybody).say is Say.OPEN
+        assert evaluated(warmed(), slower(5), 100, everybody).change is Change.NONE
+        assert evaluated(warmed(), slower(25), 100, everybody).change is Change.OPEN
 
-    def test_nothing_is_said_before_an_hour_was_heard_unless_peers_know_what_is_usual(self) -> None:
-        assert told(Detector(), slower(5), 119, ALONE).say is Say.KEEP
-        assert told(Detector(), slower(50), 20, PEERS).say is Say.OPEN
-        assert told(Detector(), slower(3), 119, PEERS).say is Say.KEEP
+    def test_nothing_opens_before_an_hour_was_measured_unless_peers_know_what_is_usual(self) -> None:
+        assert evaluated(Baseline(), slower(5), 119, ALONE).change is Change.NONE
+        assert evaluated(Baseline(), slower(50), 20, PEERS).change is Change.OPEN
+        assert evaluated(Baseline(), slower(3), 119, PEERS).change is Change.NONE
 
     def test_a_shift_is_not_learned_while_it_is_suspicious_but_when_a_person_accepts_it(self) -> None:
-        opened = told(warmed(), slower(3), 100)
-        assert opened.say is Say.OPEN
-        later = told(opened.detector, slower(3), 5000).detector
+        opened = evaluated(warmed(), slower(3), 100)
+        assert opened.change is Change.OPEN
+        later = evaluated(opened.baseline, slower(3), 5000).baseline
         assert math.exp(later.figures[LATENCY].amount / later.figures[LATENCY].base) < 110
-        anew = accepted(later)
+        anew = accept(later)
         assert not anew.open
-        assert told(anew, slower(3), 5000, ALONE).say is Say.KEEP
+        assert evaluated(anew, slower(3), 5000, ALONE).change is Change.NONE
 
     def test_after_an_apply_the_evidence_is_gone_and_the_usual_stays(self) -> None:
-        opened = told(warmed(), slower(3), 100).detector
-        fresh = calmed(opened)
+        opened = evaluated(warmed(), slower(3), 100).baseline
+        fresh = reset_scores(opened)
         assert (fresh.open, fresh.figures[LATENCY].score) == (False, 0.0)
-        assert told(fresh, slower(3), 100).say is Say.OPEN
+        assert evaluated(fresh, slower(3), 100).change is Change.OPEN
 
     def test_the_first_window_of_a_boot_counts_for_nothing(self) -> None:
         before = warmed()
-        assert hear(before, {LATENCY: slower(9)}, 0.0, {}) == Heard(before, Say.KEEP)
+        assert evaluate(before, {LATENCY: slower(9)}, 0.0, {}) == Evaluation(before, Change.NONE)
 
     def test_hardly_ever_failing_is_not_called_never_failing(self) -> None:
-        detector = Detector()
+        baseline = Baseline()
         for _ in range(500):
-            detector = hear(detector, {FAIL_RATE: Reading(0, 20)}, 30.0, {FAIL_RATE: Reference(9)}).detector
-        one = hear(detector, {FAIL_RATE: Reading(2, 20)}, 30.0, {FAIL_RATE: Reference(9)})
-        assert one.say is Say.KEEP
-        heard, windows = one, 1
-        while heard.say is Say.KEEP:
-            heard = hear(heard.detector, {FAIL_RATE: Reading(2, 20)}, 30.0, {FAIL_RATE: Reference(9)})
+            baseline = evaluate(baseline, {FAIL_RATE: Reading(0, 20)}, 30.0, {FAIL_RATE: Reference(9)}).baseline
+        one = evaluate(baseline, {FAIL_RATE: Reading(2, 20)}, 30.0, {FAIL_RATE: Reference(9)})
+        assert one.change is Change.NONE
+        evaluation, windows = one, 1
+        while evaluation.change is Change.NONE:
+            evaluation = evaluate(evaluation.baseline, {FAIL_RATE: Reading(2, 20)}, 30.0, {FAIL_RATE: Reference(9)})
             windows += 1
         assert 10 <= windows <= 30
 
@@ -194,7 +196,7 @@ def test_the_figures_of_a_window_are_named_and_bounded() -> None:
     }
     assert FAIL_RATE not in readings(window._replace(attempts=0, failures=0))
     many = readings(window, [(f"n{number:02}_ms", 1.0) for number in range(32)])
-    assert len(many) == 2 + anomaly.MOST_LEVELS
+    assert len(many) == 2 + scoring.MOST_LEVELS
 
 
 def test_peers_are_a_median_that_a_few_sick_ones_do_not_move() -> None:
@@ -225,24 +227,24 @@ def test_a_few_peers_in_trouble_excuse_nobody_and_all_of_them_do() -> None:
         max_size=6,
     ),
 )
-def test_a_detector_survives_its_row(open_: bool, figures: dict[str, Figure]) -> None:
-    detector = Detector(open_, figures)
-    assert unpack(pack(detector)) == detector
+def test_a_baseline_survives_its_row(open_: bool, figures: dict[str, Figure]) -> None:
+    baseline = Baseline(open_, figures)
+    assert unpack(pack(baseline)) == baseline
 
 
-def test_a_row_without_a_detector_is_a_new_one_and_a_full_one_is_small() -> None:
-    assert unpack(b"") == Detector()
+def test_a_row_without_a_baseline_is_a_new_one_and_a_full_one_is_small() -> None:
+    assert unpack(b"") == Baseline()
     names = (ERROR_RATE, FAIL_RATE, "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "checkout_seconds")
-    assert len(pack(Detector(True, dict.fromkeys(names, Figure())))) < 220
+    assert len(pack(Baseline(True, dict.fromkeys(names, Figure())))) < 220
 
 
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(0.1, 7200)), max_size=200))
 def test_a_score_stays_between_nothing_and_its_ceiling_whatever_comes(shown: list[tuple[float, float]]) -> None:
-    detector, opened = Detector(), False
+    baseline, opened = Baseline(), False
     for value, seconds in shown:
-        heard = hear(detector, {LATENCY: Reading(value)}, seconds, {LATENCY: PEERS})
-        detector = heard.detector
-        assert 0.0 <= detector.figures[LATENCY].score <= RULES.ceiling
-        assert (heard.say is Say.OPEN) == (detector.open and not opened)
-        assert (heard.say is Say.CLOSE) == (opened and not detector.open)
-        opened = detector.open
+        evaluation = evaluate(baseline, {LATENCY: Reading(value)}, seconds, {LATENCY: PEERS})
+        baseline = evaluation.baseline
+        assert 0.0 <= baseline.figures[LATENCY].score <= RULES.ceiling
+        assert (evaluation.change is Change.OPEN) == (baseline.open and not opened)
+        assert (evaluation.change is Change.CLOSE) == (opened and not baseline.open)
+        opened = baseline.open

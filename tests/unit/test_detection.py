@@ -3,35 +3,74 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest import detection, telemetry, windows
-from services.ingest.detection import Health, Plain, Severity
-from services.ingest.telemetry import Beat, Hearing, Pulse
+from services.ingest import detectors, windows
+from services.ingest.anomaly.peers import Peers
+from services.ingest.beat import Beat, ClientFigures, Health
+from services.ingest.detectors import plugin_down, webhook_fail_rate
+from services.ingest.finding import Severity
+from services.ingest.observation import UNCOUNTED, BeatOutcome, Observation, classify, observe
+from services.ingest.plugin_state import PluginState
 from services.ingest.windows import Window
 
 NOW = 1_800_000_000.0
 
 
 def window(end: float = NOW, **values: float) -> Window:
-    plain = {"duration": 1.0, "errors": 0, "attempts": 0, "failures": 0, "signatures": 0, "beats": 1, "generation": 0}
+    plain = {
+        "duration": 1.0,
+        "errors": 0,
+        "attempts": 0,
+        "failures": 0,
+        "signature_failures": 0,
+        "beats": 1,
+        "generation": 0,
+    }
     return Window(end=end, **(plain | values))  # type: ignore[arg-type]
 
 
-def judged(
-    *found: Window, since: float = 0.0, health: Health = Health.HEALTHY, plain: Plain | None = None
-) -> dict[str, int]:
-    newest_first = sorted(found, key=lambda one: one.end, reverse=True)
-    anomalies = detection.judge(newest_first, since, NOW, health, plain or Plain())
-    return {anomaly.type: int(anomaly.severity) for anomaly in anomalies}
+def seen(
+    *found: Window, since: float = 0.0, health: Health = Health.HEALTHY, figures: ClientFigures = UNCOUNTED
+) -> Observation:
+    """What the detectors get when these are the plugin's windows."""
+    packed = b"".join(windows.pack(one) for one in sorted(found, key=lambda one: one.end))
+    state = PluginState("p", health=health, windows=packed, count_from_time=since, last_beat_time=NOW, open_types=2**20)
+    newest = max(found, key=lambda one: one.end, default=window())
+    return Observation(state, beat(1), "relay", NOW, newest, Peers(), figures, eventful=True, health_before=None)
+
+
+def judged(*found: Window, **values: Any) -> dict[str, int]:
+    observation = seen(*found, **values)
+    detectors.detect(observation)
+    return {finding.type: int(finding.severity) for finding in observation.findings}
 
 
 def beat(sequence: int, boot: str = "b", **values: int) -> Beat:
-    counted = {"errors": 0, "attempts": 0, "failures": 0, "signatures": 0, "generation": 0} | values
+    names = {"attempts": "webhook_attempts", "failures": "webhook_failures"}
+    counted = {"errors": 0, "webhook_attempts": 0, "webhook_failures": 0, "signature_failures": 0, "generation": 0}
+    counted |= {names.get(name, name): value for name, value in values.items()}
     return Beat(boot, sequence, release="1.2.0", digest="", health=Health.HEALTHY, **counted)  # type: ignore[arg-type]
+
+
+def hear(state: PluginState, beat: Beat, at: float) -> Observation | tuple[BeatOutcome, str]:
+    """A beat's whole way; why it was not applied if it was not."""
+    outcome = classify(state, beat)
+    if outcome[0] is not BeatOutcome.APPLIED:
+        return outcome
+    observation = observe(state, beat, at, package="relay", peers=Peers())
+    detectors.detect(observation)
+    return observation
+
+
+def applied(state: PluginState, beat: Beat, at: float) -> Observation:
+    observation = hear(state, beat, at)
+    assert isinstance(observation, Observation)
+    return observation
 
 
 @pytest.mark.parametrize(
@@ -82,20 +121,21 @@ def test_a_plugin_whose_supervisor_alone_lives_is_down() -> None:
 
 
 def test_rejected_signatures_are_an_anomaly_of_their_own() -> None:
-    assert judged(window(signatures=5)) == {}
-    assert judged(window(signatures=6)) == {"signature_invalid": Severity.HIGH}
+    assert judged(window(signature_failures=5)) == {}
+    assert judged(window(signature_failures=6)) == {"signature_invalid": Severity.HIGH}
 
 
 def test_figures_of_plain_clients_go_through_the_same_thresholds() -> None:
-    assert judged(plain=Plain(errors=51, rate=0.6)) == {
+    assert judged(figures=ClientFigures(51, 0.6)) == {
         "webhook_fail_rate": Severity.MEDIUM,
         "error_spike": Severity.HIGH,
     }
-    assert not judged(plain=Plain(errors=20, rate=0.3))
+    assert not judged(figures=ClientFigures(20, 0.3))
 
 
-def rate_well(*windows: Window) -> bool | None:
-    return detection.well("webhook_fail_rate", windows, Health.HEALTHY, Plain())
+def rate_well(*newest_first: Window) -> bool | None:
+    placed = [one._replace(end=NOW - place) for place, one in enumerate(newest_first)]
+    return webhook_fail_rate.DETECTOR.well(seen(*placed))
 
 
 def test_a_window_without_attempts_says_nothing_about_a_rate() -> None:
@@ -121,19 +161,22 @@ def test_what_another_build_did_counts_neither_way() -> None:
 
 
 def test_a_plugin_that_starts_is_neither_down_nor_well() -> None:
-    verdicts = [detection.well("plugin_down", [window()], health, Plain()) for health in Health]
-    assert verdicts == [True, True, None, False, None]
+    looks = [seen(window(), health=health) for health in Health]
+    down = [plugin_down.DETECTOR.judge(look) is not None for look in looks]
+    assert down == [health is Health.DOWN for health in Health]
+    assert [plugin_down.DETECTOR.well(look) for look in looks] == [True, True, None, None, None]
 
 
 @given(st.integers(1, 10_000), st.data())
 def test_what_attempts_support_is_never_more_than_what_was_seen(attempts: int, data: st.DataObject) -> None:
     failures = data.draw(st.integers(0, attempts))
-    assert -1e-9 <= detection.supported(failures, attempts) <= failures / attempts + 1e-9
+    assert -1e-9 <= webhook_fail_rate.supported(failures, attempts) <= failures / attempts + 1e-9
 
 
-@given(st.integers(0, 31))
-def test_types_fit_in_a_number(number: int) -> None:
-    assert detection.bits(detection.types(number)) == number
+def test_types_fit_in_a_number() -> None:
+    assert [detector.bit for detector in detectors.DETECTORS] == [1 << place for place in range(7)]
+    assert len(detectors.BITS) == len(detectors.DETECTORS)
+    assert detectors.bits(["webhook_fail_rate", "config_drift", "webhook_fail_rate"]) == 4 + 32
 
 
 counts = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 3), st.floats(0.1, 4000))
@@ -150,8 +193,8 @@ def test_folding_loses_no_count_and_keeps_the_newest_as_they_came(
         packed = windows.append(packed, one)
         given_.append(one)
     kept = windows.read(packed)
-    assert len(kept) <= windows.KEPT
-    assert [w[2:] for w in kept[-windows.PLAIN :]] == [w[2:] for w in given_[-windows.PLAIN :]]
+    assert len(kept) <= windows.MOST_WINDOWS
+    assert [w[2:] for w in kept[-windows.UNFOLDED :]] == [w[2:] for w in given_[-windows.UNFOLDED :]]
     beats = windows.total(kept).beats
     assert windows.total(kept)[:4] == windows.total(given_[len(given_) - beats :])[:4]
     assert list(windows.newest_first(packed)) == kept[::-1]
@@ -161,68 +204,65 @@ def test_a_healthy_day_fits_in_a_small_row() -> None:
     packed = b""
     for number in range(2880):
         packed = windows.append(packed, window(NOW + 30 * number, duration=30, attempts=5))
-    assert len(packed) <= windows.KEPT * windows.SIZE
+    assert len(packed) <= windows.MOST_WINDOWS * windows.SIZE
     assert windows.total(windows.read(packed)).beats >= 800
 
 
 def test_counters_are_differences_and_a_repeated_beat_changes_nothing() -> None:
-    pulse = Pulse("p")
-    telemetry.hear(pulse, beat(1, errors=3, attempts=10), NOW)
-    heard = telemetry.hear(pulse, beat(2, errors=5, attempts=25), NOW + 1)
-    assert heard.window is not None
-    assert (heard.window.errors, heard.window.attempts) == (2, 15)
-    before = copy.copy(pulse)
-    assert telemetry.hear(pulse, beat(2, errors=9), NOW + 2).hearing is Hearing.REPEATED
-    assert pulse == before
+    state = PluginState("p")
+    hear(state, beat(1, errors=3, attempts=10), NOW)
+    counted = applied(state, beat(2, errors=5, attempts=25), NOW + 1)
+    assert (counted.window.errors, counted.window.attempts) == (2, 15)
+    before = copy.copy(state)
+    assert hear(state, beat(2, errors=9), NOW + 2) == (BeatOutcome.REPEATED, "")
+    assert state == before
 
 
 @given(st.permutations([1, 2, 3, 4, 5]), st.lists(st.integers(1, 5), max_size=5))
 def test_merged_repeated_and_reordered_beats_neither_lose_nor_double(order: list[int], repeats: list[int]) -> None:
-    pulse = Pulse("p")
+    state = PluginState("p")
     for place, number in enumerate([*order, *repeats, 5]):
-        telemetry.hear(pulse, beat(number, errors=number * 7), NOW + place)
-    assert windows.total(windows.read(pulse.windows)).errors == 35
+        hear(state, beat(number, errors=number * 7), NOW + place)
+    assert windows.total(windows.read(state.windows)).errors == 35
 
 
 def test_counters_start_anew_with_a_boot_but_do_not_shrink_within_one() -> None:
-    pulse = Pulse("p")
-    telemetry.hear(pulse, beat(9, errors=50), NOW)
-    shrunk = telemetry.hear(pulse, beat(10, errors=49), NOW + 1)
-    assert (shrunk.hearing, shrunk.wrong) == (Hearing.SHRUNK, "errors")
-    heard = telemetry.hear(pulse, beat(1, "c", errors=4), NOW + 2)
-    assert heard.window is not None
-    assert heard.window.errors == 4
+    state = PluginState("p")
+    hear(state, beat(9, errors=50), NOW)
+    assert hear(state, beat(10, errors=49), NOW + 1) == (BeatOutcome.SHRUNK, "errors")
+    counted = applied(state, beat(1, "c", errors=4), NOW + 2)
+    assert counted.window.errors == 4
 
 
 def test_a_boot_that_comes_back_means_two_agents() -> None:
-    pulse = Pulse("p")
+    state = PluginState("p")
     for boot in ("a", "b"):
-        assert telemetry.hear(pulse, beat(1, boot), NOW).hearing is Hearing.APPLIED
-    before = copy.copy(pulse)
-    assert telemetry.hear(pulse, beat(2, "a"), NOW).hearing is Hearing.CLONED
-    assert pulse == before
+        assert applied(state, beat(1, boot), NOW)
+    before = copy.copy(state)
+    assert hear(state, beat(2, "a"), NOW) == (BeatOutcome.CLONED, "")
+    assert state == before
 
 
 def test_a_difference_belongs_to_the_generation_that_ran_when_it_began() -> None:
-    pulse = Pulse("p")
-    telemetry.hear(pulse, beat(1, attempts=10), NOW)
-    telemetry.hear(pulse, beat(2, attempts=20, failures=10, generation=1), NOW + 1)
-    telemetry.hear(pulse, beat(3, attempts=30, failures=10, generation=1), NOW + 2)
-    assert [(one.generation, one.failures) for one in windows.read(pulse.windows)] == [(0, 0), (0, 10), (1, 0)]
+    state = PluginState("p")
+    hear(state, beat(1, attempts=10), NOW)
+    hear(state, beat(2, attempts=20, failures=10, generation=1), NOW + 1)
+    hear(state, beat(3, attempts=30, failures=10, generation=1), NOW + 2)
+    assert [(one.generation, one.failures) for one in windows.read(state.windows)] == [(0, 0), (0, 10), (1, 0)]
 
 
 def test_errors_of_a_plain_client_count_from_the_last_change() -> None:
-    pulse = Pulse("p", plain_last=60, plain_errors=60)
-    said = beat(1)
-    said.plain = Plain(errors=75)
-    assert not telemetry.hear(pulse, said, NOW).anomalies
-    said = beat(2)
-    said.plain = Plain(errors=95)
-    assert [anomaly.type for anomaly in telemetry.hear(pulse, said, NOW + 1).anomalies] == ["error_spike"]
+    state = PluginState("p", errors_last_24h=60, errors_last_24h_base=60)
+    reported = beat(1)
+    reported.client_figures = ClientFigures(75)
+    assert not applied(state, reported, NOW).findings
+    reported = beat(2)
+    reported.client_figures = ClientFigures(95)
+    assert [finding.type for finding in applied(state, reported, NOW + 1).findings] == ["error_spike"]
 
 
 def test_a_failure_is_still_judged_when_the_beats_after_it_are_quiet() -> None:
-    pulse = Pulse("p", calm=99)
-    telemetry.hear(pulse, beat(1, attempts=5, failures=5), NOW)
-    heard = telemetry.hear(pulse, beat(2, attempts=10, failures=5), NOW + 1)
-    assert [anomaly.type for anomaly in heard.anomalies] == ["webhook_fail_rate"]
+    state = PluginState("p", quiet_windows=99)
+    hear(state, beat(1, attempts=5, failures=5), NOW)
+    counted = applied(state, beat(2, attempts=10, failures=5), NOW + 1)
+    assert [finding.type for finding in counted.findings] == ["webhook_fail_rate"]

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest import incidents
-from services.ingest.detection import Severity
-from services.ingest.incidents import ACTIVE, OWNERS, Evidence, Incident, Outcome, State, Step, Told
+from services.ingest import incident_lifecycle
+from services.ingest.finding import Severity
+from services.ingest.incident_lifecycle import (
+    ACTIVE,
+    OWNERS,
+    AttemptOutcome,
+    Evidence,
+    Incident,
+    IncidentEvent,
+    State,
+    Transition,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -31,94 +40,100 @@ def incident(**values: object) -> Incident:
         open_time=NOW,
         first_bad_beat_time=NOW,
         update_time=NOW,
-        act_by=NOW + timedelta(minutes=15),
+        act_by_time=NOW + timedelta(minutes=15),
     )
     return replace(plain, **values)  # type: ignore[arg-type]
 
 
-def over(attempt: str = "a-1", number: int = 1, *, to_person: bool = False) -> Outcome:
-    return Outcome(attempt, number, "rolled_back", "worse than before", 1, "1.2.4", to_person)
+def over(attempt: str = "a-1", number: int = 1, *, to_operator: bool = False) -> AttemptOutcome:
+    return AttemptOutcome(attempt, number, "rolled_back", "worse than before", 1, "1.2.4", to_operator)
 
 
 def begun(attempt: str = "a-1", number: int = 1, base: Incident | None = None) -> Incident:
-    return incidents.begun(base or incident(), attempt, number, 1, "1.2.4", NOW).incident
+    return incident_lifecycle.attempt_started(base or incident(), attempt, number, 1, "1.2.4", NOW).incident
 
 
 def test_a_new_incident_is_told_and_silence_goes_to_a_person_at_once() -> None:
-    assert incidents.opened(incident()).told == (Told.OPENED,)
-    silent = incidents.opened(incident(type="heartbeat_missed"))
-    assert (silent.incident.state, silent.told) == (State.ESCALATED, (Told.OPENED, Told.ESCALATED))
+    assert incident_lifecycle.opened(incident()).events == (IncidentEvent.OPENED,)
+    silent = incident_lifecycle.opened(incident(type="heartbeat_missed"))
+    assert (silent.incident.state, silent.events) == (State.ESCALATED, (IncidentEvent.OPENED, IncidentEvent.ESCALATED))
 
 
 def test_a_remedy_that_did_not_help_starts_the_next_round_without_it() -> None:
-    step = incidents.missed(begun(), over(), LATER, rounds=3)
-    assert (step.incident.state, step.incident.round, step.told) == (State.OPEN, 2, (Told.ROUND_STARTED,))
+    step = incident_lifecycle.remedy_failed(begun(), over(), LATER, rounds=3)
+    assert (step.incident.state, step.incident.round, step.events) == (State.OPEN, 2, (IncidentEvent.ROUND_STARTED,))
     assert [(one.release, one.outcome) for one in step.incident.tried] == [("1.2.4", "rolled_back")]
 
 
 def test_a_cancelled_attempt_is_remembered_with_what_it_tried() -> None:
-    told = Outcome("a-1", 1, "cancelled", "held too long")
-    (tried,) = incidents.missed(begun(), told, LATER, rounds=3).incident.tried
+    told = AttemptOutcome("a-1", 1, "cancelled", "held too long")
+    (tried,) = incident_lifecycle.remedy_failed(begun(), told, LATER, rounds=3).incident.tried
     assert (tried.action, tried.release) == (1, "1.2.4")
 
 
 def test_the_next_round_is_about_what_runs_by_now() -> None:
-    told = Outcome("a-1", 1, "cancelled", "the plugin runs another release now")
-    found = incidents.missed(incident(release="1.2.0"), told, LATER, rounds=3, runs=("1.2.3", 7)).incident
+    told = AttemptOutcome("a-1", 1, "cancelled", "the plugin runs another release now")
+    found = incident_lifecycle.remedy_failed(
+        incident(release="1.2.0"), told, LATER, rounds=3, runs=("1.2.3", 7)
+    ).incident
     assert (found.round, found.release, found.generation) == (2, "1.2.3", 7)
-    same = incidents.missed(incident(release="1.2.0"), told, LATER, rounds=3).incident
+    same = incident_lifecycle.remedy_failed(incident(release="1.2.0"), told, LATER, rounds=3).incident
     assert same.release == "1.2.0"
 
 
 def test_after_the_last_round_a_person_is_asked() -> None:
     found = incident()
     for number in (1, 2, 3):
-        found = incidents.missed(
+        found = incident_lifecycle.remedy_failed(
             begun(f"a-{number}", number, found), over(f"a-{number}", number), LATER, rounds=3
         ).incident
     assert (found.state, found.round, len(found.tried)) == (State.ESCALATED, 3, 3)
 
 
 def test_a_refusal_goes_to_a_person_at_once() -> None:
-    step = incidents.missed(incident(), over(to_person=True), LATER, rounds=3)
-    assert (step.incident.state, step.told) == (State.ESCALATED, (Told.ESCALATED,))
+    step = incident_lifecycle.remedy_failed(incident(), over(to_operator=True), LATER, rounds=3)
+    assert (step.incident.state, step.events) == (State.ESCALATED, (IncidentEvent.ESCALATED,))
 
 
 def test_no_round_starts_after_the_time_to_act() -> None:
-    step = incidents.missed(begun(), over(), NOW + timedelta(hours=1), rounds=3)
+    step = incident_lifecycle.remedy_failed(begun(), over(), NOW + timedelta(hours=1), rounds=3)
     assert step.incident.state is State.ESCALATED
 
 
 def test_it_closes_after_enough_healthy_windows_in_a_row() -> None:
-    found = incidents.eased(incident(), 4, LATER, enough=5).incident
+    found = incident()
+    for _ in range(4):
+        found = incident_lifecycle.improved(found, LATER, enough=5).incident
     assert (found.state, found.healthy_windows) == (State.OPEN, 4)
-    found = incidents.worsened(found, Severity.MEDIUM, Evidence(), LATER).incident
+    found = incident_lifecycle.worsened(found, Severity.MEDIUM, Evidence(), LATER).incident
     assert found.healthy_windows == 0
-    step = incidents.eased(replace(found, healthy_windows=4), 1, LATER, enough=5)
-    assert (step.incident.state, step.told) == (State.CLOSED, (Told.CLOSED,))
+    step = incident_lifecycle.improved(replace(found, healthy_windows=4), LATER, enough=5)
+    assert (step.incident.state, step.events) == (State.CLOSED, (IncidentEvent.CLOSED,))
 
 
 def test_while_an_attempt_is_live_healthy_windows_close_nothing() -> None:
-    assert incidents.eased(begun(), 99, LATER, enough=5).incident == begun()
+    assert incident_lifecycle.improved(begun(), LATER, enough=1).incident == begun()
 
 
 def test_one_beat_ends_a_silence() -> None:
-    silent = incidents.opened(incident(type="heartbeat_missed")).incident
-    assert incidents.eased(silent, 1, LATER, enough=5).incident.state is State.CLOSED
+    silent = incident_lifecycle.opened(incident(type="heartbeat_missed")).incident
+    assert incident_lifecycle.improved(silent, LATER, enough=5).incident.state is State.CLOSED
 
 
 def test_severity_only_rises() -> None:
-    high = incidents.worsened(incident(), Severity.HIGH, Evidence("worse"), LATER).incident
+    high = incident_lifecycle.worsened(incident(), Severity.HIGH, Evidence("worse"), LATER).incident
     assert (high.severity, high.evidence.summary) == (Severity.HIGH, "worse")
-    assert incidents.worsened(high, Severity.MEDIUM, Evidence("less"), LATER).incident.severity is Severity.HIGH
+    assert (
+        incident_lifecycle.worsened(high, Severity.MEDIUM, Evidence("less"), LATER).incident.severity is Severity.HIGH
+    )
 
 
 def test_what_a_remedy_does_while_it_is_tried_makes_the_incident_no_worse() -> None:
-    tried = incidents.worsened(begun(), Severity.HIGH, Evidence("worse"), LATER, generation=1).incident
+    tried = incident_lifecycle.worsened(begun(), Severity.HIGH, Evidence("worse"), LATER, generation=1).incident
     assert (tried.severity, tried.evidence) == (Severity.MEDIUM, Evidence())
-    own = incidents.worsened(begun(), Severity.HIGH, Evidence("worse"), LATER, generation=0).incident
+    own = incident_lifecycle.worsened(begun(), Severity.HIGH, Evidence("worse"), LATER, generation=0).incident
     assert own.severity is Severity.HIGH
-    nobody = incidents.worsened(incident(), Severity.HIGH, Evidence("worse"), LATER, generation=1).incident
+    nobody = incident_lifecycle.worsened(incident(), Severity.HIGH, Evidence("worse"), LATER, generation=1).incident
     assert nobody.severity is Severity.HIGH, "somebody else changed it"
 
 
@@ -133,20 +148,20 @@ def test_what_a_remedy_does_while_it_is_tried_makes_the_incident_no_worse() -> N
     ],
 )
 def test_the_time_to_act_hands_over_what_nobody_moves(state: State, after: timedelta, ends: bool) -> None:
-    step = incidents.overdue(incident(state=state), NOW + after)
-    assert (Told.ESCALATED in step.told) is ends
+    step = incident_lifecycle.overdue(incident(state=state), NOW + after)
+    assert (IncidentEvent.ESCALATED in step.events) is ends
 
 
 def test_a_decision_of_another_round_hands_nothing_over() -> None:
-    assert not incidents.declined(incident(round=2), 1, "nothing to do", LATER).told
-    assert incidents.declined(incident(round=2), 2, "nothing to do", LATER).incident.state is State.ESCALATED
+    assert not incident_lifecycle.declined(incident(round=2), 1, "nothing to do", LATER).events
+    assert incident_lifecycle.declined(incident(round=2), 2, "nothing to do", LATER).incident.state is State.ESCALATED
 
 
 def test_success_heals_from_any_active_state_and_only_once() -> None:
     for state in ACTIVE:
-        step = incidents.mitigated(incident(state=state), "a-1", LATER)
-        assert (step.incident.state, step.told) == (State.MITIGATED, (Told.MITIGATED,))
-        assert not incidents.mitigated(step.incident, "a-1", LATER).told
+        step = incident_lifecycle.mitigated(incident(state=state), "a-1", LATER)
+        assert (step.incident.state, step.events) == (State.MITIGATED, (IncidentEvent.MITIGATED,))
+        assert not incident_lifecycle.mitigated(step.incident, "a-1", LATER).events
 
 
 def test_every_state_has_an_owner_and_an_end() -> None:
@@ -158,13 +173,13 @@ def facts_of_two_rounds() -> list[tuple[str, int]]:
     return [("created", 1), ("over", 1), ("created", 2), ("succeeded", 2)]
 
 
-def apply(found: Incident, fact: tuple[str, int]) -> Step:
+def apply(found: Incident, fact: tuple[str, int]) -> Transition:
     kind, number = fact
     if kind == "created":
-        return incidents.begun(found, f"a-{number}", number, 1, "1.2.4", LATER)
+        return incident_lifecycle.attempt_started(found, f"a-{number}", number, 1, "1.2.4", LATER)
     if kind == "over":
-        return incidents.missed(found, over(f"a-{number}", number), LATER, rounds=3)
-    return incidents.mitigated(found, f"a-{number}", LATER)
+        return incident_lifecycle.remedy_failed(found, over(f"a-{number}", number), LATER, rounds=3)
+    return incident_lifecycle.mitigated(found, f"a-{number}", LATER)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
@@ -173,10 +188,10 @@ def test_in_whatever_order_and_however_often_facts_come_the_end_is_the_same(orde
     found = incident()
     for place in [*order, *order]:
         step = apply(found, facts[place])
-        found, told = step.incident, [*told, *step.told]
+        found, told = step.incident, [*told, *step.events]
     assert found.state is State.MITIGATED
-    assert told.count(Told.MITIGATED) == 1
-    assert told.count(Told.ROUND_STARTED) <= 1
+    assert told.count(IncidentEvent.MITIGATED) == 1
+    assert told.count(IncidentEvent.ROUND_STARTED) <= 1
 
 
 steps = st.sampled_from(
@@ -184,19 +199,21 @@ steps = st.sampled_from(
 )
 
 
-def move(found: Incident, kind: str, number: int, at: datetime) -> Step:
+def move(found: Incident, kind: str, number: int, at: datetime) -> Transition:
     attempt = f"a-{number}"
     moves = {
-        "begun": lambda: incidents.begun(found, attempt, number, 1, "r", at),
-        "over": lambda: incidents.missed(found, over(attempt, number), at, rounds=3),
-        "refused": lambda: incidents.missed(found, over(attempt, number, to_person=True), at, rounds=3),
-        "success": lambda: incidents.mitigated(found, attempt, at),
-        "eased": lambda: incidents.eased(found, number, at, enough=5),
-        "close": lambda: incidents.closed(found, "by hand", at),
-        "escalate": lambda: incidents.escalated(found, "by hand", at),
-        "declined": lambda: incidents.declined(found, number, "nothing", at),
-        "overdue": lambda: incidents.overdue(found, at),
-        "worse": lambda: incidents.worsened(found, Severity.HIGH, Evidence(), at),
+        "begun": lambda: incident_lifecycle.attempt_started(found, attempt, number, 1, "r", at),
+        "over": lambda: incident_lifecycle.remedy_failed(found, over(attempt, number), at, rounds=3),
+        "refused": lambda: incident_lifecycle.remedy_failed(
+            found, over(attempt, number, to_operator=True), at, rounds=3
+        ),
+        "success": lambda: incident_lifecycle.mitigated(found, attempt, at),
+        "eased": lambda: incident_lifecycle.improved(found, at, enough=5),
+        "close": lambda: incident_lifecycle.closed(found, "by hand", at),
+        "escalate": lambda: incident_lifecycle.escalated(found, "by hand", at),
+        "declined": lambda: incident_lifecycle.declined(found, number, "nothing", at),
+        "overdue": lambda: incident_lifecycle.overdue(found, at),
+        "worse": lambda: incident_lifecycle.worsened(found, Severity.HIGH, Evidence(), at),
     }
     return moves[kind]()
 

@@ -32,7 +32,7 @@ class Words:
         *,
         detail: str = "",
         spans: Spans | None = None,
-        unasked: bool = False,
+        unsolicited: bool = False,
     ) -> pb.CommandResult:
         """A result about a command or a trial, naming the release that runs now."""
         present = self._journal.state.present
@@ -47,7 +47,7 @@ class Words:
             detail=detail[:500],
             release=present.release if present else "",
             digest=present.digest if present else "",
-            unasked=unasked,
+            unsolicited=unsolicited,
             spans=spans.taken if spans else (),
         )
         result.time.FromDatetime(self._clock.now())

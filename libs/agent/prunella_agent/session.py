@@ -331,7 +331,7 @@ class Session:
         except Exception:
             log.exception("command %s could not be taken over; it will be delivered again", command.id)
             return
-        self._enqueue(pb.ConnectRequest(receipt=pb.CommandReceipt(command=command.id)))
+        self._enqueue(pb.ConnectRequest(received=pb.CommandReceived(command=command.id)))
 
     def _rejected(self, rejection: pb.Rejection) -> None:
         if rejection.command:

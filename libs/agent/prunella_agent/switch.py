@@ -76,7 +76,7 @@ class Switch:
                 await self._exchange(finish.target)
                 self._words.say("REVERTED", decode_result(finish.result), generation=finish.generation)
             elif recovery.take_back:
-                await self._revert(recovery.take_back, recovery.take_back.before, "RESTARTED", unasked=True)
+                await self._revert(recovery.take_back, recovery.take_back.before, "RESTARTED", unsolicited=True)
             elif recovery.run:
                 await self._exchange(recovery.run)
 
@@ -100,7 +100,7 @@ class Switch:
                 await self._move(trial, spans)
             except OSError as error:
                 log.exception("the switch to %s failed", target.release)
-                await self._revert(trial, before, f"SWITCH_FAILED: {error}", unasked=True, spans=spans)
+                await self._revert(trial, before, f"SWITCH_FAILED: {error}", unsolicited=True, spans=spans)
                 return
             if await self._settled(trial, spans):
                 self._arm(trial, began + dead_man_seconds(command) - self._clock.monotonic())
@@ -173,7 +173,7 @@ class Switch:
         with spans.step("settle"):
             health = await self._runner.settled(SETTLE_SECONDS)
         if health is Health.DOWN:
-            await self._revert(trial, trial.before, "DID_NOT_START", unasked=True, spans=spans)
+            await self._revert(trial, trial.before, "DID_NOT_START", unsolicited=True, spans=spans)
             return False
         self._words.say("SWITCHED", self._words.result(trial, pb.COMMAND_OUTCOME_APPLIED, spans=spans))
         crash.at("SWITCHED")
@@ -186,7 +186,7 @@ class Switch:
         target: Install,
         detail: str,
         *,
-        unasked: bool = False,
+        unsolicited: bool = False,
         command: pb.Command | None = None,
         moved: bool = True,
         spans: Spans | None = None,
@@ -197,7 +197,7 @@ class Switch:
         assert about is not None
         spans = spans or Spans(self._clock, trial.traceparent if trial else "")
         generation = command.generation if command else about.after.generation  # type: ignore[union-attr]
-        word = self._words.result(about, pb.COMMAND_OUTCOME_REVERTED, detail=detail, unasked=unasked)
+        word = self._words.result(about, pb.COMMAND_OUTCOME_REVERTED, detail=detail, unsolicited=unsolicited)
         word.release, word.digest = target.release, target.digest
         self._journal.write("REVERTING", target=asdict(target), generation=generation, result=encode(word))
         crash.at("REVERTING")
@@ -238,7 +238,7 @@ class Switch:
                     return
                 log.warning("no commit of generation %d came in time; going back", trial.after.generation)
                 try:
-                    await self._revert(now, now.before, "DEAD_MAN", unasked=True)
+                    await self._revert(now, now.before, "DEAD_MAN", unsolicited=True)
                 except OSError:
                     log.exception("the way back failed; trying again")
             await self._clock.sleep(REVERT_AGAIN_SECONDS)

@@ -1,8 +1,9 @@
 """The group commit of beats: acknowledged means durable.
 
-Rule: beats of all streams and batches wait in one bounded queue. One transaction takes what is there, sorted by plugin,
-and afterwards everybody hears: stored, refused with a reason, or superseded. A plugin whose row has moved on (another
-replica, a new session, an outcome) is loaded again and its beats are heard again; nothing is acknowledged before.
+Rule: beats of all streams and batches wait in one bounded queue. A batch of what is there is evaluated in one pass
+(`batch`) and stored in one transaction, sorted by plugin; afterwards every beat is answered: stored, refused with a
+reason, or superseded. A plugin whose row has moved on (another replica, a new session, an outcome) is loaded again and
+its beats are evaluated again; nothing is acknowledged before.
 """
 
 from __future__ import annotations
@@ -12,26 +13,27 @@ import contextlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from datetime import timedelta
 
 from libs.common.cancellation import cancel_and_wait
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
-from libs.common.errors import Busy, Denied, Invalid, NotFound, Problem, Stale, Unavailable
+from libs.common.errors import Busy, Invalid, Unavailable
 from libs.common.telemetry import Telemetry, counter, histogram, use_traceparent
-from services.ingest import detection, sense
-from services.ingest.gateway import changes
-from services.ingest.gateway.changes import OPENED, Outcome, Said, Work
-from services.ingest.store import configurations, plugins, pulses
-from services.ingest.store.plugins import Identity, Traits
+from services.ingest.anomaly.peers import Peers
+from services.ingest.gateway import findings
+from services.ingest.gateway.batch import Batch, Entry, PluginBatch, evaluate
+from services.ingest.gateway.findings import OPENED, Changes
+from services.ingest.plugin_state import PluginState
+from services.ingest.store import configurations, plugin_state, plugins
+from services.ingest.store.plugins import Attributes, Identity
 from services.ingest.storm import Rules
-from services.ingest.telemetry import Beat, Heard, Hearing, Pulse, hear
 
 log = logging.getLogger(__name__)
 
 QUEUE = 20_000
 BATCH = 1000
-CACHE = 100_000
+MOST_CACHED = 100_000
 # Two transactions at once: while one waits for the disk, the next is computed. A few beats are not worth the second.
 LANES = 2
 WORTH = 64
@@ -43,22 +45,6 @@ PAUSE = 0.25
 _beats = counter("beats_total", "Beats by what became of them", ("outcome",))
 _stored, _refused = _beats.labels("stored"), _beats.labels("refused")
 _seconds = histogram("beat_commit_seconds", "Time from taking a batch of beats to their acknowledgement")
-
-
-@dataclass(slots=True)
-class Entry:
-    """A beat on its way; `done` hears None when it is durable, or why it never will be. `epoch` 0: no session.
-
-    `waiting` says afterwards whether there may be commands for the plugin.
-    """
-
-    identity: Identity
-    beat: Beat
-    epoch: int
-    received: float
-    done: Callable[[Problem | None], None]
-    tries: int = 0
-    waiting: bool = False
 
 
 class Committer:
@@ -79,15 +65,15 @@ class Committer:
         self._database = database
         self._clock = clock
         self._telemetry = telemetry
-        self._act_by = act_by
+        self._act_within = timedelta(seconds=act_by)
         self._healthy_windows = healthy_windows
         self._storm = storm
-        self._peers = sense.Peers()
+        self._peers = Peers()
         self._queue: deque[Entry] = deque()
         self._news = asyncio.Event()
         self._space = asyncio.Event()
         self._space.set()
-        self._cache: OrderedDict[str, Pulse] = OrderedDict()
+        self._cache: OrderedDict[str, PluginState] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self._lanes: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()
@@ -119,13 +105,13 @@ class Committer:
             self._space.clear()
             await self._space.wait()
 
-    def prime(self, found: dict[str, Pulse]) -> None:
-        """Keeps pulses that were read anyway; one that is out of date is found by its write."""
-        for plugin, pulse in found.items():
-            self._cache.setdefault(plugin, pulse)
+    def prime(self, states: dict[str, PluginState]) -> None:
+        """Caches states that were read anyway; one that is out of date is found by its write."""
+        for plugin, state in states.items():
+            self._cache.setdefault(plugin, state)
 
     def forget(self, plugin: str) -> None:
-        """Loads a plugin's pulse again next time."""
+        """Loads a plugin's state again next time."""
         self._cache.pop(plugin, None)
 
     async def _run(self) -> None:
@@ -180,9 +166,9 @@ class Committer:
             self._queue.extendleft(reversed(batch))
             await asyncio.sleep(PAUSE)
         except Exception as error:  # noqa: BLE001 - found and answered one by one
-            await self._apart(batch, error)
+            await self._split(batch, error)
 
-    async def _apart(self, batch: list[Entry], error: Exception) -> None:
+    async def _split(self, batch: list[Entry], error: Exception) -> None:
         """One beat that cannot be stored must not keep the others from it."""
         for entry in batch:
             self.forget(entry.identity.plugin)
@@ -194,129 +180,94 @@ class Committer:
         log.error("a beat of plugin %s cannot be stored", batch[0].identity.plugin, exc_info=error)
         batch[0].done(Invalid("this beat cannot be stored; it was logged here", reason="BEAT_NOT_STORABLE"))
 
-    async def _commit(self, batch: list[Entry]) -> list[Entry]:
-        """Stores a batch and answers it; returns the entries that have to be heard again."""
-        works, answers, cloned = self._hear(batch, await self._load(batch))
-        outcome, stored = Outcome(), set[str]()
-        if works:
-            ordered = [works[plugin] for plugin in sorted(works)]
-            traits = [found for work in ordered if (found := work.new_traits())]
+    async def _commit(self, entries: list[Entry]) -> list[Entry]:
+        """Stores a batch and answers it; returns the entries that have to be evaluated again."""
+        batch = evaluate(entries, await self._load(entries), self._peers)
+        changes, stored = Changes(), set[str]()
+        if batch.plugins:
+            ordered = [batch.plugins[plugin] for plugin in sorted(batch.plugins)]
+            attributes = [found for one in ordered if (found := one.new_attributes())]
 
-            async def store(tx: Transaction) -> tuple[Outcome, set[str]]:
-                return await self._store(tx, ordered, traits)
+            async def store(tx: Transaction) -> tuple[Changes, set[str]]:
+                return await self._store(tx, ordered, attributes)
 
-            outcome, stored = await self._database.transaction(store)
-        for plugin, work in works.items():
-            if plugin in stored and plugin not in outcome.moved:
-                work.pulse.version += 1
-                work.pulse.unsaved = False
-                self._cache[plugin] = work.pulse
-            else:
-                self.forget(plugin)
-        again = self._answer(answers, stored, works)
-        self._trace(outcome)
-        for entry in cloned:
+            changes, stored = await self._database.transaction(store)
+        self._cache_stored(batch, stored - changes.changed_states)
+        again = self._answer(batch, stored)
+        self._trace(changes)
+        for entry in batch.cloned:
             self.forget(entry.identity.plugin)
-            self.quarantine(entry.identity, (entry.beat.boot,))
-        while len(self._cache) > CACHE:
-            self._cache.popitem(last=False)
+            self.quarantine(entry.identity, (entry.beat.boot_id,))
         return again
 
-    async def _load(self, batch: list[Entry]) -> dict[str, Pulse]:
-        """The pulses of a batch. The cache may be told to forget while we read; what is stale the write finds out."""
-        known: dict[str, Pulse] = {}
+    async def _load(self, entries: list[Entry]) -> dict[str, PluginState]:
+        """The states of a batch. The cache may be told to forget while we read; what is stale the write finds out."""
+        known: dict[str, PluginState] = {}
         missing = set()
-        for entry in batch:
-            kept = self._cache.get(entry.identity.plugin)
-            if kept is None or kept.epoch < entry.epoch:
+        for entry in entries:
+            cached = self._cache.get(entry.identity.plugin)
+            if cached is None or cached.session_epoch < entry.epoch:
                 missing.add(entry.identity.plugin)
             else:
-                known[entry.identity.plugin] = kept
+                known[entry.identity.plugin] = cached
         if missing:
             async with self._database.reading() as tx:
-                loaded = await pulses.load(tx, sorted(missing))
+                loaded = await plugin_state.load(tx, sorted(missing))
             self._cache.update(loaded)
             known |= loaded
         return known
 
-    def _hear(
-        self, batch: list[Entry], known: dict[str, Pulse]
-    ) -> tuple[dict[str, Work], list[tuple[Entry, Problem | None]], list[Entry]]:
-        works: dict[str, Work] = {}
-        answers: list[tuple[Entry, Problem | None]] = []
-        cloned: list[Entry] = []
-        for entry in batch:
-            plugin = entry.identity.plugin
-            work = works.get(plugin)
-            base = work.pulse if work else known.get(plugin)
-            problem = _barred(base, entry)
-            if problem or base is None:
-                answers.append((entry, problem))
-                continue
-            heard = hear(base, entry.beat, max(entry.received, base.heard), polls=not entry.epoch)
-            if heard.hearing is Hearing.APPLIED:
-                self._listen(entry, base, heard)
-                if work is None:
-                    work = works[plugin] = Work(entry.identity, base)
-                work.note(Said(entry.beat, heard, entry.received))
-                work.tell_traits(entry.beat)
-            elif heard.hearing is Hearing.CLONED:
-                cloned.append(entry)
-            answers.append((entry, _refusal(heard.hearing, heard.wrong)))
-        return works, answers, cloned
-
-    def _listen(self, entry: Entry, pulse: Pulse, heard: Heard) -> None:
-        window = heard.window
-        if window is None or not sense.due(pulse, entry.beat, window):
-            return
-        said = sense.listen(pulse, entry.identity.package, entry.beat, window, self._peers)
-        if said.anomaly is not None:
-            heard.anomalies = [*heard.anomalies, said.anomaly]
-        elif said.well is not None and pulse.open_types & sense.BIT:
-            heard.wellness[detection.TELEMETRY_ANOMALY] = said.well
-
     async def _store(
-        self, tx: Transaction, works: Sequence[Work], traits: Sequence[Traits]
-    ) -> tuple[Outcome, set[str]]:
-        stored = await pulses.beat(tx, [work.pulse for work in works])
-        written = [work for work in works if work.pulse.plugin in stored]
-        outcome, adopted = Outcome(), set[str]()
-        if traits:
-            await plugins.note_traits(tx, [found for found in traits if found.plugin in stored])
-            adopted = await configurations.adopt(tx, unexpected(written, traits))
-        if any(work.said for work in written):
-            outcome = await changes.apply(
-                tx, written, act_by=self._act_by, enough=self._healthy_windows, rules=self._storm
+        self, tx: Transaction, batches: Sequence[PluginBatch], attributes: Sequence[Attributes]
+    ) -> tuple[Changes, set[str]]:
+        stored = await plugin_state.save(tx, [batch.state for batch in batches])
+        written = [batch for batch in batches if batch.state.plugin in stored]
+        changes, adopted = Changes(), set[str]()
+        if attributes:
+            await plugins.save_attributes(tx, [found for found in attributes if found.plugin in stored])
+            adopted = await configurations.adopt(tx, unexpected(written, attributes))
+        if any(batch.observations for batch in written):
+            changes = await findings.apply(
+                tx, written, act_within=self._act_within, healthy_windows=self._healthy_windows, rules=self._storm
             )
-            for event, trace in outcome.told:
+            for event, trace in changes.facts:
                 with use_traceparent(trace):
                     tx.record(event)
-        outcome.moved |= adopted
-        return outcome, stored
+        changes.changed_states |= adopted
+        return changes, stored
 
-    def _answer(
-        self, answers: list[tuple[Entry, Problem | None]], stored: set[str], works: dict[str, Work]
-    ) -> list[Entry]:
+    def _cache_stored(self, batch: Batch, current: set[str]) -> None:
+        for plugin, one in batch.plugins.items():
+            if plugin in current:
+                one.state.version += 1
+                one.state.baseline_changed = False
+                self._cache[plugin] = one.state
+            else:
+                self.forget(plugin)
+        while len(self._cache) > MOST_CACHED:
+            self._cache.popitem(last=False)
+
+    def _answer(self, batch: Batch, stored: set[str]) -> list[Entry]:
         again: list[Entry] = []
         refused = 0
-        for entry, problem in answers:
-            work = works.get(entry.identity.plugin)
-            if problem is None and work is not None and entry.identity.plugin not in stored:
+        for entry, problem in batch.answers:
+            one = batch.plugins.get(entry.identity.plugin)
+            if problem is None and one is not None and entry.identity.plugin not in stored:
                 entry.tries += 1
                 if entry.tries < TRIES:
                     again.append(entry)
                     continue
                 problem = Unavailable("the plugin's row is too busy", reason="ROW_BUSY", retry_after=1.0)
             refused += problem is not None
-            entry.waiting = work is not None and work.pulse.waiting
+            entry.commands_pending = one is not None and one.state.commands_pending
             entry.done(problem)
         _refused.inc(refused)
-        _stored.inc(len(answers) - refused - len(again))
+        _stored.inc(len(batch.answers) - refused - len(again))
         return again
 
-    def _trace(self, outcome: Outcome) -> None:
+    def _trace(self, changes: Changes) -> None:
         now = self._clock.now()
-        for incident, said in outcome.opened:
+        for incident, sequence in changes.opened:
             OPENED.labels(incident.type).inc()
             attributes = {"plugin": incident.plugin, "incident": incident.id, "type": incident.type}
             self._telemetry.span_at(
@@ -325,35 +276,12 @@ class Committer:
                 now,
                 parent="",
                 traceparent=incident.traceparent,
-                attributes={**attributes, "sequence": said.beat.sequence},
+                attributes={**attributes, "sequence": sequence},
             )
 
 
-def unexpected(works: Sequence[Work], traits: Sequence[Traits]) -> list[str]:
-    """The plugins that say which configuration they have, and of whom none is expected."""
-    heard = {found.plugin for found in traits if found.config_digest}
-    return [work.pulse.plugin for work in works if work.pulse.plugin in heard and not work.pulse.expected_config]
-
-
-def _barred(pulse: Pulse | None, entry: Entry) -> Problem | None:
-    if pulse is None:
-        return NotFound("there is no such plugin", reason="PLUGIN_UNKNOWN", plugin=entry.identity.plugin)
-    if not pulse.active:
-        return Denied("the plugin is barred; it takes a person to change that", reason="PLUGIN_BARRED")
-    if entry.epoch and pulse.epoch > entry.epoch:
-        return Stale("a newer session of this plugin has begun", reason="SESSION_SUPERSEDED")
-    return None
-
-
-def _refusal(hearing: Hearing, field: str) -> Problem | None:
-    if hearing is Hearing.SHRUNK:
-        return Invalid(
-            f"{field} must not shrink within a boot; send counts since boot, or a new boot_id after a restart",
-            reason="COUNTER_SHRANK",
-            field=field,
-        )
-    if hearing is Hearing.CLONED:
-        return Denied(
-            "two living agents use this identity; it is quarantined until a person decides", reason="PLUGIN_QUARANTINED"
-        )
-    return None
+def unexpected(batches: Sequence[PluginBatch], attributes: Sequence[Attributes]) -> list[str]:
+    """The plugins that report which configuration they have, and of which none is expected."""
+    reported = {found.plugin for found in attributes if found.config_digest}
+    states = [batch.state for batch in batches]
+    return [state.plugin for state in states if state.plugin in reported and not state.expected_config_digest]

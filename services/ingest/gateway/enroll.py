@@ -1,8 +1,8 @@
 """Enrolment: a one-time token becomes an identity.
 
 Rule: a token is good for one enrolment key. The same key again gets the same plugin and secret, for an answer may be
-lost; another key gets nothing. Secrets are derived from the shared key, so that they need not be kept to be told twice:
-only their digest is stored.
+lost; another key gets nothing. Secrets are derived from the shared key, so that they need not be stored to be answered
+twice: only their digest is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from datetime import datetime, timedelta
+from typing import Any
 
 from libs.common import names
 from libs.common.database import Transaction
@@ -18,7 +19,7 @@ from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import ingest_pb2
 from services.ingest.context import ServiceContext
 from services.ingest.gateway.identity import derived, digest
-from services.ingest.store import plugins, pulses
+from services.ingest.store import plugin_state, plugins
 from services.ingest.store.plugins import Token
 from services.ingest.wire import beats
 from services.ingest.wire import plugins as wire
@@ -29,10 +30,7 @@ LONGEST_LIFETIME = timedelta(days=30)
 
 async def create_token(ctx: ServiceContext, request: ingest_pb2.CreateEnrollmentTokenRequest) -> tuple[str, datetime]:
     """A new token and when it expires; the same request gets the same token. Raises Invalid."""
-    for field in ("merchant", "package", "label"):
-        value = getattr(request, field)
-        if value and not names.is_id(value):
-            raise Invalid(f"{field} must be letters, digits and ._+- (at most 128)", reason="NAME_INVALID", field=field)
+    _check_names(request, "merchant", "package", "label")
     lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else LIFETIME
     if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
         raise Invalid("lifetime must be above 0 and at most 30 days", reason="LIFETIME_INVALID", field="lifetime")
@@ -69,14 +67,14 @@ async def enroll(ctx: ServiceContext, request: pb.EnrollRequest) -> pb.EnrollRes
             raise Unauthenticated(
                 "the enrolment token has expired; ask for a new one", reason="TOKEN_EXPIRED", field="token"
             )
-        package, merchant = _own(token.package, request.package, "package"), token.merchant or request.merchant
+        package, merchant = _agreed(token.package, request.package, "package"), token.merchant or request.merchant
         label = token.label or f"{package[:100]}-{new[-6:]}"
         if await plugins.label_taken(tx, label):
             raise _label_taken(label)
         secret = _secret(ctx, request, new)
         own = {"package": package, "merchant": merchant, "label": label}
         await plugins.insert(tx, new, secret=digest(secret), environment=environment, **own)
-        await pulses.insert(tx, new, request.release)
+        await plugin_state.insert(tx, new, merchant, request.release)
         await plugins.use_token(tx, token.digest, request.enrollment_key, new)
         tx.record(wire.enrolled(new, merchant, package, request.release, label))
         return new, secret
@@ -90,7 +88,11 @@ def _check(request: pb.EnrollRequest) -> None:
         raise Invalid(
             "token and enrollment_key (8 to 200 characters) are needed", reason="FIELD_MISSING", field="enrollment_key"
         )
-    for field in ("package", "release", "merchant"):
+    _check_names(request, "package", "release", "merchant")
+
+
+def _check_names(request: Any, *fields: str) -> None:
+    for field in fields:
         value = getattr(request, field)
         if value and not names.is_id(value):
             raise Invalid(f"{field} must be letters, digits and ._+- (at most 128)", reason="NAME_INVALID", field=field)
@@ -104,12 +106,12 @@ def _again(ctx: ServiceContext, request: pb.EnrollRequest, token: Token) -> tupl
     return token.plugin, _secret(ctx, request, token.plugin)
 
 
-def _own(promised: str, said: str, field: str) -> str:
-    if promised and said and promised != said:
-        raise Invalid(f"the token is for {field} {promised}, not {said}", reason="TOKEN_MISMATCH", field=field)
-    if not (promised or said):
+def _agreed(promised: str, requested: str, field: str) -> str:
+    if promised and requested and promised != requested:
+        raise Invalid(f"the token is for {field} {promised}, not {requested}", reason="TOKEN_MISMATCH", field=field)
+    if not (promised or requested):
         raise Invalid(f"{field} is needed, by token or by request", reason="FIELD_MISSING", field=field)
-    return promised or said
+    return promised or requested
 
 
 def _secret(ctx: ServiceContext, request: pb.EnrollRequest, plugin: str) -> str:

@@ -1,7 +1,7 @@
 """Who an agent is, from its credential alone.
 
 Rule: the secret's digest is compared in constant time; what the body says about identity is never read. Identities are
-kept for a minute; that a plugin was barred meanwhile is found by the write, whose row version has moved on. Whoever
+cached for a minute; that a plugin was barred meanwhile is found by the write, whose row version has moved on. Whoever
 asks while others ask shares their look into the table.
 """
 
@@ -10,31 +10,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from libs.common.clock import Clock
 from libs.common.database import Database
 from libs.common.errors import Denied, Unauthenticated
-from services.ingest.gateway.gather import Gather
-from services.ingest.store import plugins, pulses
+from libs.common.names import is_uuid
+from services.ingest.gateway.coalesce import Coalescer
+from services.ingest.plugin_state import PluginState
+from services.ingest.store import plugin_state, plugins
 from services.ingest.store.plugins import Identity
-from services.ingest.telemetry import Pulse
 
 MOST = 200_000
-KEPT_SECONDS = 60.0
-
-
-def is_uuid(text: str) -> bool:
-    """Whether a text can be looked up as an id."""
-    if len(text) != 36:
-        return False
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
+CACHE_SECONDS = 60.0
 
 
 def digest(secret: str) -> bytes:
@@ -48,14 +37,14 @@ def derived(key: str, *parts: str) -> str:
 
 
 class Identities:
-    """Identities by plugin id, bounded. `primed` gets the pulses that were read along."""
+    """Identities by plugin id, bounded. `primed` gets the states that were read along."""
 
-    def __init__(self, database: Database, clock: Clock, primed: Callable[[dict[str, Pulse]], None]) -> None:
+    def __init__(self, database: Database, clock: Clock, primed: Callable[[dict[str, PluginState]], None]) -> None:
         self._database = database
         self._clock = clock
         self._primed = primed
-        self._kept: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
-        self._looks: Gather[str, Identity | None] = Gather(self._load, key=str)
+        self._cache: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
+        self._loads: Coalescer[str, Identity | None] = Coalescer(self._load, key=str)
 
     async def check(self, plugin: str, secret: str) -> Identity:
         """The identity a credential proves. Raises Unauthenticated, or Denied when the plugin is barred."""
@@ -66,16 +55,16 @@ class Identities:
         """Identities of plugins that exist; nothing is proven yet. Raises Unavailable."""
         now = self._clock.monotonic()
         found: dict[str, Identity] = {}
-        asked: dict[str, asyncio.Future[Identity | None]] = {}
+        loading: dict[str, asyncio.Future[Identity | None]] = {}
         for plugin in ids:
-            kept = self._kept.get(plugin)
-            if kept is not None and now - kept[1] < KEPT_SECONDS:
-                found[plugin] = kept[0]
-            elif plugin not in asked and is_uuid(plugin):
-                asked[plugin] = self._looks.ask(plugin.lower())
-        if asked:
-            await asyncio.wait(asked.values())
-            for plugin, future in asked.items():
+            cached = self._cache.get(plugin)
+            if cached is not None and now - cached[1] < CACHE_SECONDS:
+                found[plugin] = cached[0]
+            elif plugin not in loading and is_uuid(plugin):
+                loading[plugin] = self._loads.submit(plugin.lower())
+        if loading:
+            await asyncio.wait(loading.values())
+            for plugin, future in loading.items():
                 identity = future.result()
                 if identity is not None:
                     found[plugin] = identity
@@ -83,19 +72,19 @@ class Identities:
 
     def forget(self, plugin: str) -> None:
         """Looks a plugin up again next time."""
-        self._kept.pop(plugin, None)
+        self._cache.pop(plugin, None)
 
-    async def _load(self, asked: Sequence[str]) -> list[Identity | None]:
+    async def _load(self, ids: Sequence[str]) -> list[Identity | None]:
         async with self._database.reading() as tx:
-            loaded = await plugins.identities(tx, sorted(asked))
-            self._primed(await pulses.load(tx, sorted(loaded)))
+            loaded = await plugins.identities(tx, sorted(ids))
+            self._primed(await plugin_state.load(tx, sorted(loaded)))
         now = self._clock.monotonic()
         for plugin, identity in loaded.items():
-            self._kept[plugin] = (identity, now)
-            self._kept.move_to_end(plugin)
-        while len(self._kept) > MOST:
-            self._kept.popitem(last=False)
-        return [loaded.get(plugin) for plugin in asked]
+            self._cache[plugin] = (identity, now)
+            self._cache.move_to_end(plugin)
+        while len(self._cache) > MOST:
+            self._cache.popitem(last=False)
+        return [loaded.get(plugin) for plugin in ids]
 
 
 def proven(identity: Identity | None, plugin: str, secret: str) -> Identity:

@@ -1,4 +1,4 @@
-"""The gRPC server of ingest: before it stops, every agent is told to come back elsewhere."""
+"""The gRPC server of ingest: before it stops, it sends every agent elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from services.ingest.gateway.sessions import Sessions
 
 
 class GatewayServer(rpc.Server):
-    """A server whose streams end with a word instead of a cut."""
+    """A server whose streams end with a Disconnect instead of a lost connection."""
 
     def __init__(self, *arguments: Any, sessions: Sessions, **options: Any) -> None:
         super().__init__(*arguments, **options)

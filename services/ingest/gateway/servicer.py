@@ -15,15 +15,15 @@ from libs.common.errors import Busy, Invalid, NotFound, Problem, Unavailable
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc, patcher_pb2
 from services.ingest.context import ServiceContext
-from services.ingest.gateway import enroll, results
-from services.ingest.gateway.committer import Entry
+from services.ingest.gateway import enroll, receipts
+from services.ingest.gateway.batch import Entry
 from services.ingest.gateway.identity import proven
 from services.ingest.gateway.session import Session
 from services.ingest.store import commands as command_store
 from services.ingest.store.plugins import Identity
 from services.ingest.wire import beats
 from services.ingest.wire import commands as wire
-from services.ingest.wire.moments import span
+from services.ingest.wire.timestamps import span
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,21 +38,21 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
     """The door for agents."""
 
     def __init__(self, ctx: ServiceContext) -> None:
-        self._doors = ctx
+        self._ctx = ctx
 
     async def Enroll(self, request: pb.EnrollRequest, context: Context) -> pb.EnrollResponse:
         """A token becomes an identity."""
         del context
-        return await enroll.enroll(self._doors, request)
+        return await enroll.enroll(self._ctx, request)
 
     async def Connect(  # type: ignore[override] # answers are written, not yielded
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: Context
     ) -> None:
         """One agent's stream, until either side ends it."""
         identity = await self._who(context)
-        if len(self._doors.sessions) >= MOST_SESSIONS:
+        if len(self._ctx.sessions) >= MOST_SESSIONS:
             raise Busy("this replica holds all the sessions it can", reason="SESSIONS_FULL", retry_after=5.0)
-        await Session(self._doors, identity, context).run(request_iterator)
+        await Session(self._ctx, identity, context).run(request_iterator)
 
     async def ReportBatch(self, request: pb.ReportBatchRequest, context: Context) -> pb.ReportBatchResponse:
         """Beats of many plugins; what is not refused is durable."""
@@ -63,17 +63,17 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
                 reason="BATCH_TOO_LARGE",
                 field="beats",
             )
-        known = await self._doors.identities.many([entry.plugin for entry in request.beats])
-        now = self._doors.clock.now().timestamp()
-        waiting = _Waiting(len(request.beats))
+        known = await self._ctx.identities.many([entry.plugin for entry in request.beats])
+        now = self._ctx.clock.now().timestamp()
+        answers = _Answers(len(request.beats))
         for index, entry in enumerate(request.beats):
             try:
                 identity = proven(known.get(entry.plugin), entry.plugin, entry.secret)
                 beat = beats.beat(entry.beat, now)
-                self._doors.committer.add(Entry(identity, beat, 0, now, waiting.answer(index)))
+                self._ctx.committer.add(Entry(identity, beat, 0, now, answers.done(index)))
             except Problem as problem:
-                waiting.answer(index)(problem)
-        refused = await waiting.all()
+                answers.done(index)(problem)
+        refused = await answers.all()
         rejections = [
             pb.BatchRejection(index=index, reason=problem.reason, field=problem.field, message=problem.message)
             for index, problem in sorted(refused.items())
@@ -82,22 +82,22 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
         """One beat without a stream, answered with the commands that wait."""
-        ctx = self._doors
+        ctx = self._ctx
         identity = await self._who(context)
         now = ctx.clock.now()
         beat = beats.beat(request.beat, now.timestamp())
-        waiting = _Waiting(1)
-        entry = Entry(identity, beat, 0, now.timestamp(), waiting.answer(0))
+        answers = _Answers(1)
+        entry = Entry(identity, beat, 0, now.timestamp(), answers.done(0))
         ctx.committer.add(entry)
-        refused = await waiting.all()
+        refused = await answers.all()
         if refused:
             raise refused[0]
-        ack = pb.BeatAck(boot_id=beat.boot, sequence=beat.sequence)
-        if not entry.waiting:
+        ack = pb.BeatAck(boot_id=beat.boot_id, sequence=beat.sequence)
+        if not entry.commands_pending:
             return pb.HeartbeatResponse(ack=ack, beat_interval=span(ctx.settings.poll))
-        live, probation = await results.waiting(ctx, identity.plugin)
+        live, probation = await receipts.pending(ctx, identity.plugin)
         for command in live:
-            await results.written(ctx, command.id, now)
+            await receipts.written(ctx, command.id, now)
         interval = ctx.settings.probation_beat if probation else ctx.settings.poll
         return pb.HeartbeatResponse(
             ack=ack, commands=[wire.message(command) for command in live], beat_interval=span(interval)
@@ -106,13 +106,13 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
     async def AckCommand(self, request: pb.AckCommandRequest, context: Context) -> pb.AckCommandResponse:
         """A command is done, with its result."""
         identity = await self._who(context)
-        await results.record(self._doors, identity, wire.result(request.result), request.result)
+        await receipts.record(self._ctx, identity, wire.receipt(request.result), request.result)
         return pb.AckCommandResponse()
 
     async def FailCommand(self, request: pb.FailCommandRequest, context: Context) -> pb.FailCommandResponse:
         """A command failed, with its reason."""
         identity = await self._who(context)
-        await results.record(self._doors, identity, wire.result(request.result, failed=True), request.result)
+        await receipts.record(self._ctx, identity, wire.receipt(request.result, failed=True), request.result)
         return pb.FailCommandResponse()
 
     async def FetchArtifact(
@@ -120,20 +120,20 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
     ) -> AsyncIterator[pb.FetchArtifactResponse]:
         """The bytes of a release a live command of this plugin names, as patcher has them."""
         identity = await self._who(context)
-        async with self._doors.database.reading() as tx:
+        async with self._ctx.database.reading() as tx:
             live = await command_store.live_of(tx, identity.plugin)
         if request.digest not in {command.digest for command in live if command.digest}:
             raise NotFound("no command of this plugin names this artifact", reason="ARTIFACT_UNKNOWN", field="digest")
-        asked = patcher_pb2.FetchReleaseRequest(digest=request.digest, offset=request.offset)
-        async for piece in self._doors.patcher.FetchRelease(asked, timeout=FETCH_SECONDS):
+        wanted = patcher_pb2.FetchReleaseRequest(digest=request.digest, offset=request.offset)
+        async for piece in self._ctx.patcher.FetchRelease(wanted, timeout=FETCH_SECONDS):
             yield pb.FetchArtifactResponse(chunk=piece.chunk, offset=piece.offset, total_size=piece.total_size)
 
     async def _who(self, context: Context) -> Identity:
         plugin, secret = agent_credential(context)
-        return await self._doors.identities.check(plugin, secret)
+        return await self._ctx.identities.check(plugin, secret)
 
 
-class _Waiting:
+class _Answers:
     """The answers to several beats, awaited together."""
 
     def __init__(self, count: int) -> None:
@@ -143,7 +143,7 @@ class _Waiting:
         if not count:
             self._done.set_result(None)
 
-    def answer(self, index: int) -> Any:
+    def done(self, index: int) -> Any:
         """What to call with the answer to one of them."""
 
         def done(problem: Problem | None) -> None:

@@ -1,7 +1,7 @@
-"""One agent's stream: what it says is stored before it is acknowledged, what it shall do is written until it has it.
+"""One agent's stream: what it sends is stored before it is acknowledged, its commands are written until it has them.
 
-Rule: a session begins with Hello, under a new epoch; an older one loses. Beats go to the group commit, results and
-questions are answered in tasks of their own, bounded in number; errors are told to the queue beside all that. All
+Rule: a session begins with Hello, under a new epoch; an older one loses. Beats go to the group commit, receipts and
+questions are answered in tasks of their own, bounded in number; errors are forwarded to the queue beside all that. All
 writing is done by one task that exists only while there is something to write; an agent that does not read for five
 seconds is disconnected, and its commands stay.
 """
@@ -23,18 +23,18 @@ from libs.common.cancellation import cancel_and_wait
 from libs.common.errors import Denied, Invalid, Problem, Unavailable
 from libs.common.telemetry import histogram
 from prunella.v1 import agent_pb2 as pb
-from services.ingest import commands
-from services.ingest.commands import Command
+from services.ingest import command_lifecycle
+from services.ingest.command_lifecycle import Command
 from services.ingest.context import ServiceContext
-from services.ingest.gateway import permits, results
-from services.ingest.gateway.committer import Entry
-from services.ingest.gateway.errors import Errors
+from services.ingest.gateway import departure, permits, receipts
+from services.ingest.gateway.batch import Entry
+from services.ingest.gateway.error_stream import ErrorStream
+from services.ingest.plugin_state import PluginState
 from services.ingest.store import commands as command_store
-from services.ingest.store.plugins import Greeting, Identity
-from services.ingest.telemetry import Pulse
+from services.ingest.store.plugins import AgentHello, Identity
 from services.ingest.wire import beats
 from services.ingest.wire import commands as wire
-from services.ingest.wire.moments import span
+from services.ingest.wire.timestamps import span
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +58,18 @@ class Session:
     def __init__(self, ctx: ServiceContext, identity: Identity, context: Context) -> None:
         self.plugin = identity.plugin
         self.epoch = 0
-        self._doors = ctx
+        self._ctx = ctx
         self._identity = identity
         self._context = context
-        self._errors = Errors(ctx.reports, identity, self._send)
+        self._errors = ErrorStream(ctx.error_forwarder, identity, self._send)
         self._outgoing: deque[tuple[pb.ConnectResponse, Command | None]] = deque()
         self._acked: tuple[str, int] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._written: dict[str, datetime] = {}
         self._fresh = True
-        self._looking = False
-        self._look_again = False
+        self._checking = False
+        self._check_again = False
         self._closing = ""
         self._over = False
         self._ended = asyncio.Event()
@@ -78,20 +78,20 @@ class Session:
         self._stored.set()
 
     async def run(self, requests: AsyncIterator[pb.ConnectRequest]) -> None:
-        """Hears the agent until either side ends. Raises Problem when the session may not begin."""
+        """Serves the agent until either side ends. Raises Problem when the session may not begin."""
         hello = await _hello(requests)
         self._errors.release = hello.release
-        pulse = await self._begin(hello)
-        self.epoch = pulse.epoch
-        self._doors.committer.forget(self.plugin)
-        self._doors.sessions.add(self)
+        state = await self._begin(hello)
+        self.epoch = state.session_epoch
+        self._ctx.committer.forget(self.plugin)
+        self._ctx.sessions.add(self)
         reader = asyncio.create_task(self._read(requests))
-        ending = asyncio.create_task(self._ended.wait())
+        closed = asyncio.create_task(self._ended.wait())
         try:
-            await self._settings(waiting=pulse.waiting)
-            if pulse.waiting:
-                self.look()
-            await asyncio.wait({reader, ending}, return_when=asyncio.FIRST_COMPLETED)
+            await self._settings(pending=state.commands_pending)
+            if state.commands_pending:
+                self.check_commands()
+            await asyncio.wait({reader, closed}, return_when=asyncio.FIRST_COMPLETED)
             if self._closing:
                 await self._drain()
             elif reader.done():
@@ -99,26 +99,26 @@ class Session:
                 await reader
         finally:
             self._over = True
-            self._doors.sessions.remove(self)
+            self._ctx.sessions.remove(self)
             # Before anything is awaited: a call that is cancelled once more would not come back here.
-            self._doors.sessions.note_end(self.plugin, self.epoch)
+            self._ctx.sessions.note_end(self.plugin, self.epoch)
             for task in (self._writer, *self._tasks):
                 if task is not None:
                     task.cancel()
-            await cancel_and_wait([reader, ending])
+            await cancel_and_wait([reader, closed])
 
-    def look(self) -> None:
-        """Writes the commands that are due; asked again while looking, it looks once more."""
-        if self._looking:
-            self._look_again = True
+    def check_commands(self) -> None:
+        """Writes the commands that are due; called again while looking, it looks once more."""
+        if self._checking:
+            self._check_again = True
         elif not self._closing:
-            self._looking = True
+            self._checking = True
             self._spawn(self._deliver(), bounded=False)
 
     def offer(self, command: Command) -> None:
         """Writes a command that was just issued, without a look."""
         if not self._closing and command.id not in self._written:
-            self._written[command.id] = self._doors.clock.now()
+            self._written[command.id] = self._ctx.clock.now()
             self._send(pb.ConnectResponse(command=wire.message(command)), command)
 
     def close(self, reason: str) -> None:
@@ -130,20 +130,20 @@ class Session:
             self._send(pb.ConnectResponse(disconnect=pb.Disconnect(reason=reason, retry_delay=span(delay))))
             self._ended.set()
 
-    async def _begin(self, hello: pb.Hello) -> Pulse:
-        words = (word[:64].replace("\0", "").replace(",", "") for word in hello.capabilities[:MOST_CAPABILITIES])
-        greeting = Greeting(self.plugin, tuple(words), hello.agent_version[:64].replace("\0", ""))
-        pulse = await self._doors.sessions.begin(greeting)
-        if pulse is None:
-            self._doors.identities.forget(self.plugin)
+    async def _begin(self, hello: pb.Hello) -> PluginState:
+        capabilities = (one[:64].replace("\0", "").replace(",", "") for one in hello.capabilities[:MOST_CAPABILITIES])
+        reported = AgentHello(self.plugin, tuple(capabilities), hello.agent_version[:64].replace("\0", ""))
+        state = await self._ctx.sessions.begin(reported)
+        if state is None:
+            self._ctx.identities.forget(self.plugin)
             raise Denied("the plugin is barred; it takes a person to change that", reason="PLUGIN_BARRED")
-        if hello.boot_id in pulse.boots[1:]:
-            await results.quarantine(self._doors, self._identity, [hello.boot_id, *pulse.boots[:1]])
+        if hello.boot_id in state.boot_ids[1:]:
+            await departure.quarantine(self._ctx, self._identity, [hello.boot_id, *state.boot_ids[:1]])
             raise Denied("two living agents use this identity", reason="PLUGIN_QUARANTINED")
-        return pulse
+        return state
 
     async def _read(self, requests: AsyncIterator[pb.ConnectRequest]) -> None:
-        committer = self._doors.committer
+        committer = self._ctx.committer
         async for message in requests:
             kind = message.WhichOneof("message")
             if kind == "beat":
@@ -157,21 +157,21 @@ class Session:
                 self._spawn(self._permit(message.begin_apply))
             elif kind == "errors":
                 self._errors.take(message.errors)
-            elif kind == "receipt":
+            elif kind == "received":
                 await self._room()
-                self._spawn(self._receipt(message.receipt.command))
+                self._spawn(self._received(message.received.command))
             elif kind == "goodbye":
-                await results.goodbye(self._doors, self._identity, self.epoch, message.goodbye)
+                await departure.goodbye(self._ctx, self._identity, self.epoch, message.goodbye)
                 return
 
     def _beat(self, message: pb.Beat) -> None:
-        now = self._doors.clock.now().timestamp()
+        now = self._ctx.clock.now().timestamp()
         try:
             beat = beats.beat(message, now)
         except Invalid as problem:
             self._reject(problem, message.boot_id, message.sequence)
             return
-        boot, sequence = beat.boot, beat.sequence
+        boot, sequence = beat.boot_id, beat.sequence
         self._errors.release = beat.release or self._errors.release
 
         def done(problem: Problem | None) -> None:
@@ -190,57 +190,57 @@ class Session:
 
         self._unstored += 1
         self._stored.clear()
-        self._doors.committer.add(Entry(self._identity, beat, self.epoch, now, done))
+        self._ctx.committer.add(Entry(self._identity, beat, self.epoch, now, done))
 
-    async def _result(self, given: pb.CommandResult) -> None:
-        # The beats said before a word on a command are stored before it: the word may end what they tell.
+    async def _result(self, result: pb.CommandResult) -> None:
+        # The beats sent before a receipt are stored before it: it may end what they show.
         with suppress(TimeoutError):
             async with asyncio.timeout(STORED_SECONDS):
                 await self._stored.wait()
         try:
-            outcome = await results.record(self._doors, self._identity, wire.result(given), given)
+            settlement = await receipts.record(self._ctx, self._identity, wire.receipt(result), result)
         except Problem as problem:
             if not isinstance(problem, Unavailable):
                 rejection = pb.Rejection(
-                    command=given.command, reason=problem.reason, field=problem.field, message=problem.message
+                    command=result.command, reason=problem.reason, field=problem.field, message=problem.message
                 )
                 self._send(pb.ConnectResponse(rejection=rejection))
             return
-        self._send(pb.ConnectResponse(result_ack=pb.ResultAck(command=given.command, outcome=given.outcome)))
-        if outcome.switched or outcome.final:
-            await self._settings(waiting=True)
+        self._send(pb.ConnectResponse(result_ack=pb.ResultAck(command=result.command, outcome=result.outcome)))
+        if settlement.switched or settlement.final:
+            await self._settings(pending=True)
 
-    async def _permit(self, asked: pb.BeginApply) -> None:
-        permit = await permits.ask(self._doors, self._identity, asked)
+    async def _permit(self, question: pb.BeginApply) -> None:
+        permit = await permits.ask(self._ctx, self._identity, question)
         self._send(pb.ConnectResponse(permit=permit))
 
-    async def _receipt(self, command: str) -> None:
-        await results.receipt(self._doors, self._identity, command)
+    async def _received(self, command: str) -> None:
+        await receipts.received(self._ctx, self._identity, command)
 
-    async def _settings(self, *, waiting: bool) -> None:
-        settings = self._doors.settings
-        probation = waiting and (await results.waiting(self._doors, self.plugin))[1]
+    async def _settings(self, *, pending: bool) -> None:
+        settings = self._ctx.settings
+        probation = pending and (await receipts.pending(self._ctx, self.plugin))[1]
         interval = min(settings.beat, settings.probation_beat) if probation else settings.beat
-        told = pb.AgentSettings(beat_interval=span(interval), credits=CREDITS, session_epoch=self.epoch)
-        self._send(pb.ConnectResponse(settings=told))
+        changed = pb.AgentSettings(beat_interval=span(interval), credits=CREDITS, session_epoch=self.epoch)
+        self._send(pb.ConnectResponse(settings=changed))
 
     async def _deliver(self) -> None:
         try:
             while True:
-                self._look_again = False
-                async with self._doors.database.reading() as tx:
+                self._check_again = False
+                async with self._ctx.database.reading() as tx:
                     live = await command_store.live_of(tx, self.plugin)
-                now = self._doors.clock.now()
+                now = self._ctx.clock.now()
                 self._written = {c.id: self._written[c.id] for c in live if c.id in self._written}
                 new, self._fresh = self._fresh, False
                 for command in live:
-                    if commands.due(command.state, self._written.get(command.id), now, new_session=new):
+                    if command_lifecycle.due(command.state, self._written.get(command.id), now, new_session=new):
                         self._written[command.id] = now
                         self._send(pb.ConnectResponse(command=wire.message(command)), command)
-                if not self._look_again:
+                if not self._check_again:
                     break
         finally:
-            self._looking = False
+            self._checking = False
 
     def _reject(self, problem: Problem, boot: str, sequence: int) -> None:
         rejection = pb.Rejection(
@@ -282,13 +282,13 @@ class Session:
             self._writer = None
 
     def _note_written(self, command: Command) -> None:
-        now = self._doors.clock.now()
+        now = self._ctx.clock.now()
         if command.first_write_time is None:
             _first_write.observe((now - command.issue_time).total_seconds())
         self._spawn(self._store_written(command.id, now), bounded=False)
 
     async def _store_written(self, command: str, at: datetime) -> None:
-        await results.written(self._doors, command, at)
+        await receipts.written(self._ctx, command, at)
 
     async def _room(self) -> None:
         while len(self._tasks) >= MOST_TASKS:

@@ -15,11 +15,11 @@ from typing import Protocol
 from libs.common.database import Database, Transaction
 from libs.common.errors import Unavailable
 from libs.common.telemetry import gauge
-from services.ingest.commands import Command
-from services.ingest.gateway.gather import Gather
-from services.ingest.store import plugins, pulses
-from services.ingest.store.plugins import Greeting
-from services.ingest.telemetry import Pulse
+from services.ingest.command_lifecycle import Command
+from services.ingest.gateway.coalesce import Coalescer
+from services.ingest.plugin_state import PluginState
+from services.ingest.store import plugin_state, plugins
+from services.ingest.store.plugins import AgentHello
 
 log = logging.getLogger(__name__)
 # Nobody else notes the end of a session, so it is tried for about as long as a database takes to return.
@@ -33,7 +33,7 @@ class Open(Protocol):
     plugin: str
     epoch: int
 
-    def look(self) -> None:
+    def check_commands(self) -> None:
         """Look at the plugin's commands now."""
 
     def offer(self, command: Command) -> None:
@@ -49,30 +49,30 @@ class Sessions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._open: dict[str, Open] = {}
-        self._begins: Gather[Greeting, Pulse | None] = Gather(self._begin, key=lambda greeting: greeting.plugin)
-        self._ends: Gather[tuple[str, int], None] = Gather(self._end, key=lambda session: session)
+        self._begins: Coalescer[AgentHello, PluginState | None] = Coalescer(self._begin, key=lambda hello: hello.plugin)
+        self._ends: Coalescer[tuple[str, int], None] = Coalescer(self._end, key=lambda session: session)
 
     def __len__(self) -> int:
         return len(self._open)
 
-    async def begin(self, greeting: Greeting) -> Pulse | None:
-        """The plugin's pulse under a new epoch; None when it may not have a session. Raises Unavailable."""
-        begun = self._begins.ask(greeting)
+    async def begin(self, hello: AgentHello) -> PluginState | None:
+        """The plugin's state under a new epoch; None when it may not have a session. Raises Unavailable."""
+        begun = self._begins.submit(hello)
         try:
             return await asyncio.shield(begun)
         except asyncio.CancelledError:
             # It may be noted all the same, and nobody will be here when it ends.
-            begun.add_done_callback(lambda done: self._forsaken(greeting.plugin, done))
+            begun.add_done_callback(lambda done: self._end_abandoned(hello.plugin, done))
             raise
 
-    def _forsaken(self, plugin: str, begun: asyncio.Future[Pulse | None]) -> None:
-        pulse = None if begun.cancelled() or begun.exception() else begun.result()
-        if pulse is not None:
-            self.note_end(plugin, pulse.epoch)
+    def _end_abandoned(self, plugin: str, begun: asyncio.Future[PluginState | None]) -> None:
+        state = None if begun.cancelled() or begun.exception() else begun.result()
+        if state is not None:
+            self.note_end(plugin, state.session_epoch)
 
     def note_end(self, plugin: str, epoch: int) -> None:
         """Has the end of a session written down, whatever becomes of the caller."""
-        self._ends.ask((plugin, epoch))
+        self._ends.submit((plugin, epoch))
 
     def add(self, session: Open) -> None:
         """Notes a new session; an older one of the same plugin ends."""
@@ -92,7 +92,7 @@ class Sessions:
         """Has the session of a plugin, if it is here, look at its commands."""
         session = self._open.get(plugin)
         if session is not None:
-            session.look()
+            session.check_commands()
 
     def offer(self, command: Command) -> None:
         """Has a command that was just issued written at once, if the plugin's session is here."""
@@ -110,18 +110,18 @@ class Sessions:
         """Whose sessions are here."""
         return list(self._open)
 
-    async def _begin(self, greetings: Sequence[Greeting]) -> list[Pulse | None]:
-        async def work(tx: Transaction) -> dict[str, Pulse]:
-            await plugins.hello(tx, greetings)
-            return await pulses.connect(tx, [greeting.plugin for greeting in greetings])
+    async def _begin(self, hellos: Sequence[AgentHello]) -> list[PluginState | None]:
+        async def work(tx: Transaction) -> dict[str, PluginState]:
+            await plugins.save_capabilities(tx, hellos)
+            return await plugin_state.connect(tx, [hello.plugin for hello in hellos])
 
         begun = await self._database.transaction(work)
-        return [begun.get(greeting.plugin) for greeting in greetings]
+        return [begun.get(hello.plugin) for hello in hellos]
 
     async def _end(self, sessions: Sequence[tuple[str, int]]) -> list[None]:
         for wait in END_PAUSES:
             with contextlib.suppress(Unavailable):
-                await self._database.transaction(lambda tx: pulses.disconnect(tx, sessions))
+                await self._database.transaction(lambda tx: plugin_state.disconnect(tx, sessions))
                 return [None] * len(sessions)
             await asyncio.sleep(wait)
         log.warning("the ends of %d sessions could not be noted", len(sessions))

@@ -1,1 +1,1 @@
-"""Door 1, somebody asked: `IngestService`, one file per kind of thing."""
+"""Door 1, a call came: `IngestService`, one file per resource."""

@@ -1,4 +1,4 @@
-"""Commands: patcher issues and withdraws them, everybody may look."""
+"""Commands: patcher issues and withdraws them, everybody may read."""
 
 # ruff: noqa: N802 - gRPC names its methods so
 
@@ -6,18 +6,18 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from libs.common import names, paging
 from libs.common.database import Transaction
-from libs.common.errors import Conflict, NotFound, Refused
+from libs.common.errors import Conflict, NotFound, Refused, known
 from libs.common.telemetry import counter, current_traceparent
 from prunella.v1 import ingest_pb2 as pb
-from services.ingest.commands import ABOUT_EXISTING, Command, State
+from services.ingest.command_lifecycle import ABOUT_EXISTING, Command, State
 from services.ingest.context import ServiceContext
-from services.ingest.gateway.identity import is_uuid
-from services.ingest.handlers.incidents import NOBODY
+from services.ingest.handlers.incidents import plugin_filter
 from services.ingest.store import commands as store
 from services.ingest.wire import commands as wire
 
@@ -33,29 +33,26 @@ class CommandHandlers:
     ctx: ServiceContext
 
     async def IssueCommand(self, request: pb.IssueCommandRequest, context: Context) -> pb.IssueCommandResponse:
-        """Writes a command down and has it delivered; a repeat returns the first."""
+        """Saves a command and has it delivered; a repeat returns the first."""
         del context
-        asked = wire.issued(request, self.ctx.clock.now(), current_traceparent())
-        if not is_uuid(asked.plugin):
-            raise NotFound("there is no such plugin", reason="PLUGIN_UNKNOWN", field="plugin")
+        wanted = wire.issued(request, self.ctx.clock.now(), current_traceparent())
 
         async def work(tx: Transaction) -> tuple[Command, bool]:
-            known = await store.hold(tx, asked.plugin)
-            if known is None:
+            state = await store.lock_plugin(tx, wanted.plugin) if names.is_uuid(wanted.plugin) else None
+            if state is None:
                 raise NotFound("there is no such plugin", reason="PLUGIN_UNKNOWN", field="plugin")
-            state, merchant = known
-            command = await store.issue(tx, asked, makes=asked.kind not in ABOUT_EXISTING)
+            command = await store.issue(tx, wanted, makes=wanted.kind not in ABOUT_EXISTING)
             if command is not None:
-                tx.record(wire.issued_fact(command, merchant))
+                tx.record(wire.issued_fact(command))
                 return command, True
-            earlier = await store.by_request(tx, asked.request_id)
+            earlier = await store.by_request(tx, wanted.request_id)
             if earlier is None:
                 raise Refused(f"the plugin is {state}", reason=f"PLUGIN_{state.upper()}", field="plugin")
-            return _same(earlier, asked), False
+            return _same(earlier, wanted), False
 
         command, new = await self.ctx.database.transaction(work)
         if new:
-            _issued.labels(wire.word(command.kind)).inc()
+            _issued.labels(wire.kind_name(command.kind)).inc()
             self.ctx.sessions.offer(command)
             task = asyncio.create_task(self.ctx.bus.wake(command.plugin))
             _background.add(task)
@@ -65,47 +62,39 @@ class CommandHandlers:
     async def WithdrawCommand(self, request: pb.WithdrawCommandRequest, context: Context) -> pb.WithdrawCommandResponse:
         """Ends a command that is still live; any other stays as it is."""
         del context
-        known = await self._command(request.name)
+        found = await self._command(request.name)
         reason = request.reason or "withdrawn"
-        await self.ctx.database.transaction(lambda tx: store.end(tx, known.id, State.WITHDRAWN, reason))
-        return pb.WithdrawCommandResponse(command=wire.record(await self._command(request.name)))
+        await self.ctx.database.transaction(lambda tx: store.end(tx, found.id, State.WITHDRAWN, reason))
+        return pb.WithdrawCommandResponse(command=wire.resource(await self._command(request.name)))
 
     async def GetCommand(self, request: pb.GetCommandRequest, context: Context) -> pb.GetCommandResponse:
         """One command."""
         del context
-        return pb.GetCommandResponse(command=wire.record(await self._command(request.name)))
+        return pb.GetCommandResponse(command=wire.resource(await self._command(request.name)))
 
     async def ListCommands(self, request: pb.ListCommandsRequest, context: Context) -> pb.ListCommandsResponse:
         """Commands, newest first."""
         del context
-        plugin = request.plugin.removeprefix("plugins/")
-        filters = {
-            "plugin": plugin if not plugin or is_uuid(plugin) else NOBODY,
-            "attempt": request.attempt.removeprefix("attempts/"),
-        }
-        size = paging.page_size(request.page_size)
-        after = paging.open_token(request.page_token, filters) or [""]
+        filters = {"plugin": plugin_filter(request.plugin), "attempt": names.id_of(request.attempt)}
+        page = paging.page(request, filters, UUID)
         async with self.ctx.database.reading() as tx:
-            found = await store.page(tx, filters, str(after[0]), size + 1)
-        more = paging.token(filters, [found[size - 1].id]) if len(found) > size else ""
-        return pb.ListCommandsResponse(commands=[wire.record(one) for one in found[:size]], next_page_token=more)
+            rows = await store.page(tx, filters, page)
+        found, more = page.cut(rows, lambda command: [command.id])
+        return pb.ListCommandsResponse(commands=[wire.resource(one) for one in found], next_page_token=more)
 
     async def _command(self, name: str) -> Command:
         wanted = names.parse("commands", name)
         async with self.ctx.database.reading() as tx:
-            found = await store.get(tx, wanted) if is_uuid(wanted) else None
-        if found is None:
-            raise NotFound(f"there is no command {wanted}", reason="COMMAND_UNKNOWN", field="name", command=wanted)
-        return found
+            return known(await store.get(tx, wanted) if names.is_uuid(wanted) else None, "command", wanted)
 
 
-def _same(earlier: Command, asked: Command) -> Command:
+def _same(earlier: Command, wanted: Command) -> Command:
     """The earlier command when the request is the same. Raises Conflict when only its id is."""
     if (earlier.plugin, earlier.attempt, earlier.kind, earlier.digest) != (
-        asked.plugin,
-        asked.attempt,
-        asked.kind,
-        asked.digest,
+        wanted.plugin,
+        wanted.attempt,
+        wanted.kind,
+        wanted.digest,
     ):
         raise Conflict("this request_id made another command", reason="REQUEST_ID_REUSED", field="request_id")
     return earlier

@@ -1,31 +1,31 @@
-"""Questions about plugins, and the end of one."""
+"""Plugins: everybody may read them, operators enrol and retire them."""
 
 # ruff: noqa: N802 - gRPC names its methods so
 
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from libs.common import access, names, paging
 from libs.common.database import Transaction
-from libs.common.errors import NotFound
+from libs.common.errors import known
 from prunella.v1 import agent_pb2
 from prunella.v1 import ingest_pb2 as pb
 from services.ingest import windows
 from services.ingest.context import ServiceContext
-from services.ingest.gateway import enroll, results
-from services.ingest.gateway.identity import is_uuid
-from services.ingest.store import plugins, pulses
-from services.ingest.telemetry import Pulse
+from services.ingest.gateway import departure, enroll
+from services.ingest.plugin_state import PluginState
+from services.ingest.store import plugin_state, plugins
 from services.ingest.windows import Window
 from services.ingest.wire import plugins as wire
-from services.ingest.wire.moments import moment, stamp
+from services.ingest.wire.timestamps import stamp, to_datetime
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-FRESH = 2.5  # beat intervals without a beat after which a noted session is not believed
+FRESH = 2.5  # beat intervals without a beat after which a session counts as gone
 MOST_PEERS = 200
 # What came earlier says little about how it was just before the switch (seconds).
 BEFORE = 600.0
@@ -59,12 +59,11 @@ class PluginHandlers:
             "release": request.release,
             "health": int(request.health),
         }
-        size = paging.page_size(request.page_size)
-        after = paging.open_token(request.page_token, filters) or [""]
+        page = paging.page(request, filters, UUID)
         async with self.ctx.database.reading() as tx:
-            rows = await plugins.page(tx, filters, str(after[0]), size + 1)
-        more = paging.token(filters, [str(rows[size - 1].id)]) if len(rows) > size else ""
-        return pb.ListPluginsResponse(plugins=[self._resource(row) for row in rows[:size]], next_page_token=more)
+            rows = await plugins.page(tx, filters, page)
+        found, more = page.cut(rows, lambda row: [row.id])
+        return pb.ListPluginsResponse(plugins=[self._resource(row) for row in found], next_page_token=more)
 
     async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
         """How many active plugins a package has; with a breakdown also what they run and how they are."""
@@ -72,9 +71,9 @@ class PluginHandlers:
         async with self.ctx.database.reading() as tx:
             if not request.breakdown:
                 return pb.GetFleetResponse(plugins=await plugins.size(tx, request.package))
-            count, rows = await plugins.parts(tx, request.package, request.merchant)
-        parts = [
-            pb.FleetPart(
+            count, rows = await plugins.groups(tx, request.package, request.merchant)
+        groups = [
+            pb.FleetGroup(
                 package=row.package,
                 release=row.release,
                 health=agent_pb2.Health.ValueType(row.health),
@@ -83,15 +82,15 @@ class PluginHandlers:
             )
             for row in rows
         ]
-        return pb.GetFleetResponse(plugins=count, parts=parts)
+        return pb.GetFleetResponse(plugins=count, groups=groups)
 
     async def RetirePlugin(self, request: pb.RetirePluginRequest, context: Context) -> pb.RetirePluginResponse:
         """Ends a plugin's life; ending it again changes nothing."""
         async with self.ctx.database.reading() as tx:
             row = await self._view(tx, request.name)
-            known = await plugins.identities(tx, [str(row.id)])
+            identities = await plugins.identities(tx, [str(row.id)])
         reason = request.reason or "retired by a person"
-        await results.retire(self.ctx, known[str(row.id)], access.caller(context), reason)
+        await departure.retire(self.ctx, identities[str(row.id)], access.caller(context), reason)
         async with self.ctx.database.reading() as tx:
             return pb.RetirePluginResponse(plugin=self._resource(await self._view(tx, names.plugin(str(row.id)))))
 
@@ -99,20 +98,18 @@ class PluginHandlers:
         """Before and after a switch, and the plugins of the package that were not switched."""
         del context
         name = request.plugin if request.plugin.startswith("plugins/") else names.plugin(request.plugin)
-        switch = moment(request.switch_time, "switch_time").timestamp()
+        switch = to_datetime(request.switch_time, "switch_time").timestamp()
         async with self.ctx.database.reading() as tx:
             row = await self._view(tx, name)
-            found = await pulses.get(tx, str(row.id))
-            peers = await pulses.peers(tx, str(row.id), row.package, switch, MOST_PEERS)
-        assert found is not None
-        return compare(found[0], peers, request.generation, switch, self._resource(row))
+            state = await plugin_state.get(tx, str(row.id))
+            peers = await plugin_state.peers(tx, str(row.id), row.package, switch, MOST_PEERS)
+        assert state is not None
+        return compare(state, peers, request.generation, switch, self._resource(row))
 
     async def _view(self, tx: Transaction, name: str) -> Any:
         wanted = names.parse("plugins", name)
-        row = await (plugins.view(tx, plugin=wanted) if is_uuid(wanted) else plugins.view(tx, label=wanted))
-        if row is None:
-            raise NotFound(f"there is no plugin {wanted}", reason="PLUGIN_UNKNOWN", field="name", plugin=wanted)
-        return row
+        which = {"plugin": wanted} if names.is_uuid(wanted) else {"label": wanted}
+        return known(await plugins.view(tx, **which), "plugin", wanted)
 
     def _resource(self, row: Any) -> pb.Plugin:
         settings = self.ctx.settings
@@ -120,21 +117,21 @@ class PluginHandlers:
 
 
 def compare(
-    pulse: Pulse, peers: list[Pulse], generation: int, switch: float, plugin: pb.Plugin
+    state: PluginState, peers: list[PluginState], generation: int, switch: float, plugin: pb.Plugin
 ) -> pb.GetTelemetryResponse:
     """The sums a verdict needs. The first beat of a generation ends a window of the one before, but is a beat of it."""
-    own = windows.read(pulse.windows)
+    own = windows.read(state.windows)
     after = _last_run(own, generation)
     before = [w for w in own if w.generation != generation and w.end <= switch + 1.0 and w.end > switch - BEFORE]
-    told = wire.sums(after, 1)
-    if pulse.generation == generation:
-        told.beats += 1
+    sums = wire.sums(after, 1)
+    if state.generation == generation:
+        sums.beats += 1
     control = [windows.since(windows.read(peer.windows), switch) for peer in peers]
-    heard = [counted for counted in control if counted]
+    counting = [counted for counted in control if counted]
     return pb.GetTelemetryResponse(
         before=wire.sums(before, 1),
-        after=told,
-        control=wire.sums([window for counted in heard for window in counted], len(heard)),
+        after=sums,
+        control=wire.sums([window for counted in counting for window in counted], len(counting)),
         plugin=plugin,
     )
 

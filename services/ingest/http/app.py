@@ -9,21 +9,21 @@ from libs.common.http import health_routes
 from libs.common.rpc import Server
 from prunella.v1 import agent_pb2
 from services.ingest.context import ServiceContext
-from services.ingest.http import described, errors
-from services.ingest.http import plain as seeds
+from services.ingest.http import errors, legacy_routes
+from services.ingest.http.openapi import PATHS
 
 GATEWAY = agent_pb2.DESCRIPTOR.services_by_name["AgentGateway"]
 
 
 def app(ctx: ServiceContext, server: Server) -> Starlette:
     """The application: the agents' gateway without its stream, error reports, health and metrics."""
-    door = ConnectHandler(server.in_process(), methods([GATEWAY]))
+    handler = ConnectHandler(server.in_process(), methods([GATEWAY]))
     return Starlette(
         routes=[
-            *door.routes(),
-            *seeds.routes(ctx, door),
+            *handler.routes(),
+            *legacy_routes.routes(ctx, handler),
             *errors.routes(ctx),
-            openapi.route("Prunella: what agents say without gRPC", door.methods.values(), described.PATHS),
+            openapi.route("Prunella: what agents send without gRPC", handler.methods.values(), PATHS),
             *health_routes(server),
         ]
     )

@@ -3,12 +3,11 @@
 Rule: the credential says whose errors they are, before the body is read. A body is JSON of at most 1 MiB with up to 100
 errors; what is wrong with it is answered with reason, field, message and remedy, and changes nothing. The answer says
 what became of each error, and comes after they are durable. A repeat with the same `Idempotency-Key` counts nothing
-again; without one every request tells of new errors, unless an error carries the id of its cumulative counter.
+again; without one every request has new errors, unless an error carries the id of its cumulative counter.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 import re
@@ -24,18 +23,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from libs.common.access import plugin_credential
+from libs.common.connect import body
 from libs.common.errors import Busy, Conflict, Denied, Invalid, Problem, Refused, Unauthenticated
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import queue_pb2
 from services.ingest.context import ServiceContext
-from services.ingest.gateway import reports
-from services.ingest.store import pulses
+from services.ingest.gateway import error_forwarding
+from services.ingest.store import plugin_state
 from services.ingest.store.plugins import Identity
 from services.ingest.wire import errors as wire
 
 LARGEST = 1024 * 1024
-BODY_SECONDS = 10.0
 # So many requests of one plugin are answered at once.
 AT_ONCE = 4
 STATUS: dict[type[Problem], int] = {
@@ -59,24 +58,27 @@ REMEDIES = {
 }
 SHAPE = 'send {"errors": [{"type": "TypeError", "message": "…", "stack": "…", "severity": "high"}]}'
 
-Word = Annotated[str, msgspec.Meta(max_length=256)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
 
 
 class Reported(msgspec.Struct, forbid_unknown_fields=True):
     """One error as JSON; see docs/protocol.md."""
 
     message: str
-    type: Word = ""
+    type: Name = ""
     stack: str = ""
-    context: dict[Word, str | int | float | bool | None] = {}
+    context: dict[Name, str | int | float | bool | None] = {}
     id: Annotated[str, msgspec.Meta(max_length=128)] = ""
     occurrences: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] = 1
-    severity: Word = ""
-    module: Word = ""
+    severity: Name = ""
+    module: Name = ""
     page_url: Annotated[str, msgspec.Meta(max_length=2048)] = ""
-    user_action: Word = ""
-    session: Word = ""
+    user_action: Name = ""
+    session: Name = ""
     time: datetime | None = None
+
+
+SAME = ("type", "message", "stack", "occurrences", "severity", "module", "page_url", "user_action", "session")
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,8 +94,8 @@ def routes(ctx: ServiceContext) -> list[BaseRoute]:
     async def take(request: Request) -> Response:
         try:
             async with _room(running, await _who(ctx, request)) as identity:
-                body = read(await _body(request))
-                outcomes = await _tell(ctx, identity, body, request.headers.get("idempotency-key", ""))
+                errors = read(await _body(request))
+                outcomes = await _forward(ctx, identity, errors, request.headers.get("idempotency-key", ""))
         except Problem as problem:
             return refusal(problem)
         except ClientDisconnect:
@@ -103,10 +105,10 @@ def routes(ctx: ServiceContext) -> list[BaseRoute]:
     return [Route("/api/errors", take, methods=["POST"])]
 
 
-def read(body: bytes) -> Body:
+def read(content: bytes) -> Body:
     """The errors in a body. Raises Invalid naming the field."""
     try:
-        return msgspec.json.decode(body, type=Body)
+        return msgspec.json.decode(content, type=Body)
     except msgspec.ValidationError as error:
         rule, _, place = str(error).partition(" - at `$")
         field = place.rstrip("`").removeprefix(".") or "body"
@@ -121,7 +123,7 @@ def refusal(problem: Problem) -> Response:
     """A problem as an answer."""
     known = (code for kind, code in STATUS.items() if isinstance(problem, kind))
     status = REASONS.get(problem.reason) or next(known, 503)
-    told = {
+    answer = {
         "error": problem.reason.lower(),
         "reason": problem.reason,
         "field": problem.field,
@@ -131,7 +133,7 @@ def refusal(problem: Problem) -> Response:
     headers = {}
     if status in {429, 503} and not isinstance(problem, Refused):
         headers["Retry-After"] = str(math.ceil(problem.retry_after or 5))
-    return JSONResponse(told, status, headers)
+    return JSONResponse(answer, status, headers)
 
 
 async def _who(ctx: ServiceContext, request: Request) -> Identity:
@@ -153,54 +155,38 @@ async def _room(running: Counter[str], identity: Identity) -> AsyncIterator[Iden
 
 
 async def _body(request: Request) -> bytes:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if body.media_type(request) != "application/json":
         raise Invalid("the body must be application/json", reason="BODY_NOT_JSON_TYPE", field="content-type")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                body += part
-                if len(body) > LARGEST:
-                    raise Invalid(f"a body may have {LARGEST} bytes", reason="BODY_TOO_LARGE", field="body")
-    except TimeoutError as error:
-        raise Invalid("the body did not come in time", reason="BODY_LATE", field="body") from error
-    return bytes(body)
+    return await body.read(request, LARGEST)
 
 
-async def _tell(ctx: ServiceContext, identity: Identity, body: Body, key: str) -> Sequence[queue_pb2.ReportOutcome]:
+async def _forward(
+    ctx: ServiceContext, identity: Identity, reported: Body, key: str
+) -> Sequence[queue_pb2.ReportOutcome]:
     if not re.fullmatch(r"[\x21-\x7e]{0,128}", key):
         raise Invalid(
             "an Idempotency-Key has up to 128 visible characters", reason="KEY_INVALID", field="idempotency-key"
         )
     async with ctx.database.reading() as tx:
-        found = await pulses.get(tx, identity.plugin)
-    release = found[0].release if found else ""
+        state = await plugin_state.get(tx, identity.plugin)
+    release = state.release if state else ""
     errors = []
-    for number, given in enumerate(body.errors):
+    for number, error in enumerate(reported.errors):
         # Without an id of its own each error is a counter of its own, the same one when the request is repeated.
         own = hashlib.sha256(f"{identity.plugin}\0{key}\0{number}".encode()).hexdigest() if key else new_id()
-        errors.append(wire.reported(identity, release, _message(given, own)))
+        errors.append(wire.reported_error(identity, release, _message(error, own)))
     request_id = hashlib.sha256(f"{identity.plugin}\0{key}".encode()).hexdigest() if key else ""
-    return await ctx.reports.ask(errors, reports.HTTP, request_id)
+    return await ctx.error_forwarder.forward(errors, error_forwarding.HTTP, request_id)
 
 
-def _message(given: Reported, own: str) -> pb.ErrorReport:
+def _message(error: Reported, own: str) -> pb.ErrorReport:
     message = pb.ErrorReport(
-        id=given.id or own,
-        type=given.type,
-        message=given.message,
-        stack=given.stack,
-        occurrences=given.occurrences,
-        severity=given.severity,
-        module=given.module,
-        page_url=given.page_url,
-        user_action=given.user_action,
-        session=given.session,
-        context={name: value if isinstance(value, str) else _text(value) for name, value in given.context.items()},
+        id=error.id or own,
+        context={name: value if isinstance(value, str) else _text(value) for name, value in error.context.items()},
+        **{name: getattr(error, name) for name in SAME},
     )
-    if given.time is not None:
-        message.time.FromDatetime(given.time if given.time.tzinfo else given.time.replace(tzinfo=UTC))
+    if error.time is not None:
+        message.time.FromDatetime(error.time if error.time.tzinfo else error.time.replace(tzinfo=UTC))
     return message
 
 

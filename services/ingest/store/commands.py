@@ -1,4 +1,4 @@
-"""Commands, the agents' words on them, and the final word of each generation."""
+"""Commands, the agents' receipts for them, and the final outcome of each generation."""
 
 from __future__ import annotations
 
@@ -8,48 +8,52 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.ingest.commands import Command, Kind, Result, Settled, State, Word
+from libs.common.paging import Page
+from services.ingest.command_lifecycle import Command, Kind, Outcome, Receipt, Settlement, State
+from services.ingest.store import after
 
-COLUMNS = """id, request_id, plugin, attempt, incident, kind, generation, fence, state, deadline, issue_time, release,
-    envelope, digest, size, dead_man, config, traceparent, first_write_time, end_time, detail"""
+COLUMNS = """id, request_id, plugin, merchant, attempt, incident, kind, generation, fence, state, deadline_time,
+    issue_time, release, envelope, digest, size, dead_man_seconds, config, traceparent, first_write_time, end_time,
+    detail"""
 LIVE = "state IN ('pending', 'delivered', 'received')"
-HOLD = "SELECT state, merchant FROM ingest.plugins WHERE id = CAST(:plugin AS uuid) FOR UPDATE"
-# One statement, since an agent waits for it: numbers, flag, supersession, command, generation. It runs after HOLD, so
-# a repeat of the same request sees the command that was made and makes nothing.
+LOCK_PLUGIN = "SELECT state FROM ingest.plugins WHERE id = CAST(:plugin AS uuid) FOR UPDATE"
+# One statement, since an agent waits for it: numbers, flag, supersession, command, generation. It runs after
+# LOCK_PLUGIN, so a repeat of the same request sees the command that was made and makes nothing.
 ISSUE = f"""
 WITH numbers AS (
     UPDATE ingest.plugins p SET last_fence = p.last_fence + 1,
         last_generation = greatest(p.last_generation, u.generation) + CAST(:makes AS integer)
-    FROM ingest.pulses u
+    FROM ingest.plugin_state u
     WHERE p.id = CAST(:plugin AS uuid) AND u.id = p.id AND p.state = 'active'
       AND NOT EXISTS (SELECT 1 FROM ingest.commands WHERE request_id = :request_id)
-    RETURNING p.last_fence, p.last_generation
-), expected AS (
-    UPDATE ingest.pulses SET waiting = true, version = version + 1
+    RETURNING p.last_fence, p.last_generation, p.merchant
+), pending AS (
+    UPDATE ingest.plugin_state SET commands_pending = true, version = version + 1
     WHERE id = CAST(:plugin AS uuid) AND EXISTS (SELECT 1 FROM numbers)
 ), superseded AS (
     UPDATE ingest.commands SET state = 'superseded', end_time = :now, detail = 'a newer command took its place'
     WHERE plugin = CAST(:plugin AS uuid) AND {LIVE} AND EXISTS (SELECT 1 FROM numbers)
 ), made AS (
     INSERT INTO ingest.commands ({COLUMNS})
-    SELECT CAST(:id AS uuid), :request_id, CAST(:plugin AS uuid), :attempt, :incident, :kind,
+    SELECT CAST(:id AS uuid), :request_id, CAST(:plugin AS uuid), merchant, :attempt, :incident, :kind,
         CASE WHEN CAST(:generation AS bigint) = 0 THEN last_generation ELSE CAST(:generation AS bigint) END, last_fence,
-        :state, :deadline, :issue_time, :release, :envelope, :digest, :size, :dead_man, :config, :traceparent,
-        NULL, NULL, ''
-    FROM numbers RETURNING generation, fence
+        :state, :deadline_time, :issue_time, :release, :envelope, :digest, :size, :dead_man_seconds, :config,
+        :traceparent, NULL, NULL, ''
+    FROM numbers RETURNING merchant, generation, fence
 ), generations AS (
-    INSERT INTO ingest.generations (plugin, generation, attempt)
-    SELECT CAST(:plugin AS uuid), generation, :attempt FROM made ON CONFLICT DO NOTHING
+    INSERT INTO ingest.generations (plugin, merchant, generation, attempt)
+    SELECT CAST(:plugin AS uuid), merchant, generation, :attempt FROM made ON CONFLICT DO NOTHING
 )
-SELECT fence, generation FROM made
+SELECT merchant, fence, generation FROM made
 """
-FINAL = """
-SELECT final FROM ingest.generations WHERE plugin = CAST(:plugin AS uuid) AND generation = :generation FOR UPDATE
+FINAL_OUTCOME = """
+SELECT final_outcome FROM ingest.generations
+WHERE plugin = CAST(:plugin AS uuid) AND generation = :generation FOR UPDATE
 """
 SET_FINAL = """
-INSERT INTO ingest.generations (plugin, generation, attempt, final, final_time)
-VALUES (CAST(:plugin AS uuid), :generation, :attempt, :final, :now)
-ON CONFLICT (plugin, generation) DO UPDATE SET final = :final, final_time = :now
+INSERT INTO ingest.generations (plugin, merchant, generation, attempt, final_outcome, final_time)
+VALUES (CAST(:plugin AS uuid), :merchant, :generation, :attempt, :final, :now)
+ON CONFLICT (plugin, generation) DO UPDATE SET final_outcome = :final, final_time = :now
 """
 BY_REQUEST = f"SELECT {COLUMNS} FROM ingest.commands WHERE request_id = :request_id"
 GET = f"SELECT {COLUMNS} FROM ingest.commands WHERE id = CAST(:id AS uuid)"
@@ -73,24 +77,28 @@ WHERE id = CAST(:id AS uuid) AND plugin = CAST(:plugin AS uuid) AND state IN ('p
 END = f"""
 UPDATE ingest.commands SET state = :state, end_time = :now, detail = :detail WHERE id = CAST(:id AS uuid) AND {LIVE}
 """
-RESULT = """
-INSERT INTO ingest.results (command, word, time, detail, release, digest, unasked)
-VALUES (CAST(:command AS uuid), :word, :now, :detail, :release, :digest, :unasked) ON CONFLICT DO NOTHING
+ADD_RECEIPT = """
+INSERT INTO ingest.receipts (command, merchant, outcome, receive_time, detail, release, digest, unsolicited)
+VALUES (CAST(:command AS uuid), :merchant, :outcome, :now, :detail, :release, :digest, :unsolicited)
+ON CONFLICT DO NOTHING
 """
-OVERDUE = f"SELECT {COLUMNS} FROM ingest.commands WHERE {LIVE} AND deadline <= :now ORDER BY deadline LIMIT :limit"
+OVERDUE = (
+    f"SELECT {COLUMNS} FROM ingest.commands WHERE {LIVE} AND deadline_time <= :now ORDER BY deadline_time LIMIT :limit"
+)
 UNDELIVERED = """
 SELECT DISTINCT plugin FROM ingest.commands WHERE state IN ('pending', 'delivered') LIMIT :limit
 """
 UNCOMMITTED = """
-SELECT EXISTS (SELECT 1 FROM ingest.results r JOIN ingest.commands c ON c.id = r.command
+SELECT EXISTS (SELECT 1 FROM ingest.receipts r JOIN ingest.commands c ON c.id = r.command
                JOIN ingest.generations g ON g.plugin = c.plugin AND g.generation = c.generation
-               WHERE c.plugin = CAST(:plugin AS uuid) AND r.word = 1 AND g.final IS NULL AND c.deadline > :since)
+               WHERE c.plugin = CAST(:plugin AS uuid) AND r.outcome = 1 AND g.final_outcome IS NULL
+                 AND c.deadline_time > :since)
 """
 RUNNING = """
 SELECT g.generation, c.kind, c.release, c.digest FROM ingest.generations g
 JOIN ingest.commands c ON c.attempt = g.attempt AND c.plugin = g.plugin AND c.generation = g.generation
-JOIN ingest.results r ON r.command = c.id AND r.word = 1
-WHERE g.plugin = CAST(:plugin AS uuid) AND g.final IS DISTINCT FROM 3 AND c.kind IN (1, 3, 4)
+JOIN ingest.receipts r ON r.command = c.id AND r.outcome = 1
+WHERE g.plugin = CAST(:plugin AS uuid) AND g.final_outcome IS DISTINCT FROM 3 AND c.kind IN (1, 3, 4)
 ORDER BY g.generation DESC LIMIT 1
 """
 
@@ -105,10 +113,10 @@ class Running:
     digest: str
 
 
-async def hold(tx: Transaction, plugin: str) -> tuple[str, str] | None:
-    """State and merchant of a plugin whose commands nobody else issues until the commit."""
-    row = await tx.first(HOLD, plugin=plugin)
-    return None if row is None else (row.state, row.merchant)
+async def lock_plugin(tx: Transaction, plugin: str) -> str | None:
+    """The state of a plugin for which nobody else issues commands until the commit."""
+    state: str | None = await tx.value(LOCK_PLUGIN, plugin=plugin)
+    return state
 
 
 async def issue(tx: Transaction, command: Command, *, makes: bool) -> Command | None:
@@ -116,10 +124,12 @@ async def issue(tx: Transaction, command: Command, *, makes: bool) -> Command | 
 
     None when its request made one before, or the plugin is not active.
     """
-    values = {name: getattr(command, name) for name in _PLAIN if name != "fence"}
+    values = {name: getattr(command, name) for name in _ISSUED}
     own = {"kind": int(command.kind), "state": str(command.state), "makes": int(makes), "now": tx.now}
     row = await tx.first(ISSUE, **values, **own)
-    return None if row is None else replace(command, fence=row.fence, generation=row.generation)
+    if row is None:
+        return None
+    return replace(command, merchant=row.merchant, fence=row.fence, generation=row.generation)
 
 
 async def by_request(tx: Transaction, request_id: str) -> Command | None:
@@ -138,17 +148,17 @@ async def lock(tx: Transaction, id_: str) -> Command | None:
 
 
 async def live_of(tx: Transaction, plugin: str) -> list[Command]:
-    """Commands a plugin still has to hear or answer, oldest first."""
+    """Commands that are still to be delivered to a plugin or answered by it, oldest first."""
     return [command(row) for row in await tx.all(LIVE_OF, plugin=plugin)]
 
 
-async def page(tx: Transaction, filters: dict[str, Any], after: str, limit: int) -> list[Command]:
+async def page(tx: Transaction, filters: dict[str, Any], page: Page) -> list[Command]:
     """Commands newest first."""
-    return [command(row) for row in await tx.all(LIST, after=after, limit=limit, **filters)]
+    return [command(row) for row in await tx.all(LIST, **after(page), **filters)]
 
 
 async def written(tx: Transaction, id_: str, at: datetime) -> None:
-    """The command went out; the first time is kept."""
+    """The command was written to the stream; the first time stays."""
     await tx.run(WRITTEN, id=id_, at=at)
 
 
@@ -168,38 +178,38 @@ async def overdue(tx: Transaction, now: datetime, limit: int) -> Sequence[Comman
 
 
 async def undelivered(tx: Transaction, limit: int) -> list[str]:
-    """Plugins with commands no receipt came for."""
+    """Plugins with commands that no agent has confirmed."""
     return [str(row.plugin) for row in await tx.all(UNDELIVERED, limit=limit)]
 
 
-async def note_result(tx: Transaction, result: Result) -> bool:
-    """Keeps the agent's word; False when it was kept before."""
-    values = {"detail": result.detail, "release": result.release, "digest": result.digest, "unasked": result.unasked}
-    return await tx.run(RESULT, command=result.command, word=int(result.word), now=tx.now, **values) == 1
+async def add_receipt(tx: Transaction, receipt: Receipt, merchant: str) -> bool:
+    """Saves the agent's receipt; False when it was saved before."""
+    values = {name: getattr(receipt, name) for name in ("command", "detail", "release", "digest", "unsolicited")}
+    return await tx.run(ADD_RECEIPT, merchant=merchant, outcome=int(receipt.outcome), now=tx.now, **values) == 1
 
 
-async def final_word(tx: Transaction, plugin: str, generation: int) -> Word | None:
-    """The final word of a generation so far, locked until the commit."""
-    found = await tx.value(FINAL, plugin=plugin, generation=generation)
-    return None if found is None else Word(found)
+async def final_outcome(tx: Transaction, plugin: str, generation: int) -> Outcome | None:
+    """The final outcome of a generation so far, locked until the commit."""
+    found = await tx.value(FINAL_OUTCOME, plugin=plugin, generation=generation)
+    return None if found is None else Outcome(found)
 
 
-async def settle(tx: Transaction, command: Command, settled: Settled, detail: str) -> None:
-    """Writes what a result changed."""
-    if settled.state is not None:
-        await end(tx, command.id, settled.state, detail)
-    if settled.final is not None:
-        place = {"plugin": command.plugin, "generation": command.generation, "attempt": command.attempt}
-        await tx.run(SET_FINAL, final=int(settled.final), now=tx.now, **place)
+async def settle(tx: Transaction, command: Command, settlement: Settlement, detail: str) -> None:
+    """Writes what a receipt changed."""
+    if settlement.state is not None:
+        await end(tx, command.id, settlement.state, detail)
+    if settlement.final is not None:
+        own = {name: getattr(command, name) for name in ("plugin", "merchant", "generation", "attempt")}
+        await tx.run(SET_FINAL, final=int(settlement.final), now=tx.now, **own)
 
 
 async def in_probation(tx: Transaction, plugin: str, since: datetime) -> bool:
-    """Whether a plugin has switched and its final word is still to come."""
+    """Whether a plugin has switched and its final outcome is still to come."""
     return bool(await tx.value(UNCOMMITTED, plugin=plugin, since=since))
 
 
 async def running(tx: Transaction, plugin: str) -> Running | None:
-    """What a plugin said last that it switched to, and did not take back; None when it never switched."""
+    """What a plugin reported last as switched to, and did not roll back; None when it never switched."""
     row = await tx.first(RUNNING, plugin=plugin)
     return None if row is None else Running(row.generation, Kind(row.kind), row.release, row.digest)
 
@@ -222,10 +232,10 @@ def command(row: Any) -> Command:
 
 
 _SAME = (
-    "request_id", "attempt", "incident", "generation", "fence", "deadline", "issue_time", "release", "digest", "size",
-    "dead_man", "traceparent", "first_write_time", "end_time", "detail",
+    "request_id", "merchant", "attempt", "incident", "generation", "fence", "deadline_time", "issue_time", "release",
+    "digest", "size", "dead_man_seconds", "traceparent", "first_write_time", "end_time", "detail",
 )  # fmt: skip
-_PLAIN = (
-    "id", "request_id", "plugin", "attempt", "incident", "generation", "fence", "deadline", "issue_time", "release",
-    "envelope", "digest", "size", "dead_man", "config", "traceparent",
+_ISSUED = (
+    "id", "request_id", "plugin", "attempt", "incident", "generation", "deadline_time", "issue_time", "release",
+    "envelope", "digest", "size", "dead_man_seconds", "config", "traceparent",
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """Which configurations are known, and which of them a plugin should have.
 
-Rule: a plugin should have what it was given and committed last; before that, what it was first heard with, if that is
-published. What is taken back after its commit is expected no longer, what was on trial never was.
+Rule: a plugin should have what it committed last; before that, what it first reported, if that is published. What is
+rolled back after its commit is expected no longer, what was on trial never was. A configuration for all plugins of a
+package has no merchant.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from libs.common.database import Transaction
-from services.ingest.commands import Kind, Word
+from libs.common.names import is_uuid
+from services.ingest.command_lifecycle import Kind, Outcome
 
 CHUNK = 1000
-KNOW = """
-INSERT INTO ingest.configurations (package, version, plugin, digest)
-VALUES (:package, :version, :plugin, :digest) ON CONFLICT DO NOTHING
+SAVE = """
+INSERT INTO ingest.configurations (package, version, merchant, plugin, digest)
+VALUES (:package, :version, coalesce((SELECT merchant FROM ingest.plugins WHERE id = CAST(:id AS uuid)), ''), :plugin,
+        :digest)
+ON CONFLICT DO NOTHING
 """
-GIVEN = """
-UPDATE ingest.pulses SET version = version + 1, expected_config = coalesce((
+EXPECT_COMMITTED = """
+UPDATE ingest.plugin_state SET version = version + 1, expected_config_digest = coalesce((
     SELECT c.digest FROM ingest.commands c
     JOIN ingest.generations g ON g.plugin = c.plugin AND g.generation = c.generation
-    WHERE c.plugin = CAST(:plugin AS uuid) AND c.kind = :kind AND g.final = :committed
+    WHERE c.plugin = CAST(:plugin AS uuid) AND c.kind = :kind AND g.final_outcome = :committed
     ORDER BY c.generation DESC LIMIT 1), '')
 WHERE id = CAST(:plugin AS uuid) AND EXISTS (
     SELECT 1 FROM ingest.commands
@@ -28,37 +32,44 @@ WHERE id = CAST(:plugin AS uuid) AND EXISTS (
 """
 ADOPT = """
 WITH found AS (
-    SELECT u.id, p.config_digest FROM ingest.pulses u JOIN ingest.plugins p ON p.id = u.id
-    WHERE u.id = ANY(CAST(:ids AS uuid[])) AND u.expected_config = '' AND EXISTS (
+    SELECT u.id, p.config_digest FROM ingest.plugin_state u JOIN ingest.plugins p ON p.id = u.id
+    WHERE u.id = ANY(CAST(:ids AS uuid[])) AND u.expected_config_digest = '' AND EXISTS (
         SELECT 1 FROM ingest.configurations c
         WHERE c.package = p.package AND c.digest = p.config_digest AND c.plugin IN ('', CAST(p.id AS text)))
       AND NOT EXISTS (
         SELECT 1 FROM ingest.commands c JOIN ingest.generations g ON g.plugin = c.plugin AND g.generation = c.generation
         WHERE c.plugin = u.id AND c.kind = :kind AND c.digest = p.config_digest
-          AND g.final IS DISTINCT FROM CAST(:committed AS smallint))
+          AND g.final_outcome IS DISTINCT FROM CAST(:committed AS smallint))
     ORDER BY u.id FOR UPDATE OF u
 )
-UPDATE ingest.pulses u SET version = u.version + 1, expected_config = found.config_digest
+UPDATE ingest.plugin_state u SET version = u.version + 1, expected_config_digest = found.config_digest
 FROM found WHERE u.id = found.id RETURNING u.id
 """
-HAVING = """
+PLUGINS_WITH = """
 SELECT id FROM ingest.plugins
 WHERE package = :package AND id > CAST(:after AS uuid) AND config_digest = :digest AND state = 'active'
   AND :plugin IN ('', CAST(id AS text))
 ORDER BY id LIMIT :limit
 """
-NOBODY = "00000000-0000-0000-0000-000000000000"
-OURS = {"kind": int(Kind.CONFIG_UPDATE), "committed": int(Word.COMMITTED)}
+NO_PLUGIN = "00000000-0000-0000-0000-000000000000"
+OURS = {"kind": int(Kind.CONFIG_UPDATE), "committed": int(Outcome.COMMITTED)}
 
 
-async def know(tx: Transaction, *, package: str, version: str, plugin: str, digest: str) -> None:
-    """A configuration is published; known twice it is known once."""
-    await tx.run(KNOW, package=package, version=version, plugin=plugin, digest=digest)
+async def save(tx: Transaction, *, package: str, version: str, plugin: str, digest: str) -> None:
+    """Saves a published configuration; a second time changes nothing."""
+    await tx.run(
+        SAVE,
+        id=plugin if is_uuid(plugin) else NO_PLUGIN,
+        package=package,
+        version=version,
+        plugin=plugin,
+        digest=digest,
+    )
 
 
-async def given(tx: Transaction, plugin: str, generation: int) -> bool:
+async def expect_committed(tx: Transaction, plugin: str, generation: int) -> bool:
     """A generation became final: if it brought a configuration, what the plugin should have is looked up anew."""
-    return await tx.run(GIVEN, plugin=plugin, generation=generation, **OURS) == 1
+    return await tx.run(EXPECT_COMMITTED, plugin=plugin, generation=generation, **OURS) == 1
 
 
 async def adopt(tx: Transaction, plugins: Sequence[str]) -> set[str]:
@@ -66,7 +77,7 @@ async def adopt(tx: Transaction, plugins: Sequence[str]) -> set[str]:
     return {str(row.id) for row in await tx.all(ADOPT, ids=list(plugins), **OURS)}
 
 
-async def having(tx: Transaction, *, package: str, plugin: str, digest: str, after: str = NOBODY) -> list[str]:
-    """The next plugins (after one's id) that were heard with a configuration; `plugin` may name the only one."""
-    rows = await tx.all(HAVING, package=package, plugin=plugin, digest=digest, after=after, limit=CHUNK)
+async def plugins_with(tx: Transaction, *, package: str, plugin: str, digest: str, after: str = NO_PLUGIN) -> list[str]:
+    """The next plugins (after one's id) that reported a configuration; `plugin` may name the only one."""
+    rows = await tx.all(PLUGINS_WITH, package=package, plugin=plugin, digest=digest, after=after, limit=CHUNK)
     return [str(row.id) for row in rows]

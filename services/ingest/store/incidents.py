@@ -9,25 +9,27 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.ingest.detection import Severity
-from services.ingest.incidents import Evidence, Incident, State, tried_from
+from libs.common.paging import Page
+from services.ingest.finding import Severity
+from services.ingest.incident_lifecycle import Evidence, Incident, State, tried_from
+from services.ingest.store import after
 
 COLUMNS = """id, plugin, merchant, package, type, severity, state, round, open_time, first_bad_beat_time, update_time,
-    act_by, end_time, attempt, action, remedy, tried, evidence, release, generation, healthy_windows, resolution,
+    act_by_time, end_time, attempt, action, remedy, tried, evidence, release, generation, healthy_windows, resolution,
     trace_id, traceparent"""
 ACTIVE = "state IN ('open', 'in_progress', 'escalated')"
 # What opened while a storm of its pair was on is part of it; nothing has to be written down for that.
 STORM = """LEFT JOIN LATERAL (
-    SELECT s.id AS storm, s.end_time AS calm_time FROM ingest.storms s
-    WHERE s.package = i.package AND s.type = i.type AND i.open_time >= s.from_time
+    SELECT s.id AS storm, s.end_time AS storm_end_time FROM ingest.storms s
+    WHERE s.package = i.package AND s.type = i.type AND i.open_time >= s.count_from_time
       AND (s.end_time IS NULL OR i.open_time <= s.end_time)
-    ORDER BY s.begin_time DESC LIMIT 1
+    ORDER BY s.start_time DESC LIMIT 1
 ) AS during ON true"""
-VIEW = f"SELECT {COLUMNS}, storm, calm_time FROM ingest.incidents i {STORM}"
+VIEW = f"SELECT {COLUMNS}, storm, storm_end_time FROM ingest.incidents i {STORM}"
 INSERT = f"""
 INSERT INTO ingest.incidents ({COLUMNS})
 VALUES (CAST(:id AS uuid), CAST(:plugin AS uuid), :merchant, :package, :type, :severity, :state, :round, :open_time,
-        :first_bad_beat_time, :update_time, :act_by, :end_time, :attempt, :action, :remedy, CAST(:tried AS jsonb),
+        :first_bad_beat_time, :update_time, :act_by_time, :end_time, :attempt, :action, :remedy, CAST(:tried AS jsonb),
         CAST(:evidence AS jsonb), :release, :generation, :healthy_windows, :resolution, :trace_id, :traceparent)
 ON CONFLICT (plugin, type) WHERE {ACTIVE} DO NOTHING
 """
@@ -52,16 +54,16 @@ ORDER BY id DESC LIMIT :limit
 """
 OVERDUE = f"""
 SELECT id, plugin FROM ingest.incidents i {STORM}
-WHERE state IN ('open', 'in_progress') AND (storm IS NULL OR calm_time IS NOT NULL)
-  AND (coalesce(greatest(act_by, calm_time + (act_by - open_time)), act_by) <= :now
+WHERE state IN ('open', 'in_progress') AND (storm IS NULL OR storm_end_time IS NOT NULL)
+  AND (coalesce(greatest(act_by_time, storm_end_time + (act_by_time - open_time)), act_by_time) <= :now
        OR (state = 'open' AND resolution <> ''))
-ORDER BY act_by LIMIT :limit
+ORDER BY act_by_time LIMIT :limit
 """
 
 
 async def insert(tx: Transaction, incident: Incident) -> bool:
     """Saves a new incident; False when one of its type is active already."""
-    own = ("id", "plugin", "merchant", "package", "type", "open_time", "first_bad_beat_time", "act_by")
+    own = ("id", "plugin", "merchant", "package", "type", "open_time", "first_bad_beat_time", "act_by_time")
     values = {name: getattr(incident, name) for name in own}
     traces = {"trace_id": incident.trace_id, "traceparent": incident.traceparent}
     return await tx.run(INSERT, **values, **traces, **_changing(incident)) == 1
@@ -74,24 +76,24 @@ async def save(tx: Transaction, incident: Incident) -> None:
 
 async def active_of(tx: Transaction, plugins: Sequence[str]) -> list[Incident]:
     """Active incidents of some plugins, locked until the commit."""
-    return [incident(row) for row in await tx.all(ACTIVE_OF, plugins=list(plugins))]
+    return [_incident(row) for row in await tx.all(ACTIVE_OF, plugins=list(plugins))]
 
 
 async def get(tx: Transaction, id_: str) -> Incident | None:
     """One incident."""
     row = await tx.first(GET, id=id_)
-    return None if row is None else incident(row)
+    return None if row is None else _incident(row)
 
 
 async def lock(tx: Transaction, id_: str) -> Incident | None:
     """One incident, locked until the commit."""
     row = await tx.first(LOCK, id=id_)
-    return None if row is None else incident(row)
+    return None if row is None else _incident(row)
 
 
-async def page(tx: Transaction, filters: dict[str, Any], after: str, limit: int) -> list[Incident]:
+async def page(tx: Transaction, filters: dict[str, Any], page: Page) -> list[Incident]:
     """Incidents newest first."""
-    return [incident(row) for row in await tx.all(LIST, after=after, limit=limit, **filters)]
+    return [_incident(row) for row in await tx.all(LIST, **after(page), **filters)]
 
 
 async def overdue(tx: Transaction, now: datetime, limit: int) -> list[tuple[str, str]]:
@@ -100,53 +102,35 @@ async def overdue(tx: Transaction, now: datetime, limit: int) -> list[tuple[str,
 
 
 def _changing(incident: Incident) -> dict[str, Any]:
+    same = ("round", "update_time", "end_time", "attempt", "action", "remedy", "healthy_windows", "resolution")
     return {
         "severity": int(incident.severity),
         "state": str(incident.state),
-        "round": incident.round,
-        "update_time": incident.update_time,
-        "end_time": incident.end_time,
-        "attempt": incident.attempt,
-        "action": incident.action,
-        "remedy": incident.remedy,
         "tried": json.dumps([asdict(tried) for tried in incident.tried]),
         "evidence": json.dumps(asdict(incident.evidence)),
-        "healthy_windows": incident.healthy_windows,
-        "resolution": incident.resolution,
         "release": incident.release,
         "generation": incident.generation,
+        **{name: getattr(incident, name) for name in same},
     }
 
 
-def incident(row: Any) -> Incident:
-    """A row as an incident."""
+def _incident(row: Any) -> Incident:
     evidence = row.evidence
     evidence["failing_inputs"] = tuple(evidence["failing_inputs"])
     return Incident(
         id=str(row.id),
         plugin=str(row.plugin),
-        merchant=row.merchant,
-        package=row.package,
-        type=row.type,
         severity=Severity(row.severity),
         state=State(row.state),
-        round=row.round,
-        open_time=row.open_time,
-        first_bad_beat_time=row.first_bad_beat_time,
-        update_time=row.update_time,
-        act_by=row.act_by,
-        end_time=row.end_time,
-        attempt=row.attempt,
-        action=row.action,
-        remedy=row.remedy,
         tried=tried_from(row.tried),
         evidence=Evidence(**evidence),
-        release=row.release,
-        generation=row.generation,
-        healthy_windows=row.healthy_windows,
-        resolution=row.resolution,
-        trace_id=row.trace_id,
-        traceparent=row.traceparent,
         storm=str(row.storm or ""),
-        calm_time=row.calm_time,
+        **{name: getattr(row, name) for name in _SAME},
     )
+
+
+_SAME = (
+    "merchant", "package", "type", "round", "open_time", "first_bad_beat_time", "update_time", "act_by_time",
+    "end_time", "attempt", "action", "remedy", "release", "generation", "healthy_windows", "resolution", "trace_id",
+    "traceparent", "storm_end_time",
+)  # fmt: skip

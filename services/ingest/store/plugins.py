@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.paging import Page
+from services.ingest.store import after
 
 IDENTITY = """
 SELECT p.id, p.secret, p.package, p.merchant, p.state, p.label FROM ingest.plugins p
@@ -17,13 +19,13 @@ WHERE p.id = ANY(CAST(:ids AS uuid[]))
 """
 VIEW = """
 SELECT p.id, p.package, p.merchant, p.label, p.state, p.enroll_time, p.capabilities, p.environment, p.numbers,
-       p.config_digest, u.expected_config, u.release, u.generation, u.digest, u.health, u.connected, u.heard, u.beats,
-       u.windows, u.watch_from,
+       p.config_digest, u.expected_config_digest, u.release, u.generation, u.digest, u.health, u.connected,
+       u.last_beat_time, u.beats, u.windows, u.count_from_time,
        (SELECT coalesce(array_agg(CAST(i.id AS text) ORDER BY i.id), '{}') FROM ingest.incidents i
         WHERE i.plugin = p.id AND i.state IN ('open', 'in_progress', 'escalated')) AS open_incidents
-FROM ingest.plugins p JOIN ingest.pulses u ON u.id = p.id
+FROM ingest.plugins p JOIN ingest.plugin_state u ON u.id = p.id
 """
-PLACE = "SELECT environment, config_digest FROM ingest.plugins WHERE id = CAST(:id AS uuid)"
+ENVIRONMENT = "SELECT environment, config_digest FROM ingest.plugins WHERE id = CAST(:id AS uuid)"
 BY_ID = VIEW + "WHERE p.id = CAST(:id AS uuid)"
 BY_LABEL = VIEW + "WHERE p.label = :label"
 LIST = (
@@ -52,14 +54,14 @@ INSERT = """
 INSERT INTO ingest.plugins (id, package, merchant, label, secret, enroll_time, environment)
 VALUES (CAST(:id AS uuid), :package, :merchant, :label, :secret, :now, CAST(:environment AS jsonb))
 """
-HELLO = """
+CAPABILITIES = """
 UPDATE ingest.plugins p SET capabilities = string_to_array(u.capabilities, ','), agent_version = u.agent_version
 FROM unnest(CAST(:ids AS uuid[]), CAST(:capabilities AS text[]), CAST(:agent_versions AS text[]))
     AS u(id, capabilities, agent_version)
 WHERE p.id = u.id
   AND (p.capabilities <> string_to_array(u.capabilities, ',') OR p.agent_version <> u.agent_version)
 """
-TRAITS = """
+ATTRIBUTES = """
 UPDATE ingest.plugins p SET
     environment = CASE WHEN u.environment = '' THEN p.environment ELSE CAST(u.environment AS jsonb) END,
     numbers = CASE WHEN u.numbers = '' THEN p.numbers ELSE CAST(u.numbers AS jsonb) END,
@@ -69,16 +71,15 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:environments AS text[]), CAST(:numbers A
 WHERE p.id = u.id
 """
 END = "UPDATE ingest.plugins SET state = :state, end_time = :now WHERE id = CAST(:id AS uuid) AND state = :before"
-FLEET = "SELECT count(*) FROM ingest.plugins WHERE state = 'active'"
 SIZE = "SELECT count(*) FROM ingest.plugins WHERE state = 'active' AND package = :package"
-PARTS = """
+GROUPS = """
 SELECT p.package, u.release, u.health, count(*) AS plugins, count(*) FILTER (WHERE u.connected) AS connected
-FROM ingest.plugins p JOIN ingest.pulses u ON u.id = p.id
+FROM ingest.plugins p JOIN ingest.plugin_state u ON u.id = p.id
 WHERE p.state = 'active' AND (CAST(:package AS text) = '' OR p.package = :package)
     AND (CAST(:merchant AS text) = '' OR p.merchant = :merchant)
 GROUP BY p.package, u.release, u.health ORDER BY plugins DESC, p.package, u.release, u.health
 """
-MOST_PARTS = 500
+MOST_GROUPS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
-    """What an agent says of itself when a session begins."""
+class AgentHello:
+    """What an agent reports of itself when a session begins."""
 
     plugin: str
     capabilities: tuple[str, ...]
@@ -116,8 +117,8 @@ class Greeting:
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
-    """What a beat says of a plugin that rarely changes; JSON texts, empty when it says nothing."""
+class Attributes:
+    """What beats report of a plugin that rarely changes; JSON texts, empty when they say nothing."""
 
     plugin: str
     environment: str
@@ -139,21 +140,21 @@ async def view(tx: Transaction, *, plugin: str = "", label: str = "") -> Any | N
     return await (tx.first(BY_ID, id=plugin) if plugin else tx.first(BY_LABEL, label=label))
 
 
-async def place(tx: Transaction, plugin: str) -> tuple[dict[str, str], str]:
+async def environment(tx: Transaction, plugin: str) -> tuple[dict[str, str], str]:
     """Where a plugin runs, and the digest of its configuration."""
-    row = await tx.first(PLACE, id=plugin)
+    row = await tx.first(ENVIRONMENT, id=plugin)
     return ({}, "") if row is None else (row.environment, row.config_digest)
 
 
-async def page(tx: Transaction, filters: dict[str, Any], after: str, limit: int) -> Sequence[Any]:
+async def page(tx: Transaction, filters: dict[str, Any], page: Page) -> Sequence[Any]:
     """Plugins newest first."""
-    return await tx.all(LIST, after=after, limit=limit, **filters)
+    return await tx.all(LIST, **after(page), **filters)
 
 
 async def add_token(
     tx: Transaction, digest: bytes, *, merchant: str, package: str, label: str, expire_time: datetime
 ) -> datetime:
-    """Keeps a token's digest; the same digest again changes nothing. Returns when it expires."""
+    """Saves a token's digest; the same digest again changes nothing. Returns when it expires."""
     values = {"merchant": merchant, "package": package, "label": label, "expire_time": expire_time}
     await tx.run(ADD_TOKEN, digest=digest, now=tx.now, **values)
     found: datetime = await tx.value(TOKEN_EXPIRY, digest=digest)
@@ -189,25 +190,25 @@ async def insert(
     await tx.run(INSERT, id=plugin, now=tx.now, **values)
 
 
-async def hello(tx: Transaction, said: Sequence[Greeting]) -> None:
-    """What agents say they can do."""
-    ordered = sorted(said, key=lambda greeting: greeting.plugin)
+async def save_capabilities(tx: Transaction, hellos: Sequence[AgentHello]) -> None:
+    """Writes what agents report they can do."""
+    ordered = sorted(hellos, key=lambda hello: hello.plugin)
     await tx.run(
-        HELLO,
-        ids=[greeting.plugin for greeting in ordered],
-        capabilities=[",".join(greeting.capabilities) for greeting in ordered],
-        agent_versions=[greeting.agent_version for greeting in ordered],
+        CAPABILITIES,
+        ids=[hello.plugin for hello in ordered],
+        capabilities=[",".join(hello.capabilities) for hello in ordered],
+        agent_versions=[hello.agent_version for hello in ordered],
     )
 
 
-async def note_traits(tx: Transaction, traits: Sequence[Traits]) -> None:
+async def save_attributes(tx: Transaction, attributes: Sequence[Attributes]) -> None:
     """Writes what rarely changes."""
     await tx.run(
-        TRAITS,
-        ids=[t.plugin for t in traits],
-        environments=[t.environment for t in traits],
-        numbers=[t.numbers for t in traits],
-        config_digests=[t.config_digest for t in traits],
+        ATTRIBUTES,
+        ids=[one.plugin for one in attributes],
+        environments=[one.environment for one in attributes],
+        numbers=[one.numbers for one in attributes],
+        config_digests=[one.config_digest for one in attributes],
     )
 
 
@@ -216,17 +217,12 @@ async def end(tx: Transaction, plugin: str, state: str, before: str = "active") 
     return await tx.run(END, id=plugin, state=state, before=before, now=tx.now) == 1
 
 
-async def fleet(tx: Transaction) -> int:
-    """How many plugins there are."""
-    return int(await tx.value(FLEET))
-
-
 async def size(tx: Transaction, package: str) -> int:
     """How many active plugins a package has."""
     return int(await tx.value(SIZE, package=package))
 
 
-async def parts(tx: Transaction, package: str, merchant: str) -> tuple[int, list[Any]]:
-    """How many active plugins there are, and what they run and how they are, the largest parts first."""
-    rows = await tx.all(PARTS, package=package, merchant=merchant)
-    return sum(row.plugins for row in rows), list(rows[:MOST_PARTS])
+async def groups(tx: Transaction, package: str, merchant: str) -> tuple[int, list[Any]]:
+    """How many active plugins there are, and what they run and how they are, the largest groups first."""
+    rows = await tx.all(GROUPS, package=package, merchant=merchant)
+    return sum(row.plugins for row in rows), list(rows[:MOST_GROUPS])

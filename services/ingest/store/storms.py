@@ -12,16 +12,18 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.ingest.storm import Counts, Rules, State, Storm, counted_from
+from libs.common.paging import Page
+from services.ingest.store import after
+from services.ingest.storm import Counts, Rules, State, Storm, count_from
 
-COLUMNS = """id, package, type, state, begin_time, from_time, calm_since, end_time, worst, plugins, fleet, reason,
-    end_reason, ended_by, request_id, traceparent"""
+COLUMNS = """id, package, type, state, start_time, count_from_time, cooldown_time, end_time, peak, plugins, fleet,
+    reason, end_reason, ended_by, request_id, traceparent"""
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('prunella storm of ' || :type || ' in ' || :package, 0))"
 LATEST = f"""
-SELECT {COLUMNS} FROM ingest.storms WHERE package = :package AND type = :type ORDER BY begin_time DESC, id DESC LIMIT 1
+SELECT {COLUMNS} FROM ingest.storms WHERE package = :package AND type = :type ORDER BY start_time DESC, id DESC LIMIT 1
 """
 GET = f"SELECT {COLUMNS} FROM ingest.storms WHERE id = CAST(:id AS uuid)"
-RAGING = f"SELECT {COLUMNS} FROM ingest.storms WHERE state = 'storm' ORDER BY id LIMIT :limit"
+ONGOING = f"SELECT {COLUMNS} FROM ingest.storms WHERE state = 'ongoing' ORDER BY id LIMIT :limit"
 LIST = f"""
 SELECT {COLUMNS} FROM ingest.storms
 WHERE (:package = '' OR package = :package) AND (:state = '' OR state = :state)
@@ -30,11 +32,11 @@ ORDER BY id DESC LIMIT :limit
 """
 INSERT = f"""
 INSERT INTO ingest.storms ({COLUMNS})
-VALUES (CAST(:id AS uuid), :package, :type, :state, :begin_time, :from_time, NULL, NULL, :worst, :plugins, :fleet,
-        :reason, '', '', '', :traceparent)
+VALUES (CAST(:id AS uuid), :package, :type, :state, :start_time, :count_from_time, NULL, NULL, :peak, :plugins,
+        :fleet, :reason, '', '', '', :traceparent)
 """
 SAVE = """
-UPDATE ingest.storms SET state = :state, calm_since = :calm_since, end_time = :end_time, worst = :worst,
+UPDATE ingest.storms SET state = :state, cooldown_time = :cooldown_time, end_time = :end_time, peak = :peak,
     ended_by = :ended_by, end_reason = :end_reason, request_id = :request_id
 WHERE id = CAST(:id AS uuid)
 """
@@ -43,18 +45,18 @@ SELECT count(DISTINCT i.plugin) FROM ingest.incidents i JOIN ingest.plugins p ON
 WHERE i.package = :package AND i.type = :type AND p.state = 'active'
 """
 OPENED = OF_PAIR + " AND i.open_time > :since"
-ILL = OF_PAIR + " AND i.state IN ('open', 'in_progress', 'escalated')"
+AFFECTED = OF_PAIR + " AND i.state IN ('open', 'in_progress', 'escalated')"
 FLEET = """
 SELECT count(*) FROM (
     SELECT 1 FROM ingest.plugins WHERE package = :package AND state = 'active' LIMIT CAST(:most AS bigint)
 ) AS counted
 """
-EVERYBODY = 10_000_000
+WHOLE_FLEET = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A storm as stored: the heart's pair, and what people see of it."""
+class StoredStorm:
+    """A storm as stored: the heart's pair, and what it shows."""
 
     id: str
     storm: Storm
@@ -71,60 +73,62 @@ async def lock(tx: Transaction, package: str, type_: str) -> None:
     await tx.run(LOCK, package=package, type=type_)
 
 
-async def latest(tx: Transaction, package: str, type_: str) -> Row | None:
-    """The newest storm of a pair, raging or over."""
+async def latest(tx: Transaction, package: str, type_: str) -> StoredStorm | None:
+    """The newest storm of a pair, ongoing or over."""
     return _one(await tx.first(LATEST, package=package, type=type_))
 
 
-async def get(tx: Transaction, id_: str) -> Row | None:
+async def get(tx: Transaction, id_: str) -> StoredStorm | None:
     """One storm."""
     return _one(await tx.first(GET, id=id_))
 
 
-async def raging(tx: Transaction, limit: int) -> list[Row]:
-    """Storms that rage."""
-    return [_row(row) for row in await tx.all(RAGING, limit=limit)]
+async def ongoing(tx: Transaction, limit: int) -> list[StoredStorm]:
+    """Storms that are not over."""
+    return [_row(row) for row in await tx.all(ONGOING, limit=limit)]
 
 
-async def page(tx: Transaction, filters: dict[str, Any], after: str, limit: int) -> Sequence[Row]:
+async def page(tx: Transaction, filters: dict[str, Any], page: Page) -> Sequence[StoredStorm]:
     """Storms newest first."""
-    return [_row(row) for row in await tx.all(LIST, after=after, limit=limit, **filters)]
+    return [_row(row) for row in await tx.all(LIST, **after(page), **filters)]
 
 
-async def insert(tx: Transaction, row: Row) -> None:
+async def insert(tx: Transaction, row: StoredStorm) -> None:
     """Saves a storm that begins."""
     own = {name: getattr(row, name) for name in ("id", "plugins", "fleet", "reason", "traceparent")}
-    pair = {name: getattr(row.storm, name) for name in ("package", "type", "begin_time", "from_time", "worst")}
+    pair = {name: getattr(row.storm, name) for name in ("package", "type", "start_time", "count_from_time", "peak")}
     await tx.run(INSERT, **own, **pair, state=str(row.storm.state))
 
 
-async def save(tx: Transaction, row: Row) -> None:
+async def save(tx: Transaction, row: StoredStorm) -> None:
     """Writes what may have changed."""
     storm = row.storm
-    changing = {name: getattr(storm, name) for name in ("calm_since", "end_time", "worst", "ended_by")}
+    changing = {name: getattr(storm, name) for name in ("cooldown_time", "end_time", "peak", "ended_by")}
     own = {"end_reason": row.end_reason, "request_id": row.request_id}
     await tx.run(SAVE, id=row.id, state=str(storm.state), **changing, **own)
 
 
 async def counts(tx: Transaction, storm: Storm, now: datetime, rules: Rules) -> Counts:
-    """The counts of a pair. While it is calm, no more is counted than is needed to see that it stays so."""
+    """The counts of a pair. Without a storm, no more is counted than is needed to see that there is none."""
     pair = {"package": storm.package, "type": storm.type}
-    opened = int(await tx.value(OPENED, **pair, since=counted_from(storm, now, rules)))
-    calm = storm.state is State.CALM
-    if calm and opened < rules.least:
+    opened = int(await tx.value(OPENED, **pair, since=count_from(storm, now, rules)))
+    over = storm.state is State.OVER
+    if over and opened < rules.least:
         return Counts(opened, opened, 0)
-    most = opened * 100 // rules.share + 1 if calm else EVERYBODY
+    most = opened * 100 // rules.share + 1 if over else WHOLE_FLEET
     fleet = int(await tx.value(FLEET, package=storm.package, most=most))
-    if calm and opened < rules.begins_at(fleet):
+    if over and opened < rules.begins_at(fleet):
         return Counts(opened, opened, fleet)
-    return Counts(opened, int(await tx.value(ILL, **pair)), fleet)
+    return Counts(opened, int(await tx.value(AFFECTED, **pair)), fleet)
 
 
-def _one(row: Any | None) -> Row | None:
+def _one(row: Any | None) -> StoredStorm | None:
     return None if row is None else _row(row)
 
 
-def _row(row: Any) -> Row:
-    names = ("package", "type", "begin_time", "calm_since", "end_time", "from_time", "worst", "ended_by")
+def _row(row: Any) -> StoredStorm:
+    names = ("package", "type", "start_time", "cooldown_time", "end_time", "count_from_time", "peak", "ended_by")
     storm = Storm(state=State(row.state), **{name: getattr(row, name) for name in names})
-    return Row(str(row.id), storm, row.plugins, row.fleet, row.reason, row.traceparent, row.end_reason, row.request_id)
+    return StoredStorm(
+        str(row.id), storm, row.plugins, row.fleet, row.reason, row.traceparent, row.end_reason, row.request_id
+    )

@@ -11,8 +11,7 @@ from typing import NoReturn
 
 from libs.common.errors import Invalid
 from prunella.v1 import agent_pb2 as pb
-from services.ingest.detection import Health, Plain
-from services.ingest.telemetry import Beat
+from services.ingest.beat import Beat, ClientFigures, Health
 
 YEAR = 365 * 86_400
 MOST_NUMBERS = 32
@@ -20,7 +19,7 @@ LONGEST_KEY = 64
 LONGEST_VALUE = 256
 MOST_INPUTS = 3
 LONGEST_INPUT = 2048
-LONGEST_WORD = 128
+LONGEST_NAME = 128
 HEALTHS = {int(health): health for health in Health}
 
 
@@ -38,43 +37,40 @@ def beat(message: pb.Beat, now: float) -> Beat:
     if failures > attempts:
         _wrong("webhook_failures", "must not exceed webhook_attempts", "count each failed webhook as an attempt too")
     release, digest, config_digest = message.release, message.digest, message.config_digest
-    if len(release) + len(digest) + len(config_digest) > LONGEST_WORD or "\0" in release + digest + config_digest:
-        _words(message)
+    if len(release) + len(digest) + len(config_digest) > LONGEST_NAME or "\0" in release + digest + config_digest:
+        _long_text(message)
     if message.generation < 0:
         _wrong("generation", "must not be negative", "send 0 before the first command")
     health = HEALTHS.get(message.health)
     if health is None:
         _wrong("health", "must be one of the values of Health", "send HEALTH_UNSPECIFIED when unknown")
-    sent_at = 0.0
-    if message.HasField("time"):
-        sent_at = message.time.seconds
-        if abs(sent_at - now) > YEAR:
-            raise Invalid(
-                "time is more than a year away from ours; set the agent's clock (it orders nothing, but it is shown)",
-                reason="CLOCK_SKEW",
-                field="time",
-            )
+    if message.HasField("time") and abs(message.time.seconds - now) > YEAR:
+        raise Invalid(
+            "time is more than a year away from ours; set the agent's clock (it orders nothing, but it is shown)",
+            reason="CLOCK_SKEW",
+            field="time",
+        )
     made = Beat(
         boot, message.sequence, errors, attempts, failures, signatures, release, message.generation, digest, health
     )
-    made.config_digest, made.sent_at = config_digest, sent_at
+    made.config_digest = config_digest
     if message.numbers or message.environment or message.failing_inputs:
         _extras(message, made)
     if message.HasField("errors_last_24h") or message.HasField("webhook_fail_rate"):
-        made.plain = _plain(message)
+        made.client_figures = _client_figures(message)
     return made
 
 
 def environment(message: pb.Beat | pb.EnrollRequest) -> tuple[tuple[str, str], ...]:
-    """What an agent says of where it runs. Raises Invalid."""
-    given = tuple(message.environment.items())
-    if len(given) > MOST_NUMBERS:
+    """What an agent reports of where it runs. Raises Invalid."""
+    entries = tuple(message.environment.items())
+    if len(entries) > MOST_NUMBERS:
         _wrong("environment", f"may have {MOST_NUMBERS} entries", "send only cms, runtime and platform")
-    for key, value in given:
+    for key, value in entries:
         _key(key, "environment")
         if len(value.encode()) > LONGEST_VALUE or "\0" in value:
             _wrong("environment", f"values may have {LONGEST_VALUE} bytes and no NUL", "shorten the value")
-    return given
+    return entries
 
 
 def _extras(message: pb.Beat, made: Beat) -> None:
@@ -98,14 +94,14 @@ def _extras(message: pb.Beat, made: Beat) -> None:
         made.failing_inputs = tuple(text.replace("\0", "\N{REPLACEMENT CHARACTER}") for text in message.failing_inputs)
 
 
-def _plain(message: pb.Beat) -> Plain:
+def _client_figures(message: pb.Beat) -> ClientFigures:
     errors = message.errors_last_24h if message.HasField("errors_last_24h") else None
     rate = message.webhook_fail_rate if message.HasField("webhook_fail_rate") else None
     if errors is not None and errors < 0:
         _wrong("errors_last_24h", "must not be negative", "send the number of errors of the last 24 hours")
     if rate is not None and not 0 <= rate <= 1:
         _wrong("webhook_fail_rate", "must be between 0 and 1", "send failures divided by attempts")
-    return Plain(errors, rate)
+    return ClientFigures(errors, rate)
 
 
 def _key(key: str, field: str) -> None:
@@ -119,11 +115,11 @@ def _negative(message: pb.Beat) -> NoReturn:
     _wrong(field, "must not be negative", "send counts since boot")
 
 
-def _words(message: pb.Beat) -> None:
+def _long_text(message: pb.Beat) -> None:
     for field in ("release", "digest", "config_digest"):
         value = getattr(message, field)
-        if len(value) > LONGEST_WORD or "\0" in value:
-            _wrong(field, f"may have {LONGEST_WORD} characters and no NUL", "send the version or digest alone")
+        if len(value) > LONGEST_NAME or "\0" in value:
+            _wrong(field, f"may have {LONGEST_NAME} characters and no NUL", "send the version or digest alone")
 
 
 def _wrong(field: str, rule: str, remedy: str) -> NoReturn:

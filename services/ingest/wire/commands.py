@@ -1,8 +1,11 @@
-"""Commands and the agents' words on them."""
+"""Commands and the agents' receipts for them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.message import Message
 
 from libs.common import names
 from libs.common.errors import Invalid
@@ -10,9 +13,9 @@ from libs.common.facts import fact
 from libs.common.telemetry import ForeignSpan
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2
 from prunella.v1.events_pb2 import Event
-from services.ingest import commands
-from services.ingest.commands import LIFETIME, Command, Kind, Result, State, Word
-from services.ingest.wire.moments import moment, span, stamp
+from services.ingest import command_lifecycle
+from services.ingest.command_lifecycle import LIFETIME, Command, Kind, Outcome, Receipt, State
+from services.ingest.wire.timestamps import span, stamp, to_datetime
 
 SOURCE = "ingest"
 LONGEST = 200
@@ -23,26 +26,18 @@ MOST_SPANS = 32
 
 def message(command: Command) -> agent_pb2.Command:
     """A command as an agent gets it."""
+    same = ("id", "attempt", "generation", "fence", "release", "envelope", "digest", "size", "traceparent", "config")
     return agent_pb2.Command(
-        id=command.id,
-        attempt=command.attempt,
         kind=agent_pb2.CommandKind.ValueType(int(command.kind)),
-        generation=command.generation,
-        fence=command.fence,
-        deadline_time=stamp(command.deadline),
-        release=command.release,
-        envelope=command.envelope,
-        digest=command.digest,
-        size=command.size,
-        dead_man_duration=span(command.dead_man),
-        traceparent=command.traceparent,
-        config=command.config,
+        deadline_time=stamp(command.deadline_time),
+        dead_man_duration=span(command.dead_man_seconds),
+        **{name: getattr(command, name) for name in same},
     )
 
 
-def record(command: Command) -> ingest_pb2.CommandRecord:
-    """A command as people and patcher see it."""
-    return ingest_pb2.CommandRecord(
+def resource(command: Command) -> ingest_pb2.IssuedCommand:
+    """A command as operators and patcher see it."""
+    return ingest_pb2.IssuedCommand(
         name=names.command(command.id),
         plugin=command.plugin,
         command=message(command),
@@ -55,65 +50,56 @@ def record(command: Command) -> ingest_pb2.CommandRecord:
 
 
 def issued(request: ingest_pb2.IssueCommandRequest, now: datetime, traceparent: str) -> Command:
-    """The command a request asks for, still without generation and fence. Raises Invalid."""
+    """The command a request asks for, still without merchant, generation and fence. Raises Invalid."""
     for field in ("request_id", "plugin", "attempt"):
         value = getattr(request, field)
         if not value or len(value) > LONGEST or "\0" in value:
             raise Invalid(f"{field} must be 1 to {LONGEST} characters", reason="FIELD_INVALID", field=field)
     if len(request.envelope) + len(request.config) > LARGEST:
         raise Invalid(f"envelope and config may have {LARGEST} bytes", reason="COMMAND_TOO_LARGE", field="envelope")
-    kind = commands.check_new(request.kind, request.generation, request.release, request.digest)
-    deadline = moment(request.deadline_time, "deadline_time") if request.HasField("deadline_time") else now + LIFETIME
+    kind = command_lifecycle.check_new(request.kind, request.generation, request.release, request.digest)
+    deadline = (
+        to_datetime(request.deadline_time, "deadline_time") if request.HasField("deadline_time") else now + LIFETIME
+    )
+    same = ("request_id", "attempt", "incident", "generation", "release", "envelope", "digest", "size", "config")
     return Command(
         id=names.new_id(now),
-        request_id=request.request_id,
         plugin=request.plugin.removeprefix("plugins/"),
-        attempt=request.attempt,
-        incident=request.incident,
+        merchant="",
         kind=kind,
-        generation=request.generation,
         fence=0,
         state=State.PENDING,
-        deadline=deadline,
+        deadline_time=deadline,
         issue_time=now,
-        release=request.release,
-        envelope=request.envelope,
-        digest=request.digest,
-        size=request.size,
-        dead_man=max(0.0, request.dead_man_duration.ToTimedelta().total_seconds()),
-        config=request.config,
+        dead_man_seconds=max(0.0, request.dead_man_duration.ToTimedelta().total_seconds()),
         traceparent=traceparent,
+        **{name: getattr(request, name) for name in same},
     )
 
 
-def result(given: agent_pb2.CommandResult, *, failed: bool = False) -> Result:
-    """An agent's word. Raises Invalid. `failed`: it came through FailCommand, whatever it says."""
-    outcome = agent_pb2.COMMAND_OUTCOME_FAILED if failed else given.outcome
-    if outcome not in {int(word) for word in Word}:
+def receipt(result: agent_pb2.CommandResult, *, failed: bool = False) -> Receipt:
+    """An agent's receipt. Raises Invalid. `failed`: it came through FailCommand, whatever it says."""
+    outcome = agent_pb2.COMMAND_OUTCOME_FAILED if failed else result.outcome
+    if outcome not in {int(known) for known in Outcome}:
         raise Invalid("outcome must be one of the command outcomes", reason="OUTCOME_UNKNOWN", field="outcome")
-    if len(given.release) > LONGEST or len(given.digest) > LONGEST or "\0" in given.release + given.digest:
+    if len(result.release) > LONGEST or len(result.digest) > LONGEST or "\0" in result.release + result.digest:
         raise Invalid(f"release and digest may have {LONGEST} characters", reason="FIELD_INVALID", field="release")
-    return Result(
-        command=given.command,
-        attempt=given.attempt,
-        generation=given.generation,
-        fence=given.fence,
-        word=Word(outcome),
-        detail=given.detail[:LONGEST_DETAIL].replace("\0", ""),
-        release=given.release,
-        digest=given.digest,
-        unasked=given.unasked,
+    same = ("command", "attempt", "generation", "fence", "release", "digest", "unsolicited")
+    return Receipt(
+        outcome=Outcome(outcome),
+        detail=result.detail[:LONGEST_DETAIL].replace("\0", ""),
+        **{name: getattr(result, name) for name in same},
     )
 
 
-def spans(given: agent_pb2.CommandResult, command: Command) -> list[ForeignSpan]:
+def spans(result: agent_pb2.CommandResult, command: Command) -> list[ForeignSpan]:
     """The steps an agent took, for the trace of its command."""
     made = []
-    for step in given.spans[:MOST_SPANS]:
-        start, end = _moment(step.start_time), _moment(step.end_time)
+    for step in result.spans[:MOST_SPANS]:
+        start, end = _time(step.start_time), _time(step.end_time)
         if start and end and abs(end - start) < timedelta(days=1):
             parent = step.traceparent or command.traceparent
-            # An agent may only speak in the trace of the command it was given.
+            # An agent may only speak in the trace of the command it was result.
             if parent[3:35] != command.traceparent[3:35]:
                 parent = command.traceparent
             attributes = {"plugin": command.plugin, "command": command.id}
@@ -121,60 +107,44 @@ def spans(given: agent_pb2.CommandResult, command: Command) -> list[ForeignSpan]
     return made
 
 
-def issued_fact(command: Command, merchant: str) -> Event:
+def issued_fact(command: Command) -> Event:
     """command_issued."""
-    told = events_pb2.CommandIssued(
-        command=command.id,
-        attempt=command.attempt,
-        kind=word(command.kind),
-        generation=command.generation,
-        fence=command.fence,
-    )
-    reason = f"{word(command.kind)} for attempt {command.attempt}"
-    return fact(
-        SOURCE,
-        told,
-        actor="patcher",
-        reason=reason,
-        plugin=command.plugin,
-        merchant=merchant,
-        incident=command.incident,
-    )
+    made = events_pb2.CommandIssued(**_about(command))
+    return _fact(command, made, "patcher", f"{kind_name(command.kind)} for attempt {command.attempt}")
 
 
-def finished_fact(command: Command, outcome: str, merchant: str, said: Result | None, actor: str = "") -> Event:
-    """command_finished, with the agent's word or with the reason why there is none."""
-    detail = said.detail if said else "no final word before the deadline"
-    told = events_pb2.CommandFinished(
-        command=command.id,
-        attempt=command.attempt,
-        kind=word(command.kind),
-        generation=command.generation,
-        fence=command.fence,
-        outcome=outcome,
-        detail=detail,
-        release=said.release if said else "",
-        digest=said.digest if said else "",
-        unasked=bool(said and said.unasked),
-    )
-    reason = f"{word(command.kind)} {outcome}" + (f": {detail}" if detail else "")
+def finished_fact(command: Command, outcome: str, receipt: Receipt | None, actor: str = "") -> Event:
+    """command_finished, with the agent's receipt or with the reason why there is none."""
+    detail = receipt.detail if receipt else "no final word before the deadline"
+    made = events_pb2.CommandFinished(**_about(command), outcome=outcome, detail=detail)
+    if receipt:
+        made.release, made.digest, made.unsolicited = receipt.release, receipt.digest, receipt.unsolicited
+    return _fact(command, made, actor, f"{kind_name(command.kind)} {outcome}" + (f": {detail}" if detail else ""))
+
+
+def _about(command: Command) -> dict[str, Any]:
+    about = {name: getattr(command, name) for name in ("attempt", "generation", "fence")}
+    return {"command": command.id, "kind": kind_name(command.kind), **about}
+
+
+def _fact(command: Command, message: Message, actor: str, reason: str) -> Event:
     return fact(
         SOURCE,
-        told,
+        message,
         actor=actor,
         reason=reason,
         plugin=command.plugin,
-        merchant=merchant,
+        merchant=command.merchant,
         incident=command.incident,
     )
 
 
-def word(kind: Kind) -> str:
+def kind_name(kind: Kind) -> str:
     """The kind as facts spell it."""
     return kind.name.lower()
 
 
-def _moment(timestamp: object) -> datetime | None:
+def _time(timestamp: object) -> datetime | None:
     try:
         made = timestamp.ToDatetime(UTC)  # type: ignore[attr-defined]
     except (ValueError, OverflowError):

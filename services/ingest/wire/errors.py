@@ -1,8 +1,8 @@
-"""Errors of plugins as the queue is told of them.
+"""Errors of plugins as they are forwarded to the queue.
 
-Rule: whose error it is comes from the credential alone; texts are cut to what is kept anywhere (8 KiB of message,
-64 KiB of stack, without its middle), and what cannot be stored as text is replaced. Whether a report is accepted is for
-the queue to say.
+Rule: whose error it is comes from the credential alone; texts are shortened to what is stored anywhere (8 KiB of
+message, 64 KiB of stack, without its middle), and what cannot be stored as text is replaced. Whether a report is
+accepted is for the queue to say.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ LEFT_OUT = "\n… left out …\n"
 MOST_REPORTS = 100
 
 
-def reported(identity: Identity, release: str, error: pb.ErrorReport) -> queue_pb2.ReportedError:
+def reported_error(identity: Identity, release: str, error: pb.ErrorReport) -> queue_pb2.ReportedError:
     """An error of this plugin."""
     made = queue_pb2.ReportedError(
         plugin=identity.plugin,
         merchant=identity.merchant,
         package=identity.package,
-        # Said by the agent, and not worth an error when it is no version.
+        # Reported by the agent, and not worth an error when it is no version.
         release=release if names.is_id(release) else "",
         label=identity.label,
         error=error,
     )
-    made.error.message = cut(made.error.message, LONGEST_MESSAGE)
-    made.error.stack = cut(made.error.stack, LONGEST_STACK)
+    made.error.message = shortened(made.error.message, LONGEST_MESSAGE)
+    made.error.stack = shortened(made.error.stack, LONGEST_STACK)
     return made
 
 
-def told(
+def reported_errors(
     identity: Identity, release: str, errors: Sequence[pb.ErrorReport]
 ) -> tuple[list[tuple[int, queue_pb2.ReportedError]], list[pb.BatchRejection]]:
-    """What a message of the stream tells, with the place of each, and what of it can never be accepted."""
+    """The errors in a message of the stream, with the place of each, and those that can never be accepted."""
     good: list[tuple[int, queue_pb2.ReportedError]] = []
     rejections: list[pb.BatchRejection] = []
     for index, error in enumerate(errors[: 2 * MOST_REPORTS]):
         if index >= MOST_REPORTS:
             rejections.append(
-                _never(index, "TOO_MANY", "reports", "a message may have 100 reports; send more messages")
+                _refused(index, "TOO_MANY", "reports", "a message may have 100 reports; send more messages")
             )
         elif not error.id:
-            rejections.append(_never(index, "ID_MISSING", "id", "a report on a stream needs the id of its counter"))
+            rejections.append(_refused(index, "ID_MISSING", "id", "a report on a stream needs the id of its counter"))
         else:
-            good.append((index, reported(identity, release, error)))
+            good.append((index, reported_error(identity, release, error)))
     return good, rejections
 
 
-def never(index: int, problem: Problem) -> pb.BatchRejection:
+def rejection(index: int, problem: Problem) -> pb.BatchRejection:
     """The report at this place is not accepted, for this reason."""
-    return _never(index, problem.reason, problem.field, problem.message)
+    return _refused(index, problem.reason, problem.field, problem.message)
 
 
 def rejections(outcomes: Iterable[tuple[int, queue_pb2.ReportOutcome]]) -> list[pb.BatchRejection]:
     """What the queue refused, by the place it had in the agent's message."""
-    return [_never(index, one.refusal, one.field, one.message) for index, one in outcomes if one.refusal]
+    return [_refused(index, one.refusal, one.field, one.message) for index, one in outcomes if one.refusal]
 
 
-def cut(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
     """The text without NUL, and without its middle when it has more than so many bytes."""
     raw = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode()
     if len(raw) <= most:
@@ -74,5 +74,5 @@ def cut(text: str, most: int) -> str:
     return raw[:half].decode(errors="ignore") + LEFT_OUT + raw[-half:].decode(errors="ignore")
 
 
-def _never(index: int, reason: str, field: str, message: str) -> pb.BatchRejection:
+def _refused(index: int, reason: str, field: str, message: str) -> pb.BatchRejection:
     return pb.BatchRejection(index=index, reason=reason, field=field, message=message)

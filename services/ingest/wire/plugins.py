@@ -11,38 +11,28 @@ from libs.common.facts import fact
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2
 from prunella.v1.events_pb2 import Event
 from services.ingest import windows
-from services.ingest.detection import Health
-from services.ingest.wire.moments import seconds_stamp, span, stamp
+from services.ingest.beat import Health
+from services.ingest.wire.timestamps import seconds_stamp, span, stamp
 
 SOURCE = "ingest"
 
 
 def resource(row: Any, now: datetime, fresh: float) -> ingest_pb2.Plugin:
-    """A plugin from its view; `fresh` seconds without a beat mean that a noted session is gone."""
-    counted = windows.total(windows.since(windows.read(bytes(row.windows)), row.watch_from))
-    heard = row.heard if row.beats else 0.0
+    """A plugin from its view; `fresh` seconds without a beat mean that its session is gone, whatever the row says."""
+    counted = windows.total(windows.since(windows.read(bytes(row.windows)), row.count_from_time))
+    same = (
+        "package", "merchant", "label", "state", "release", "generation", "digest", "config_digest", "beats",
+        "expected_config_digest", "environment", "numbers", "capabilities", "open_incidents",
+    )  # fmt: skip
     return ingest_pb2.Plugin(
         name=names.plugin(str(row.id)),
-        package=row.package,
-        merchant=row.merchant,
-        release=row.release,
-        generation=row.generation,
-        digest=row.digest,
-        config_digest=row.config_digest,
-        expected_config_digest=row.expected_config,
         health=agent_pb2.Health.ValueType(row.health),
-        state=row.state,
-        connected=bool(row.connected and now.timestamp() - row.heard < fresh),
-        last_beat_time=seconds_stamp(heard),
+        connected=bool(row.connected and now.timestamp() - row.last_beat_time < fresh),
+        last_beat_time=seconds_stamp(row.last_beat_time) if row.beats else None,
         enroll_time=stamp(row.enroll_time),
-        environment=row.environment,
-        numbers=row.numbers,
         webhook_fail_rate=counted.failures / counted.attempts if counted.attempts else 0.0,
         errors_in_window=counted.errors,
-        capabilities=row.capabilities,
-        label=row.label,
-        open_incidents=row.open_incidents,
-        beats=row.beats,
+        **{name: getattr(row, name) for name in same},
     )
 
 
@@ -61,27 +51,27 @@ def sums(counted: Iterable[windows.Window], plugins: int) -> ingest_pb2.Telemetr
 
 def enrolled(plugin: str, merchant: str, package: str, release: str, label: str) -> Event:
     """plugin_enrolled."""
-    told = events_pb2.PluginEnrolled(package=package, release=release, label=label)
+    made = events_pb2.PluginEnrolled(package=package, release=release, label=label)
     reason = f"{label} joined with {package} {release}".rstrip()
-    return fact(SOURCE, told, actor=names.plugin(plugin), reason=reason, plugin=plugin, merchant=merchant)
+    return fact(SOURCE, made, actor=names.plugin(plugin), reason=reason, plugin=plugin, merchant=merchant)
 
 
 def health_changed(plugin: str, merchant: str, before: Health, after: Health, release: str, generation: int) -> Event:
     """plugin_health_changed."""
     old, new = before.name.lower(), after.name.lower()
-    told = events_pb2.PluginHealthChanged(**{"from": old}, to=new, release=release, generation=generation)
+    made = events_pb2.PluginHealthChanged(**{"from": old}, to=new, release=release, generation=generation)
     reason = f"health went from {old} to {new}"
-    return fact(SOURCE, told, actor=names.plugin(plugin), reason=reason, plugin=plugin, merchant=merchant)
+    return fact(SOURCE, made, actor=names.plugin(plugin), reason=reason, plugin=plugin, merchant=merchant)
 
 
 def quarantined(plugin: str, merchant: str, boots: Iterable[str]) -> Event:
     """plugin_quarantined."""
-    told = events_pb2.PluginQuarantined(boot_ids=boots)
+    made = events_pb2.PluginQuarantined(boot_ids=boots)
     reason = "two living agents use one identity; both are shut out until a person decides"
-    return fact(SOURCE, told, reason=reason, plugin=plugin, merchant=merchant)
+    return fact(SOURCE, made, reason=reason, plugin=plugin, merchant=merchant)
 
 
 def retired(plugin: str, merchant: str, actor: str, reason: str) -> Event:
     """plugin_retired."""
-    told = events_pb2.PluginRetired()
-    return fact(SOURCE, told, actor=actor, reason=reason or "retired", plugin=plugin, merchant=merchant)
+    made = events_pb2.PluginRetired()
+    return fact(SOURCE, made, actor=actor, reason=reason or "retired", plugin=plugin, merchant=merchant)

@@ -202,8 +202,8 @@ def fleet(answer: ingest_pb2.GetFleetResponse | None, now: datetime) -> insight_
     """The fleet; None stays absent."""
     if answer is None:
         return None
-    made = insight_pb2.FleetNow(plugins=answer.plugins, parts=answer.parts, time=stamp(now))
-    for part in answer.parts:
+    made = insight_pb2.FleetNow(plugins=answer.plugins, parts=answer.groups, time=stamp(now))
+    for part in answer.groups:
         word = agent_pb2.Health.Name(part.health).removeprefix("HEALTH_").lower()
         made.by_health[word] += part.plugins
         made.connected += part.connected

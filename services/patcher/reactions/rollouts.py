@@ -54,7 +54,7 @@ def _refused(event: Event, member: Member) -> Observation:
 
 def _rolled_back(event: Event, member: Member) -> Observation:
     # An agent that got no answer in time says nothing about the build; one that fell silent under it may.
-    if event.attempt_rolled_back.unswitched:
+    if event.attempt_rolled_back.never_switched:
         return NotSwitched(member, event.reason, again=True)
     return Settled(member, Outcome.REVERTED, event.reason)
 

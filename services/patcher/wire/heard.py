@@ -24,7 +24,7 @@ def command_finished(heard: Event) -> tuple[str, CommandFinished]:
         outcome=outcome,
         detail=told.detail,
         time=moment(heard.time),
-        unasked=told.unasked,
+        unasked=told.unsolicited,
     )
     return told.attempt, word
 

@@ -55,7 +55,7 @@ def _message(told: Fact, attempt: Attempt) -> Message:
             return events_pb2.AttemptSucceeded(**both, action=action, generation=attempt.generation, verdict=judged)
         case Told.ROLLED_BACK:
             return events_pb2.AttemptRolledBack(
-                **both, action=action, dead_man=told.dead_man, failure=told.failure, unswitched=told.unswitched
+                **both, action=action, dead_man=told.dead_man, failure=told.failure, never_switched=told.unswitched
             )
         case _:
             return _ending(told, attempt, own)

@@ -1,4 +1,4 @@
-"""Moments and durations, there and back."""
+"""Times and durations, there and back."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from libs.common.errors import Invalid
 
 
-def stamp(moment: datetime | None) -> Timestamp | None:
-    """A moment as protobuf; None stays unset."""
-    if moment is None:
+def stamp(time: datetime | None) -> Timestamp | None:
+    """A time as protobuf; None stays unset."""
+    if time is None:
         return None
     made = Timestamp()
-    made.FromDatetime(moment)
+    made.FromDatetime(time)
     return made
 
 
@@ -24,13 +24,13 @@ def seconds_stamp(seconds: float) -> Timestamp | None:
     return stamp(datetime.fromtimestamp(seconds, UTC)) if seconds else None
 
 
-def moment(timestamp: Timestamp, field: str) -> datetime:
-    """A protobuf moment. Raises Invalid when it is none."""
+def to_datetime(timestamp: Timestamp, field: str) -> datetime:
+    """A time from protobuf. Raises Invalid when it is none."""
     try:
         return timestamp.ToDatetime(UTC)
     except (ValueError, OverflowError) as error:
         raise Invalid(
-            f"{field} is not a moment between the years 1 and 9999", reason="TIME_INVALID", field=field
+            f"{field} is not a time between the years 1 and 9999", reason="TIME_INVALID", field=field
         ) from error
 
 
@@ -41,16 +41,16 @@ def span(seconds: float) -> Duration:
     return made
 
 
-def told(given: str | float | None, field: str) -> Timestamp | None:
-    """A moment as plain clients say it: RFC 3339, or milliseconds since 1970; None when unsaid. Raises Invalid."""
-    if given is None:
+def from_json(value: str | float | None, field: str) -> Timestamp | None:
+    """A time as plain clients send it: RFC 3339, or milliseconds since 1970; None when unset. Raises Invalid."""
+    if value is None:
         return None
     made = Timestamp()
     try:
-        if isinstance(given, str):
-            made.FromJsonString(given)
+        if isinstance(value, str):
+            made.FromJsonString(value)
         else:
-            made.FromMilliseconds(round(given))
+            made.FromMilliseconds(round(value))
     except (ValueError, OverflowError) as error:
         raise Invalid(
             f"{field} must be RFC 3339 or milliseconds since 1970", reason="TIME_INVALID", field=field

@@ -1,4 +1,4 @@
-"""telemetry_anomaly: one detector per plugin, for figures that no threshold knows.
+"""The score behind telemetry_anomaly: one baseline per plugin, for figures that no threshold knows.
 
 Rule: a plugin is unlike itself when a figure stays clearly above what is usual for it, beyond what befalls its peers
 (plugins of the same release) at the same moment: what befalls everybody excuses, it never accuses. Each window adds
@@ -34,7 +34,7 @@ LONGEST_NAME = 64
 
 
 class Rules(NamedTuple):
-    """What the detector goes by; scores in nats, times in seconds."""
+    """What the score goes by; scores in nats, times in seconds."""
 
     open: float = 20.0
     close: float = 8.0
@@ -64,7 +64,7 @@ class Figure(NamedTuple):
     """What is usual for one plugin: five floats.
 
     For counts `amount / base` is events per exposure and `spread` their dispersion; for levels it is the mean logarithm
-    and its variance. `seconds` says how long it was heard, up to what is remembered.
+    and its variance. `seconds` says how long it was measured, up to what is remembered.
     """
 
     amount: float = 0.0
@@ -83,26 +83,26 @@ class Reference(NamedTuple):
     spread: float = 0.0
 
 
-class Detector(NamedTuple):
+class Baseline(NamedTuple):
     """The state of one plugin, small enough for its row."""
 
     open: bool = False
     figures: dict[str, Figure] = {}  # noqa: RUF012 - never changed in place
 
 
-class Say(Enum):
+class Change(Enum):
     """What a window means for the anomaly."""
 
     OPEN = "open"
-    KEEP = "keep"
+    NONE = "none"
     CLOSE = "close"
 
 
-class Heard(NamedTuple):
-    """The detector after a window, what it says, and on OPEN the figure that says so with usual and present value."""
+class Evaluation(NamedTuple):
+    """The baseline after a window, what changed, and on OPEN the figure behind it with its usual and present value."""
 
-    detector: Detector
-    say: Say
+    baseline: Baseline
+    change: Change
     figure: str = ""
     usual: float = 0.0
     present: float = 0.0
@@ -129,19 +129,19 @@ def readings(window: Window, numbers: Iterable[tuple[str, float]] = ()) -> dict[
     return found
 
 
-def hear(
-    detector: Detector,
-    found: Mapping[str, Reading],
+def evaluate(
+    baseline: Baseline,
+    readings: Mapping[str, Reading],
     seconds: float,
     references: Mapping[str, Reference],
     rules: Rules = RULES,
-) -> Heard:
-    """The detector after a window of so many seconds. `references` are those of the plugin's release, by figure."""
+) -> Evaluation:
+    """The baseline after a window of so many seconds. `references` are those of the plugin's release, by figure."""
     if seconds <= 0.0:
         # The first beat of a boot: nobody knows since when its counters run.
-        return Heard(detector, Say.KEEP)
-    figures = dict(detector.figures)
-    for name, reading in found.items():
+        return Evaluation(baseline, Change.NONE)
+    figures = dict(baseline.figures)
+    for name, reading in readings.items():
         known = figures.get(name, NEW)
         reference = references.get(name, ALONE)
         if reading.exposure:
@@ -150,24 +150,24 @@ def hear(
             figures[name] = _level(known, reading.value, seconds, reference, rules)
     worst = max(figures, key=lambda name: figures[name].score, default="")
     score = figures[worst].score if worst else 0.0
-    if not detector.open and score >= rules.open and worst in found:
+    if not baseline.open and score >= rules.open and worst in readings:
         return _opened(
-            figures, worst, found[worst], detector.figures.get(worst, NEW), references.get(worst, ALONE), rules
+            figures, worst, readings[worst], baseline.figures.get(worst, NEW), references.get(worst, ALONE), rules
         )
-    if detector.open and score <= rules.close:
-        return Heard(Detector(False, figures), Say.CLOSE)
-    return Heard(Detector(detector.open, figures), Say.KEEP)
+    if baseline.open and score <= rules.close:
+        return Evaluation(Baseline(False, figures), Change.CLOSE)
+    return Evaluation(Baseline(baseline.open, figures), Change.NONE)
 
 
-def calmed(detector: Detector) -> Detector:
+def reset_scores(baseline: Baseline) -> Baseline:
     """After an apply or an incident's end: evidence from before no longer counts, what is usual stays."""
-    return Detector(False, {name: figure._replace(score=0.0) for name, figure in detector.figures.items()})
+    return Baseline(False, {name: figure._replace(score=0.0) for name, figure in baseline.figures.items()})
 
 
-def accepted(detector: Detector, rules: Rules = RULES) -> Detector:
+def accept(baseline: Baseline, rules: Rules = RULES) -> Baseline:
     """A person says that this is the new usual: what has raised a score is learned anew."""
-    fresh = {name: figure for name, figure in detector.figures.items() if figure.score < rules.open / 2}
-    return calmed(Detector(False, fresh))
+    fresh = {name: figure for name, figure in baseline.figures.items() if figure.score < rules.open / 2}
+    return reset_scores(Baseline(False, fresh))
 
 
 def reference(peers: Iterable[tuple[Figure, Reading]], rules: Rules = RULES) -> Reference:
@@ -192,24 +192,24 @@ def reference(peers: Iterable[tuple[Figure, Reading]], rules: Rules = RULES) -> 
     return Reference(len(known), min(8.0, max(1.0, factor)), centre, spread)
 
 
-def pack(detector: Detector) -> bytes:
-    """The bytes of a detector for the plugin's row."""
-    parts = [b"\1" if detector.open else b"\0"]
-    for name, figure in detector.figures.items():
+def pack(baseline: Baseline) -> bytes:
+    """The bytes of a baseline for the plugin's row."""
+    parts = [b"\1" if baseline.open else b"\0"]
+    for name, figure in baseline.figures.items():
         encoded = name.encode()
         parts += [bytes([len(encoded)]), encoded, LAYOUT.pack(*figure)]
     return b"".join(parts)
 
 
-def unpack(packed: bytes) -> Detector:
-    """A detector from its bytes; none yet when there are none."""
+def unpack(packed: bytes) -> Baseline:
+    """A baseline from its bytes; none yet when there are none."""
     figures: dict[str, Figure] = {}
     place = 1
     while place < len(packed):
         end = place + 1 + packed[place]
         figures[packed[place + 1 : end].decode()] = Figure._make(LAYOUT.unpack_from(packed, end))
         place = end + LAYOUT.size
-    return Detector(packed[:1] == b"\1", figures)
+    return Baseline(packed[:1] == b"\1", figures)
 
 
 LAYOUT = struct.Struct("<5f")
@@ -261,15 +261,15 @@ def _learn(
     score = min(rules.ceiling, max(0.0, known.score + max(-rules.cap, min(cap, evidence))))
     if score >= rules.open / 2.0:
         return known._replace(score=score)
-    keep = math.exp(-seconds / rules.memory)
-    heard = known.seconds * keep + seconds
-    spread = known.spread + (surprise - known.spread) * seconds / heard
-    return Figure(known.amount * keep + amount, known.base * keep + base, spread, score, heard)
+    decay = math.exp(-seconds / rules.memory)
+    measured = known.seconds * decay + seconds
+    spread = known.spread + (surprise - known.spread) * seconds / measured
+    return Figure(known.amount * decay + amount, known.base * decay + base, spread, score, measured)
 
 
 def _opened(
     figures: dict[str, Figure], name: str, reading: Reading, before: Figure, peers: Reference, rules: Rules
-) -> Heard:
+) -> Evaluation:
     own = before.seconds >= rules.warm
     usual = before.amount / before.base if own else peers.centre
     present = reading.value / reading.exposure if reading.exposure else math.exp(reading.value)
@@ -277,4 +277,4 @@ def _opened(
     whose = "this plugin" if own else "plugins of its release"
     beside = ", and its peers are as usual" if peers.peers else ""
     reason = f"{name} stays above what is usual for {whose}: {present:.3g} now, {usual:.3g} before{beside}"
-    return Heard(Detector(True, figures), Say.OPEN, name, usual, present, reason)
+    return Evaluation(Baseline(True, figures), Change.OPEN, name, usual, present, reason)

@@ -1,9 +1,9 @@
-"""Desired state for one plugin, delivered until the agent has it, and the agent's word on it.
+"""Desired state for one plugin, delivered until the agent has it, and the agent's receipts for it.
 
 Rule: fences rise with every command of a plugin, generations with every command that switches. A newer command
 supersedes every live one before it. Delivery is at-least-once: on each new session, and every three seconds until the
-receipt or a result. What the agent says is always recorded, also late; a command keeps its first end. COMMITTED and
-REVERTED are final words of a generation and the first stands, but a rollback that was asked for may revert what was
+agent has it or sends a receipt. Receipts are always recorded, also late; a command keeps its first end. COMMITTED and
+REVERTED are final outcomes of a generation and the first stands, but a rollback that was asked for may revert what was
 committed.
 """
 
@@ -27,8 +27,8 @@ class Kind(IntEnum):
     COMMIT = 6
 
 
-class Word(IntEnum):
-    """The agent's word, as in the protos."""
+class Outcome(IntEnum):
+    """What the agent made of a command, as in the protos."""
 
     APPLIED = 1
     COMMITTED = 2
@@ -53,7 +53,7 @@ class State(StrEnum):
 
 
 LIVE = (State.PENDING, State.DELIVERED, State.RECEIVED)
-FINAL_WORDS = (Word.COMMITTED, Word.REVERTED)
+FINAL = (Outcome.COMMITTED, Outcome.REVERTED)
 # These are about a generation that exists; the others make a new one.
 ABOUT_EXISTING = (Kind.COMMIT, Kind.ROLLBACK, Kind.HEALTH_CHECK)
 REDELIVERY = timedelta(seconds=3)
@@ -62,37 +62,33 @@ LIFETIME = timedelta(minutes=5)
 # No state without an owner and an end.
 OWNERS: dict[State, tuple[str, str, State | None]] = {
     State.PENDING: ("ingest, by delivery", "deadline", State.EXPIRED),
-    State.DELIVERED: ("the agent, by receipt or result", "deadline", State.EXPIRED),
-    State.RECEIVED: ("the agent, by result", "deadline", State.EXPIRED),
-    State.DONE: ("nobody", "it is over", None),
-    State.FAILED: ("nobody", "it is over", None),
-    State.REFUSED: ("nobody", "it is over", None),
-    State.SUPERSEDED: ("nobody", "it is over", None),
-    State.WITHDRAWN: ("nobody", "it is over", None),
-    State.EXPIRED: ("nobody", "it is over", None),
+    State.DELIVERED: ("the agent, by having it or by a receipt", "deadline", State.EXPIRED),
+    State.RECEIVED: ("the agent, by a receipt", "deadline", State.EXPIRED),
+    **{state: ("nobody", "it is over", None) for state in State if state not in LIVE},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `dead_man` in seconds."""
+    """One command."""
 
     id: str
     request_id: str
     plugin: str
+    merchant: str
     attempt: str
     incident: str
     kind: Kind
     generation: int
     fence: int
     state: State
-    deadline: datetime
+    deadline_time: datetime
     issue_time: datetime
     release: str = ""
     envelope: bytes = b""
     digest: str = ""
     size: int = 0
-    dead_man: float = 0.0
+    dead_man_seconds: float = 0.0
     config: bytes = b""
     traceparent: str = ""
     first_write_time: datetime | None = None
@@ -106,27 +102,28 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What an agent says of a command."""
+class Receipt:
+    """What an agent reports on a command."""
 
     command: str
     attempt: str
     generation: int
     fence: int
-    word: Word
+    outcome: Outcome
     detail: str
     release: str
     digest: str
-    unasked: bool
+    unsolicited: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What a result changes: the command's new state (None: stays), the generation's final word, whether to tell."""
+class Settlement:
+    """What a receipt changes: the command's new state (None: stays), the generation's final outcome, whether it is
+    recorded as a fact."""
 
     state: State | None
-    final: Word | None
-    tell: bool
+    final: Outcome | None
+    recorded: bool
     # The plugin runs something else from now on, so windows count anew.
     switched: bool
 
@@ -160,20 +157,20 @@ def due(state: State, written_at: datetime | None, now: datetime, *, new_session
     return state is not State.RECEIVED and (written_at is None or now - written_at >= REDELIVERY)
 
 
-def settle(kind: Kind, state: State, standing: Word | None, result: Result) -> Settled:
-    """What a result not heard before changes. `standing` is the final word of its generation so far."""
-    word = result.word
-    if word in FINAL_WORDS and standing is not None and standing is not word:
-        asked = kind is Kind.ROLLBACK and standing is Word.COMMITTED and word is Word.REVERTED
-        if not asked:
-            return Settled(_end(state, word), None, tell=False, switched=False)
-    final = word if word in FINAL_WORDS else None
-    again = final is not None and standing is final
-    switched = word in (Word.APPLIED, Word.REVERTED) and not again
-    return Settled(_end(state, word), None if again else final, tell=True, switched=switched)
+def settle(kind: Kind, state: State, final_so_far: Outcome | None, receipt: Receipt) -> Settlement:
+    """What a new receipt changes. `final_so_far` is the final outcome of its generation."""
+    outcome = receipt.outcome
+    if outcome in FINAL and final_so_far is not None and final_so_far is not outcome:
+        requested = kind is Kind.ROLLBACK and final_so_far is Outcome.COMMITTED and outcome is Outcome.REVERTED
+        if not requested:
+            return Settlement(_end(state, outcome), None, recorded=False, switched=False)
+    final = outcome if outcome in FINAL else None
+    again = final is not None and final_so_far is final
+    switched = outcome in (Outcome.APPLIED, Outcome.REVERTED) and not again
+    return Settlement(_end(state, outcome), None if again else final, recorded=True, switched=switched)
 
 
-def _end(state: State, word: Word) -> State | None:
+def _end(state: State, outcome: Outcome) -> State | None:
     if state not in LIVE:
         return None
-    return {Word.FAILED: State.FAILED, Word.REFUSED: State.REFUSED}.get(word, State.DONE)
+    return {Outcome.FAILED: State.FAILED, Outcome.REFUSED: State.REFUSED}.get(outcome, State.DONE)

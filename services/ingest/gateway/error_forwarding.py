@@ -1,9 +1,9 @@
 """Errors of plugins on their way to the queue: many agents, few calls.
 
-Rule: nobody is told that an error is durable before the queue said so. What waits goes along in one call of up to 1,000
+Rule: no error is acknowledged before the queue has stored it. What waits goes along in one call of up to 1,000
 errors and half a mebibyte, with at most two calls at once, each with a deadline and behind a breaker. At most 32 MiB
-wait, for at most ten seconds; whoever finds no room or no answer keeps the errors and tells them again. Nothing here is
-on the way of a beat.
+wait, for at most ten seconds; whoever finds no room or no answer sends the errors again. Nothing here is on the way of
+a beat.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ WAIT_SECONDS = 10.0
 AGAIN_SECONDS = 5.0
 RULE = BreakerRule(open_for=AGAIN_SECONDS)
 
-_told = counter("error_reports_total", "Error reports of plugins, by source and what became of them", ("source", "end"))
+_forwarded = counter(
+    "error_reports_total", "Error reports of plugins, by source and what became of them", ("source", "outcome")
+)
 
 
 @dataclass
-class Asked:
+class PendingReports:
     """Errors that stay together, and the answer to come. With a `request_id` of its own it travels alone."""
 
     errors: Sequence[queue_pb2.ReportedError]
@@ -49,53 +51,53 @@ class Asked:
     answer: asyncio.Future[list[queue_pb2.ReportOutcome]]
 
 
-class Reports:
-    """Hands errors to the queue; `queue` is None when this plane has none."""
+class ErrorForwarder:
+    """Sends errors to the queue; `queue` is None when this plane has none."""
 
     name = "error reports"
 
     def __init__(self, queue: queue_pb2_grpc.QueueServiceAsyncStub | None, clock: Clock) -> None:
-        self.away = False
+        self.unavailable = False
         self._queue = queue
-        self._guarded = Guarded("queue", clock, RULE, fails=_away)
-        self._waiting: deque[Asked] = deque()
+        self._guarded = Guarded("queue", clock, RULE, fails=_is_unavailable)
+        self._waiting: deque[PendingReports] = deque()
         self._bytes = 0
         self._running: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Nothing: calls are made when there is something to tell."""
+        """Nothing: calls are made when there are errors."""
 
     async def stop(self) -> None:
-        """Ends calls that run; who waits for an answer gets none and tells again."""
+        """Ends calls that run; who waits for an answer gets none and sends again."""
         await cancellation.cancel_and_wait(self._running)
         while self._waiting:
             self._end(self._waiting.popleft(), _unanswered("ingest stops"))
 
-    async def ask(
+    async def forward(
         self, errors: Sequence[queue_pb2.ReportedError], source: str, request_id: str = ""
     ) -> list[queue_pb2.ReportOutcome]:
-        """What became of each error, in order. Raises Unavailable or Busy when they must be told again."""
+        """What became of each error, in order. Raises Unavailable or Busy when they must be sent again."""
         if self._queue is None:
             raise Refused(
                 "this plane has no queue for error reports; set PRUNELLA_QUEUE_ADDRESS for ingest",
                 reason="QUEUE_UNKNOWN",
             )
-        parts = [
-            self._enqueue(part, source, f"{request_id}/{number}" if request_id else "")
-            for number, part in enumerate(_parts(errors))
+        batches = [
+            self._enqueue(batch, source, f"{request_id}/{number}" if request_id else "")
+            for number, batch in enumerate(_batches(errors))
         ]
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                answers = await asyncio.gather(*parts)
+                answers = await asyncio.gather(*batches)
         except (TimeoutError, Problem) as problem:
-            _told.labels(source, "unanswered" if _away(problem) else "refused").inc(len(errors))
+            _forwarded.labels(source, "unanswered" if _is_unavailable(problem) else "refused").inc(len(errors))
             if not isinstance(problem, Problem):
                 raise _unanswered("the queue does not answer") from problem
             raise
         outcomes = [outcome for answer in answers for outcome in answer]
         refused = sum(1 for outcome in outcomes if outcome.refusal)
-        _told.labels(source, "refused").inc(refused)
-        _told.labels(source, "accepted").inc(len(outcomes) - refused)
+        _forwarded.labels(source, "refused").inc(refused)
+        _forwarded.labels(source, "accepted").inc(len(outcomes) - refused)
         return outcomes
 
     def _enqueue(
@@ -105,30 +107,30 @@ class Reports:
         if self._bytes + size > MOST_WAITING:
             raise Busy("too many error reports wait", reason="REPORTS_WAITING", retry_after=AGAIN_SECONDS)
         self._bytes += size
-        asked = Asked(errors, source, request_id, size, asyncio.get_running_loop().create_future())
-        self._waiting.append(asked)
+        pending = PendingReports(errors, source, request_id, size, asyncio.get_running_loop().create_future())
+        self._waiting.append(pending)
         if len(self._running) < CALLS:
             task = asyncio.create_task(self._run())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return asked.answer
+        return pending.answer
 
     async def _run(self) -> None:
         while self._waiting:
             taken = self._take()
             try:
-                await self._tell(taken)
+                await self._send(taken)
             finally:
-                for asked in taken:
-                    self._end(asked, _unanswered("the call to the queue was ended"))
+                for pending in taken:
+                    self._end(pending, _unanswered("the call to the queue was ended"))
 
-    def _take(self) -> list[Asked]:
-        taken: list[Asked] = []
+    def _take(self) -> list[PendingReports]:
+        taken: list[PendingReports] = []
         count = size = 0
         while self._waiting:
             first = self._waiting[0]
             if first.answer.done():
-                # Who asked has waited too long and tells it again.
+                # The caller has waited too long and sends it again.
                 self._end(self._waiting.popleft(), None)
                 continue
             count, size = count + len(first.errors), size + first.size
@@ -139,28 +141,28 @@ class Reports:
             taken.append(self._waiting.popleft())
         return taken
 
-    async def _tell(self, taken: list[Asked]) -> None:
+    async def _send(self, taken: list[PendingReports]) -> None:
         try:
             outcomes = await self._call(taken)
         except Problem as problem:
-            if len(taken) > 1 and not _away(problem):
+            if len(taken) > 1 and not _is_unavailable(problem):
                 # One of them may be what the queue cannot take; the others shall not suffer for it.
-                for asked in taken:
-                    await self._tell([asked])
+                for pending in taken:
+                    await self._send([pending])
                 return
-            for asked in taken:
-                self._end(asked, problem)
+            for pending in taken:
+                self._end(pending, problem)
             return
-        for asked in taken:
-            answer, outcomes = outcomes[: len(asked.errors)], outcomes[len(asked.errors) :]
-            if not asked.answer.done():
-                asked.answer.set_result(answer)
+        for pending in taken:
+            answer, outcomes = outcomes[: len(pending.errors)], outcomes[len(pending.errors) :]
+            if not pending.answer.done():
+                pending.answer.set_result(answer)
 
-    async def _call(self, taken: list[Asked]) -> list[queue_pb2.ReportOutcome]:
+    async def _call(self, taken: list[PendingReports]) -> list[queue_pb2.ReportOutcome]:
         if not taken:
             return []
         request = queue_pb2.ReportErrorsRequest(
-            errors=[error for asked in taken for error in asked.errors], source=taken[0].source
+            errors=[error for pending in taken for error in pending.errors], source=taken[0].source
         )
         request.request_id = taken[0].request_id or content(request)
         assert self._queue is not None
@@ -172,30 +174,30 @@ class Reports:
         try:
             answer = await self._guarded.call(call, timeout=CALL_SECONDS + 1)
         except (TimeoutError, Problem) as problem:
-            self._note(away=_away(problem), why=str(problem))
+            self._note(unavailable=_is_unavailable(problem), why=str(problem))
             if not isinstance(problem, Problem):
                 raise _unanswered("the queue does not answer") from problem
             raise
-        self._note(away=False)
+        self._note(unavailable=False)
         if len(answer.outcomes) != len(request.errors):
             log.error("the queue answered %d of %d error reports", len(answer.outcomes), len(request.errors))
-            raise _unanswered("the queue's answer is not whole")
+            raise _unanswered("the queue's answer is incomplete")
         return list(answer.outcomes)
 
-    def _note(self, *, away: bool, why: str = "") -> None:
+    def _note(self, *, unavailable: bool, why: str = "") -> None:
         # One line when the queue goes and one when it is back, however many agents wait.
-        if away and not self.away:
+        if unavailable and not self.unavailable:
             log.warning("error reports wait with their agents: %s", why)
-        elif self.away and not away:
-            log.info("error reports are told to the queue again")
-        self.away = away
+        elif self.unavailable and not unavailable:
+            log.info("error reports are sent to the queue again")
+        self.unavailable = unavailable
 
-    def _end(self, asked: Asked, problem: Problem | None) -> None:
-        self._bytes -= asked.size
-        asked.size = 0
-        if problem is not None and not asked.answer.done():
-            asked.answer.set_exception(problem)
-            asked.answer.exception()  # read: who asked may have gone away
+    def _end(self, pending: PendingReports, problem: Problem | None) -> None:
+        self._bytes -= pending.size
+        pending.size = 0
+        if problem is not None and not pending.answer.done():
+            pending.answer.set_exception(problem)
+            pending.answer.exception()  # read: the caller may be gone
 
 
 def content(request: queue_pb2.ReportErrorsRequest) -> str:
@@ -203,21 +205,21 @@ def content(request: queue_pb2.ReportErrorsRequest) -> str:
     return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _parts(errors: Sequence[queue_pb2.ReportedError]) -> list[list[queue_pb2.ReportedError]]:
-    parts: list[list[queue_pb2.ReportedError]] = [[]]
+def _batches(errors: Sequence[queue_pb2.ReportedError]) -> list[list[queue_pb2.ReportedError]]:
+    batches: list[list[queue_pb2.ReportedError]] = [[]]
     size = 0
     for error in errors:
         size += error.ByteSize()
-        if parts[-1] and (size > MOST_BYTES or len(parts[-1]) >= MOST_ERRORS):
-            parts.append([])
+        if batches[-1] and (size > MOST_BYTES or len(batches[-1]) >= MOST_ERRORS):
+            batches.append([])
             size = error.ByteSize()
-        parts[-1].append(error)
-    return parts
+        batches[-1].append(error)
+    return batches
 
 
-def _away(error: Exception) -> bool:
+def _is_unavailable(error: Exception) -> bool:
     return isinstance(error, (Unavailable, Busy, TimeoutError))
 
 
 def _unanswered(why: str) -> Unavailable:
-    return Unavailable(f"{why}; tell the errors again", reason="QUEUE_UNANSWERED", retry_after=AGAIN_SECONDS)
+    return Unavailable(f"{why}; send the errors again", reason="QUEUE_UNANSWERED", retry_after=AGAIN_SECONDS)

@@ -8,12 +8,12 @@ import msgspec
 
 from libs.common.connect.openapi import rest
 from services.ingest.http.errors import Body
-from services.ingest.http.plain import Heartbeat
+from services.ingest.http.legacy_routes import Heartbeat
 
 Json = dict[str, Any]
 
 OK: Json = {"type": "object", "required": ["ok"], "properties": {"ok": {"const": True}}}
-BEATEN: Json = {
+HEARTBEAT: Json = {
     "type": "object",
     "required": ["ok", "commands", "next_heartbeat_seconds"],
     "properties": {
@@ -48,14 +48,14 @@ def _body(kind: type) -> Json:
 PATHS: dict[str, Json] = {
     "/api/errors": {
         "post": rest(
-            "Tells of up to 100 errors",
+            "Reports up to 100 errors",
             answer={"type": "object", "required": ["outcomes"]},
             body=_body(Body),
             parameters=[KEY],
         )
     },
     "/api/plugins/heartbeat": {
-        "post": rest("A heartbeat, answered with the commands that wait", answer=BEATEN, body=_body(Heartbeat))
+        "post": rest("A heartbeat, answered with the commands that wait", answer=HEARTBEAT, body=_body(Heartbeat))
     },
     "/api/plugins/commands/{command}/ack": {
         "post": rest("A command is done", answer=OK, body={"type": "object"}, parameters=[COMMAND])

@@ -1,9 +1,9 @@
-"""The seeds' REST routes for plugins without a stream: a heartbeat, and a word on a command.
+"""The seeds' REST routes for plugins without a stream: a heartbeat, and a receipt for a command.
 
 Rule: they are aliases of Heartbeat, AckCommand and FailCommand under the seeds' field names. Who beats is the
 credential's business; a body that names another plugin is refused. A plain client asks no permit, so the permit is
-asked when a command that switches is handed out, and without one it is not. It cannot take back by itself either: what
-it acknowledged stays until a rollback is handed out, and a commit is answered for it.
+asked when a command that switches is handed out, and without one it is not. It cannot revert by itself either: what it
+acknowledged stays until a rollback is handed out, and a commit is answered for it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from starlette.routing import BaseRoute, Route
 from libs.common.access import plugin_credential
 from libs.common.connect import ConnectHandler
 from libs.common.connect.rest import RestCall, route
-from libs.common.errors import Denied, NotFound, Refused, Unavailable
+from libs.common.errors import Denied, Refused, Unavailable
 from prunella.v1 import agent_pb2 as pb
-from services.ingest.commands import Command, Kind
+from services.ingest.command_lifecycle import Command, Kind
 from services.ingest.context import ServiceContext
-from services.ingest.gateway import permits
-from services.ingest.gateway.identity import is_uuid
+from services.ingest.gateway import permits, receipts
 from services.ingest.store import commands as store
 from services.ingest.store.plugins import Identity
-from services.ingest.wire.commands import word
-from services.ingest.wire.moments import told
+from services.ingest.wire.commands import kind_name
+from services.ingest.wire.timestamps import from_json
 
 BOOT = "http"
 SWITCHES = frozenset({Kind.UPDATE, Kind.CONFIG_UPDATE, Kind.RESTART})
@@ -43,7 +42,7 @@ LONGEST_DETAIL = 2000
 
 
 class Heartbeat(msgspec.Struct):
-    """A heartbeat as the seeds' client sends it; what else it says is not looked at."""
+    """A heartbeat as the seeds' client sends it; further fields are ignored."""
 
     plugin_version: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     plugin_id: Text = ""
@@ -54,20 +53,20 @@ class Heartbeat(msgspec.Struct):
     timestamp: Text | int | float | None = None
 
 
-def routes(ctx: ServiceContext, door: ConnectHandler) -> list[BaseRoute]:
+def routes(ctx: ServiceContext, handler: ConnectHandler) -> list[BaseRoute]:
     """For the application of ingest."""
 
     async def heartbeat(call: RestCall) -> dict[str, Any]:
         call.authorize("AgentGateway/Heartbeat")
         identity = await _who(ctx, call)
-        given = await call.json(Heartbeat)
-        if given.plugin_id not in {"", identity.plugin}:
+        body = await call.json(Heartbeat)
+        if body.plugin_id not in {"", identity.plugin}:
             raise Denied(
                 "plugin_id is not the plugin of the credential; leave it out, or send the credential of that plugin",
                 reason="PLUGIN_DIFFERS",
                 field="plugin_id",
             )
-        request = pb.HeartbeatRequest(beat=await _beat(ctx, identity, given))
+        request = pb.HeartbeatRequest(beat=await _beat(ctx, identity, body))
         answer = await call.invoke("AgentGateway/Heartbeat", request, pb.HeartbeatResponse)
         handed = [command for command in answer.commands if await _handed_out(ctx, identity, call, command)]
         seconds = answer.beat_interval.ToTimedelta().total_seconds()
@@ -75,7 +74,7 @@ def routes(ctx: ServiceContext, door: ConnectHandler) -> list[BaseRoute]:
 
     async def ack(call: RestCall) -> dict[str, Any]:
         call.authorize("AgentGateway/AckCommand")
-        command, detail = await _own(ctx, call), await _said(call)
+        command, detail = await _own(ctx, call), await _detail(call)
         if command.live and command.kind in SWITCHES:
             await _permitted(ctx, await _who(ctx, call), command)
         request = pb.AckCommandRequest(result=_result(command, DONE[command.kind], detail))
@@ -84,15 +83,15 @@ def routes(ctx: ServiceContext, door: ConnectHandler) -> list[BaseRoute]:
 
     async def fail(call: RestCall) -> dict[str, Any]:
         call.authorize("AgentGateway/FailCommand")
-        command, detail = await _own(ctx, call), await _said(call)
+        command, detail = await _own(ctx, call), await _detail(call)
         request = pb.FailCommandRequest(result=_result(command, pb.COMMAND_OUTCOME_FAILED, detail))
         await call.invoke("AgentGateway/FailCommand", request, pb.FailCommandResponse)
         return {"ok": True}
 
     return [
-        Route("/api/plugins/heartbeat", route(door, heartbeat, "Plugin"), methods=["POST"]),
-        Route("/api/plugins/commands/{command}/ack", route(door, ack, "Plugin"), methods=["POST"]),
-        Route("/api/plugins/commands/{command}/fail", route(door, fail, "Plugin"), methods=["POST"]),
+        Route("/api/plugins/heartbeat", route(handler, heartbeat, "Plugin"), methods=["POST"]),
+        Route("/api/plugins/commands/{command}/ack", route(handler, ack, "Plugin"), methods=["POST"]),
+        Route("/api/plugins/commands/{command}/fail", route(handler, fail, "Plugin"), methods=["POST"]),
     ]
 
 
@@ -100,23 +99,23 @@ async def _who(ctx: ServiceContext, call: RestCall) -> Identity:
     return await ctx.identities.check(*plugin_credential(call.authorization))
 
 
-async def _beat(ctx: ServiceContext, identity: Identity, given: Heartbeat) -> pb.Beat:
+async def _beat(ctx: ServiceContext, identity: Identity, body: Heartbeat) -> pb.Beat:
     now = ctx.clock.now()
     made = pb.Beat(
         boot_id=BOOT,
         # The plane's own clock: it rises, whatever the client's does.
         sequence=round(now.timestamp() * 1000),
-        release=given.plugin_version,
-        environment={key: value if isinstance(value, str) else json.dumps(value) for key, value in given.env.items()},
-        errors_last_24h=given.errors_last_24h,
-        webhook_fail_rate=given.webhook_fail_rate,
+        release=body.plugin_version,
+        environment={key: value if isinstance(value, str) else json.dumps(value) for key, value in body.env.items()},
+        errors_last_24h=body.errors_last_24h,
+        webhook_fail_rate=body.webhook_fail_rate,
     )
-    made.uptime.FromMilliseconds(round(given.uptime * 1000))
-    if (sent := told(given.timestamp, "timestamp")) is not None:
+    made.uptime.FromMilliseconds(round(body.uptime * 1000))
+    if (sent := from_json(body.timestamp, "timestamp")) is not None:
         made.time.CopyFrom(sent)
     async with ctx.database.reading() as tx:
         running = await store.running(tx, identity.plugin)
-    if running is not None and running.release in {"", given.plugin_version}:
+    if running is not None and running.release in {"", body.plugin_version}:
         made.generation = running.generation
         if running.kind is Kind.CONFIG_UPDATE:
             made.config_digest = running.digest
@@ -140,7 +139,7 @@ async def _handed_out(ctx: ServiceContext, identity: Identity, call: RestCall, c
 
 
 async def _permitted(ctx: ServiceContext, identity: Identity, command: Command) -> None:
-    """Raises Refused for a word on a switch that was never permitted."""
+    """Raises Refused for a receipt about a switch that was never permitted."""
     permit = await _permit(ctx, identity, command)
     if permit.gate == "NO_ANSWER":
         raise Unavailable("nobody can say now whether this was permitted", reason="NO_ANSWER", retry_after=5.0)
@@ -150,14 +149,14 @@ async def _permitted(ctx: ServiceContext, identity: Identity, command: Command) 
 
 async def _permit(ctx: ServiceContext, identity: Identity, command: Command | pb.Command) -> pb.Permit:
     """The permit for a switch; the same question again gets the same answer."""
-    asked = pb.BeginApply(
+    question = pb.BeginApply(
         command=command.id,
         attempt=command.attempt,
         generation=command.generation,
         fence=command.fence,
         nonce=f"http-{command.id}",
     )
-    return await permits.ask(ctx, identity, asked)
+    return await permits.ask(ctx, identity, question)
 
 
 async def _settle(call: RestCall, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str) -> None:
@@ -167,7 +166,7 @@ async def _settle(call: RestCall, command: pb.Command, outcome: pb.CommandOutcom
 
 def _command(command: pb.Command) -> dict[str, Any]:
     """A row of `plugin_agent_commands`."""
-    kind = word(Kind(command.kind))
+    kind = kind_name(Kind(command.kind))
     payload: dict[str, Any] = {"cmd": kind, "version": command.release, "attempt": command.attempt}
     payload |= {"generation": command.generation, "digest": command.digest, "size": command.size}
     if command.config:
@@ -178,20 +177,14 @@ def _command(command: pb.Command) -> dict[str, Any]:
 
 async def _own(ctx: ServiceContext, call: RestCall) -> Command:
     """The command in the path, when it is this plugin's. Raises NotFound."""
-    identity = await _who(ctx, call)
-    id_ = str(call.request.path_params["command"])
-    async with ctx.database.reading() as tx:
-        found = await store.get(tx, id_) if is_uuid(id_) else None
-    if found is None or found.plugin != identity.plugin:
-        raise NotFound("this plugin has no such command", reason="COMMAND_UNKNOWN", field="command")
-    return found
+    return await receipts.own_command(ctx, await _who(ctx, call), str(call.request.path_params["command"]))
 
 
-async def _said(call: RestCall) -> str:
-    """What the client says of how it went: its `response` or `error`, as text."""
-    given = await call.json(dict[str, Any])
-    said = given.get("response", given.get("error", given.get("error_message", given)))
-    text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+async def _detail(call: RestCall) -> str:
+    """What the client reports of how it went: its `response` or `error`, as text."""
+    body = await call.json(dict[str, Any])
+    detail = body.get("response", body.get("error", body.get("error_message", body)))
+    text = detail if isinstance(detail, str) else json.dumps(detail, ensure_ascii=False)
     return text.encode(errors="replace").decode()[:LONGEST_DETAIL]
 
 
