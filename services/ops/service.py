@@ -21,16 +21,16 @@ from libs.common.runtime import Service, Sweeps
 from libs.common.settings import ServiceSettings
 from libs.common.telemetry import Telemetry, configure
 from prunella.v1 import ops_pb2_grpc
-from services.ops.channels.post import Post
+from services.ops.channels.delivery import ChannelSender
 from services.ops.context import SCHEMA, ServiceContext, Settings
-from services.ops.errands import PassOn
-from services.ops.errands.audit_seal import Seal
 from services.ops.errands.deliver import RUNNERS
-from services.ops.errands.probing import Probing
+from services.ops.errands.signing_key import SigningKey
+from services.ops.errands.span_forwarding import SpanForwarder
+from services.ops.errands.uptime_probes import UptimeProbes
 from services.ops.forward import Forwarder, passed, services
 from services.ops.handlers import OpsHandlers
 from services.ops.reactions import REACTIONS
-from services.ops.receiver.intake import Intake
+from services.ops.receiver.span_buffer import SpanBuffer
 from services.ops.sweeps import SWEEPS
 from services.ops.web.app import app
 
@@ -104,20 +104,20 @@ def build(settings: Settings, clock: Clock) -> Service:
     telemetry = configure(NAME, settings)
     database = Database(settings.database_url, clock=clock, application_name=NAME)
     bus = Bus(settings.nats_url, database, NAME, clock)
-    post = Post(clock, settings.key)
+    sender = ChannelSender(clock, settings.key)
     ctx = ServiceContext(
         database=database,
         bus=bus,
         clock=clock,
         settings=settings,
         telemetry=telemetry,
-        seal=Seal(settings.state, settings.audit_key),
-        post=post,
+        signing_key=SigningKey(settings.state, settings.audit_key),
+        sender=sender,
     )
     sweeps = Sweeps(NAME, ctx, SWEEPS, clock)
-    ctx.hurry = lambda: sweeps.nudge("place_facts")
-    intake = Intake(database)
-    pass_on = PassOn(settings.otel_endpoint)
+    ctx.place_soon = lambda: sweeps.nudge("place_facts")
+    buffer = SpanBuffer(database)
+    forwarder = SpanForwarder(settings.otel_endpoint)
 
     async def check() -> None:
         answers = await asyncio.gather(database.ping(), bus.ping(), return_exceptions=True)
@@ -141,16 +141,16 @@ def build(settings: Settings, clock: Clock) -> Service:
     parts = [
         Connections(database),
         siblings,
-        intake,
-        pass_on,
+        buffer,
+        forwarder,
         # Siblings send spans as soon as they live, so this opens first and closes last.
-        HttpServer(app(server, intake, pass_on), settings.http_listen),
+        HttpServer(app(server, buffer, forwarder), settings.http_listen),
         bus,
         Consumer(bus, database, NAME, REACTIONS, ctx, telemetry),
-        post,
+        sender,
         Errands(database, SCHEMA, RUNNERS, ctx, telemetry, workers=32),
         sweeps,
         server,
-        Probing(database, clock, SERVICES, siblings.channel),
+        UptimeProbes(database, clock, SERVICES, siblings.channel),
     ]
     return Service(NAME, ctx, parts, server)

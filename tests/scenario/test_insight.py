@@ -6,8 +6,7 @@ from datetime import UTC, timedelta
 from typing import Any
 
 from deploy.local.testing import Plane, until
-from prunella.v1 import ingest_pb2, ingest_pb2_grpc
-from prunella.v1 import insight_pb2 as pb
+from prunella.v1 import ingest_pb2, ingest_pb2_grpc, kpis_pb2, overview_pb2, stories_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
 
 
@@ -23,8 +22,8 @@ async def test_after_a_healing_figures_story_and_overview_agree_with_it(relay_pl
     attempt = mitigated.incident_mitigated.attempt
     name = f"incidents/{opened.incident}"
 
-    async def told() -> pb.Story | None:
-        story: pb.Story = (await ops.GetStory(pb.GetStoryRequest(name=name), timeout=10)).story
+    async def told() -> stories_pb2.Story | None:
+        story: stories_pb2.Story = (await ops.GetStory(stories_pb2.GetStoryRequest(name=name), timeout=10)).story
         return story if story.state == "mitigated" else None
 
     story = await until(told, 20, what="the story has its end")
@@ -38,11 +37,16 @@ async def test_after_a_healing_figures_story_and_overview_agree_with_it(relay_pl
     )  # fmt: skip
     assert "tests passed" in one.staging
     assert one.verdict.startswith("pass")
-    assert story.undo == f'prunella rollback {attempt} --reason "…"'
+    assert story.rollback_command == f'prunella rollback {attempt} --reason "…"'
 
     seconds = (mitigated.time.ToDatetime(UTC) - opened.time.ToDatetime(UTC)).total_seconds()
-    found: pb.GetKpisResponse = await ops.GetKpis(pb.GetKpisRequest(), timeout=10)
-    assert (found.success.part, found.success.whole, found.success.value, found.success.met) == (1, 1, 1.0, True)
+    found: kpis_pb2.GetKpisResponse = await ops.GetKpis(kpis_pb2.GetKpisRequest(), timeout=10)
+    assert (found.success.numerator, found.success.denominator, found.success.value, found.success.met) == (
+        1,
+        1,
+        1.0,
+        True,
+    )
     assert (found.rollback.value, found.rollback.met) == (0.0, True)
     assert abs(found.time_to_repair.mean_seconds - seconds) < 0.001
     detected = opened.time.ToDatetime(UTC) - incident.first_bad_beat_time.ToDatetime(UTC)
@@ -50,8 +54,8 @@ async def test_after_a_healing_figures_story_and_overview_agree_with_it(relay_pl
     assert (found.automatic_resolution.value, found.manual_interventions) == (1.0, 0)
     assert (found.fleet.plugins, found.fleet.connected) == (1, 1)
 
-    seen: pb.GetOverviewResponse = await ops.GetOverview(pb.GetOverviewRequest(), timeout=10)
-    assert not seen.wrong
-    assert not seen.needs
-    assert (seen.done.opened, seen.done.healed) == (1, 1)
+    seen: overview_pb2.GetOverviewResponse = await ops.GetOverview(overview_pb2.GetOverviewRequest(), timeout=10)
+    assert not seen.active_incidents
+    assert not seen.attention
+    assert (seen.recent.opened, seen.recent.healed) == (1, 1)
     assert {one.service for one in seen.services} == {"ingest", "decider", "patcher", "queue", "ops"}

@@ -15,7 +15,7 @@ from libs.common.clock import SystemClock
 from prunella.v1 import events_pb2 as facts
 from prunella.v1.events_pb2 import Event
 from tests.service.cli_terminal import Terminal, surroundings
-from tests.service.insight_alone import hear
+from tests.service.projections_plane import hear
 from tests.unit.healing_facts import INCIDENT, START, escalated, event, healing, opened, uid
 
 SECOND = uid(2)
@@ -54,12 +54,12 @@ async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
 async def test_the_overview_says_what_is_wrong_what_was_done_and_what_to_type(terminal: Terminal) -> None:
     answer = await terminal("overview")
     assert (answer.code, answer.err) == (0, "")
-    assert "wrong now  1 high" in answer.out
+    assert "active incidents  1 high" in answer.out
     assert "shop-7: webhook_fail_rate, high" in answer.out
     assert "2 opened, 1 healed, 0 closed, 1 escalated" in answer.out
     assert f"prunella stories show {SECOND}" in answer.out
     assert "fleet  no data" in answer.out
-    assert (await terminal("overview", "--json")).json["needs_by_kind"] == {"incident": "1"}
+    assert (await terminal("overview", "--json")).json["attention_by_kind"] == {"incident": "1"}
 
 
 async def test_the_overview_is_looked_at_again_and_again(terminal: Terminal) -> None:
@@ -68,7 +68,7 @@ async def test_the_overview_is_looked_at_again_and_again(terminal: Terminal) -> 
     try:
         for _ in range(2):
             line = await asyncio.wait_for(process.stdout.readline(), 60)
-            assert json.loads(line)["done"]["healed"] == "1"
+            assert json.loads(line)["recent"]["healed"] == "1"
     finally:
         process.terminate()
         await process.wait()

@@ -12,12 +12,12 @@ import pytest
 from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound
 from prunella.v1 import events_pb2 as facts
-from prunella.v1 import insight_pb2 as pb
+from prunella.v1 import stories_pb2 as pb
 from prunella.v1.events_pb2 import Event
 from services.ops import kpis as heart
 from services.ops.sweeps import place_facts
-from services.ops.sweeps.insight import mark_past
-from tests.service.insight_alone import forget, hear, kpis, ops, overview, rows, stories
+from services.ops.sweeps.projection_backfill import backfill_projections
+from tests.service.projections_plane import forget, hear, kpis, ops, overview, rows, stories
 from tests.unit.healing_facts import (
     INCIDENT,
     PLUGIN,
@@ -97,25 +97,25 @@ def life() -> list[Event]:
 async def test_an_empty_plane_says_no_data_and_makes_nothing_up(empty: Plane) -> None:
     found = await kpis(empty)
     for ratio in (found.success, found.rollback, found.automatic_resolution):
-        assert (ratio.HasField("value"), ratio.HasField("met"), ratio.whole) == (False, False, 0)
+        assert (ratio.HasField("value"), ratio.HasField("met"), ratio.denominator) == (False, False, 0)
     assert (found.success.target, found.rollback.target) == (0.95, 0.02)
     for times, target in ((found.time_to_detect, 120.0), (found.time_to_repair, 600.0)):
         assert (times.cases, times.HasField("mean_seconds"), times.HasField("p95_seconds")) == (0, False, False)
         assert times.target_seconds == target
     assert not found.HasField("calibration_error")
-    assert [(one.decisions, one.HasField("achieved")) for one in found.confidence] == [(0, False)] * 10
+    assert [(one.decisions, one.HasField("observed")) for one in found.calibration] == [(0, False)] * 10
     assert not found.HasField("fleet")  # ingest is not there
     assert not found.queue.HasField("mean_resolution_seconds")
     assert not found.points
     seen = await overview(empty)
-    assert not (seen.wrong or seen.needs or seen.HasField("fleet") or seen.HasField("queue"))
+    assert not (seen.active_incidents or seen.attention or seen.HasField("fleet") or seen.HasField("queue"))
     assert not (await stories(empty)).stories
 
 
 async def test_facts_twice_and_in_any_order_leave_the_same_rows(empty: Plane) -> None:
     await hear(empty, life())
     wanted = await rows(empty)
-    assert all(wanted[table] for table in wanted if table != "left_fleet")
+    assert all(wanted[table] for table in wanted if table != "retired_plugins")
     for seed in range(4):
         await forget(empty, "timeline", "labels")
         shuffled = [*life(), *life()]
@@ -127,8 +127,13 @@ async def test_facts_twice_and_in_any_order_leave_the_same_rows(empty: Plane) ->
 async def test_the_figures_of_a_window_are_what_happened_in_it(empty: Plane) -> None:
     await hear(empty, life())
     found = await kpis(empty, START - DAY, START + DAY)
-    assert (found.success.part, found.success.whole, found.success.value, found.success.met) == (1, 2, 0.5, False)
-    assert (found.rollback.part, found.rollback.value, found.rollback.met) == (1, 0.5, False)
+    assert (found.success.numerator, found.success.denominator, found.success.value, found.success.met) == (
+        1,
+        2,
+        0.5,
+        False,
+    )
+    assert (found.rollback.numerator, found.rollback.value, found.rollback.met) == (1, 0.5, False)
     assert dict(found.attempts) == {"success": 1, "rolled_back": 1}
     detect, repair = found.time_to_detect, found.time_to_repair
     assert (detect.cases, detect.p50_seconds, detect.met) == (3, 1.0, True)
@@ -137,13 +142,13 @@ async def test_the_figures_of_a_window_are_what_happened_in_it(empty: Plane) -> 
     assert dict(found.incidents_by_severity) == {"critical": 1, "high": 1, "medium": 1}
     assert dict(found.incidents_by_type) == {"webhook_fail_rate": 3}
     assert dict(found.incidents_ended) == {"mitigated": 1, "closed": 1}
-    assert (found.automatic_resolution.part, found.automatic_resolution.whole) == (1, 2)
+    assert (found.automatic_resolution.numerator, found.automatic_resolution.denominator) == (1, 2)
     # A comment is no intervention.
     assert dict(found.manual_by_fact) == {"incident_closed": 1, "kill_switch_engaged": 2, "kill_switch_released": 1}
-    bins = {place: one for place, one in enumerate(found.confidence) if one.decisions}
+    bins = {place: one for place, one in enumerate(found.calibration) if one.decisions}
     assert set(bins) == {4, 8}
-    assert (bins[4].decisions, bins[4].tried, bins[4].achieved) == (2, 1, 0.0)
-    assert (bins[8].stated, bins[8].tried, bins[8].achieved) == (0.87, 1, 1.0)
+    assert (bins[4].decisions, bins[4].tried, bins[4].observed) == (2, 1, 0.0)
+    assert (bins[8].predicted, bins[8].tried, bins[8].observed) == (0.87, 1, 1.0)
     assert found.calibration_error == pytest.approx((0.43 + 0.13) / 2)
     assert (found.queue.reports, found.queue.resolved, found.queue.mean_resolution_seconds) == (1, 1, 60.0)
     assert (found.queue.tries_completed, found.queue.tries_retrying, found.queue.tries_failed) == (2, 1, 1)
@@ -158,7 +163,7 @@ async def test_figures_of_a_merchant_and_of_another_window_leave_out_what_is_not
     assert not theirs.success.HasField("value")
     assert not theirs.queue.HasField("tries_completed")
     later = await kpis(empty, START + DAY, START + 2 * DAY)
-    assert later.time_to_repair.cases == later.success.whole == later.manual_interventions == 0
+    assert later.time_to_repair.cases == later.success.denominator == later.manual_interventions == 0
     assert heart.window(START, START + DAY, START).step.total_seconds() == 1800
 
 
@@ -166,32 +171,32 @@ async def test_the_overview_shows_the_worst_first_and_what_to_type(empty: Plane)
     theirs: dict[str, Any] = {"plugin": uid(7), "merchant": "merchant-9", "incident": THIRD}
     await hear(empty, [*life(), event(404, facts.AttemptHeld(attempt="a3", gate="KILL_SWITCH"), **theirs)])
     seen = await overview(empty)
-    (wrong,) = seen.wrong
-    assert wrong.line.startswith("plugin …00000007: webhook_fail_rate, critical · webhook_fail_rate 0.60")
-    assert wrong.line.endswith("patch 1.2.0 → 1.2.3 staged, waiting for KILL_SWITCH")
-    assert (wrong.state, wrong.attempt, wrong.severity) == ("in_progress", "a3", facts.SEVERITY_CRITICAL)
-    assert dict(seen.wrong_by_severity) == {"critical": 1}
-    (need,) = seen.needs
-    assert (need.kind, need.subject) == ("kill_switch", "merchants/m")
-    assert need.command == 'prunella kill-switch release --scope merchants/m --reason "…"'
-    assert not (await overview(empty, merchant="merchant-7")).wrong
+    (incident,) = seen.active_incidents
+    assert incident.line.startswith("plugin …00000007: webhook_fail_rate, critical · webhook_fail_rate 0.60")
+    assert incident.line.endswith("patch 1.2.0 → 1.2.3 staged, waiting for KILL_SWITCH")
+    assert (incident.state, incident.attempt, incident.severity) == ("in_progress", "a3", facts.SEVERITY_CRITICAL)
+    assert dict(seen.active_by_severity) == {"critical": 1}
+    (item,) = seen.attention
+    assert (item.kind, item.subject) == ("kill_switch", "merchants/m")
+    assert item.command == 'prunella kill-switch release --scope merchants/m --reason "…"'
+    assert not (await overview(empty, merchant="merchant-7")).active_incidents
 
 
 async def test_what_is_needed_ends_with_its_incident_and_with_its_plugin(empty: Plane) -> None:
     label = event(0, facts.PluginEnrolled(label="shop-7"), incident="")
     stuck = event(20, facts.AttemptRollbackFailed(attempt="a1", to_release="1.2.3"))
     await hear(empty, [escalated(12), stuck, opened(1), label])
-    kinds = {need.kind: need for need in (await overview(empty)).needs}
+    kinds = {item.kind: item for item in (await overview(empty)).attention}
     assert set(kinds) == {"incident", "rollback_failed"}
     assert kinds["incident"].line.startswith("shop-7: webhook_fail_rate is yours now")
     assert kinds["incident"].command == f"prunella stories show {INCIDENT}"
     await hear(empty, [closed(30)])
-    assert not (await overview(empty)).needs
+    assert not (await overview(empty)).attention
     shut = event(40, facts.PluginQuarantined(), incident="")
     await hear(empty, [shut])
-    assert [need.kind for need in (await overview(empty)).needs] == ["quarantine"]
+    assert [item.kind for item in (await overview(empty)).attention] == ["quarantine"]
     await hear(empty, [event(50, facts.PluginRetired(), incident="")])
-    assert not (await overview(empty)).needs
+    assert not (await overview(empty)).attention
 
 
 async def test_a_story_is_told_with_its_steps_and_lists_page_by_their_own_query(empty: Plane) -> None:
@@ -200,7 +205,7 @@ async def test_a_story_is_told_with_its_steps_and_lists_page_by_their_own_query(
     story = (await ops(empty).GetStory(request, timeout=10)).story
     assert story.summary == "shop-7: webhook_fail_rate (medium) · healed in 9.0 s by patch 1.2.0 → 1.2.3"
     assert [step.fact for step in story.steps][:2] == ["incident_opened", "decision_made"]
-    assert story.undo == 'prunella rollback a1 --reason "…"'
+    assert story.rollback_command == 'prunella rollback a1 --reason "…"'
     first = await stories(empty, page_size=2)
     assert [one.name.rpartition("/")[2] for one in first.stories] == [THIRD, SECOND]
     assert not first.stories[0].steps
@@ -271,23 +276,25 @@ async def test_a_healing_that_is_taken_back_later_counts_as_taken_back(empty: Pl
     found = await kpis(empty, START - DAY, START + DAY)
     assert dict(found.attempts) == {"rolled_back": 1}
     assert dict(found.manual_by_fact) == {"attempt_rolling_back": 1}
-    assert found.automatic_resolution.part == 0
+    assert found.automatic_resolution.numerator == 0
 
 
-async def test_facts_from_before_there_were_figures_leave_their_marks_too(empty: Plane) -> None:
+async def test_facts_from_before_there_were_figures_are_projected_too(empty: Plane) -> None:
     await hear(empty, life())
     wanted = await rows(empty)
     ctx = empty.services["ops"].ctx
     await place_facts(ctx, ctx.clock.now())
     await forget(empty)
     await ctx.database.transaction(
-        lambda tx: tx.run("UPDATE ops.past SET position = 0, until = (SELECT max(position) FROM ops.timeline)")
+        lambda tx: tx.run(
+            "UPDATE ops.projection_backfill SET position = 0, end_position = (SELECT max(position) FROM ops.timeline)"
+        )
     )
 
-    async def marked() -> bool:
+    async def projected() -> bool:
         # The service's own sweep may be at it.
-        await mark_past(ctx, ctx.clock.now())
+        await backfill_projections(ctx, ctx.clock.now())
         return await rows(empty) == wanted
 
-    await until(marked, 10, what="the past is marked")
-    assert await mark_past(ctx, ctx.clock.now()) == 0
+    await until(projected, 10, what="the past is projected")
+    assert await backfill_projections(ctx, ctx.clock.now()) == 0

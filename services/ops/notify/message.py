@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.ops.notify.batching import Batch
-from services.ops.notify.model import Notice, Severity
+from services.ops.notify.model import Notice
+from services.ops.severity import Severity
 
 TITLE = 150
 

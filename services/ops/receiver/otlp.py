@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from services.ops.traces import Span
-from services.ops.wire import decoded
+from services.ops.wire import parsed
 
 TEXT = 1024
 NAME = 200
@@ -35,7 +35,7 @@ def spans(body: bytes) -> tuple[list[Span], int]:
     """The spans of a request, and how many were left out. Raises Invalid when the body is no such request."""
     found: list[Span] = []
     rejected = 0
-    for group in decoded(ExportTraceServiceRequest, body).resource_spans:
+    for group in parsed(ExportTraceServiceRequest, body).resource_spans:
         service = _text(_values(group.resource.attributes).get("service.name", "unknown"), NAME)
         for scope in group.scope_spans:
             for sent in scope.spans:
