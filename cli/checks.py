@@ -174,10 +174,10 @@ async def _ask_database(connection: Any) -> list[Finding]:
     offset = theirs - (before + time.time()) / 2
     close = abs(offset) < OFFSET
     age = await connection.fetchval(
-        "SELECT extract(epoch FROM clock_timestamp() - min(time)) FROM bus.facts WHERE published_at IS NULL"
+        "SELECT extract(epoch FROM clock_timestamp() - min(time)) FROM bus.facts WHERE publish_time IS NULL"
     )
     waits = max(0.0, float(age or 0))
-    parked = await connection.fetchval("SELECT count(*) FROM bus.dead_letter WHERE redriven_at IS NULL")
+    parked = await connection.fetchval("SELECT count(*) FROM bus.dead_letters WHERE redrive_time IS NULL")
     return [
         Finding("postgresql", True, f"version {version}"),
         Finding(

@@ -68,7 +68,7 @@ def show(decision: DecisionName, json: Json = False) -> None:
         labels = await ids.labels(plane, [answer.decision.plugin])
         show_fields(_fields(answer.decision, labels))
         _show_candidates(answer.decision)
-        for sentence in answer.story:
+        for sentence in answer.reasoning:
             typer.echo(f"· {sentence}")
 
     run(work)
@@ -77,13 +77,13 @@ def show(decision: DecisionName, json: Json = False) -> None:
 def _row(decision: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:
     from prunella.v1.events_pb2 import Action
 
-    made = decision.state != "asking"
+    made = decision.state != "pending"
     return (
         ids.short(decision.name),
         safe(labels.get(decision.plugin, "")),
         ids.short(decision.incident),
         str(decision.round),
-        safe(words.change(decision, Action)) if made else coloured("asking"),
+        safe(words.change(decision, Action)) if made else coloured("pending"),
         f"{decision.confidence:.2f}" if made else words.NOTHING,
         safe(decision.origin),
         words.ago(decision.decide_time, now),

@@ -117,7 +117,7 @@ class Healing:
         plane = self.door.plane()
         request = decider_pb2.ExplainDecisionRequest(name=f"decisions/{await ids.decision(plane, decision)}")
         answer = await plane.decider.ExplainDecision(request, timeout=TIMEOUT)
-        return Explanation(decision=_decision(answer.decision), story=[untrusted(line) for line in answer.story])
+        return Explanation(decision=_decision(answer.decision), story=[untrusted(line) for line in answer.reasoning])
 
     @tool
     async def list_timeline(

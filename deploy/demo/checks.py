@@ -29,8 +29,8 @@ SELECT f.fact, f.id FROM bus.facts f WHERE f.fact = ANY(CAST(:facts AS text[]))
 AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = f.id) LIMIT 100
 """
 FACTS = "SELECT payload FROM bus.facts"
-UNPUBLISHED = "SELECT fact, id FROM bus.facts WHERE published_at IS NULL LIMIT 100"
-PARKED = "SELECT consumer, fact, reason FROM bus.dead_letter WHERE redriven_at IS NULL LIMIT 100"
+UNPUBLISHED = "SELECT fact, id FROM bus.facts WHERE publish_time IS NULL LIMIT 100"
+PARKED = "SELECT consumer, fact, reason FROM bus.dead_letters WHERE redrive_time IS NULL LIMIT 100"
 UNFINISHED = """
 SELECT incident, count(*) FILTER (WHERE fact = 'attempt_created') AS begun,
        count(*) FILTER (WHERE fact = ANY(CAST(:ends AS text[]))) AS ended

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from deploy.demo.reach import CALL_SECONDS, Reach
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.errors import Problem
 from libs.common.facts import fact_name
 from prunella.v1 import ops_pb2
@@ -51,7 +51,7 @@ class Chronicle:
     async def stop(self) -> None:
         """Stops listening."""
         if self._task:
-            await end([self._task])
+            await cancel_and_wait([self._task])
 
     def listen(self, listener: Listener) -> None:
         """Calls back for each fact from now on, in order."""

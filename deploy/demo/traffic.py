@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 
 from deploy.demo import web
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 
 BURST = 7
 PAUSE_SECONDS = 0.45
@@ -64,7 +64,7 @@ class Traffic:
     async def stop(self) -> None:
         """Stops sending."""
         if self._task is not None:
-            await end([self._task])
+            await cancel_and_wait([self._task])
             self._task = None
 
     async def send_burst(self) -> list[int]:

@@ -21,6 +21,8 @@ from nats.errors import Error as NatsError
 from deploy.local import roles
 
 NATS_SECONDS = 30.0
+# The exit status for a database of another build.
+OTHER_BUILD = 3
 
 
 class Unreachable(Exception):  # noqa: N818 - says what it means
@@ -66,11 +68,14 @@ async def tables(owner_url: str) -> None:
 async def migrate_all(owner_url: str, nats_url: str, secret: str = "") -> None:
     """The whole step: roles, tables, streams.
 
-    Raises Unreachable for a server that does not answer, NotAllowed when the owner may not make roles.
+    Raises Unreachable for a server that does not answer, NotAllowed when the owner may not make roles, UnknownRevision
+    for a database of another build, in which nothing is changed.
     """
     from libs.common.bus import provision
+    from libs.common.migration import check_revisions
 
     try:
+        await check_revisions(owner_url, folders())
         await roles.create(owner_url, secret)
     except (OSError, TimeoutError, asyncpg.PostgresError) as problem:
         raise Unreachable(f"PostgreSQL at {place(owner_url)} does not let us in: {problem!r}") from problem
@@ -91,6 +96,8 @@ def place(url: str) -> str:
 
 def main() -> int:
     """Migrates what DATABASE_URL and NATS_URL name."""
+    from libs.common.migration import UnknownRevision
+
     owner, secret = os.environ.get("DATABASE_URL", ""), os.environ.get("PRUNELLA_ROLE_SECRET", "")
     if not owner:
         print(
@@ -102,6 +109,9 @@ def main() -> int:
     except (roles.NotAllowed, Unreachable) as problem:
         print(f"migrate: {problem}", file=sys.stderr)
         return 1
+    except UnknownRevision as problem:
+        print(f"migrate: {problem}", file=sys.stderr)
+        return OTHER_BUILD
     if "--show" in sys.argv:
         for service in roles.SERVICES:
             print(f"{service} DATABASE_URL={roles.url(owner, service, secret)}")

@@ -190,6 +190,8 @@ class Plane:
         job = await self._starter.start("migrate", "deploy.local.migrate", environ, log)
         async with asyncio.timeout(MIGRATE_SECONDS):
             status = await job.wait()
+        if status == migrate.OTHER_BUILD:
+            raise Unready(log.read_text(errors="replace").splitlines()[-1].removeprefix("migrate: "))
         if status != 0:
             end = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
             raise Unready(f"the migration failed ({how(status)}); {log} says:\n{end}")

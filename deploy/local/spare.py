@@ -17,25 +17,32 @@ SCHEMAS = ("bus", "ingest", "decider", "patcher", "queue", "ops", "public")
 LARGE = 40_000_000
 KEPT = 8
 # Every change of structure writes new rows into these catalogues; maintenance changes their rows in place.
+# Partitions do not count: services make them, and those that a new database lacks are dropped.
 SHAPE = """
-SELECT md5(string_agg(told, ',' ORDER BY told)) FROM (
-    SELECT 'c' || c.oid || ':' || c.xmin || ':' || coalesce(CAST(c.relacl AS text), '') AS told
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ANY($1)
+SELECT md5(string_agg(entry, ',' ORDER BY entry)) FROM (
+    SELECT 'c' || c.oid || ':' || c.xmin || ':' || coalesce(CAST(c.relacl AS text), '') AS entry
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = ANY($1) AND NOT c.relispartition
     UNION ALL SELECT 'p' || p.oid || ':' || p.xmin
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = ANY($1)
-    UNION ALL SELECT 't' || t.oid || ':' || t.xmin FROM pg_trigger t WHERE NOT tgisinternal
+    UNION ALL SELECT 't' || t.oid || ':' || t.xmin FROM pg_trigger t WHERE NOT tgisinternal AND tgparentid = 0
     UNION ALL SELECT 'k' || k.oid || ':' || k.xmin FROM pg_constraint k
+        WHERE k.conparentid = 0 AND NOT EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = k.conrelid AND c.relispartition)
     UNION ALL SELECT 'n' || n.oid || ':' || n.xmin FROM pg_namespace n WHERE n.nspname = ANY($1)
     UNION ALL SELECT 'a' || a.attrelid || ':' || a.attnum || ':' || a.xmin
         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = ANY($1)
+        WHERE n.nspname = ANY($1) AND NOT c.relispartition
     UNION ALL SELECT 's' || setdatabase || ':' || setrole || ':' || CAST(setconfig AS text) FROM pg_db_role_setting
         WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
 ) AS everything
 """
 TABLES = """
 SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname = ANY($1) ORDER BY 1
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname = ANY($1) ORDER BY 1
+"""
+PARTITIONS = """
+SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relispartition AND n.nspname = ANY($1)
 """
 SEQUENCES = """
 SELECT format('SELECT setval(%L, %s, false)', schemaname || '.' || sequencename, start_value) AS again
@@ -53,6 +60,7 @@ class Spare:
     shapes: dict[str, str] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
     empty: str = ""
+    partitions: set[str] = field(default_factory=set)
     first: dict[str, str] = field(default_factory=dict)
 
     async def take(self, name: str) -> str:
@@ -87,6 +95,8 @@ class Spare:
             if await connection.fetchval("SELECT pg_database_size($1)", name) > LARGE:
                 return False
             await connection.execute(self.empty)
+            for partition in await self._partitions(connection) - self.partitions:
+                await connection.execute(f"DROP TABLE {partition}")
             for table, rows in self.first.items():
                 await connection.execute(BACK.format(table=table), rows)
         except asyncpg.PostgresError:
@@ -105,6 +115,10 @@ class Spare:
         statements = [f"DELETE FROM {table}" for table in tables]  # noqa: S608 - our own names
         statements += [row["again"] for row in await connection.fetch(SEQUENCES, SCHEMAS)]
         self.empty = ";".join(statements)
+        self.partitions = await self._partitions(connection)
+
+    async def _partitions(self, connection: asyncpg.Connection) -> set[str]:
+        return {row["name"] for row in await connection.fetch(PARTITIONS, SCHEMAS)}
 
     async def _connect(self, name: str) -> asyncpg.Connection:
         url = self.servers.postgres_url(database=name)

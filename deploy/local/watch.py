@@ -20,7 +20,7 @@ from deploy.local.child import Child
 from deploy.local.nats import Nats
 from deploy.local.postgres import Postgres, Unready
 from deploy.local.processes import Running, Starter
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 
 FIRST_PAUSE, LONGEST_PAUSE, CALM_SECONDS = 0.1, 5.0, 30.0
 GRACE_SECONDS = 10.0
@@ -97,7 +97,7 @@ class ServiceWatch:
         self._stop.set()
         await self._end(signal.SIGTERM, GRACE_SECONDS)
         if self._task:
-            await end([self._task])
+            await cancel_and_wait([self._task])
 
     async def _end(self, number: signal.Signals, grace: float) -> None:
         running = self.running
@@ -159,7 +159,7 @@ class ServerWatch:
     async def stop(self) -> None:
         """Ends the watch, then the server."""
         if self._task:
-            await end([self._task])
+            await cancel_and_wait([self._task])
         await self.server.stop()
 
     async def _keep(self) -> None:

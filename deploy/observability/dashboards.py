@@ -180,7 +180,7 @@ PLANE = Dashboard(
             {"{{consumer}} {{outcome}}": quantile(0.99, "prunella_reaction_seconds", "consumer", "outcome")},
             "s",
         ),
-        Panel("facts given up", {"{{consumer}}": rate("prunella_facts_parked_total", "consumer")}, "ops"),
+        Panel("facts given up", {"{{consumer}}": rate("prunella_facts_dead_lettered_total", "consumer")}, "ops"),
         Panel("calls, p99 by service", {"{{service}}": quantile(0.99, "prunella_rpc_seconds", "service")}, "s"),
         Panel("calls by code", {"{{code}}": rate("prunella_rpc_seconds_count", "code")}, "ops"),
         Panel(

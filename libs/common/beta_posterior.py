@@ -1,8 +1,8 @@
-"""Verified outcomes as a Beta posterior, and how much may be stated of it.
+"""Verified outcomes as a Beta posterior, and how sure that makes us of it.
 
-Rule: a remedy's chance to help is Beta(1 + successes, 1 + failures); a prior belief is successes and failures somebody
-imagined beforehand. The confidence stated is the lower 90 % bound of that chance (its 10 % quantile), cut to hundredths
-so that it never says more than is known: one lucky success states 0.31, twenty in a row state 0.89. Pure: the bound is
+Rule: a remedy's chance to help is Beta(1 + successes, 1 + failures); a prior is successes and failures assumed
+beforehand. The confidence is the lower 90 % bound of that chance (its 10 % quantile), cut to hundredths
+so that it never says more than is known: 0.31 after one lucky success, 0.89 after twenty in a row. Pure: the bound is
 the inverse of the regularised incomplete beta function, by its continued fraction (Lentz) and bisection.
 """
 
@@ -17,7 +17,7 @@ _TERMS = 2000
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Verified outcomes of a remedy, or imagined ones of a prior; fractions are allowed."""
+    """Verified outcomes of a remedy, or the pseudo-counts of a prior; fractions are allowed."""
 
     successes: float = 0.0
     failures: float = 0.0
@@ -44,18 +44,18 @@ class Outcomes:
     @property
     def confidence(self) -> float:
         """The lower 90 % bound, cut to hundredths."""
-        return stated(quantile(QUANTILE, self.alpha, self.beta))
+        return floor_hundredths(quantile(QUANTILE, self.alpha, self.beta))
 
 
-NOTHING = Outcomes()
+NO_OUTCOMES = Outcomes()
 
 
-def imagined(confidence: float) -> Outcomes:
+def prior_with_bound(confidence: float) -> Outcomes:
     """The unbroken successes whose lower bound is just `confidence` (0 < confidence < 1)."""
     return Outcomes(successes=max(0.0, math.log(QUANTILE) / math.log(confidence) - 1.0))
 
 
-def stated(bound: float) -> float:
+def floor_hundredths(bound: float) -> float:
     """Cut to hundredths, never rounded up; a hair is forgiven so that 0.87 stays 0.87."""
     return math.floor(bound * 100 + 1e-6) / 100
 

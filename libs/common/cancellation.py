@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-AGAIN = 1.0  # seconds: whoever heard it has time to leave things in order
+REPEAT_SECONDS = 1.0  # until the next cancellation: a task has time to leave things in order
 
 
-async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancels tasks and returns when every one of them has ended; whatever they raised is nobody's any more."""
-    ending = set(tasks)
-    while running := {task for task in ending if not task.done()}:
+async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels tasks and returns when every one of them has ended; what they raised is dropped."""
+    pending = set(tasks)
+    while running := {task for task in pending if not task.done()}:
         for task in running:
             task.cancel()
-        await asyncio.wait(running, timeout=AGAIN)
-    for task in ending:
+        await asyncio.wait(running, timeout=REPEAT_SECONDS)
+    for task in pending:
         if not task.cancelled():
             task.exception()

@@ -1,7 +1,7 @@
 """PostgreSQL, the only system of record: transactions that are retried, facts that leave with their state.
 
 Rule: a closure given to `transaction` is idempotent and does no I/O besides SQL; it may run several times, and
-commits at most once. Facts recorded in it are rows of the same transaction; nobody hears of them before the commit.
+commits at most once. Facts recorded in it are rows of the same transaction; nobody sees them before the commit.
 Time comes from the clock of the service, never from the server. SQLAlchemy keeps the connections and names the
 parameters; statements go to the driver itself, which halves the time of a short transaction.
 """
@@ -42,7 +42,7 @@ RETRIED = frozenset({"40001", "40P01", "55P03", "0A000"})
 AWAY = ("08", "53", "57", "58")
 STANDBY = "25006"
 # What statements raise that go to the driver itself; transactions and looks translate it.
-# The last is what asyncpg says of a connection that was cut in the middle of a word.
+# The last is what asyncpg says of a connection that was cut in the middle of a message.
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 TIME_LIMIT = "57014"
 STATEMENTS = 400  # kept prepared by each connection
@@ -106,10 +106,15 @@ class Transaction:
         return int(number) if number.isdigit() else 0
 
     def record(self, fact: Event) -> None:
-        """Tells a fact with this transaction, in the running trace; its time is the transaction's unless it has one."""
+        """Records a fact with this transaction, in the running trace; one without a time gets the transaction's."""
         if not fact.HasField("time"):
             fact.time.FromDatetime(self.now)
         self.recorded.append(RecordedFact(fact, current_traceparent()))
+
+    async def flush(self) -> None:
+        """Writes the recorded facts in one statement, as the last of the transaction."""
+        if self.recorded:
+            await self.run(facts.INSERT, **facts.columns(self.recorded))
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Has `call` run once the commit is known."""
@@ -167,8 +172,7 @@ class Database:
             try:
                 await transaction.driver.execute("BEGIN")
                 result = await work(transaction)
-                if transaction.recorded:
-                    await facts.insert(transaction)
+                await transaction.flush()
             except BaseException as error:
                 await _roll_back(connection, transaction.driver)
                 if isinstance(error, DRIVER_ERRORS):

@@ -1,4 +1,4 @@
-"""Errands: what a heart wants done outside (ask SIRA, run staging, issue a command).
+"""Errands: work outside the database that a state wants done (ask SIRA, run staging, issue a command).
 
 Rule: an errand is a row saved with the state that wants it. A worker claims it with a lease token, calls out with
 the row's id as `request_id`, and stores the answer under the token in one transaction; an answer under a stale
@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem
 from libs.common.names import new_id
@@ -30,8 +30,8 @@ log = structlog.get_logger()
 
 LEASE_SECONDS = 15.0
 RENEW_SECONDS = 5.0
-LONGEST_DELAY = 30.0
-LOOK = 0.5  # seconds between looks into the table without a signal
+MAX_DELAY_SECONDS = 30.0
+POLL_SECONDS = 0.5  # between looks into the table without a signal
 
 TABLE = """
 CREATE TABLE {schema}.errands (
@@ -41,38 +41,38 @@ CREATE TABLE {schema}.errands (
     key text UNIQUE,
     payload jsonb NOT NULL,
     state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'failed')),
-    run_at timestamptz NOT NULL,
+    due_time timestamptz NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
     lease_token bigint NOT NULL DEFAULT 0,
-    lease_until timestamptz,
+    lease_expire_time timestamptz,
     answer jsonb,
     error text NOT NULL DEFAULT '',
     traceparent text NOT NULL,
-    created_at timestamptz NOT NULL
+    create_time timestamptz NOT NULL
 );
-CREATE INDEX errands_pending ON {schema}.errands (run_at) WHERE state = 'pending'
+CREATE INDEX errands_pending ON {schema}.errands (due_time) WHERE state = 'pending'
 """
 SEND = """
-INSERT INTO {schema}.errands (id, kind, subject, key, payload, run_at, traceparent, created_at)
-VALUES (:id, :kind, :subject, :key, CAST(:payload AS jsonb), :run_at, :traceparent, :now)
+INSERT INTO {schema}.errands (id, kind, subject, key, payload, due_time, traceparent, create_time)
+VALUES (:id, :kind, :subject, :key, CAST(:payload AS jsonb), :due_time, :traceparent, :now)
 ON CONFLICT (key) DO NOTHING
 """
 CLAIM = """
 WITH due AS MATERIALIZED (
     SELECT id FROM {schema}.errands
-    WHERE state = 'pending' AND run_at <= :now AND (lease_until IS NULL OR lease_until < :now)
+    WHERE state = 'pending' AND due_time <= :now AND (lease_expire_time IS NULL OR lease_expire_time < :now)
       AND kind = ANY(CAST(:kinds AS text[]))
-    ORDER BY run_at LIMIT :count FOR UPDATE SKIP LOCKED)
-UPDATE {schema}.errands e SET attempts = attempts + 1, lease_token = lease_token + 1, lease_until = :until
+    ORDER BY due_time LIMIT :count FOR UPDATE SKIP LOCKED)
+UPDATE {schema}.errands e SET attempts = attempts + 1, lease_token = lease_token + 1, lease_expire_time = :until
 FROM due WHERE e.id = due.id
 RETURNING e.id, e.kind, e.subject, e.payload, e.attempts, e.lease_token, e.traceparent
 """
 RENEW = """
-UPDATE {schema}.errands SET lease_until = :until WHERE id = :id AND lease_token = :token AND state = 'pending'
+UPDATE {schema}.errands SET lease_expire_time = :until WHERE id = :id AND lease_token = :token AND state = 'pending'
 """
 FENCE = """
 UPDATE {schema}.errands
-SET state = :state, answer = CAST(:answer AS jsonb), error = :error, lease_until = NULL, run_at = :run_at
+SET state = :state, answer = CAST(:answer AS jsonb), error = :error, lease_expire_time = NULL, due_time = :due_time
 WHERE id = :id AND lease_token = :token AND state = 'pending'
 """
 
@@ -116,7 +116,7 @@ async def send(
     subject: str,
     payload: Mapping[str, Any],
     *,
-    run_at: datetime | None = None,
+    due_time: datetime | None = None,
     key: str | None = None,
     database: Database | None = None,
 ) -> str:
@@ -129,7 +129,7 @@ async def send(
         subject=subject,
         key=key,
         payload=json.dumps(payload),
-        run_at=run_at or transaction.now,
+        due_time=due_time or transaction.now,
         traceparent=current_traceparent(),
         now=transaction.now,
     )
@@ -162,21 +162,21 @@ class Errands:
 
     async def start(self) -> None:
         """Begins to look for errands."""
-        self._loop = asyncio.create_task(self._work(), name=f"{self.schema} errands")
+        self._loop = asyncio.create_task(self._poll(), name=f"{self.schema} errands")
 
     async def stop(self) -> None:
         """Takes nothing new; what runs gets 3 s, and its lease brings back the rest."""
         if self._loop:
-            await end([self._loop])
+            await cancel_and_wait([self._loop])
         if self._running:
             _, late = await asyncio.wait(set(self._running), timeout=3)
-            await end(late)
+            await cancel_and_wait(late)
 
-    async def _work(self) -> None:
+    async def _poll(self) -> None:
         while True:
             try:
-                if not await self.begin():
-                    await self.database.wait(f"{self.schema}.errands", LOOK)
+                if not await self.claim():
+                    await self.database.wait(f"{self.schema}.errands", POLL_SECONDS)
                 elif len(self._running) >= self.workers:
                     await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             except (TimeoutError, Problem, OSError) as error:
@@ -188,18 +188,18 @@ class Errands:
 
     async def run_once(self) -> int:
         """Does every errand that is due and waits for their ends; how many there were."""
-        count = await self.begin()
+        count = await self.claim()
         if self._running:
             await asyncio.wait(set(self._running))
         return count
 
-    async def begin(self) -> int:
+    async def claim(self) -> int:
         """Claims what is due, up to the free workers, and starts it; how many."""
         free = self.workers - len(self._running)
         if free <= 0:
             return 0
 
-        async def claim(transaction: Transaction) -> list[Errand]:
+        async def work(transaction: Transaction) -> list[Errand]:
             until = transaction.now + timedelta(seconds=LEASE_SECONDS)
             statement = CLAIM.format(schema=self.schema)
             kinds = list(self.runners)
@@ -208,14 +208,14 @@ class Errands:
                 Errand(str(r.id), r.kind, r.subject, r.payload, r.attempts, r.lease_token, r.traceparent) for r in rows
             ]
 
-        claimed = await self.database.transaction(claim)
+        claimed = await self.database.transaction(work)
         for errand in claimed:
-            task = asyncio.create_task(self._do(errand), name=f"{self.schema} {errand.kind}")
+            task = asyncio.create_task(self._run(errand), name=f"{self.schema} {errand.kind}")
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         return len(claimed)
 
-    async def _do(self, errand: Errand) -> None:
+    async def _run(self, errand: Errand) -> None:
         runner = self.runners[errand.kind]
         attributes: Attributes = {"errand": errand.id, "subject": errand.subject, "attempt": errand.attempts}
         with (
@@ -225,17 +225,17 @@ class Errands:
             if errand.traceparent
             else contextlib.nullcontext(),
         ):
-            keeper = asyncio.create_task(self._keep(errand), name=f"{self.schema} lease")
+            renewal = asyncio.create_task(self._renew(errand), name=f"{self.schema} lease")
             try:
                 async with asyncio.timeout(runner.timeout):
                     answer = await runner.run(self.ctx, errand)
             except asyncio.CancelledError:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever it raises is this errand's trouble
-                await self._again(errand, runner, f"{type(error).__name__}: {error}"[:500])
+            except Exception as error:  # noqa: BLE001 - whatever it raises is this errand's failure
+                await self._fail(errand, runner, f"{type(error).__name__}: {error}"[:500])
                 return
             finally:
-                await end([keeper])
+                await cancel_and_wait([renewal])
             try:
                 await self._store(
                     errand, "done", json.dumps(answer), lambda tx: runner.settle(self.ctx, tx, errand, answer)
@@ -244,7 +244,7 @@ class Errands:
                 # The lease runs out and the same errand is done again under the same id.
                 log.exception("errand_not_settled", schema=self.schema, kind=errand.kind, errand=errand.id)
 
-    async def _keep(self, errand: Errand) -> None:
+    async def _renew(self, errand: Errand) -> None:
         """Renews the lease while the errand runs. One that was lost is not won back: the fence refuses the answer."""
 
         async def renew(transaction: Transaction) -> int:
@@ -261,7 +261,7 @@ class Errands:
             except (TimeoutError, Problem, OSError) as error:
                 log.debug("errand_lease_not_renewed", schema=self.schema, errand=errand.id, error=str(error))
 
-    async def _again(self, errand: Errand, runner: Runner, error: str) -> None:
+    async def _fail(self, errand: Errand, runner: Runner, error: str) -> None:
         log.warning("errand_failed", schema=self.schema, kind=errand.kind, errand=errand.id, error=error)
         last = errand.attempts >= runner.attempts
         state = "failed" if last else "pending"
@@ -281,8 +281,8 @@ class Errands:
         delay = random.uniform(0.25, 0.5) * 2 ** min(errand.attempts, 8)  # noqa: S311 - spreads load, guards nothing
 
         async def settle(transaction: Transaction) -> None:
-            run_at = transaction.now + timedelta(seconds=min(delay, LONGEST_DELAY))
-            values = {"state": state, "answer": answer, "error": error, "run_at": run_at}
+            due_time = transaction.now + timedelta(seconds=min(delay, MAX_DELAY_SECONDS))
+            values = {"state": state, "answer": answer, "error": error, "due_time": due_time}
             fence = FENCE.format(schema=self.schema)
             if await transaction.run(fence, id=errand.id, token=errand.token, **values):
                 await work(transaction)

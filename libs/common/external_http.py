@@ -53,8 +53,8 @@ class ExternalHttp:
         """Whether the breaker would let a question through now."""
         return self._guarded.breaker.retry_after(self._clock.monotonic()) == 0
 
-    async def tell(self, database: Database, source: str) -> None:
-        """Tells the breaker's changes since this was called last, as facts of the service `source`."""
+    async def record_changes(self, database: Database, source: str) -> None:
+        """Records the breaker's changes since the last call as facts of the service `source`."""
         recorded = list(self._changes)
         self._changes.clear()
 

@@ -1,4 +1,4 @@
-"""Facts: what the plane tells, as rows of `bus.facts`.
+"""Facts: what happened in the plane, as rows of `bus.facts`.
 
 Rule: a fact is written in the transaction of the state it reports, with who did it, why, and the trace it belongs
 to. Its name is the field set in the oneof of `Event`, so there is no second table of names to keep in step.
@@ -6,15 +6,14 @@ to. Its name is the field set in the oneof of `Event`, so there is no second tab
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
 from libs.common.names import new_id, shard
 from prunella.v1.events_pb2 import Event
-
-if TYPE_CHECKING:
-    from libs.common.database import Transaction
 
 SCHEMA_VERSION = 1
 FIELDS = {
@@ -26,7 +25,7 @@ NAMES = frozenset(FIELDS.values())
 
 
 class RecordedFact(NamedTuple):
-    """A fact, and the trace it was told in (W3C traceparent, may be empty)."""
+    """A fact, and the trace it was recorded in (W3C traceparent, may be empty)."""
 
     event: Event
     traceparent: str
@@ -53,7 +52,7 @@ def fact(
     incident: str = "",
     cause: Event | None = None,
 ) -> Event:
-    """A new event that tells `message`; the actor is the source itself unless somebody else caused it."""
+    """A new event that carries `message`; the actor is the source itself unless somebody else caused it."""
     event = Event(
         id=new_id(),
         source=source,
@@ -70,7 +69,7 @@ def fact(
 
 
 def fact_name(event: Event) -> str:
-    """The fact an event tells; empty when this build does not know it."""
+    """The name of an event's fact; empty when this build does not know it."""
     return event.WhichOneof("fact") or ""
 
 
@@ -79,21 +78,20 @@ def subject(event: Event) -> str:
     return f"heal.{fact_name(event)}.{shard(event.plugin)}.{event.plugin or '-'}"
 
 
-async def insert(transaction: Transaction) -> None:
-    """Writes every fact of the transaction in one statement."""
-    events = [recorded.event for recorded in transaction.recorded]
-    await transaction.run(
-        INSERT,
-        ids=[event.id for event in events],
-        times=[event.time.ToDatetime(transaction.now.tzinfo) for event in events],
-        sources=[event.source for event in events],
-        facts=[fact_name(event) for event in events],
-        plugins=[event.plugin for event in events],
-        merchants=[event.merchant for event in events],
-        incidents=[event.incident for event in events],
-        actors=[event.actor for event in events],
-        reasons=[event.reason for event in events],
-        causes=[event.cause_id for event in events],
-        payloads=[event.SerializeToString() for event in events],
-        traceparents=[recorded.traceparent for recorded in transaction.recorded],
-    )
+def columns(recorded: Sequence[RecordedFact]) -> dict[str, list[Any]]:
+    """The values of INSERT, which writes all these facts in one statement."""
+    events = [event for event, _ in recorded]
+    return {
+        "ids": [event.id for event in events],
+        "times": [event.time.ToDatetime(UTC) for event in events],
+        "sources": [event.source for event in events],
+        "facts": [fact_name(event) for event in events],
+        "plugins": [event.plugin for event in events],
+        "merchants": [event.merchant for event in events],
+        "incidents": [event.incident for event in events],
+        "actors": [event.actor for event in events],
+        "reasons": [event.reason for event in events],
+        "causes": [event.cause_id for event in events],
+        "payloads": [event.SerializeToString() for event in events],
+        "traceparents": [traceparent for _, traceparent in recorded],
+    }

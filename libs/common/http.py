@@ -30,7 +30,7 @@ class Serving(Protocol):
     why: str
 
 
-def plain(server: Serving) -> list[BaseRoute]:
+def health_routes(server: Serving) -> list[BaseRoute]:
     """What every service answers: /healthz with 200 while it serves, else 503 and why; /metrics."""
 
     async def healthz(_request: Request) -> Response:

@@ -7,11 +7,13 @@ version table, so services are upgraded one by one.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -30,10 +32,27 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}
 SHARED = """
 GRANT USAGE ON SCHEMA bus TO {role};
 GRANT SELECT, INSERT ON bus.facts TO {role};
-GRANT UPDATE (published_at) ON bus.facts TO {role};
-GRANT SELECT, INSERT, UPDATE, DELETE ON bus.inbox, bus.settled, bus.trouble, bus.dead_letter TO {role}
+GRANT UPDATE (publish_time) ON bus.facts TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON bus.inbox, bus.consumer_watermarks, bus.delivery_failures, bus.dead_letters TO {role};
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA bus TO {role}
 """
-BUS = Path(__file__).resolve().parent / "migrations"
+VERSIONS = "migrations"  # the table of each schema that says which revision it is at
+
+
+class UnknownRevision(Exception):  # noqa: N818 - says what it means
+    """A database was made by a build whose revisions this one does not have; the text says what to do."""
+
+
+async def check_revisions(url: str, directories: Mapping[str, Path]) -> None:
+    """Looks whether this build knows the revision of every schema. Raises UnknownRevision; changes nothing."""
+    engine = create_async_engine(address(url), connect_args={"timeout": 10})
+    try:
+        async with engine.connect() as connection:
+            for schema, directory in directories.items():
+                await connection.run_sync(_check, schema, _script(directory))
+    finally:
+        await engine.dispose()
 
 
 async def migrate(url: str, schema: str, directory: Path | str, role: str = "") -> str:
@@ -58,17 +77,35 @@ async def migrate(url: str, schema: str, directory: Path | str, role: str = "") 
 
 
 def _upgrade(connection: Connection, schema: str, directory: Path) -> str:
-    script = ScriptDirectory(str(directory), version_locations=[str(directory / "versions")])
+    script = _script(directory)
+    _check(connection, schema, script)
+    run(connection, schema, script, lambda revision, _: script._upgrade_revs("head", revision))  # noqa: SLF001
+    return script.get_current_head() or ""
 
-    def steps(revision: Any, _context: Any) -> Any:
-        return script._upgrade_revs("head", revision)  # noqa: SLF001 - how alembic.command itself asks
 
-    with EnvironmentContext(Config(), script, fn=steps, destination_rev="head") as environment:
+def run(connection: Connection, schema: str, script: ScriptDirectory, steps: Callable[[Any, Any], Any]) -> None:
+    """Runs the steps that Alembic finds from a schema's present revision, as its own commands do."""
+    with EnvironmentContext(Config(), script, fn=steps) as environment:
         environment.configure(
-            connection=connection, version_table="migrations", version_table_schema=schema, transactional_ddl=True
+            connection=connection, version_table=VERSIONS, version_table_schema=schema, transactional_ddl=True
         )
         environment.run_migrations()
-    return script.get_current_head() or ""
+
+
+def _script(directory: Path) -> ScriptDirectory:
+    return ScriptDirectory(str(directory), version_locations=[str(directory / "versions")])
+
+
+def _check(connection: Connection, schema: str, script: ScriptDirectory) -> None:
+    known = {revision.revision for revision in script.walk_revisions()}
+    opts = {"version_table": VERSIONS, "version_table_schema": schema}
+    for revision in MigrationContext.configure(connection, opts=opts).get_current_heads():
+        if revision not in known:
+            raise UnknownRevision(
+                f"schema {schema} of this database is at revision {revision!r} of another build, and no build has been "
+                "released yet that this one could continue: start anew with `prunella up --fresh`, or with an empty "
+                "database where the server is yours"
+            )
 
 
 def _grant(connection: Connection, schema: str, role: str) -> None:

@@ -62,6 +62,10 @@ BEGIN
     RETURN made;
 END $$
 """
+SCHEMAS = """
+SELECT n.nspname AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE p.proname = 'ensure_partitions' AND has_schema_privilege(n.oid, 'USAGE') ORDER BY n.nspname
+"""
 FIRST = "SELECT {schema}.ensure_partitions(now(), now() + interval '14 days')"
 
 
@@ -71,14 +75,13 @@ def partition_statements(schema: str) -> tuple[str, str]:
 
 
 class Partitions:
-    """Keeps the weeks ahead of now in the partitioned tables of some schemas, as a part of a service."""
+    """A part of a service that makes the weeks ahead in every schema its role may use: its own, and the bus."""
 
-    def __init__(self, database: Database, schemas: tuple[str, ...], clock: Clock) -> None:
-        self._database = database
-        self._schemas = schemas
-        self._clock = clock
-        self._loop = Loop("partitions", self.run_once, every=EVERY)
+    def __init__(self, database: Database, clock: Clock) -> None:
         self.name = "partitions"
+        self._database = database
+        self._clock = clock
+        self._loop = Loop(self.name, self.run_once, every=EVERY)
 
     async def start(self) -> None:
         """Begins to look, at once and then every hour."""
@@ -91,8 +94,11 @@ class Partitions:
     async def run_once(self) -> int:
         """Makes the weeks that are missing; returns how many."""
         now, made = self._clock.now(), 0
-        for schema in self._schemas:
+        async with self._database.reading() as reading:
+            schemas = [row.name for row in await reading.all(SCHEMAS)]
+        for schema in schemas:
             statement = f"SELECT {schema}.ensure_partitions(:now, :until)"
+            # One transaction for each schema, so that the locks of one are not held while another waits for its own.
             made += await self._database.transaction(
                 lambda tx, ask=statement: tx.value(ask, now=now, until=now + AHEAD)  # type: ignore[misc]
             )

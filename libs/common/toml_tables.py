@@ -8,6 +8,7 @@ import difflib
 import math
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from libs.common.beta_posterior import Outcomes
@@ -15,6 +16,15 @@ from libs.common.errors import Invalid
 
 LARGEST_PRIOR = 10_000.0
 LONGEST_TEXT = 500
+
+
+def read_text(path: Path, *, reason: str, variable: str) -> str:
+    """The text of a file that the setting `variable` names. Raises Invalid with `reason` when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{variable}: {path} cannot be read ({error}); name a readable TOML file"
+        raise Invalid(message, reason=reason, field=variable, file=str(path)) from error
 
 
 class Reader:
@@ -34,7 +44,7 @@ class Reader:
             self.mistakes = [f"{self.file}: this is not TOML: {error}; mend the line it names"]
             raise self.invalid() from error
 
-    def end(self) -> None:
+    def raise_mistakes(self) -> None:
         """Raises Invalid, with one line for each mistake, when there was any."""
         if self.mistakes:
             raise self.invalid()
@@ -94,7 +104,7 @@ class Reader:
         return default
 
     def prior(self, table: dict[str, Any], where: str) -> Outcomes:
-        """Imagined outcomes: `prior = { successes, failures }`, or `confidence` (a rate) of `weight` tries."""
+        """A prior's pseudo-counts: `prior = { successes, failures }`, or `confidence` (a rate) of `weight` tries."""
         if "prior" in table and ("confidence" in table or "weight" in table):
             self.wrong(where, "prior", "excludes confidence and weight", "keep one of the two ways")
             return Outcomes()

@@ -25,20 +25,20 @@ from prunella.v1 import ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_gr
 from prunella.v1.events_pb2 import Event
 from services.decider import wire
 from services.decider.choice import VERSION, choose
-from services.decider.decision import SILENCE, Choice, Decision, Opinion, Situation, State
-from services.decider.errands.sira import Sira, question
+from services.decider.decision import SILENCE, Choice, Decision, DecisionInputs, Opinion, State
+from services.decider.errands.sira import Sira, request_body
 from services.decider.features import features
 from services.decider.playbook import Playbook
 from services.decider.store import decisions, learning
 
 SCHEMA = "decider"
 ASK_SIRA = "ask_sira"
-QUESTION_TIMEOUT = 5.0
-# Seconds the policy's version is kept, and what asking for it may take.
-POLICY_KEPT = 10.0
+INGEST_TIMEOUT = 5.0
+# Seconds the policy is held, and what asking for it may take.
+POLICY_MAX_AGE = 10.0
 POLICY_TIMEOUT = 0.5
 # Seconds SIRA's answer may still take to be stored before the sweep decides without it.
-PATIENCE = 5.0
+STORE_SECONDS = 5.0
 # An incident that is neither of these has ended, or belongs to a person.
 STANDING = frozenset({"open", "in_progress"})
 
@@ -74,22 +74,22 @@ class Settings(ServiceSettings):
 
 
 @dataclass
-class PolicyInForce:
-    """The policy in force, as far as deciding needs it; patcher owns it, and nothing waits long to hear of it."""
+class CurrentPolicy:
+    """The policy in force, as far as deciding needs it; patcher owns it, and nothing waits long for it."""
 
     patcher: patcher_pb2_grpc.PatcherServiceAsyncStub | None
     clock: Clock
     version: str = "unknown"
-    # Whether outcomes may teach; they are kept either way.
+    # Whether outcomes may teach; they are saved either way.
     learning: bool = True
-    _asked_at: float = -math.inf
+    _refresh_time: float = -math.inf
 
-    async def refresh(self, kept: float = POLICY_KEPT) -> None:
-        """Asks patcher, unless that was tried in the last `kept` seconds; without an answer the last known stays."""
+    async def refresh(self, max_age: float = POLICY_MAX_AGE) -> None:
+        """Asks patcher, unless that was tried in the last `max_age` seconds; without an answer the last known stays."""
         now = self.clock.monotonic()
-        if self.patcher is None or now < self._asked_at + kept:
+        if self.patcher is None or now < self._refresh_time + max_age:
             return
-        self._asked_at = now
+        self._refresh_time = now
         try:
             answer = await self.patcher.GetPolicy(patcher_pb2.GetPolicyRequest(), timeout=POLICY_TIMEOUT)
         except Problem:
@@ -109,85 +109,85 @@ class ServiceContext:
     settings: Settings
     playbook: Playbook
     ingest: ingest_pb2_grpc.IngestServiceAsyncStub
-    policy: PolicyInForce
+    policy: CurrentPolicy
     sira: Sira | None = None
 
 
-async def stands(ctx: ServiceContext, incident: str, number: int) -> bool:
+async def still_open(ctx: ServiceContext, incident: str, number: int) -> bool:
     """Whether an incident is open in this round. Raises Unavailable when ingest does not answer."""
     request = ingest_pb2.GetIncidentRequest(name=names.incident(incident))
     try:
-        found = (await ctx.ingest.GetIncident(request, timeout=QUESTION_TIMEOUT)).incident
+        found = (await ctx.ingest.GetIncident(request, timeout=INGEST_TIMEOUT)).incident
     except NotFound:
         return False
     return found.state in STANDING and found.round == number
 
 
 async def consider(
-    tx: Transaction, ctx: ServiceContext, situation: Situation, seed: str, opinion: Opinion | None
+    tx: Transaction, ctx: ServiceContext, inputs: DecisionInputs, seed: str, opinion: Opinion | None
 ) -> Choice:
-    """Loads what was learned and asks the heart; chance comes from `seed`, so the same seed chooses the same."""
-    learned = await learning.learned(tx, situation.package, situation.symptom, situation.release)
+    """Loads what was learned and asks the heart; chance comes from `seed`, so that the same seed chooses the same."""
+    learned = await learning.learned(tx, inputs.package, inputs.symptom, inputs.release)
     rng = random.Random(seed)  # noqa: S311 - explores, guards nothing
-    return choose(situation, ctx.playbook, learned, opinion=opinion, rng=rng)
+    return choose(inputs, ctx.playbook, learned, opinion=opinion, rng=rng)
 
 
-async def begin(tx: Transaction, ctx: ServiceContext, event: Event, situation: Situation, decision: str) -> None:
+async def decide(tx: Transaction, ctx: ServiceContext, event: Event, inputs: DecisionInputs, decision: str) -> None:
     """Decides on a round under the id `decision`, or asks SIRA first; does nothing when the round has a decision."""
-    choice = await consider(tx, ctx, situation, decision, None)
-    asks = None
-    if not choice.confident and situation.symptom != SILENCE and ctx.sira and ctx.sira.available():
-        asks = ctx.sira
+    choice = await consider(tx, ctx, inputs, decision, None)
+    sira = None
+    if not choice.confident and inputs.symptom != SILENCE and ctx.sira and ctx.sira.available():
+        sira = ctx.sira
     made = Decision(
         id=decision,
         incident=event.incident,
         plugin=event.plugin,
         merchant=event.merchant,
-        state=State.ASKING if asks else State.MADE,
-        situation=situation,
+        state=State.PENDING if sira else State.MADE,
+        inputs=inputs,
         choice=choice,
         versions=versions(ctx, None),
-        features=features(situation, decision),
+        features=features(inputs, decision),
         cause=event.id,
         traceparent=current_traceparent(),
         create_time=tx.now,
-        decide_time=None if asks else tx.now,
-        deadline_time=tx.now + timedelta(seconds=asks.timeout + PATIENCE) if asks else None,
+        decide_time=None if sira else tx.now,
+        deadline_time=tx.now + timedelta(seconds=sira.timeout + STORE_SECONDS) if sira else None,
     )
-    await decisions.supersede_rounds(tx, event.incident, situation.round)
+    await decisions.supersede_rounds(tx, event.incident, inputs.round)
     if not await decisions.insert(tx, made):
         return
-    if not asks:
-        tell(tx, made)
+    if not sira:
+        record_decision(tx, made)
         return
     history = await decisions.history(tx, event.plugin)
     payload = {
         "incident": event.incident,
-        "round": situation.round,
-        "body": question(event.merchant, event.plugin, situation, history),
+        "round": inputs.round,
+        "body": request_body(event.merchant, event.plugin, inputs, history),
     }
     await send(tx, SCHEMA, ASK_SIRA, decision, payload, key=f"{ASK_SIRA}/{decision}", database=ctx.database)
 
 
 async def conclude(tx: Transaction, ctx: ServiceContext, decision: str, opinion: Opinion | None, note: str) -> bool:
-    """Makes an asking decision with SIRA's opinion or without; `note` says how asking went. False when not asking."""
-    asking = await decisions.lock_asking(tx, decision)
-    if asking is None:
+    """Makes a pending decision with SIRA's opinion or without; `note` says how that went. False when not pending."""
+    pending = await decisions.lock_pending(tx, decision)
+    if pending is None:
         return False
     made = replace(
-        asking,
+        pending,
         state=State.MADE,
-        choice=await consider(tx, ctx, asking.situation, decision, opinion),
+        choice=await consider(tx, ctx, pending.inputs, decision, opinion),
         versions=versions(ctx, opinion),
-        features=asking.features | {"sira": note},
+        features=pending.features | {"sira": note},
         decide_time=tx.now,
     )
     await decisions.conclude(tx, made)
-    tell(tx, made)
+    record_decision(tx, made)
     return True
 
 
-def tell(tx: Transaction, made: Decision) -> None:
+def record_decision(tx: Transaction, made: Decision) -> None:
     """Records decision_made in the transaction of the decision."""
     chosen = made.choice.chosen
     tx.after_commit(_decisions.labels(chosen.origin.value, chosen.remedy.action).inc)

@@ -1,7 +1,7 @@
 """A decision answers one round of one incident, and nothing is left out of it.
 
-Rule: a situation goes in, every remedy that was considered comes out with its score, its stated confidence and the
-probability with which it was chosen; the ones that were not eligible carry the reason. A decision is `asking` while
+Rule: what is known goes in, every remedy that was considered comes out with its score, its confidence and the
+probability with which it was chosen; the ones that were not eligible carry the reason. A decision is `pending` while
 the external SIRA is being asked, then `made`; it is `superseded` when its incident ended or moved on before that.
 """
 
@@ -52,7 +52,7 @@ class Origin(enum.StrEnum):
 class State(enum.StrEnum):
     """How far a decision got."""
 
-    ASKING = "asking"
+    PENDING = "pending"
     MADE = "made"
     SUPERSEDED = "superseded"
 
@@ -67,7 +67,7 @@ class Owner:
 
 
 OWNERS: dict[State, Owner] = {
-    State.ASKING: Owner("errand ask_sira, then sweep unanswered", "deadline_at", (State.MADE, State.SUPERSEDED)),
+    State.PENDING: Owner("errand ask_sira, then sweep overdue", "deadline_time", (State.MADE, State.SUPERSEDED)),
     State.MADE: Owner("nobody: final", "", ()),
     State.SUPERSEDED: Owner("nobody: final", "", ()),
 }
@@ -102,7 +102,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Situation:
+class DecisionInputs:
     """What is known when a remedy is chosen. `severity` is low, medium, high or critical; `release` is what runs."""
 
     symptom: str
@@ -135,7 +135,7 @@ class Opinion:
 class Candidate:
     """One remedy that was considered.
 
-    `score` is the expected rate of success, `confidence` its stated lower bound, `propensity` the probability with
+    `score` is the expected rate of success, `confidence` its lower bound, `propensity` the probability with
     which it was chosen; `excluded` says why it was not eligible. `tier` orders candidates: the lower is asked first.
     """
 
@@ -159,7 +159,7 @@ class Choice:
     candidates: tuple[Candidate, ...]
     confident: bool
     explanation: str
-    story: tuple[str, ...]
+    reasoning: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Decision:
     plugin: str
     merchant: str
     state: State
-    situation: Situation
+    inputs: DecisionInputs
     choice: Choice
     versions: dict[str, str]
     features: dict[str, str]

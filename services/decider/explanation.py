@@ -1,12 +1,12 @@
 """Why a remedy was chosen, in words for people.
 
-Rule: one sentence says what, how sure and because of what; the story adds every candidate, what was left out and
+Rule: one sentence says what, how sure and because of what; the reasoning adds every candidate, what was left out and
 why, and the odds. Texts that came from outside (a SIRA answer, a plugin) are quoted as data and shortened.
 """
 
 from collections.abc import Sequence
 
-from services.decider.decision import Action, Candidate, Origin, Remedy, Situation, Tried
+from services.decider.decision import Action, Candidate, DecisionInputs, Origin, Remedy, Tried
 
 LONGEST = 300
 SOURCES = {
@@ -34,13 +34,13 @@ def sentence(chosen: Candidate, confident: float) -> str:
     )
 
 
-def story(
-    situation: Situation, chosen: Candidate, candidates: Sequence[Candidate], confident: float
+def reasoning(
+    inputs: DecisionInputs, chosen: Candidate, candidates: Sequence[Candidate], confident: float
 ) -> tuple[str, ...]:
-    """The decision told in order: what was seen, what was considered, what was left out, what was chosen."""
+    """The decision in order: what was seen, what was considered, what was left out, what was chosen."""
     lines = [
-        _seen(situation),
-        *(f"Tried before: {_named(tried)} ({_ended(tried.outcome, tried.reason)})." for tried in situation.tried),
+        _seen(inputs),
+        *(f"Tried before: {_named(tried)} ({_ended(tried.outcome, tried.reason)})." for tried in inputs.tried),
         *(_considered(candidate) for candidate in candidates),
     ]
     lines.append(f"Chosen: {sentence(chosen, confident)}.")
@@ -49,10 +49,10 @@ def story(
     return tuple(lines)
 
 
-def _seen(situation: Situation) -> str:
-    where = f"{situation.package} {situation.release or 'of an unknown release'}"
-    summary = f": {printable(situation.summary)}" if situation.summary else ""
-    return f"Round {situation.round}: {where} shows {situation.symptom}, severity {situation.severity}{summary}."
+def _seen(inputs: DecisionInputs) -> str:
+    where = f"{inputs.package} {inputs.release or 'of an unknown release'}"
+    summary = f": {printable(inputs.summary)}" if inputs.summary else ""
+    return f"Round {inputs.round}: {where} shows {inputs.symptom}, severity {inputs.severity}{summary}."
 
 
 def _named(tried: Tried) -> str:

@@ -1,15 +1,15 @@
 """Outcomes teach: each verified success or failure of a remedy moves its Beta posterior, and nothing else does.
 
-Rule: a success or a failure counts once; `libs.common.beta_posterior` says what is stated of the counts. A refusal, a
-cancellation, an agent that reverted because it lost the plane, or a person who took a remedy back says nothing about
-the remedy: it is kept as feedback with the label neutral. A release that fails in staging is held against that release
+Rule: a success or a failure counts once; `libs.common.beta_posterior` says how sure the counts make us. A refusal, a
+cancellation, an agent that reverted because it lost the plane, or a person who rolled a remedy back says nothing about
+the remedy: it is saved as feedback with the label neutral. A release that fails in staging is held against that release
 whatever it was meant to heal.
 """
 
 import enum
 from dataclasses import dataclass
 
-from libs.common.beta_posterior import NOTHING, Outcomes
+from libs.common.beta_posterior import NO_OUTCOMES, Outcomes
 
 # Stands for every symptom or every release in a key of what was learned.
 ANY = "*"
@@ -24,44 +24,44 @@ class Label(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What one finished attempt teaches: its label, and the key it is counted under (None when it counts nowhere)."""
+class LabelledOutcome:
+    """What one finished attempt teaches; `release_wide`: about its release, whatever that was meant to heal."""
 
     outcome: str
     label: Label
     release_wide: bool = False
 
 
-def lesson(fact: str, *, failure: str = "", dead_man: bool = False) -> Lesson:
+def label_outcome(fact: str, *, failure: str = "", dead_man: bool = False) -> LabelledOutcome:
     """What the fact that ended an attempt says about its remedy. Raises ValueError for a fact that ends none."""
     match fact:
         case "attempt_succeeded":
-            return Lesson("success", Label.POSITIVE)
+            return LabelledOutcome("success", Label.POSITIVE)
         case "attempt_rolled_back" if failure:
-            return Lesson("rolled_back", Label.NEGATIVE)
+            return LabelledOutcome("rolled_back", Label.NEGATIVE)
         case "attempt_rolled_back":
             # The plane was away, a person or a kill switch took it back, or nothing was switched.
-            return Lesson("reverted_alone" if dead_man else "taken_back", Label.NEUTRAL)
+            return LabelledOutcome("reverted_alone" if dead_man else "taken_back", Label.NEUTRAL)
         case "attempt_rollback_failed":
-            return Lesson("rollback_failed", Label.NEGATIVE)
+            return LabelledOutcome("rollback_failed", Label.NEGATIVE)
         case "attempt_failed" if failure == "staging_failed":
-            return Lesson(failure, Label.NEGATIVE, release_wide=True)
+            return LabelledOutcome(failure, Label.NEGATIVE, release_wide=True)
         case "attempt_failed":
             # The sandbox was away, the agent did not answer: the remedy was never seen at work.
             label = Label.NEGATIVE if failure == "command_failed" else Label.NEUTRAL
-            return Lesson(failure or "failed", label)
+            return LabelledOutcome(failure or "failed", label)
         case "attempt_refused":
-            return Lesson("refused", Label.NEUTRAL)
+            return LabelledOutcome("refused", Label.NEUTRAL)
         case "attempt_cancelled":
-            return Lesson("cancelled", Label.NEUTRAL)
+            return LabelledOutcome("cancelled", Label.NEUTRAL)
         case _:
             raise ValueError(f"{fact} does not end an attempt")
 
 
-def counted(taught: Lesson) -> Outcomes:
-    """The successes and failures a lesson adds."""
+def count_of(labelled: LabelledOutcome) -> Outcomes:
+    """The successes and failures that an outcome adds."""
     return {
         Label.POSITIVE: Outcomes(successes=1.0),
         Label.NEGATIVE: Outcomes(failures=1.0),
-        Label.NEUTRAL: NOTHING,
-    }[taught.label]
+        Label.NEUTRAL: NO_OUTCOMES,
+    }[labelled.label]

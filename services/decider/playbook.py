@@ -4,7 +4,7 @@ Rule: remedies are tried in the order of the file, but what names the package go
 names the running release before a prefix such as "1.2.*", and that before "*". A patch aims at a `release`, a
 config_fix at a `configuration` (a version; without one at what the plugin should have). Remedies of the same package,
 symptom and `from` that share an `order` are alternatives: among the safe ones the choice is drawn by what was learned.
-A prior is either imagined tries, `prior = { successes = 16, failures = 0 }`, or `confidence = 0.9` with `weight = 20`
+A prior is either pseudo-counts, `prior = { successes = 16, failures = 0 }`, or `confidence = 0.9` with `weight = 20`
 (nine in ten of twenty tries). Everything is checked when the service starts; a wrong field names file, table, field,
 rule and remedy. Silence (heartbeat_missed) always goes to a person, so no other action may be written for it.
 """
@@ -30,7 +30,7 @@ WITH_CONFIGURATION = frozenset({Action.CONFIG_FIX})
 
 
 @dataclass(frozen=True)
-class Known:
+class Entry:
     """One remedy of the playbook."""
 
     package: str
@@ -64,11 +64,11 @@ class Playbook:
     text: str
     confident: float
     sira_cap: float
-    remedies: tuple[Known, ...]
+    remedies: tuple[Entry, ...]
 
-    def matching(self, symptom: str, package: str, release: str) -> tuple[Known, ...]:
-        """The remedies for a situation, in order; the same remedy counts once, at its best place."""
-        found: dict[Remedy, Known] = {}
+    def matching(self, symptom: str, package: str, release: str) -> tuple[Entry, ...]:
+        """The remedies that match, in order; the same remedy counts once, at its best place."""
+        found: dict[Remedy, Entry] = {}
         for known in sorted(self.remedies, key=lambda known: known.tier):
             if known.matches(symptom, package, release):
                 found.setdefault(known.remedy, known)
@@ -86,7 +86,7 @@ def parse(text: str, file: str) -> Playbook:
     confident, cap = _ladder(reader, data.get("ladder", {}))
     tables = reader.tables(data, "remedy", MOST_REMEDIES, "split the fleet or drop old releases")
     remedies = [_remedy(reader, number, table) for number, table in enumerate(tables, 1)]
-    reader.end()
+    reader.raise_mistakes()
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Playbook(version, text, confident, cap, tuple(known for known in remedies if known is not None))
 
@@ -123,7 +123,7 @@ FIELDS = {
 }
 
 
-def _remedy(reader: Reader, number: int, table: dict[str, Any]) -> Known | None:
+def _remedy(reader: Reader, number: int, table: dict[str, Any]) -> Entry | None:
     before = len(reader.mistakes)
     where = f"[[remedy]] number {number}"
     reader.only_fields(table, FIELDS, where)
@@ -142,7 +142,7 @@ def _remedy(reader: Reader, number: int, table: dict[str, Any]) -> Known | None:
         reader.wrong(where, "action", "must be notify_ops for heartbeat_missed", "silence always goes to a person")
     if len(reader.mistakes) > before:
         return None
-    return Known(package, symptom, from_release, Remedy(action, release or configuration), prior, why, int(order))
+    return Entry(package, symptom, from_release, Remedy(action, release or configuration), prior, why, int(order))
 
 
 def _whole(value: float) -> bool:

@@ -13,8 +13,8 @@ from libs.common.names import new_id
 from libs.common.telemetry import counter
 from prunella.v1.events_pb2 import Event
 from services.decider import wire
-from services.decider.context import ServiceContext, begin, stands
-from services.decider.learning import Label, lesson
+from services.decider.context import ServiceContext, decide, still_open
+from services.decider.learning import Label, label_outcome
 from services.decider.store import decisions, learning
 
 _feedback = counter("feedback_total", "Ends of attempts the decider learned of", ("label",))
@@ -22,36 +22,36 @@ _feedback = counter("feedback_total", "Ends of attempts the decider learned of",
 
 async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
     """incident_opened, incident_round_started: decides on the round. Raises Unavailable when ingest is away."""
-    situation = wire.situation_of(event)
-    standing, _ = await asyncio.gather(stands(ctx, event.incident, situation.round), ctx.policy.refresh())
+    inputs = wire.inputs_of(event)
+    standing, _ = await asyncio.gather(still_open(ctx, event.incident, inputs.round), ctx.policy.refresh())
     if not standing:
         await once(_nothing)
         return
     decision = new_id()
 
-    async def decide(tx: Transaction) -> None:
-        await begin(tx, ctx, event, situation, decision)
+    async def work(tx: Transaction) -> None:
+        await decide(tx, ctx, event, inputs, decision)
 
-    await once(decide)
+    await once(work)
 
 
 async def on_attempt_ended(ctx: ServiceContext, event: Event, once: Once) -> None:
-    """The facts that end an attempt: keeps the feedback, and counts it when it says something about the remedy."""
+    """The facts that end an attempt: saves the feedback, and counts it when it says something about the remedy."""
     ended = wire.attempt_ended(event)
-    taught = lesson(fact_name(event), failure=ended.failure, dead_man=ended.dead_man)
-    await ctx.policy.refresh(kept=1.0)
+    labelled = label_outcome(fact_name(event), failure=ended.failure, dead_man=ended.dead_man)
+    await ctx.policy.refresh(max_age=1.0)
     if not ctx.policy.learning:
-        # People switched learning off: the outcome is kept and teaches nothing.
-        taught = replace(taught, label=Label.NEUTRAL)
+        # People switched learning off: the outcome is saved and teaches nothing.
+        labelled = replace(labelled, label=Label.NEUTRAL)
 
     async def learn(tx: Transaction) -> None:
         decision = await decisions.get(tx, ended.decision) if ended.decision else None
         # A person's own attempt has no decision of ours to judge.
         if decision is not None:
-            reason = event.reason or taught.outcome
-            feedback = learning.Feedback(ended.attempt, decision, taught, reason, event.id, tx.now)
+            reason = event.reason or labelled.outcome
+            feedback = learning.Feedback(ended.attempt, decision, labelled, reason, event.id, tx.now)
             if await learning.add(tx, feedback):
-                tx.after_commit(_feedback.labels(taught.label.value).inc)
+                tx.after_commit(_feedback.labels(labelled.label.value).inc)
 
     await once(learn)
 

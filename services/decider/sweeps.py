@@ -1,4 +1,4 @@
-"""Door 3, time passed: a decision that still asks SIRA beyond its deadline is made without an answer."""
+"""Door 3, time passed: a decision that is still pending after its deadline is made without an answer."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -6,26 +6,26 @@ from datetime import datetime
 from libs.common.database import Transaction
 from libs.common.errors import Problem
 from libs.common.telemetry import span, use_traceparent
-from services.decider.context import ServiceContext, conclude, stands
+from services.decider.context import ServiceContext, conclude, still_open
 from services.decider.decision import Decision
 from services.decider.store import decisions
 
 MOST = 100
 
 
-async def unanswered(ctx: ServiceContext, now: datetime) -> int:
+async def overdue(ctx: ServiceContext, now: datetime) -> int:
     """Ends decisions that have asked for too long; returns how many there were."""
     async with ctx.database.reading() as tx:
-        late = await decisions.unanswered(tx, now, MOST)
+        late = await decisions.overdue(tx, now, MOST)
     for decision in late:
-        with use_traceparent(decision.traceparent), span("sweep unanswered"):
+        with use_traceparent(decision.traceparent), span("sweep overdue"):
             await _end(ctx, decision)
     return len(late)
 
 
 async def _end(ctx: ServiceContext, decision: Decision) -> None:
     try:
-        standing = await stands(ctx, decision.incident, decision.situation.round)
+        standing = await still_open(ctx, decision.incident, decision.inputs.round)
     except Problem:
         # patcher asks again before it acts, so deciding is the safer half.
         standing = True
@@ -39,6 +39,4 @@ async def _end(ctx: ServiceContext, decision: Decision) -> None:
     await ctx.database.transaction(work)
 
 
-SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
-    "unanswered": (1.0, unanswered)
-}
+SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {"overdue": (1.0, overdue)}

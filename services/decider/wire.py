@@ -13,7 +13,7 @@ from libs.common.beta_posterior import Outcomes
 from libs.common.errors import Invalid
 from libs.common.names import decision as decision_name
 from prunella.v1 import decider_pb2, events_pb2
-from services.decider.decision import Candidate, Decision, Remedy, Situation, Tried
+from services.decider.decision import Candidate, Decision, DecisionInputs, Remedy, Tried
 
 SEVERITIES = {
     events_pb2.SEVERITY_LOW: "low",
@@ -35,33 +35,33 @@ MOST_TRIED = 100
 LONGEST = 200
 
 
-def situation_of(event: events_pb2.Event) -> Situation:
-    """The situation told by incident_opened or incident_round_started."""
+def inputs_of(event: events_pb2.Event) -> DecisionInputs:
+    """The inputs in incident_opened or incident_round_started."""
     if event.HasField("incident_opened"):
-        return _situation(event.incident_opened, event.incident_opened.evidence, ())
+        return _inputs(event.incident_opened, event.incident_opened.evidence, ())
     started = event.incident_round_started
-    return _situation(started, started.evidence, started.tried)
+    return _inputs(started, started.evidence, started.tried)
 
 
-def _situation(
-    told: events_pb2.IncidentOpened | events_pb2.IncidentRoundStarted,
+def _inputs(
+    message: events_pb2.IncidentOpened | events_pb2.IncidentRoundStarted,
     evidence: events_pb2.Evidence,
     tried: Iterable[events_pb2.Tried],
-) -> Situation:
-    return Situation(
-        symptom=told.type,
-        severity=SEVERITIES.get(told.severity, "low"),
-        package=told.package,
-        release=told.release,
-        round=max(1, told.round),
-        generation=told.generation,
+) -> DecisionInputs:
+    return DecisionInputs(
+        symptom=message.type,
+        severity=SEVERITIES.get(message.severity, "low"),
+        package=message.package,
+        release=message.release,
+        round=max(1, message.round),
+        generation=message.generation,
         summary=evidence.summary,
         figures={name: value for name, value in evidence.figures.items() if math.isfinite(value)},
         failing_inputs=tuple(evidence.failing_inputs),
         environment=dict(evidence.environment),
         config_digest=evidence.config_digest,
         tried=tuple(_tried(entry) for entry in tried),
-        act_by=_moment(told.act_by_time) if told.HasField("act_by_time") else None,
+        act_by=_moment(message.act_by_time) if message.HasField("act_by_time") else None,
     )
 
 
@@ -70,7 +70,7 @@ def _tried(entry: events_pb2.Tried) -> Tried:
 
 
 @dataclass(frozen=True)
-class Ended:
+class AttemptEnd:
     """What a fact that ends an attempt says; `failure` and `dead_man` where the fact has them."""
 
     attempt: str
@@ -79,31 +79,31 @@ class Ended:
     dead_man: bool
 
 
-def attempt_ended(event: events_pb2.Event) -> Ended:
+def attempt_ended(event: events_pb2.Event) -> AttemptEnd:
     """The common part of the facts that end an attempt."""
-    told = getattr(event, event.WhichOneof("fact") or "")
-    return Ended(told.attempt, told.decision, getattr(told, "failure", ""), getattr(told, "dead_man", False))
+    message = getattr(event, event.WhichOneof("fact") or "")
+    return AttemptEnd(
+        message.attempt, message.decision, getattr(message, "failure", ""), getattr(message, "dead_man", False)
+    )
 
 
-def situation_to_preview(request: decider_pb2.PreviewDecisionRequest) -> Situation:
-    """The situation somebody wants previewed. Raises Invalid."""
+def preview_inputs(request: decider_pb2.PreviewDecisionRequest) -> DecisionInputs:
+    """The inputs of a preview. Raises Invalid."""
     for field in ("type", "package", "release"):
         value = getattr(request, field)
         if not value or len(value) > LONGEST:
             raise Invalid(
                 f"{field} must be a text of 1 to {LONGEST} characters",
-                reason="BAD_SITUATION",
+                reason="BAD_INPUTS",
                 field=field,
                 value=value[:40],
             )
     if len(request.tried) > MOST_TRIED:
-        raise Invalid(f"tried may hold {MOST_TRIED} remedies", reason="BAD_SITUATION", field="tried")
+        raise Invalid(f"tried may hold {MOST_TRIED} remedies", reason="BAD_INPUTS", field="tried")
     for name, value in request.evidence.figures.items():
         if not math.isfinite(value):
-            raise Invalid(
-                f"figure {name} must be a finite number", reason="BAD_SITUATION", field="evidence", figure=name
-            )
-    return Situation(
+            raise Invalid(f"figure {name} must be a finite number", reason="BAD_INPUTS", field="evidence", figure=name)
+    return DecisionInputs(
         symptom=request.type,
         severity=SEVERITIES.get(request.severity, "medium"),
         package=request.package,
@@ -116,43 +116,43 @@ def situation_to_preview(request: decider_pb2.PreviewDecisionRequest) -> Situati
 
 
 def decision_made(decision: Decision) -> events_pb2.DecisionMade:
-    """The fact a made decision tells."""
-    situation, chosen = decision.situation, decision.choice.chosen
+    """The fact of a made decision."""
+    inputs, chosen = decision.inputs, decision.choice.chosen
     made = events_pb2.DecisionMade(
         decision=decision.id,
-        round=situation.round,
+        round=inputs.round,
         action=_action(chosen.remedy.action),
         release=chosen.remedy.release,
         confidence=chosen.confidence,
         explanation=decision.choice.explanation,
         origin=chosen.origin.value,
         propensity=chosen.propensity,
-        type=situation.symptom,
-        severity=_severity(situation.severity),
-        package=situation.package,
-        from_release=situation.release,
-        generation=situation.generation,
+        type=inputs.symptom,
+        severity=_severity(inputs.severity),
+        package=inputs.package,
+        from_release=inputs.release,
+        generation=inputs.generation,
         evidence=events_pb2.Evidence(
-            summary=situation.summary,
-            figures=situation.figures,
-            failing_inputs=situation.failing_inputs,
-            environment=situation.environment,
-            config_digest=situation.config_digest,
+            summary=inputs.summary,
+            figures=inputs.figures,
+            failing_inputs=inputs.failing_inputs,
+            environment=inputs.environment,
+            config_digest=inputs.config_digest,
         ),
     )
-    if situation.act_by:
-        made.act_by_time.FromDatetime(situation.act_by)
+    if inputs.act_by:
+        made.act_by_time.FromDatetime(inputs.act_by)
     return made
 
 
 def decision(stored: Decision) -> decider_pb2.Decision:
     """A decision as callers see it."""
     chosen = stored.choice.chosen
-    told = decider_pb2.Decision(
+    message = decider_pb2.Decision(
         name=decision_name(stored.id) if stored.id else "",
         incident=stored.incident,
         plugin=stored.plugin,
-        round=stored.situation.round,
+        round=stored.inputs.round,
         state=stored.state.value,
         action=_action(chosen.remedy.action),
         release=chosen.remedy.release,
@@ -167,8 +167,8 @@ def decision(stored: Decision) -> decider_pb2.Decision:
         create_time=_timestamp(stored.create_time),
     )
     if stored.decide_time:
-        told.decide_time.CopyFrom(_timestamp(stored.decide_time))
-    return told
+        message.decide_time.CopyFrom(_timestamp(stored.decide_time))
+    return message
 
 
 def _candidate(candidate: Candidate) -> decider_pb2.Candidate:
@@ -205,10 +205,10 @@ def _severity(word: str) -> events_pb2.Severity.ValueType:
 
 
 def _timestamp(moment: datetime) -> Timestamp:
-    told = Timestamp()
-    told.FromDatetime(moment)
-    return told
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
 
 
-def _moment(told: Timestamp) -> datetime:
-    return told.ToDatetime(UTC)
+def _moment(message: Timestamp) -> datetime:
+    return message.ToDatetime(UTC)

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from libs.common import rpc
 from libs.common import settings as environment
-from libs.common.bus import Bus, Consumer
 from libs.common.clock import Clock
-from libs.common.database import Database
 from libs.common.http import HttpServer
-from libs.common.runtime import Service, Sweeps
-from libs.common.telemetry import Telemetry, configure
+from libs.common.runtime import Service
+from libs.common.runtime.assembly import assemble
 from prunella.v1 import agent_pb2_grpc, ingest_pb2_grpc, patcher_pb2_grpc, queue_pb2_grpc
 from services.ingest.context import SCHEMA, ServiceContext, Settings
 from services.ingest.gateway import results
@@ -42,61 +40,37 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def build(settings: Settings, clock: Clock) -> Service:
     """Ingest, not started."""
-    telemetry = configure(SCHEMA, settings)
-    database = Database(settings.database_url, clock=clock, pool_size=CONNECTIONS, application_name=SCHEMA)
-    bus = Bus(settings.nats_url, database, SCHEMA, clock)
-    channel = rpc.channel(settings.patcher_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
-    patcher = patcher_pb2_grpc.PatcherServiceStub(channel)
-    ctx = ServiceContext(database, bus, clock, telemetry, settings, patcher)
-    ctx.sessions = Sessions(database)
-    ctx.reports = Reports(_queue(settings, telemetry), clock)
+    base = assemble(SCHEMA, settings, clock, pool_size=CONNECTIONS)
+    patcher = patcher_pb2_grpc.PatcherServiceStub(base.channel("patcher"))
+    ctx = ServiceContext(base.database, base.bus, clock, base.telemetry, settings, patcher)
+    ctx.sessions = Sessions(base.database)
+    queue = base.channel_if_known("queue")
+    ctx.reports = Reports(queue_pb2_grpc.QueueServiceStub(queue) if queue else None, clock)
     ctx.committer = Committer(
-        database,
+        base.database,
         clock,
-        telemetry,
+        base.telemetry,
         act_by=settings.act_by,
         healthy_windows=settings.healthy_windows,
         storm=settings.storm(),
     )
-    ctx.identities = Identities(database, clock, ctx.committer.prime)
+    ctx.identities = Identities(base.database, clock, ctx.committer.prime)
     _connect_quarantine(ctx)
-    bus.on_wake(ctx.sessions.wake)
-
-    async def check() -> None:
-        await database.ping()
-        await bus.ping()
-
-    server = GatewayServer(
-        SCHEMA,
-        settings.listen,
-        [
-            (agent_pb2_grpc.add_AgentGatewayServicer_to_server, AgentGateway(ctx), "prunella.v1.AgentGateway"),
-            (ingest_pb2_grpc.add_IngestServiceServicer_to_server, IngestHandlers(ctx), "prunella.v1.IngestService"),
-        ],
-        key=settings.key,
-        deep_check=check,
-        telemetry=telemetry,
+    base.bus.on_wake(ctx.sessions.wake)
+    servicers: list[rpc.Servicer] = [
+        (agent_pb2_grpc.add_AgentGatewayServicer_to_server, AgentGateway(ctx), "prunella.v1.AgentGateway"),
+        (ingest_pb2_grpc.add_IngestServiceServicer_to_server, IngestHandlers(ctx), "prunella.v1.IngestService"),
+    ]
+    server = base.server(
+        servicers,
+        GatewayServer,
         max_message=LARGEST_MESSAGE,
         streams_per_connection=STREAMS_PER_CONNECTION,
         sessions=ctx.sessions,
     )
-    parts = [
-        bus,
-        ctx.committer,
-        Consumer(bus, database, SCHEMA, REACTIONS, ctx, telemetry),
-        Sweeps(SCHEMA, ctx, SWEEPS, clock),
-        ctx.reports,
-        HttpServer(app(ctx, server), settings.http_listen),
-        server,
-    ]
-    return Service(SCHEMA, ctx, parts, server)
-
-
-def _queue(settings: Settings, telemetry: Telemetry) -> queue_pb2_grpc.QueueServiceAsyncStub | None:
-    if not settings.queue_address:
-        return None
-    channel = rpc.channel(settings.queue_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
-    return queue_pb2_grpc.QueueServiceStub(channel)
+    http = HttpServer(app(ctx, server), settings.http_listen)
+    parts = [ctx.committer, base.consumer(REACTIONS, ctx), base.sweeps(SWEEPS, ctx), ctx.reports, http]
+    return base.service(ctx, server, parts)
 
 
 def _connect_quarantine(ctx: ServiceContext) -> None:

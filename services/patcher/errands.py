@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.common import names
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner, send
 from libs.common.errors import Conflict, Invalid, NotFound, Problem, Refused
@@ -71,7 +71,7 @@ async def leased(ctx: ServiceContext, errand: Errand) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await end([renewing])
+        await cancel_and_wait([renewing])
 
 
 async def stage(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:

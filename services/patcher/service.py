@@ -6,12 +6,9 @@ from collections.abc import Mapping
 
 from libs.common import rpc
 from libs.common import settings as environment
-from libs.common.bus import Bus, Consumer
 from libs.common.clock import Clock
-from libs.common.database import Database
-from libs.common.errands import Errands
-from libs.common.runtime import Service, Sweeps
-from libs.common.telemetry import configure
+from libs.common.runtime import Service
+from libs.common.runtime.assembly import assemble
 from prunella.v1 import ingest_pb2_grpc, patcher_pb2_grpc
 from services.patcher.doors import SCHEMA, ServiceContext, Settings, pinned_keys
 from services.patcher.errands import COMMANDS, STAGING
@@ -24,6 +21,7 @@ from services.patcher.sweeps import SWEEPS
 
 # An artifact of 16 MiB with its envelope.
 LARGEST_MESSAGE = 18 * 1024 * 1024
+CONNECTIONS = 12
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -34,43 +32,27 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 def build(settings: Settings, clock: Clock) -> Service:
     """The patcher, not started. Raises Invalid for release keys that are wrong."""
     keys = pinned_keys(settings.release_keys)
-    telemetry = configure(SCHEMA, settings)
-    database = Database(settings.database_url, clock=clock, pool_size=12, application_name=SCHEMA)
-    bus = Bus(settings.nats_url, database, SCHEMA, clock)
-    channel = rpc.channel(settings.ingest_address, caller=SCHEMA, key=settings.key, telemetry=telemetry)
+    base = assemble(SCHEMA, settings, clock, pool_size=CONNECTIONS)
     runner: Runner = HttpRunner(settings.staging_url, settings.staging_token) if settings.staging_url else LocalRunner()
     ctx = ServiceContext(
-        database=database,
-        bus=bus,
+        database=base.database,
+        bus=base.bus,
         clock=clock,
-        telemetry=telemetry,
+        telemetry=base.telemetry,
         settings=settings,
         keys=keys,
         runner=runner,
-        ingest=ingest_pb2_grpc.IngestServiceStub(channel),
+        ingest=ingest_pb2_grpc.IngestServiceStub(base.channel("ingest")),
     )
-
-    async def check() -> None:
-        await database.ping()
-        await bus.ping()
-
     add = patcher_pb2_grpc.add_PatcherServiceServicer_to_server
-    server = rpc.Server(
-        SCHEMA,
-        settings.listen,
-        [(add, PatcherHandlers(ctx), "prunella.v1.PatcherService")],
-        key=settings.key,
-        deep_check=check,
-        telemetry=telemetry,
-        max_message=LARGEST_MESSAGE,
+    server = base.server(
+        [(add, PatcherHandlers(ctx), "prunella.v1.PatcherService")], rpc.Server, max_message=LARGEST_MESSAGE
     )
     parts = [
-        bus,
-        Consumer(bus, database, SCHEMA, REACTIONS, ctx, telemetry),
+        base.consumer(REACTIONS, ctx),
         # Apart, so that minutes of staging never hold up a commit or a rollback, nor lengthen their leases.
-        Errands(database, SCHEMA, COMMANDS, ctx, telemetry, workers=16),
-        Errands(database, SCHEMA, STAGING, ctx, telemetry, workers=4),
-        Sweeps(SCHEMA, ctx, SWEEPS, clock),
-        server,
+        base.errands(COMMANDS, ctx, workers=16),
+        base.errands(STAGING, ctx, workers=4),
+        base.sweeps(SWEEPS, ctx),
     ]
-    return Service(SCHEMA, ctx, parts, server)
+    return base.service(ctx, server, parts)

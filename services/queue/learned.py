@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from libs.common.beta_posterior import Outcomes, stated
+from libs.common.beta_posterior import Outcomes, floor_hundredths
 from services.queue.report import Report
 
 FEATURES = 1 << 16
@@ -105,7 +105,7 @@ def predict(known: Model, report: Report) -> Prediction | None:
     if not seen or counts.lessons < LEAST_LESSONS:
         return None
     share = min(1.0, len(seen) / len(found) / KNOWN_ENOUGH)
-    sure = stated(Outcomes(counts.right, counts.wrong).confidence * posterior * share)
+    sure = floor_hundredths(Outcomes(counts.right, counts.wrong).confidence * posterior * share)
     strongest = sorted(seen, key=lambda number: (-_weight(known, counts, number), found[number]))
     return Prediction(counts.type, sure, round(counts.lessons), tuple(found[n] for n in strongest[:MOST_WORDS]))
 

@@ -48,7 +48,7 @@ def parse(text: str, file: str) -> Book:
     _once(reader, "type", [kind.name for kind in kinds])
     _once(reader, "strategy", [strategy.name for strategy in strategies])
     _writes_alike(reader, strategies)
-    reader.end()
+    reader.raise_mistakes()
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Book(version, tuple(kinds), Shelf(tuple(strategies), rules))
 

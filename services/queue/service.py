@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from libs.common import rpc
+from libs.common import rpc, toml_tables
 from libs.common import settings as environment
-from libs.common.bus import Bus
 from libs.common.clock import Clock
-from libs.common.database import Database, Transaction
-from libs.common.errands import Errands
-from libs.common.errors import Invalid, Unavailable
-from libs.common.runtime import Service, Sweeps
-from libs.common.telemetry import configure
+from libs.common.database import Transaction
+from libs.common.runtime import Service
+from libs.common.runtime.assembly import assemble
 from prunella.v1 import queue_pb2_grpc
 from services.queue import reading
-from services.queue.book import Book
 from services.queue.doors import SCHEMA, ServiceContext, Settings
 from services.queue.errands.asking import runners
 from services.queue.errands.model import ReportModel
@@ -26,7 +20,6 @@ from services.queue.handlers.servicer import QueueHandlers
 from services.queue.store import strategies
 from services.queue.sweeps import SWEEPS
 
-NAME = SCHEMA
 # A thousand errors with some text each; one alone is bounded field by field.
 LARGEST_MESSAGE = 8 * 1024 * 1024
 CONNECTIONS = 12
@@ -40,46 +33,15 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return environment.load(Settings, environ)
 
 
-def read_book(path: Path) -> Book:
-    """The book in a file. Raises Invalid naming file, table, field, rule and remedy."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(
-            f"QUEUE_STRATEGIES: {path} cannot be read ({error}); name a readable TOML file",
-            reason="STRATEGIES_UNREADABLE",
-            field="QUEUE_STRATEGIES",
-            file=str(path),
-        ) from error
-    return reading.parse(text, str(path))
-
-
 @dataclass
-class Connections:
-    """What is opened when first used and closed after everything else."""
+class StrategySeeding:
+    """Every strategy of the catalogue has a row with its status before anybody asks for one."""
 
     ctx: ServiceContext
-    name: str = f"{NAME} connections"
+    name: str = f"{SCHEMA} strategies"
 
     async def start(self) -> None:
-        """Nothing: each is opened when first used."""
-
-    async def stop(self) -> None:
-        """Closes all of them."""
-        if self.ctx.model:
-            await self.ctx.model.close()
-        await self.ctx.database.close()
-
-
-@dataclass
-class Shelving:
-    """Every strategy of the book has a standing before anybody asks for one."""
-
-    ctx: ServiceContext
-    name: str = f"{NAME} shelf"
-
-    async def start(self) -> None:
-        """Gives new ones theirs."""
+        """Inserts the rows of new ones."""
         names = [strategy.name for strategy in self.ctx.book.shelf.strategies]
 
         async def work(tx: Transaction) -> None:
@@ -88,55 +50,35 @@ class Shelving:
         await self.ctx.database.transaction(work)
 
     async def stop(self) -> None:
-        """Nothing: standings outlive the process."""
+        """Nothing: the rows outlive the process."""
 
 
 def build(settings: Settings, clock: Clock) -> Service:
     """queue, not started. Raises Invalid for strategies that are wrong."""
-    book = read_book(settings.strategies)
-    telemetry = configure(NAME, settings)
-    database = Database(
-        settings.database_url, clock=clock, pool_size=CONNECTIONS, application_name=NAME, session=PLANNER
-    )
-    bus = Bus(settings.nats_url, database, NAME, clock)
+    path = settings.strategies
+    text = toml_tables.read_text(path, reason="STRATEGIES_UNREADABLE", variable="QUEUE_STRATEGIES")
+    book = reading.parse(text, str(path))
+    base = assemble(SCHEMA, settings, clock, pool_size=CONNECTIONS, session=PLANNER)
     model = None
     if settings.model_url:
         model = ReportModel(
             settings.model_url, settings.model_token, settings.model_name, settings.model_timeout, clock
         )
+        base.closers.append(model.close)
     ctx = ServiceContext(
-        database=database, bus=bus, clock=clock, telemetry=telemetry, settings=settings, book=book, model=model
+        database=base.database,
+        bus=base.bus,
+        clock=clock,
+        telemetry=base.telemetry,
+        settings=settings,
+        book=book,
+        model=model,
     )
-    sweeps = Sweeps(NAME, ctx, SWEEPS, clock)
-    ctx.triage_soon = lambda: sweeps.nudge("triage")
-    server = _server(ctx)
-    ctx.draining = lambda: server.why == "draining"
-    parts = [
-        Connections(ctx),
-        bus,
-        Shelving(ctx),
-        Errands(database, NAME, runners(ctx), ctx, telemetry),
-        sweeps,
-        server,
-    ]
-    return Service(NAME, ctx, parts, server)
-
-
-def _server(ctx: ServiceContext) -> rpc.Server:
-    async def check() -> None:
-        answers = await asyncio.gather(ctx.database.ping(), ctx.bus.ping(), return_exceptions=True)
-        wrong = [answer for answer in answers if isinstance(answer, BaseException)]
-        if wrong:
-            # Whoever reads this wants to know of both at once.
-            raise Unavailable("; ".join(str(answer) for answer in wrong), reason="NOT_READY") from wrong[0]
-
+    sweeps = base.sweeps(SWEEPS, ctx)
+    ctx.triage_soon = lambda: sweeps.trigger("triage")
     add = queue_pb2_grpc.add_QueueServiceServicer_to_server
-    return rpc.Server(
-        NAME,
-        ctx.settings.listen,
-        [(add, QueueHandlers(ctx), "prunella.v1.QueueService")],
-        key=ctx.settings.key,
-        deep_check=check,
-        telemetry=ctx.telemetry,
-        max_message=LARGEST_MESSAGE,
+    server = base.server(
+        [(add, QueueHandlers(ctx), "prunella.v1.QueueService")], rpc.Server, max_message=LARGEST_MESSAGE
     )
+    ctx.draining = lambda: server.why == "draining"
+    return base.service(ctx, server, [StrategySeeding(ctx), base.errands(runners(ctx), ctx), sweeps])

@@ -12,7 +12,7 @@ made for the package only lacks that approval, it is asked for instead of trying
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from libs.common.beta_posterior import NOTHING, Outcomes
+from libs.common.beta_posterior import NO_OUTCOMES, Outcomes
 from services.queue.patterns import Pattern
 from services.queue.report import Hindrance, Origin, Report
 
@@ -217,7 +217,7 @@ def _fit(report: Report, strategy: Strategy, standing: Standing, origin: Origin)
 
 
 def _beside(prior: Outcomes) -> str:
-    if prior == NOTHING:
+    if prior == NO_OUTCOMES:
         return ""
     return f" (beside a prior of {prior.successes:g} and {prior.failures:g})"
 

@@ -34,7 +34,7 @@ MISSED = """
 SELECT f.id, f.fact FROM bus.facts f WHERE f.fact = ANY($2::text[])
   AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = $1 AND i.event_id = f.id)
 """
-PARKED = "SELECT consumer, fact, reason FROM bus.dead_letter WHERE redriven_at IS NULL"
+PARKED = "SELECT consumer, fact, reason FROM bus.dead_letters WHERE redrive_time IS NULL"
 # Whatever a reaction starts is keyed by its cause: two of one kind mean that a fact had its effect twice.
 TWICE = {
     "decisions of a round": """

@@ -33,12 +33,12 @@ SCOPES = ("global", "global", "merchants/m1", "actions/patch", "plugins/p7")
 ENDED = "SELECT count(*) FROM patcher.attempts WHERE end_time IS NOT NULL"
 ENDS = "SELECT state, count(*) AS number FROM patcher.attempts GROUP BY state"
 # What patchers died over too often is given up, and a person has it handed out again.
-REDRIVE = "UPDATE bus.dead_letter SET redriven_at = now() WHERE consumer = 'patcher' AND redriven_at IS NULL"
-PARKED = "SELECT fact, reason, errors, crashes FROM bus.dead_letter WHERE consumer = 'patcher'"
+REDRIVE = "UPDATE bus.dead_letters SET redrive_time = now() WHERE consumer = 'patcher' AND redrive_time IS NULL"
+DEAD_LETTERS = "SELECT fact, reason, errors, crashes FROM bus.dead_letters WHERE consumer = 'patcher'"
 UNTRIED = """
-SELECT f.id, f.plugin, f.published_at, i.at AS handled_at, d.reason AS parked, d.redriven_at FROM bus.facts f
+SELECT f.id, f.plugin, f.publish_time, i.handle_time, d.reason AS dead_letter, d.redrive_time FROM bus.facts f
 LEFT JOIN bus.inbox i ON i.event_id = f.id AND i.consumer = 'patcher'
-LEFT JOIN bus.dead_letter d ON d.event_id = f.id AND d.consumer = 'patcher'
+LEFT JOIN bus.dead_letters d ON d.event_id = f.id AND d.consumer = 'patcher'
 WHERE f.fact = 'decision_made' AND NOT EXISTS (SELECT 1 FROM patcher.attempts a WHERE a.incident = f.incident)
 """
 UNENDED = "SELECT id, plugin, state FROM patcher.attempts WHERE end_time IS NULL"
@@ -141,11 +141,11 @@ async def check(ground: Ground, siege: Siege) -> None:
     connection = await asyncpg.connect(ground.url())
     try:
         states = {row["state"]: row["number"] for row in await connection.fetch(ENDS)}
-        parked = [dict(row) for row in await connection.fetch(PARKED)]
+        dead = [dict(row) for row in await connection.fetch(DEAD_LETTERS)]
         print(  # noqa: T201
-            f"{siege.kills} kills, {len(siege.stops)} engages, {len(parked)} facts parked, {dict(answers)}, {states}"
+            f"{siege.kills} kills, {len(siege.stops)} engages, {len(dead)} dead letters, {dict(answers)}, {states}"
         )
-        assert not [one for one in parked if one["errors"] or one["crashes"] < dead_letters.CRASHES], parked
+        assert not [one for one in dead if one["errors"] or one["crashes"] < dead_letters.MAX_CRASHES], dead
         assert contradictions(siege.asked, siege.stops) == []
         assert await witness.no_permit_under_a_kill(connection) == []
         assert await witness.budget_kept(connection, 2 * ATTEMPTS) == []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,23 @@ ALSO = {
     "services/ops/errands/uptime_probes.py": {"grpc_health"},
 }
 FILE_CEILING = 400
-FUNCTION_CEILING = 60
+FILE_MEDIAN = 100
+FILE_P95 = 265
+FUNCTION_CEILING = 40
+# Functions that are longer still, and files that import each other still; both are emptied by their owners.
+PENDING_FUNCTIONS = frozenset(
+    {
+        "cli/audit.py: list_",
+        "cli/errors.py: report",
+        "services/ingest/sweeps.py: _blame",
+        "services/patcher/handlers/by_hand.py: _attempt",
+        "services/patcher/handlers/configurations.py: PublishConfiguration",
+        "services/patcher/reactions/attempts.py: _wanted",
+    }
+)
+PENDING_CYCLES = frozenset(
+    {"services.ops.messages", "services.ops.reins", "services.ops.side_road", "services.ops.timeline"}
+)
 
 
 def tracked() -> list[Path]:
@@ -127,6 +144,9 @@ def test_every_import_keeps_to_its_room() -> None:
         ("services/ingest/handlers.py", "services.patcher.policy"),
         ("services/decider/store.py", "prunella.v1.events_pb2"),
         ("libs/common/bus/consumer.py", "services.ingest.detection"),
+        ("libs/common/clock.py", "deploy.local.testing"),
+        ("libs/common/clock.py", "tests.deaf"),
+        ("libs/agent/prunella_agent/sdk.py", "cli.main"),
         ("libs/agent/prunella_agent/session.py", "libs.common.rpc"),
         ("deploy/local/plane.py", "services.ingest.service"),
         ("services/queue/worker/work.py", "services.queue.store.tasks"),
@@ -148,9 +168,74 @@ def test_no_file_and_no_function_outgrows_its_idea() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or 0) - node.lineno + 1
-                if length > FUNCTION_CEILING:
+                if length > FUNCTION_CEILING and f"{name}: {node.name}" not in PENDING_FUNCTIONS:
                     wrong.append(f"{name}:{node.lineno} {node.name}: {length} lines")
     assert not wrong, "\n".join(wrong)
+
+
+def test_files_stay_small_as_a_whole() -> None:
+    product = [path for path in tracked() if path.relative_to(ROOT).parts[0] not in {"tests", "protos"}]
+    sizes = sorted(path.read_text().count("\n") for path in product)
+    assert statistics.median(sizes) <= FILE_MEDIAN
+    assert sizes[len(sizes) * 95 // 100] <= FILE_P95
+
+
+def module(path: Path) -> str:
+    """What a file is imported as."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[2:] if parts[:2] == ("libs", "agent") else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def graph(files: Mapping[str, Path]) -> dict[str, set[str]]:
+    """The modules that each module imports, those for type checking included."""
+    found: dict[str, set[str]] = {}
+    for name, path in files.items():
+        found[name] = set()
+        for _, imported in imports(path):
+            while imported and imported not in files:
+                imported = imported.rpartition(".")[0]
+            found[name] |= {imported} - {"", name}
+    return found
+
+
+def ring(edges: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other, in order; empty when there are none."""
+    done: set[str] = set()
+    for start in sorted(edges):
+        way, ahead = [start], [iter(sorted(edges[start] - done))]
+        while way:
+            following = next(ahead[-1], None)
+            if following is None:
+                ahead.pop()
+                done.add(way.pop())
+            elif following in way:
+                return [*way[way.index(following) :], following]
+            elif following not in done:
+                way.append(following)
+                ahead.append(iter(sorted(edges[following])))
+    return []
+
+
+def test_no_files_import_each_other() -> None:
+    edges = graph({module(path): path for path in tracked()})
+    rest = {name: imported - PENDING_CYCLES for name, imported in edges.items() if name not in PENDING_CYCLES}
+    assert ring(rest) == []
+
+
+def test_a_planted_ring_is_found(tmp_path: Path) -> None:
+    texts = {
+        "a": "from b import something\n",
+        "b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from c.d import D\n",
+        "c.d": "def late():\n    import a\n",
+        "e": "import a, b\n",
+    }
+    files = {name: tmp_path / f"{name}.py" for name in texts}
+    for name, path in files.items():
+        path.write_text(texts[name])
+    assert ring(graph(files)) == ["a", "b", "c.d", "a"]
+    files["c.d"].write_text("import json\n")
+    assert ring(graph(files)) == []
 
 
 def test_no_file_has_a_name_that_says_nothing() -> None:

@@ -111,7 +111,7 @@ async def test_a_fact_reaches_its_reaction_and_is_marked_as_published(line: Line
 
     async def published() -> bool:
         async with line.database.reading() as reading:
-            return bool(await reading.value("SELECT published_at FROM bus.facts WHERE id = :id", id=event.id))
+            return bool(await reading.value("SELECT publish_time FROM bus.facts WHERE id = :id", id=event.id))
 
     await until(published)
 
@@ -130,7 +130,7 @@ async def test_a_rolled_back_transaction_tells_nothing(line: Line) -> None:
 async def test_a_repeated_delivery_has_no_second_effect(line: Line) -> None:
     event = await line.tell()
     for again in (False, False, True, True):
-        assert await line.consumer.handle(event, again=again) is None
+        assert await line.consumer.handle(event, redelivered=again) is None
     assert await line.effects.count(event) == 1
 
 
@@ -164,19 +164,19 @@ async def test_a_deleted_stream_is_made_again_and_loses_nothing(line: Line) -> N
     await happened(line, await line.tell())
 
 
-async def test_a_reaction_that_keeps_failing_is_parked_and_comes_back_by_redrive(line: Line) -> None:
+async def test_a_reaction_that_keeps_failing_becomes_a_dead_letter_and_comes_back_by_redrive(line: Line) -> None:
     line.effects.fail = ValueError("bad luck")
     event = await line.tell()
-    for _ in range(dead_letters.ERRORS + 1):
-        await line.consumer.handle(event, again=True)
+    for _ in range(dead_letters.MAX_ERRORS + 1):
+        await line.consumer.handle(event, redelivered=True)
     async with line.database.reading() as reading:
-        (letter,) = await dead_letters(reading)
-    assert (letter.errors, letter.crashes) == (dead_letters.ERRORS, 0)
+        (letter,) = await dead_letters.list_dead_letters(reading)
+    assert (letter.errors, letter.crashes) == (dead_letters.MAX_ERRORS, 0)
     assert "bad luck" in letter.reason
     dead = await until(lambda: last_dead(line))
     assert dead.subject == "dead.decider.incident_opened"
     assert Event.FromString(dead.data).id == event.id
-    assert await line.consumer.run_once(now_in(line)) == 0, "a parked fact does not block the lane"
+    assert await line.consumer.run_once(now_in(line)) == 0, "a dead letter blocks nothing"
     line.effects.fail = None
     await redrive(line.database, "decider", event.id)
     await line.consumer.run_once(now_in(line))
@@ -186,24 +186,26 @@ async def test_a_reaction_that_keeps_failing_is_parked_and_comes_back_by_redrive
         await redrive(line.database, "nobody", event.id)
 
 
-async def test_a_fact_that_kills_its_consumer_is_parked_as_a_crash(line: Line) -> None:
+async def test_a_fact_that_kills_its_consumer_becomes_a_dead_letter_as_a_crash(line: Line) -> None:
     event = await line.tell()
-    for _ in range(dead_letters.CRASHES):
-        await line.database.transaction(lambda tx: tx.run(dead_letters.STARTED, consumer="decider", event=event.id))
-    await line.consumer.handle(event, again=True)
+    for _ in range(dead_letters.MAX_CRASHES):
+        await line.database.transaction(
+            lambda tx: tx.run(dead_letters.COUNT_ATTEMPT, consumer="decider", event=event.id)
+        )
+    await line.consumer.handle(event, redelivered=True)
     async with line.database.reading() as reading:
-        (letter,) = await dead_letters(reading)
-    assert (letter.errors, letter.crashes) == (0, dead_letters.CRASHES)
+        (letter,) = await dead_letters.list_dead_letters(reading)
+    assert (letter.errors, letter.crashes) == (0, dead_letters.MAX_CRASHES)
     assert line.effects.heard == []
 
 
-async def test_a_sibling_that_is_away_never_parks_a_fact(line: Line) -> None:
+async def test_a_sibling_that_is_away_makes_no_dead_letter(line: Line) -> None:
     line.effects.fail = Unavailable("patcher is away", reason="PATCHER_UNAVAILABLE")
     event = await line.tell()
     for _ in range(20):
-        assert await line.consumer.handle(event, again=True) == 1.0
+        assert await line.consumer.handle(event, redelivered=True) == 1.0
     line.effects.fail = None
-    await line.consumer.handle(event, again=True)
+    await line.consumer.handle(event, redelivered=True)
     assert await line.effects.count(event) == 1
 
 

@@ -74,7 +74,7 @@ async def test_facts_left_behind_are_published_although_news_never_pause(
     async def published() -> bool:
         await tell(database)
         async with database.reading() as reading:
-            row = await reading.value("SELECT published_at FROM bus.facts WHERE id = CAST(:id AS uuid)", id=left.id)
+            row = await reading.value("SELECT publish_time FROM bus.facts WHERE id = CAST(:id AS uuid)", id=left.id)
         return row is not None
 
     try:

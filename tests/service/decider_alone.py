@@ -121,7 +121,7 @@ class DeciderAlone:
         """What the decider's doors hold."""
         return self.plane.services["decider"].ctx
 
-    async def tell(
+    async def record(
         self, message: Message, *, source: str = "ingest", incident: str = "", plugin: str = "p1", merchant: str = "m1"
     ) -> events_pb2.Event:
         """Records a fact of a sibling, in a trace, and publishes it."""
@@ -155,7 +155,7 @@ class DeciderAlone:
             ),
         )
         told.MergeFrom(events_pb2.IncidentOpened(**changes))
-        return incident, await self.tell(told, incident=incident, plugin=plugin)
+        return incident, await self.record(told, incident=incident, plugin=plugin)
 
 
 async def _well() -> None:

@@ -14,7 +14,7 @@ from libs.common.names import new_id
 from tests.service.cli_terminal import Terminal, surroundings
 
 PARK = (
-    "INSERT INTO bus.dead_letter (consumer, event_id, fact, reason, errors, crashes, at) "
+    "INSERT INTO bus.dead_letters (consumer, event_id, fact, reason, errors, crashes, create_time) "
     "VALUES (:consumer, CAST(:id AS uuid), 'decision_made', 'ValueError: no such release', 8, 0, :now)"
 )
 
@@ -44,7 +44,7 @@ async def parked(plane: Plane) -> AsyncIterator[list[str]]:
     try:
         yield events
     finally:
-        await owner.transaction(lambda tx: tx.run("DELETE FROM bus.dead_letter"))
+        await owner.transaction(lambda tx: tx.run("DELETE FROM bus.dead_letters"))
         await owner.close()
 
 

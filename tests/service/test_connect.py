@@ -14,9 +14,9 @@ from starlette.applications import Starlette
 
 from deploy.local.testing import until
 from libs.common import access, rpc
-from libs.common.connect import Door, methods
+from libs.common.connect import ConnectHandler, methods
 from libs.common.errors import Busy, Invalid, NotFound
-from libs.common.http import HttpServer, plain
+from libs.common.http import HttpServer, health_routes
 from prunella.v1 import ops_pb2, ops_pb2_grpc
 from prunella.v1.events_pb2 import Event, Severity
 
@@ -73,8 +73,8 @@ class Over:
         self.server = rpc.Server(
             "ops", "127.0.0.1:0", [(add, self.timeline, SERVICE.full_name)], key=KEY, deep_check=_fine
         )
-        self.door = Door(self.server.inside(), methods([SERVICE]), largest=10_000)
-        self.http = HttpServer(Starlette(routes=[*self.door.routes(), *plain(self.server)]), "127.0.0.1:0")
+        self.handler = ConnectHandler(self.server.in_process(), methods([SERVICE]), largest=10_000)
+        self.http = HttpServer(Starlette(routes=[*self.handler.routes(), *health_routes(self.server)]), "127.0.0.1:0")
 
     async def start(self) -> Over:
         self.url = f"http://127.0.0.1:{await self.http.start()}"
@@ -237,7 +237,7 @@ async def test_a_listener_that_leaves_ends_the_stream(over: Over) -> None:
             break
         assert not over.timeline.left.is_set()
     await asyncio.wait_for(over.timeline.left.wait(), 10)
-    await until(lambda: over.door._open == 0)
+    await until(lambda: over.handler._open == 0)
 
 
 async def test_health_says_what_the_service_says(over: Over) -> None:

@@ -106,17 +106,17 @@ async def test_an_unknown_decision_is_not_found_and_a_bad_name_is_refused(alone:
             await alone.stub.GetDecision(decider_pb2.GetDecisionRequest(name=name))
 
 
-async def test_an_explanation_is_a_story_with_everything_that_was_left_out(alone: DeciderAlone) -> None:
+async def test_an_explanation_is_the_reasoning_with_everything_that_was_left_out(alone: DeciderAlone) -> None:
     await alone.open_incident()
     made = (await alone.plane.told("decision_made")).decision_made
     told = await alone.stub.ExplainDecision(decider_pb2.ExplainDecisionRequest(name=f"decisions/{made.decision}"))
-    assert told.story[0] == (
+    assert told.reasoning[0] == (
         "Round 1: checkout 1.2.0 shows webhook_fail_rate, severity medium: "
         "webhook_fail_rate 0.60 > 0.30 over 25 attempts."
     )
-    assert any(line.startswith("Fallback: config_fix – confidence 0.60") for line in told.story)
-    assert any(line.startswith("Chosen: patch to 1.2.3, confidence 0.87, because") for line in told.story)
-    assert told.story[-1] == f"Decided by choice 2, playbook {alone.doors.playbook.version}, policy 7."
+    assert any(line.startswith("Fallback: config_fix – confidence 0.60") for line in told.reasoning)
+    assert any(line.startswith("Chosen: patch to 1.2.3, confidence 0.87, because") for line in told.reasoning)
+    assert told.reasoning[-1] == f"Decided by choice 2, playbook {alone.ctx.playbook.version}, policy 7."
 
 
 async def test_the_playbook_in_force_is_told_as_it_is_written(alone: DeciderAlone) -> None:
@@ -125,7 +125,7 @@ async def test_the_playbook_in_force_is_told_as_it_is_written(alone: DeciderAlon
     assert 'release = "1.2.3"' in told.text
 
 
-async def test_learning_wants_a_whole_situation(alone: DeciderAlone) -> None:
+async def test_learning_wants_every_field_of_its_key(alone: DeciderAlone) -> None:
     with pytest.raises(Invalid) as caught:
         await alone.stub.GetLearning(decider_pb2.GetLearningRequest(package="checkout", type="error_spike"))
     assert caught.value.field == "from_release"

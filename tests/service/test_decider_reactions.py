@@ -76,7 +76,7 @@ async def test_an_incident_told_again_and_again_has_one_decision(alone: DeciderA
     await alone.plane.told("decision_made")
     consumer = next(part for part in alone.plane.services["decider"].parts if hasattr(part, "handle"))
     # The same fact from the table, twice at once, and another fact about the same round.
-    await asyncio.gather(*(consumer.handle(opened, TRACE, again=True) for _ in range(3)))
+    await asyncio.gather(*(consumer.handle(opened, TRACE, redelivered=True) for _ in range(3)))
     _, other = await alone.open_incident(incident=incident)
     await settled(alone, opened, other)
     assert len(await rows(alone, "decisions")) == 1
@@ -96,7 +96,7 @@ async def test_an_incident_that_has_ended_or_moved_on_is_left_alone(
 async def test_an_unknown_incident_is_left_alone(alone: DeciderAlone) -> None:
     incident = new_id()
     alone.ingest.incidents.clear()
-    opened = await alone.tell(events_pb2.IncidentOpened(type="error_spike", round=1, package="a"), incident=incident)
+    opened = await alone.record(events_pb2.IncidentOpened(type="error_spike", round=1, package="a"), incident=incident)
     await settled(alone, opened)
     assert not await rows(alone, "decisions")
 
@@ -109,7 +109,7 @@ async def test_while_ingest_is_away_nothing_is_decided_and_nothing_is_lost(alone
     alone.ingest.away = False
     await alone.plane.told("decision_made")
     await settled(alone, opened)
-    assert not await alone.plane.sql("SELECT 1 FROM bus.dead_letter")
+    assert not await alone.plane.sql("SELECT 1 FROM bus.dead_letters")
 
 
 async def test_the_next_round_is_decided_without_what_was_tried(alone: DeciderAlone) -> None:
@@ -124,7 +124,7 @@ async def test_the_next_round_is_decided_without_what_was_tried(alone: DeciderAl
         release="1.2.0",
         tried=[events_pb2.Tried(action=events_pb2.ACTION_RESTART, outcome="rolled_back", reason="still down")],
     )
-    started = await alone.tell(told, incident=incident)
+    started = await alone.record(told, incident=incident)
     second = await alone.plane.told("decision_made", times=2)
     assert first.decision_made.action == events_pb2.ACTION_RESTART
     assert (second.decision_made.action, second.decision_made.round) == (events_pb2.ACTION_ROLLBACK, 2)
@@ -139,25 +139,25 @@ async def test_a_success_and_a_roll_back_are_learned_once_in_any_order(alone: De
     decision = made.decision_made.decision
     success = events_pb2.AttemptSucceeded(attempt="a1", decision=decision)
     taken_back = events_pb2.AttemptRolledBack(attempt="a2", decision=decision, failure="verdict")
-    told = [await alone.tell(message, source="patcher") for message in (taken_back, success, success, taken_back)]
+    told = [await alone.record(message, source="patcher") for message in (taken_back, success, success, taken_back)]
     await settled(alone, *told)
-    (learned,) = await rows(alone, "learning")
+    (learned,) = await rows(alone, "outcomes")
     assert (learned.package, learned.symptom, learned.from_release) == ("checkout", "webhook_fail_rate", "1.2.0")
     assert (learned.action, learned.to_release, learned.successes, learned.failures) == ("patch", "1.2.3", 1, 1)
-    kept = sorted((row.attempt, row.outcome, row.label) for row in await rows(alone, "feedback"))
-    assert kept == [("a1", "success", "positive"), ("a2", "rolled_back", "negative")]
+    saved = sorted((row.attempt, row.outcome, row.label) for row in await rows(alone, "feedback"))
+    assert saved == [("a1", "success", "positive"), ("a2", "rolled_back", "negative")]
 
 
 async def test_with_learning_switched_off_an_outcome_is_kept_and_teaches_nothing(alone: DeciderAlone) -> None:
     (made,) = await decided(alone)
     alone.patcher.learning = False
     # What was heard of the policy a moment ago is believed for a second.
-    alone.ctx.policy._asked_at = -math.inf
+    alone.ctx.policy._refresh_time = -math.inf
     success = events_pb2.AttemptSucceeded(attempt="a1", decision=made.decision_made.decision)
-    await settled(alone, await alone.tell(success, source="patcher"))
-    (kept,) = await rows(alone, "feedback")
-    assert (kept.outcome, kept.label) == ("success", "neutral")
-    assert not await rows(alone, "learning")
+    await settled(alone, await alone.record(success, source="patcher"))
+    (saved,) = await rows(alone, "feedback")
+    assert (saved.outcome, saved.label) == ("success", "neutral")
+    assert not await rows(alone, "outcomes")
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,10 @@ async def test_every_end_of_an_attempt_is_kept_and_counted_as_what_it_says(
 ) -> None:
     (made,) = await decided(alone)
     message.attempt, message.decision = "a1", made.decision_made.decision
-    await settled(alone, await alone.tell(message, source="patcher"))
-    (kept,) = await rows(alone, "feedback")
-    assert (kept.outcome, kept.label, kept.reason) == (outcome, label, "a test says so")
-    assert [row.symptom for row in await rows(alone, "learning")] == ([counted_under] if counted_under else [])
+    await settled(alone, await alone.record(message, source="patcher"))
+    (saved,) = await rows(alone, "feedback")
+    assert (saved.outcome, saved.label, saved.reason) == (outcome, label, "a test says so")
+    assert [row.symptom for row in await rows(alone, "outcomes")] == ([counted_under] if counted_under else [])
 
 
 async def test_a_release_that_fails_in_staging_loses_confidence_for_every_symptom(alone: DeciderAlone) -> None:
@@ -190,7 +190,7 @@ async def test_a_release_that_fails_in_staging_loses_confidence_for_every_sympto
         failed = events_pb2.AttemptFailed(
             attempt=attempt, decision=made.decision_made.decision, failure="staging_failed"
         )
-        await settled(alone, await alone.tell(failed, source="patcher"))
+        await settled(alone, await alone.record(failed, source="patcher"))
     (again,) = await decided(alone, plugin="p2")
     assert again.decision_made.confidence < 0.75 < before
     preview = await alone.stub.GetLearning(
@@ -200,9 +200,9 @@ async def test_a_release_that_fails_in_staging_loses_confidence_for_every_sympto
 
 
 async def test_an_attempt_without_a_decision_of_ours_teaches_nothing(alone: DeciderAlone) -> None:
-    own = await alone.tell(events_pb2.AttemptSucceeded(attempt="a1"), source="patcher")
-    unknown = await alone.tell(events_pb2.AttemptSucceeded(attempt="a2", decision=new_id()), source="patcher")
-    odd = await alone.tell(events_pb2.AttemptSucceeded(attempt="a3", decision="no uuid"), source="patcher")
+    own = await alone.record(events_pb2.AttemptSucceeded(attempt="a1"), source="patcher")
+    unknown = await alone.record(events_pb2.AttemptSucceeded(attempt="a2", decision=new_id()), source="patcher")
+    odd = await alone.record(events_pb2.AttemptSucceeded(attempt="a3", decision="no uuid"), source="patcher")
     await settled(alone, own, unknown, odd)
     assert not await rows(alone, "feedback")
 

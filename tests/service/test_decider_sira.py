@@ -12,7 +12,7 @@ import pytest
 from deploy.local.testing import Ground, until
 from libs.common.clock import ManualClock
 from prunella.v1 import decider_pb2, events_pb2
-from services.decider.sweeps import unanswered
+from services.decider.sweeps import overdue
 from tests.service import sira_server
 from tests.service.decider_alone import DeciderAlone
 from tests.service.sira_server import SiraServer
@@ -214,7 +214,7 @@ async def test_a_new_round_supersedes_a_question_that_is_still_open(alone: Decid
     await until(lambda: sira.asked)
     alone.ingest.incidents[incident] = ("open", 2)
     told = events_pb2.IncidentRoundStarted(type="error_spike", round=2, package="checkout", release="1.2.0")
-    await alone.tell(told, incident=incident)
+    await alone.record(told, incident=incident)
     made = await alone.plane.told("decision_made")
     states = await alone.plane.sql("SELECT round, state FROM decider.decisions ORDER BY round")
     assert made.decision_made.round == 2
@@ -232,13 +232,13 @@ async def test_a_question_nobody_brought_back_is_ended_by_the_sweep_at_its_deadl
     try:
         incident, _ = await alone.open_incident(**UNKNOWN)
         await until(lambda: sira.asked)
-        assert await unanswered(alone.ctx, clock.now() + timedelta(seconds=54)) == 0
+        assert await overdue(alone.ctx, clock.now() + timedelta(seconds=54)) == 0
         clock.advance(56)
         (made,) = await until(lambda: alone.plane.facts("decision_made", incident=incident))
         assert made.decision_made.origin == "fallback"
         (row,) = await alone.plane.sql("SELECT state, features FROM decider.decisions")
         assert (row.state, row.features["sira"]) == ("made", "no answer in time")
-        assert await unanswered(alone.ctx, clock.now()) == 0
+        assert await overdue(alone.ctx, clock.now()) == 0
     finally:
         await sira.stop()
         await alone.stop()

@@ -35,10 +35,10 @@ async def tell(database: Database, event: Event, *consumers: str, published: boo
 
     async def note(tx: Transaction) -> None:
         if published:
-            await tx.run("UPDATE bus.facts SET published_at = :now WHERE id = :id", id=event.id, now=tx.now)
+            await tx.run("UPDATE bus.facts SET publish_time = :now WHERE id = :id", id=event.id, now=tx.now)
         for consumer in consumers:
             await tx.run(
-                "INSERT INTO bus.inbox (consumer, event_id, at) VALUES (:consumer, :id, :now)",
+                "INSERT INTO bus.inbox (consumer, event_id, handle_time) VALUES (:consumer, :id, :now)",
                 consumer=consumer,
                 id=event.id,
                 now=tx.now,
@@ -69,7 +69,7 @@ async def test_a_fact_that_was_never_published_is_lost(database: Database) -> No
 async def test_a_parked_fact_is_lost_until_it_is_handed_on(database: Database) -> None:
     async def park(tx: Transaction) -> None:
         await tx.run(
-            "INSERT INTO bus.dead_letter (consumer, event_id, fact, reason, errors, crashes, at)"
+            "INSERT INTO bus.dead_letters (consumer, event_id, fact, reason, errors, crashes, create_time)"
             " VALUES ('ops', :id, 'incident_closed', 'it hurts', 3, 0, :now)",
             id=new_id(),
             now=tx.now,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,13 +12,14 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from deploy.local import health
 from deploy.local.plane import SERVICES, Occupied, Plane
 from deploy.local.postgres import Postgres
 from deploy.local.state import State, private
-from deploy.local.testing import Ground, until
+from deploy.local.testing import Ground, Servers, until
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
@@ -63,8 +65,8 @@ class Foreground:
         self.said = folder / "said.txt"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> subprocess.Popen[bytes]:
-        environ = {**os.environ, "PRUNELLA_STATE": str(self.state.folder)}
+    def start(self, **more: str) -> subprocess.Popen[bytes]:
+        environ = {**os.environ, "PRUNELLA_STATE": str(self.state.folder), **more}
         with self.said.open("ab") as said:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.local"], stderr=said, env=environ, cwd=ROOT, start_new_session=True
@@ -201,3 +203,20 @@ async def test_servers_of_yours_are_used_and_a_service_can_be_held_down_and_rele
     assert not await health.serving(external.addresses["decider"])
     await external.release("decider")
     assert await asyncio.wait_for(health.serving(external.addresses["decider"]), 5)
+
+
+async def test_data_of_an_older_build_is_named_in_one_sentence(foreground: Foreground, servers: Servers) -> None:
+    name = f"t_{secrets.token_hex(5)}"
+    await servers.new_database(name)
+    owner = await asyncpg.connect(servers.postgres_url(database=name), timeout=10)
+    try:
+        await owner.execute("UPDATE bus.migrations SET version_num = '0001'")
+        process = foreground.start(DATABASE_URL=servers.postgres_url(database=name))
+        await until(lambda: process.poll() is not None, START_SECONDS, what="the plane gives up")
+        last = foreground.said.read_text().splitlines()[-1]
+        assert last.startswith("prunella: schema bus of this database is at revision '0001' of another build")
+        assert "`prunella up --fresh`" in last
+        assert await owner.fetchval("SELECT version_num FROM bus.migrations") == "0001"
+    finally:
+        await owner.close()
+        await servers.drop_database(name)

@@ -151,7 +151,7 @@ async def test_a_message_sent_but_not_written_down_comes_again_under_its_id(peop
     await people.one("sent")
     # As after a crash between the two: the errand's lease has run out, and the delivery knows nothing.
     await people.change("UPDATE ops.deliveries SET state = 'sending', send_time = NULL")
-    await people.change("UPDATE ops.errands SET state = 'pending', lease_until = NULL, run_at = created_at")
+    await people.change("UPDATE ops.errands SET state = 'pending', lease_expire_time = NULL, due_time = create_time")
     await until(lambda: len(people.hook.posts) == 2, 20.0)
     assert len({post.headers["webhook-id"] for post in people.hook.posts}) == 1
     assert (await people.one("sent")).deliveries[0].tries == 2

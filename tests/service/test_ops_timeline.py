@@ -238,7 +238,7 @@ async def test_dead_letters_are_shown_and_sent_again_once(alone: Plane) -> None:
     owner = Database(alone.ground.url("patcher"), clock=SystemClock(), pool_size=1)
     await owner.transaction(
         lambda tx: tx.run(
-            "INSERT INTO bus.dead_letter (consumer, event_id, fact, reason, errors, crashes, at) "
+            "INSERT INTO bus.dead_letters (consumer, event_id, fact, reason, errors, crashes, create_time) "
             "VALUES ('patcher', CAST(:id AS uuid), 'decision_made', 'ValueError: no', 8, 0, :now)",
             id=event,
             now=tx.now,

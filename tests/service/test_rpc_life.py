@@ -53,7 +53,7 @@ async def test_health_follows_the_deep_check_and_the_drain() -> None:
 
 
 async def test_a_check_that_did_not_hear_that_it_should_stop_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libs.common.cancellation.AGAIN", 0.01)
+    monkeypatch.setattr("libs.common.cancellation.REPEAT_SECONDS", 0.01)
     check = Deaf()
     server = Server("decider", "127.0.0.1:0", [], key=KEY, deep_check=check, recheck_seconds=0.02)
     await server.start()

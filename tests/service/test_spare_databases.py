@@ -14,7 +14,8 @@ WHERE table_schema IN ('bus', 'ingest', 'decider', 'patcher', 'queue', 'ops') AN
 """
 NUMBERS = "SELECT schemaname || '.' || sequencename AS name, last_value FROM pg_sequences ORDER BY 1"
 USED = """
-INSERT INTO bus.inbox (consumer, event_id, at) VALUES ('ingest', '0197f3a2-0000-7000-8000-000000000000', now());
+INSERT INTO bus.inbox (consumer, event_id, handle_time)
+VALUES ('ingest', '0197f3a2-0000-7000-8000-000000000000', now());
 UPDATE patcher.policy SET version = version + 1;
 DELETE FROM ops.labels
 """
@@ -52,6 +53,19 @@ async def _gone(connection: asyncpg.Connection) -> bool:
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
         await connection.fetchval("SELECT 1")
     return True
+
+
+async def test_weeks_that_a_service_made_are_dropped_and_the_database_is_not(servers: Servers) -> None:
+    spare = Spare(servers)
+    name = await spare.take("t_spare_weeks")
+    before = await seen(servers, name)
+    connection = await connect(servers, name)
+    assert await connection.fetchval("SELECT bus.ensure_partitions('2031-03-03', '2031-03-20')") >= 6
+    await connection.execute(USED.partition(";")[0].replace("0197f3a2", "01c1e0a5"))
+    await spare.give(name)
+    assert await spare.take("t_another") == name
+    assert await seen(servers, name) == before
+    await servers.drop_database(name)
 
 
 @pytest.mark.parametrize(

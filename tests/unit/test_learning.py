@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.beta_posterior import Outcomes, imagined, mass_below, quantile, stated
-from services.decider.learning import Label, lesson
+from libs.common.beta_posterior import Outcomes, floor_hundredths, mass_below, prior_with_bound, quantile
+from services.decider.learning import Label, label_outcome
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_success_raises_the_confidence_and_a_failure_lowers_it(successes: floa
 
 @given(st.floats(0.05, 0.95))
 def test_an_imagined_prior_states_the_confidence_it_was_made_for(confidence: float) -> None:
-    prior = imagined(confidence)
+    prior = prior_with_bound(confidence)
     expected = max(confidence, 0.1)
     assert Outcomes(prior.successes, 0).confidence == pytest.approx(expected, abs=0.011)
 
@@ -80,9 +80,9 @@ def test_parameters_that_are_no_beta_are_refused(alpha: float, beta: float) -> N
 
 
 def test_a_stated_confidence_is_cut_not_rounded() -> None:
-    assert stated(0.8799) == 0.87
-    assert stated(0.87) == 0.87
-    assert stated(0.7499999) == 0.74
+    assert floor_hundredths(0.8799) == 0.87
+    assert floor_hundredths(0.87) == 0.87
+    assert floor_hundredths(0.7499999) == 0.74
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_a_stated_confidence_is_cut_not_rounded() -> None:
 def test_each_end_of_an_attempt_teaches_its_own_lesson(
     fact: str, failure: str, dead_man: bool, outcome: str, label: Label, wide: bool
 ) -> None:
-    taught = lesson(fact, failure=failure, dead_man=dead_man)
-    assert (taught.outcome, taught.label, taught.release_wide) == (outcome, label, wide)
+    labelled = label_outcome(fact, failure=failure, dead_man=dead_man)
+    assert (labelled.outcome, labelled.label, labelled.release_wide) == (outcome, label, wide)
 
 
 def test_a_fact_that_ends_no_attempt_teaches_nothing() -> None:
     with pytest.raises(ValueError, match="does not end"):
-        lesson("attempt_created")
+        label_outcome("attempt_created")

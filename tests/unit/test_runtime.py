@@ -92,7 +92,7 @@ async def test_a_loop_goes_on_after_a_failed_round(monkeypatch: pytest.MonkeyPat
     assert rounds == ended
 
 
-async def test_a_nudge_begins_the_next_round_at_once() -> None:
+async def test_a_trigger_begins_the_next_round_at_once() -> None:
     rounds = 0
 
     async def round_() -> None:
@@ -102,12 +102,12 @@ async def test_a_nudge_begins_the_next_round_at_once() -> None:
     loop = Loop("test", round_, every=3600)
     await loop.start()
     await eventually(lambda: rounds == 1)
-    loop.nudge()
+    loop.trigger()
     await eventually(lambda: rounds == 2)
     await loop.stop()
 
 
-async def test_a_nudge_during_a_round_is_not_lost() -> None:
+async def test_a_trigger_during_a_round_is_not_lost() -> None:
     rounds, in_round, go_on = 0, asyncio.Event(), asyncio.Event()
 
     async def round_() -> None:
@@ -119,14 +119,14 @@ async def test_a_nudge_during_a_round_is_not_lost() -> None:
     loop = Loop("test", round_, every=3600)
     await loop.start()
     await asyncio.wait_for(in_round.wait(), 5)
-    loop.nudge()
+    loop.trigger()
     go_on.set()
     await eventually(lambda: rounds == 2)
     await loop.stop()
 
 
 async def test_a_round_that_did_not_hear_that_it_should_stop_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libs.common.cancellation.AGAIN", 0.01)
+    monkeypatch.setattr("libs.common.cancellation.REPEAT_SECONDS", 0.01)
     round_ = Deaf()
     loop = Loop("test", round_, every=0.001)
     await loop.start()

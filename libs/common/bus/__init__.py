@@ -5,8 +5,8 @@ PostgreSQL is the truth and JetStream the fast path: whatever NATS loses, repeat
 
 from libs.common.bus.connection import Bus
 from libs.common.bus.consumer import Consumer, Once, Reaction
-from libs.common.bus.dead_letters import dead_letters, redrive
+from libs.common.bus.dead_letters import list_dead_letters, redrive
 from libs.common.bus.streams import provision
 from libs.common.facts import fact, fact_name
 
-__all__ = ["Bus", "Consumer", "Once", "Reaction", "dead_letters", "fact", "fact_name", "provision", "redrive"]
+__all__ = ["Bus", "Consumer", "Once", "Reaction", "fact", "fact_name", "list_dead_letters", "provision", "redrive"]

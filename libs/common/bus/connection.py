@@ -1,6 +1,6 @@
 """The connection of one service to NATS, its relay of facts, and wake-ups between replicas.
 
-Rule: rows whose `published_at` is empty are published, first from memory right after the commit, then from the
+Rule: rows whose `publish_time` is empty are published, first from memory right after the commit, then from the
 table for whatever that missed. The row's id is the message id, so a repeat is dropped by the server or, later, by
 the inbox.
 """
@@ -21,7 +21,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
 from libs.common.bus.streams import HEAL, ensure_streams
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Problem, Unavailable
@@ -30,17 +30,17 @@ from prunella.v1.events_pb2 import Event
 
 log = structlog.get_logger()
 
-MEMORY = 20_000  # facts kept for the fast path; beyond that the table has them anyway
+MAX_PENDING = 20_000  # facts held for the fast path; beyond that the table has them anyway
 BATCH = 512
-PATIENCE = 3.0  # seconds for acknowledgements of one batch
-CONNECT = 4.0  # seconds for one try to connect
-SWEEP = 1.0  # seconds between looks into the table
+ACK_SECONDS = 3.0  # seconds for acknowledgements of one batch
+CONNECT_SECONDS = 4.0  # seconds for one try to connect
+SWEEP_SECONDS = 1.0  # seconds between looks into the table
 
 UNPUBLISHED = """
 SELECT payload, traceparent FROM bus.facts
-WHERE source = :source AND published_at IS NULL AND time <= :before ORDER BY time LIMIT :batch
+WHERE source = :source AND publish_time IS NULL AND time <= :before ORDER BY time LIMIT :batch
 """
-PUBLISHED = "UPDATE bus.facts SET published_at = :now WHERE id = ANY(CAST(:ids AS uuid[])) AND published_at IS NULL"
+PUBLISHED = "UPDATE bus.facts SET publish_time = :now WHERE id = ANY(CAST(:ids AS uuid[])) AND publish_time IS NULL"
 
 
 class Bus:
@@ -53,8 +53,8 @@ class Bus:
         self.source = source
         self.clock = clock
         self.client = Client()
-        self._fresh: list[RecordedFact] = []
-        self._news = asyncio.Event()
+        self._pending: list[RecordedFact] = []
+        self._recorded = asyncio.Event()
         self._wakes: list[Callable[[str], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         database.listeners.append(self._on_recorded)
@@ -74,8 +74,8 @@ class Bus:
         """Relays what is left for a moment, then closes; the table keeps the rest for the next start."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1.0):
-                await self._publish_fresh()
-        await end(self._tasks)
+                await self._publish_pending()
+        await cancel_and_wait(self._tasks)
         with contextlib.suppress(Exception):
             async with asyncio.timeout(2.0):
                 await self.client.close()
@@ -84,10 +84,12 @@ class Bus:
         """Asks the server for HEAL. Raises Unavailable."""
         try:
             if not self.client.is_connected:
-                raise Unavailable(f"no connection to NATS at {self._place()}", reason="NATS_UNAVAILABLE")
+                raise Unavailable(f"no connection to NATS at {self._address()}", reason="NATS_UNAVAILABLE")
             await self.stream.stream_info(HEAL)
         except (TimeoutError, NatsError, OSError) as error:
-            raise Unavailable(f"NATS at {self._place()} does not answer: {error}", reason="NATS_UNAVAILABLE") from error
+            raise Unavailable(
+                f"NATS at {self._address()} does not answer: {error}", reason="NATS_UNAVAILABLE"
+            ) from error
 
     def on_wake(self, call: Callable[[str], None]) -> None:
         """Has `call(plugin)` run when any replica asks to look at a plugin's commands."""
@@ -100,8 +102,8 @@ class Bus:
                 await self.client.publish(f"wake.{plugin}")
                 await self.client.flush(1)
 
-    def park(self, consumer: str, event: Event, reason: str) -> None:
-        """Tells listeners of `dead.>` that a consumer gave a fact up; a hint, since `bus.dead_letter` has it."""
+    def announce_dead_letter(self, consumer: str, event: Event, reason: str) -> None:
+        """Tells listeners of `dead.>` that a consumer gave a fact up; a hint, since `bus.dead_letters` has it."""
         recorded = headers(event, "") | {"Prunella-Reason": " ".join(reason.split())[:200]}
 
         async def publish() -> None:
@@ -112,11 +114,11 @@ class Bus:
                     f"dead.{consumer}.{fact_name(event)}", event.SerializeToString(), timeout=2, headers=recorded
                 )
 
-        task = asyncio.create_task(publish(), name=f"{self.source} parks")
+        task = asyncio.create_task(publish(), name=f"{self.source} dead letter")
         self._tasks.append(task)
         task.add_done_callback(self._tasks.remove)
 
-    def _place(self) -> str:
+    def _address(self) -> str:
         return self.url.rsplit("@", 1)[-1].removeprefix("nats://")
 
     async def _connect(self) -> None:
@@ -124,13 +126,13 @@ class Bus:
         while not self.client.is_connected:
             try:
                 # The client's own first connect never gives up; ours says what it waits for, and begins anew.
-                async with asyncio.timeout(CONNECT):
+                async with asyncio.timeout(CONNECT_SECONDS):
                     await self._open()
                 await ensure_streams(self.stream)
                 await self.client.subscribe("wake.*", cb=self._on_wake)
-                log.info("nats_connected", address=self._place())
+                log.info("nats_connected", address=self._address())
             except (TimeoutError, NatsError, OSError) as error:
-                log.warning("nats_unreachable", address=self._place(), error=str(error) or type(error).__name__)
+                log.warning("nats_unreachable", address=self._address(), error=str(error) or type(error).__name__)
                 with contextlib.suppress(Exception):
                     await self.client.close()
                 self.client = Client()
@@ -158,7 +160,7 @@ class Bus:
 
     def _on_event(self, name: str) -> Callable[[], Awaitable[None]]:
         async def note() -> None:
-            log.info(name, address=self._place())
+            log.info(name, address=self._address())
 
         return note
 
@@ -167,21 +169,21 @@ class Bus:
             call(message.subject.removeprefix("wake."))
 
     def _on_recorded(self, recorded: Sequence[RecordedFact]) -> None:
-        if len(self._fresh) < MEMORY:
-            self._fresh.extend(recorded)
-        self._news.set()
+        if len(self._pending) < MAX_PENDING:
+            self._pending.extend(recorded)
+        self._recorded.set()
 
     async def _relay(self) -> None:
         looked = -math.inf
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                async with asyncio.timeout(SWEEP):
-                    await self._news.wait()
-            self._news.clear()
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._recorded.wait()
+            self._recorded.clear()
             try:
-                await self._publish_fresh()
-                # News without a pause must not keep what an outage left behind waiting.
-                if time.monotonic() - looked >= SWEEP:
+                await self._publish_pending()
+                # Facts without a pause must not keep what an outage left behind waiting.
+                if time.monotonic() - looked >= SWEEP_SECONDS:
                     looked = time.monotonic()
                     await self._publish_table()
             except (TimeoutError, NatsError, Problem, OSError) as error:
@@ -191,13 +193,13 @@ class Bus:
                 log.exception("relay_failed")
                 await asyncio.sleep(1.0)
 
-    async def _publish_fresh(self) -> None:
-        while self._fresh:
-            batch, self._fresh = self._fresh[:BATCH], self._fresh[BATCH:]
+    async def _publish_pending(self) -> None:
+        while self._pending:
+            batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
             await self._publish(batch)
 
     async def _publish_table(self) -> None:
-        before = self.clock.now() - timedelta(seconds=SWEEP)
+        before = self.clock.now() - timedelta(seconds=SWEEP_SECONDS)
         async with self.database.reading() as reading:
             rows = await reading.all(UNPUBLISHED, source=self.source, before=before, batch=BATCH)
         if rows:
@@ -214,17 +216,17 @@ class Bus:
             )
             for event, trace in batch
         ]
-        await asyncio.wait([answer for _, answer in sent], timeout=PATIENCE)
+        await asyncio.wait([answer for _, answer in sent], timeout=ACK_SECONDS)
         stored = [event.id for event, answer in sent if answer.done() and not answer.exception()]
         for _, answer in sent:
             answer.cancel()
         if stored:
-            await self.database.transaction(lambda transaction: _mark(transaction, stored))
+            await self.database.transaction(lambda transaction: _mark_published(transaction, stored))
         elif batch:
             await ensure_streams(stream)
 
 
-async def _mark(transaction: Transaction, ids: Sequence[str]) -> None:
+async def _mark_published(transaction: Transaction, ids: Sequence[str]) -> None:
     await transaction.run(PUBLISHED, now=transaction.now, ids=list(ids))
 
 

@@ -1,7 +1,7 @@
-"""Trouble and dead letters: facts that a consumer could not handle, and the way back.
+"""Failed deliveries and dead letters: facts that a consumer could not handle, and the way back.
 
-Rule: errors (the reaction raised) and crashes (it started and never ended) are counted apart, since a fact that
-kills its consumer must be parked sooner. A parked fact is visible, keeps its reason, and is handled again after a
+Rule: errors (the reaction raised) and crashes (it began and never ended) are counted apart, since a fact that kills
+its consumer must become a dead letter sooner. A dead letter is visible, keeps its reason, and is handled again after a
 redrive.
 """
 
@@ -13,64 +13,65 @@ from typing import Any
 from libs.common.database import Database, Transaction
 from libs.common.errors import NotFound
 
-ERRORS = 8
-CRASHES = 3
+MAX_ERRORS = 8
+MAX_CRASHES = 3
 
-STARTED = """
-INSERT INTO bus.trouble (consumer, event_id, starts) VALUES (:consumer, :event, 1)
-ON CONFLICT (consumer, event_id) DO UPDATE SET starts = bus.trouble.starts + 1
-RETURNING starts, errors, reason
+COUNT_ATTEMPT = """
+INSERT INTO bus.delivery_failures (consumer, event_id, attempts) VALUES (:consumer, :event, 1)
+ON CONFLICT (consumer, event_id) DO UPDATE SET attempts = bus.delivery_failures.attempts + 1
+RETURNING attempts, errors, reason
 """
-RAISED = """
-INSERT INTO bus.trouble (consumer, event_id, starts, errors, reason, retry_at)
-VALUES (:consumer, :event, 1, 1, :reason, :retry_at)
+COUNT_ERROR = """
+INSERT INTO bus.delivery_failures (consumer, event_id, attempts, errors, reason, retry_time)
+VALUES (:consumer, :event, 1, 1, :reason, :retry_time)
 ON CONFLICT (consumer, event_id) DO UPDATE
-SET errors = bus.trouble.errors + 1, reason = :reason, retry_at = :retry_at,
-    starts = greatest(bus.trouble.starts, bus.trouble.errors + 1)
+SET errors = bus.delivery_failures.errors + 1, reason = :reason, retry_time = :retry_time,
+    attempts = greatest(bus.delivery_failures.attempts, bus.delivery_failures.errors + 1)
 RETURNING errors
 """
-PARK = """
-INSERT INTO bus.dead_letter (consumer, event_id, fact, reason, errors, crashes, at)
-VALUES (:consumer, :event, :fact, :reason, :errors, :crashes, :at)
+# It ended, and not by its own fault: this attempt is no crash.
+DISCOUNT_ATTEMPT = """
+UPDATE bus.delivery_failures SET attempts = greatest(attempts - 1, 0) WHERE consumer = :consumer AND event_id = :event
+"""
+DELETE_FAILURES = "DELETE FROM bus.delivery_failures WHERE consumer = :consumer AND event_id = :event"
+INSERT = """
+INSERT INTO bus.dead_letters (consumer, event_id, fact, reason, errors, crashes, create_time)
+VALUES (:consumer, :event, :fact, :reason, :errors, :crashes, :create_time)
 ON CONFLICT (consumer, event_id) DO UPDATE
-SET reason = :reason, errors = :errors, crashes = :crashes, at = :at, redriven_at = NULL
+SET reason = :reason, errors = :errors, crashes = :crashes, create_time = :create_time, redrive_time = NULL
 """
-# It ended, without blame: this start is no crash.
-EXCUSED = """
-UPDATE bus.trouble SET starts = greatest(starts - 1, 0) WHERE consumer = :consumer AND event_id = :event
-"""
-FORGET = "DELETE FROM bus.trouble WHERE consumer = :consumer AND event_id = :event"
 REDRIVE = """
-UPDATE bus.dead_letter SET redriven_at = :now
-WHERE consumer = :consumer AND event_id = :event AND redriven_at IS NULL
+UPDATE bus.dead_letters SET redrive_time = :now
+WHERE consumer = :consumer AND event_id = :event AND redrive_time IS NULL
 """
-REDRIVEN = "SELECT 1 FROM bus.dead_letter WHERE consumer = :consumer AND event_id = :event"
-LETTERS = """
-SELECT consumer, event_id, fact, reason, errors, crashes, at FROM bus.dead_letter
-WHERE redriven_at IS NULL AND (:consumer = '' OR consumer = :consumer)
-  AND (CAST(:before AS timestamptz) IS NULL OR (at, event_id) < (CAST(:before AS timestamptz), CAST(:event AS uuid)))
-ORDER BY at DESC, event_id DESC LIMIT :limit
+EXISTS = "SELECT 1 FROM bus.dead_letters WHERE consumer = :consumer AND event_id = :event"
+LIST = """
+SELECT consumer, event_id, fact, reason, errors, crashes, create_time FROM bus.dead_letters
+WHERE redrive_time IS NULL AND (:consumer = '' OR consumer = :consumer)
+  AND (CAST(:before AS timestamptz) IS NULL
+       OR (create_time, event_id) < (CAST(:before AS timestamptz), CAST(:event AS uuid)))
+ORDER BY create_time DESC, event_id DESC LIMIT :limit
 """
 
 
-async def dead_letters(
+async def list_dead_letters(
     reading: Transaction, *, consumer: str = "", after: Sequence[Any] | None = None, limit: int = 50
 ) -> Sequence[Any]:
-    """Parked facts, newest first; `after` is (at, event_id) of the last one seen."""
-    at, event = after or (None, "00000000-0000-0000-0000-000000000000")
-    return await reading.all(LETTERS, consumer=consumer, before=at, event=event, limit=limit)
+    """Dead letters, newest first; `after` is (create_time, event_id) of the last one seen."""
+    before, event = after or (None, "00000000-0000-0000-0000-000000000000")
+    return await reading.all(LIST, consumer=consumer, before=before, event=event, limit=limit)
 
 
 async def redrive(database: Database, consumer: str, event: str) -> None:
-    """Lets the consumer's next sweep handle a parked fact again; a repeat changes nothing. Raises NotFound."""
+    """Lets the consumer's next sweep handle a dead letter again; a repeat changes nothing. Raises NotFound."""
 
     async def work(transaction: Transaction) -> None:
         if not await transaction.run(REDRIVE, now=transaction.now, consumer=consumer, event=event):
-            if await transaction.first(REDRIVEN, consumer=consumer, event=event):
+            if await transaction.first(EXISTS, consumer=consumer, event=event):
                 return
             raise NotFound(
                 f"consumer {consumer!r} has no dead letter {event!r}", reason="DEAD_LETTER_NOT_FOUND", field="event_id"
             )
-        await transaction.run(FORGET, consumer=consumer, event=event)
+        await transaction.run(DELETE_FAILURES, consumer=consumer, event=event)
 
     await database.transaction(work)

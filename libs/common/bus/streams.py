@@ -27,7 +27,7 @@ ACK_WAIT = 30.0
 EXPIRY = 2.0
 GRACE = 0.5
 # Statuses that end one request and say nothing bad: no messages, expired.
-OVER = {"404", "408"}
+REQUEST_ENDED = {"404", "408"}
 DAY = 24 * 3600.0
 STREAMS = (
     api.StreamConfig(
@@ -51,7 +51,7 @@ STREAMS = (
     ),
 )
 
-DESCRIBED = ("subjects", "discard", "max_age", "max_bytes", "duplicate_window")
+COMPARED = ("subjects", "discard", "max_age", "max_bytes", "duplicate_window")
 
 
 async def ensure_streams(stream: JetStreamContext) -> None:
@@ -63,12 +63,12 @@ async def ensure_streams(stream: JetStreamContext) -> None:
             await stream.add_stream(wanted)
             continue
         # Adding again what exists would count its size twice against the server's limit.
-        if any(getattr(found, name) != getattr(wanted, name) for name in DESCRIBED):
+        if any(getattr(found, name) != getattr(wanted, name) for name in COMPARED):
             await stream.update_stream(wanted)
 
 
 async def ensure_consumer(stream: JetStreamContext, service: str, facts: Iterable[str]) -> None:
-    """Makes the durable consumer of a service, which hears exactly these facts."""
+    """Makes the durable consumer of a service, which is sent exactly these facts."""
     await stream.add_consumer(
         HEAL,
         api.ConsumerConfig(
@@ -78,7 +78,7 @@ async def ensure_consumer(stream: JetStreamContext, service: str, facts: Iterabl
             ack_policy=api.AckPolicy.EXPLICIT,
             deliver_policy=api.DeliverPolicy.ALL,
             ack_wait=ACK_WAIT,
-            # Parking is ours (letters.py): the server must never give up silently.
+            # Dead letters are ours (dead_letters.py): the server must never give up silently.
             max_deliver=-1,
             max_ack_pending=512,
         ),
@@ -94,27 +94,27 @@ async def pull(client: Client, service: str, batch: int) -> AsyncIterator[Msg]:
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     request = json.dumps({"batch": batch, "expires": int(EXPIRY * 1e9)}).encode()
-    asked, open_until = 0, 0.0
+    outstanding, open_until = 0, 0.0
     try:
         while True:
             now = asyncio.get_running_loop().time()
-            if asked <= 0 or now > open_until:
+            if outstanding <= 0 or now > open_until:
                 await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{HEAL}.{service}", request, reply=inbox)
-                asked, open_until = batch, now + EXPIRY + GRACE
+                outstanding, open_until = batch, now + EXPIRY + GRACE
             try:
                 message = await subscription.next_msg(timeout=max(open_until - now, GRACE))
             except NatsTimeout:
                 if not client.is_connected:
                     raise Unavailable("the connection to NATS is gone", reason="NATS_UNAVAILABLE") from None
-                asked = 0
+                outstanding = 0
                 continue
             status = "" if message.data else (message.headers or {}).get("Status", "")
-            if status in OVER:
-                asked = 0
+            if status in REQUEST_ENDED:
+                outstanding = 0
             elif status:
                 raise Unavailable(f"the consumer of {service} answered {status}", reason="CONSUMER_UNAVAILABLE")
             else:
-                asked -= 1
+                outstanding -= 1
                 yield message
     finally:
         with contextlib.suppress(NatsError):

@@ -4,8 +4,8 @@
 without gRPC (https://connectrpc.com/docs/protocol). Nothing is decided here: a request becomes the call it stands for.
 """
 
-from libs.common.connect.door import Door
-from libs.common.connect.errors import answer, refusal
+from libs.common.connect.errors import problem_response, response
+from libs.common.connect.handler import ConnectHandler
 from libs.common.connect.methods import Method, methods
 
-__all__ = ["Door", "Method", "answer", "methods", "refusal"]
+__all__ = ["ConnectHandler", "Method", "methods", "problem_response", "response"]

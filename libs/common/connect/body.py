@@ -18,7 +18,7 @@ DEEPEST = 32
 _FIELD = re.compile(r'(?:named "([^"]{1,80})"|parse ([\w.\[\]]{1,80}) field)')
 
 
-def kind(request: Request) -> str:
+def media_type(request: Request) -> str:
     """The type of a body without its parameters, in small letters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -28,16 +28,16 @@ async def read(request: Request, largest: int, *, gzip: bool = False) -> bytes:
     packing = request.headers.get("content-encoding", "identity").strip().lower()
     if packing not in {"", "identity", *(["gzip"] if gzip else [])}:
         raise Invalid(f"a body is taken as it is, not as {packing[:40]}", reason="BODY_ENCODING", field="body")
-    got = bytearray()
+    content = bytearray()
     try:
         async with asyncio.timeout(SECONDS):
             async for part in request.stream():
-                got += part
-                if len(got) > largest:
+                content += part
+                if len(content) > largest:
                     raise Invalid(f"a body may have {largest} bytes", reason="BODY_TOO_LARGE", field="body")
     except TimeoutError as error:
         raise Invalid(f"the body did not come within {SECONDS:.0f} s", reason="BODY_LATE", field="body") from error
-    return _unpacked(bytes(got), largest) if packing == "gzip" else bytes(got)
+    return _unpacked(bytes(content), largest) if packing == "gzip" else bytes(content)
 
 
 def _unpacked(data: bytes, largest: int) -> bytes:
@@ -53,7 +53,7 @@ def _unpacked(data: bytes, largest: int) -> bytes:
     return plain
 
 
-def message(method: Method, body: bytes, *, json: bool) -> Message:
+def parse(method: Method, body: bytes, *, json: bool) -> Message:
     """The request in a body. Raises Invalid naming the field where that is known."""
     made = method.request()
     if not json:
@@ -69,18 +69,18 @@ def message(method: Method, body: bytes, *, json: bool) -> Message:
     except UnicodeDecodeError as error:
         raise _wrong(method, "is not UTF-8", "body") from error
     except (json_format.ParseError, ValueError, TypeError, ArithmeticError, RecursionError, AttributeError) as error:
-        said = str(error)[:300]
-        found = _FIELD.search(said)
+        complaint = str(error)[:300]
+        found = _FIELD.search(complaint)
         raise _wrong(
-            method, f"does not fit: {said}", next(filter(None, found.groups())) if found else "body"
+            method, f"does not fit: {complaint}", next(filter(None, found.groups())) if found else "body"
         ) from error
     return made
 
 
-def text(method: Method, answer: bytes) -> str:
+def to_json(method: Method, answer: bytes) -> str:
     """An answer in JSON, in lowerCamelCase as protobuf's JSON mapping has it."""
-    said: str = json_format.MessageToJson(method.response.FromString(answer), indent=None, ensure_ascii=False)
-    return said
+    text: str = json_format.MessageToJson(method.response.FromString(answer), indent=None, ensure_ascii=False)
+    return text
 
 
 def _wrong(method: Method, what: str, field: str) -> Invalid:

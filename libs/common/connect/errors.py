@@ -44,7 +44,7 @@ REASONS: Final = {
     "BODY_TYPE": 415,
     "BODY_ENCODING": 415,
 }
-SAFE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+SAFE_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _KNOWN: Final[tuple[type[Message], ...]] = (
     error_details_pb2.ErrorInfo,
     error_details_pb2.BadRequest,
@@ -53,12 +53,12 @@ _KNOWN: Final[tuple[type[Message], ...]] = (
 )
 
 
-def body(status: Status) -> dict[str, Any]:
+def to_json(status: Status) -> dict[str, Any]:
     """The error as JSON."""
-    recorded: dict[str, Any] = {"code": code(status), "message": status.message}
+    made: dict[str, Any] = {"code": code(status), "message": status.message}
     if status.details:
-        recorded["details"] = [_detail(detail) for detail in status.details]
-    return recorded
+        made["details"] = [_detail(detail) for detail in status.details]
+    return made
 
 
 def code(status: Status) -> str:
@@ -68,7 +68,7 @@ def code(status: Status) -> str:
     return "canceled" if name == "cancelled" else name
 
 
-def answer(status: Status, **headers: str) -> Response:
+def response(status: Status, **headers: str) -> Response:
     """The error as a response."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for detail in status.details:
@@ -80,22 +80,22 @@ def answer(status: Status, **headers: str) -> Response:
     if number in {429, 503}:
         delay = retry.retry_delay.ToMicroseconds() / 1_000_000
         known = {"Retry-After": str(max(1, math.ceil(delay or 5)))}
-    said = json.dumps(body(status), ensure_ascii=False)
-    return Response(said, number, SAFE | known | headers, "application/json")
+    text = json.dumps(to_json(status), ensure_ascii=False)
+    return Response(text, number, SAFE_HEADERS | known | headers, "application/json")
 
 
-def refusal(problem: Problem, **headers: str) -> Response:
+def problem_response(problem: Problem, **headers: str) -> Response:
     """A problem as a response."""
-    return answer(status_of(problem), **headers)
+    return response(status_of(problem), **headers)
 
 
 def _detail(packed: Packed) -> dict[str, Any]:
     name = packed.type_url.rpartition("/")[2]
-    recorded: dict[str, Any] = {"type": name, "value": base64.b64encode(packed.value).decode().rstrip("=")}
+    made: dict[str, Any] = {"type": name, "value": base64.b64encode(packed.value).decode().rstrip("=")}
     for kind in _KNOWN:
         if kind.DESCRIPTOR.full_name == name:
             try:
-                recorded["debug"] = json_format.MessageToDict(kind.FromString(packed.value))
+                made["debug"] = json_format.MessageToDict(kind.FromString(packed.value))
             except DecodeError:
                 break
-    return recorded
+    return made

@@ -19,13 +19,13 @@ from starlette.responses import JSONResponse, Response
 
 from libs.common import access
 from libs.common.connect import body, errors
-from libs.common.connect.door import HEADERS, Door
+from libs.common.connect.handler import HEADERS, ConnectHandler
 from libs.common.errors import Invalid, Problem
-from libs.common.rpc import Refusal, status_of
+from libs.common.rpc import StatusError, status_of
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
-Answer = Callable[["Asking"], Awaitable[Any]]
+Endpoint = Callable[["RestCall"], Awaitable[Any]]
 
 LARGEST: Final = 64 * 1024
 REMEDIES: Final = {
@@ -41,52 +41,52 @@ REMEDIES: Final = {
 }
 
 
-class Asking:
+class RestCall:
     """One request: who sent it, what it says, and the way to the methods."""
 
-    def __init__(self, door: Door, request: Request, bearer: str) -> None:
+    def __init__(self, handler: ConnectHandler, request: Request, bearer: str) -> None:
         self.request = request
-        self._door = door
-        given = {name: request.headers[name] for name in HEADERS if name in request.headers}
-        scheme, _, credential = given.get(access.AUTHORIZATION, "").partition(" ")
+        self._handler = handler
+        headers = {name: request.headers[name] for name in HEADERS if name in request.headers}
+        scheme, _, credential = headers.get(access.AUTHORIZATION, "").partition(" ")
         if scheme == "Bearer":
-            given[access.AUTHORIZATION] = f"{bearer} {credential}"
-        self.authorization = given.get(access.AUTHORIZATION, "")
-        self._metadata = list(given.items())
+            headers[access.AUTHORIZATION] = f"{bearer} {credential}"
+        self.authorization = headers.get(access.AUTHORIZATION, "")
+        self._metadata = list(headers.items())
 
-    def admit(self, method: str) -> None:
+    def authorize(self, method: str) -> None:
         """Whether whoever sent this may call a method. Raises Problem."""
-        self._door.in_process.admit(f"/prunella.v1.{method}", self._metadata)
+        self._handler.in_process.authorize(f"/prunella.v1.{method}", self._metadata)
 
-    async def ask(self, method: str, request: Message, kind: type[M]) -> M:
-        """The answer of a method such as `IngestService/GetIncident`. Raises Refusal."""
+    async def invoke(self, method: str, request: Message, kind: type[M]) -> M:
+        """The answer of a method such as `IngestService/GetIncident`. Raises StatusError."""
         path = f"/prunella.v1.{method}"
-        answer = await self._door.in_process.ask(path, request.SerializeToString(), self._metadata, 30.0)
+        answer = await self._handler.in_process.unary(path, request.SerializeToString(), self._metadata, 30.0)
         return kind.FromString(answer)
 
     def query(self, *known: str) -> dict[str, str]:
         """The query. Raises Invalid for a name that is not known, or given twice."""
-        given = self.request.query_params.multi_items()
-        for name, _ in given:
-            if name not in known or sum(other == name for other, _ in given) > 1:
+        items = self.request.query_params.multi_items()
+        for name, _ in items:
+            if name not in known or sum(other == name for other, _ in items) > 1:
                 raise Invalid(
                     f"the query may have {', '.join(known) or 'nothing'}, each once, not {name[:60]!r}",
                     reason="QUERY_UNKNOWN",
                     field=name[:60],
                 )
-        return dict(given)
+        return dict(items)
 
     async def json(self, kind: type[T], *, largest: int = LARGEST) -> T:
         """The body. Raises Invalid naming the field that is wrong."""
-        if body.kind(self.request) != "application/json":
+        if body.media_type(self.request) != "application/json":
             raise Invalid("the body must be application/json", reason="BODY_TYPE", field="content-type")
-        return parsed(await body.read(self.request, largest), kind)
+        return parse_json(await body.read(self.request, largest), kind)
 
 
-def parsed(given: bytes, kind: type[T]) -> T:
+def parse_json(content: bytes, kind: type[T]) -> T:
     """JSON as a struct. Raises Invalid naming the field that is wrong."""
     try:
-        return msgspec.json.decode(given, type=kind)
+        return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
         rule, _, place = str(error).partition(" - at `$")
         field = place.rstrip("`").removeprefix(".") or "body"
@@ -97,7 +97,7 @@ def parsed(given: bytes, kind: type[T]) -> T:
         raise Invalid(f"the body is not JSON: {error}", reason="BODY_INVALID", field="body") from error
 
 
-def route(door: Door, answer: Answer, bearer: str) -> Callable[[Request], Awaitable[Response]]:
+def route(handler: ConnectHandler, answer: Endpoint, bearer: str) -> Callable[[Request], Awaitable[Response]]:
     """A Starlette endpoint that answers with JSON, or says what is wrong.
 
     `bearer`: the scheme that is meant where an older client says Bearer.
@@ -105,21 +105,21 @@ def route(door: Door, answer: Answer, bearer: str) -> Callable[[Request], Awaita
 
     async def endpoint(request: Request) -> Response:
         try:
-            said = await answer(Asking(door, request, bearer))
+            content = await answer(RestCall(handler, request, bearer))
         except Problem as problem:
-            return refused(status_of(problem))
-        except Refusal as refusal:
-            return refused(refusal.status)
+            return error_response(status_of(problem))
+        except StatusError as refusal:
+            return error_response(refusal.status)
         except ClientDisconnect:
             return Response(status_code=499)
-        return JSONResponse(said, headers=errors.SAFE)
+        return JSONResponse(content, headers=errors.SAFE_HEADERS)
 
     return endpoint
 
 
-def refused(status: Status, words: Mapping[str, str] | None = None) -> Response:
-    """An error in the words of these routes; `words` are what older clients call some reasons."""
-    connect = errors.answer(status)
+def error_response(status: Status, names: Mapping[str, str] | None = None) -> Response:
+    """An error as these routes say it; `names` are what older clients call some reasons."""
+    connect = errors.response(status)
     info, wrong = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
         for message in (info, wrong):
@@ -127,12 +127,12 @@ def refused(status: Status, words: Mapping[str, str] | None = None) -> Response:
                 detail.Unpack(message)
     number = 409 if errors.code(status) == "failed_precondition" else connect.status_code
     reason = info.reason or errors.code(status).upper()
-    recorded = {
-        "error": (words or {}).get(reason, reason.lower()),
+    made = {
+        "error": (names or {}).get(reason, reason.lower()),
         "reason": reason,
         "field": wrong.field_violations[0].field if wrong.field_violations else "",
         "message": status.message,
         "remedy": REMEDIES.get(number, "look into the service's log"),
     }
-    kept = {name: value for name, value in connect.headers.items() if name not in {"content-length", "content-type"}}
-    return Response(json.dumps(recorded, ensure_ascii=False), number, kept, "application/json")
+    headers = {name: value for name, value in connect.headers.items() if name not in {"content-length", "content-type"}}
+    return Response(json.dumps(made, ensure_ascii=False), number, headers, "application/json")

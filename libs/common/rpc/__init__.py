@@ -6,8 +6,8 @@ that the other side raised.
 """
 
 from libs.common.rpc.client import DEADLINE, channel
-from libs.common.rpc.in_process import InProcess, Refusal
+from libs.common.rpc.in_process import InProcess, StatusError
 from libs.common.rpc.server import Server, Servicer
 from libs.common.rpc.status import problem_of, status_of
 
-__all__ = ["DEADLINE", "InProcess", "Refusal", "Server", "Servicer", "channel", "problem_of", "status_of"]
+__all__ = ["DEADLINE", "InProcess", "Server", "Servicer", "StatusError", "channel", "problem_of", "status_of"]

@@ -1,7 +1,7 @@
 """A server's methods for whoever is in the same process: the same handlers behind the same guard, without a network.
 
 Rule: what is true for a call over gRPC is true here, since nothing is decided here: credentials, traces, figures and
-problems are the guard's. Bytes go in and come out; what the caller gets besides is a `Refusal` with the status that
+problems are the guard's. Bytes go in and come out; what the caller gets besides is a `StatusError` with the status that
 gRPC would have sent.
 """
 
@@ -26,7 +26,7 @@ from libs.common.rpc.status import DETAILS, LONGEST_MESSAGE, status_of
 Metadata = Sequence[tuple[str, str]]
 
 
-class Refusal(Exception):  # noqa: N818 - a word of its own
+class StatusError(Exception):
     """A call that did not end well, as its status says."""
 
     def __init__(self, status: Status) -> None:
@@ -41,37 +41,37 @@ class InProcess:
     handlers: Sequence[grpc.GenericRpcHandler]
     guard: Guard
 
-    def admit(self, path: str, metadata: Metadata) -> None:
+    def authorize(self, path: str, metadata: Metadata) -> None:
         """Whether a credential may call a method at all, before anything else is read. Raises Problem."""
         access.check(path, metadata, self.guard.key)
 
-    async def ask(self, path: str, request: bytes, metadata: Metadata, timeout: float | None = None) -> bytes:
-        """The answer to one question within `timeout` seconds. Raises Refusal."""
+    async def unary(self, path: str, request: bytes, metadata: Metadata, timeout: float | None = None) -> bytes:
+        """The answer of a unary method within `timeout` seconds. Raises StatusError."""
         context = _Context(metadata, timeout)
         try:
             handler = await self._handler(path, metadata)
-            said = _read(handler, request)
+            message = _read(handler, request)
             async with asyncio.timeout(timeout):
-                answer = await handler.unary_unary(said, context)
+                answer = await handler.unary_unary(message, context)
         except grpc.aio.AbortError:
-            raise Refusal(context.status) from None
+            raise StatusError(context.status) from None
         except TimeoutError as error:
-            raise Refusal(status_of(_late(path))) from error
+            raise StatusError(status_of(_late(path))) from error
         except Problem as problem:
-            raise Refusal(status_of(problem)) from problem
+            raise StatusError(status_of(problem)) from problem
         return _written(handler, answer)
 
-    async def listen(self, path: str, request: bytes, metadata: Metadata) -> AsyncGenerator[bytes, None]:
-        """The answers to one question, until they end or nobody listens any more. Raises Refusal."""
+    async def stream(self, path: str, request: bytes, metadata: Metadata) -> AsyncGenerator[bytes, None]:
+        """The answers of a method that streams them, until they end or nobody reads any more. Raises StatusError."""
         context = _Context(metadata, None)
         try:
             handler = await self._handler(path, metadata)
             async for answer in handler.unary_stream(_read(handler, request), context):
                 yield _written(handler, answer)
         except grpc.aio.AbortError:
-            raise Refusal(context.status) from None
+            raise StatusError(context.status) from None
         except Problem as problem:
-            raise Refusal(status_of(problem)) from problem
+            raise StatusError(status_of(problem)) from problem
 
     async def _handler(self, path: str, metadata: Metadata) -> Any:
         details = _Details(path, tuple(metadata))

@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.errors import Problem, Refused
 from libs.common.rpc.guard import Guard
 from libs.common.rpc.in_process import InProcess
@@ -162,7 +162,7 @@ class Server:
     async def _stop_checking(self) -> None:
         if self._checking is not None:
             checking, self._checking = self._checking, None
-            await end([checking])
+            await cancel_and_wait([checking])
 
     async def _tell(self, status: int) -> None:
         for name in ("", *self._names()):

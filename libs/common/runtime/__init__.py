@@ -1,6 +1,6 @@
 """How processes live: parts, loops, sweeps, and the service they make together."""
 
-from libs.common.runtime.loops import Loop, Sweep, Sweeps, background
+from libs.common.runtime.loops import Loop, Sweep, Sweeps
 from libs.common.runtime.parts import Part, die_with_parent, run, start_parts, stop_parts
 from libs.common.runtime.service import Service, main
 
@@ -10,7 +10,6 @@ __all__ = [
     "Service",
     "Sweep",
     "Sweeps",
-    "background",
     "die_with_parent",
     "main",
     "run",

@@ -13,7 +13,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Problem
 from libs.common.telemetry import counter, histogram
@@ -30,7 +30,7 @@ _sweep_seconds = histogram("sweep_seconds", "Time one round of a sweep took", ("
 
 
 class Sweep(Protocol[ContextT_contra]):
-    """One duty that time brings; gives how much it did."""
+    """One duty that comes with time; returns how much it did."""
 
     def __call__(self, ctx: ContextT_contra, now: datetime, /) -> Awaitable[int]: ...
 
@@ -46,7 +46,7 @@ class Loop:
         self._round = round_
         self._every = every
         self._task: asyncio.Task[None] | None = None
-        self._nudged = asyncio.Event()
+        self._triggered = asyncio.Event()
 
     async def start(self) -> None:
         """Begin in the background."""
@@ -56,16 +56,16 @@ class Loop:
         """Cancel the running round and wait until the loop has ended."""
         if self._task is not None:
             task, self._task = self._task, None
-            await end([task])
+            await cancel_and_wait([task])
 
-    def nudge(self) -> None:
+    def trigger(self) -> None:
         """Begin the next round at once instead of after the pause."""
-        self._nudged.set()
+        self._triggered.set()
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
         while True:
-            self._nudged.clear()
+            self._triggered.clear()
             try:
                 await self._round()
             except Exception as error:  # noqa: BLE001 (a loop outlives every failure of a round)
@@ -77,12 +77,7 @@ class Loop:
             pause = FIRST_PAUSE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
-                    await self._nudged.wait()
-
-
-def background(name: str, work: Callable[[], Awaitable[object]]) -> Loop:
-    """A part around work that should never end; when it ends or fails it is started again after a pause."""
-    return Loop(name, work, every=FIRST_PAUSE)
+                    await self._triggered.wait()
 
 
 class Sweeps(Generic[ContextT]):
@@ -97,7 +92,7 @@ class Sweeps(Generic[ContextT]):
     ) -> None:
         self.name = f"{service} sweeps"
         self._service = service
-        self._doors = ctx
+        self._ctx = ctx
         self._sweeps = sweeps
         self._clock = clock or SystemClock()
         self._loops = {name: self._loop(name, seconds) for name, (seconds, _) in sweeps.items()}
@@ -112,21 +107,21 @@ class Sweeps(Generic[ContextT]):
         for loop in self._loops.values():
             await loop.stop()
 
-    def nudge(self, name: str) -> None:
+    def trigger(self, name: str) -> None:
         """Do a duty at once instead of at its next time."""
-        self._loops[name].nudge()
+        self._loops[name].trigger()
 
     async def run_once(self, name: str, now: datetime | None = None) -> int:
-        """Do one duty now; gives how much it did."""
+        """Do one duty now; returns how much it did."""
         _, sweep = self._sweeps[name]
         began = time.perf_counter()
         try:
-            return await sweep(self._doors, now or self._clock.now())
+            return await sweep(self._ctx, now or self._clock.now())
         finally:
             _sweep_seconds.labels(f"{self._service}.{name}").observe(time.perf_counter() - began)
 
     async def run_all_once(self, now: datetime | None = None, *, only: Iterable[str] | None = None) -> int:
-        """Do every duty (or those named) once, in the order of the table; gives how much they did together."""
+        """Do every duty (or those named) once, in the order of the table; returns how much they did together."""
         names = self._sweeps if only is None else only
         return sum([await self.run_once(name, now) for name in names])
 

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Problem
-from libs.common.http import HttpServer, plain
+from libs.common.http import HttpServer, health_routes
 from libs.common.rpc import Server
 from libs.common.runtime.parts import run, start_parts, stop_parts
 from libs.common.runtime.process_metrics import ProcessMetrics
@@ -90,5 +90,5 @@ async def _live(build: Callable[[SettingsT, Clock], Service], settings: Settings
         service.server,
     ]
     if not any(getattr(part, "serves_metrics", False) for part in parts):
-        parts.insert(0, HttpServer(Starlette(routes=plain(service.server)), settings.http_listen))
+        parts.insert(0, HttpServer(Starlette(routes=health_routes(service.server)), settings.http_listen))
     await run(parts, telemetry=service.telemetry)

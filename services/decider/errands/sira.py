@@ -13,7 +13,7 @@ import msgspec
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
 from libs.common.external_http import ExternalHttp
-from services.decider.decision import Opinion, Situation
+from services.decider.decision import DecisionInputs, Opinion
 from services.decider.explanation import printable
 
 PATH = "/api/sira/decide"
@@ -30,27 +30,26 @@ class Answer(msgspec.Struct):
     model_version: Annotated[str, msgspec.Meta(max_length=100)] | None = None
 
 
-def question(merchant: str, plugin: str, situation: Situation, history: Mapping[str, int]) -> dict[str, Any]:
+def request_body(merchant: str, plugin: str, inputs: DecisionInputs, history: Mapping[str, int]) -> dict[str, Any]:
     """The body of the question, with the field names SIRA knows."""
     return {
         "merchant_id": merchant,
         "plugin_id": plugin,
         "telemetry": {
-            **situation.figures,
-            "summary": situation.summary,
-            "package": situation.package,
-            "environment": situation.environment,
-            "config_digest": situation.config_digest,
+            **inputs.figures,
+            "summary": inputs.summary,
+            "package": inputs.package,
+            "environment": inputs.environment,
+            "config_digest": inputs.config_digest,
         },
-        "severity": situation.severity,
-        "incident_type": situation.symptom,
-        "current_version": situation.release,
+        "severity": inputs.severity,
+        "incident_type": inputs.symptom,
+        "current_version": inputs.release,
         "historical_data": {
             **history,
-            "round": situation.round,
+            "round": inputs.round,
             "tried": [
-                {"action": tried.action, "version": tried.release, "outcome": tried.outcome}
-                for tried in situation.tried
+                {"action": tried.action, "version": tried.release, "outcome": tried.outcome} for tried in inputs.tried
             ],
         },
     }

@@ -1,60 +1,61 @@
-"""Rows of decisions ⇄ dataclasses. A decision is unique for its incident and round; only an asking one ever changes."""
+"""Rows of decisions ⇄ dataclasses. A decision is unique for its incident and round; only a pending one ever changes."""
 
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.names import is_uuid
 from services.decider.decision import (
     Candidate,
     Choice,
     Decision,
+    DecisionInputs,
     Origin,
     Remedy,
-    Situation,
     State,
     Tried,
 )
 
-COLUMNS = """id, incident, round, plugin, merchant, state, confident, explanation, story, situation, candidates,
-    versions, features, cause_id, traceparent, created_at, decided_at, deadline_at"""
+COLUMNS = """id, incident, round, plugin, merchant, state, confident, explanation, reasoning, inputs, candidates,
+    versions, features, cause_id, traceparent, create_time, decide_time, deadline_time"""
 INSERT = """
 INSERT INTO decider.decisions (
     id, incident, round, plugin, merchant, state, symptom, severity, package, from_release, action, release, origin,
-    confidence, propensity, confident, explanation, story, situation, candidates, versions, features, cause_id,
-    traceparent, created_at, decided_at, deadline_at)
+    confidence, propensity, confident, explanation, reasoning, inputs, candidates, versions, features, cause_id,
+    traceparent, create_time, decide_time, deadline_time)
 VALUES (
     :id, :incident, :round, :plugin, :merchant, :state, :symptom, :severity, :package, :from_release, :action, :release,
-    :origin, :confidence, :propensity, :confident, :explanation, CAST(:story AS jsonb), CAST(:situation AS jsonb),
+    :origin, :confidence, :propensity, :confident, :explanation, CAST(:reasoning AS jsonb), CAST(:inputs AS jsonb),
     CAST(:candidates AS jsonb), CAST(:versions AS jsonb), CAST(:features AS jsonb), :cause_id, :traceparent,
-    :created_at, :decided_at, :deadline_at)
+    :create_time, :decide_time, :deadline_time)
 ON CONFLICT (incident, round) DO NOTHING
 """
 CONCLUDE = """
 UPDATE decider.decisions
 SET state = :state, action = :action, release = :release, origin = :origin, confidence = :confidence,
-    propensity = :propensity, confident = :confident, explanation = :explanation, story = CAST(:story AS jsonb),
+    propensity = :propensity, confident = :confident, explanation = :explanation, reasoning = CAST(:reasoning AS jsonb),
     candidates = CAST(:candidates AS jsonb), versions = CAST(:versions AS jsonb), features = CAST(:features AS jsonb),
-    decided_at = :decided_at
-WHERE id = :id AND state = 'asking'
+    decide_time = :decide_time
+WHERE id = :id AND state = 'pending'
 """
 SUPERSEDE_ROUNDS = """
-UPDATE decider.decisions SET state = 'superseded' WHERE incident = :incident AND round < :round AND state = 'asking'
+UPDATE decider.decisions SET state = 'superseded' WHERE incident = :incident AND round < :round AND state = 'pending'
 """
-SUPERSEDE = "UPDATE decider.decisions SET state = 'superseded' WHERE id = :id AND state = 'asking'"
+SUPERSEDE = "UPDATE decider.decisions SET state = 'superseded' WHERE id = :id AND state = 'pending'"
 GET = f"SELECT {COLUMNS} FROM decider.decisions WHERE id = CAST(:id AS uuid)"
-LOCK_ASKING = f"{GET} AND state = 'asking' FOR UPDATE"
+LOCK_ASKING = f"{GET} AND state = 'pending' FOR UPDATE"
 LIST = f"""
 SELECT {COLUMNS} FROM decider.decisions
 WHERE (:incident = '' OR incident = :incident) AND (:plugin = '' OR plugin = :plugin)
   AND (:after = '' OR id < CAST(nullif(:after, '') AS uuid))
 ORDER BY id DESC LIMIT :limit
 """
-UNANSWERED = f"""
-SELECT {COLUMNS} FROM decider.decisions WHERE state = 'asking' AND deadline_at <= :now ORDER BY deadline_at LIMIT :limit
+OVERDUE = f"""
+SELECT {COLUMNS} FROM decider.decisions
+WHERE state = 'pending' AND deadline_time <= :now ORDER BY deadline_time LIMIT :limit
 """
 HISTORY = """
 SELECT count(DISTINCT d.incident) AS total,
@@ -68,52 +69,52 @@ WHERE d.plugin = :plugin
 
 async def insert(tx: Transaction, decision: Decision) -> bool:
     """Saves a decision; False when its round has one already."""
-    situation = decision.situation
+    inputs = decision.inputs
     rows = await tx.run(
         INSERT,
         incident=decision.incident,
-        round=situation.round,
+        round=inputs.round,
         plugin=decision.plugin,
         merchant=decision.merchant,
-        symptom=situation.symptom,
-        severity=situation.severity,
-        package=situation.package,
-        from_release=situation.release,
-        situation=json.dumps(asdict(situation), default=_moment),
+        symptom=inputs.symptom,
+        severity=inputs.severity,
+        package=inputs.package,
+        from_release=inputs.release,
+        inputs=json.dumps(asdict(inputs), default=_time),
         cause_id=decision.cause,
         traceparent=decision.traceparent,
-        created_at=decision.create_time,
-        deadline_at=decision.deadline_time,
+        create_time=decision.create_time,
+        deadline_time=decision.deadline_time,
         **_chosen(decision),
     )
     return rows == 1
 
 
 async def conclude(tx: Transaction, decision: Decision) -> bool:
-    """Writes what became of an asking decision; False when it was not asking any more."""
+    """Writes what became of a pending decision; False when it was not pending any more."""
     return await tx.run(CONCLUDE, **_chosen(decision)) == 1
 
 
 async def supersede(tx: Transaction, decision: str) -> None:
-    """Ends an asking decision whose cause is gone."""
+    """Ends a pending decision whose cause is gone."""
     await tx.run(SUPERSEDE, id=decision)
 
 
 async def supersede_rounds(tx: Transaction, incident: str, before: int) -> None:
-    """Ends what is still asking for earlier rounds of an incident."""
+    """Ends what is still pending for earlier rounds of an incident."""
     await tx.run(SUPERSEDE_ROUNDS, incident=incident, round=before)
 
 
 async def get(tx: Transaction, decision: str) -> Decision | None:
     """One decision; None for an id that is unknown or no id at all."""
-    if not _is_uuid(decision):
+    if not is_uuid(decision):
         return None
     row = await tx.first(GET, id=decision)
     return None if row is None else _decision(row)
 
 
-async def lock_asking(tx: Transaction, decision: str) -> Decision | None:
-    """The decision while it is still asking, locked until the commit; None otherwise."""
+async def lock_pending(tx: Transaction, decision: str) -> Decision | None:
+    """The decision while it is still pending, locked until the commit; None otherwise."""
     row = await tx.first(LOCK_ASKING, id=decision)
     return None if row is None else _decision(row)
 
@@ -123,23 +124,15 @@ async def page(tx: Transaction, *, incident: str, plugin: str, after: str, limit
     return [_decision(row) for row in await tx.all(LIST, incident=incident, plugin=plugin, after=after, limit=limit)]
 
 
-async def unanswered(tx: Transaction, now: datetime, limit: int) -> list[Decision]:
-    """Decisions that have been asking beyond their deadline, the latest first in line."""
-    return [_decision(row) for row in await tx.all(UNANSWERED, now=now, limit=limit)]
+async def overdue(tx: Transaction, now: datetime, limit: int) -> list[Decision]:
+    """Decisions that have been pending beyond their deadline, the latest first in line."""
+    return [_decision(row) for row in await tx.all(OVERDUE, now=now, limit=limit)]
 
 
 async def history(tx: Transaction, plugin: str) -> dict[str, int]:
     """How many incidents of a plugin were decided on, were critical, and were healed."""
     row = await tx.first(HISTORY, plugin=plugin)
     return {"total": 0, "critical": 0, "mitigated": 0} if row is None else row._asdict()
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _chosen(decision: Decision) -> dict[str, Any]:
@@ -154,16 +147,16 @@ def _chosen(decision: Decision) -> dict[str, Any]:
         "propensity": chosen.propensity,
         "confident": choice.confident,
         "explanation": choice.explanation,
-        "story": json.dumps(choice.story),
+        "reasoning": json.dumps(choice.reasoning),
         "candidates": json.dumps([_written(candidate, candidate is chosen) for candidate in _with(choice)]),
         "versions": json.dumps(decision.versions),
         "features": json.dumps(decision.features),
-        "decided_at": decision.decide_time,
+        "decide_time": decision.decide_time,
     }
 
 
 def _with(choice: Choice) -> Sequence[Candidate]:
-    # The chosen one is stored at its place among the others, marked.
+    # The chosen one is stored at its place among the others, flagged.
     chosen = choice.chosen
     return [
         chosen if (candidate.remedy, candidate.origin) == (chosen.remedy, chosen.origin) else candidate
@@ -177,28 +170,28 @@ def _written(candidate: Candidate, chosen: bool) -> dict[str, Any]:
 
 def _decision(row: Any) -> Decision:
     candidates = [_candidate(stored) for stored in row.candidates]
-    marks = [bool(stored["chosen"]) for stored in row.candidates]
+    flags = [bool(stored["chosen"]) for stored in row.candidates]
     return Decision(
         id=str(row.id),
         incident=row.incident,
         plugin=row.plugin,
         merchant=row.merchant,
         state=State(row.state),
-        situation=_situation(row.situation),
+        inputs=_inputs(row.inputs),
         choice=Choice(
-            chosen=candidates[marks.index(True)],
+            chosen=candidates[flags.index(True)],
             candidates=tuple(candidates),
             confident=row.confident,
             explanation=row.explanation,
-            story=tuple(row.story),
+            reasoning=tuple(row.reasoning),
         ),
         versions=row.versions,
         features=row.features,
         cause=row.cause_id,
         traceparent=row.traceparent,
-        create_time=row.created_at,
-        decide_time=row.decided_at,
-        deadline_time=row.deadline_at,
+        create_time=row.create_time,
+        decide_time=row.decide_time,
+        deadline_time=row.deadline_time,
     )
 
 
@@ -209,9 +202,9 @@ def _candidate(stored: dict[str, Any]) -> Candidate:
     )
 
 
-def _situation(stored: dict[str, Any]) -> Situation:
+def _inputs(stored: dict[str, Any]) -> DecisionInputs:
     rest = {key: value for key, value in stored.items() if key not in {"tried", "failing_inputs", "act_by"}}
-    return Situation(
+    return DecisionInputs(
         tried=tuple(Tried(**tried) for tried in stored["tried"]),
         failing_inputs=tuple(stored["failing_inputs"]),
         act_by=datetime.fromisoformat(stored["act_by"]) if stored["act_by"] else None,
@@ -219,7 +212,7 @@ def _situation(stored: dict[str, Any]) -> Situation:
     )
 
 
-def _moment(value: object) -> str:
+def _time(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(type(value).__name__)

@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Busy, Denied, Invalid, NotFound, Problem, Stale, Unavailable
@@ -104,7 +104,7 @@ class Committer:
             async with asyncio.timeout(2):
                 while (self._queue or self._lanes) and self._task:  # noqa: ASYNC110 - at the very end only
                     await asyncio.sleep(0.01)
-        await end([task for task in (self._task, *self._lanes) if task])
+        await cancel_and_wait([task for task in (self._task, *self._lanes) if task])
 
     def add(self, entry: Entry) -> None:
         """Queues a beat. Raises Busy when the queue is full."""

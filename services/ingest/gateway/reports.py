@@ -67,7 +67,7 @@ class Reports:
 
     async def stop(self) -> None:
         """Ends calls that run; who waits for an answer gets none and tells again."""
-        await cancellation.end(self._running)
+        await cancellation.cancel_and_wait(self._running)
         while self._waiting:
             self._end(self._waiting.popleft(), _unanswered("ingest stops"))
 

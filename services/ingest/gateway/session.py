@@ -19,7 +19,7 @@ from typing import Any
 
 import grpc
 
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.errors import Denied, Invalid, Problem, Unavailable
 from libs.common.telemetry import histogram
 from prunella.v1 import agent_pb2 as pb
@@ -105,7 +105,7 @@ class Session:
             for task in (self._writer, *self._tasks):
                 if task is not None:
                     task.cancel()
-            await end([reader, ending])
+            await cancel_and_wait([reader, ending])
 
     def look(self) -> None:
         """Writes the commands that are due; asked again while looking, it looks once more."""

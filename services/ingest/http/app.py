@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 
-from libs.common.connect import Door, methods, openapi
-from libs.common.http import plain
+from libs.common.connect import ConnectHandler, methods, openapi
+from libs.common.http import health_routes
 from libs.common.rpc import Server
 from prunella.v1 import agent_pb2
 from services.ingest.context import ServiceContext
@@ -17,13 +17,13 @@ GATEWAY = agent_pb2.DESCRIPTOR.services_by_name["AgentGateway"]
 
 def app(ctx: ServiceContext, server: Server) -> Starlette:
     """The application: the agents' gateway without its stream, error reports, health and metrics."""
-    door = Door(server.in_process(), methods([GATEWAY]))
+    door = ConnectHandler(server.in_process(), methods([GATEWAY]))
     return Starlette(
         routes=[
             *door.routes(),
             *seeds.routes(ctx, door),
             *errors.routes(ctx),
             openapi.route("Prunella: what agents say without gRPC", door.methods.values(), described.PATHS),
-            *plain(server),
+            *health_routes(server),
         ]
     )

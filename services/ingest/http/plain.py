@@ -15,8 +15,8 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 
 from libs.common.access import plugin_credential
-from libs.common.connect import Door
-from libs.common.connect.rest import Asking, route
+from libs.common.connect import ConnectHandler
+from libs.common.connect.rest import RestCall, route
 from libs.common.errors import Denied, NotFound, Refused, Unavailable
 from prunella.v1 import agent_pb2 as pb
 from services.ingest.commands import Command, Kind
@@ -54,13 +54,13 @@ class Heartbeat(msgspec.Struct):
     timestamp: Text | int | float | None = None
 
 
-def routes(ctx: ServiceContext, door: Door) -> list[BaseRoute]:
+def routes(ctx: ServiceContext, door: ConnectHandler) -> list[BaseRoute]:
     """For the application of ingest."""
 
-    async def heartbeat(asking: Asking) -> dict[str, Any]:
-        asking.admit("AgentGateway/Heartbeat")
-        identity = await _who(ctx, asking)
-        given = await asking.json(Heartbeat)
+    async def heartbeat(call: RestCall) -> dict[str, Any]:
+        call.authorize("AgentGateway/Heartbeat")
+        identity = await _who(ctx, call)
+        given = await call.json(Heartbeat)
         if given.plugin_id not in {"", identity.plugin}:
             raise Denied(
                 "plugin_id is not the plugin of the credential; leave it out, or send the credential of that plugin",
@@ -68,25 +68,25 @@ def routes(ctx: ServiceContext, door: Door) -> list[BaseRoute]:
                 field="plugin_id",
             )
         request = pb.HeartbeatRequest(beat=await _beat(ctx, identity, given))
-        answer = await asking.ask("AgentGateway/Heartbeat", request, pb.HeartbeatResponse)
-        handed = [command for command in answer.commands if await _handed_out(ctx, identity, asking, command)]
+        answer = await call.invoke("AgentGateway/Heartbeat", request, pb.HeartbeatResponse)
+        handed = [command for command in answer.commands if await _handed_out(ctx, identity, call, command)]
         seconds = answer.beat_interval.ToTimedelta().total_seconds()
         return {"ok": True, "commands": [_command(one) for one in handed], "next_heartbeat_seconds": seconds}
 
-    async def ack(asking: Asking) -> dict[str, Any]:
-        asking.admit("AgentGateway/AckCommand")
-        command, detail = await _own(ctx, asking), await _said(asking)
+    async def ack(call: RestCall) -> dict[str, Any]:
+        call.authorize("AgentGateway/AckCommand")
+        command, detail = await _own(ctx, call), await _said(call)
         if command.live and command.kind in SWITCHES:
-            await _permitted(ctx, await _who(ctx, asking), command)
+            await _permitted(ctx, await _who(ctx, call), command)
         request = pb.AckCommandRequest(result=_result(command, DONE[command.kind], detail))
-        await asking.ask("AgentGateway/AckCommand", request, pb.AckCommandResponse)
+        await call.invoke("AgentGateway/AckCommand", request, pb.AckCommandResponse)
         return {"ok": True}
 
-    async def fail(asking: Asking) -> dict[str, Any]:
-        asking.admit("AgentGateway/FailCommand")
-        command, detail = await _own(ctx, asking), await _said(asking)
+    async def fail(call: RestCall) -> dict[str, Any]:
+        call.authorize("AgentGateway/FailCommand")
+        command, detail = await _own(ctx, call), await _said(call)
         request = pb.FailCommandRequest(result=_result(command, pb.COMMAND_OUTCOME_FAILED, detail))
-        await asking.ask("AgentGateway/FailCommand", request, pb.FailCommandResponse)
+        await call.invoke("AgentGateway/FailCommand", request, pb.FailCommandResponse)
         return {"ok": True}
 
     return [
@@ -96,8 +96,8 @@ def routes(ctx: ServiceContext, door: Door) -> list[BaseRoute]:
     ]
 
 
-async def _who(ctx: ServiceContext, asking: Asking) -> Identity:
-    return await ctx.identities.check(*plugin_credential(asking.authorization))
+async def _who(ctx: ServiceContext, call: RestCall) -> Identity:
+    return await ctx.identities.check(*plugin_credential(call.authorization))
 
 
 async def _beat(ctx: ServiceContext, identity: Identity, given: Heartbeat) -> pb.Beat:
@@ -125,17 +125,17 @@ async def _beat(ctx: ServiceContext, identity: Identity, given: Heartbeat) -> pb
     return made
 
 
-async def _handed_out(ctx: ServiceContext, identity: Identity, asking: Asking, command: pb.Command) -> bool:
+async def _handed_out(ctx: ServiceContext, identity: Identity, call: RestCall, command: pb.Command) -> bool:
     """Whether a plain client gets a command; what it cannot decide itself is decided here for it."""
     kind = Kind(command.kind)
     if kind is Kind.COMMIT:
-        await _settle(asking, command, pb.COMMAND_OUTCOME_COMMITTED, "a plain client keeps what it applied")
+        await _settle(call, command, pb.COMMAND_OUTCOME_COMMITTED, "a plain client keeps what it applied")
         return False
     if kind not in SWITCHES:
         return True
     permit = await _permit(ctx, identity, command)
     if not permit.granted and permit.gate != "NO_ANSWER":
-        await _settle(asking, command, pb.COMMAND_OUTCOME_REFUSED, permit.gate)
+        await _settle(call, command, pb.COMMAND_OUTCOME_REFUSED, permit.gate)
     return permit.granted
 
 
@@ -160,9 +160,9 @@ async def _permit(ctx: ServiceContext, identity: Identity, command: Command | pb
     return await permits.ask(ctx, identity, asked)
 
 
-async def _settle(asking: Asking, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str) -> None:
+async def _settle(call: RestCall, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str) -> None:
     result = _result(command, outcome, detail)
-    await asking.ask("AgentGateway/AckCommand", pb.AckCommandRequest(result=result), pb.AckCommandResponse)
+    await call.invoke("AgentGateway/AckCommand", pb.AckCommandRequest(result=result), pb.AckCommandResponse)
 
 
 def _command(command: pb.Command) -> dict[str, Any]:
@@ -176,10 +176,10 @@ def _command(command: pb.Command) -> dict[str, Any]:
     return {"id": command.id, "command_type": kind, "command_payload": payload, "status": "sent", "deadline": deadline}
 
 
-async def _own(ctx: ServiceContext, asking: Asking) -> Command:
+async def _own(ctx: ServiceContext, call: RestCall) -> Command:
     """The command in the path, when it is this plugin's. Raises NotFound."""
-    identity = await _who(ctx, asking)
-    id_ = str(asking.request.path_params["command"])
+    identity = await _who(ctx, call)
+    id_ = str(call.request.path_params["command"])
     async with ctx.database.reading() as tx:
         found = await store.get(tx, id_) if is_uuid(id_) else None
     if found is None or found.plugin != identity.plugin:
@@ -187,9 +187,9 @@ async def _own(ctx: ServiceContext, asking: Asking) -> Command:
     return found
 
 
-async def _said(asking: Asking) -> str:
+async def _said(call: RestCall) -> str:
     """What the client says of how it went: its `response` or `error`, as text."""
-    given = await asking.json(dict[str, Any])
+    given = await call.json(dict[str, Any])
     said = given.get("response", given.get("error", given.get("error_message", given)))
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
     return text.encode(errors="replace").decode()[:LONGEST_DETAIL]

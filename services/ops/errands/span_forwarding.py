@@ -10,7 +10,7 @@ import logging
 
 import httpx2
 
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.telemetry import counter
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class SpanForwarder:
     async def stop(self) -> None:
         """Stops; what waits is lost."""
         if self._task:
-            await end([self._task])
+            await cancel_and_wait([self._task])
 
     async def _run(self) -> None:
         async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.clock import Clock
 from libs.common.database import Database
 from libs.common.errors import Problem
@@ -55,7 +55,7 @@ class UptimeProbes:
     async def stop(self) -> None:
         """Ends it."""
         if self._loop:
-            await end([self._loop])
+            await cancel_and_wait([self._loop])
 
     async def run_once(self) -> Mapping[str, str]:
         """One round: each service's health, stored."""

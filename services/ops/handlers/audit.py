@@ -35,14 +35,12 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
     ) -> audit_pb2.ListAuditResponse:
         """Entries, newest first."""
         wanted = wire.audit_filter(request)
-        query = asdict(wanted)
-        size = paging.page_size(request.page_size)
-        (before,) = paging.open_token(request.page_token, query) or [END]
+        page = paging.page(request, asdict(wanted), int)
+        (before,) = page.after or [END]
         async with self.ctx.database.reading() as reading:
-            rows = await store.newest(reading, wanted, before=int(before), limit=size + 1)
-        token = paging.token(query, [rows[size - 1].index]) if len(rows) > size else ""
-        entries = [wire.audit_entry(row) for row in rows[:size]]
-        return audit_pb2.ListAuditResponse(entries=entries, next_page_token=token)
+            rows = await store.newest(reading, wanted, before=before, limit=page.limit)
+        rows, token = page.cut(rows, lambda row: [row.index])
+        return audit_pb2.ListAuditResponse(entries=[wire.audit_entry(row) for row in rows], next_page_token=token)
 
     async def GetAuditCheckpoint(  # noqa: N802
         self, request: audit_pb2.GetAuditCheckpointRequest, _context: Any

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from libs.common import bus, paging
 from libs.common.errors import Invalid
@@ -22,21 +23,20 @@ class DeadLetterHandlers(ops_pb2_grpc.OpsServiceServicer):
     ) -> ops_pb2.ListDeadLettersResponse:
         """Parked facts, newest first."""
         query = {"consumer": request.consumer}
-        size = paging.page_size(request.page_size)
-        after = paging.open_token(request.page_token, query)
+        page = paging.page(request, query, datetime, UUID)
         async with self.ctx.database.reading() as reading:
-            rows = await bus.dead_letters(reading, consumer=request.consumer, after=after, limit=size + 1)
-        token = paging.token(query, [rows[size - 1].at, str(rows[size - 1].event_id)]) if len(rows) > size else ""
+            rows = await bus.list_dead_letters(reading, consumer=request.consumer, after=page.after, limit=page.limit)
+        shown, token = page.cut(rows, lambda row: [row.create_time, row.event_id])
         return ops_pb2.ListDeadLettersResponse(
-            dead_letters=[wire.dead_letter(row) for row in rows[:size]], next_page_token=token
+            dead_letters=[wire.dead_letter(row) for row in shown], next_page_token=token
         )
 
     async def RedriveDeadLetter(  # noqa: N802
         self, request: ops_pb2.RedriveDeadLetterRequest, _context: Any
     ) -> ops_pb2.RedriveDeadLetterResponse:
-        """Hands a parked fact to its consumer again."""
+        """Hands a dead letter to its consumer again."""
         try:
-            event = str(uuid.UUID(request.event_id))
+            event = str(UUID(request.event_id))
         except ValueError:
             raise Invalid(
                 f"event_id must be a UUID, not {request.event_id[:80]!r}", reason="BAD_ID", field="event_id"

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from libs.common import access, paging
 from libs.common.database import Transaction
@@ -135,14 +137,13 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
     ) -> notification_pb2.ListNotificationsResponse:
         """Messages and what became of them, newest first. Raises Invalid for filters and paging that make no sense."""
         query = wire.filters(request)
-        size = paging.page_size(request.page_size)
-        after = paging.open_token(request.page_token, query)
+        page = paging.page(request, query, datetime, UUID)
         async with self.ctx.database.reading() as reading:
-            rows = await notifications.newest(reading, query, after, size + 1)
-            sent = await deliveries.of(reading, [row.id for row in rows[:size]])
-        token = paging.token(query, [rows[size - 1].create_time, rows[size - 1].id]) if len(rows) > size else ""
+            rows = await notifications.newest(reading, query, page.after, page.limit)
+            rows, token = page.cut(rows, lambda row: [row.create_time, row.id])
+            sent = await deliveries.of(reading, [row.id for row in rows])
         return notification_pb2.ListNotificationsResponse(
-            notifications=[wire.notification(row, sent[row.id]) for row in rows[:size]], next_page_token=token
+            notifications=[wire.notification(row, sent[row.id]) for row in rows], next_page_token=token
         )
 
     async def GetNotification(

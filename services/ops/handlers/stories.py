@@ -31,14 +31,13 @@ class StoryHandlers:
     async def ListStories(self, request: pb.ListStoriesRequest, _context: Any) -> pb.ListStoriesResponse:
         """Stories, newest first."""
         wanted = _filter(request)
-        query = asdict(wanted)
-        size = min(paging.page_size(request.page_size), LARGEST_PAGE)
-        before, under = paging.open_token(request.page_token, query) or [LAST, ""]
+        page = paging.page(request, asdict(wanted), datetime, str, largest=LARGEST_PAGE)
+        before, under = page.after or [LAST, ""]
         async with self.ctx.database.reading() as reading:
-            found = await store.page(reading, wanted, before=before, under=str(under), limit=size + 1)
-            facts = await store.facts(reading, [incident for incident, _ in found[:size]], LINES)
-        token = paging.token(query, [found[size - 1][1], found[size - 1][0]]) if len(found) > size else ""
-        made = [stories.story(incident, wire.facts(facts[incident]), LINES) for incident, _ in found[:size]]
+            rows = await store.page(reading, wanted, before=before, under=under, limit=page.limit)
+            rows, token = page.cut(rows, lambda row: [row[1], row[0]])
+            facts = await store.facts(reading, [incident for incident, _ in rows], LINES)
+        made = [stories.story(incident, wire.facts(facts[incident]), LINES) for incident, _ in rows]
         return pb.ListStoriesResponse(stories=[wire.story(one, steps=False) for one in made], next_page_token=token)
 
     async def GetStory(self, request: pb.GetStoryRequest, _context: Any) -> pb.GetStoryResponse:

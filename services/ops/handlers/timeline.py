@@ -28,13 +28,12 @@ class TimelineHandlers(ops_pb2_grpc.OpsServiceServicer):
     ) -> ops_pb2.ListTimelineResponse:
         """Facts, newest first."""
         wanted = filters.timeline(request.plugin, request.incident, request.facts)
-        query = asdict(wanted)
-        size = paging.page_size(request.page_size)
-        (before,) = paging.open_token(request.page_token, query) or [timeline.END]
+        page = paging.page(request, asdict(wanted), int)
+        (before,) = page.after or [timeline.END]
         async with self.ctx.database.reading() as reading:
-            rows = await timeline.newest(reading, wanted, before=int(before), limit=size + 1)
-        token = paging.token(query, [rows[size - 1].position]) if len(rows) > size else ""
-        return ops_pb2.ListTimelineResponse(entries=[wire.entry(row) for row in rows[:size]], next_page_token=token)
+            rows = await timeline.newest(reading, wanted, before=before, limit=page.limit)
+        rows, token = page.cut(rows, lambda row: [row.position])
+        return ops_pb2.ListTimelineResponse(entries=[wire.entry(row) for row in rows], next_page_token=token)
 
     async def WatchTimeline(  # noqa: N802
         self, request: ops_pb2.WatchTimelineRequest, _context: Any

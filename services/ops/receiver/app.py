@@ -41,6 +41,6 @@ def routes(buffer: SpanBuffer, forward: Callable[[bytes], None]) -> list[BaseRou
 
 
 async def _body(request: Request) -> bytes:
-    if (kind := body.kind(request)) != PROTOBUF:
+    if (kind := body.media_type(request)) != PROTOBUF:
         raise Invalid(f"spans are taken as {PROTOBUF}, not {kind[:60] or 'nothing'}", reason="BODY_TYPE")
     return await body.read(request, LARGEST, gzip=True)

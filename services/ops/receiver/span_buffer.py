@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable
 
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.database import Database
 from libs.common.errors import Problem
 from libs.common.telemetry import counter, gauge
@@ -64,7 +64,7 @@ class SpanBuffer:
     async def stop(self) -> None:
         """Writes what waits, for at most 2 s."""
         if self._task:
-            await end([self._task])
+            await cancel_and_wait([self._task])
         with contextlib.suppress(asyncio.TimeoutError, Problem):
             async with asyncio.timeout(LATEST_FLUSH):
                 await self._drain()

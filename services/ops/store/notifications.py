@@ -91,7 +91,7 @@ DELETE FROM ops.notification_dedup_keys WHERE (route, key) IN (
 """
 DELETE_ERRANDS = """
 DELETE FROM ops.errands WHERE id IN (
-    SELECT id FROM ops.errands WHERE state <> 'pending' AND created_at < :before LIMIT :batch FOR UPDATE SKIP LOCKED)
+    SELECT id FROM ops.errands WHERE state <> 'pending' AND create_time < :before LIMIT :batch FOR UPDATE SKIP LOCKED)
 """
 
 

@@ -46,8 +46,8 @@ ORDER BY n.severity DESC, n.time
 """
 ATTENTION_COUNTS = f"SELECT n.kind, count(*) AS count {OPEN_ITEMS} GROUP BY n.kind"
 DEAD_LETTERS = """
-SELECT consumer, count(*) AS count, min(at) AS time FROM bus.dead_letter
-WHERE redriven_at IS NULL GROUP BY consumer
+SELECT consumer, count(*) AS count, min(create_time) AS time FROM bus.dead_letters
+WHERE redrive_time IS NULL GROUP BY consumer
 """
 RECENT = f"""
 SELECT count(*) FILTER (WHERE i.start_time >= :since) AS opened,

@@ -1,6 +1,6 @@
 """Time passed: facts get their positions, old spans go.
 
-Facts are placed at once when one arrives in this process (the reaction nudges the sweep); its own interval finds those
+Facts are placed at once when one arrives in this process (the reaction triggers the sweep); its interval finds those
 that another replica wrote down.
 """
 

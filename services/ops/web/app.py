@@ -7,8 +7,8 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 
 from libs.common.access import passes
-from libs.common.connect import Door, methods, openapi
-from libs.common.http import plain
+from libs.common.connect import ConnectHandler, methods, openapi
+from libs.common.http import health_routes
 from libs.common.rpc import Server
 from prunella.v1 import ops_pb2
 from services.ops.forward import services
@@ -22,10 +22,10 @@ OWN = ops_pb2.DESCRIPTOR.services_by_name["OpsService"]
 LARGER = {"/prunella.v1.PatcherService/PublishRelease": 24 * 1024 * 1024}
 
 
-def door(server: Server) -> Door:
+def door(server: Server) -> ConnectHandler:
     """The Connect protocol for what people may ask and tell."""
     known = methods([OWN]) | methods(services().values(), passes)
-    return Door(server.in_process(), known, larger=LARGER)
+    return ConnectHandler(server.in_process(), known, larger=LARGER)
 
 
 def app(server: Server, buffer: SpanBuffer, forward: Callable[[bytes], None]) -> Starlette:
@@ -37,6 +37,6 @@ def app(server: Server, buffer: SpanBuffer, forward: Callable[[bytes], None]) ->
             *legacy_routes.routes(opened),
             openapi.route("Prunella: what people ask and tell", opened.methods.values(), PATHS),
             *receiver(buffer, forward),
-            *plain(server),
+            *health_routes(server),
         ]
     )

@@ -13,8 +13,8 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 
 from libs.common import names
-from libs.common.connect import Door
-from libs.common.connect.rest import Asking, route
+from libs.common.connect import ConnectHandler
+from libs.common.connect.rest import RestCall, route
 from libs.common.errors import Invalid, Refused
 from prunella.v1 import decider_pb2, ingest_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Action, Severity
@@ -45,7 +45,7 @@ class ManualAction(msgspec.Struct, forbid_unknown_fields=True):
     version: Word = ""
 
 
-def routes(door: Door) -> list[BaseRoute]:
+def routes(door: ConnectHandler) -> list[BaseRoute]:
     """For the application of ops."""
     one = INCIDENTS + "/{incident}"
     return [
@@ -56,10 +56,10 @@ def routes(door: Door) -> list[BaseRoute]:
     ]
 
 
-async def incidents(asking: Asking) -> dict[str, Any]:
+async def incidents(call: RestCall) -> dict[str, Any]:
     """Newest first, with what was decided."""
-    asking.admit("IngestService/ListIncidents")
-    query = asking.query("status", "severity", "limit", "offset")
+    call.authorize("IngestService/ListIncidents")
+    query = call.query("status", "severity", "limit", "offset")
     status, severity = query.get("status", ""), query.get("severity", "")
     _among("status", status, legacy_shapes.INCIDENT_STATUSES)
     _among("severity", severity, legacy_shapes.SEVERITIES)
@@ -67,56 +67,56 @@ async def incidents(asking: Asking) -> dict[str, Any]:
     request = ingest_pb2.ListIncidentsRequest(page_size=offset + limit, state=status)
     if severity:
         request.severity = Severity.Value(f"SEVERITY_{severity.upper()}")
-    page = await asking.ask("IngestService/ListIncidents", request, ingest_pb2.ListIncidentsResponse)
+    page = await call.invoke("IngestService/ListIncidents", request, ingest_pb2.ListIncidentsResponse)
     found = list(page.incidents)[offset:]
     room = asyncio.Semaphore(AT_ONCE)
-    decisions = await asyncio.gather(*(_decision(asking, one.name, room) for one in found))
+    decisions = await asyncio.gather(*(_decision(call, one.name, room) for one in found))
     return {"incidents": [legacy_shapes.incident(one, made) for one, made in zip(found, decisions, strict=True)]}
 
 
-async def attempts(asking: Asking) -> dict[str, Any]:
+async def attempts(call: RestCall) -> dict[str, Any]:
     """Newest first."""
-    asking.admit("PatcherService/ListAttempts")
-    query = asking.query("status", "limit")
+    call.authorize("PatcherService/ListAttempts")
+    query = call.query("status", "limit")
     status = query.get("status", "")
     _among("status", status, tuple(legacy_shapes.STATUSES))
     limit = _number(query, "limit", 1, LIMIT, LIMIT)
     pages = await asyncio.gather(
-        *(_attempts(asking, limit, state=state) for state in legacy_shapes.STATUSES.get(status, ("",)))
+        *(_attempts(call, limit, state=state) for state in legacy_shapes.STATUSES.get(status, ("",)))
     )
     # Names end with ids that rise with time.
     found = sorted((one for page in pages for one in page), key=lambda one: one.name, reverse=True)
     return {"attempts": [legacy_shapes.attempt(one) for one in found[:limit]]}
 
 
-async def approve(asking: Asking) -> dict[str, Any]:
+async def approve(call: RestCall) -> dict[str, Any]:
     """Approves what waits for people."""
-    asking.admit("PatcherService/ApproveAttempt")
-    given = await asking.json(Approval)
-    incident = await _incident(asking)
-    waiting = await _attempts(asking, 1, incident=names.parse("incidents", incident.name), state="awaiting_approval")
+    call.authorize("PatcherService/ApproveAttempt")
+    given = await call.json(Approval)
+    incident = await _incident(call)
+    waiting = await _attempts(call, 1, incident=names.parse("incidents", incident.name), state="awaiting_approval")
     if not waiting:
         raise Refused(
             f"no attempt for {incident.name} waits for an approval", reason="NOTHING_TO_APPROVE", state=incident.state
         )
     request = patcher_pb2.GetAttemptRequest(name=waiting[0].name)
-    shown = (await asking.ask("PatcherService/GetAttempt", request, patcher_pb2.GetAttemptResponse)).attempt
+    shown = (await call.invoke("PatcherService/GetAttempt", request, patcher_pb2.GetAttemptResponse)).attempt
     yes = patcher_pb2.ApproveAttemptRequest(
         name=shown.name,
         plan_hash=shown.approval.plan_hash,
         role=given.role,
         reason=given.reason,
-        request_id=_request_id(asking),
+        request_id=_request_id(call),
     )
-    answer = await asking.ask("PatcherService/ApproveAttempt", yes, patcher_pb2.ApproveAttemptResponse)
+    answer = await call.invoke("PatcherService/ApproveAttempt", yes, patcher_pb2.ApproveAttemptResponse)
     return {"ok": True, "attempt": legacy_shapes.attempt(answer.attempt)}
 
 
-async def manual_action(asking: Asking) -> dict[str, Any]:
+async def manual_action(call: RestCall) -> dict[str, Any]:
     """Closes or hands over an incident, or wants a remedy for it."""
-    asking.admit("IngestService/CloseIncident")
-    given = await asking.json(ManualAction)
-    name, request_id = _name(asking), _request_id(asking)
+    call.authorize("IngestService/CloseIncident")
+    given = await call.json(ManualAction)
+    name, request_id = _name(call), _request_id(call)
     if given.action in REMEDIES:
         wanted = patcher_pb2.CreateAttemptRequest(
             incident=name,
@@ -125,41 +125,41 @@ async def manual_action(asking: Asking) -> dict[str, Any]:
             reason=given.reason,
             request_id=request_id,
         )
-        made = await asking.ask("PatcherService/CreateAttempt", wanted, patcher_pb2.CreateAttemptResponse)
+        made = await call.invoke("PatcherService/CreateAttempt", wanted, patcher_pb2.CreateAttemptResponse)
         return {"ok": made.attempt.state != "refused", "attempt": legacy_shapes.attempt(made.attempt)}
     if given.action == "escalate":
         hand_over = ingest_pb2.EscalateIncidentRequest(name=name, reason=given.reason, request_id=request_id)
-        handed = await asking.ask("IngestService/EscalateIncident", hand_over, ingest_pb2.EscalateIncidentResponse)
+        handed = await call.invoke("IngestService/EscalateIncident", hand_over, ingest_pb2.EscalateIncidentResponse)
         return {"ok": True, "incident": legacy_shapes.incident(handed.incident, None)}
     close = ingest_pb2.CloseIncidentRequest(name=name, reason=given.reason, request_id=request_id)
-    closed = await asking.ask("IngestService/CloseIncident", close, ingest_pb2.CloseIncidentResponse)
+    closed = await call.invoke("IngestService/CloseIncident", close, ingest_pb2.CloseIncidentResponse)
     return {"ok": True, "incident": legacy_shapes.incident(closed.incident, None)}
 
 
-async def _incident(asking: Asking) -> ingest_pb2.Incident:
-    request = ingest_pb2.GetIncidentRequest(name=_name(asking))
-    return (await asking.ask("IngestService/GetIncident", request, ingest_pb2.GetIncidentResponse)).incident
+async def _incident(call: RestCall) -> ingest_pb2.Incident:
+    request = ingest_pb2.GetIncidentRequest(name=_name(call))
+    return (await call.invoke("IngestService/GetIncident", request, ingest_pb2.GetIncidentResponse)).incident
 
 
-async def _attempts(asking: Asking, limit: int, **filters: str) -> list[patcher_pb2.Attempt]:
+async def _attempts(call: RestCall, limit: int, **filters: str) -> list[patcher_pb2.Attempt]:
     request = patcher_pb2.ListAttemptsRequest(page_size=limit, **filters)
-    return list((await asking.ask("PatcherService/ListAttempts", request, patcher_pb2.ListAttemptsResponse)).attempts)
+    return list((await call.invoke("PatcherService/ListAttempts", request, patcher_pb2.ListAttemptsResponse)).attempts)
 
 
-async def _decision(asking: Asking, incident: str, room: asyncio.Semaphore) -> decider_pb2.Decision | None:
+async def _decision(call: RestCall, incident: str, room: asyncio.Semaphore) -> decider_pb2.Decision | None:
     request = decider_pb2.ListDecisionsRequest(incident=names.parse("incidents", incident), page_size=1)
     async with room:
-        page = await asking.ask("DeciderService/ListDecisions", request, decider_pb2.ListDecisionsResponse)
+        page = await call.invoke("DeciderService/ListDecisions", request, decider_pb2.ListDecisionsResponse)
     return page.decisions[0] if page.decisions else None
 
 
-def _name(asking: Asking) -> str:
-    return names.incident(str(asking.request.path_params["incident"]))
+def _name(call: RestCall) -> str:
+    return names.incident(str(call.request.path_params["incident"]))
 
 
-def _request_id(asking: Asking) -> str:
+def _request_id(call: RestCall) -> str:
     """The caller's key for repeats, or a fresh one."""
-    return asking.request.headers.get("idempotency-key", "")[:128] or names.new_id()
+    return call.request.headers.get("idempotency-key", "")[:128] or names.new_id()
 
 
 def _among(field: str, word: str, known: tuple[str, ...]) -> None:

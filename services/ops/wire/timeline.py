@@ -61,7 +61,7 @@ def _struct(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dead_letter(row: Any) -> ops_pb2.DeadLetter:
-    """A parked fact for people."""
+    """A dead letter for people."""
     made = ops_pb2.DeadLetter(
         consumer=row.consumer,
         event_id=str(row.event_id),
@@ -70,6 +70,6 @@ def dead_letter(row: Any) -> ops_pb2.DeadLetter:
         errors=row.errors,
         crashes=row.crashes,
     )
-    at: datetime = row.at
+    at: datetime = row.create_time
     made.time.FromDatetime(at)
     return made

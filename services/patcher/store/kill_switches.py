@@ -14,7 +14,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from libs.common import facts
 from libs.common.database import DRIVER_ERRORS, Database, Transaction, address, transient, unavailable
 
 COLUMNS = "scope, engaged, epoch, actor, reason, update_time"
@@ -69,8 +68,7 @@ async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[T
             await Transaction(driver, database.clock.now()).run(LOCK, scope=scope)
             tx = Transaction(driver, database.clock.now())
             yield tx
-            if tx.recorded:
-                await facts.insert(tx)
+            await tx.flush()
             await driver.execute("COMMIT")
     except (*DRIVER_ERRORS, DBAPIError, OSError) as error:
         known = error if isinstance(error, DBAPIError | OSError) else DBAPIError(None, None, error)

@@ -7,7 +7,7 @@ from libs.common.database import Transaction
 RENEWAL = 3.0
 LASTS = timedelta(seconds=12)
 RENEW = """
-UPDATE patcher.errands SET lease_until = :until WHERE id = :id AND lease_token = :token AND state = 'pending'
+UPDATE patcher.errands SET lease_expire_time = :until WHERE id = :id AND lease_token = :token AND state = 'pending'
 """
 
 

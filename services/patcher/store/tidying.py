@@ -6,7 +6,7 @@ from libs.common.database import Transaction
 
 LASTS = {
     "permits": ("nonce", "create_time", timedelta(days=7), ""),
-    "errands": ("id", "created_at", timedelta(days=7), "AND state <> 'pending'"),
+    "errands": ("id", "create_time", timedelta(days=7), "AND state <> 'pending'"),
     "staging_cache": ("ctid", "create_time", timedelta(days=30), ""),
 }
 MOST = 5000

@@ -49,7 +49,7 @@ async def ask(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     try:
         opinion = await ctx.model.opinion(errand.payload["asked"], errand.id)
     finally:
-        await ctx.model.tell(ctx.database, SCHEMA)
+        await ctx.model.record_changes(ctx.database, SCHEMA)
     return {
         "opinion": {
             "type": opinion.type,

@@ -97,7 +97,7 @@ def parse(text: str, file: str, environ: Mapping[str, str] | None = None) -> Con
     if sum(len(server.tools) for server in servers) > MOST_TOOLS:
         reader.wrong("the file", "server", f"may mark {MOST_TOOLS} tools in all", "start a second worker")
     config = reading.worker(data.get("worker", {}), servers)
-    reader.end()
+    reader.raise_mistakes()
     return config
 
 

@@ -82,7 +82,7 @@ class Lease:
                 raise
             raise LeaseLost(self.lost or "no word from the queue before the lease ended") from None
         finally:
-            await cancellation.end([extending])
+            await cancellation.cancel_and_wait([extending])
 
     async def _first(self) -> None:
         for pause in (AGAIN_SECONDS, AGAIN_SECONDS, 0.0):

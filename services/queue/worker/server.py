@@ -66,7 +66,7 @@ class Server:
         self._look.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=STOP_SECONDS)
-            await cancellation.end([self._task])
+            await cancellation.cancel_and_wait([self._task])
 
     @property
     def usable(self) -> frozenset[str]:

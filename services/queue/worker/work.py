@@ -53,13 +53,13 @@ class Worker:
     async def stop(self) -> None:
         """Claims nothing more, waits the grace for running tasks, cuts the rest off."""
         if self._loop is not None:
-            await cancellation.end([self._loop])
+            await cancellation.cancel_and_wait([self._loop])
         if self._tasks:
             _log.info("waiting for running tasks", tasks=len(self._tasks), seconds=self._config.grace_seconds)
             await asyncio.wait(set(self._tasks), timeout=self._config.grace_seconds)
         if self._tasks:
             _log.warning("tasks cut off, their leases lapse", tasks=sorted(task.get_name() for task in self._tasks))
-        await cancellation.end(list(self._tasks))
+        await cancellation.cancel_and_wait(list(self._tasks))
 
     async def once(self) -> int:
         """Works off everything that is due now and that the tools can do; how many tries that were. Raises Problem."""

@@ -20,11 +20,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from libs.common import access
-from libs.common.cancellation import end
+from libs.common.cancellation import cancel_and_wait
 from libs.common.connect import body, errors
 from libs.common.connect.methods import Method
 from libs.common.errors import Busy, Invalid, Problem, Unavailable
-from libs.common.rpc import InProcess, Refusal, status_of
+from libs.common.rpc import InProcess, StatusError, status_of
 
 MIB: Final = 1024 * 1024
 UNARY: Final = {"application/json": True, "application/proto": False}
@@ -36,7 +36,7 @@ STREAMS: Final = 64
 LAST: Final = 0b10
 
 
-class Door:
+class ConnectHandler:
     """Serves `methods` by path. Bodies have up to `largest` bytes, or what `larger` says of a path."""
 
     def __init__(
@@ -55,67 +55,67 @@ class Door:
 
     def routes(self) -> list[Route]:
         """For a Starlette application."""
-        return [Route("/prunella.v1.{service}/{method}", self.take, methods=VERBS)]
+        return [Route("/prunella.v1.{service}/{method}", self.handle, methods=VERBS)]
 
-    async def take(self, request: Request) -> Response:
+    async def handle(self, request: Request) -> Response:
         """Answers one request."""
         try:
             method = self._method(request)
-            as_json = _kind(request, method)
+            as_json = _is_json(request, method)
             metadata = [(name, request.headers[name]) for name in HEADERS if name in request.headers]
-            self.in_process.admit(method.path, metadata)
+            self.in_process.authorize(method.path, metadata)
             timeout = _timeout(request)
-            given = await body.read(request, self._larger.get(method.path, self._largest))
+            content = await body.read(request, self._larger.get(method.path, self._largest))
             if method.streams:
-                return self._stream(_Call(method, metadata, timeout, as_json), _unwrapped(given))
-            asked = body.message(method, given, json=as_json)
-            answer = await self.in_process.ask(method.path, asked.SerializeToString(), metadata, timeout)
+                return self._stream(_Call(method, metadata, timeout, as_json), _unenveloped(content))
+            message = body.parse(method, content, json=as_json)
+            answer = await self.in_process.unary(method.path, message.SerializeToString(), metadata, timeout)
         except Problem as problem:
-            return errors.refusal(problem)
-        except Refusal as refused:
-            return errors.answer(refused.status)
+            return errors.problem_response(problem)
+        except StatusError as refused:
+            return errors.response(refused.status)
         except ClientDisconnect:
             return Response(status_code=499)
-        said = body.text(method, answer) if as_json else answer
-        return Response(said, 200, errors.SAFE, "application/json" if as_json else "application/proto")
+        text = body.to_json(method, answer) if as_json else answer
+        return Response(text, 200, errors.SAFE_HEADERS, "application/json" if as_json else "application/proto")
 
     def _method(self, request: Request) -> Method:
         method = self.methods.get(request.url.path)
         if method is None:
             unknown = status_of(Invalid("there is no such method here; see /openapi.json", reason="METHOD_UNKNOWN"))
             unknown.code = code_pb2.UNIMPLEMENTED
-            raise Refusal(unknown)
+            raise StatusError(unknown)
         if request.method != "POST":
             raise Invalid(f"a method is called with POST, not {request.method}", reason="NOT_POST")
         return method
 
-    def _stream(self, call: _Call, given: bytes) -> Response:
-        asked = body.message(call.method, given, json=call.as_json)
+    def _stream(self, call: _Call, content: bytes) -> Response:
+        message = body.parse(call.method, content, json=call.as_json)
         if self._open >= STREAMS:
             raise Busy(f"{STREAMS} streams are open already", reason="STREAMS_OPEN", retry_after=5.0)
-        return _Stream(self._answers(call, asked.SerializeToString()), as_json=call.as_json)
+        return _Stream(self._answers(call, message.SerializeToString()), as_json=call.as_json)
 
-    async def _answers(self, call: _Call, asked: bytes) -> AsyncIterator[bytes]:
+    async def _answers(self, call: _Call, message: bytes) -> AsyncIterator[bytes]:
         self._open += 1
         end: dict[str, Any] = {}
-        answers = self.in_process.listen(call.method.path, asked, call.metadata)
+        answers = self.in_process.stream(call.method.path, message, call.metadata)
         until = None if call.timeout is None else asyncio.get_running_loop().time() + call.timeout
         try:
             while True:
                 async with asyncio.timeout_at(until):
                     answer = await anext(answers)
-                yield _wrapped(0, body.text(call.method, answer).encode() if call.as_json else answer)
+                yield _enveloped(0, body.to_json(call.method, answer).encode() if call.as_json else answer)
         except StopAsyncIteration:
             pass
         except TimeoutError:
             late = Unavailable("the time the caller gave is over", reason="DEADLINE_EXCEEDED")
-            end = {"error": errors.body(status_of(late))}
-        except Refusal as refused:
-            end = {"error": errors.body(refused.status)}
+            end = {"error": errors.to_json(status_of(late))}
+        except StatusError as refused:
+            end = {"error": errors.to_json(refused.status)}
         finally:
             self._open -= 1
             await answers.aclose()
-        yield _wrapped(LAST, json.dumps(end, ensure_ascii=False).encode())
+        yield _enveloped(LAST, json.dumps(end, ensure_ascii=False).encode())
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,11 @@ class _Call:
 
 
 class _Stream(Response):
-    """Sends pieces as they come, and stops their source when nobody listens any more."""
+    """Sends pieces as they come, and stops their source when nobody reads any more."""
 
     def __init__(self, pieces: AsyncIterator[bytes], *, as_json: bool) -> None:
         kind = f"application/connect+{'json' if as_json else 'proto'}"
-        super().__init__(None, 200, errors.SAFE, kind)
+        super().__init__(None, 200, errors.SAFE_HEADERS, kind)
         del self.headers["content-length"]
         self._pieces = pieces
 
@@ -145,7 +145,7 @@ class _Stream(Response):
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end(both)
+            await cancel_and_wait(both)
 
     async def _write(self, send: Send) -> None:
         async for piece in self._pieces:
@@ -158,9 +158,9 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def _kind(request: Request, method: Method) -> bool:
+def _is_json(request: Request, method: Method) -> bool:
     """Whether the body is JSON. Raises Invalid for a type that this method does not take."""
-    kinds, kind = STREAM if method.streams else UNARY, body.kind(request)
+    kinds, kind = STREAM if method.streams else UNARY, body.media_type(request)
     if kind not in kinds:
         raise Invalid(
             f"the body must be {' or '.join(kinds)}, not {kind[:60] or 'nothing'}",
@@ -173,28 +173,28 @@ def _kind(request: Request, method: Method) -> bool:
 
 
 def _timeout(request: Request) -> float | None:
-    """The caller's patience in seconds; None when it says nothing."""
-    said = request.headers.get("connect-timeout-ms", "")
-    if not said:
+    """The caller's deadline in seconds; None without one."""
+    value = request.headers.get("connect-timeout-ms", "")
+    if not value:
         return None
-    if not said.isascii() or not said.isdecimal() or len(said) > 10:
+    if not value.isascii() or not value.isdecimal() or len(value) > 10:
         raise Invalid(
             "connect-timeout-ms must be up to ten digits", reason="TIMEOUT_INVALID", field="connect-timeout-ms"
         )
-    return min(int(said) / 1000, LONGEST_TIMEOUT)
+    return min(int(value) / 1000, LONGEST_TIMEOUT)
 
 
-def _wrapped(flags: int, data: bytes) -> bytes:
+def _enveloped(flags: int, data: bytes) -> bytes:
     return struct.pack(">BI", flags, len(data)) + data
 
 
-def _unwrapped(given: bytes) -> bytes:
+def _unenveloped(content: bytes) -> bytes:
     """The one message of a request for a stream. Raises Invalid."""
-    flags, size = struct.unpack_from(">BI", given) if len(given) >= 5 else (1, 0)
-    if flags or len(given) != 5 + size:
+    flags, size = struct.unpack_from(">BI", content) if len(content) >= 5 else (1, 0)
+    if flags or len(content) != 5 + size:
         raise Invalid(
             "the body must be one message: a byte 0, its length in four bytes, and as many bytes",
             reason="ENVELOPE_INVALID",
             field="body",
         )
-    return given[5:]
+    return content[5:]

@@ -40,7 +40,7 @@ class Measured:
     bus: Bus
     consumer: Consumer
     server: Any
-    vitals: ProcessMetrics
+    metrics: ProcessMetrics
 
     async def tell(self) -> Event:
         event = fact("decider", IncidentOpened(type="error_spike"), reason="a test", plugin="p-1")
@@ -68,25 +68,25 @@ async def measured(ground: Ground) -> AsyncIterator[Measured]:
     consumer = Consumer(bus, database, "decider", {"incident_opened": refuses}, None, telemetry)
     errands = Errands(database, "decider", {"ask": Runner(nothing, nothing, nothing)}, None, telemetry)
     server: Any = SimpleNamespace(serving=True)
-    vitals = ProcessMetrics("decider", server, [bus, consumer, errands], SimpleNamespace(database=database))
-    yield Measured(database, bus, consumer, server, vitals)
+    metrics = ProcessMetrics("decider", server, [bus, consumer, errands], SimpleNamespace(database=database))
+    yield Measured(database, bus, consumer, server, metrics)
     await bus.stop()
     await database.close()
 
 
 async def test_facts_that_nats_has_not_taken_are_counted_with_their_age(measured: Measured) -> None:
-    await measured.vitals.look()
+    await measured.metrics.measure()
     assert (value("outbox_facts"), value("outbox_age_seconds"), value("nats_connected")) == (0, 0, 0)
     await measured.tell()
     await measured.tell()
     await asyncio.sleep(0.01)
-    await measured.vitals.look()
+    await measured.metrics.measure()
     assert value("outbox_facts") == 2
     assert 0.01 <= (value("outbox_age_seconds") or 0) < 10
     await measured.bus.start()
 
     async def taken() -> bool:
-        await measured.vitals.look()
+        await measured.metrics.measure()
         return (value("outbox_facts"), value("nats_connected")) == (0, 1)
 
     await until(taken, 20.0)
@@ -99,25 +99,25 @@ async def test_what_a_consumer_does_not_handle_grows_old_until_it_is_given_up(me
     assert of_consumer("consumer_lag_seconds") == 0
     await measured.tell()
     failed = value("reaction_seconds_count", consumer="decider", outcome="failed") or 0
-    parked = of_consumer("facts_parked_total") or 0
+    given_up = of_consumer("facts_dead_lettered_total") or 0
     # Each look is later than the fact's next try, until its tries are at an end.
     for number in range(1, 11):
         await measured.consumer.run_once(now + number * LATER)
         if number == 2:
             assert 55 < (of_consumer("consumer_lag_seconds") or 0) < 65
-    await measured.vitals.look()
+    await measured.metrics.measure()
     assert (of_consumer("consumer_lag_seconds"), of_consumer("dead_letters")) == (0, 1)
     assert value("reaction_seconds_count", consumer="decider", outcome="failed") == failed + 8
-    assert of_consumer("facts_parked_total") == parked + 1
+    assert of_consumer("facts_dead_lettered_total") == given_up + 1
 
 
 async def test_errands_are_counted_and_how_long_one_is_due(measured: Measured) -> None:
     async def work(tx: Transaction) -> None:
-        await send(tx, "decider", "ask", "a", {}, run_at=tx.now - LATER)
-        await send(tx, "decider", "ask", "b", {}, run_at=tx.now + LATER)
+        await send(tx, "decider", "ask", "a", {}, due_time=tx.now - LATER)
+        await send(tx, "decider", "ask", "b", {}, due_time=tx.now + LATER)
 
     await measured.database.transaction(work)
-    await measured.vitals.look()
+    await measured.metrics.measure()
     assert (value("errands_pending"), value("errand_leases")) == (2, 0)
     assert 30 <= (value("errands_overdue_seconds") or 0) < 40
 
@@ -126,7 +126,7 @@ async def test_connections_and_health_are_as_they_are(measured: Measured) -> Non
     measured.server.serving = False
     async with measured.database.reading() as reading:
         await reading.value("SELECT 1")
-        await measured.vitals.look()
+        await measured.metrics.measure()
         assert (value("pool_connections"), value("pool_connections_used"), value("serving")) == (3, 1, 0)
 
 
@@ -136,7 +136,7 @@ async def test_a_loop_that_is_held_up_shows(measured: Measured) -> None:
         return (value("event_loop_delay_seconds_count") or 0) - quick
 
     before = late()
-    await measured.vitals.start()
+    await measured.metrics.start()
     try:
         # Somebody computes, and nobody else has a turn.
         end = asyncio.get_running_loop().time() + 0.6
@@ -145,4 +145,4 @@ async def test_a_loop_that_is_held_up_shows(measured: Measured) -> None:
             pass
         await until(lambda: late() > before, 5.0)
     finally:
-        await measured.vitals.stop()
+        await measured.metrics.stop()

@@ -9,7 +9,7 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner
 from libs.common.errors import Problem
-from services.decider.context import ASK_SIRA, SCHEMA, ServiceContext, conclude, stands
+from services.decider.context import ASK_SIRA, SCHEMA, ServiceContext, conclude, still_open
 from services.decider.decision import Opinion
 from services.decider.store import decisions
 
@@ -24,9 +24,9 @@ async def ask(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     try:
         opinion = await ctx.sira.opinion(errand.payload["body"], errand.id)
     finally:
-        await ctx.sira.tell(ctx.database, SCHEMA)
+        await ctx.sira.record_changes(ctx.database, SCHEMA)
     return {
-        "stands": await _stands(ctx, errand),
+        "stands": await _still_open(ctx, errand),
         "opinion": {
             "action": opinion.action,
             "release": opinion.release,
@@ -52,9 +52,9 @@ async def failed(ctx: ServiceContext, tx: Transaction, errand: Errand, error: st
     await conclude(tx, ctx, errand.subject, None, f"no answer: {error}")
 
 
-async def _stands(ctx: ServiceContext, errand: Errand) -> bool:
+async def _still_open(ctx: ServiceContext, errand: Errand) -> bool:
     try:
-        return await stands(ctx, errand.payload["incident"], errand.payload["round"])
+        return await still_open(ctx, errand.payload["incident"], errand.payload["round"])
     except Problem:
         # patcher asks again before it acts, so deciding is the safer half.
         return True

@@ -1,10 +1,15 @@
-"""Decisions, what was learned, the feedback it was learned from, and errands."""
+"""Decisions, the feedback on them, the outcomes counted from it, and errands.
+
+Outcomes are counted over all merchants, since a remedy is the same for each; feedback only grows, so it is cut into
+weeks.
+"""
 
 from alembic import op
 
 from libs.common.errands import errands_table_sql
+from libs.common.partitions import partition_statements
 
-revision = "0001"
+revision = "r1"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -16,7 +21,7 @@ CREATE TABLE decider.decisions (
     round integer NOT NULL CHECK (round >= 1),
     plugin text NOT NULL,
     merchant text NOT NULL,
-    state text NOT NULL CHECK (state IN ('asking', 'made', 'superseded')),
+    state text NOT NULL CHECK (state IN ('pending', 'made', 'superseded')),
     symptom text NOT NULL,
     severity text NOT NULL,
     package text NOT NULL,
@@ -28,23 +33,24 @@ CREATE TABLE decider.decisions (
     propensity double precision NOT NULL CHECK (propensity BETWEEN 0 AND 1),
     confident boolean NOT NULL,
     explanation text NOT NULL,
-    story jsonb NOT NULL,
-    situation jsonb NOT NULL,
+    reasoning jsonb NOT NULL,
+    inputs jsonb NOT NULL,
     candidates jsonb NOT NULL,
     versions jsonb NOT NULL,
     features jsonb NOT NULL,
     cause_id text NOT NULL,
     traceparent text NOT NULL,
-    created_at timestamptz NOT NULL,
-    decided_at timestamptz,
-    deadline_at timestamptz,
+    create_time timestamptz NOT NULL,
+    decide_time timestamptz,
+    deadline_time timestamptz,
     UNIQUE (incident, round),
-    CHECK ((state = 'made') = (decided_at IS NOT NULL)),
-    CHECK (state <> 'asking' OR deadline_at IS NOT NULL)
+    UNIQUE (id, merchant),
+    CHECK ((state = 'made') = (decide_time IS NOT NULL)),
+    CHECK (state <> 'pending' OR deadline_time IS NOT NULL)
 );
 CREATE INDEX decisions_plugin ON decider.decisions (plugin, id DESC);
-CREATE INDEX decisions_asking ON decider.decisions (deadline_at) WHERE state = 'asking';
-CREATE TABLE decider.learning (
+CREATE INDEX decisions_pending ON decider.decisions (deadline_time) WHERE state = 'pending';
+CREATE TABLE decider.outcomes (
     package text NOT NULL,
     symptom text NOT NULL,
     from_release text NOT NULL,
@@ -52,16 +58,17 @@ CREATE TABLE decider.learning (
     to_release text NOT NULL,
     successes double precision NOT NULL CHECK (successes >= 0),
     failures double precision NOT NULL CHECK (failures >= 0),
-    updated_at timestamptz NOT NULL,
+    update_time timestamptz NOT NULL,
     PRIMARY KEY (package, symptom, from_release, action, to_release)
 );
 CREATE TABLE decider.feedback (
-    attempt text NOT NULL,
+    attempt text COLLATE "C" NOT NULL,
     outcome text NOT NULL,
     label text NOT NULL CHECK (label IN ('positive', 'negative', 'neutral')),
-    decision uuid NOT NULL REFERENCES decider.decisions (id),
+    decision uuid NOT NULL,
     incident text NOT NULL,
     plugin text NOT NULL,
+    merchant text NOT NULL,
     package text NOT NULL,
     symptom text NOT NULL,
     from_release text NOT NULL,
@@ -71,10 +78,11 @@ CREATE TABLE decider.feedback (
     propensity double precision NOT NULL,
     reason text NOT NULL,
     event_id text NOT NULL,
-    at timestamptz NOT NULL,
-    PRIMARY KEY (attempt, outcome)
-);
-CREATE INDEX feedback_plugin ON decider.feedback (plugin);
+    create_time timestamptz NOT NULL,
+    PRIMARY KEY (attempt, outcome),
+    FOREIGN KEY (decision, merchant) REFERENCES decider.decisions (id, merchant)
+) PARTITION BY RANGE (attempt);
+CREATE INDEX feedback_healed ON decider.feedback (incident) WHERE label = 'positive';
 CREATE FUNCTION decider.feedback_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'feedback is append-only';
@@ -85,16 +93,17 @@ CREATE TRIGGER feedback_append_only BEFORE UPDATE OR DELETE ON decider.feedback
 
 
 def upgrade() -> None:
-    """Makes the tables; each statement alone, since the driver prepares them."""
+    """Makes the tables and the first weeks; each statement alone, since the driver prepares them."""
     for statement in _statements(TABLES) + _statements(errands_table_sql("decider")):
         op.execute(statement)
+    for statement in partition_statements("decider"):
+        op.get_bind().exec_driver_sql(statement)
 
 
 def downgrade() -> None:
     """Drops what this revision made."""
-    for table in ("feedback", "learning", "decisions", "errands"):
-        op.execute(f"DROP TABLE decider.{table}")
-    op.execute("DROP FUNCTION decider.feedback_is_append_only()")
+    op.execute("DROP TABLE decider.feedback, decider.outcomes, decider.decisions, decider.errands")
+    op.execute("DROP FUNCTION decider.feedback_is_append_only, decider.ensure_partitions")
 
 
 def _statements(text: str) -> list[str]:
