@@ -28,7 +28,6 @@ PRELOADED = (
     "grpc.aio",
     "grpc_health.v1.health",
     "grpc_reflection.v1alpha.reflection",
-    "grpc_status.rpc_status",
     "sqlalchemy.ext.asyncio",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "asyncpg",
@@ -43,14 +42,13 @@ PRELOADED = (
     "structlog",
     "opentelemetry.sdk.trace.export",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "opentelemetry.instrumentation.grpc",
     "libs.common.database",
     "libs.common.bus",
     "libs.common.errands",
     "libs.common.settings",
     "libs.common.telemetry",
     "libs.common.rpc",
-    "libs.common.runtime",
+    "libs.common.runtime.assembly",
 )
 PROTOS = ("agent", "decider", "events", "ingest", "ops", "patcher", "queue")
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15

@@ -130,10 +130,10 @@ class Plane:
         self.say(f"state      {self.state.folder}")
         if fresh:
             self._forget()
-        remembered = self.state.kept().get("ports", {})
+        remembered = self.state.saved().get("ports", {})
         names = [*SERVERS, *SERVICES, *(f"{service}-http" for service in SERVICES)]
         ports = assign(names, remembered, self.say)
-        self.state.keep(ports=ports)
+        self.state.save(ports=ports)
         self.addresses = {service: f"{HOST}:{ports[service]}" for service in SERVICES}
         self.http = {service: f"{HOST}:{ports[f'{service}-http']}" for service in SERVICES}
         self.key = self.state.secret("key", 32)
@@ -177,7 +177,7 @@ class Plane:
         assert self._starter
         store = self.state.folder / "nats" / "jetstream" / "$G" / "streams" / "HEAL"
         mark = f"{migrate.fingerprint()} {self.database_url} {self.nats_url}"
-        if self.state.kept().get("migrated") == mark and (self.environ.get("NATS_URL") or store.exists()):
+        if self.state.saved().get("migrated") == mark and (self.environ.get("NATS_URL") or store.exists()):
             return
         began = time.monotonic()
         log = self.state.logs / "migrate.log"
@@ -195,7 +195,7 @@ class Plane:
         if status != 0:
             end = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
             raise Unready(f"the migration failed ({how(status)}); {log} says:\n{end}")
-        self.state.keep(migrated=mark)
+        self.state.save(migrated=mark)
         self.say(f"migrated   in {time.monotonic() - began:.1f} s")
 
     async def _start_services(self, services: Sequence[str]) -> None:

@@ -86,20 +86,20 @@ class State:
         """Replaces the description of the running plane; only its runner may."""
         write_json(self.plane_file, content)
 
-    def kept(self) -> dict[str, Any]:
+    def saved(self) -> dict[str, Any]:
         """What outlives a run."""
         return read_json(self.folder / "kept.json")
 
-    def keep(self, **values: Any) -> None:
+    def save(self, **values: Any) -> None:
         """Adds to what outlives a run."""
-        write_json(self.folder / "kept.json", {**self.kept(), **values})
+        write_json(self.folder / "kept.json", {**self.saved(), **values})
 
     def secret(self, name: str, length: int = 24) -> str:
         """A random secret in hex (`length` bytes), made at first use and kept."""
-        known = self.kept().get("secrets", {})
+        known = self.saved().get("secrets", {})
         if name not in known:
             known = {**known, name: secrets.token_hex(length)}
-            self.keep(secrets=known)
+            self.save(secrets=known)
         return str(known[name])
 
     def wipe(self) -> None:

@@ -1,4 +1,4 @@
-"""What tests stand on: real servers, a ground of one's own, the five services in one process.
+"""The test kit: real servers, a database and a NATS of one's own, the five services in one process.
 
 Rule: nothing here pretends. `Ground` is an empty migrated database and a NATS server of its own; `Plane` runs the real
 services on it. Waiting is polling with a deadline, never sleeping and hoping.
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from deploy.local.database_pool import DatabasePool
 from deploy.local.nats import Nats
 from deploy.local.ports import free_ports
 from deploy.local.servers import Servers
-from deploy.local.spare import Spare
 from libs.common.clock import Clock, ManualClock, SystemClock
 from libs.common.database import Database
 from libs.common.facts import fact_name
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
 # How often a poll looks: soon at first, then a twentieth of the time it has waited, which leaves two cores to the work.
 LOOK, LONGEST_LOOK, SHARE = 0.02, 0.25, 0.05
-PROOF_BEATS = 6
-PROOF_SECONDS = 0.15
-_SPARE: dict[int, Spare] = {}
+PROBATION_BEATS = 6
+PROBATION_BEAT_SECONDS = 0.15
+_POOLS: dict[int, DatabasePool] = {}
 
 
 async def until(condition: Callable[[], Any], timeout: float = 10.0, *, what: str = "") -> Any:
@@ -69,23 +69,23 @@ class Ground:
     name: str
     nats: Nats
     folder: Path
-    spare: Spare
+    pool: DatabasePool
 
     @classmethod
     async def make(cls, servers: Servers) -> Ground:
         """A fresh ground; give it back with `discard`."""
-        spare = _SPARE.setdefault(id(servers), Spare(servers))
+        pool = _POOLS.setdefault(id(servers), DatabasePool(servers))
         name = f"t_{secrets.token_hex(5)}"
         folder = Path(tempfile.mkdtemp(prefix="prunella-ground-"))
         port, monitor = free_ports(2)
         nats = Nats(folder, port, monitor, secrets.token_hex(8), folder / "nats.log", durable=False)
-        name, _ = await asyncio.gather(spare.take(name), nats.start())
-        return cls(servers, name, nats, folder, spare)
+        name, _ = await asyncio.gather(pool.acquire(name), nats.start())
+        return cls(servers, name, nats, folder, pool)
 
     async def discard(self) -> None:
         """Stops the NATS server and leaves the database to the next test."""
         await self.nats.stop()
-        await self.spare.give(self.name)
+        await self.pool.release(self.name)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -119,7 +119,7 @@ class FakeAgent:
     commands: list[agent_pb2.Command] = field(default_factory=list)
     session: Session = field(init=False)
     _before: tuple[str, int, str] = ("", 0, "")
-    _words: dict[str, agent_pb2.CommandResult] = field(default_factory=dict)
+    _receipts: dict[str, agent_pb2.CommandResult] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -153,16 +153,16 @@ class FakeAgent:
         self.session.beat(made)
 
     def error(self, message: str = "no cart", *, type: str = "TypeError", times: int = 1, **fields: Any) -> None:  # noqa: A002
-        """So many more errors of one kind, told as the real agent tells them."""
+        """So many more errors of one kind, told as the real agent reports them."""
         self.session.report_errors(agent_pb2.ErrorReport(type=type, message=message, occurrences=times, **fields))
 
-    async def heard(self) -> None:
+    async def acknowledged(self) -> None:
         """Waits until every beat and every error so far is acknowledged."""
         await until(lambda: self.session.unsent == 0 and self.session.errors.unsent == 0)
 
     async def _take(self, command: agent_pb2.Command) -> None:
-        if command.id in self._words:
-            self.session.report(self._words[command.id])
+        if command.id in self._receipts:
+            self.session.report(self._receipts[command.id])
             return
         self.commands.append(command)
         if self.obeys and [known.id for known in self.commands].count(command.id) == 1:
@@ -172,36 +172,38 @@ class FakeAgent:
 
     async def _do(self, command: agent_pb2.Command) -> None:
         if command.kind == agent_pb2.COMMAND_KIND_COMMIT:
-            self._say(command, agent_pb2.COMMAND_OUTCOME_COMMITTED)
+            self._report(command, agent_pb2.COMMAND_OUTCOME_COMMITTED)
         elif command.kind == agent_pb2.COMMAND_KIND_ROLLBACK:
             self.release, self.generation, self.digest = self._before
-            self._say(command, agent_pb2.COMMAND_OUTCOME_REVERTED)
+            self._report(command, agent_pb2.COMMAND_OUTCOME_REVERTED)
         elif command.kind == agent_pb2.COMMAND_KIND_HEALTH_CHECK:
-            self._say(command, agent_pb2.COMMAND_OUTCOME_DONE, "healthy")
+            self._report(command, agent_pb2.COMMAND_OUTCOME_DONE, "healthy")
         else:
             await self._switch(command)
 
     async def _switch(self, command: agent_pb2.Command) -> None:
         answer = await self.session.begin_apply(command)
         if not answer.granted:
-            self._say(command, agent_pb2.COMMAND_OUTCOME_REFUSED, answer.gate)
+            self._report(command, agent_pb2.COMMAND_OUTCOME_REFUSED, answer.gate)
             return
         self._before = (self.release, self.generation, self.digest)
         self.release = command.release or self.release
         self.generation, self.digest = command.generation, command.digest or self.digest
-        self._say(command, agent_pb2.COMMAND_OUTCOME_APPLIED)
-        for _ in range(PROOF_BEATS):
+        self._report(command, agent_pb2.COMMAND_OUTCOME_APPLIED)
+        for _ in range(PROBATION_BEATS):
             self.beat(failed=0 if self.heals else 12)
             # Beats of one moment would be folded into one window.
-            await asyncio.sleep(PROOF_SECONDS)
+            await asyncio.sleep(PROBATION_BEAT_SECONDS)
 
-    def _say(self, command: agent_pb2.Command, outcome: agent_pb2.CommandOutcome.ValueType, detail: str = "") -> None:
+    def _report(
+        self, command: agent_pb2.Command, outcome: agent_pb2.CommandOutcome.ValueType, detail: str = ""
+    ) -> None:
         result = agent_pb2.CommandResult(
             command=command.id, attempt=command.attempt, generation=command.generation, fence=command.fence,
             outcome=outcome, detail=detail, release=self.release, digest=self.digest,
         )  # fmt: skip
         result.time.GetCurrentTime()
-        self._words[command.id] = result
+        self._receipts[command.id] = result
         self.session.report(result)
 
 
@@ -227,11 +229,11 @@ class Plane:
         self._http = dict(zip(SERVICES, ports[len(SERVICES) :], strict=False))
         self._owner = Database(self.ground.url(), clock=SystemClock(), pool_size=2)
         for name in self.names:
-            await self.begin(name)
+            await self.start_service(name)
         return self
 
-    async def begin(self, name: str, *, replica: bool = False) -> Service:
-        """Starts one service; also after `end`, on the same address. A replica has an address of its own."""
+    async def start_service(self, name: str, *, replica: bool = False) -> Service:
+        """Starts one service; also after `stop_service`, on the same address. A replica has an address of its own."""
         module = importlib.import_module(f"services.{name}.service")
         anywhere = {"PRUNELLA_LISTEN": "127.0.0.1:0", "PRUNELLA_HTTP_LISTEN": "127.0.0.1:0"} if replica else {}
         service: Service = module.build(module.load(self.settings(name) | anywhere), self.clock)
@@ -240,7 +242,7 @@ class Plane:
         self.services[f"{name} replica" if replica else name] = service
         return service
 
-    async def end(self, name: str) -> None:
+    async def stop_service(self, name: str) -> None:
         """Stops one service in order."""
         await self.services.pop(name).stop()
 
@@ -251,7 +253,7 @@ class Plane:
         for channel in self._channels.values():
             await channel.close()
         for name in reversed(list(self.services)):
-            await self.end(name)
+            await self.stop_service(name)
         if self._owner:
             await self._owner.close()
 
@@ -299,7 +301,7 @@ class Plane:
         return agent
 
     async def facts(self, *names: str, plugin: str = "", incident: str = "") -> list[Event]:
-        """Facts told so far, oldest first."""
+        """Facts recorded so far, oldest first."""
         assert self._owner, "start the plane first"
         async with self._owner.reading() as reading:
             rows = await reading.all("SELECT payload FROM bus.facts ORDER BY time, id")
@@ -312,21 +314,23 @@ class Plane:
             and incident in {"", event.incident}
         ]
 
-    async def told(self, name: str, timeout: float = 10.0, *, times: int = 1, plugin: str = "") -> Event:
-        """Waits until a fact was told `times` times and returns the last."""
+    async def wait_for_fact(self, name: str, timeout: float = 10.0, *, times: int = 1, plugin: str = "") -> Event:
+        """Waits until a fact was recorded `times` times and returns the last."""
 
         async def look() -> list[Event] | None:
             found = await self.facts(name, plugin=plugin)
             return found if len(found) >= times else None
 
         try:
-            events: list[Event] = await until(look, timeout, what=f"{name} told {times} times")
+            events: list[Event] = await until(look, timeout, what=f"{name} recorded {times} times")
         except AssertionError as error:
-            story = [f"{event.source}: {fact_name(event)}: {event.reason}" for event in await self.facts(plugin=plugin)]
-            raise AssertionError("\n".join([str(error), "so far:", *story])) from None
+            history = [
+                f"{event.source}: {fact_name(event)}: {event.reason}" for event in await self.facts(plugin=plugin)
+            ]
+            raise AssertionError("\n".join([str(error), "so far:", *history])) from None
         return events[-1]
 
-    async def forget_inbox(self) -> None:
+    async def clear_inbox(self) -> None:
         """Empties every inbox: all facts could have their effect again."""
         assert self._owner, "start the plane first"
         await self._owner.transaction(lambda tx: tx.run("DELETE FROM bus.inbox"))

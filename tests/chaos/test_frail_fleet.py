@@ -210,7 +210,7 @@ async def gather(plane: Plane, connection: Any, channel: Any, chance: random.Ran
     await until(lambda: all(agent.session.connected for agent in agents), 60, what="every agent is connected")
     for agent in agents:
         agent.beat()
-    await asyncio.gather(*(agent.heard() for agent in agents))
+    await asyncio.gather(*(agent.acknowledged() for agent in agents))
     return agents
 
 

@@ -52,7 +52,7 @@ async def test_ten_thousand_errors_of_one_kind_are_one_row_and_a_few_small_messa
         shop.error(f"order {number} has no price", stack="at total (cart.js:1:2)\n", severity="high")
         if number % 500 == 0:
             await asyncio.sleep(0)
-    await shop.heard()
+    await shop.acknowledged()
     (row,) = await rows(plane)
     assert (row.occurrences, row.source) == (10_000, "agent") and row.message.endswith("has no price")
     assert (row.plugin, row.merchant, row.package, row.release) == (shop.plugin, "merchant-shop-7", "relay", "1.2.0")
@@ -63,14 +63,14 @@ async def test_while_the_queue_is_away_nothing_is_lost_and_nothing_is_doubled(pl
     shop = await agent(plane)
     shop.error(times=3)
     shop.error("no cart", type="KeyError", times=2)
-    await shop.heard()
-    await plane.end("queue")
+    await shop.acknowledged()
+    await plane.stop_service("queue")
     shop.error(times=4)
     shop.error("the disk is full", type="OSError")
     shop.beat()
     await until(lambda: shop.session.unsent == 0, what="beats go on")
     shop.error(times=5)
-    await plane.begin("queue")
+    await plane.start_service("queue")
     await until(lambda: shop.session.errors.unsent == 0, 30.0, what="the errors are told")
     assert sorted(row.occurrences for row in await rows(plane)) == [1, 2, 12]
 
@@ -78,11 +78,11 @@ async def test_while_the_queue_is_away_nothing_is_lost_and_nothing_is_doubled(pl
 async def test_a_message_that_is_told_again_counts_once(plane: Plane) -> None:
     shop = await agent(plane)
     shop.error(times=7)
-    await shop.heard()
+    await shop.acknowledged()
     for counter in shop.session.errors._counters.values():
         counter.told = 0
     shop.error("another")
-    await shop.heard()
+    await shop.acknowledged()
     assert sorted(row.occurrences for row in await rows(plane)) == [1, 7]
 
 
@@ -91,9 +91,9 @@ async def test_an_ingest_that_ends_loses_no_error(plane: Plane) -> None:
     await until(lambda: shop.session.connected)
     for times in (1, 2, 3):
         shop.error(times=times)
-    await plane.end("ingest")
+    await plane.stop_service("ingest")
     shop.error(times=10)
-    await plane.begin("ingest")
+    await plane.start_service("ingest")
     await until(lambda: shop.session.errors.unsent == 0, 30.0, what="the errors are told")
     (row,) = await rows(plane)
     assert row.occurrences == 16

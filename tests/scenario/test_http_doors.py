@@ -52,7 +52,7 @@ async def broken(plane: Plane, label: str) -> FakeAgent:
     agent.obeys = False
     for _ in range(3):
         agent.beat(failed=12)
-    await agent.heard()
+    await agent.acknowledged()
     return agent
 
 
@@ -75,7 +75,7 @@ async def test_the_seeds_dashboard_sees_and_moves_incidents(plane: Plane, person
     assert absent.status_code == 404
     closed = await person.post(f"{one}/manual-action", json={"reason": "we looked"})
     assert (closed.status_code, closed.json()["incident"]["status"]) == (200, "closed")
-    told = await plane.told("incident_closed", plugin=agent.plugin)
+    told = await plane.wait_for_fact("incident_closed", plugin=agent.plugin)
     assert (told.actor, told.reason) == ("operators/ann", "we looked")
     listed = await person.get("/api/ops/autopatch-attempts")
     assert listed.status_code == 200 and isinstance(listed.json()["attempts"], list)
@@ -84,7 +84,7 @@ async def test_the_seeds_dashboard_sees_and_moves_incidents(plane: Plane, person
 async def test_a_remedy_by_hand_over_http_is_an_attempt(plane: Plane, person: httpx2.AsyncClient) -> None:
     agent = await plane.agent("shop-2")
     agent.beat()
-    await agent.heard()
+    await agent.acknowledged()
     body = {"plugin": agent.plugin, "action": "ACTION_RESTART", "reason": "it hangs", "requestId": "r-1"}
     answer = await person.post("/prunella.v1.PatcherService/CreateAttempt", json=body)
     assert answer.status_code == 200, answer.text
@@ -145,7 +145,7 @@ def examples() -> list[str]:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_the_examples_of_the_documentation_run_as_they_stand(plane: Plane) -> None:
     agent = await broken(plane, "shop-3")
-    incident = (await plane.told("incident_opened", plugin=agent.plugin)).incident
+    incident = (await plane.wait_for_fact("incident_opened", plugin=agent.plugin)).incident
     # One that has no stream: two agents with one identity would be shut out.
     plain = await plane.agent("shop-4")
     await plain.session.abort()

@@ -14,11 +14,11 @@ async def test_after_a_healing_figures_story_and_overview_agree_with_it(relay_pl
     ops: Any = OpsServiceStub(relay_plane.channel("ops"))
     agent = await relay_plane.agent("shop-7")
     agent.beat()
-    await agent.heard()
+    await agent.acknowledged()
     agent.beat(webhooks=25, failed=15)
-    opened = await relay_plane.told("incident_opened")
-    mitigated = await relay_plane.told("incident_mitigated", 90.0)
-    decided = (await relay_plane.told("decision_made")).decision_made
+    opened = await relay_plane.wait_for_fact("incident_opened")
+    mitigated = await relay_plane.wait_for_fact("incident_mitigated", 90.0)
+    decided = (await relay_plane.wait_for_fact("decision_made")).decision_made
     attempt = mitigated.incident_mitigated.attempt
     name = f"incidents/{opened.incident}"
 

@@ -37,7 +37,7 @@ async def living(plane: Plane) -> AsyncIterator[list[FakeAgent]]:
     beating = asyncio.create_task(beat())
     try:
         for agent in agents:
-            await agent.heard()
+            await agent.acknowledged()
         yield agents
     finally:
         beating.cancel()
@@ -80,8 +80,8 @@ async def test_a_good_build_reaches_everybody_although_the_patcher_is_restarted_
             return len(await relay_plane.facts("rollout_wave_passed")) == 1
 
         await until(first_wave, 90.0, what="the first wave passed")
-        await relay_plane.end("patcher")
-        await relay_plane.begin("patcher")
+        await relay_plane.stop_service("patcher")
+        await relay_plane.start_service("patcher")
         done = await reaches(relay_plane, name, "succeeded")
         assert (done.figures.healthy, done.figures.against, done.figures.offline) == (AGENTS - 1, 0, 1)
         assert {agent.release for agent in agents[:-1]} == {"1.2.3"}
@@ -106,5 +106,5 @@ async def test_a_bad_build_is_halted_in_the_first_wave_and_taken_back_from_whoev
         await until(back, what="every agent runs what it ran before")
         rows = await relay_plane.sql("SELECT DISTINCT state FROM patcher.attempts WHERE rollout <> ''")
         assert {row.state for row in rows} <= {"rolled_back", "cancelled"}
-        halted = await relay_plane.told("rollout_halted")
+        halted = await relay_plane.wait_for_fact("rollout_halted")
         assert halted.rollout_halted.numbers.against == done.figures.against

@@ -34,7 +34,7 @@ async def breaks(plane: Plane, label: str, *, heals: bool = True) -> FakeAgent:
     agent = await plane.agent(label)
     agent.heals = heals
     agent.beat()
-    await agent.heard()
+    await agent.acknowledged()
     agent.beat(webhooks=25, failed=15)
     return agent
 
@@ -50,9 +50,9 @@ def consumers(plane: Plane) -> dict[str, Consumer]:
 async def healed(relay_plane: Plane) -> Plane:
     """One plugin was healed and another could not be: a story with every turn in it."""
     good = await breaks(relay_plane, "good")
-    await relay_plane.told("incident_mitigated", 60.0, plugin=good.plugin)
+    await relay_plane.wait_for_fact("incident_mitigated", 60.0, plugin=good.plugin)
     bad = await breaks(relay_plane, "bad", heals=False)
-    await relay_plane.told("incident_escalated", 90.0, plugin=bad.plugin)
+    await relay_plane.wait_for_fact("incident_escalated", 90.0, plugin=bad.plugin)
     await rests(relay_plane)
     return relay_plane
 
@@ -74,7 +74,7 @@ async def test_the_whole_story_told_again_in_any_order_changes_nothing(healed: P
     events = await healed.facts()
     random.Random(seed).shuffle(events)  # noqa: S311 - an order, not a secret
     # Even without the inbox: reactions are keyed by nature and look whether their cause still stands.
-    await healed.forget_inbox()
+    await healed.clear_inbox()
     for event in [*events, *events]:
         for consumer in consumers(healed).values():
             if event.WhichOneof("fact") in consumer.reactions:
@@ -87,10 +87,10 @@ async def test_the_whole_story_told_again_in_any_order_changes_nothing(healed: P
 @pytest.mark.timeout(240)
 async def test_two_replicas_of_every_service_do_the_work_once(relay_plane: Plane) -> None:
     for name in ("ingest", "decider", "patcher", "queue", "ops"):
-        await relay_plane.begin(name, replica=True)
+        await relay_plane.start_service(name, replica=True)
     agents = await asyncio.gather(*(breaks(relay_plane, f"shop-{number}") for number in range(8)))
     for agent in agents:
-        await relay_plane.told("incident_mitigated", 90.0, plugin=agent.plugin)
+        await relay_plane.wait_for_fact("incident_mitigated", 90.0, plugin=agent.plugin)
     for agent in agents:
         told = [event.WhichOneof("fact") for event in await relay_plane.facts(plugin=agent.plugin)]
         for once in ("incident_opened", "decision_made", "attempt_created", "apply_authorized", "attempt_succeeded"):

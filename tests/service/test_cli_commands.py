@@ -54,8 +54,8 @@ async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
         owner = {"PRUNELLA_KEY": plane.key, "DATABASE_URL": ground.url(), "NATS_URL": ground.nats_url}
         made = Terminal({**surroundings(tmp_path_factory.mktemp("state")), **told, **owner})
         made.plugin = await break_a_plugin(plane, "shop-7")
-        made.incident = (await plane.told("incident_opened", 30)).incident
-        await plane.told("decision_made", 30)
+        made.incident = (await plane.wait_for_fact("incident_opened", 30)).incident
+        await plane.wait_for_fact("decision_made", 30)
         await until(lambda: made_of(plane), 30, what="an attempt")
         yield made
     finally:

@@ -36,7 +36,7 @@ async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
         made = Terminal({**surroundings(tmp_path_factory.mktemp("state")), **told, "PRUNELLA_KEY": plane.key})
         made.environ["PRUNELLA_OPERATOR"] = "ann"
         made.plugin = await break_a_plugin(plane, "shop-7")
-        made.incident = (await plane.told("incident_opened", 30)).incident
+        made.incident = (await plane.wait_for_fact("incident_opened", 30)).incident
 
         async def placed() -> bool:
             request = ops_pb2.ListTimelineRequest(incident=made.incident)

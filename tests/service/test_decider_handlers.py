@@ -67,7 +67,7 @@ async def test_a_preview_of_nonsense_names_the_field(
 
 async def test_decisions_come_in_pages_newest_first(alone: DeciderAlone) -> None:
     incidents = [(await alone.open_incident(plugin=f"p{number % 2}"))[0] for number in range(5)]
-    await alone.plane.told("decision_made", times=5)
+    await alone.plane.wait_for_fact("decision_made", times=5)
     seen: list[str] = []
     names: list[str] = []
     token = ""
@@ -108,7 +108,7 @@ async def test_an_unknown_decision_is_not_found_and_a_bad_name_is_refused(alone:
 
 async def test_an_explanation_is_the_reasoning_with_everything_that_was_left_out(alone: DeciderAlone) -> None:
     await alone.open_incident()
-    made = (await alone.plane.told("decision_made")).decision_made
+    made = (await alone.plane.wait_for_fact("decision_made")).decision_made
     told = await alone.stub.ExplainDecision(decider_pb2.ExplainDecisionRequest(name=f"decisions/{made.decision}"))
     assert told.reasoning[0] == (
         "Round 1: checkout 1.2.0 shows webhook_fail_rate, severity medium: "

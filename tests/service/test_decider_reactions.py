@@ -44,7 +44,7 @@ async def decided(alone: DeciderAlone, **changes: Any) -> events_pb2.Event:
 
 async def test_the_worked_example_is_decided_with_everything_that_was_considered(alone: DeciderAlone) -> None:
     incident, opened = await alone.open_incident()
-    event = await alone.plane.told("decision_made")
+    event = await alone.plane.wait_for_fact("decision_made")
     made = event.decision_made
     assert (made.action, made.release, made.confidence) == (events_pb2.ACTION_PATCH, "1.2.3", 0.87)
     assert (made.origin, made.propensity, made.round, made.generation) == ("playbook", 1.0, 1, 3)
@@ -66,14 +66,14 @@ async def test_the_worked_example_is_decided_with_everything_that_was_considered
 
 async def test_the_fact_carries_the_trace_of_the_incident(alone: DeciderAlone) -> None:
     await alone.open_incident()
-    made = await alone.plane.told("decision_made")
+    made = await alone.plane.wait_for_fact("decision_made")
     (row,) = await alone.plane.sql("SELECT traceparent FROM bus.facts WHERE id = CAST(:id AS uuid)", id=made.id)
     assert row.traceparent.split("-")[1] == TRACE.split("-")[1]
 
 
 async def test_an_incident_told_again_and_again_has_one_decision(alone: DeciderAlone) -> None:
     incident, opened = await alone.open_incident()
-    await alone.plane.told("decision_made")
+    await alone.plane.wait_for_fact("decision_made")
     consumer = next(part for part in alone.plane.services["decider"].parts if hasattr(part, "handle"))
     # The same fact from the table, twice at once, and another fact about the same round.
     await asyncio.gather(*(consumer.handle(opened, TRACE, redelivered=True) for _ in range(3)))
@@ -107,14 +107,14 @@ async def test_while_ingest_is_away_nothing_is_decided_and_nothing_is_lost(alone
     await until(lambda: alone.ingest.questions >= 2, what="the decider asked")
     assert not await rows(alone, "decisions")
     alone.ingest.away = False
-    await alone.plane.told("decision_made")
+    await alone.plane.wait_for_fact("decision_made")
     await settled(alone, opened)
     assert not await alone.plane.sql("SELECT 1 FROM bus.dead_letters")
 
 
 async def test_the_next_round_is_decided_without_what_was_tried(alone: DeciderAlone) -> None:
     incident, _ = await alone.open_incident(type="plugin_down", evidence=events_pb2.Evidence(summary="down"))
-    first = await alone.plane.told("decision_made")
+    first = await alone.plane.wait_for_fact("decision_made")
     alone.ingest.incidents[incident] = ("open", 2)
     told = events_pb2.IncidentRoundStarted(
         type="plugin_down",
@@ -125,7 +125,7 @@ async def test_the_next_round_is_decided_without_what_was_tried(alone: DeciderAl
         tried=[events_pb2.Tried(action=events_pb2.ACTION_RESTART, outcome="rolled_back", reason="still down")],
     )
     started = await alone.record(told, incident=incident)
-    second = await alone.plane.told("decision_made", times=2)
+    second = await alone.plane.wait_for_fact("decision_made", times=2)
     assert first.decision_made.action == events_pb2.ACTION_RESTART
     assert (second.decision_made.action, second.decision_made.round) == (events_pb2.ACTION_ROLLBACK, 2)
     # The first round's fact, late, changes nothing.

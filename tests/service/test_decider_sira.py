@@ -159,7 +159,7 @@ async def test_a_sira_that_keeps_failing_is_left_alone_and_people_are_told(
     sira.answer = sira_server.server_error()
     for number in range(3):
         await decided(alone, plugin=f"p{number}")
-    changed = (await alone.plane.told("breaker_changed")).breaker_changed
+    changed = (await alone.plane.wait_for_fact("breaker_changed")).breaker_changed
     assert (changed.breaker, getattr(changed, "from"), changed.to) == ("sira", "closed", "open")
     made = await decided(alone, plugin="p9")
     assert len(sira.asked) == 3
@@ -215,7 +215,7 @@ async def test_a_new_round_supersedes_a_question_that_is_still_open(alone: Decid
     alone.ingest.incidents[incident] = ("open", 2)
     told = events_pb2.IncidentRoundStarted(type="error_spike", round=2, package="checkout", release="1.2.0")
     await alone.record(told, incident=incident)
-    made = await alone.plane.told("decision_made")
+    made = await alone.plane.wait_for_fact("decision_made")
     states = await alone.plane.sql("SELECT round, state FROM decider.decisions ORDER BY round")
     assert made.decision_made.round == 2
     assert [(row.round, row.state) for row in states] == [(1, "superseded"), (2, "made")]

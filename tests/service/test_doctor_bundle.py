@@ -42,7 +42,7 @@ def contents(path: Path) -> dict[str, str]:
 def planted(plane: Plane, state: State) -> dict[str, str]:
     """Secrets of every kind, where they are found in life; by what they are."""
     made = {name: secrets.token_hex(24) for name in ("roles", "release-key-1", "demo", "sira", "database", "unknown")}
-    state.keep(secrets={"roles": made["roles"], "release-key-1": made["release-key-1"]}, ports={"ops": 1})
+    state.save(secrets={"roles": made["roles"], "release-key-1": made["release-key-1"]}, ports={"ops": 1})
     (state.folder / "demo").mkdir()
     (state.folder / "demo" / "world.json").write_text(json.dumps({"sink_port": 1, "secret": made["demo"]}))
     token = access.service_token(plane.key, "operator")

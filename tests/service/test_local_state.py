@@ -47,9 +47,9 @@ def test_secrets_are_made_once_and_only_we_can_read_them(state: State) -> None:
 
 
 def test_a_draft_that_was_never_finished_changes_nothing(state: State) -> None:
-    state.keep(ports={"nats": 1})
+    state.save(ports={"nats": 1})
     (state.folder / f".kept.json.{os.getpid()}").write_text('{"ports": {"na')
-    assert state.kept() == {"ports": {"nats": 1}}
+    assert state.saved() == {"ports": {"nats": 1}}
 
 
 def test_fresh_forgets_everything_but_the_lock(state: State) -> None:

@@ -42,8 +42,8 @@ async def mcp_plane(servers: Servers) -> AsyncIterator[Plane]:
         agent = await plane.agent("shop-7", release="1.2.0")
         agent.beat(webhooks=20, failed=0)
         agent.beat(webhooks=20, failed=14)
-        await plane.told("incident_opened", 30)
-        await plane.told("decision_made", 30)
+        await plane.wait_for_fact("incident_opened", 30)
+        await plane.wait_for_fact("decision_made", 30)
         yield plane
     finally:
         await plane.stop()

@@ -264,7 +264,7 @@ async def test_many_sequencers_at_once_log_each_fact_once(ground: Ground, monkey
     plane = Plane(ground, names=["ops"])
     try:
         await plane.start()
-        replica = await plane.begin("ops", replica=True)
+        replica = await plane.start_service("ops", replica=True)
         ctx = [plane.services["ops"].ctx, replica.ctx]
         told = [health() for _ in range(200)]
 
@@ -288,7 +288,7 @@ async def test_a_sequencer_killed_in_the_middle_repeats_and_loses_nothing(
     alone: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = alone.services["ops"].ctx
-    await alone.end("ops")
+    await alone.stop_service("ops")
     told = [health() for _ in range(40)]
     await tell(alone.ground, *told)
     monkeypatch.setattr(sweeps, "BATCH", 16)
@@ -307,7 +307,7 @@ async def test_a_sequencer_killed_in_the_middle_repeats_and_loses_nothing(
         await log_facts(ctx, now())
     assert len(await events(alone)) == 16
     monkeypatch.undo()
-    await alone.begin("ops")
+    await alone.start_service("ops")
     await until(lambda: signed(alone, 40), 20)
     assert sorted(await events(alone)) == sorted(event.id for event in told)
 
@@ -316,9 +316,9 @@ async def test_a_restart_keeps_name_key_and_history(alone: Plane) -> None:
     await tell(alone.ground, health())
     await until(lambda: signed(alone, 1), 20)
     before = await checkpoint(alone)
-    await alone.end("ops")
+    await alone.stop_service("ops")
     await tell(alone.ground, health())
-    await alone.begin("ops")
+    await alone.start_service("ops")
     await until(lambda: signed(alone, 2), 20)
     after = await checkpoint(alone)
     assert (after.origin, after.key, after.size) == (before.origin, before.key, 2)

@@ -96,7 +96,7 @@ async def test_what_notifications_tell_of_themselves_notifies_nobody(people: Not
     await people.set()
     await people.tell(escalated())
     await people.one("sent")
-    told = await people.plane.told("notification_sent", 20.0)
+    told = await people.plane.wait_for_fact("notification_sent", 20.0)
 
     async def placed() -> bool:
         rows = await people.plane.sql("SELECT 1 FROM ops.timeline WHERE event_id = CAST(:id AS uuid)", id=told.id)
@@ -141,9 +141,9 @@ async def test_a_refusal_is_final_and_the_next_step_is_told_at_once(people: Noti
     assert (hook.state, hook.tries, hook.last_error) == ("failed", 1, "404 no such hook")
     assert (mail.state, mail.step) == ("sent", 1)
     assert people.mail.mails[0][1]["Subject"].startswith("[high] nobody answered: ")
-    failed = await people.plane.told("notification_failed", plugin=event.plugin)
+    failed = await people.plane.wait_for_fact("notification_failed", plugin=event.plugin)
     assert failed.notification_failed.error == "404 no such hook"
-    further = await people.plane.told("notification_escalated", plugin=event.plugin)
+    further = await people.plane.wait_for_fact("notification_escalated", plugin=event.plugin)
     assert list(further.notification_escalated.channels) == ["mail"]
 
 
@@ -156,7 +156,7 @@ async def test_when_nobody_answers_the_next_step_is_told_until_nobody_is_left(pe
     await until(lambda: people.mail.mails, 20.0)
     await people.one("sent")
     await people.change("UPDATE ops.notifications SET act_by_time = create_time")
-    last = await people.plane.told("notification_escalated", 20.0, times=2, plugin=event.plugin)
+    last = await people.plane.wait_for_fact("notification_escalated", 20.0, times=2, plugin=event.plugin)
     assert (last.notification_escalated.step, list(last.notification_escalated.channels)) == (2, [])
     (found,) = await people.listed()
     assert found.detail == "nobody answered, and nobody is left to ask"
@@ -315,12 +315,12 @@ async def test_after_ops_was_away_nothing_is_missing_and_nothing_is_sent_twice(g
         people.hook.answer = lambda _post: (503, "down")
         await people.tell(under_way := escalated())
         await people.until(lambda all_: len(all_) == 2 and any(d.tries for d in all_[0].deliveries), "tried")
-        await plane.end("ops")
+        await plane.stop_service("ops")
         tried = len(people.hook.posts)
         away = [escalated() for _ in range(18)]
         await people.tell(*away)
         people.hook.answer = lambda _post: (200, "ok")
-        await plane.begin("ops")
+        await plane.start_service("ops")
 
         def whole(found: list[pb.Notification]) -> bool:
             return sum(each.facts for each in found) == 20 and all(each.state == "sent" for each in found)
@@ -341,7 +341,7 @@ async def test_two_replicas_tell_everything_once(ground: Ground) -> None:
     people = await NotificationPlane(await plane.start()).start()
     try:
         await people.set()
-        await plane.begin("ops", replica=True)
+        await plane.start_service("ops", replica=True)
         events = [escalated() for _ in range(15)]
         await asyncio.gather(*(people.tell(event) for event in events))
 

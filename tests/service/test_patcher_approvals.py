@@ -110,7 +110,7 @@ async def test_one_no_ends_it(alone: PatcherAlone) -> None:
         await reject(alone, "ben", waiting, reason="")
     ended = await reject(alone, "ben", waiting)
     assert (ended.state, ended.approval.state) == ("refused", "rejected")
-    told = await alone.plane.told("attempt_refused")
+    told = await alone.plane.wait_for_fact("attempt_refused")
     assert (told.attempt_refused.gate, told.reason) == ("APPROVAL", "rejected by operators/ben: not today")
     with pytest.raises(Refused) as late:
         await approve(alone, "cem", waiting)
@@ -122,7 +122,7 @@ async def test_people_are_reminded_then_others_are_told_then_it_expires(alone: P
     before = [counted(fact) for fact in ("reminded", "escalated", "expired")]
     for seconds, times in ((901, 1), (900, 2)):
         await later(alone, seconds)
-        told = await alone.plane.told("approval_overdue", times=times)
+        told = await alone.plane.wait_for_fact("approval_overdue", times=times)
         assert told.approval_overdue.escalated == (times == 2)
     await later(alone, 1800)
     ended = await of(alone, "p1", "cancelled")
@@ -227,7 +227,7 @@ async def test_an_attempt_that_ends_otherwise_asks_nobody_any_more(alone: Patche
     waiting = await asked(alone)
     cancel = patcher_pb2.CancelAttemptRequest(name=waiting.name, reason="a test", request_id="c")
     await alone.stub.CancelAttempt(cancel, timeout=5)
-    ended = await alone.plane.told("approval_ended")
+    ended = await alone.plane.wait_for_fact("approval_ended")
     assert ended.approval_ended.outcome == "void"
     await due(alone.ctx, alone.clock.now())
     assert (await whole(alone, waiting.name)).state == "cancelled"

@@ -111,7 +111,7 @@ async def test_a_refusal_is_a_fact_with_its_gate_and_nothing_else_happens(
     alone: PatcherAlone, changes: dict[str, Any], gate: str
 ) -> None:
     await alone.decide(**changes)
-    refused = (await alone.plane.told("attempt_refused")).attempt_refused
+    refused = (await alone.plane.wait_for_fact("attempt_refused")).attempt_refused
     assert refused.gate == gate
     assert "attempt_created" not in await told(alone)
     assert not alone.ingest.commands
@@ -119,7 +119,7 @@ async def test_a_refusal_is_a_fact_with_its_gate_and_nothing_else_happens(
 
 async def test_an_unknown_release_fails_so_that_the_next_round_may_try_another(alone: PatcherAlone) -> None:
     await alone.decide(release="9.9.9")
-    failed = (await alone.plane.told("attempt_failed")).attempt_failed
+    failed = (await alone.plane.wait_for_fact("attempt_failed")).attempt_failed
     assert (failed.failure, failed.to_release) == ("release_unknown", "9.9.9")
 
 
@@ -129,12 +129,12 @@ async def test_what_the_agent_cannot_do_is_not_sent_to_it(alone: PatcherAlone) -
     plugin.capabilities.append("restart")
     alone.ingest.plugins["p1"] = plugin
     await alone.decide()
-    assert (await alone.plane.told("attempt_refused")).attempt_refused.gate == "CAPABILITY"
+    assert (await alone.plane.wait_for_fact("attempt_refused")).attempt_refused.gate == "CAPABILITY"
 
 
 async def test_a_decision_about_a_release_that_no_longer_runs_is_cancelled(alone: PatcherAlone) -> None:
     await alone.decide(from_release="1.1.0")
-    await alone.plane.told("attempt_cancelled")
+    await alone.plane.wait_for_fact("attempt_cancelled")
     assert not alone.ingest.commands
 
 

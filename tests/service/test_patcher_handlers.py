@@ -112,7 +112,7 @@ class TestReleases:
             lambda tx: tx.run("UPDATE patcher.releases SET artifact = set_byte(artifact, 30, 7)")
         )
         await alone.decide()
-        failed = (await alone.plane.told("attempt_failed")).attempt_failed
+        failed = (await alone.plane.wait_for_fact("attempt_failed")).attempt_failed
         assert failed.failure == "staging_failed"
         assert not alone.ingest.commands
 
@@ -230,7 +230,7 @@ class TestKillSwitches:
 async def test_attempts_are_listed_in_pages_and_filters_are_checked(alone: PatcherAlone) -> None:
     for number in range(3):
         await alone.decide(plugin=f"p{number}", severity=events_pb2.SEVERITY_CRITICAL)
-    await alone.plane.told("attempt_refused", times=3)
+    await alone.plane.wait_for_fact("attempt_refused", times=3)
     seen, token = [], ""
     for _ in range(3):
         request = patcher_pb2.ListAttemptsRequest(page_size=1, page_token=token, state="refused")

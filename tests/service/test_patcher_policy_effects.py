@@ -58,7 +58,7 @@ async def test_each_field_that_refuses_refuses_at_its_gate(alone: PatcherAlone) 
         await set_policy(alone, **CALM | change)
         await alone.decide(plugin=f"r{number}")
         await of(alone, f"r{number}", "refused")
-        told = await alone.plane.told("attempt_refused", times=number + 1)
+        told = await alone.plane.wait_for_fact("attempt_refused", times=number + 1)
         assert told.attempt_refused.gate == gate
     await set_policy(alone, **CALM)
     await alone.decide(plugin="free")
@@ -192,7 +192,7 @@ async def test_how_long_and_how_often_health_is_looked_at(alone: PatcherAlone) -
     timeout, interval = Duration(seconds=5), Duration(seconds=4)
     await set_policy(alone, health_check_timeout=timeout, health_check_interval=interval)
     await alone.decide()
-    applied = (await alone.plane.told("attempt_applied")).attempt_applied
+    applied = (await alone.plane.wait_for_fact("attempt_applied")).attempt_applied
     found = await of(alone, "p1", "probation", "rolled_back", "rolling_back", "success")
     assert round(applied.probation_until_time.ToSeconds() - found.switch_time.ToSeconds()) == 5
     await until(lambda: alone.ingest.looks == 1, what="it is looked at once")

@@ -235,7 +235,7 @@ async def test_a_rollout_nobody_answers_about_reminds_escalates_and_ends(fleet: 
     made = await fleet.create()
     for seconds, times in ((901, 1), (900, 2)):
         await fleet.ctx.database.transaction(lambda tx, by=seconds: tx.run(OLDER, by=timedelta(seconds=by)))
-        told = await fleet.plane.told("approval_overdue", times=times)
+        told = await fleet.plane.wait_for_fact("approval_overdue", times=times)
         assert (told.approval_overdue.subject, told.approval_overdue.escalated) == (made.name, times == 2)
     await fleet.ctx.database.transaction(lambda tx: tx.run(OLDER, by=timedelta(seconds=1800)))
     ended = await fleet.reaches(made.name, "aborted")

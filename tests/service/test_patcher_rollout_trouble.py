@@ -32,16 +32,16 @@ async def fleet(ground: Ground, tmp_path: Path) -> AsyncIterator[Fleet]:
 
 
 async def test_two_patchers_one_of_which_dies_and_comes_back_never_exceed_the_budget(fleet: Fleet) -> None:
-    await fleet.plane.begin("patcher", replica=True)
+    await fleet.plane.start_service("patcher", replica=True)
     made = await fleet.create(waves=["2", "100%"], budget=3)
 
     async def half_way() -> bool:
         return (await fleet.rollout(made.name)).figures.healthy >= 3
 
     await until(half_way, 40.0, what="three plugins are healthy")
-    await fleet.plane.end("patcher replica")
-    await fleet.plane.end("patcher")
-    await fleet.plane.begin("patcher")
+    await fleet.plane.stop_service("patcher replica")
+    await fleet.plane.stop_service("patcher")
+    await fleet.plane.start_service("patcher")
     done = await fleet.reaches(made.name, "succeeded")
     assert (done.figures.healthy, done.figures.against) == (8, 0)
     rows = await fleet.plane.sql(OVERLAPS)
@@ -56,7 +56,7 @@ async def test_every_fact_told_again_changes_nothing(fleet: Fleet) -> None:
     await fleet.reaches(made.name, "halted")
     before, members = await fleet.rollout(made.name), await fleet.members(made.name)
     facts = await fleet.plane.facts()
-    await fleet.plane.forget_inbox()
+    await fleet.plane.clear_inbox()
 
     async def heard_again() -> bool:
         rows = await fleet.plane.sql(

@@ -226,7 +226,7 @@ async def test_a_proposal_expires_after_a_day(queue: QueueAlone) -> None:
     with pytest.raises(Refused) as refusal:
         await queue.person.ApproveProposal(pb.ApproveProposalRequest(name=name), timeout=5)
     assert reason_of(refusal.value) == "PROPOSAL_DECIDED"
-    fact = await queue.plane.told("proposal_decided", timeout=15)
+    fact = await queue.plane.wait_for_fact("proposal_decided", timeout=15)
     assert not fact.proposal_decided.approved
 
 

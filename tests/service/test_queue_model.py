@@ -170,7 +170,7 @@ async def test_a_model_that_is_down_is_not_asked_again_and_again(queue: QueueAlo
     for _ in range(5):
         assert (await queue.triaged()).state == pb.REPORT_STATE_ESCALATED
     assert len(server.asked) == 3
-    changed: BreakerChanged = (await queue.plane.told("breaker_changed")).breaker_changed
+    changed: BreakerChanged = (await queue.plane.wait_for_fact("breaker_changed")).breaker_changed
     assert (changed.breaker, changed.to) == ("model", "open")
 
 

@@ -358,6 +358,6 @@ async def test_a_waiting_claim_ends_when_the_server_drains(queue: QueueAlone, mo
     claiming = asyncio.create_task(queue.claim(wait=30))
     await asyncio.wait_for(asleep.wait(), 10)
     began = time.monotonic()
-    await queue.plane.end("queue")
+    await queue.plane.stop_service("queue")
     assert await claiming == []
     assert time.monotonic() - began < 5

@@ -88,7 +88,7 @@ async def test_a_failing_plugin_is_noticed_gets_its_update_and_says_that_it_is_d
 
     answer = await client.say("ack", issued.id, response={"applied": True})
     assert answer.json() == {"ok": True}
-    finished = await alone.plane.told("command_finished", plugin=client.agent.plugin)
+    finished = await alone.plane.wait_for_fact("command_finished", plugin=client.agent.plugin)
     assert finished.command_finished.outcome == "applied" and "applied" in finished.command_finished.detail
     client.version, client.rate = "1.2.3", 0.0
     assert await client.beat() == []
@@ -97,7 +97,7 @@ async def test_a_failing_plugin_is_noticed_gets_its_update_and_says_that_it_is_d
 
     await alone.issue(client.agent, pb.COMMAND_KIND_COMMIT, generation=issued.generation)
     assert await client.beat() == [], "a plain client has nothing to commit; it is answered for it"
-    finished = await alone.plane.told("command_finished", times=2, plugin=client.agent.plugin)
+    finished = await alone.plane.wait_for_fact("command_finished", times=2, plugin=client.agent.plugin)
     assert finished.command_finished.outcome == "committed"
 
 
@@ -106,7 +106,7 @@ async def test_a_command_that_failed_is_told_with_its_error(alone: Alone, client
     issued = await alone.issue(client.agent)
     await client.beat()
     assert (await client.say("fail", issued.id, error="no space left")).status_code == 200
-    finished = await alone.plane.told("command_finished", plugin=client.agent.plugin)
+    finished = await alone.plane.wait_for_fact("command_finished", plugin=client.agent.plugin)
     assert (finished.command_finished.outcome, finished.command_finished.detail) == ("failed", "no space left")
     assert await client.beat() == []
 
@@ -122,7 +122,7 @@ async def test_what_is_not_permitted_is_not_handed_out(alone: Alone, client: See
     early = await client.say("ack", issued.id)
     assert (early.status_code, early.json()["reason"]) == (409, "NOT_PERMITTED")
     assert await client.beat() == []
-    finished = (await alone.plane.told("command_finished", plugin=client.agent.plugin)).command_finished
+    finished = (await alone.plane.wait_for_fact("command_finished", plugin=client.agent.plugin)).command_finished
     assert (finished.command, finished.outcome, finished.detail) == (issued.id, "refused", "KILL_SWITCH")
     health = await alone.issue(client.agent, pb.COMMAND_KIND_HEALTH_CHECK)
     assert [one["id"] for one in await client.beat()] == [health.id], "looking needs no permit"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from deploy.local.spare import Spare
+from deploy.local.database_pool import DatabasePool
 from deploy.local.testing import Servers
 
 EVERYTHING = """
@@ -36,15 +36,15 @@ async def seen(servers: Servers, name: str) -> tuple[list[tuple[str, str]], list
 
 
 async def test_what_one_test_wrote_the_next_does_not_see(servers: Servers) -> None:
-    spare = Spare(servers)
-    name = await spare.take("t_spare_rows")
+    pool = DatabasePool(servers)
+    name = await pool.acquire("t_spare_rows")
     before = await seen(servers, name)
     connection = await connect(servers, name)
     await connection.execute(USED)
     assert await seen(servers, name) != before
-    await spare.give(name)
+    await pool.release(name)
     assert connection.is_closed() or await _gone(connection), "who was connected is not any more"
-    assert await spare.take("t_another") == name
+    assert await pool.acquire("t_another") == name
     assert await seen(servers, name) == before
     await servers.drop_database(name)
 
@@ -56,14 +56,14 @@ async def _gone(connection: asyncpg.Connection) -> bool:
 
 
 async def test_weeks_that_a_service_made_are_dropped_and_the_database_is_not(servers: Servers) -> None:
-    spare = Spare(servers)
-    name = await spare.take("t_spare_weeks")
+    pool = DatabasePool(servers)
+    name = await pool.acquire("t_spare_weeks")
     before = await seen(servers, name)
     connection = await connect(servers, name)
     assert await connection.fetchval("SELECT bus.ensure_partitions('2031-03-03', '2031-03-20')") >= 6
     await connection.execute(USED.partition(";")[0].replace("0197f3a2", "01c1e0a5"))
-    await spare.give(name)
-    assert await spare.take("t_another") == name
+    await pool.release(name)
+    assert await pool.acquire("t_another") == name
     assert await seen(servers, name) == before
     await servers.drop_database(name)
 
@@ -80,10 +80,10 @@ async def test_weeks_that_a_service_made_are_dropped_and_the_database_is_not(ser
     ],
 )
 async def test_a_database_that_was_rebuilt_is_not_given_to_anybody(servers: Servers, change: str) -> None:
-    spare = Spare(servers)
-    name = await spare.take("t_spare_shape")
+    pool = DatabasePool(servers)
+    name = await pool.acquire("t_spare_shape")
     connection = await connect(servers, name)
     await connection.execute(change)
     await connection.close()
-    await spare.give(name)
-    assert spare.waiting == []
+    await pool.release(name)
+    assert pool.idle == []

@@ -1,4 +1,4 @@
-"""Spare databases: what a test leaves behind is emptied and given to the next, since copying a database costs far more.
+"""A pool of databases for tests: what one test used is emptied for the next, since copying a database costs far more.
 
 Rule: the next test cannot tell. Every row is gone, the rows that migrations write are there again, sequences begin
 anew. A database whose tables, functions or rights were changed, or that has grown large, is dropped instead.
@@ -14,11 +14,11 @@ import asyncpg
 from deploy.local.servers import Servers
 
 SCHEMAS = ("bus", "ingest", "decider", "patcher", "queue", "ops", "public")
-LARGE = 40_000_000
-KEPT = 8
+MAX_BYTES = 40_000_000
+MAX_IDLE = 8
 # Every change of structure writes new rows into these catalogues; maintenance changes their rows in place.
 # Partitions do not count: services make them, and those that a new database lacks are dropped.
-SHAPE = """
+SCHEMA_DIGEST = """
 SELECT md5(string_agg(entry, ',' ORDER BY entry)) FROM (
     SELECT 'c' || c.oid || ':' || c.xmin || ':' || coalesce(CAST(c.relacl AS text), '') AS entry
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -48,73 +48,75 @@ SEQUENCES = """
 SELECT format('SELECT setval(%L, %s, false)', schemaname || '.' || sequencename, start_value) AS again
 FROM pg_sequences WHERE schemaname = ANY($1) ORDER BY 1
 """
-LEAVE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
-BACK = "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM jsonb_populate_recordset(CAST(NULL AS {table}), $1)"
+DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
+RESTORE = (
+    "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM jsonb_populate_recordset(CAST(NULL AS {table}), $1)"
+)
 
 
 @dataclass
-class Spare:
+class DatabasePool:
     """The databases of one PostgreSQL that wait for the next test, and what an unused one looks like."""
 
     servers: Servers
-    shapes: dict[str, str] = field(default_factory=dict)
-    waiting: list[str] = field(default_factory=list)
-    empty: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
+    idle: list[str] = field(default_factory=list)
+    reset_sql: str = ""
     partitions: set[str] = field(default_factory=set)
-    first: dict[str, str] = field(default_factory=dict)
+    initial_rows: dict[str, str] = field(default_factory=dict)
 
-    async def take(self, name: str) -> str:
+    async def acquire(self, name: str) -> str:
         """An empty database; a new one is called `name`."""
-        if self.waiting:
-            return self.waiting.pop()
+        if self.idle:
+            return self.idle.pop()
         await self.servers.new_database(name)
         connection = await self._connect(name)
         try:
-            self.shapes[name] = await connection.fetchval(SHAPE, SCHEMAS)
-            if not self.empty:
-                await self._learn(connection)
+            self.digests[name] = await connection.fetchval(SCHEMA_DIGEST, SCHEMAS)
+            if not self.reset_sql:
+                await self._inspect(connection)
         finally:
             await connection.close(timeout=5)
         return name
 
-    async def give(self, name: str) -> None:
+    async def release(self, name: str) -> None:
         """Empties a database for the next test, or drops it."""
-        if name not in self.shapes or len(self.waiting) >= KEPT or not await self._emptied(name):
-            self.shapes.pop(name, None)
+        if name not in self.digests or len(self.idle) >= MAX_IDLE or not await self._reset(name):
+            self.digests.pop(name, None)
             await self.servers.drop_database(name)
             return
-        self.waiting.append(name)
+        self.idle.append(name)
 
-    async def _emptied(self, name: str) -> bool:
+    async def _reset(self, name: str) -> bool:
         connection = await self._connect(name)
         try:
             await connection.execute("SET session_replication_role = replica")
-            await connection.fetch(LEAVE, name)
-            if await connection.fetchval(SHAPE, SCHEMAS) != self.shapes[name]:
+            await connection.fetch(DISCONNECT, name)
+            if await connection.fetchval(SCHEMA_DIGEST, SCHEMAS) != self.digests[name]:
                 return False
-            if await connection.fetchval("SELECT pg_database_size($1)", name) > LARGE:
+            if await connection.fetchval("SELECT pg_database_size($1)", name) > MAX_BYTES:
                 return False
-            await connection.execute(self.empty)
+            await connection.execute(self.reset_sql)
             for partition in await self._partitions(connection) - self.partitions:
                 await connection.execute(f"DROP TABLE {partition}")
-            for table, rows in self.first.items():
-                await connection.execute(BACK.format(table=table), rows)
+            for table, rows in self.initial_rows.items():
+                await connection.execute(RESTORE.format(table=table), rows)
         except asyncpg.PostgresError:
             return False
         finally:
             await connection.close(timeout=5)
         return True
 
-    async def _learn(self, connection: asyncpg.Connection) -> None:
+    async def _inspect(self, connection: asyncpg.Connection) -> None:
         """How a database is emptied, and the rows that it has from the beginning."""
         tables = [row["name"] for row in await connection.fetch(TABLES, SCHEMAS)]
         for table in tables:
             rows = await connection.fetchval(f"SELECT jsonb_agg(to_jsonb(t)) FROM {table} t")  # noqa: S608 - our own names
             if rows:
-                self.first[table] = rows if isinstance(rows, str) else json.dumps(rows)
+                self.initial_rows[table] = rows if isinstance(rows, str) else json.dumps(rows)
         statements = [f"DELETE FROM {table}" for table in tables]  # noqa: S608 - our own names
         statements += [row["again"] for row in await connection.fetch(SEQUENCES, SCHEMAS)]
-        self.empty = ";".join(statements)
+        self.reset_sql = ";".join(statements)
         self.partitions = await self._partitions(connection)
 
     async def _partitions(self, connection: asyncpg.Connection) -> set[str]:
