@@ -132,21 +132,13 @@ def decile(confidence: float) -> int:
 
 def calibration_bins(rows: Sequence[tuple[int, int, float | None, int, int]]) -> list[CalibrationBin]:
     """All ten bins from rows of (decile, decisions, mean predicted, tried, succeeded); empty ones have no values."""
-    found: Mapping[int, tuple[int, int, float | None, int, int]] = {row[0]: row for row in rows}
-    made = []
+    found = {row[0]: row[1:] for row in rows}
+    bins = []
     for place in range(BINS):
-        _, decisions, predicted, tried, succeeded = found.get(place, (place, 0, None, 0, 0))
-        made.append(
-            CalibrationBin(
-                place / BINS,
-                (place + 1) / BINS,
-                decisions,
-                predicted if decisions else None,
-                tried,
-                succeeded / tried if tried else None,
-            )
-        )
-    return made
+        decisions, predicted, tried, succeeded = found.get(place, (0, None, 0, 0))
+        observed = succeeded / tried if tried else None
+        bins.append(CalibrationBin(place / BINS, (place + 1) / BINS, decisions, predicted, tried, observed))
+    return bins
 
 
 def calibration_error(found: Sequence[CalibrationBin]) -> float | None:

@@ -78,6 +78,6 @@ def build(settings: Settings, clock: Clock) -> Service:
         sender,
         base.errands(RUNNERS, ctx, workers=32),
         sweeps,
-        UptimeProbes(base.database, clock, SERVICES, base.channel_if_known),
+        UptimeProbes(base.database, SERVICES, base.channel_if_known),
     ]
     return base.service(ctx, server, parts, before)

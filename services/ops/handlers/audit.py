@@ -86,12 +86,7 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
             log = await store.log(reading)
             size = (await _checkpoint(reading, log, request.size)).size
             first = request.from_index
-            if not 0 <= first <= size:
-                raise Invalid(
-                    f"from_index must be from 0 to {size}, the size of the checkpoint, and was {first}",
-                    reason="BAD_INDEX",
-                    field="from_index",
-                )
+            _check_first(first, size)
             peaks = await _intact(store.peaks(reading, first))
             keys = tuple(await store.keys(reading))
         header = export.header_line(export.Header(log.origin, first, size, peaks.hashes, keys))
@@ -120,12 +115,7 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         now = self.ctx.clock.now()
         async with self.ctx.database.reading() as reading:
             log = await store.log(reading)
-            if not 0 <= request.from_index <= log.size:
-                raise Invalid(
-                    f"from_index must be from 0 to {log.size}, and was {request.from_index}",
-                    reason="BAD_INDEX",
-                    field="from_index",
-                )
+            _check_first(request.from_index, log.size)
             comparison = await Comparison.begin(reading, request.from_index)
         while not comparison.ended:
             async with self.ctx.database.reading() as reading:
@@ -151,6 +141,12 @@ async def _checkpoint(reading: Transaction, log: store.Log, size: int) -> store.
     near = await store.checkpoint_before(reading, size)
     hint = f"the one before it has {near.size}" if near else "there is none before it"
     raise NotFound(f"no checkpoint of {size} entries is kept; {hint}", reason="NO_CHECKPOINT", field="size")
+
+
+def _check_first(index: int, size: int) -> None:
+    if not 0 <= index <= size:
+        message = f"from_index must be from 0 to {size}, the size of what is read, and was {index}"
+        raise Invalid(message, reason="BAD_INDEX", field="from_index")
 
 
 async def _size(reading: Transaction, log: store.Log, size: int) -> int:

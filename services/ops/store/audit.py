@@ -21,16 +21,17 @@ APPENDING = 7_319_011  # an advisory lock nobody else takes
 
 LOCK = "SELECT pg_try_advisory_xact_lock(:key)"
 LOG = "SELECT origin, size, peaks, cursor_time, compared_index, scan_time, scan_event_id FROM ops.audit_log"
-FACT = """
-f.id, f.time, f.source, f.fact, f.actor, f.plugin, f.merchant, f.incident,
-f.reason, f.cause_id, f.traceparent, f.payload
-"""
+PLAIN = (
+    "time", "source", "fact", "actor", "plugin", "merchant", "incident", "reason", "traceparent", "payload",
+)  # fmt: skip
+FACT = ", ".join(f"f.{name}" for name in ("id", *PLAIN, "cause_id"))
 # LIMIT in the inner query keeps it a look per row: as a join it would read the whole log, some day.
 UNSEQUENCED = f"""
 SELECT {FACT} FROM bus.facts f
 WHERE f.time >= :floor AND (SELECT 1 FROM ops.audit_entries e WHERE e.event_id = f.id LIMIT 1) IS NULL
 ORDER BY f.time, f.id LIMIT :batch
 """
+ENTRY_COLUMNS = ("id", "time", "fact", "actor", "plugin", "merchant", "incident")
 APPEND = """
 INSERT INTO ops.audit_entries (index, event_id, time, fact, actor, plugin, merchant, incident, leaf_hash, entry)
 SELECT :first + new.number - 1, event_id, time, fact, actor, plugin, merchant, incident, leaf_hash, entry
@@ -162,19 +163,8 @@ async def append(
     """Appends entries; the new size. Call only under the lock."""
     leaves = [merkle.leaf_hash(entry) for entry in entries]
     peaks, nodes = before.peaks.append(leaves)
-    await tx.run(
-        APPEND,
-        first=before.size,
-        ids=[one.id for one in facts],
-        times=[one.time for one in facts],
-        facts=[one.fact for one in facts],
-        actors=[one.actor for one in facts],
-        plugins=[one.plugin for one in facts],
-        merchants=[one.merchant for one in facts],
-        incidents=[one.incident for one in facts],
-        leaves=leaves,
-        entries=list(entries),
-    )
+    columns = {f"{name}s": [getattr(one, name) for one in facts] for name in ENTRY_COLUMNS}
+    await tx.run(APPEND, first=before.size, leaves=leaves, entries=list(entries), **columns)
     await _save_nodes(tx, nodes)
     grown = await tx.run(GROW, size=peaks.size, peaks=b"".join(peaks.hashes), cursor=cursor, old=before.size)
     assert grown == 1, "only one appends"
@@ -301,20 +291,8 @@ async def save_progress(tx: Transaction, index: int, scanned: tuple[datetime, st
 
 def fact(row: Any) -> Fact:
     """A fact from its row, before its payload was read."""
-    return Fact(
-        id=str(row.id),
-        time=row.time,
-        source=row.source,
-        fact=row.fact,
-        actor=row.actor,
-        plugin=row.plugin,
-        merchant=row.merchant,
-        incident=row.incident,
-        reason=row.reason,
-        cause=row.cause_id,
-        traceparent=row.traceparent,
-        payload=row.payload,
-    )
+    values = {name: getattr(row, name) for name in PLAIN}
+    return Fact(**values, id=str(row.id), cause=row.cause_id)
 
 
 def _leaves(rows: Iterable[Any]) -> list[Leaf]:

@@ -103,19 +103,8 @@ async def suppress(tx: Transaction, notification: str, reason: str) -> int:
 
 
 def _delivery(row: Any) -> Delivery:
-    return Delivery(
-        id=str(row.id),
-        notification=str(row.notification),
-        channel=row.channel,
-        step=row.step,
-        state=State(row.state),
-        tries=row.tries,
-        error=row.error,
-        response=row.response,
-        create_time=row.create_time,
-        try_time=row.try_time,
-        send_time=row.send_time,
-    )
+    converted = {"id": str(row.id), "notification": str(row.notification), "state": State(row.state)}
+    return Delivery(**row._asdict() | converted)
 
 
 async def errand_of(tx: Transaction, key: str) -> str:

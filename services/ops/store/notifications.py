@@ -17,8 +17,12 @@ from services.ops.severity import Severity
 # Plugins and incidents a message can be found by; a flood has more.
 NAMED = 200
 
-COLUMNS = """id, route, urgent, state, detail, severity, facts, repeats, kinds, lines, plugins, merchants, incidents,
-    step, create_time, due_time, act_by_time, acknowledge_time, acknowledged_by"""
+LISTS = ("plugins", "merchants", "incidents")
+PLAIN = (
+    "id", "route", "urgent", "detail", "step", "create_time", "due_time", "act_by_time", "acknowledge_time",
+    "acknowledged_by",
+)  # fmt: skip
+COLUMNS = ", ".join((*PLAIN, *LISTS, "state", "severity", "facts", "repeats", "kinds", "lines"))
 QUEUED = f"SELECT {COLUMNS} FROM ops.notifications WHERE state = 'queued' ORDER BY id FOR UPDATE"
 DUE = f"""
 SELECT {COLUMNS} FROM ops.notifications WHERE state = 'queued' AND due_time <= :now
@@ -40,16 +44,16 @@ ENDS = (
     "SELECT incident, end_time FROM ops.incidents WHERE incident = ANY(CAST(:ids AS text[])) AND end_time IS NOT NULL"
 )
 GET = f"SELECT {COLUMNS} FROM ops.notifications WHERE id = CAST(:id AS uuid)"
+# What a message is never changes: its id, route, urgency and when it was made.
+CHANGING = (
+    "state", "detail", "severity", "facts", "repeats", "kinds", "lines", *LISTS, "step", "due_time", "act_by_time",
+    "acknowledge_time", "acknowledged_by",
+)  # fmt: skip
+CASTS = {"id": "uuid", "kinds": "jsonb", "lines": "jsonb", **dict.fromkeys(LISTS, "text[]")}
 INSERT = f"""
-INSERT INTO ops.notifications ({COLUMNS}) VALUES (
-    CAST(:id AS uuid), :route, :urgent, :state, :detail, :severity, :facts, :repeats, CAST(:kinds AS jsonb),
-    CAST(:lines AS jsonb), CAST(:plugins AS text[]), CAST(:merchants AS text[]), CAST(:incidents AS text[]), :step,
-    :create_time, :due_time, :act_by_time, :acknowledge_time, :acknowledged_by)
-ON CONFLICT (id) DO UPDATE SET state = excluded.state, detail = excluded.detail, severity = excluded.severity,
-    facts = excluded.facts, repeats = excluded.repeats, kinds = excluded.kinds, lines = excluded.lines,
-    plugins = excluded.plugins, merchants = excluded.merchants, incidents = excluded.incidents, step = excluded.step,
-    due_time = excluded.due_time, act_by_time = excluded.act_by_time, acknowledge_time = excluded.acknowledge_time,
-    acknowledged_by = excluded.acknowledged_by
+INSERT INTO ops.notifications ({COLUMNS})
+VALUES ({", ".join(f"CAST(:{n} AS {CASTS[n]})" if n in CASTS else f":{n}" for n in COLUMNS.split(", "))})
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in CHANGING)}
 """
 KEYS = """
 SELECT route, key, notification FROM ops.notification_dedup_keys
@@ -162,29 +166,18 @@ async def get(tx: Transaction, id_: str, *, lock: bool = False) -> Notification 
 
 
 async def save(tx: Transaction, found: Notification) -> None:
-    """Writes one, new or changed."""
+    """Saves one, new or changed."""
     batch = found.batch
     await tx.run(
         INSERT,
-        id=found.id,
-        route=found.route,
-        urgent=found.urgent,
         state=found.state.value,
-        detail=found.detail,
         severity=int(batch.severity),
         facts=batch.facts,
         repeats=batch.repeats,
         kinds=json.dumps(dict(batch.kinds)),
         lines=json.dumps([_line(line) for line in batch.lines]),
-        plugins=list(found.plugins),
-        merchants=list(found.merchants),
-        incidents=list(found.incidents),
-        step=found.step,
-        create_time=found.create_time,
-        due_time=found.due_time,
-        act_by_time=found.act_by_time,
-        acknowledge_time=found.acknowledge_time,
-        acknowledged_by=found.acknowledged_by,
+        **{name: list(getattr(found, name)) for name in LISTS},
+        **{name: getattr(found, name) for name in PLAIN},
     )
 
 
@@ -257,20 +250,7 @@ def _notice(row: dict[str, Any]) -> Notice:
 
 def _notification(row: Any) -> Notification:
     lines = tuple(_notice(line) for line in row.lines)
-    return Notification(
-        id=str(row.id),
-        route=row.route,
-        urgent=row.urgent,
-        create_time=row.create_time,
-        due_time=row.due_time,
-        batch=Batch(Severity(row.severity), row.facts, row.repeats, row.kinds, lines),
-        state=State(row.state),
-        detail=row.detail,
-        plugins=tuple(row.plugins),
-        merchants=tuple(row.merchants),
-        incidents=tuple(row.incidents),
-        step=row.step,
-        act_by_time=row.act_by_time,
-        acknowledge_time=row.acknowledge_time,
-        acknowledged_by=row.acknowledged_by,
-    )
+    values: dict[str, Any] = {name: getattr(row, name) for name in PLAIN} | {"id": str(row.id)}
+    values |= {name: tuple(getattr(row, name)) for name in LISTS}
+    batch = Batch(Severity(row.severity), row.facts, row.repeats, row.kinds, lines)
+    return Notification(batch=batch, state=State(row.state), **values)

@@ -32,7 +32,8 @@ WITH named AS (SELECT unnest(CAST(:traces AS text[])) AS trace_id),
         SELECT trace_id FROM named
         UNION SELECT unnest(s.links) FROM ops.spans s JOIN named USING (trace_id)
         UNION SELECT s.trace_id FROM ops.spans s WHERE s.links && CAST(:traces AS text[]) AND s.links <> '{}')
-SELECT s.trace_id, s.span_id, s.parent_id, s.service, s.name, s.start_time, s.end_time, s.error, s.attributes, s.links
+SELECT s.trace_id AS trace, s.span_id AS id, s.parent_id AS parent, s.service, s.name, s.start_time AS start,
+       s.end_time AS "end", s.error, s.attributes, s.links
 FROM ops.spans s JOIN linked USING (trace_id) ORDER BY s.start_time, s.span_id LIMIT :limit
 """
 DELETE = """
@@ -71,21 +72,7 @@ async def insert(tx: Transaction, spans: Sequence[Span]) -> int:
 async def story(tx: Transaction, traces: Sequence[str]) -> list[Span]:
     """The spans of these traces and of those linked with them, by start, at most MOST."""
     rows = await tx.all(STORY, traces=list(traces), limit=MOST)
-    return [
-        Span(
-            row.trace_id,
-            row.span_id,
-            row.parent_id,
-            row.service,
-            row.name,
-            row.start_time,
-            row.end_time,
-            row.error,
-            row.attributes,
-            tuple(row.links),
-        )
-        for row in rows
-    ]
+    return [Span(**row._asdict() | {"links": tuple(row.links)}) for row in rows]
 
 
 async def delete_before(tx: Transaction, before: datetime, batch: int) -> int:

@@ -23,6 +23,7 @@ from services.ops.wire.facts import decoded_fact
 
 LONGEST_ACTOR = 200
 CHANGES = "changes"
+SAME = ("id", "source", "actor", "plugin", "merchant", "incident", "reason")
 PAIRS = (("before", "after"), ("before", "assignee"), ("from", "to"), ("from_release", "to_release"))
 
 
@@ -76,17 +77,14 @@ def contradiction(fields: Mapping[str, str]) -> str:
     except (DecodeError, binascii.Error, ValueError):
         return "its payload is no event"
     before, after = change(event)
+    same = {
+        name: getattr(event, name) for name in ("id", "source", "actor", "plugin", "merchant", "incident", "reason")
+    }
     fact = Fact(
-        id=event.id,
+        **same,
         time=event.time.ToDatetime(UTC),
-        source=event.source,
-        # A build that is newer than this one may have told it.
+        # A newer build than this one may have recorded it.
         fact=fact_name(event) or fields.get("fact", ""),
-        actor=event.actor,
-        plugin=event.plugin,
-        merchant=event.merchant,
-        incident=event.incident,
-        reason=event.reason,
         cause=event.cause_id,
         traceparent="",
         payload=base64.b64decode(fields.get("payload", "")),

@@ -159,29 +159,15 @@ def filters(request: notification_pb2.ListNotificationsRequest) -> dict[str, str
 
 
 def _line(line: Notice) -> notification_pb2.NotificationLine:
-    made = notification_pb2.NotificationLine(
-        event=line.event,
-        fact=line.fact,
-        severity=_severity(line.severity),
-        headline=line.headline,
-        plugin=line.plugin,
-        merchant=line.merchant,
-        incident=line.incident,
-    )
+    same = {name: getattr(line, name) for name in ("event", "fact", "headline", "plugin", "merchant", "incident")}
+    made = notification_pb2.NotificationLine(severity=_severity(line.severity), **same)
     _times(made, time=line.time)
     return made
 
 
 def _delivery(found: Delivery) -> notification_pb2.NotificationDelivery:
-    made = notification_pb2.NotificationDelivery(
-        id=found.id,
-        channel=found.channel,
-        step=found.step,
-        state=found.state.value,
-        tries=found.tries,
-        last_error=found.error,
-        response=found.response,
-    )
+    same = {name: getattr(found, name) for name in ("id", "channel", "step", "tries", "response")}
+    made = notification_pb2.NotificationDelivery(state=found.state.value, last_error=found.error, **same)
     _times(made, try_time=found.try_time, send_time=found.send_time)
     return made
 
