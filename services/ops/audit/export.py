@@ -63,8 +63,8 @@ def read_header(line: str) -> Header:
     try:
         header = Header(
             _text(fields["origin"]),
-            _whole(fields["from"]),
-            _whole(fields["size"]),
+            _index(fields["from"]),
+            _index(fields["size"]),
             tuple(bytes.fromhex(_text(found)) for found in fields["peaks"]),
             tuple(_text(key) for key in fields["keys"]),
         )
@@ -91,7 +91,7 @@ def read_line(line: str) -> Mapping[str, Any]:
 def read_entry(fields: Mapping[str, Any]) -> tuple[int, bytes, Mapping[str, str]]:
     """Index, hash of the leaf and fields of an entry's line. Raises Unreadable."""
     try:
-        index, leaf, entry = _whole(fields["index"]), bytes.fromhex(_text(fields["leaf"])), fields["entry"]
+        index, leaf, entry = _index(fields["index"]), bytes.fromhex(_text(fields["leaf"])), fields["entry"]
         if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
             raise TypeError("an entry is an object of texts")
     except (KeyError, TypeError, ValueError) as wrong:
@@ -113,7 +113,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _whole(value: Any) -> int:
+def _index(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r} is no index")
     return value

@@ -50,18 +50,18 @@ async def send(message: Message, channel: Channel, password: str, timeout: float
     )
     try:
         async with client:
-            refused, said = await client.send_message(compose(message, channel))
+            refused, reply = await client.send_message(compose(message, channel))
     except aiosmtplib.SMTPRecipientsRefused as error:
         codes = [each.code for each in error.recipients]
-        words = "; ".join(_said(each) for each in error.recipients)
-        raise DeliveryError(printable(words, password), permanent=all(code >= 500 for code in codes)) from error
+        replies = "; ".join(_reply(each) for each in error.recipients)
+        raise DeliveryError(printable(replies, password), permanent=all(code >= 500 for code in codes)) from error
     except aiosmtplib.SMTPResponseException as error:
         # 421 and 4yz pass (RFC 5321, 4.2.1).
-        raise DeliveryError(printable(_said(error), password), permanent=error.code >= 500) from error
+        raise DeliveryError(printable(_reply(error), password), permanent=error.code >= 500) from error
     except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
         raise DeliveryError(printable(f"{type(error).__name__}: {error}", password)) from error
-    return printable("; ".join([said, *(f"{who} was refused: {why}" for who, why in refused.items())]), password)
+    return printable("; ".join([reply, *(f"{who} was refused: {reason}" for who, reason in refused.items())]), password)
 
 
-def _said(error: Any) -> str:
+def _reply(error: Any) -> str:
     return f"{error.code} {error.message}"

@@ -223,8 +223,8 @@ async def _intact(read: Any) -> Any:
         raise _damaged("parts of its tree are missing") from missing
 
 
-def _damaged(why: str) -> Refused:
-    return Refused(f"the audit log is damaged: {why}; look with: prunella audit check", reason="AUDIT_BROKEN")
+def _damaged(detail: str) -> Refused:
+    return Refused(f"the audit log is damaged: {detail}; look with: prunella audit check", reason="AUDIT_BROKEN")
 
 
 def _compared(comparison: Comparison, size: int, found: Sequence[Finding]) -> audit_pb2.CheckAuditResponse:

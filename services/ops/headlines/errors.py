@@ -45,9 +45,9 @@ def _outcomes(fact: DecodedFact) -> str:
     """How many tries ended how, and why those that failed did."""
     ends: list[Mapping[str, Any]] = list(fact.fields.get("ends") or ())
     counts = Counter(str(end.get("state") or "ended") for end in ends)
-    why = sorted({str(end["failure"]) for end in ends if end.get("failure")})
+    reasons = sorted({str(end["failure"]) for end in ends if end.get("failure")})
     line = ", ".join(f"{count} {OUTCOMES.get(word, word)}" for word, count in counts.items()) or "nothing"
-    return line + (f" ({', '.join(why[:NAMED])}{', …' if len(why) > NAMED else ''})" if why else "")
+    return line + (f" ({', '.join(reasons[:NAMED])}{', …' if len(reasons) > NAMED else ''})" if reasons else "")
 
 
 def _resolved(fact: DecodedFact) -> str:

@@ -28,7 +28,7 @@ WINDOWS = {
     "retry_for": (timedelta(seconds=1), timedelta(days=7)),
 }
 ANSWER = (timedelta(seconds=10), timedelta(days=1))
-SAID = 12  # complaints spelt out; more are counted
+LISTED = 12  # complaints spelt out; more are counted
 
 Complain = Callable[[str, str], None]
 
@@ -46,24 +46,24 @@ def check(settings: Settings, facts: frozenset[str]) -> None:
         if not least <= getattr(settings, field) <= longest:
             complain(field, f"must be between {_span(least)} and {_span(longest)}")
     for place, channel in enumerate(settings.channels):
-        for part, rule in channel_errors(channel):
-            complain(f"channels[{place}].{part}", rule)
+        for field_, rule in channel_errors(channel):
+            complain(f"channels[{place}].{field_}", rule)
     for place, hours in enumerate(settings.quiet_hours):
         _hours(f"quiet_hours[{place}]", hours, complain)
     for place, route in enumerate(settings.routes):
         _route(f"routes[{place}]", route, settings, facts, complain)
     if not wrong:
-        _leave_a_moment(settings, complain)
+        _check_quiet_hours(settings, complain)
     if wrong:
         raise refusal(wrong)
 
 
 def refusal(wrong: Sequence[tuple[str, str]]) -> Invalid:
     """One error that says all that is wrong; it is about the first of it."""
-    said = "; ".join(f"{field}: {rule}" for field, rule in wrong[:SAID])
-    more = f"; and {len(wrong) - SAID} more" if len(wrong) > SAID else ""
-    problem = Invalid(f"{said}{more}", reason="NOTIFICATION_SETTINGS", field=wrong[0][0])
-    problem.metadata = dict(wrong[:SAID])
+    listed = "; ".join(f"{field}: {rule}" for field, rule in wrong[:LISTED])
+    more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
+    problem = Invalid(f"{listed}{more}", reason="NOTIFICATION_SETTINGS", field=wrong[0][0])
+    problem.metadata = dict(wrong[:LISTED])
     return problem
 
 
@@ -83,12 +83,12 @@ def _hours(field: str, hours: QuietHours, complain: Complain) -> None:
         ZoneInfo(hours.time_zone)
     except (ValueError, OSError, LookupError):
         complain(f"{field}.time_zone", f"{hours.time_zone[:40]!r} is no IANA time zone; write, say, Europe/Paris")
-    for part in ("start", "end"):
-        text = getattr(hours, part)
+    for field_ in ("start", "end"):
+        text = getattr(hours, field_)
         try:
             clock_time(text)
         except ValueError:
-            complain(f"{field}.{part}", f"{text[:20]!r} is no time of day; write, say, 22:00")
+            complain(f"{field}.{field_}", f"{text[:20]!r} is no time of day; write, say, 22:00")
     if hours.start == hours.end:
         complain(f"{field}.end", "must differ from start; for a whole day write 00:00 to 24:00")
     for day in hours.days:
@@ -130,7 +130,7 @@ def _known(field: str, what: str, named: Sequence[str], known: Sequence[str], co
             complain(field, f"{name} is there twice")
 
 
-def _leave_a_moment(settings: Settings, complain: Complain) -> None:
+def _check_quiet_hours(settings: Settings, complain: Complain) -> None:
     for place, route in enumerate(settings.routes):
         if route.quiet_hours and always_quiet(settings.hours_of(route), SOME_DAY):
             complain(f"routes[{place}].quiet_hours", "together they leave no moment of the week; shorten one of them")

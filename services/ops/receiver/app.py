@@ -34,8 +34,8 @@ def routes(buffer: SpanBuffer, forward: Callable[[bytes], None]) -> list[BaseRou
         dropped.labels("malformed").inc(malformed)
         lost = len(spans) - buffer.offer(spans)
         forward(data)
-        why = "; ".join(text for text, count in (("no room", lost), ("bad ids or times", malformed)) if count)
-        return Response(otlp.answer(lost + malformed, why), media_type=PROTOBUF)
+        reason = "; ".join(text for text, count in (("no room", lost), ("bad ids or times", malformed)) if count)
+        return Response(otlp.answer(lost + malformed, reason), media_type=PROTOBUF)
 
     return [Route("/v1/traces", traces, methods=["POST"])]
 

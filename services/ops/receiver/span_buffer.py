@@ -26,7 +26,7 @@ BATCH = 1000
 LATEST_FLUSH = 2.0  # seconds the last batches may take when the service stops
 
 received = counter("ops_spans_received", "Spans that were accepted")
-dropped = counter("ops_spans_dropped", "Spans that were not kept", ["why"])
+dropped = counter("ops_spans_dropped", "Spans that were not saved", ["reason"])
 waiting = gauge("ops_spans_waiting", "Spans between the network and the table")
 
 

@@ -97,8 +97,8 @@ async def traces(tx: Transaction, incident: str, limit: int = 16) -> list[str]:
 def _conditions(wanted: TimelineFilter) -> tuple[dict[str, object], str]:
     """Values and conditions of the filters that were given; each combination is a text with a plan of its own."""
     values: dict[str, object] = {"plugin": wanted.plugin, "incident": wanted.incident, "facts": list(wanted.facts)}
-    given = {name: value for name, value in values.items() if value}
-    return given, "".join(f"AND {FILTERS[name]} " for name in given)
+    values = {name: value for name, value in values.items() if value}
+    return values, "".join(f"AND {FILTERS[name]} " for name in values)
 
 
 def _entry(row: Sequence[object]) -> TimelineEntry:

@@ -79,10 +79,10 @@ async def sign_checkpoint(ctx: ServiceContext, now: datetime) -> int:  # noqa: A
         saved = ctx.signing_key.last_checkpoint(found.origin)
         earlier = {(one.size, one.root) for one in (last, saved) if one}
         reasons = [await _discontinuity(reading, size, root, found) for size, root in sorted(earlier)]
-    if broken := next(filter(None, reasons), ""):
+    if discontinuity := next(filter(None, reasons), ""):
         signed.labels("refused").inc()
-        await record_findings(ctx, [(-1, "", broken)])
-        raise Refused(f"no checkpoint is signed: {broken}", reason="AUDIT_BROKEN")
+        await record_findings(ctx, [(-1, "", discontinuity)])
+        raise Refused(f"no checkpoint is signed: {discontinuity}", reason="AUDIT_BROKEN")
     if not found.size:
         return 0
     signer = ctx.signing_key.signer(found.origin)

@@ -110,8 +110,8 @@ async def dispatch(tx: Transaction, ctx: ServiceContext) -> int:
     for message in found:
         route = settings.route(message.route)
         if route is None:
-            why = "the route was removed" if message.route else "no route is set; it is only recorded"
-            await notifications.save(tx, replace(message, state=State.SUPPRESSED, detail=why))
+            detail = "the route was removed" if message.route else "no route is set; it is only recorded"
+            await notifications.save(tx, replace(message, state=State.SUPPRESSED, detail=detail))
             continue
         time = tx.now if message.urgent else quiet_until(settings.hours_of(route), tx.now)
         next_step = escalation.first(route, tx.now)

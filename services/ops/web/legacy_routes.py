@@ -27,14 +27,14 @@ INCIDENTS, ATTEMPTS = "/api/ops/plugin-incidents", "/api/ops/autopatch-attempts"
 REMEDIES = ("patch", "rollback", "restart", "config_fix")
 
 Text = Annotated[str, msgspec.Meta(max_length=500)]
-Word = Annotated[str, msgspec.Meta(max_length=128)]
+ShortText = Annotated[str, msgspec.Meta(max_length=128)]
 
 
 class Approval(msgspec.Struct, forbid_unknown_fields=True):
     """The body of an approval."""
 
     reason: Text = ""
-    role: Word = ""
+    role: ShortText = ""
 
 
 class ManualAction(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,7 +42,7 @@ class ManualAction(msgspec.Struct, forbid_unknown_fields=True):
 
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
     action: Literal["close", "escalate", "patch", "rollback", "restart", "config_fix"] = "close"
-    version: Word = ""
+    version: ShortText = ""
 
 
 def routes(door: ConnectHandler) -> list[BaseRoute]:
@@ -92,7 +92,7 @@ async def attempts(call: RestCall) -> dict[str, Any]:
 async def approve(call: RestCall) -> dict[str, Any]:
     """Approves what waits for people."""
     call.authorize("PatcherService/ApproveAttempt")
-    given = await call.json(Approval)
+    body = await call.json(Approval)
     incident = await _incident(call)
     waiting = await _attempts(call, 1, incident=names.parse("incidents", incident.name), state="awaiting_approval")
     if not waiting:
@@ -104,8 +104,8 @@ async def approve(call: RestCall) -> dict[str, Any]:
     yes = patcher_pb2.ApproveAttemptRequest(
         name=shown.name,
         plan_hash=shown.approval.plan_hash,
-        role=given.role,
-        reason=given.reason,
+        role=body.role,
+        reason=body.reason,
         request_id=_request_id(call),
     )
     answer = await call.invoke("PatcherService/ApproveAttempt", yes, patcher_pb2.ApproveAttemptResponse)
@@ -115,23 +115,23 @@ async def approve(call: RestCall) -> dict[str, Any]:
 async def manual_action(call: RestCall) -> dict[str, Any]:
     """Closes or hands over an incident, or wants a remedy for it."""
     call.authorize("IngestService/CloseIncident")
-    given = await call.json(ManualAction)
+    body = await call.json(ManualAction)
     name, request_id = _name(call), _request_id(call)
-    if given.action in REMEDIES:
+    if body.action in REMEDIES:
         wanted = patcher_pb2.CreateAttemptRequest(
             incident=name,
-            action=Action.Value(f"ACTION_{given.action.upper()}"),
-            target=given.version,
-            reason=given.reason,
+            action=Action.Value(f"ACTION_{body.action.upper()}"),
+            target=body.version,
+            reason=body.reason,
             request_id=request_id,
         )
         made = await call.invoke("PatcherService/CreateAttempt", wanted, patcher_pb2.CreateAttemptResponse)
         return {"ok": made.attempt.state != "refused", "attempt": legacy_shapes.attempt(made.attempt)}
-    if given.action == "escalate":
-        hand_over = ingest_pb2.EscalateIncidentRequest(name=name, reason=given.reason, request_id=request_id)
+    if body.action == "escalate":
+        hand_over = ingest_pb2.EscalateIncidentRequest(name=name, reason=body.reason, request_id=request_id)
         handed = await call.invoke("IngestService/EscalateIncident", hand_over, ingest_pb2.EscalateIncidentResponse)
         return {"ok": True, "incident": legacy_shapes.incident(handed.incident, None)}
-    close = ingest_pb2.CloseIncidentRequest(name=name, reason=given.reason, request_id=request_id)
+    close = ingest_pb2.CloseIncidentRequest(name=name, reason=body.reason, request_id=request_id)
     closed = await call.invoke("IngestService/CloseIncident", close, ingest_pb2.CloseIncidentResponse)
     return {"ok": True, "incident": legacy_shapes.incident(closed.incident, None)}
 

@@ -92,12 +92,12 @@ def _decision(found: decider_pb2.Decision) -> dict[str, Any]:
 def _staging(found: patcher_pb2.Attempt) -> dict[str, Any] | None:
     if not found.HasField("staging"):
         return None
-    told = found.staging
+    staging = found.staging
     return {
-        "passed": told.passed,
-        "tests_run": told.tests_run,
-        "duration_ms": round(told.duration.ToTimedelta().total_seconds() * 1000),
-        "errors": list(told.failures),
+        "passed": staging.passed,
+        "tests_run": staging.tests_run,
+        "duration_ms": round(staging.duration.ToTimedelta().total_seconds() * 1000),
+        "errors": list(staging.failures),
     }
 
 
@@ -117,9 +117,9 @@ def _step(step: patcher_pb2.AttemptStep) -> dict[str, Any]:
     return {"at": _time(step.time), "from": step.from_state, "to": step.to_state, "message": step.reason}
 
 
-def _time(moment: Timestamp) -> str | None:
-    said: str = moment.ToJsonString()
-    return said if moment.seconds else None
+def _time(time: Timestamp) -> str | None:
+    text: str = time.ToJsonString()
+    return text if time.seconds else None
 
 
 def _word(name: str, prefix: str) -> str:

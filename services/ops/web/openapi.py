@@ -20,7 +20,7 @@ def _query(name: str, schema: Json) -> Json:
     return {"name": name, "in": "query", "required": False, "schema": schema}
 
 
-def _whole(least: int, most: int) -> Json:
+def _integer(least: int, most: int) -> Json:
     return {"type": "integer", "minimum": least, "maximum": most}
 
 
@@ -46,8 +46,8 @@ PATHS: dict[str, Json] = {
             parameters=[
                 _query("status", {"enum": list(legacy_shapes.INCIDENT_STATUSES)}),
                 _query("severity", {"enum": list(legacy_shapes.SEVERITIES)}),
-                _query("limit", _whole(1, LIMIT)),
-                _query("offset", _whole(0, FARTHEST)),
+                _query("limit", _integer(1, LIMIT)),
+                _query("offset", _integer(0, FARTHEST)),
             ],
         )
     },
@@ -55,7 +55,7 @@ PATHS: dict[str, Json] = {
         "get": rest(
             "Attempts, newest first",
             answer={"type": "object", "required": ["attempts"], "properties": {"attempts": ROWS}},
-            parameters=[_query("status", {"enum": list(legacy_shapes.STATUSES)}), _query("limit", _whole(1, LIMIT))],
+            parameters=[_query("status", {"enum": list(legacy_shapes.STATUSES)}), _query("limit", _integer(1, LIMIT))],
         )
     },
     f"{INCIDENTS}/{{incident}}/approve": {
