@@ -30,7 +30,7 @@ async def test_after_a_healing_figures_story_and_overview_agree_with_it(relay_pl
     ingest: Any = ingest_pb2_grpc.IngestServiceStub(relay_plane.channel("ingest"))
     incident = (await ingest.GetIncident(ingest_pb2.GetIncidentRequest(name=name), timeout=10)).incident
     assert story.first_bad_beat_time == incident.first_bad_beat_time
-    assert (story.open_time, story.type, story.seen) == (opened.time, incident.type, incident.evidence.summary)
+    assert (story.open_time, story.type, story.evidence) == (opened.time, incident.type, incident.evidence.summary)
     (one,) = [found for found in story.attempts if found.attempt == attempt]
     assert (one.state, one.from_release, one.to_release, one.confidence) == (
         "success", "1.2.0", "1.2.3", decided.confidence,
@@ -41,12 +41,8 @@ async def test_after_a_healing_figures_story_and_overview_agree_with_it(relay_pl
 
     seconds = (mitigated.time.ToDatetime(UTC) - opened.time.ToDatetime(UTC)).total_seconds()
     found: kpis_pb2.GetKpisResponse = await ops.GetKpis(kpis_pb2.GetKpisRequest(), timeout=10)
-    assert (found.success.numerator, found.success.denominator, found.success.value, found.success.met) == (
-        1,
-        1,
-        1.0,
-        True,
-    )
+    success = found.success
+    assert (success.numerator, success.denominator, success.value, success.met) == (1, 1, 1.0, True)
     assert (found.rollback.value, found.rollback.met) == (0.0, True)
     assert abs(found.time_to_repair.mean_seconds - seconds) < 0.001
     detected = opened.time.ToDatetime(UTC) - incident.first_bad_beat_time.ToDatetime(UTC)

@@ -127,12 +127,8 @@ async def test_facts_twice_and_in_any_order_leave_the_same_rows(empty: Plane) ->
 async def test_the_figures_of_a_window_are_what_happened_in_it(empty: Plane) -> None:
     await hear(empty, life())
     found = await kpis(empty, START - DAY, START + DAY)
-    assert (found.success.numerator, found.success.denominator, found.success.value, found.success.met) == (
-        1,
-        2,
-        0.5,
-        False,
-    )
+    success = found.success
+    assert (success.numerator, success.denominator, success.value, success.met) == (1, 2, 0.5, False)
     assert (found.rollback.numerator, found.rollback.value, found.rollback.met) == (1, 0.5, False)
     assert dict(found.attempts) == {"success": 1, "rolled_back": 1}
     detect, repair = found.time_to_detect, found.time_to_repair
