@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import redaction
-from libs.common.secrecy import shown
+from libs.common.redaction import redacted_environment
 
 if TYPE_CHECKING:
     from cli.checks import Patient
@@ -85,7 +85,7 @@ def _environments(patient: Patient) -> Iterator[dict[str, str]]:
 
 def _settings(patient: Patient) -> dict[str, Any]:
     """What we were told and, on this machine, what the services were."""
-    return {"cli": shown(patient.environ)} | dict(patient.described.get("settings") or {})
+    return {"cli": redacted_environment(patient.environ)} | dict(patient.described.get("settings") or {})
 
 
 def _versions() -> dict[str, Any]:

@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from libs.common.secrecy import CREDENTIAL, HOLE, is_secret
+from libs.common.redaction import CREDENTIAL, REDACTED, is_secret
 
 SHORTEST = 6  # anything shorter would also be a word of an innocent text
 LOOKS = (
-    (CREDENTIAL, rf"\1{HOLE}@"),
-    (re.compile(r"\b(Bearer|Basic|Service|Plugin)\s+(?:[\w.-]+:)?[A-Za-z0-9._~+/=-]{16,}"), rf"\1 {HOLE}"),
-    (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"), HOLE),
-    (re.compile(r"https://hooks\.slack\.com/\S+"), HOLE),
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), HOLE),
+    (CREDENTIAL, rf"\1{REDACTED}@"),
+    (re.compile(r"\b(Bearer|Basic|Service|Plugin)\s+(?:[\w.-]+:)?[A-Za-z0-9._~+/=-]{16,}"), rf"\1 {REDACTED}"),
+    (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"), REDACTED),
+    (re.compile(r"https://hooks\.slack\.com/\S+"), REDACTED),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), REDACTED),
     (
         re.compile(
             r"((?:secret|password|passwd|token|credential|private_key|authorization|api_?key)\w*[\"']?\s*[:=]\s*[\"']?)"
             r"(?!\[redacted\])[^\s\"',;&}]{6,}",
             re.IGNORECASE,
         ),
-        rf"\1{HOLE}",
+        rf"\1{REDACTED}",
     ),
 )
 FILES = 5000
@@ -59,7 +59,7 @@ class Redactor:
     def text(self, text: str) -> str:
         """The text with holes."""
         if self._pattern:
-            text = self._pattern.sub(HOLE, text)
+            text = self._pattern.sub(REDACTED, text)
         for looks, hole in LOOKS:
             text = looks.sub(hole, text)
         return text

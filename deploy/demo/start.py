@@ -13,7 +13,7 @@ from typing import Any
 from deploy.demo.environment import ENVIRONMENT
 from deploy.local import foreground
 from deploy.local.plane import Plane
-from deploy.local.state import State, locate, private
+from deploy.local.state import State, locate, private_folder
 
 Say = Callable[[str], None]
 
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 def scenario_state() -> State:
     """The state folder of the plane that scenarios play on, beside this checkout's own."""
     own = locate()
-    return State(private(own.folder.with_name(own.folder.name + "-demo")))
+    return State(private_folder(own.folder.with_name(own.folder.name + "-demo")))
 
 
 async def up(say: Say = foreground.say, *, fresh: bool = False) -> int:

@@ -108,7 +108,7 @@ async def spawn(
 def open_log(path: Path) -> Iterator[int]:
     """A descriptor that appends to a file only we can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cut(path)
+    truncate_log(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor
@@ -116,7 +116,7 @@ def open_log(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def cut(path: Path) -> None:
+def truncate_log(path: Path) -> None:
     """Keeps one old copy of a log that grew too long. Writers append, so they go on at the new end."""
     with contextlib.suppress(OSError):
         if path.stat().st_size > LOG_BYTES:

@@ -82,7 +82,7 @@ class Forks:
             become(order, parent)
             return True
         self.names[pid] = order.name
-        tell(event="started", name=order.name, pid=pid)
+        emit(event="started", name=order.name, pid=pid)
         return False
 
     def signal(self, pid: int, number: int) -> None:
@@ -96,10 +96,10 @@ class Forks:
         for pid in list(self.names):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                tell(event="ended", name=self.names.pop(pid), pid=pid, status=os.waitstatus_to_exitcode(status))
+                emit(event="ended", name=self.names.pop(pid), pid=pid, status=os.waitstatus_to_exitcode(status))
 
 
-def tell(**event: Any) -> None:
+def emit(**event: Any) -> None:
     """One line to the supervisor."""
     os.write(1, (json.dumps(event) + "\n").encode())
 
@@ -137,7 +137,7 @@ def preload() -> None:
     gc.freeze()  # the collector must not touch, and so copy, what is shared
 
 
-def take_orders() -> Order | None:
+def read_orders() -> Order | None:
     """Serves until the input ends (None), or returns in a fork with what it is to run."""
     awake, wake = os.pipe()
     for end in (awake, wake):
@@ -159,12 +159,12 @@ def take_orders() -> Order | None:
             return None
         *lines, text = (text + received).split(b"\n")
         for line in lines:
-            order = obey(forks, json.loads(line))
+            order = execute(forks, json.loads(line))
             if order:
                 return order
 
 
-def obey(forks: Forks, message: dict[str, Any]) -> Order | None:
+def execute(forks: Forks, message: dict[str, Any]) -> Order | None:
     """Carries out one order; the order itself when this is the fork it made."""
     if message["order"] == "signal":
         forks.signal(int(message["pid"]), int(message["number"]))
@@ -180,8 +180,8 @@ def main() -> None:
         names = ", ".join(thread.name for thread in threading.enumerate())
         print(f"cannot fork: a library made threads while it was loaded ({names})", file=sys.stderr)
         sys.exit(3)
-    tell(event="ready")
-    order = take_orders()
+    emit(event="ready")
+    order = read_orders()
     if order:
         runpy.run_module(order.module, run_name="__main__", alter_sys=True)
 

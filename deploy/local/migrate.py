@@ -71,14 +71,17 @@ async def migrate_all(owner_url: str, nats_url: str, secret: str = "") -> None:
     Raises Unreachable for a server that does not answer, NotAllowed when the owner may not make roles, UnknownRevision
     for a database of another build, in which nothing is changed.
     """
+    from sqlalchemy.exc import DBAPIError
+
     from libs.common.bus import provision
     from libs.common.migration import check_revisions
 
     try:
         await check_revisions(owner_url, folders())
         await roles.create(owner_url, secret)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as problem:
-        raise Unreachable(f"PostgreSQL at {place(owner_url)} does not let us in: {problem!r}") from problem
+    except (OSError, TimeoutError, asyncpg.PostgresError, DBAPIError) as problem:
+        why = getattr(problem, "orig", problem)
+        raise Unreachable(f"PostgreSQL at {place(owner_url)} does not let us in: {why!r}") from problem
     await tables(owner_url)
     if not nats_url:
         return

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local import health, keys, migrate, roles
-from deploy.local.child import cut
+from deploy.local.child import truncate_log
 from deploy.local.nats import Nats
 from deploy.local.ports import HOST, assign
 from deploy.local.postgres import Postgres, Unready
-from deploy.local.processes import Starter, settled, starter
+from deploy.local.processes import Starter, starter, usable_starter
 from deploy.local.servers import servers_for
 from deploy.local.state import State, locate
-from deploy.local.watch import ServerWatch, ServiceWatch, how
-from libs.common.secrecy import shown
+from deploy.local.watch import ServerWatch, ServiceWatch, describe_status
+from libs.common.redaction import redacted_environment
 
 SERVICES = roles.SERVICES
 SERVERS = ("postgresql", "nats", "nats-monitor")
@@ -141,7 +141,7 @@ class Plane:
         self.state.logs.mkdir(mode=0o700, exist_ok=True)
         self._starter = await starter(self.state.logs / "forkserver.log", self.environ)
         await self._start_servers(ports)
-        self._starter = await settled(self._starter)
+        self._starter = await usable_starter(self._starter)
         await self._migrate()
         await self._start_services(services)
         self._tasks.append(asyncio.create_task(self._cut_logs()))
@@ -194,7 +194,7 @@ class Plane:
             raise Unready(log.read_text(errors="replace").splitlines()[-1].removeprefix("migrate: "))
         if status != 0:
             end = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-            raise Unready(f"the migration failed ({how(status)}); {log} says:\n{end}")
+            raise Unready(f"the migration failed ({describe_status(status)}); {log} says:\n{end}")
         self.state.save(migrated=mark)
         self.say(f"migrated   in {time.monotonic() - began:.1f} s")
 
@@ -228,7 +228,7 @@ class Plane:
         async with self._relaunch:
             if not self._starter.alive:
                 await self._starter.stop()
-                self._starter = await settled(await starter(self.state.logs / "forkserver.log", self.environ))
+                self._starter = await usable_starter(await starter(self.state.logs / "forkserver.log", self.environ))
             return self._starter
 
     def settings(self, service: str) -> dict[str, str]:
@@ -314,7 +314,7 @@ class Plane:
             "nats_url": self.nats_url,
             "processes": {name: watch.pid for name, watch in self.watches.items()}
             | {watch.name: watch.server.child.pid for watch in self._servers if watch.server.child},
-            "settings": {name: shown(watch.environ) for name, watch in self.watches.items()},
+            "settings": {name: redacted_environment(watch.environ) for name, watch in self.watches.items()},
             "written_at": datetime.now(UTC).isoformat(),
         }
 
@@ -325,4 +325,4 @@ class Plane:
         while True:
             await asyncio.sleep(CUT_SECONDS)
             for log in self.state.logs.glob("*.log"):
-                await asyncio.to_thread(partial(cut, log))
+                await asyncio.to_thread(partial(truncate_log, log))

@@ -23,7 +23,7 @@ from deploy.local import binaries
 from deploy.local.account import Account, own_folder, unprivileged
 from deploy.local.child import Child, spawn
 from deploy.local.ports import HOST
-from deploy.local.state import label, private, root_folder, write_text
+from deploy.local.state import label, private_folder, root_folder, write_text
 
 OWNER = "prunella"
 DATABASE = "prunella"
@@ -116,7 +116,7 @@ class Postgres:
     async def _create(self, programs: Path) -> None:
         if self.home != self.folder:
             remove_orphans()
-            private(self.home)
+            private_folder(self.home)
             write_text(self.home / "folder", str(self.folder))
         draft = self.data.with_name(self.data.name + ".new")
         for left_over in (self.data, draft):

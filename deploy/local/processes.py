@@ -25,7 +25,7 @@ PRELOAD_SECONDS = 60.0
 START_SECONDS = 10.0
 
 
-class Running(Protocol):
+class RunningProcess(Protocol):
     """One process of a service, however it was started."""
 
     @property
@@ -46,7 +46,7 @@ class Starter(Protocol):
     def alive(self) -> bool:
         """Whether it still can."""
 
-    async def start(self, name: str, module: str, environ: Mapping[str, str], log: Path) -> Running:
+    async def start(self, name: str, module: str, environ: Mapping[str, str], log: Path) -> RunningProcess:
         """Starts `python -m module` with this environment."""
 
     async def stop(self) -> None:
@@ -54,7 +54,7 @@ class Starter(Protocol):
 
 
 @dataclass
-class Plain:
+class SpawnStarter:
     """Starts each service as a program of its own."""
 
     @property
@@ -62,7 +62,7 @@ class Plain:
         """Always: it has no process of its own."""
         return True
 
-    async def start(self, name: str, module: str, environ: Mapping[str, str], log: Path) -> Running:
+    async def start(self, name: str, module: str, environ: Mapping[str, str], log: Path) -> RunningProcess:
         """Starts an interpreter."""
         return await spawn(name, [sys.executable, "-m", module], log=log, environment=environ)
 
@@ -76,7 +76,7 @@ class Fork:
 
     pid: int
     ended: asyncio.Future[int]
-    server: Forker
+    server: ForkStarter
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal through its parent, which knows whether it still lives."""
@@ -89,7 +89,7 @@ class Fork:
 
 
 @dataclass
-class Forker:
+class ForkStarter:
     """Starts services as forks of one process that loaded the libraries."""
 
     child: Child
@@ -99,7 +99,7 @@ class Forker:
     _listener: asyncio.Task[None] | None = None
 
     @classmethod
-    async def launch(cls, log: Path) -> Forker:
+    async def launch(cls, log: Path) -> ForkStarter:
         """Begins to load; `ready` tells when, and whether it works here."""
         command = [sys.executable, "-m", "deploy.local.forkserver"]
         child = await spawn("forkserver", command, log=log, piped=True)
@@ -112,7 +112,7 @@ class Forker:
         """Whether the fork server runs."""
         return self.child.running
 
-    async def start(self, name: str, module: str, environ: Mapping[str, str], log: Path) -> Running:
+    async def start(self, name: str, module: str, environ: Mapping[str, str], log: Path) -> RunningProcess:
         """Forks. Raises Unready when the fork server is gone."""
         if not self.child.running:
             raise Unready(f"the fork server ended; {self.child.log} says:\n{self.child.tail()}")
@@ -179,17 +179,17 @@ class Forker:
 async def starter(log: Path, environ: Mapping[str, str] = os.environ) -> Starter:
     """The fork server where it works, else plain processes. `PRUNELLA_FORK=0` asks for plain ones."""
     if not CAN_FORK or environ.get("PRUNELLA_FORK") == "0":
-        return Plain()
-    return await Forker.launch(log)
+        return SpawnStarter()
+    return await ForkStarter.launch(log)
 
 
-async def settled(candidate: Starter) -> Starter:
+async def usable_starter(candidate: Starter) -> Starter:
     """Waits until a fork server is ready; plain processes when it cannot be."""
-    if isinstance(candidate, Forker):
+    if isinstance(candidate, ForkStarter):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PRELOAD_SECONDS):
                 if await asyncio.shield(candidate.ready):
                     return candidate
         await candidate.stop()
-        return Plain()
+        return SpawnStarter()
     return candidate

@@ -18,7 +18,7 @@ from deploy.local import migrate, roles
 from deploy.local.nats import Nats
 from deploy.local.ports import free_ports
 from deploy.local.postgres import DATABASE, Postgres
-from deploy.local.state import State, private
+from deploy.local.state import State, private_folder
 
 TEMPLATE = "prunella_template"
 
@@ -111,7 +111,7 @@ async def start_servers(folder: Path, *, durable: bool = True) -> Servers:
     The database has roles and no tables; `Servers.migrate` makes those.
     """
     ports = dict(zip(("postgresql", "nats", "nats-monitor"), free_ports(3), strict=True))
-    servers = servers_for(State(private(folder)), ports, durable=durable)
+    servers = servers_for(State(private_folder(folder)), ports, durable=durable)
     await servers.start()
     try:
         await roles.create(servers.postgres_url())

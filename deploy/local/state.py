@@ -155,21 +155,21 @@ def locate(
     """The state of this checkout's plane; makes the folder. `PRUNELLA_STATE` overrides the place."""
     given = environ.get("PRUNELLA_STATE", "")
     if given:
-        return State(private(Path(given).expanduser().resolve()))
+        return State(private_folder(Path(given).expanduser().resolve()))
     if os.geteuid() == 0:
         wanted = root_folder()
     else:
         home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "/")) / ".local" / "state"
         wanted = Path(home) / "prunella"
     try:
-        return State(private(wanted / label(checkout)))
+        return State(private_folder(wanted / label(checkout)))
     except OSError:
         fallback = Path(tempfile.gettempdir()) / f"prunella-{os.geteuid()}"
         say(f"state: {wanted} cannot be written, using {fallback} (set PRUNELLA_STATE to choose a place)")
-        return State(private(own(fallback) / label(checkout)))
+        return State(private_folder(ensure_owned(fallback) / label(checkout)))
 
 
-def private(folder: Path) -> Path:
+def private_folder(folder: Path) -> Path:
     """Makes a folder of ours. Others may pass through to what is theirs (the database's own folder), not look."""
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def private(folder: Path) -> Path:
     return folder
 
 
-def own(folder: Path) -> Path:
+def ensure_owned(folder: Path) -> Path:
     """A folder in a place where everybody may write: ours alone, or an error."""
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()

@@ -19,7 +19,7 @@ from deploy.local.binaries import NotInstalled
 from deploy.local.child import Child
 from deploy.local.nats import Nats
 from deploy.local.postgres import Postgres, Unready
-from deploy.local.processes import Running, Starter
+from deploy.local.processes import RunningProcess, Starter
 from libs.common.cancellation import cancel_and_wait
 
 FIRST_PAUSE, LONGEST_PAUSE, CALM_SECONDS = 0.1, 5.0, 30.0
@@ -28,7 +28,7 @@ KILL_SECONDS = 5.0
 Say = Callable[[str], None]
 
 
-def how(status: int) -> str:
+def describe_status(status: int) -> str:
     """An exit status in words."""
     if status < 0:
         with contextlib.suppress(ValueError):
@@ -37,7 +37,7 @@ def how(status: int) -> str:
 
 
 @dataclass
-class Pauses:
+class Backoff:
     """How long to wait before the next start: doubling, and short again after a calm while."""
 
     last: float = 0.0
@@ -61,7 +61,7 @@ class ServiceWatch:
     starter: Callable[[], Awaitable[Starter]]
     say: Say
     changed: Callable[[], None] = lambda: None
-    running: Running | None = None
+    running: RunningProcess | None = None
     failures: int = 0
     _free: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -114,15 +114,15 @@ class ServiceWatch:
             await running.wait()
 
     async def _keep(self) -> None:
-        pauses = Pauses()
+        backoff = Backoff()
         while not self._stop.is_set():
             await self._free.wait()
-            pauses.began = time.monotonic()
+            backoff.began = time.monotonic()
             reason = await self._once()
             if self._stop.is_set() or not self._free.is_set():
                 continue
             self.failures += 1
-            pause = pauses.next()
+            pause = backoff.next()
             self.say(f"{self.name} ended ({reason}), starting it again in {pause:g} s; its log: {self.log}")
             await asyncio.sleep(pause)
 
@@ -137,7 +137,7 @@ class ServiceWatch:
             # It was held or stopped while it started.
             self.running.signal(signal.SIGKILL)
         try:
-            return how(await self.running.wait())
+            return describe_status(await self.running.wait())
         finally:
             self.running = None
 
@@ -163,15 +163,17 @@ class ServerWatch:
         await self.server.stop()
 
     async def _keep(self) -> None:
-        pauses = Pauses()
+        backoff = Backoff()
         while True:
             child: Child | None = self.server.child
             assert child, "watched before it was started"
             status = await child.wait()
-            pause = pauses.next()
-            self.say(f"{self.name} ended ({how(status)}), starting it again in {pause:g} s; its log: {child.log}")
+            pause = backoff.next()
+            self.say(
+                f"{self.name} ended ({describe_status(status)}), starting it again in {pause:g} s; its log: {child.log}"
+            )
             await asyncio.sleep(pause)
-            pauses.began = time.monotonic()
+            backoff.began = time.monotonic()
             try:
                 await self.server.start()
                 self.changed()

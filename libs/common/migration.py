@@ -23,13 +23,13 @@ from libs.common.database import address
 # Any number that nobody else takes as an advisory lock; two migrations at once wait for each other.
 LOCK = 7_319_002
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-OWN = """
+GRANTS = """
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {role};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}
 """
-SHARED = """
+BUS_GRANTS = """
 GRANT USAGE ON SCHEMA bus TO {role};
 GRANT SELECT, INSERT ON bus.facts TO {role};
 GRANT UPDATE (publish_time) ON bus.facts TO {role};
@@ -109,5 +109,5 @@ def _check(connection: Connection, schema: str, script: ScriptDirectory) -> None
 
 
 def _grant(connection: Connection, schema: str, role: str) -> None:
-    for statement in (SHARED if schema == "bus" else OWN).split(";\n"):
+    for statement in (BUS_GRANTS if schema == "bus" else GRANTS).split(";\n"):
         connection.execute(text(statement.strip().format(schema=schema, role=role)))

@@ -127,7 +127,7 @@ async def consider(
     tx: Transaction, ctx: ServiceContext, inputs: DecisionInputs, seed: str, opinion: Opinion | None
 ) -> Choice:
     """Loads what was learned and asks the heart; chance comes from `seed`, so that the same seed chooses the same."""
-    learned = await learning.learned(tx, inputs.package, inputs.symptom, inputs.release)
+    learned = await learning.outcomes_by_remedy(tx, inputs.package, inputs.symptom, inputs.release)
     rng = random.Random(seed)  # noqa: S311 - explores, guards nothing
     return choose(inputs, ctx.playbook, learned, opinion=opinion, rng=rng)
 

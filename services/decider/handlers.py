@@ -84,7 +84,7 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
             if not getattr(request, field):
                 raise Invalid(f"{field} is needed", reason="FIELD_MISSING", field=field)
         async with self.ctx.database.reading() as tx:
-            found = await learning.learned(tx, request.package, request.type, request.from_release)
+            found = await learning.outcomes_by_remedy(tx, request.package, request.type, request.from_release)
         return decider_pb2.GetLearningResponse(
             outcomes=[wire.outcomes(remedy, outcomes) for remedy, outcomes in found.items()]
         )

@@ -61,7 +61,7 @@ def _inputs(
         environment=dict(evidence.environment),
         config_digest=evidence.config_digest,
         tried=tuple(_tried(entry) for entry in tried),
-        act_by=_moment(message.act_by_time) if message.HasField("act_by_time") else None,
+        act_by=_datetime(message.act_by_time) if message.HasField("act_by_time") else None,
     )
 
 
@@ -210,5 +210,5 @@ def _timestamp(moment: datetime) -> Timestamp:
     return message
 
 
-def _moment(message: Timestamp) -> datetime:
+def _datetime(message: Timestamp) -> datetime:
     return message.ToDatetime(UTC)

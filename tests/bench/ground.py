@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 
 from deploy.local.plane import Plane
-from deploy.local.state import State, private
+from deploy.local.state import State, private_folder
 from libs.common.names import new_id
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ def secret(plugin: str) -> str:
 async def plane(environment: Mapping[str, str], services: Sequence[str] = SERVICES) -> AsyncIterator[Plane]:
     """A plane on a throw-away folder with durable servers; everything is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="prunella-bench-") as folder:
-        state = State(private(Path(folder) / "state"))
+        state = State(private_folder(Path(folder) / "state"))
         running = await Plane.start(state=state, fresh=True, environment=environment, services=services)
         try:
             yield running

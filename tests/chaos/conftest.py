@@ -16,7 +16,7 @@ from deploy.demo.fleet import Fleet
 from deploy.demo.reach import Reach
 from deploy.demo.shop import Shop
 from deploy.local.plane import Plane
-from deploy.local.state import State, private
+from deploy.local.state import State, private_folder
 from deploy.local.testing import until
 from libs.common.facts import fact_name
 from prunella.v1.events_pb2 import Event
@@ -87,7 +87,7 @@ class World:
 async def world() -> AsyncIterator[World]:
     """One world for a module; each test breaks it and must leave it whole."""
     folder = Path(tempfile.mkdtemp(prefix="prunella-chaos-"))
-    state = State(private(folder / "state"))
+    state = State(private_folder(folder / "state"))
     plane = await Plane.start(state=state, fresh=True, environment=ENVIRONMENT)
     try:
         async with Reach(plane.addresses, plane.key) as reach:

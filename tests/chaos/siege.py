@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from deploy.local.health import until_serving
-from deploy.local.processes import Starter, settled, starter
+from deploy.local.processes import Starter, starter, usable_starter
 from deploy.local.watch import ServiceWatch
 from libs.common import rpc
 from libs.common.errors import Problem
@@ -93,7 +93,7 @@ class Siege(PatcherAlone):
     async def start(self, *, agent: bool = False) -> Siege:
         """Starts both and waits until they serve."""
         await super().start(agent=agent)
-        self._starter = await settled(await starter(self.ground.folder / "forkserver.log"))
+        self._starter = await usable_starter(await starter(self.ground.folder / "forkserver.log"))
         # The decider is not there, so its address is free for the second patcher.
         for name in ("patcher", "decider"):
             environ = {**os.environ, **self.plane.settings("patcher"), "PRUNELLA_LISTEN": self.plane.addresses[name]}

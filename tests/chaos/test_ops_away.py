@@ -17,7 +17,7 @@ import pytest
 
 from deploy.demo import figures
 from deploy.local.health import until_serving
-from deploy.local.processes import settled, starter
+from deploy.local.processes import starter, usable_starter
 from deploy.local.testing import Ground, Plane, until
 from deploy.local.watch import ServiceWatch
 from libs.common.bus import fact
@@ -72,7 +72,7 @@ async def test_after_ops_was_killed_under_load_everything_is_shown_and_sent_once
 @asynccontextmanager
 async def process(ground: Ground, plane: Plane) -> AsyncIterator[ServiceWatch]:
     """ops as a process of its own, serving."""
-    begun = await settled(await starter(ground.folder / "forkserver.log"))
+    begun = await usable_starter(await starter(ground.folder / "forkserver.log"))
 
     async def begins() -> Any:
         return begun

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from deploy.local.processes import Running, Starter, settled, starter
+from deploy.local.processes import RunningProcess, Starter, starter, usable_starter
 from deploy.local.testing import Ground, until
 from libs.common.clock import SystemClock
 from libs.common.database import Database
@@ -47,7 +47,7 @@ class Crowd:
     database: Database
     chance: random.Random
     locked: bool = True
-    running: dict[str, tuple[Running, list[str]]] = field(default_factory=dict)
+    running: dict[str, tuple[RunningProcess, list[str]]] = field(default_factory=dict)
     kills: int = 0
     reclaimed: int = 0
 
@@ -97,7 +97,7 @@ async def crowd(ground: Ground) -> AsyncIterator[Crowd]:
     await witness.install(ground.url())
     connection = await asyncpg.connect(ground.url())
     database = Database(ground.url("patcher"), clock=SystemClock(), pool_size=2)
-    forks = await settled(await starter(ground.folder / "forkserver.log"))
+    forks = await usable_starter(await starter(ground.folder / "forkserver.log"))
     made = Crowd(ground, forks, connection, database, random.Random(seed))  # noqa: S311 - who is killed
     try:
         yield made

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cli.plane import SERVICES
 from deploy.local.plane import Plane
-from deploy.local.state import State, private
+from deploy.local.state import State, private_folder
 from deploy.local.testing import until
 from tests.service.cli_terminal import Terminal, surroundings
 from tests.unit.observability_files import bases, expressions, metrics
@@ -37,7 +37,7 @@ Families = dict[str, list[tuple[str, dict[str, str], float]]]
 
 @pytest.fixture(scope="module")
 async def plane(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plane]:
-    state = State(private(tmp_path_factory.mktemp("metrics") / "state"))
+    state = State(private_folder(tmp_path_factory.mktemp("metrics") / "state"))
     made = await Plane.start(state=state, environment={"INGEST_BEAT_SECONDS": "1"})
     try:
         yield made

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from deploy.local.state import State, private
+from deploy.local.state import State, private_folder
 from deploy.local.testing import Ground, Plane, Servers
 from libs.common import access
-from libs.common.secrecy import shown
+from libs.common.redaction import redacted_environment
 from tests.service.cli_terminal import Terminal, surroundings
 
 
@@ -59,7 +59,7 @@ def planted(plane: Plane, state: State) -> dict[str, str]:
 
 
 async def test_a_bundle_holds_what_helps_and_no_secret(plane: Plane, tmp_path: Path) -> None:
-    state = State(private(tmp_path / "state"))
+    state = State(private_folder(tmp_path / "state"))
     assert state.acquire()
     try:
         made = planted(plane, state)
@@ -73,7 +73,7 @@ async def test_a_bundle_holds_what_helps_and_no_secret(plane: Plane, tmp_path: P
             "database_url": database,
             "nats_url": plane.ground.nats_url,
             "processes": {"ops": os.getpid()},
-            "settings": {"ops": shown(plane.settings("ops"))},
+            "settings": {"ops": redacted_environment(plane.settings("ops"))},
         }
         state.write_plane(content)
         terminal = Terminal(surroundings(state.folder))
@@ -98,7 +98,7 @@ async def test_a_bundle_holds_what_helps_and_no_secret(plane: Plane, tmp_path: P
 
 
 async def test_without_a_plane_it_says_what_is_missing_and_no_file_is_replaced(tmp_path: Path) -> None:
-    state = private(tmp_path / "state")
+    state = private_folder(tmp_path / "state")
     terminal = Terminal(surroundings(state))
     target = tmp_path / "bundle.tar.gz"
     answer = await terminal("doctor", "--bundle", str(target))

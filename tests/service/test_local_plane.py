@@ -18,7 +18,7 @@ import pytest
 from deploy.local import health
 from deploy.local.plane import SERVICES, Occupied, Plane
 from deploy.local.postgres import Postgres
-from deploy.local.state import State, private
+from deploy.local.state import State, private_folder
 from deploy.local.testing import Ground, Servers, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ class Foreground:
     """`python -m deploy.local` on a folder of the test's own."""
 
     def __init__(self, folder: Path) -> None:
-        self.state = State(private(folder))
+        self.state = State(private_folder(folder))
         self.said = folder / "said.txt"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -188,7 +188,7 @@ async def test_the_second_interrupt_ends_everything_at_once(foreground: Foregrou
 @pytest.fixture
 async def external(ground: Ground, tmp_path: Path) -> AsyncIterator[Plane]:
     environment = {"DATABASE_URL": ground.url(), "NATS_URL": ground.nats_url}
-    plane = await Plane.start(state=State(private(tmp_path / "state")), environment=environment)
+    plane = await Plane.start(state=State(private_folder(tmp_path / "state")), environment=environment)
     yield plane
     await plane.stop()
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from deploy.local.child import spawn
-from deploy.local.processes import CAN_FORK, Forker, Plain, Starter, settled
+from deploy.local.processes import CAN_FORK, ForkStarter, SpawnStarter, Starter, usable_starter
 from deploy.local.testing import until
 from deploy.local.watch import ServiceWatch
 
@@ -48,9 +48,11 @@ async def starter(
         pytest.skip("services are forked on Linux only")
     monkeypatch.setenv("PYTHONPATH", environ["PYTHONPATH"])
     made: Starter = (
-        await settled(await Forker.launch(tmp_path / "forkserver.log")) if request.param == "forked" else Plain()
+        await usable_starter(await ForkStarter.launch(tmp_path / "forkserver.log"))
+        if request.param == "forked"
+        else SpawnStarter()
     )
-    assert isinstance(made, Forker if request.param == "forked" else Plain)
+    assert isinstance(made, ForkStarter if request.param == "forked" else SpawnStarter)
     yield made
     await made.stop()
 
@@ -157,7 +159,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(tmp_path: Path, 
     orders: list[dict[str, Any]] = []
     pipe: Any = SimpleNamespace(write=lambda line: orders.append(json.loads(line)))
     child: Any = SimpleNamespace(running=True, process=SimpleNamespace(stdin=pipe))
-    forker = Forker(child, asyncio.get_running_loop().create_future())
+    forker = ForkStarter(child, asyncio.get_running_loop().create_future())
     starts = asyncio.create_task(forker.start("green", "a_test_service", {}, tmp_path / "green.log"))
     await asyncio.sleep(0)
     hear = {"the answer": lambda: forker._hear({"event": "started", "name": "green", "pid": 7})}
@@ -176,8 +178,8 @@ async def test_when_the_fork_server_dies_its_services_die_and_we_know(
     tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", environ["PYTHONPATH"])
-    forker = await settled(await Forker.launch(tmp_path / "forkserver.log"))
-    assert isinstance(forker, Forker)
+    forker = await usable_starter(await ForkStarter.launch(tmp_path / "forkserver.log"))
+    assert isinstance(forker, ForkStarter)
     running = await forker.start("green", "a_test_service", environ, tmp_path / "green.log")
     os.kill(forker.child.pid, signal.SIGKILL)
     assert await asyncio.wait_for(running.wait(), 5) == -signal.SIGKILL

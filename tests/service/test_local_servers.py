@@ -20,7 +20,7 @@ from deploy.local.account import Account, unprivileged
 from deploy.local.ports import free_ports
 from deploy.local.postgres import Unready, remove_orphans
 from deploy.local.servers import Servers, servers_for, start_servers
-from deploy.local.state import State, private
+from deploy.local.state import State, private_folder
 from deploy.local.testing import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,7 +176,7 @@ async def test_nobody_gets_in_without_the_password(own: Servers) -> None:
 
 async def test_a_server_that_cannot_start_says_what_its_log_says(own: Servers) -> None:
     second = servers_for(
-        State(private(own.nats.folder.parent / "second")),
+        State(private_folder(own.nats.folder.parent / "second")),
         {"postgresql": own.postgres.port, "nats": own.nats.port, "nats-monitor": own.nats.monitor},
         durable=False,
     )

@@ -11,12 +11,12 @@ import pytest
 
 from deploy.local.account import Account
 from deploy.local.ports import assign, free_ports, is_free
-from deploy.local.state import CHECKOUT, State, label, locate, private, write_json
+from deploy.local.state import CHECKOUT, State, label, locate, private_folder, write_json
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> State:
-    return State(private(tmp_path / "state"))
+    return State(private_folder(tmp_path / "state"))
 
 
 def test_only_one_may_run_the_plane_and_the_next_may_when_it_ends(state: State) -> None:

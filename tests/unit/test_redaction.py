@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.redaction import Redactor, in_environment, in_folder, in_values
-from libs.common.secrecy import HOLE, is_secret, shown
+from libs.common.redaction import REDACTED, is_secret, redacted_environment
 
 SECRETS = st.text(st.characters(categories=("L", "N", "P")), min_size=6, max_size=60).filter(
-    lambda text: text.strip() == text and text not in HOLE
+    lambda text: text.strip() == text and text not in REDACTED
 )
 
 
 @given(SECRETS, st.text(max_size=40), st.text(max_size=40))
 def test_what_is_known_is_taken_out_wherever_it_stands(secret: str, before: str, after: str) -> None:
     said = Redactor([secret]).text(f"{before}\n{secret}\n{after} {json.dumps({'x': secret})}")
-    assert secret not in said.replace(HOLE, "")
+    assert secret not in said.replace(REDACTED, "")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_what_is_known_is_taken_out_wherever_it_stands(secret: str, before: str,
 def test_what_looks_like_a_secret_is_taken_out_unknown(text: str, secret: str) -> None:
     said = Redactor().text(text)
     assert secret not in said
-    assert HOLE in said
+    assert REDACTED in said
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_of_an_environment_ours_is_shown_without_secrets() -> None:
         "INGEST_BEAT_SECONDS": "1",
         "PATCHER_RELEASE_KEYS": "cd" * 32,
     }
-    assert shown(environ) == {
-        "DATABASE_URL": f"postgresql://{HOLE}@db/prunella",
+    assert redacted_environment(environ) == {
+        "DATABASE_URL": f"postgresql://{REDACTED}@db/prunella",
         "INGEST_BEAT_SECONDS": "1",
         "OPS_AUDIT_KEY": "",
         "PATCHER_RELEASE_KEYS": "cd" * 32,
-        "PRUNELLA_KEY": HOLE,
+        "PRUNELLA_KEY": REDACTED,
     }
 
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 REQUEST_TIMEOUT = 2.0
-PATIENCE = 30.0
+MAX_OUTAGE_SECONDS = 30.0
 LONGEST_PAUSE = 2.0
 
 _log = logging.getLogger(__name__)
@@ -24,10 +24,10 @@ for _noisy in ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentel
     logging.getLogger(_noisy).setLevel(logging.CRITICAL)
 
 
-class PatientExporter(SpanExporter):
+class BufferingExporter(SpanExporter):
     """OTLP over HTTP that outlasts a restart of its receiver."""
 
-    def __init__(self, endpoint: str, *, patience: float = PATIENCE) -> None:
+    def __init__(self, endpoint: str, *, patience: float = MAX_OUTAGE_SECONDS) -> None:
         self._endpoint = endpoint
         self._patience = patience
         self._inner = OTLPSpanExporter(endpoint=endpoint, timeout=REQUEST_TIMEOUT)
@@ -56,7 +56,7 @@ class PatientExporter(SpanExporter):
         self._stopped.set()
         self._inner.shutdown()  # type: ignore[no-untyped-call]
 
-    def hurry(self) -> None:
+    def flush_soon(self) -> None:
         """Stop trying again, because the process is about to end."""
         self._stopped.set()
 

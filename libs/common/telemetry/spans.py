@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from libs.common.telemetry.context import current_traceparent, format_traceparent, new_traceparent, parse_traceparent
-from libs.common.telemetry.export import PatientExporter
+from libs.common.telemetry.export import BufferingExporter
 from libs.common.telemetry.logs import configure_logging, name_service
 
 QUEUE = 8192
@@ -71,7 +71,7 @@ class Telemetry:
 
     def __init__(self, service: str, otlp: str = "", *, exporter: SpanExporter | None = None) -> None:
         self.service = service
-        self._exporter = exporter or (PatientExporter(otlp) if otlp else None)
+        self._exporter = exporter or (BufferingExporter(otlp) if otlp else None)
         self._processor: BatchSpanProcessor | None = None
         self._provider = TracerProvider(resource=_resource(service), shutdown_on_exit=False)
         if self._exporter is not None:
@@ -151,8 +151,8 @@ class Telemetry:
 
     def close(self) -> None:
         """Send what waits, for at most 2 s."""
-        if isinstance(self._exporter, PatientExporter):
-            self._exporter.hurry()
+        if isinstance(self._exporter, BufferingExporter):
+            self._exporter.flush_soon()
         last = threading.Thread(target=self._provider.shutdown, name=f"spans of {self.service}", daemon=True)
         last.start()
         last.join(CLOSE_SECONDS)

@@ -14,7 +14,7 @@ from services.decider.decision import Opinion
 from services.decider.store import decisions
 
 # Seconds beside SIRA's own deadline, for the question to ingest.
-BESIDE = 6.0
+INGEST_SECONDS = 6.0
 
 
 async def ask(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
@@ -62,4 +62,4 @@ async def _still_open(ctx: ServiceContext, errand: Errand) -> bool:
 
 def runners(ctx: ServiceContext) -> dict[str, Runner]:
     """The table of errands."""
-    return {ASK_SIRA: Runner(ask, settle, failed, timeout=ctx.settings.sira_timeout + BESIDE, attempts=1)}
+    return {ASK_SIRA: Runner(ask, settle, failed, timeout=ctx.settings.sira_timeout + INGEST_SECONDS, attempts=1)}

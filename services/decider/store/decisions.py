@@ -46,7 +46,7 @@ UPDATE decider.decisions SET state = 'superseded' WHERE incident = :incident AND
 """
 SUPERSEDE = "UPDATE decider.decisions SET state = 'superseded' WHERE id = :id AND state = 'pending'"
 GET = f"SELECT {COLUMNS} FROM decider.decisions WHERE id = CAST(:id AS uuid)"
-LOCK_ASKING = f"{GET} AND state = 'pending' FOR UPDATE"
+LOCK_PENDING = f"{GET} AND state = 'pending' FOR UPDATE"
 LIST = f"""
 SELECT {COLUMNS} FROM decider.decisions
 WHERE (:incident = '' OR incident = :incident) AND (:plugin = '' OR plugin = :plugin)
@@ -115,7 +115,7 @@ async def get(tx: Transaction, decision: str) -> Decision | None:
 
 async def lock_pending(tx: Transaction, decision: str) -> Decision | None:
     """The decision while it is still pending, locked until the commit; None otherwise."""
-    row = await tx.first(LOCK_ASKING, id=decision)
+    row = await tx.first(LOCK_PENDING, id=decision)
     return None if row is None else _decision(row)
 
 

@@ -78,7 +78,7 @@ async def add(tx: Transaction, feedback: Feedback) -> bool:
     return added == 1
 
 
-async def learned(tx: Transaction, package: str, symptom: str, from_release: str) -> dict[Remedy, Outcomes]:
+async def outcomes_by_remedy(tx: Transaction, package: str, symptom: str, from_release: str) -> dict[Remedy, Outcomes]:
     """Verified outcomes of every remedy for a symptom on a release of a package."""
     rows = await tx.all(LEARNED, package=package, symptom=symptom, from_release=from_release)
     return {Remedy(row.action, row.to_release): Outcomes(row.successes, row.failures) for row in rows}
