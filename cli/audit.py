@@ -186,7 +186,7 @@ def check(
         if json:
             show_json([plain(one) for one in found])
         for one in found if not json else []:
-            typer.echo(one.why)
+            typer.echo(one.detail)
         if not found and not json:
             typer.echo(f"all {size} entries say what their facts say, in the tree that was signed")
         return FAILED if found else 0

@@ -17,7 +17,7 @@ from cli.plane import FAILED, guarded
 
 if TYPE_CHECKING:
     from services.ops.audit.note import Checkpoint, Key
-    from services.ops.audit.verify import Verdict
+    from services.ops.audit.verify import Verification
 
 Known = Annotated[
     list[Path] | None,
@@ -38,23 +38,23 @@ def verify(
     """Verifies an export without a plane; 1 and the first bad entry when it is not what was logged."""
 
     def work() -> int:
-        from services.ops.audit.verify import Convicted, verify
+        from services.ops.audit.verify import VerificationError, verify
         from services.ops.wire.audit import contradiction
 
         keys = [one for text in key or [] for one in _keys(text)]
         known = [_checkpoint(path) for path in checkpoint or []]
         try:
-            verdict = verify(_lines(file), keys=keys, known=known, told=contradiction)
-        except Convicted as found:
+            verification = verify(_lines(file), keys=keys, known=known, check_entry=contradiction)
+        except VerificationError as found:
             if json:
-                show_json({"verified": False, "index": found.index, "why": found.why})
+                show_json({"verified": False, "index": found.index, "detail": found.detail})
             else:
-                typer.echo(f"prunella: entry {found.index}: {found.why}", err=True)
+                typer.echo(f"prunella: entry {found.index}: {found.detail}", err=True)
             return FAILED
         if json:
-            show_json({"verified": True, **_told(verdict)})
+            show_json({"verified": True, **_json(verification)})
         else:
-            typer.echo(_sentence(verdict))
+            typer.echo(_sentence(verification))
         return 0
 
     guarded(work)
@@ -83,29 +83,33 @@ def _checkpoint(path: Path) -> Checkpoint:
     return note.read(path.read_text())
 
 
-def _told(verdict: Verdict) -> dict[str, Any]:
+def _json(verification: Verification) -> dict[str, Any]:
     return {
-        "origin": verdict.origin,
-        "first": verdict.first,
-        "size": verdict.size,
-        "root": verdict.root.hex(),
-        "checkpoints": verdict.checkpoints,
-        "known_checkpoints": verdict.known,
-        "key": verdict.key,
-        "key_given": verdict.pinned,
+        "origin": verification.origin,
+        "first": verification.first,
+        "size": verification.size,
+        "root": verification.root.hex(),
+        "checkpoints": verification.checkpoints,
+        "known_checkpoints": verification.known,
+        "key": verification.key,
+        "key_given": verification.pinned,
     }
 
 
-def _sentence(verdict: Verdict) -> str:
-    what = f"entries {verdict.first} to {verdict.size - 1}" if verdict.size > verdict.first else "no entries"
-    signed = f"{words.count(verdict.checkpoints, 'checkpoint')} signed by {verdict.key}"
-    lines = [f"verified: {what} of {verdict.origin}, root {verdict.root.hex()}", f"  {signed}"]
-    if verdict.known:
-        lines.append(f"  nothing changed since {words.count(verdict.known, 'checkpoint')} kept elsewhere")
+def _sentence(verification: Verification) -> str:
+    what = (
+        f"entries {verification.first} to {verification.size - 1}"
+        if verification.size > verification.first
+        else "no entries"
+    )
+    signed = f"{words.count(verification.checkpoints, 'checkpoint')} signed by {verification.key}"
+    lines = [f"verified: {what} of {verification.origin}, root {verification.root.hex()}", f"  {signed}"]
+    if verification.known:
+        lines.append(f"  nothing changed since {words.count(verification.known, 'checkpoint')} kept elsewhere")
     else:
         lines.append(
             "  without a checkpoint kept elsewhere (--checkpoint) a log that was built anew looks like this too"
         )
-    if not verdict.pinned:
+    if not verification.pinned:
         lines.append("  the key is the one the export names; give the one you know with --key")
     return "\n".join(lines)

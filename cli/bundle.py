@@ -133,7 +133,7 @@ async def _asked(patient: Patient, ask: Callable[[Any], Awaitable[Any]]) -> str:
 
 async def _overview(plane: Any) -> Any:
     from cli.output import plain
-    from prunella.v1.insight_pb2 import GetOverviewRequest
+    from prunella.v1.overview_pb2 import GetOverviewRequest
 
     return plain(await plane.ops.GetOverview(GetOverviewRequest(limit=100), timeout=TIMEOUT))
 

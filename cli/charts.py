@@ -75,7 +75,7 @@ def line(labels: Sequence[str], one: Series, *, unit: str = "", target: float | 
 
 
 def calibration(points: Sequence[tuple[float, float, int]]) -> str:
-    """Stated against achieved with how many tries; on the diagonal a decision is as right as it is sure."""
+    """Predicted against observed with how many tries; on the diagonal a decision is as right as it is sure."""
     if not points:
         return nothing()
     side = HEIGHT - BOTTOM - TOP
@@ -84,15 +84,15 @@ def calibration(points: Sequence[tuple[float, float, int]]) -> str:
         f'<line x1="{LEFT}" y1="{TOP + side}" x2="{LEFT + side}" y2="{TOP}" stroke="#888" stroke-dasharray="6 4"/>',
         f'<rect x="{LEFT}" y="{TOP}" width="{side}" height="{side}" fill="none" stroke="#bbb"/>',
     ]
-    for stated, achieved, count in points:
+    for predicted, observed, count in points:
         radius = 4 + 8 * (count / most) ** 0.5
         marks.append(
-            f'<circle cx="{LEFT + stated * side:.1f}" cy="{TOP + (1 - achieved) * side:.1f}" r="{radius:.1f}" '
-            f'fill="#2a6f97" fill-opacity="0.7"><title>stated {stated:.2f}, achieved {achieved:.2f}, '
+            f'<circle cx="{LEFT + predicted * side:.1f}" cy="{TOP + (1 - observed) * side:.1f}" r="{radius:.1f}" '
+            f'fill="#2a6f97" fill-opacity="0.7"><title>predicted {predicted:.2f}, observed {observed:.2f}, '
             f"{count} tries</title></circle>"
         )
-    marks.append(f'<text x="{LEFT + side / 2}" y="{HEIGHT - 6}" text-anchor="middle">stated</text>')
-    marks.append(f'<text x="{LEFT - 8}" y="{TOP + side / 2}" text-anchor="end">achieved</text>')
+    marks.append(f'<text x="{LEFT + side / 2}" y="{HEIGHT - 6}" text-anchor="middle">predicted</text>')
+    marks.append(f'<text x="{LEFT - 8}" y="{TOP + side / 2}" text-anchor="end">observed</text>')
     return _svg(marks, LEFT + side + 24)
 
 

@@ -13,7 +13,7 @@ def ratio(found: Any) -> str:
     """A share in percent with what it is made of, such as `96.0 %  (48 of 50)`."""
     if not found.HasField("value"):
         return NOTHING
-    return f"{words.percent(found.value)}  ({found.part} of {found.whole})"
+    return f"{words.percent(found.value)}  ({found.numerator} of {found.denominator})"
 
 
 def seconds(found: Any, field: str) -> str:
@@ -35,7 +35,7 @@ def target(found: Any) -> str:
         return _met(found, f"< {words.span(found.target_seconds)}") if found.HasField("target_seconds") else ""
     if not found.HasField("target"):
         return ""
-    return _met(found, f"{'>' if found.above else '<'} {words.percent(found.target)}")
+    return _met(found, f"{'>' if found.exceed else '<'} {words.percent(found.target)}")
 
 
 def _met(found: Any, text: str) -> str:
@@ -66,7 +66,7 @@ def rows(answer: Any) -> list[tuple[str, str, str]]:
         ("incidents by type", counts(answer.incidents_by_type), ""),
         ("incidents ended", counts(answer.incidents_ended), ""),
         ("attempts ended", counts(answer.attempts), ""),
-        ("calibration error", optional(answer, "calibration_error"), "stated against achieved"),
+        ("calibration error", optional(answer, "calibration_error"), "predicted against observed"),
         ("error reports", _reports(answer.queue), ""),
         ("tries of tasks", _tries(answer.queue), ""),
         ("fleet", _fleet(answer), ""),

@@ -130,13 +130,13 @@ def assign(incident: IncidentName, person: Person, reason: Reason) -> None:
 
     async def work(plane: Plane) -> None:
         from libs.common.names import new_id
-        from prunella.v1.people_pb2 import AssignIncidentRequest
+        from prunella.v1.annotations_pb2 import AssignIncidentRequest
 
         name = f"incidents/{await ids.incident(plane, incident)}"
         whom = {"nobody": "", "me": os.environ.get("PRUNELLA_OPERATOR") or "local"}.get(person, person)
         request = AssignIncidentRequest(name=name, assignee=whom, reason=reason, request_id=new_id())
         answer = await plane.ops.AssignIncident(request, timeout=TIMEOUT)
-        who = answer.notes.assignee.rpartition("/")[2] or "nobody"
+        who = answer.annotations.assignee.rpartition("/")[2] or "nobody"
         typer.echo(f"{safe(who)} takes care of incident {ids.short(name)}")
 
     run(work)
@@ -148,12 +148,12 @@ def comment(incident: IncidentName, text: Text) -> None:
 
     async def work(plane: Plane) -> None:
         from libs.common.names import new_id
-        from prunella.v1.people_pb2 import CommentOnIncidentRequest
+        from prunella.v1.annotations_pb2 import CommentOnIncidentRequest
 
         name = f"incidents/{await ids.incident(plane, incident)}"
         request = CommentOnIncidentRequest(name=name, text=text, request_id=new_id())
         answer = await plane.ops.CommentOnIncident(request, timeout=TIMEOUT)
-        typer.echo(f"noted at incident {ids.short(name)}, comment {len(answer.notes.comments)}")
+        typer.echo(f"noted at incident {ids.short(name)}, comment {len(answer.annotations.comments)}")
 
     run(work)
 

@@ -31,9 +31,9 @@ def kpis(since: Since = "7d", until: Until = "", merchant: Merchant = "", json: 
         typer.echo(f"{_day(answer.start_time)} to {_day(answer.end_time)}" + (f", {merchant}" if merchant else ""))
         rows = [(name, safe(value), _target(text)) for name, value, text in figures.rows(answer)]
         show_table(("figure", "value", "target"), rows, empty="no data")
-        tried = [one for one in answer.confidence if one.decisions]
+        tried = [one for one in answer.calibration if one.decisions]
         show_table(
-            ("confidence", "decisions", "stated", "tried", "achieved"),
+            ("confidence", "decisions", "predicted", "tried", "observed"),
             [_bin(one) for one in tried],
             empty="no decision in this window",
         )
@@ -43,7 +43,7 @@ def kpis(since: Since = "7d", until: Until = "", merchant: Merchant = "", json: 
 
 async def ask(plane: Plane, since: str, until: str, merchant: str) -> Any:
     """The figures of a window that is given by how far back it reaches."""
-    from prunella.v1.insight_pb2 import GetKpisRequest
+    from prunella.v1.kpis_pb2 import GetKpisRequest
 
     now = datetime.now(UTC)
     request = GetKpisRequest(merchant=merchant)
@@ -69,7 +69,7 @@ def _bin(one: Any) -> tuple[str, ...]:
     return (
         f"{one.lower:.1f} – {one.upper:.1f}",
         str(one.decisions),
-        figures.optional(one, "stated"),
+        figures.optional(one, "predicted"),
         str(one.tried),
-        coloured(figures.optional(one, "achieved")),
+        coloured(figures.optional(one, "observed")),
     )

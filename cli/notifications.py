@@ -201,7 +201,7 @@ def try_channel(
             show_json(plain(answer))
         else:
             took = "took it" if answer.delivered else "did not take it"
-            typer.echo(f"{safe(channel)} {took}: {safe(answer.answer)}")
+            typer.echo(f"{safe(channel)} {took}: {safe(answer.response)}")
         if not answer.delivered:
             raise typer.Exit(FAILED)
 
@@ -248,7 +248,7 @@ def _fields(found: Any, now: datetime) -> Iterator[tuple[str, str]]:
 
 
 def _delivery(each: Any) -> tuple[str, ...]:
-    said = each.last_error if each.state != "sent" else each.answer
+    said = each.last_error if each.state != "sent" else each.response
     return (safe(each.channel), str(each.step + 1), coloured(each.state), str(each.tries), safe(said))
 
 
@@ -267,8 +267,8 @@ def _route(route: Any) -> tuple[str, ...]:
     steps = [
         ", ".join(step.channels)
         + (
-            f" (answer in {words.span(step.answer_within.ToTimedelta().total_seconds())})"
-            if step.answer_within.seconds
+            f" (acknowledge in {words.span(step.acknowledge_within.ToTimedelta().total_seconds())})"
+            if step.acknowledge_within.seconds
             else ""
         )
         for step in route.steps

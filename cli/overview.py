@@ -1,4 +1,4 @@
-"""`prunella overview`: what is wrong now, what the plane did about it, and what it needs from you."""
+"""`prunella overview`: active incidents, recent outcomes, and what needs your attention."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Lines = Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="At mo
 
 
 def overview(watch: Watch = False, merchant: Merchant = "", limit: Lines = 20, json: Json = False) -> None:
-    """The plane in ten seconds: what is wrong, what was done about it, what it needs from you."""
+    """The plane in ten seconds: active incidents, recent outcomes, what needs your attention."""
 
     async def work(plane: Plane) -> None:
         if watch:
@@ -41,7 +41,7 @@ def overview(watch: Watch = False, merchant: Merchant = "", limit: Lines = 20, j
 
 
 async def _ask(plane: Plane, merchant: str, limit: int) -> Any:
-    from prunella.v1.insight_pb2 import GetOverviewRequest
+    from prunella.v1.overview_pb2 import GetOverviewRequest
 
     return await plane.ops.GetOverview(GetOverviewRequest(merchant=merchant, limit=limit), timeout=TIMEOUT)
 
@@ -87,11 +87,14 @@ def picture(answer: Any) -> Group:
 
     now = words.moment(answer.time) or datetime.now(UTC)
     parts: list[str] = [_services(answer)]
-    parts += ["", _title("wrong now", answer.wrong_by_severity, SEVERITIES, "nothing is wrong")]
-    parts += [f"  {_severity(one)}  {safe(one.line)}  [dim]{words.ago(one.open_time, now)}[/]" for one in answer.wrong]
-    parts += ["", f"[bold]done in 24 h[/]  {_done(answer.done)}"]
-    parts += ["", _title("needed from you", answer.needs_by_kind, (), "nothing")]
-    for one in answer.needs:
+    parts += ["", _title("active incidents", answer.active_by_severity, SEVERITIES, "none")]
+    parts += [
+        f"  {_severity(one)}  {safe(one.line)}  [dim]{words.ago(one.open_time, now)}[/]"
+        for one in answer.active_incidents
+    ]
+    parts += ["", f"[bold]last 24 h[/]  {_recent(answer.recent)}"]
+    parts += ["", _title("needs attention", answer.attention_by_kind, (), "nothing")]
+    for one in answer.attention:
         parts.append(f"  {_severity(one)}  {safe(one.line)}  [dim]{words.ago(one.since_time, now)}[/]")
         parts.append(f"            [cyan]{safe(one.command)}[/]")
     parts += ["", f"[bold]fleet[/]  {_fleet(answer)}", f"[bold]queue[/]  {_queue(answer)}"]
@@ -118,12 +121,12 @@ def _services(answer: Any) -> str:
     return f"[bold]services[/]  {said}"
 
 
-def _done(done: Any) -> str:
-    if not (done.opened or done.healed or done.closed or done.escalated or done.attempts):
+def _recent(recent: Any) -> str:
+    if not (recent.opened or recent.healed or recent.closed or recent.escalated or recent.attempts):
         return "nothing happened"
-    said = [f"{done.opened} opened", f"{done.healed} [green]healed[/]", f"{done.closed} closed"]
-    said += [f"{done.escalated} [magenta]escalated[/]"] if done.escalated else []
-    said += [f"{count} {coloured(state)}" for state, count in sorted(done.attempts.items()) if state != "success"]
+    said = [f"{recent.opened} opened", f"{recent.healed} [green]healed[/]", f"{recent.closed} closed"]
+    said += [f"{recent.escalated} [magenta]escalated[/]"] if recent.escalated else []
+    said += [f"{count} {coloured(state)}" for state, count in sorted(recent.attempts.items()) if state != "success"]
     return ", ".join(said)
 
 

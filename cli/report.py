@@ -1,4 +1,4 @@
-"""`prunella report`: a window in one HTML file that needs nothing else: figures, charts, stories, what is needed.
+"""`prunella report`: a window in one HTML file that needs nothing else: figures, charts, stories, what needs attention.
 
 Rule: the file loads nothing from anywhere; what others wrote is escaped; what was not measured says so.
 """
@@ -41,7 +41,7 @@ def report(
     """Writes a window as one HTML file with charts, that loads nothing from anywhere."""
 
     async def work(plane: Plane) -> None:
-        from prunella.v1.insight_pb2 import GetOverviewRequest
+        from prunella.v1.overview_pb2 import GetOverviewRequest
 
         answer = await kpis.ask(plane, since, until, merchant)
         told = [one async for one in stories(plane, STORIES, since, merchant=merchant)]
@@ -64,8 +64,8 @@ def page(answer: Any, told: Sequence[Any], overview: Any, now: datetime) -> str:
         "<h2>Figures</h2>",
         _table(("figure", "value", "target"), ((name, value, goal) for name, value, goal in figures.rows(answer))),
         *_charts(answer),
-        "<h2>Needed from people</h2>",
-        _table(("severity", "what", "type"), (_need(one) for one in overview.needs)),
+        "<h2>Needs attention</h2>",
+        _table(("severity", "what", "type"), (_attention(item) for item in overview.attention)),
         "<h2>Stories</h2>",
         _table(("began", "plugin", "what", "how it ended"), (_story(one) for one in told)),
         "</body></html>",
@@ -100,13 +100,13 @@ def _charts(answer: Any) -> list[str]:
     )
     goal = answer.time_to_repair.target_seconds if answer.time_to_repair.HasField("target_seconds") else None
     repair = charts.line(labels, Series("mean", HEALED, values("mean_repair_seconds")), unit=" s", target=goal)
-    sure = [(one.stated, one.achieved, one.tried) for one in answer.confidence if one.HasField("achieved")]
+    sure = [(one.predicted, one.observed, one.tried) for one in answer.calibration if one.HasField("observed")]
     return [
         f"<h2>Incidents opened</h2>{incidents}",
         f"<h2>Incidents ended</h2>{ended}",
         f"<h2>Attempts ended</h2>{attempts}",
         f"<h2>Time to repair</h2>{repair}",
-        f"<h2>Confidence: stated against achieved</h2>{charts.calibration(sure)}",
+        f"<h2>Confidence: predicted against observed</h2>{charts.calibration(sure)}",
     ]
 
 
@@ -120,14 +120,14 @@ def _moments(answer: Any) -> list[datetime]:
     return [start + place * step for place in range(count)]
 
 
-def _need(one: Any) -> tuple[str, str, str]:
+def _attention(item: Any) -> tuple[str, str, str]:
     from prunella.v1.events_pb2 import Severity
 
-    return words.word(Severity, one.severity), one.line, one.command
+    return words.word(Severity, item.severity), item.line, item.command
 
 
 def _story(one: Any) -> tuple[str, str, str, str]:
-    return _day(one.open_time), one.label, " ".join(filter(None, (one.type, one.seen))), one.ending
+    return _day(one.open_time), one.label, " ".join(filter(None, (one.type, one.evidence))), one.outcome
 
 
 def _day(stamp: Any) -> str:

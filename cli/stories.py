@@ -1,4 +1,4 @@
-"""`prunella stories`: one story per incident, what broke, what was tried and why, how it ended, how to undo it."""
+"""`prunella stories`: one story per incident, what broke, what was tried and why, how it ended, how to roll it back."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def show(incident: Name, json: Json = False) -> None:
     """One story with all its steps."""
 
     async def work(plane: Plane) -> None:
-        from prunella.v1.insight_pb2 import GetStoryRequest
+        from prunella.v1.stories_pb2 import GetStoryRequest
 
         name = f"incidents/{await ids.incident(plane, incident)}"
         found = (await plane.ops.GetStory(GetStoryRequest(name=name), timeout=TIMEOUT)).story
@@ -85,7 +85,7 @@ def show(incident: Name, json: Json = False) -> None:
 
 def stories(plane: Plane, limit: int, since: str = "", **filters: Any) -> AsyncIterator[Any]:
     """Stories, newest first."""
-    from prunella.v1.insight_pb2 import ListStoriesRequest
+    from prunella.v1.stories_pb2 import ListStoriesRequest
 
     request = ListStoriesRequest(**filters)
     if since:
@@ -104,7 +104,7 @@ def _row(story: Any, now: datetime) -> tuple[str, ...]:
         coloured(story.state),
         words.ago(story.open_time, now),
         str(len(story.attempts)),
-        safe(story.ending),
+        safe(story.outcome),
     )
 
 
@@ -119,14 +119,14 @@ def _show(story: Any) -> None:
             ("plugin", safe(f"{story.label} ({story.plugin})") if story.plugin else ""),
             ("broke", safe(" ".join(filter(None, (story.type, "on", story.package, story.release))))),
             ("severity", coloured(words.word(Severity, story.severity))),
-            ("seen", safe(story.seen)),
+            ("evidence", safe(story.evidence)),
             ("began", words.ago(story.open_time, now)),
             ("ended", words.ago(story.end_time, now).removeprefix(words.NOTHING)),
             ("state", coloured(story.state)),
-            ("how it ended", safe(story.ending)),
+            ("how it ended", safe(story.outcome)),
             ("cared for by", safe(story.assignee)),
-            ("to undo it", safe(story.undo)),
-            ("needed", safe(story.needed)),
+            ("to roll it back", safe(story.rollback_command)),
+            ("needs you", safe(story.attention_command)),
         ]
     )
     for one in story.attempts:
@@ -138,7 +138,7 @@ def _show(story: Any) -> None:
         when = words.moment(step.time)
         since = max(0.0, (when - start).total_seconds()) if when and start else 0.0
         console().print(f"[dim]+{words.span(since):>7}[/]  {safe(step.line)}", overflow="ellipsis", no_wrap=True)
-    if story.cut:
+    if story.truncated:
         typer.echo("it has more steps; see: prunella timeline --incident …", err=True)
 
 
@@ -148,7 +148,7 @@ def _attempt(one: Any) -> list[tuple[str, str]]:
     return [
         ("tried", safe(" ".join(filter(None, (f"round {one.round}:", one.action, target))))),
         ("attempt", one.attempt),
-        ("why", safe(one.why)),
+        ("why", safe(one.explanation)),
         ("confidence", sure),
         ("staging", safe(one.staging)),
         ("verdict", safe(one.verdict)),

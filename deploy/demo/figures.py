@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 
 from deploy.demo.reach import CALL_SECONDS, Reach
 from libs.common.errors import Problem
-from prunella.v1 import insight_pb2
+from prunella.v1 import kpis_pb2, stories_pb2
 
 # A story and a scenario may take the same moment from different facts of one transaction.
 CLOSE = 0.05
@@ -23,13 +23,13 @@ async def compared(
     reach: Reach, counted: Mapping[str, int], scenarios: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Any], list[str]]:
     """The figures as ops shows them, and where they differ from the facts and the scenarios."""
-    kpis = await reach.ops.GetKpis(insight_pb2.GetKpisRequest(), timeout=CALL_SECONDS)
+    kpis = await reach.ops.GetKpis(kpis_pb2.GetKpisRequest(), timeout=CALL_SECONDS)
     lines = differences(kpis, counted)
     for scenario in scenarios:
         # One that ended otherwise than it must says so itself.
         if not scenario.get("incident") or not scenario["ok"]:
             continue
-        request = insight_pb2.GetStoryRequest(name=f"incidents/{scenario['incident']}")
+        request = stories_pb2.GetStoryRequest(name=f"incidents/{scenario['incident']}")
         try:
             story = (await reach.ops.GetStory(request, timeout=CALL_SECONDS)).story
         except Problem as problem:
@@ -39,7 +39,7 @@ async def compared(
     return MessageToDict(kpis, preserving_proto_field_name=True), lines
 
 
-def differences(kpis: insight_pb2.GetKpisResponse, counted: Mapping[str, int]) -> list[str]:
+def differences(kpis: kpis_pb2.GetKpisResponse, counted: Mapping[str, int]) -> list[str]:
     """Where figures differ from the number of facts."""
     shown = {
         "incident_opened": sum(kpis.incidents_by_severity.values()),
@@ -53,7 +53,7 @@ def differences(kpis: insight_pb2.GetKpisResponse, counted: Mapping[str, int]) -
     ]
 
 
-def told(story: insight_pb2.Story, scenario: Mapping[str, Any]) -> list[str]:
+def told(story: stories_pb2.Story, scenario: Mapping[str, Any]) -> list[str]:
     """Where the story of an incident differs from the scenario that caused it."""
     wrong = []
     healed = str(scenario["outcome"]).endswith("mitigated")

@@ -211,7 +211,7 @@ PLANE = Dashboard(
             "ops",
         ),
         Panel("audit: entries", {"entries": rate("prunella_ops_audit_entries_total")}, "ops"),
-        Panel("spans dropped", {"{{why}}": rate("prunella_ops_spans_dropped_total", "why")}, "ops"),
+        Panel("spans dropped", {"{{reason}}": rate("prunella_ops_spans_dropped_total", "reason")}, "ops"),
         Panel("memory", {"{{instance}}": 'process_resident_memory_bytes{job="prunella"}'}, "bytes"),
     ),
 )

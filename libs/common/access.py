@@ -158,7 +158,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Access]]] = {
         "GetKpis": _READ,
         "ListStories": _READ,
         "GetStory": _READ,
-        "GetIncidentNotes": _READ,
+        "GetIncidentAnnotations": _READ,
         "AssignIncident": _COMMAND,
         "CommentOnIncident": _COMMAND,
         "GetNotificationSettings": _READ,

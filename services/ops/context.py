@@ -1,4 +1,4 @@
-"""What the three doors of ops are given."""
+"""The context of the three doors of ops: database, clock, clients, settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import grpc
 
@@ -16,10 +15,8 @@ from libs.common.clock import Clock
 from libs.common.database import Database
 from libs.common.settings import ServiceSettings, variable
 from libs.common.telemetry import Telemetry
-from services.ops.channels.post import Post
-
-if TYPE_CHECKING:
-    from services.ops.errands.audit_seal import Seal
+from services.ops.channels.delivery import ChannelSender
+from services.ops.errands.signing_key import SigningKey
 
 SCHEMA = "ops"
 
@@ -37,22 +34,22 @@ class Settings(ServiceSettings):
     )
 
 
-class Bell:
-    """Wakes everybody who waits at the moment it rings; a hint between watchers of one process."""
+class Signal:
+    """Wakes everybody who waits for it; a hint between watchers of one process."""
 
     def __init__(self) -> None:
-        self._rung = asyncio.Event()
+        self._event = asyncio.Event()
 
-    def ring(self) -> None:
+    def send(self) -> None:
         """Wakes who waits."""
-        rung, self._rung = self._rung, asyncio.Event()
-        rung.set()
+        event, self._event = self._event, asyncio.Event()
+        event.set()
 
     async def wait(self, timeout: float) -> None:
-        """Waits for the next ring, or `timeout` seconds."""
+        """Waits for the next signal, or `timeout` seconds."""
         with contextlib.suppress(asyncio.TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._rung.wait()
+                await self._event.wait()
 
 
 @dataclass
@@ -64,13 +61,13 @@ class ServiceContext:
     clock: Clock
     settings: ServiceSettings
     telemetry: Telemetry
-    post: Post
+    sender: ChannelSender
     # Signs the audit log's checkpoints.
-    seal: Seal
-    placed: Bell = field(default_factory=Bell)
+    signing_key: SigningKey
+    placed: Signal = field(default_factory=Signal)
     # When facts were last looked for so many seconds behind the audit log's end.
-    looked_back: dict[float, datetime] = field(default_factory=dict)
+    last_look_back: dict[float, datetime] = field(default_factory=dict)
     # Has the sweep that places facts run at once.
-    hurry: Callable[[], None] = field(default=lambda: None)
+    place_soon: Callable[[], None] = field(default=lambda: None)
     # The way to a service, None where no address is known.
     sibling: Callable[[str], grpc.aio.Channel | None] = field(default=lambda _name: None)

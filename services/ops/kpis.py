@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from libs.common.errors import Invalid
+from services.ops.attempt_states import TRIED
 
-USUAL: Final = timedelta(days=7)
+DEFAULT: Final = timedelta(days=7)
 LONGEST: Final = timedelta(days=400)
 SUCCESS_TARGET: Final = 0.95
 ROLLBACK_TARGET: Final = 0.02
@@ -53,18 +54,18 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """So many of so many; `over`: whether the target is to be exceeded (else undercut)."""
+class Ratio:
+    """So many of so many; `exceed`: whether the target is to be exceeded (else undercut)."""
 
-    part: int
-    whole: int
+    numerator: int
+    denominator: int
     target: float | None = None
-    over: bool = True
+    exceed: bool = True
 
     @property
     def value(self) -> float | None:
-        """The share, None without a case."""
-        return self.part / self.whole if self.whole > 0 else None
+        """The ratio, None without a case."""
+        return self.numerator / self.denominator if self.denominator > 0 else None
 
     @property
     def met(self) -> bool | None:
@@ -72,12 +73,12 @@ class Share:
         value = self.value
         if value is None or self.target is None:
             return None
-        return value > self.target if self.over else value < self.target
+        return value > self.target if self.exceed else value < self.target
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """How durations are spread, in seconds; without a case all of it is None."""
+class Durations:
+    """A distribution of durations, in seconds; without a case all of it is None."""
 
     cases: int
     mean: float | None = None
@@ -92,21 +93,21 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """Decisions whose stated confidence lies in one decile, and what became of those that were tried."""
+class CalibrationBin:
+    """Decisions whose predicted confidence lies in one decile, and what became of those that were tried."""
 
     lower: float
     upper: float
     decisions: int = 0
-    stated: float | None = None
+    predicted: float | None = None
     tried: int = 0
-    achieved: float | None = None
+    observed: float | None = None
 
 
 def window(start: datetime | None, end: datetime | None, now: datetime) -> Window:
     """The window asked for: without an end until now, without a start the seven days before its end. Raises Invalid."""
     until = end or now
-    since = start or until - USUAL
+    since = start or until - DEFAULT
     if until <= since:
         field, rule = ("end_time", "after start_time") if end else ("start_time", "before now")
         raise Invalid(
@@ -129,27 +130,19 @@ def decile(confidence: float) -> int:
     return min(BINS - 1, max(0, math.floor(confidence * BINS)))
 
 
-def bins(rows: Sequence[tuple[int, int, float | None, int, int]]) -> list[Bin]:
-    """All ten bins from rows of (decile, decisions, mean stated, tried, succeeded); empty ones have no values."""
-    found: Mapping[int, tuple[int, int, float | None, int, int]] = {row[0]: row for row in rows}
-    made = []
+def calibration_bins(rows: Sequence[tuple[int, int, float | None, int, int]]) -> list[CalibrationBin]:
+    """All ten bins from rows of (decile, decisions, mean predicted, tried, succeeded); empty ones have no values."""
+    found = {row[0]: row[1:] for row in rows}
+    bins = []
     for place in range(BINS):
-        _, decisions, stated, tried, succeeded = found.get(place, (place, 0, None, 0, 0))
-        made.append(
-            Bin(
-                place / BINS,
-                (place + 1) / BINS,
-                decisions,
-                stated if decisions else None,
-                tried,
-                succeeded / tried if tried else None,
-            )
-        )
-    return made
+        decisions, predicted, tried, succeeded = found.get(place, (0, None, 0, 0))
+        observed = succeeded / tried if tried else None
+        bins.append(CalibrationBin(place / BINS, (place + 1) / BINS, decisions, predicted, tried, observed))
+    return bins
 
 
-def miscalibration(found: Sequence[Bin]) -> float | None:
-    """Expected calibration error: the mean gap between stated and achieved, weighted by tries (Naeini et al. 2015).
+def calibration_error(found: Sequence[CalibrationBin]) -> float | None:
+    """Expected calibration error: the mean gap between predicted and observed, weighted by tries (Naeini et al. 2015).
 
     None when nothing was tried.
     """
@@ -157,23 +150,23 @@ def miscalibration(found: Sequence[Bin]) -> float | None:
     if not tried:
         return None
     gaps = (
-        abs(one.stated - one.achieved) * one.tried
+        abs(one.predicted - one.observed) * one.tried
         for one in found
-        if one.stated is not None and one.achieved is not None
+        if one.predicted is not None and one.observed is not None
     )
     return sum(gaps) / tried
 
 
-def success(outcomes: Mapping[str, int]) -> Share:
+def success(outcomes: Mapping[str, int]) -> Ratio:
     """Attempts that healed, of those that tried something to its end."""
-    return Share(outcomes.get("success", 0), _tried(outcomes), SUCCESS_TARGET)
+    return Ratio(outcomes.get("success", 0), _tried(outcomes), SUCCESS_TARGET)
 
 
-def rollback(outcomes: Mapping[str, int]) -> Share:
+def rollback(outcomes: Mapping[str, int]) -> Ratio:
     """Attempts that were taken back, or had to be, of those that tried something to its end."""
     back = outcomes.get("rolled_back", 0) + outcomes.get("rollback_failed", 0)
-    return Share(back, _tried(outcomes), ROLLBACK_TARGET, over=False)
+    return Ratio(back, _tried(outcomes), ROLLBACK_TARGET, exceed=False)
 
 
 def _tried(outcomes: Mapping[str, int]) -> int:
-    return sum(outcomes.get(word, 0) for word in ("success", "failed", "rolled_back", "rollback_failed"))
+    return sum(outcomes.get(state, 0) for state in TRIED)

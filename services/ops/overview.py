@@ -1,4 +1,4 @@
-"""The plane in ten seconds: what is wrong, what is done about it, what people must do.
+"""The plane in ten seconds: active incidents, recent outcomes, and what needs a person's attention.
 
 Rule: the worst comes first, one line each, and every line that asks for something names what to type. A service that
 nobody has probed lately is unknown, not well.
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.ops.states import FINAL
-from services.ops.stories import change, spoken
+from services.ops.attempt_states import FINAL
+from services.ops.stories import progress, remedy
+from services.ops.text import shortened
 
-LATELY: Final = timedelta(hours=24)
-USUAL, MOST = 20, 200
+RECENT: Final = timedelta(hours=24)
+DEFAULT_LINES, MOST_LINES = 20, 200
 # A probe comes every few seconds; a service not heard of for longer is unknown.
 STALE: Final = timedelta(seconds=30)
 LONGEST: Final = 300
@@ -22,47 +23,40 @@ HEALTH: Final = ("serving", "not_serving", "unreachable", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class ActiveIncident:
     """An incident that is not over, with the attempt that is under way or was the last."""
 
-    who: str
+    label: str
     type: str
     severity: str
     state: str
     evidence: str
-    rounds: int = 0
     action: str = ""
     from_release: str = ""
     to_release: str = ""
-    doing: str = ""
+    attempt_state: str = ""
     held_by: str = ""
 
 
-def state(broken: Broken) -> str:
+def state(incident: ActiveIncident) -> str:
     """An open incident with a live attempt is in progress."""
-    live = bool(broken.doing) and broken.doing not in FINAL
-    return "in_progress" if broken.state == "open" and live else broken.state
+    live = bool(incident.attempt_state) and incident.attempt_state not in FINAL
+    return "in_progress" if incident.state == "open" and live else incident.state
 
 
-def line(broken: Broken) -> str:
+def line(incident: ActiveIncident) -> str:
     """What broke and what is done about it, in one line."""
-    what = f"{broken.who}: {broken.type or 'an incident'}"
-    what += f", {broken.severity}" if broken.severity else ""
-    done = "a remedy is looked for"
-    if broken.doing:
-        does = change(broken.action, broken.from_release, broken.to_release)
-        done = f"{does} {spoken(broken.doing, broken.held_by)}"
-    if broken.state == "escalated":
-        done = f"a person is asked ({done})" if broken.doing else "a person is asked"
-    said = " · ".join(filter(None, (what, broken.evidence, done)))
-    return said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
+    what = f"{incident.label}: {incident.type or 'an incident'}"
+    what += f", {incident.severity}" if incident.severity else ""
+    response = "a remedy is looked for"
+    if incident.attempt_state:
+        change = remedy(incident.action, incident.from_release, incident.to_release)
+        response = f"{change} {progress(incident.attempt_state, incident.held_by)}"
+    if incident.state == "escalated":
+        response = f"a person is asked ({response})" if incident.attempt_state else "a person is asked"
+    return shortened(" · ".join(filter(None, (what, incident.evidence, response))), LONGEST)
 
 
-def health(word: str, probed_at: datetime, now: datetime) -> str:
-    """A service's health as it may still be believed."""
-    return word if now - probed_at <= STALE and word in HEALTH else "unknown"
-
-
-def called(label: str, plugin: str) -> str:
-    """What people call a plugin; the end of its id, the part that differs, for one without a label."""
-    return label or (f"plugin …{plugin[-8:]}" if plugin else "the plane")
+def health(reported: str, probe_time: datetime, now: datetime) -> str:
+    """A service's health while its last probe is recent, else `unknown`."""
+    return reported if now - probe_time <= STALE and reported in HEALTH else "unknown"

@@ -1,44 +1,35 @@
-"""Something happened: every fact goes on the timeline, once, and leaves its marks on what people see.
+"""Something happened: every fact is saved on the timeline, once, and merged into the projections.
 
 The row's key is the fact's id, so a second delivery changes nothing; order does not matter, since positions are given
-later and by time, and marks are merged (services/ops/marks.py).
+later and by time, and projections merge in any order (services/ops/projections.py).
 """
 
 from __future__ import annotations
 
-from datetime import UTC
-
 from libs.common.bus import Once
 from libs.common.database import Transaction
-from libs.common.facts import NAMES, fact_name
+from libs.common.facts import NAMES
 from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
+from services.ops import wire
 from services.ops.context import ServiceContext
-from services.ops.store import insight, timeline
-from services.ops.wire.marks import left_by
+from services.ops.projections import project
+from services.ops.store import projections, timeline
 
 
 async def on_fact(ctx: ServiceContext, event: Event, once: Once) -> None:
-    """Writes one fact down."""
+    """Saves one fact."""
     trace = current_traceparent()[3:35]
-    left = left_by(event)
+    fact = wire.decoded_fact(event)
+    updates = list(project(fact))
 
     async def effect(tx: Transaction) -> None:
-        await timeline.tell(
-            tx,
-            event=event.id,
-            time=event.time.ToDatetime(UTC),
-            fact=fact_name(event),
-            plugin=event.plugin,
-            incident=event.incident,
-            trace=trace,
-            payload=event.SerializeToString(),
-        )
+        await timeline.insert(tx, fact, trace, event.SerializeToString())
         if event.plugin_enrolled.label:
-            await timeline.label(tx, event.plugin, event.plugin_enrolled.label)
-        for mark in left:
-            await insight.write(tx, mark)
-        tx.after_commit(ctx.hurry)
+            await timeline.save_label(tx, event.plugin, event.merchant, event.plugin_enrolled.label)
+        for update in updates:
+            await projections.merge(tx, update)
+        tx.after_commit(ctx.place_soon)
 
     await once(effect)
 

@@ -14,16 +14,16 @@ from libs.common.http import HttpServer
 from libs.common.runtime import Service
 from libs.common.runtime.assembly import assemble
 from prunella.v1 import ops_pb2_grpc
-from services.ops.channels.post import Post
+from services.ops.channels.delivery import ChannelSender
 from services.ops.context import SCHEMA, ServiceContext, Settings
-from services.ops.errands import PassOn
-from services.ops.errands.audit_seal import Seal
 from services.ops.errands.deliver import RUNNERS
-from services.ops.errands.probing import Probing
+from services.ops.errands.signing_key import SigningKey
+from services.ops.errands.span_forwarding import SpanForwarder
+from services.ops.errands.uptime_probes import UptimeProbes
 from services.ops.forward import Forwarder, passed, services
 from services.ops.handlers import OpsHandlers
 from services.ops.reactions import REACTIONS
-from services.ops.receiver.intake import Intake
+from services.ops.receiver.span_buffer import SpanBuffer
 from services.ops.sweeps import SWEEPS
 from services.ops.web.app import app
 
@@ -54,30 +54,30 @@ def _add(forwarder: Forwarder, server: grpc.aio.Server) -> None:
 def build(settings: Settings, clock: Clock) -> Service:
     """ops, not started."""
     base = assemble(SCHEMA, settings, clock)
-    post = Post(clock, settings.key)
+    sender = ChannelSender(clock, settings.key)
     ctx = ServiceContext(
         database=base.database,
         bus=base.bus,
         clock=clock,
         settings=settings,
         telemetry=base.telemetry,
-        seal=Seal(settings.state, settings.audit_key),
-        post=post,
+        signing_key=SigningKey(settings.state, settings.audit_key),
+        sender=sender,
     )
     sweeps = base.sweeps(SWEEPS, ctx)
-    ctx.hurry = lambda: sweeps.trigger("place_facts")
+    ctx.place_soon = lambda: sweeps.trigger("place_facts")
     ctx.sibling = base.channel_if_known
-    intake, pass_on = Intake(base.database), PassOn(settings.otel_endpoint)
+    buffer, forwarder = SpanBuffer(base.database), SpanForwarder(settings.otel_endpoint)
     add = ops_pb2_grpc.add_OpsServiceServicer_to_server
     servicers = [(add, OpsHandlers(ctx), "prunella.v1.OpsService"), *forwarders(base.channel_if_known)]
     server = base.server(servicers, rpc.Server, max_message=LARGEST_MESSAGE)
     # Siblings send spans as soon as they live, so this opens first and closes last.
-    before = [intake, pass_on, HttpServer(app(server, intake, pass_on), settings.http_listen)]
+    before = [buffer, forwarder, HttpServer(app(server, buffer, forwarder), settings.http_listen)]
     parts = [
         base.consumer(REACTIONS, ctx),
-        post,
+        sender,
         base.errands(RUNNERS, ctx, workers=32),
         sweeps,
-        Probing(base.database, clock, SERVICES, base.channel_if_known),
+        UptimeProbes(base.database, SERVICES, base.channel_if_known),
     ]
     return base.service(ctx, server, parts, before)

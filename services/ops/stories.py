@@ -1,8 +1,8 @@
-"""One story per incident: what broke, what we saw, what we tried and why, how it ended, how to undo it, who is asked.
+"""One story per incident: the symptom, the evidence, what was tried and why, the outcome, and how to roll it back.
 
 Rule: a story is made from the facts that name the incident, and from nothing else. Facts are put in the order of their
 times first, and one that comes twice counts once, so whatever order they arrived in, the story is the same. What no
-fact told stays empty; nothing is guessed.
+fact says stays empty; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from services.ops.states import ATTEMPT, FINAL, SEVERITIES, SWITCHED, by_hand
-from services.ops.timeline import Told, headline
+from services.ops import severity
+from services.ops.attempt_states import FINAL, STATE_OF, SWITCHED
+from services.ops.decoded_fact import DecodedFact
+from services.ops.headlines import headline
+from services.ops.interventions import OPERATORS, is_intervention
+from services.ops.text import duration
 
-LONGEST = 400  # facts one story is made from
-SPOKEN = {
+LONGEST: Final = 400  # facts one story is made from
+INCIDENT_STATES: Final = ("open", "in_progress", "escalated", "mitigated", "closed")
+DESCRIPTIONS: Final = {
     "awaiting_approval": "waiting for approval",
     "applying": "being applied",
     "probation": "in probation",
@@ -26,29 +31,18 @@ SPOKEN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """A fact of a story: its id and time, and what it told."""
+class StoryStep:
+    """One fact of a story, in a line for people."""
 
     id: str
-    at: datetime
-    told: Told
-    plugin: str = ""
-    merchant: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One step of the way, in a line for people."""
-
-    id: str
-    at: datetime
+    time: datetime
     fact: str
-    text: str
+    line: str
 
 
 @dataclass(slots=True)
-class Try:
-    """One attempt: what, why, how it was proven, what was seen, and how it ended."""
+class StoryAttempt:
+    """One attempt: what, why, how it was staged, what probation showed, and its outcome."""
 
     attempt: str
     action: str = ""
@@ -57,175 +51,165 @@ class Try:
     round: int = 0
     decision: str = ""
     confidence: float | None = None
-    why: str = ""
+    explanation: str = ""
     staging: str = ""
     verdict: str = ""
     state: str = ""
     outcome: str = ""
     held_by: str = ""
-    by: str = ""
-    began: datetime | None = None
-    ended: datetime | None = None
-    undo: str = ""
+    actor: str = ""
+    create_time: datetime | None = None
+    end_time: datetime | None = None
+    rollback_command: str = ""
 
 
 @dataclass(slots=True)
 class Story:
-    """What happened around one incident. `undo` and `needed` are lines to type with what they are for."""
+    """What happened around one incident. `rollback_command` and `attention_command` are lines to type."""
 
     incident: str
     plugin: str = ""
     merchant: str = ""
-    who: str = ""
+    label: str = ""
     package: str = ""
     release: str = ""
     type: str = ""
     severity: str = ""
     state: str = "open"
-    broke: str = ""
-    seen: str = ""
+    symptom: str = ""
+    evidence: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
-    first_bad: datetime | None = None
-    opened: datetime | None = None
-    escalated: datetime | None = None
-    ended: datetime | None = None
+    first_bad_beat_time: datetime | None = None
+    open_time: datetime | None = None
+    escalate_time: datetime | None = None
+    end_time: datetime | None = None
     rounds: int = 0
-    tries: list[Try] = field(default_factory=list)
-    ending: str = ""
+    attempts: list[StoryAttempt] = field(default_factory=list)
+    outcome: str = ""
     healed_by: str = ""
-    undo: str = ""
-    needed: str = ""
+    rollback_command: str = ""
+    attention_command: str = ""
     assignee: str = ""
     manual: bool = False
-    lines: list[Line] = field(default_factory=list)
-    cut: bool = False
+    steps: list[StoryStep] = field(default_factory=list)
+    truncated: bool = False
 
     @property
-    def over(self) -> bool:
-        """Whether it has ended."""
+    def ended(self) -> bool:
+        """Whether its incident is over."""
         return self.state in {"mitigated", "closed"}
 
 
-def tell(incident: str, moments: Iterable[Moment], most: int = LONGEST) -> Story:
+def story(incident: str, facts: Iterable[DecodedFact], most: int = LONGEST) -> Story:
     """The story of an incident, from its facts in any order and any number of times; at most `most` were read."""
-    ordered = sorted({moment.id: moment for moment in moments}.values(), key=lambda moment: (moment.at, moment.id))
-    story = Story(incident, cut=len(ordered) >= most)
-    tries: dict[str, Try] = {}
-    decisions: dict[str, Told] = {}
+    ordered = sorted({fact.id: fact for fact in facts}.values(), key=lambda fact: (fact.time, fact.id))
+    made = Story(incident, truncated=len(ordered) >= most)
+    attempts: dict[str, StoryAttempt] = {}
+    decisions: dict[str, DecodedFact] = {}
     ranks: dict[str, tuple[datetime, int]] = {}
-    for moment in ordered:
-        told = moment.told
-        story.lines.append(Line(moment.id, moment.at, told.fact, headline(told)))
-        story.plugin = story.plugin or moment.plugin
-        story.merchant = story.merchant or moment.merchant
-        story.who = told.who if moment.plugin else story.who
-        story.manual = story.manual or by_hand(told.fact, told.actor)
-        if told.fact == "decision_made":
-            decisions[told.text("decision", "")] = told
-            story.rounds = max(story.rounds, int(told.number("round")))
-        _incident(story, moment)
-        name = _attempt_of(told)
-        if name:
-            _attempt(tries.setdefault(name, Try(name)), moment, ranks)
-    story.tries = sorted(tries.values(), key=lambda one: (one.round, one.attempt))
-    for one in story.tries:
-        _explain(one, decisions.get(one.decision))
-    _conclude(story, decisions)
-    return story
+    for fact in ordered:
+        made.steps.append(StoryStep(fact.id, fact.time, fact.name, headline(fact)))
+        made.plugin = made.plugin or fact.plugin
+        made.merchant = made.merchant or fact.merchant
+        made.label = fact.label if fact.plugin else made.label
+        made.manual = made.manual or is_intervention(fact)
+        if fact.name == "decision_made":
+            decisions[fact.text("decision", "")] = fact
+            made.rounds = max(made.rounds, int(fact.number("round")))
+        _add_to_incident(made, fact)
+        if fact.attempt and (fact.name in STATE_OF or fact.name.startswith("approval_")):
+            _add_to_attempt(attempts.setdefault(fact.attempt, StoryAttempt(fact.attempt)), fact, ranks)
+    made.attempts = sorted(attempts.values(), key=lambda attempt: (attempt.round, attempt.attempt))
+    for attempt in made.attempts:
+        _explain(attempt, decisions.get(attempt.decision))
+    _conclude(made, decisions)
+    return made
 
 
-def summary(story: Story) -> str:
+def summary(found: Story) -> str:
     """The story in one line."""
-    what = f"{story.who or 'a plugin'}: {story.type or 'an incident'}"
-    what += f" ({story.severity})" if story.severity else ""
-    return f"{what} · {story.ending}" if story.ending else what
+    what = f"{found.label or 'a plugin'}: {found.type or 'an incident'}"
+    what += f" ({found.severity})" if found.severity else ""
+    return f"{what} · {found.outcome}" if found.outcome else what
 
 
-def _attempt_of(told: Told) -> str:
-    if told.fact.startswith("approval_"):
-        collection, _, name = told.text("subject", "").partition("/")
-        return name if collection == "attempts" else ""
-    return told.text("attempt", "") if told.fact in ATTEMPT else ""
-
-
-def _incident(story: Story, moment: Moment) -> None:
-    told = moment.told
-    if told.fact in {"incident_opened", "incident_round_started", "incident_escalated"}:
-        story.type = told.text("type", story.type)
-        story.severity = max(story.severity, told.text("severity", ""), key=_weight)
-        story.rounds = max(story.rounds, int(told.number("round")))
-    match told.fact:
+def _add_to_incident(made: Story, fact: DecodedFact) -> None:
+    if fact.name in {"incident_opened", "incident_round_started", "incident_escalated"}:
+        made.type = fact.text("type", made.type)
+        # It only rises, whatever order the facts come in.
+        made.severity = max(made.severity, fact.text("severity", ""), key=severity.number)
+        made.rounds = max(made.rounds, int(fact.number("round")))
+    match fact.name:
         case "incident_opened":
-            story.opened = moment.at
-            story.first_bad = told.fields.get("first_bad_beat_time")
-            story.package, story.release = told.text("package", ""), told.text("release", "")
-            evidence = told.part("evidence")
-            story.seen = str(evidence.get("summary") or told.reason)
-            story.figures = dict(evidence.get("figures") or {})
-            story.broke = " ".join(filter(None, (told.who, "broke:", story.type, story.severity)))
+            made.open_time = fact.time
+            made.first_bad_beat_time = fact.fields.get("first_bad_beat_time")
+            made.package, made.release = fact.text("package", ""), fact.text("release", "")
+            evidence = fact.message("evidence")
+            made.evidence = str(evidence.get("summary") or fact.reason)
+            made.figures = dict(evidence.get("figures") or {})
+            made.symptom = " ".join(filter(None, (fact.label, "broke:", made.type, made.severity)))
         case "incident_escalated":
-            story.escalated = story.escalated or moment.at
-            story.state = "escalated" if not story.over else story.state
-            story.ending = f"a person is asked: {told.reason}" if not story.over else story.ending
+            made.escalate_time = made.escalate_time or fact.time
+            if not made.ended:
+                made.state, made.outcome = "escalated", f"a person is asked: {fact.reason}"
         case "incident_mitigated":
-            story.state, story.ended = "mitigated", moment.at
-            story.healed_by = told.text("attempt", "")
+            made.state, made.end_time = "mitigated", fact.time
+            made.healed_by = fact.text("attempt", "")
         case "incident_closed":
-            story.state, story.ended = "closed", moment.at
-            by = f" by {told.actor}" if told.actor.startswith("operators/") else ""
-            story.ending = f"closed{by}: {told.text('resolution', told.reason)}"
+            made.state, made.end_time = "closed", fact.time
+            by = f" by {fact.actor}" if fact.actor.startswith(OPERATORS) else ""
+            made.outcome = f"closed{by}: {fact.text('resolution', fact.reason)}"
         case "incident_assigned":
-            story.assignee = told.text("assignee", "")
+            made.assignee = fact.text("assignee", "")
         case _:
             pass
 
 
-def _attempt(one: Try, moment: Moment, ranks: dict[str, tuple[datetime, int]]) -> None:
-    told = moment.told
-    for name in ("action", "from_release", "to_release", "decision"):
-        if not getattr(one, name):
-            setattr(one, name, told.text(name, "") if not told.fact.startswith("approval_") else "")
-    one.round = one.round or int(told.number("round"))
-    if told.fact == "attempt_created":
-        one.began, one.by = moment.at, told.actor
-    if told.fact == "attempt_staged":
-        one.staging = _staging(told)
-    if told.part("verdict"):
-        one.verdict = _verdict(told.part("verdict"))
-    state, rank = ATTEMPT.get(told.fact, ("", 0))
-    if state and (moment.at, rank) >= ranks.get(one.attempt, (moment.at, 0)):
-        ranks[one.attempt] = (moment.at, rank)
-        one.state = state
-        one.held_by = told.text("gate", "") if told.fact in {"attempt_held", "apply_denied"} else ""
-        one.ended = moment.at if state in FINAL else None
-        one.outcome = told.reason
+def _add_to_attempt(attempt: StoryAttempt, fact: DecodedFact, ranks: dict[str, tuple[datetime, int]]) -> None:
+    if not fact.name.startswith("approval_"):
+        for name in ("action", "from_release", "to_release", "decision"):
+            setattr(attempt, name, getattr(attempt, name) or fact.text(name, ""))
+    attempt.round = attempt.round or int(fact.number("round"))
+    if fact.name == "attempt_created":
+        attempt.create_time, attempt.actor = fact.time, fact.actor
+    if fact.name == "attempt_staged":
+        attempt.staging = _staging(fact)
+    if fact.message("verdict"):
+        attempt.verdict = _verdict(fact.message("verdict"))
+    state, rank = STATE_OF.get(fact.name, ("", 0))
+    if state and (fact.time, rank) >= ranks.get(attempt.attempt, (fact.time, 0)):
+        ranks[attempt.attempt] = (fact.time, rank)
+        attempt.state = state
+        attempt.held_by = fact.text("gate", "") if fact.name in {"attempt_held", "apply_denied"} else ""
+        attempt.end_time = fact.time if state in FINAL else None
+        attempt.outcome = fact.reason
 
 
-def _staging(told: Told) -> str:
-    tests = f"{int(told.number('tests_passed'))}/{int(told.number('tests_run'))} tests passed"
-    if not told.fields.get("passed"):
-        failures = "; ".join(str(text) for text in told.fields.get("failures") or ()) or told.reason
+def _staging(fact: DecodedFact) -> str:
+    tests = f"{int(fact.number('tests_passed'))}/{int(fact.number('tests_run'))} tests passed"
+    if not fact.fields.get("passed"):
+        failures = "; ".join(str(text) for text in fact.fields.get("failures") or ()) or fact.reason
         return f"refused, {tests}: {failures}"
-    return f"{tests} {'earlier' if told.fields.get('cached') else f'''in {told.number('duration'):.1f} s'''}"
+    return f"{tests} {'earlier' if fact.fields.get('cached') else f'''in {fact.number('duration'):.1f} s'''}"
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:
     before, after = verdict.get("error_rate_before") or 0.0, verdict.get("error_rate_after") or 0.0
-    said = f"{verdict.get('result') or 'unknown'}: error rate {before:.0%} → {after:.0%}"
-    return " · ".join(filter(None, (f"{said} over {verdict.get('beats') or 0} beats", verdict.get("explanation"))))
+    rates = f"{verdict.get('result') or 'unknown'}: error rate {before:.0%} → {after:.0%}"
+    return " · ".join(filter(None, (f"{rates} over {verdict.get('beats') or 0} beats", verdict.get("explanation"))))
 
 
-def _explain(one: Try, decision: Told | None) -> None:
+def _explain(attempt: StoryAttempt, decision: DecodedFact | None) -> None:
     if decision is not None:
-        one.why = decision.text("explanation", decision.reason)
-        one.confidence = decision.number("confidence")
-        one.action = one.action or decision.text("action", "")
-        one.to_release = one.to_release or decision.text("release", "")
-    if one.state in SWITCHED and one.state != "unconfirmed":
-        one.undo = f'prunella rollback {one.attempt} --reason "…"'
+        attempt.explanation = decision.text("explanation", decision.reason)
+        attempt.confidence = decision.number("confidence")
+        attempt.action = attempt.action or decision.text("action", "")
+        attempt.to_release = attempt.to_release or decision.text("release", "")
+    if attempt.state in SWITCHED and attempt.state != "unconfirmed":
+        attempt.rollback_command = f'prunella rollback {attempt.attempt} --reason "…"'
 
 
-def change(action: str, source: str, target: str) -> str:
+def remedy(action: str, source: str, target: str) -> str:
     """What an attempt does, such as `patch 1.2.0 → 1.2.3`."""
     action = action or "a remedy"
     if not target or target == source:
@@ -233,51 +217,43 @@ def change(action: str, source: str, target: str) -> str:
     return f"{action} {source} → {target}" if source else f"{action} → {target}"
 
 
-def spoken(state: str, held_by: str) -> str:
-    """Where an attempt stands, such as `in probation` or `staged, waiting for STORM`."""
-    word = SPOKEN.get(state, state.replace("_", " "))
-    return f"{word}, waiting for {held_by}" if held_by else word
+def progress(state: str, held_by: str) -> str:
+    """Where an attempt is, such as `in probation` or `staged, waiting for STORM`."""
+    words = DESCRIPTIONS.get(state, state.replace("_", " "))
+    return f"{words}, waiting for {held_by}" if held_by else words
 
 
-def _does(one: Try) -> str:
-    return change(one.action, one.from_release, one.to_release)
+def _remedy(attempt: StoryAttempt) -> str:
+    return remedy(attempt.action, attempt.from_release, attempt.to_release)
 
 
-def _conclude(story: Story, decisions: Mapping[str, Told]) -> None:
-    live = [one for one in story.tries if one.state not in FINAL]
-    if story.state == "open" and live:
-        story.state = "in_progress"
-    if story.state == "mitigated":
-        healer = next((one for one in story.tries if one.attempt == story.healed_by), None)
-        took = f" in {_span((story.ended - story.opened).total_seconds())}" if story.ended and story.opened else ""
-        story.ending = f"healed{took} by {_does(healer)}" if healer else f"healed{took}"
+def _conclude(made: Story, decisions: Mapping[str, DecodedFact]) -> None:
+    live = [attempt for attempt in made.attempts if attempt.state not in FINAL]
+    if made.state == "open" and live:
+        made.state = "in_progress"
+    if made.state == "mitigated":
+        healer = next((attempt for attempt in made.attempts if attempt.attempt == made.healed_by), None)
+        took = ""
+        if made.end_time and made.open_time:
+            took = f" in {duration((made.end_time - made.open_time).total_seconds())}"
+        made.outcome = f"healed{took} by {_remedy(healer)}" if healer else f"healed{took}"
         if healer and healer.state == "rolled_back":
-            story.ending += ", taken back later"
-    elif story.state == "in_progress":
-        story.ending = f"{_does(live[-1])} is {spoken(live[-1].state, live[-1].held_by)}"
-    elif story.state == "open":
-        story.ending = "a remedy is looked for" if not decisions else "the next remedy is looked for"
-    story.undo = next((one.undo for one in reversed(story.tries) if one.undo), "")
-    story.needed = _needed(story)
+            made.outcome += ", taken back later"
+    elif made.state == "in_progress":
+        made.outcome = f"{_remedy(live[-1])} is {progress(live[-1].state, live[-1].held_by)}"
+    elif made.state == "open":
+        made.outcome = "a remedy is looked for" if not decisions else "the next remedy is looked for"
+    commands = (attempt.rollback_command for attempt in reversed(made.attempts))
+    made.rollback_command = next(filter(None, commands), "")
+    made.attention_command = _attention_command(made)
 
 
-def _weight(severity: str) -> int:
-    """It only rises, whatever order it is told in."""
-    return SEVERITIES.index(severity) + 1 if severity in SEVERITIES else 0
-
-
-def _needed(story: Story) -> str:
-    for one in reversed(story.tries):
-        if one.state == "awaiting_approval":
-            return f'prunella approve {one.attempt} --reason "…"'
-        if one.state in {"unconfirmed", "rollback_failed"} and not story.over:
-            return f"prunella attempts show {one.attempt}"
-    if story.state == "escalated":
-        return f'prunella incidents close {story.incident} --reason "…"'
+def _attention_command(made: Story) -> str:
+    for attempt in reversed(made.attempts):
+        if attempt.state == "awaiting_approval":
+            return f'prunella approve {attempt.attempt} --reason "…"'
+        if attempt.state in {"unconfirmed", "rollback_failed"} and not made.ended:
+            return f"prunella attempts show {attempt.attempt}"
+    if made.state == "escalated":
+        return f'prunella incidents close {made.incident} --reason "…"'
     return ""
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

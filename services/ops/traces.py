@@ -49,13 +49,13 @@ def missing(spans: Sequence[Span]) -> list[str]:
     services = {span.service for span in spans}
     report = any(span.service == "queue" and span.name == REPORTED for span in spans)
     involved = INVOLVED_IN_REPORT if report else INVOLVED
-    said = [f"{service} took no part" for service in involved if service not in services]
+    lines = [f"{service} took no part" for service in involved if service not in services]
     here = {span.id for span in spans}
     orphans = [span for span in ordered(spans) if span.parent and span.parent not in here]
-    said += [f"the parent of {span.service} “{span.name}” ({span.parent}) is not here" for span in orphans[:SHOWN]]
+    lines += [f"the parent of {span.service} “{span.name}” ({span.parent}) is not here" for span in orphans[:SHOWN]]
     if len(orphans) > SHOWN:
-        said.append(f"{len(orphans) - SHOWN} more parents are not here")
-    return said
+        lines.append(f"{len(orphans) - SHOWN} more parents are not here")
+    return lines
 
 
 def _depths(spans: Sequence[Span]) -> dict[str, int]:

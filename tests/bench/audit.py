@@ -58,7 +58,7 @@ async def alone(running: Plane) -> float:
     """Entries per second of the sequencer by itself."""
     database = Database(running.service_database_url("ops"), clock=SystemClock(), pool_size=1)
     try:
-        ctx = cast("ServiceContext", SimpleNamespace(database=database, looked_back={}))
+        ctx = cast("ServiceContext", SimpleNamespace(database=database, last_look_back={}))
         began = time.perf_counter()
         done = await log_facts(ctx, datetime.now(UTC))
         return done / (time.perf_counter() - began)

@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 
 from prunella.v1.events_pb2 import Event
-from services.ops.audit import compare, note
+from services.ops.audit import comparison, note
 from services.ops.audit.merkle import Peaks
 from services.ops.store import audit
 
@@ -294,7 +294,7 @@ async def every_fact_logged(connection: asyncpg.Connection) -> list[str]:
     peaks = Peaks()
     for row in await connection.fetch(LOGGED):
         told = audit.fact(SimpleNamespace(**dict(row))) if row["id"] else None
-        why = compare.wrong(row["index"], str(row["event_id"]), row["leaf_hash"], row["entry"], told)
+        why = comparison.mismatch(row["index"], str(row["event_id"]), row["leaf_hash"], row["entry"], told)
         found += [why] if why else []
         peaks, _ = peaks.append([row["leaf_hash"]])
         if (kept := signed.get(peaks.size)) and not (

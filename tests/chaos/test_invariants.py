@@ -185,8 +185,9 @@ async def test_a_fact_that_was_never_logged_and_an_entry_that_was_changed_are_se
     event = await tell(connection, "incident_mitigated", incident="i-1")
     assert await invariants.every_fact_logged(connection) == [f"incident_mitigated {event} is not in the audit log"]
     await connection.execute(
-        """INSERT INTO ops.audit_entries (index, event_id, time, fact, actor, plugin, incident, leaf_hash, entry)
-           VALUES (0, $1::text::uuid, $2, 'incident_mitigated', '', '', 'i-1', sha256('\\x007b7d'::bytea), '{}')""",
+        """INSERT INTO ops.audit_entries (index, event_id, time, fact, actor, plugin, merchant, incident, leaf_hash,
+               entry)
+           VALUES (0, $1::text::uuid, $2, 'incident_mitigated', '', '', '', 'i-1', sha256('\\x007b7d'::bytea), '{}')""",
         event, T0,
     )  # fmt: skip
     (complaint,) = await invariants.every_fact_logged(connection)

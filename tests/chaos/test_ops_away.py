@@ -24,9 +24,9 @@ from libs.common.bus import fact
 from libs.common.facts import fact_name
 from libs.common.names import new_id
 from prunella.v1 import events_pb2 as facts
-from prunella.v1 import insight_pb2, ops_pb2
-from tests.service.audited import findings
-from tests.service.people_told import Told, escalated
+from prunella.v1 import kpis_pb2, ops_pb2
+from tests.service.audit_plane import findings
+from tests.service.notification_plane import NotificationPlane, escalated
 
 AWAY = float(os.environ.get("PRUNELLA_AWAY_SECONDS") or 3.0)
 BEFORE, AFTER = 2.0, 2.0
@@ -48,7 +48,7 @@ SELECT f.fact FROM bus.facts f WHERE NOT EXISTS (SELECT 1 FROM ops.audit_entries
 async def test_after_ops_was_killed_under_load_everything_is_shown_and_sent_once(ground: Ground) -> None:
     plane = Plane(ground, names=())
     await plane.start()
-    people = await Told(plane).start()
+    people = await NotificationPlane(plane).start()
     over = asyncio.Event()
     try:
         async with process(ground, plane) as ops:
@@ -88,7 +88,7 @@ async def process(ground: Ground, plane: Plane) -> AsyncIterator[ServiceWatch]:
         await begun.stop()
 
 
-async def stories(people: Told, over: asyncio.Event) -> list[facts.Event]:
+async def stories(people: NotificationPlane, over: asyncio.Event) -> list[facts.Event]:
     """Incidents that open and end, one after the other, until it is over; every fact that was told."""
     told: list[facts.Event] = []
     while not over.is_set():
@@ -106,7 +106,7 @@ async def stories(people: Told, over: asyncio.Event) -> list[facts.Event]:
     return told
 
 
-async def whole(people: Told, told: list[facts.Event]) -> None:
+async def whole(people: NotificationPlane, told: list[facts.Event]) -> None:
     """Timeline, stories, figures, audit log and messages hold all of it, each fact once."""
     counted = Counter(map(fact_name, told))
     asked = {event.id for event in told if fact_name(event) == "incident_escalated"}
@@ -123,7 +123,7 @@ async def whole(people: Told, told: list[facts.Event]) -> None:
     await until(sent, within, what="every message is sent")
     await until(lambda: nothing(UNLOGGED), within, what="the audit log has every fact")
     assert set(await shown(people)) == {event.id for event in told}
-    kpis = await people.ops.GetKpis(insight_pb2.GetKpisRequest(), timeout=10)
+    kpis = await people.ops.GetKpis(kpis_pb2.GetKpisRequest(), timeout=10)
     assert figures.differences(kpis, counted) == []
     assert await findings(people.plane) == []
 
@@ -132,7 +132,7 @@ async def whole(people: Told, told: list[facts.Event]) -> None:
     assert len({post.headers["webhook-id"] for post in posts}) == len(posts) == len(mails)
 
 
-async def shown(people: Told) -> list[str]:
+async def shown(people: NotificationPlane) -> list[str]:
     """The ids of all facts of incidents in the timeline as people page through it; each once."""
     found: list[str] = []
     request = ops_pb2.ListTimelineRequest(page_size=500)

@@ -1,4 +1,4 @@
-"""Tables without a column `merchant`, each with the reason why nothing in it belongs to a merchant."""
+"""Tables without a column `merchant` (or `merchants`), each with the reason why nothing in it belongs to a merchant."""
 
 from __future__ import annotations
 
@@ -11,18 +11,26 @@ PLANE_WIDE = {
     "ingest.replica_uptime": "since when each replica of ingest runs",
     "ingest.storms": "trouble of a package that many merchants share; counts only, no plugin is named",
     "decider.errands": "work of the service itself, which is done within seconds and shown to nobody",
+    "ops.audit_log": "the log as a whole: one row",
+    "ops.audit_nodes": "hashes of the Merkle tree over all entries",
+    "ops.audit_checkpoints": "signed sizes and roots of the log as a whole",
+    "ops.audit_keys": "the keys the log was signed with",
+    "ops.audit_findings": "violations of the log, for operators; they name entries, which carry their merchant",
+    "ops.errands": "work of the service itself, which is done within seconds and shown to nobody",
+    "ops.notification_settings": "channels and routes, which operators set for the whole plane",
+    "ops.notification_cursor": "how far the timeline was read for notifications: one row",
+    "ops.notification_dedup_keys": "which message a repeat is counted with, by route; shown to nobody",
+    "ops.notification_throttles": "when the next message of a route may go out; shown to nobody",
+    "ops.projection_backfill": "how far projections were filled from the timeline: one row",
+    "ops.service_health": "the health of the plane's own services",
+    "ops.task_outcomes": "tries of tasks counted by batches, and a batch holds tasks of several merchants",
+    "ops.uptime_probes": "probes of the plane's own services",
 }
 
 # Tables whose owners have not said yet; empty when every schema is at its first revision.
 PENDING = frozenset(
     f"{schema}.{table}"
     for schema, tables in {
-        "ops": """
-            assignments audit_checkpoints audit_entries audit_findings audit_keys audit_log audit_nodes
-            comments deliveries errands labels left_fleet notification_cursor notification_keys
-            notification_paces notification_settings notifications past probes service_health spans
-            task_ends timeline
-        """,
         "patcher": """
             approvals attempt_history configurations errands fleets kill_switches permits policy
             policy_changes releases rollout_control rollout_history rollout_members rollout_slots rollouts

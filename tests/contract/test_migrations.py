@@ -27,7 +27,7 @@ from tests.contract.plane_wide_tables import PENDING, PLANE_WIDE
 FOLDERS = migrate.folders()
 FIRST = "r1"
 # Schemas whose revisions have not been squashed into the first one yet.
-UNSQUASHED = frozenset({"patcher", "queue", "ops"})
+UNSQUASHED = frozenset({"patcher", "queue"})
 SQUASHED = sorted(set(FOLDERS) - UNSQUASHED)
 SHAPE = """
 SELECT concat_ws(' ', 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -51,7 +51,8 @@ ORDER BY 1
 WITHOUT_MERCHANT = """
 SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname <> 'migrations'
-  AND NOT EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'merchant' AND a.attnotnull)
+  AND NOT EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnotnull
+                    AND a.attname IN ('merchant', 'merchants'))
 """
 Work = Callable[[Connection], Any]
 

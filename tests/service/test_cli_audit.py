@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.testing import Ground, Plane, Servers, until
-from tests.service.audited import health, superuser, tell
+from tests.service.audit_plane import health, superuser, tell
 from tests.service.cli_terminal import Terminal, surroundings
 
 COUNT = 12

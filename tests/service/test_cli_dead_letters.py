@@ -63,8 +63,8 @@ async def test_they_are_listed_with_their_reason(terminal: Terminal, parked: lis
 
 
 async def test_overview_and_doctor_name_the_command(terminal: Terminal, parked: list[str]) -> None:
-    needs = (await terminal("overview", "--json")).json["needs"]
-    commands = {one["subject"]: one["command"] for one in needs if one["kind"] == "dead_letter"}
+    attention = (await terminal("overview", "--json")).json["attention"]
+    commands = {one["subject"]: one["command"] for one in attention if one["kind"] == "dead_letter"}
     assert commands["patcher"] == "prunella dead-letters list --consumer patcher"
     checks = {one["name"]: one for one in (await terminal("doctor", "--json")).json["checks"]}
     assert checks["dead letters"]["ok"] is False

@@ -14,11 +14,11 @@ import typer
 from cli.notification_file import document
 from deploy.local.testing import Ground, Plane, Servers
 from libs.common.facts import NAMES
-from services.ops.notify.catalogue import FOR_OPERATORS
-from services.ops.notify.check import check
-from services.ops.wire.notification_settings import read_settings
+from services.ops.notify.defaults import FOR_OPERATORS
+from services.ops.notify.validation import check
+from services.ops.wire.notification_settings import settings_of
 from tests.service.cli_terminal import Terminal, surroundings
-from tests.service.people_told import SECRET, Told, escalated
+from tests.service.notification_plane import SECRET, NotificationPlane, escalated
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
 
@@ -31,10 +31,10 @@ def block(language: str) -> str:
 
 
 @pytest.fixture(scope="module")
-async def people(servers: Servers) -> AsyncIterator[Told]:
+async def people(servers: Servers) -> AsyncIterator[NotificationPlane]:
     ground = await Ground.make(servers)
     plane = Plane(ground, names=["ops"])
-    made = Told(await plane.start())
+    made = NotificationPlane(await plane.start())
     try:
         yield await made.start()
     finally:
@@ -44,12 +44,12 @@ async def people(servers: Servers) -> AsyncIterator[Told]:
 
 
 @pytest.fixture
-def terminal(people: Told, tmp_path: Path) -> Terminal:
+def terminal(people: NotificationPlane, tmp_path: Path) -> Terminal:
     told = {"PRUNELLA_OPS_ADDRESS": people.plane.addresses["ops"], "PRUNELLA_KEY": people.plane.key}
     return Terminal({**surroundings(tmp_path), **told, "PRUNELLA_OPERATOR": "ada", "COLUMNS": "160"})
 
 
-def written(people: Told, folder: Path, **changed: Any) -> Path:
+def written(people: NotificationPlane, folder: Path, **changed: Any) -> Path:
     """A document in a file."""
     hook = {"id": "hook", "webhook": {"url": people.hook.url, "secret": "${HOOK_SECRET}"}}
     route = {"id": "ops", "min_severity": "high", "steps": [{"channels": ["hook"]}]}
@@ -59,7 +59,7 @@ def written(people: Told, folder: Path, **changed: Any) -> Path:
 
 
 async def test_from_nothing_to_a_message_that_somebody_has_seen(
-    people: Told, terminal: Terminal, tmp_path: Path
+    people: NotificationPlane, terminal: Terminal, tmp_path: Path
 ) -> None:
     empty = await terminal("notifications", "settings")
     assert "nobody is told, all is only recorded" in empty.out
@@ -95,7 +95,7 @@ async def test_from_nothing_to_a_message_that_somebody_has_seen(
 
 
 async def test_a_document_that_is_wrong_is_refused_with_the_place(
-    people: Told, terminal: Terminal, tmp_path: Path
+    people: NotificationPlane, terminal: Terminal, tmp_path: Path
 ) -> None:
     def change(file: Path) -> tuple[str, ...]:
         return ("notifications", "settings", "set", str(file), "-m", "try", "--yes")
@@ -125,11 +125,11 @@ def test_the_guides_example_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("SMTP_PASSWORD", "p"),
     ):
         monkeypatch.setenv(name, value)
-    check(read_settings(document(file)), NAMES)
+    check(settings_of(document(file)), NAMES)
     assert all(fact in GUIDE for fact in FOR_OPERATORS)
 
 
-async def test_the_guides_receiver_believes_us_and_nobody_else(people: Told) -> None:
+async def test_the_guides_receiver_believes_us_and_nobody_else(people: NotificationPlane) -> None:
     await people.set()
     people.hook.answer = lambda _post: (200, "ok")
     people.hook.posts.clear()

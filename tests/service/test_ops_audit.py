@@ -22,7 +22,7 @@ from services.ops.store import audit as store
 from services.ops.sweeps import audit as sweeps
 from services.ops.sweeps.audit import log_facts, sign_checkpoint
 from services.ops.wire import contradiction
-from tests.service.audited import TRACE, exported, findings, health, log, now, ops, tell
+from tests.service.audit_plane import TRACE, exported, findings, health, log, now, ops, tell
 
 COUNT = 300
 
@@ -158,9 +158,9 @@ async def test_an_export_proves_itself_without_the_plane(shared: Plane) -> None:
     found = await checkpoint(shared)
     key, known = note.read_key(found.key), note.read(found.note)
     lines = await exported(shared)
-    verdict = verify(lines, keys=[key], known=[known], told=contradiction)
-    assert (verdict.size, verdict.root, verdict.pinned) == (COUNT, found.root, True)
-    part = verify(await exported(shared, from_index=257), keys=[key], told=contradiction)
+    verification = verify(lines, keys=[key], known=[known], check_entry=contradiction)
+    assert (verification.size, verification.root, verification.pinned) == (COUNT, found.root, True)
+    part = verify(await exported(shared, from_index=257), keys=[key], check_entry=contradiction)
     assert (part.first, part.root) == (257, found.root)
     assert verify(await exported(shared, from_index=COUNT)).size == COUNT
 
@@ -243,7 +243,7 @@ async def test_a_fact_that_becomes_visible_late_is_logged_all_the_same(alone: Pl
     await tell(alone.ground, health(), health())
     await until(lambda: signed(alone, 2), 20)
     await tell(alone.ground, late)
-    ctx.looked_back.clear()
+    ctx.last_look_back.clear()
     await log_facts(ctx, now())
     assert (await events(alone))[2] == late.id
     assert await findings(alone) == []
@@ -279,7 +279,7 @@ async def test_many_sequencers_at_once_log_each_fact_once(ground: Ground, monkey
         await asyncio.wait_for(asyncio.gather(telling(), *[logging(own) for own in ctx * 2]), 30)
         assert sorted(await events(plane)) == sorted(event.id for event in told)
         await until(lambda: signed(plane, 200), 20)
-        assert verify(await exported(plane), told=contradiction).size == 200
+        assert verify(await exported(plane), check_entry=contradiction).size == 200
     finally:
         await plane.stop()
 

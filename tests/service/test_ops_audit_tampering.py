@@ -15,11 +15,11 @@ from prunella.v1 import audit_pb2
 from prunella.v1 import events_pb2 as facts
 from services.ops.audit import merkle, note
 from services.ops.audit.note import Checkpoint, Key
-from services.ops.audit.verify import Convicted, verify
+from services.ops.audit.verify import VerificationError, verify
 from services.ops.sweeps.audit import log_facts, sign_checkpoint
 from services.ops.sweeps.audit_check import check_audit
 from services.ops.wire import contradiction
-from tests.service.audited import exported, findings, health, log, now, ops, superuser, tell
+from tests.service.audit_plane import exported, findings, health, log, now, ops, superuser, tell
 
 FIRST, ALL = 270, 300
 EDIT = """
@@ -44,13 +44,13 @@ class Logged:
             for statement in statements:
                 await connection.execute(*statement)
 
-    async def why(self) -> list[tuple[int, str]]:
-        return [(found.index, found.why) for found in await findings(self.plane)]
+    async def details(self) -> list[tuple[int, str]]:
+        return [(found.index, found.detail) for found in await findings(self.plane)]
 
-    async def convicted(self, **arguments: Any) -> Convicted:
+    async def convicted(self, **arguments: Any) -> VerificationError:
         lines = await exported(self.plane)
-        with pytest.raises(Convicted) as caught:
-            verify(lines, keys=[self.key], told=contradiction, **arguments)
+        with pytest.raises(VerificationError) as caught:
+            verify(lines, keys=[self.key], check_entry=contradiction, **arguments)
         return caught.value
 
 
@@ -72,7 +72,7 @@ async def logged(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         answer = await ops(plane).GetAuditCheckpoint(audit_pb2.GetAuditCheckpointRequest(), timeout=5)
         made.key, made.kept = note.read_key(answer.checkpoint.key), note.read(answer.checkpoint.note)
         assert made.kept.size == ALL
-        assert await made.why() == []
+        assert await made.details() == []
         yield made
     finally:
         await plane.stop()
@@ -86,7 +86,7 @@ async def event_of(logged: Logged, index: int) -> Any:
 async def test_an_edited_fact_is_named(logged: Logged) -> None:
     event = await event_of(logged, 41)
     await logged.tamper(("UPDATE bus.facts SET reason = 'all was well' WHERE id = $1", event))
-    ((index, why),) = await logged.why()
+    ((index, why),) = await logged.details()
     assert index == 41
     assert why == (
         f"the fact {event} of entry 41 was edited: reason was 'no beat' when it was logged and is 'all was well' now"
@@ -96,14 +96,14 @@ async def test_an_edited_fact_is_named(logged: Logged) -> None:
 async def test_an_edited_payload_is_named(logged: Logged) -> None:
     event = await event_of(logged, 41)
     await logged.tamper(("UPDATE bus.facts SET payload = payload || '\\x00' WHERE id = $1", event))
-    ((index, why),) = await logged.why()
+    ((index, why),) = await logged.details()
     assert index == 41 and "payload" in why
 
 
 async def test_a_deleted_fact_is_named(logged: Logged) -> None:
     event = await event_of(logged, 41)
     await logged.tamper(("DELETE FROM bus.facts WHERE id = $1", event))
-    assert await logged.why() == [(41, f"the fact {event}, which entry 41 tells of, was deleted")]
+    assert await logged.details() == [(41, f"the fact {event}, which entry 41 tells of, was deleted")]
 
 
 async def test_a_fact_put_into_the_past_is_named(logged: Logged) -> None:
@@ -111,12 +111,12 @@ async def test_a_fact_put_into_the_past_is_named(logged: Logged) -> None:
     forged.time.FromDatetime(now() - timedelta(days=2))
     await tell(logged.plane.ground, forged)
     await log(logged.ctx)
-    assert await logged.why() == [(-1, f"the fact {forged.id} is not in the audit log")]
+    assert await logged.details() == [(-1, f"the fact {forged.id} is not in the audit log")]
 
 
 async def test_an_edited_entry_is_named(logged: Logged) -> None:
     await logged.tamper((EDIT,))
-    assert (await logged.why())[0] == (41, "entry 41 was edited: it does not have the hash of its leaf")
+    assert (await logged.details())[0] == (41, "entry 41 was edited: it does not have the hash of its leaf")
     assert (await logged.convicted()).index == 41
 
 
@@ -133,11 +133,11 @@ async def test_an_entry_edited_with_its_hash_and_its_fact_is_found_by_the_tree(l
             merkle.leaf_hash(forged),
         ),
     )
-    assert await logged.why() == [
+    assert await logged.details() == [
         (0, f"one of the entries 0 to {FIRST - 1} is not what the checkpoint of {FIRST} signed")
     ]
     found = await logged.convicted()
-    assert (found.index, "contradicts itself: merchant" in found.why) == (41, True)
+    assert (found.index, "contradicts itself: merchant" in found.detail) == (41, True)
 
 
 async def test_swapped_entries_are_found(logged: Logged) -> None:
@@ -146,7 +146,7 @@ async def test_swapped_entries_are_found(logged: Logged) -> None:
         ("UPDATE ops.audit_entries SET index = 280 WHERE index = 285",),
         ("UPDATE ops.audit_entries SET index = 285 WHERE index = -1",),
     )
-    assert await logged.why() == [
+    assert await logged.details() == [
         (FIRST, f"one of the entries {FIRST} to {ALL - 1} is not what the checkpoint of {ALL} signed")
     ]
     assert (await logged.convicted()).index == FIRST
@@ -154,14 +154,14 @@ async def test_swapped_entries_are_found(logged: Logged) -> None:
 
 async def test_an_entry_taken_out_of_the_log_is_named(logged: Logged) -> None:
     await logged.tamper(("DELETE FROM ops.audit_entries WHERE index = 280",))
-    assert (await logged.why())[0] == (280, "entry 280 is missing in the audit log")
+    assert (await logged.details())[0] == (280, "entry 280 is missing in the audit log")
     with pytest.raises(Refused, match="entry 280 is missing"):
         await exported(logged.plane)
 
 
 async def test_an_edited_checkpoint_is_found(logged: Logged) -> None:
     await logged.tamper(("UPDATE ops.audit_checkpoints SET root = $1 WHERE size = $2", bytes(32), FIRST))
-    assert (await logged.why())[0] == (0, f"the kept checkpoint of {FIRST} entries was edited")
+    assert (await logged.details())[0] == (0, f"the kept checkpoint of {FIRST} entries was edited")
 
 
 async def cut(logged: Logged, size: int) -> None:
@@ -185,7 +185,7 @@ async def test_a_cut_tail_is_convicted_by_the_checkpoint_somebody_kept_and_never
     await logged.tamper(("DELETE FROM bus.facts WHERE id = ANY($1)", gone))
     assert verify(await exported(logged.plane), keys=[logged.key]).size == FIRST
     found = await logged.convicted(known=[logged.kept])
-    assert (found.index, "cut off" in found.why) == (FIRST, True)
+    assert (found.index, "cut off" in found.detail) == (FIRST, True)
     await tell(logged.plane.ground, health())
     await log_facts(logged.ctx, now())
     with pytest.raises(Refused, match=f"was cut: {ALL} entries were signed"):
@@ -203,7 +203,7 @@ async def rebuild(logged: Logged, index: int) -> None:
     await logged.tamper(
         ("UPDATE bus.facts SET payload = $1, merchant = 'm-7' WHERE id = $2", payload, history[index].event_id),
         ("TRUNCATE ops.audit_entries, ops.audit_nodes, ops.audit_checkpoints",),
-        ("UPDATE ops.audit_log SET size = 0, peaks = '', cursor = 'epoch'",),
+        ("UPDATE ops.audit_log SET size = 0, peaks = '', cursor_time = 'epoch'",),
     )
     await log_facts(logged.ctx, now())
 
@@ -224,9 +224,9 @@ async def test_a_log_built_anew_and_signed_with_the_true_key_is_convicted_by_a_k
     await rebuild(logged, 41)
     (logged.plane.ground.folder / "ops" / "audit.checkpoint").unlink()
     assert await sign_checkpoint(logged.ctx, now()) == 1
-    assert verify(await exported(logged.plane), keys=[logged.key], told=contradiction).size == ALL
+    assert verify(await exported(logged.plane), keys=[logged.key], check_entry=contradiction).size == ALL
     found = await logged.convicted(known=[logged.kept])
-    assert "built anew" in found.why and f"0 to {ALL - 1}" in found.why
+    assert "built anew" in found.detail and f"0 to {ALL - 1}" in found.detail
 
 
 async def test_a_finding_is_told_once_as_a_fact_for_people(logged: Logged) -> None:

@@ -11,15 +11,15 @@ from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound, Stale
 from libs.common.names import new_id
 from prunella.v1 import notification_pb2 as pb
-from services.ops.sweeps import forget_notifications
-from tests.service.people_told import SECRET, Told, escalated, settings
+from services.ops.sweeps import delete_old_notifications
+from tests.service.notification_plane import SECRET, NotificationPlane, escalated, settings
 
 
 @pytest.fixture(scope="module")
-async def shared(servers: Servers) -> AsyncIterator[Told]:
+async def shared(servers: Servers) -> AsyncIterator[NotificationPlane]:
     ground = await Ground.make(servers)
     plane = Plane(ground, names=["ops"])
-    made = Told(await plane.start())
+    made = NotificationPlane(await plane.start())
     try:
         yield await made.start()
     finally:
@@ -29,29 +29,29 @@ async def shared(servers: Servers) -> AsyncIterator[Told]:
 
 
 @pytest.fixture
-async def people(shared: Told) -> AsyncIterator[Told]:
+async def people(shared: NotificationPlane) -> AsyncIterator[NotificationPlane]:
     yield shared
     await shared.forget()
 
 
-async def test_a_test_of_a_channel_says_what_the_other_side_said(people: Told) -> None:
+async def test_a_test_of_a_channel_says_what_the_other_side_said(people: NotificationPlane) -> None:
     await people.set()
     answer = await people.ops.TestChannel(pb.TestChannelRequest(channel="hook"), timeout=20)
-    assert (answer.delivered, answer.answer) == (True, "200 ok")
+    assert (answer.delivered, answer.response) == (True, "200 ok")
     (got,) = people.hook.posts
     assert (got.json["type"], got.headers["webhook-id"]) == ("prunella.test", answer.id)
     people.mail.replies["RCPT"] = "550 no such user"
     request = pb.TestChannelRequest(channel="mail", request_id=new_id())
     first = await people.ops.TestChannel(request, timeout=20)
     assert not first.delivered
-    assert "550" in first.answer
+    assert "550" in first.response
     assert (await people.ops.TestChannel(request, timeout=20)).id == first.id
     with pytest.raises(NotFound, match="known: hook, mail"):
         await people.ops.TestChannel(pb.TestChannelRequest(channel="pager"), timeout=20)
     assert await people.listed() == []
 
 
-async def test_secrets_are_never_shown_kept_in_the_open_or_told(people: Told) -> None:
+async def test_secrets_are_never_shown_kept_in_the_open_or_told(people: NotificationPlane) -> None:
     made = settings(people.hook.url, people.mail.port)
     made.channels[1].email.MergeFrom(pb.EmailChannel(username="u", password="hunter2"))
     made.channels.add(id="chat", slack=pb.SlackChannel(url="https://hooks.slack.com/services/T0/B0/token"))
@@ -79,7 +79,7 @@ async def test_secrets_are_never_shown_kept_in_the_open_or_told(people: Told) ->
     assert refused.value.field == "channels[1].password"
 
 
-async def test_settings_change_as_a_whole_or_not_at_all(people: Told) -> None:
+async def test_settings_change_as_a_whole_or_not_at_all(people: NotificationPlane) -> None:
     first = await people.set()
     wrong = settings(people.hook.url, people.mail.port)
     wrong.routes[0].facts.append("nonsense")
@@ -102,12 +102,12 @@ async def test_settings_change_as_a_whole_or_not_at_all(people: Told) -> None:
         )
 
 
-async def test_pages_and_questions_that_make_no_sense(people: Told) -> None:
+async def test_pages_and_questions_that_make_no_sense(people: NotificationPlane) -> None:
     await people.set()
     for number in range(3):
         await people.change(
             "INSERT INTO ops.notifications SELECT gen_random_uuid(), 'r', false, 'sent', '', 1, 1, 0, '{}', '[]', '{}',"
-            f" '{{}}', 0, timestamptz '2026-01-0{number + 1}', now(), NULL, NULL, ''"
+            f" '{{}}', '{{}}', 0, timestamptz '2026-01-0{number + 1}', now(), NULL, NULL, ''"
         )
     first = await people.ops.ListNotifications(pb.ListNotificationsRequest(page_size=2, route="r"), timeout=10)
     rest = await people.ops.ListNotifications(
@@ -131,26 +131,26 @@ async def test_pages_and_questions_that_make_no_sense(people: Told) -> None:
         await people.ops.AcknowledgeNotification(pb.AcknowledgeNotificationRequest(name="notifications/x"), timeout=10)
 
 
-async def test_what_is_old_is_forgotten_and_what_still_waits_is_not(people: Told) -> None:
-    columns = "'{}', '[]', '{}', '{}', 0, timestamptz '2020-01-01', now()"
+async def test_what_is_old_is_forgotten_and_what_still_waits_is_not(people: NotificationPlane) -> None:
+    columns = "'{}', '[]', '{}', '{}', '{}', 0, timestamptz '2020-01-01', now()"
     for state, act_by in (("sent", "NULL"), ("sent", "now()"), ("queued", "NULL"), ("acknowledged", "NULL")):
         await people.change(
             f"INSERT INTO ops.notifications SELECT gen_random_uuid(), 'r', false, '{state}', '', 1, 1, 0, {columns},"
             f" {act_by}, NULL, ''"
         )
     now = people.ctx.clock.now()
-    assert await forget_notifications(people.ctx, now) == 2
+    assert await delete_old_notifications(people.ctx, now) == 2
     rows = await people.plane.sql("SELECT state FROM ops.notifications WHERE route = 'r'")
     assert {row.state for row in rows} <= {"sent", "queued", "suppressed"}
     assert len(rows) == 2
 
 
-async def test_a_message_sent_but_not_written_down_comes_again_under_its_id(people: Told) -> None:
+async def test_a_message_sent_but_not_written_down_comes_again_under_its_id(people: NotificationPlane) -> None:
     await people.set(steps=[["hook"]])
     await people.tell(escalated())
     await people.one("sent")
     # As after a crash between the two: the errand's lease has run out, and the delivery knows nothing.
-    await people.change("UPDATE ops.deliveries SET state = 'sending', sent_at = NULL")
+    await people.change("UPDATE ops.deliveries SET state = 'sending', send_time = NULL")
     await people.change("UPDATE ops.errands SET state = 'pending', lease_expire_time = NULL, due_time = create_time")
     await until(lambda: len(people.hook.posts) == 2, 20.0)
     assert len({post.headers["webhook-id"] for post in people.hook.posts}) == 1

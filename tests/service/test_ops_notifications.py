@@ -17,15 +17,15 @@ from prunella.v1 import notification_pb2 as pb
 from services.ops.reactions import on_fact
 from services.ops.sweeps import notify
 from services.ops.sweeps.notifications import escalate
-from tests.service.people_sinks import Post, hang
-from tests.service.people_told import Told, escalated, settings
+from tests.service.notification_plane import NotificationPlane, escalated, settings
+from tests.service.notification_sinks import Post, hang
 
 
 @pytest.fixture(scope="module")
-async def shared(servers: Servers) -> AsyncIterator[Told]:
+async def shared(servers: Servers) -> AsyncIterator[NotificationPlane]:
     ground = await Ground.make(servers)
     plane = Plane(ground, names=["ops"])
-    made = Told(await plane.start())
+    made = NotificationPlane(await plane.start())
     try:
         yield await made.start()
     finally:
@@ -35,12 +35,12 @@ async def shared(servers: Servers) -> AsyncIterator[Told]:
 
 
 @pytest.fixture
-async def people(shared: Told) -> AsyncIterator[Told]:
+async def people(shared: NotificationPlane) -> AsyncIterator[NotificationPlane]:
     yield shared
     await shared.forget()
 
 
-async def test_a_fact_arrives_signed_and_as_mail_and_its_way_is_shown(people: Told) -> None:
+async def test_a_fact_arrives_signed_and_as_mail_and_its_way_is_shown(people: NotificationPlane) -> None:
     await people.set()
     event = escalated()
     await people.tell(event)
@@ -52,7 +52,7 @@ async def test_a_fact_arrives_signed_and_as_mail_and_its_way_is_shown(people: To
     assert found.lines[0].incident == event.incident
     by_channel = {each.channel: each for each in found.deliveries}
     assert {(each.state, each.tries, each.last_error) for each in found.deliveries} == {("sent", 1, "")}
-    assert by_channel["hook"].answer == "200 ok"
+    assert by_channel["hook"].response == "200 ok"
     assert by_channel["hook"].id == got.headers["webhook-id"]
     assert by_channel["mail"].id in people.mail.mails[0][1]["Message-ID"]
     told = await people.plane.facts("notification_sent", incident=event.incident)
@@ -60,16 +60,18 @@ async def test_a_fact_arrives_signed_and_as_mail_and_its_way_is_shown(people: To
     assert [each.name for each in await people.listed(incident=event.incident)] == [found.name]
 
 
-async def test_without_a_route_it_is_only_recorded(people: Told) -> None:
+async def test_without_a_route_it_is_only_recorded(people: NotificationPlane) -> None:
     await people.tell(escalated())
     await people.until(len, "one")
-    await people.change("UPDATE ops.notifications SET due_at = created_at")
+    await people.change("UPDATE ops.notifications SET due_time = create_time")
     found = await people.one("suppressed")
     assert found.detail == "no route is set; it is only recorded"
     assert (list(found.deliveries), people.hook.posts) == ([], [])
 
 
-async def test_the_same_again_is_counted_and_every_fact_delivered_again_changes_nothing(people: Told) -> None:
+async def test_the_same_again_is_counted_and_every_fact_delivered_again_changes_nothing(
+    people: NotificationPlane,
+) -> None:
     await people.set()
     first = escalated()
     again = [escalated(first.plugin, incident=first.incident) for _ in range(5)]
@@ -90,7 +92,7 @@ async def test_the_same_again_is_counted_and_every_fact_delivered_again_changes_
     assert len(people.hook.posts) == len(people.mail.mails) == 1
 
 
-async def test_what_notifications_tell_of_themselves_notifies_nobody(people: Told) -> None:
+async def test_what_notifications_tell_of_themselves_notifies_nobody(people: NotificationPlane) -> None:
     await people.set()
     await people.tell(escalated())
     await people.one("sent")
@@ -105,7 +107,7 @@ async def test_what_notifications_tell_of_themselves_notifies_nobody(people: Tol
     assert len(await people.listed()) == 1
 
 
-async def test_a_failing_channel_is_tried_until_it_works_and_holds_up_no_other(people: Told) -> None:
+async def test_a_failing_channel_is_tried_until_it_works_and_holds_up_no_other(people: NotificationPlane) -> None:
     answers = iter([(503, "down"), (500, "still down")])
     people.hook.answer = lambda _post: next(answers, (202, "thanks"))
     await people.set()
@@ -114,11 +116,11 @@ async def test_a_failing_channel_is_tried_until_it_works_and_holds_up_no_other(p
     assert len(people.hook.posts) < 3
     found = await people.one("sent")
     hook = next(each for each in found.deliveries if each.channel == "hook")
-    assert (hook.state, hook.tries, hook.answer) == ("sent", 3, "202 thanks")
+    assert (hook.state, hook.tries, hook.response) == ("sent", 3, "202 thanks")
     assert {post.headers["webhook-id"] for post in people.hook.posts} == {hook.id}
 
 
-async def test_a_channel_that_hangs_is_shown_as_sending_while_others_go_out(people: Told) -> None:
+async def test_a_channel_that_hangs_is_shown_as_sending_while_others_go_out(people: NotificationPlane) -> None:
     people.hook.answer = hang
     await people.set()
     await people.tell(escalated())
@@ -128,7 +130,7 @@ async def test_a_channel_that_hangs_is_shown_as_sending_while_others_go_out(peop
     assert [(each.channel, each.state) for each in found.deliveries] == [("hook", "sending"), ("mail", "sent")]
 
 
-async def test_a_refusal_is_final_and_the_next_step_is_told_at_once(people: Told) -> None:
+async def test_a_refusal_is_final_and_the_next_step_is_told_at_once(people: NotificationPlane) -> None:
     people.hook.answer = lambda _post: (404, "no such hook")
     await people.set(steps=[["hook"], ["mail"]])
     event = escalated()
@@ -145,15 +147,15 @@ async def test_a_refusal_is_final_and_the_next_step_is_told_at_once(people: Told
     assert list(further.notification_escalated.channels) == ["mail"]
 
 
-async def test_when_nobody_answers_the_next_step_is_told_until_nobody_is_left(people: Told) -> None:
+async def test_when_nobody_answers_the_next_step_is_told_until_nobody_is_left(people: NotificationPlane) -> None:
     await people.set(steps=[["hook"], ["mail"]])
     await people.tell(event := escalated())
     await people.one("sent")
     assert people.mail.mails == []
-    await people.change("UPDATE ops.notifications SET act_by = created_at")
+    await people.change("UPDATE ops.notifications SET act_by_time = create_time")
     await until(lambda: people.mail.mails, 20.0)
     await people.one("sent")
-    await people.change("UPDATE ops.notifications SET act_by = created_at")
+    await people.change("UPDATE ops.notifications SET act_by_time = create_time")
     last = await people.plane.wait_for_fact("notification_escalated", 20.0, times=2, plugin=event.plugin)
     assert (last.notification_escalated.step, list(last.notification_escalated.channels)) == (2, [])
     (found,) = await people.listed()
@@ -162,7 +164,7 @@ async def test_when_nobody_answers_the_next_step_is_told_until_nobody_is_left(pe
     assert len(people.hook.posts) == len(people.mail.mails) == 1
 
 
-async def test_who_acknowledges_ends_the_matter_and_may_say_so_twice(people: Told) -> None:
+async def test_who_acknowledges_ends_the_matter_and_may_say_so_twice(people: NotificationPlane) -> None:
     await people.set(steps=[["hook"], ["mail"]])
     await people.tell(event := escalated())
     found = await people.one("sent")
@@ -170,7 +172,7 @@ async def test_who_acknowledges_ends_the_matter_and_may_say_so_twice(people: Tol
     for _ in range(2):
         seen = (await people.ops.AcknowledgeNotification(request, timeout=10)).notification
         assert (seen.state, seen.acknowledged_by, seen.detail) == ("acknowledged", "operators/local", "on it")
-    await people.change("UPDATE ops.notifications SET act_by = created_at")
+    await people.change("UPDATE ops.notifications SET act_by_time = create_time")
     await notify(people.ctx, people.ctx.clock.now())
     told = await people.plane.facts("notification_acknowledged", plugin=event.plugin)
     assert [(each.actor, each.reason) for each in told] == [("operators/local", "on it")]
@@ -179,7 +181,7 @@ async def test_who_acknowledges_ends_the_matter_and_may_say_so_twice(people: Tol
 
 
 @pytest.mark.parametrize("end", [facts.IncidentMitigated(round=1), facts.IncidentClosed(resolution="healthy")])
-async def test_when_the_incident_ends_nobody_is_asked_any_more(people: Told, end: Any) -> None:
+async def test_when_the_incident_ends_nobody_is_asked_any_more(people: NotificationPlane, end: Any) -> None:
     await people.set(steps=[["hook"], ["mail"]])
     await people.tell(event := escalated())
     assert (await people.one("sent")).HasField("act_by_time")
@@ -190,7 +192,7 @@ async def test_when_the_incident_ends_nobody_is_asked_any_more(people: Told, end
 
     async def overdue_again(tx: Any) -> int:
         # In one transaction, so that no sweep settles it in between.
-        await tx.run("UPDATE ops.notifications SET act_by = created_at")
+        await tx.run("UPDATE ops.notifications SET act_by_time = create_time")
         return await escalate(tx, people.ctx)
 
     assert await people.ctx.database.transaction(overdue_again) == 0
@@ -199,7 +201,7 @@ async def test_when_the_incident_ends_nobody_is_asked_any_more(people: Told, end
     assert people.mail.mails == []
 
 
-async def test_while_one_of_its_incidents_lasts_somebody_is_asked(people: Told) -> None:
+async def test_while_one_of_its_incidents_lasts_somebody_is_asked(people: NotificationPlane) -> None:
     await people.set(steps=[["hook"], ["mail"]])
     first, second = escalated(), escalated()
     await people.tell(first, second)
@@ -208,17 +210,17 @@ async def test_while_one_of_its_incidents_lasts_somebody_is_asked(people: Told) 
     await people.tell(fact("ingest", mitigated, reason="healed", plugin=first.plugin, incident=first.incident))
 
     async def ended() -> bool:
-        sql = "SELECT 1 FROM ops.incidents WHERE incident = :id AND ended_at IS NOT NULL"
+        sql = "SELECT 1 FROM ops.incidents WHERE incident = :id AND end_time IS NOT NULL"
         return bool(await people.plane.sql(sql, id=first.incident))
 
     await until(ended, 20.0)
     await notify(people.ctx, people.ctx.clock.now())
     assert (await people.one("sent")).HasField("act_by_time")
-    await people.change("UPDATE ops.notifications SET act_by = created_at")
+    await people.change("UPDATE ops.notifications SET act_by_time = create_time")
     await until(lambda: people.mail.mails, 20.0)
 
 
-async def test_what_is_acknowledged_while_its_channel_fails_is_sent_no_more(people: Told) -> None:
+async def test_what_is_acknowledged_while_its_channel_fails_is_sent_no_more(people: NotificationPlane) -> None:
     people.hook.answer = lambda _post: (503, "down")
     await people.set(steps=[["hook"]])
     await people.tell(escalated())
@@ -233,7 +235,7 @@ async def test_what_is_acknowledged_while_its_channel_fails_is_sent_no_more(peop
     assert (delivery.state, delivery.last_error) == ("suppressed", "operators/local has seen it")
 
 
-async def test_at_night_only_what_is_critical_goes_out(people: Told) -> None:
+async def test_at_night_only_what_is_critical_goes_out(people: NotificationPlane) -> None:
     now = datetime.now(UTC)
     night = pb.NotificationQuietHours(
         id="night",
@@ -252,7 +254,7 @@ async def test_at_night_only_what_is_critical_goes_out(people: Told) -> None:
     assert waiting.due_time.ToDatetime(UTC) >= now + timedelta(hours=1, minutes=58)
 
 
-async def test_a_merchant_hears_only_of_their_own(people: Told) -> None:
+async def test_a_merchant_hears_only_of_their_own(people: NotificationPlane) -> None:
     given = settings(people.hook.url, people.mail.port)
     given.routes[0].MergeFrom(pb.NotificationRoute(audience="merchants", merchants=["m1"]))
     await people.set(given)
@@ -269,7 +271,7 @@ async def test_a_merchant_hears_only_of_their_own(people: Told) -> None:
     assert [line["event"] for line in got.json["data"]["lines"]] == [mine.id]
 
 
-async def test_a_flood_of_ten_thousand_facts_gives_a_handful_of_messages(people: Told) -> None:
+async def test_a_flood_of_ten_thousand_facts_gives_a_handful_of_messages(people: NotificationPlane) -> None:
     await people.set()
     events = [escalated() for _ in range(10_000)]
 
@@ -278,8 +280,8 @@ async def test_a_flood_of_ten_thousand_facts_gives_a_handful_of_messages(people:
         for event in events:
             event.time.FromDatetime(tx.now)
         await tx.run(
-            "INSERT INTO ops.timeline (event_id, time, fact, plugin, incident, trace_id, payload)"
-            " SELECT id, :now, 'incident_escalated', '', '', '', payload"
+            "INSERT INTO ops.timeline (event_id, time, fact, plugin, merchant, incident, trace_id, payload)"
+            " SELECT id, :now, 'incident_escalated', '', '', '', '', payload"
             " FROM unnest(CAST(:ids AS uuid[]), CAST(:payloads AS bytea[])) AS f(id, payload)",
             now=tx.now,
             ids=[event.id for event in events],
@@ -293,7 +295,7 @@ async def test_a_flood_of_ten_thousand_facts_gives_a_handful_of_messages(people:
         return bool(rows[0].count == len(events))
 
     await until(told_of, 60.0, what="every fact is told of")
-    await people.change("UPDATE ops.notifications SET due_at = created_at WHERE state = 'queued'")
+    await people.change("UPDATE ops.notifications SET due_time = create_time WHERE state = 'queued'")
     found = await people.until(lambda all_: all(each.state == "sent" for each in all_), "all are sent")
     assert len(found) <= 10
     assert sum(post.json["data"]["facts"] for post in people.hook.posts) == len(events)
@@ -303,7 +305,7 @@ async def test_a_flood_of_ten_thousand_facts_gives_a_handful_of_messages(people:
 
 async def test_after_ops_was_away_nothing_is_missing_and_nothing_is_sent_twice(ground: Ground) -> None:
     plane = Plane(ground, names=["ops"])
-    people = await Told(await plane.start()).start()
+    people = await NotificationPlane(await plane.start()).start()
     try:
         await people.set(steps=[["hook"], ["mail"]])
         await people.tell(before := escalated())
@@ -336,7 +338,7 @@ async def test_after_ops_was_away_nothing_is_missing_and_nothing_is_sent_twice(g
 
 async def test_two_replicas_tell_everything_once(ground: Ground) -> None:
     plane = Plane(ground, names=["ops"])
-    people = await Told(await plane.start()).start()
+    people = await NotificationPlane(await plane.start()).start()
     try:
         await people.set()
         await plane.start_service("ops", replica=True)

@@ -24,8 +24,8 @@ from prunella.v1 import ops_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
 from services.ops.receiver import otlp
 from services.ops.receiver.app import LARGEST
-from services.ops.receiver.intake import Intake
-from services.ops.sweeps import KEPT, forget_spans
+from services.ops.receiver.span_buffer import SpanBuffer
+from services.ops.sweeps import RETENTION, delete_old_spans
 from services.ops.traces import Span
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -119,7 +119,7 @@ async def test_a_healing_told_by_the_real_exporters_is_one_complete_trace(alone:
 async def test_a_linked_trace_belongs_to_the_story(alone: Plane) -> None:
     telemetry = Telemetry("patcher", place(alone))
     first = telemetry.span_at("attempt", NOW, NOW, parent="")
-    later = telemetry.span_at("probation", NOW + KEPT, NOW + KEPT, parent="", links=[first])
+    later = telemetry.span_at("probation", NOW + RETENTION, NOW + RETENTION, parent="", links=[first])
     telemetry.close()
     answer = await until_spans(alone, trace_id(first), 2)
     assert [span.name for span in answer.spans] == ["attempt", "probation"]
@@ -197,7 +197,7 @@ def test_hostile_texts_and_numbers_are_cut_to_what_a_row_takes() -> None:
 
 
 async def test_a_full_queue_drops_and_says_how_many(shared: Plane) -> None:
-    intake = Intake(shared.services["ops"].ctx.database, most=5)
+    intake = SpanBuffer(shared.services["ops"].ctx.database, most=5)
     span = Span("t" * 32, "s" * 16, "", "ingest", "beat", NOW, NOW)
     assert intake.offer([span] * 8) == 5
     assert intake.offer([span]) == 0
@@ -207,8 +207,8 @@ async def test_spans_older_than_72_hours_go(alone: Plane) -> None:
     await post(alone, body(3))
     await until_spans(alone, "74" * 16, 3)
     ctx = alone.services["ops"].ctx
-    assert await forget_spans(ctx, ctx.clock.now() + KEPT - timedelta(minutes=5)) == 0
-    assert await forget_spans(ctx, ctx.clock.now() + KEPT + timedelta(minutes=5)) == 3
+    assert await delete_old_spans(ctx, ctx.clock.now() + RETENTION - timedelta(minutes=5)) == 0
+    assert await delete_old_spans(ctx, ctx.clock.now() + RETENTION + timedelta(minutes=5)) == 3
     with pytest.raises(NotFound):
         await trace_of(alone, "74" * 16)
 

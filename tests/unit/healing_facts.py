@@ -11,7 +11,7 @@ from libs.common.facts import FIELDS
 from prunella.v1 import events_pb2 as facts
 from prunella.v1.events_pb2 import Event
 from services.ops import wire
-from services.ops.stories import Moment
+from services.ops.decoded_fact import DecodedFact
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 PLUGIN = "01a1fe1e-9852-763d-8bbb-00000000f007"
@@ -158,9 +158,6 @@ def healing() -> list[Event]:
     return [opened(1), decided(2), created(3), staged(5), applied(6), succeeded(10), mitigated(10 + 1, seconds=10)]
 
 
-def moments(events: list[Event], label: str = "shop-7") -> list[Moment]:
-    """As the store hands them to the heart."""
-    return [
-        Moment(one.id, one.time.ToDatetime(UTC), wire.told(one, label if one.plugin else ""), one.plugin, one.merchant)
-        for one in events
-    ]
+def decoded(events: list[Event], label: str = "shop-7") -> list[DecodedFact]:
+    """As wire hands them to the heart."""
+    return [wire.decoded_fact(one, label if one.plugin else "") for one in events]

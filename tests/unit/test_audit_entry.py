@@ -73,7 +73,7 @@ def test_no_part_of_a_fact_may_change_unseen(name: str) -> None:
 def test_one_moment_has_one_text() -> None:
     elsewhere = FACT.time.astimezone(timezone(timedelta(hours=5)))
     assert entry.entry(replace(FACT, time=elsewhere)) == entry.entry(FACT)
-    assert len(entry.moment(FACT.time)) == len(entry.moment(datetime(2026, 1, 1, tzinfo=UTC)))
+    assert len(entry.timestamp(FACT.time)) == len(entry.timestamp(datetime(2026, 1, 1, tzinfo=UTC)))
 
 
 @pytest.mark.parametrize(

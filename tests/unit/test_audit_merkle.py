@@ -37,7 +37,7 @@ class Log:
         self.nodes = {(node.level, node.index): node.hash for node in nodes}
 
     def hash_of(self, subtree: Subtree) -> bytes:
-        level, (first, after) = merkle.kept(subtree)
+        level, (first, after) = merkle.stored_nodes(subtree)
         return merkle.folded([self.nodes[level, i] if level else self.leaves[i] for i in range(first, after)])
 
     def proof(self, ranges: list[Range]) -> list[bytes]:

@@ -14,7 +14,7 @@ from services.ops.audit.entry import Fact
 from services.ops.audit.export import Header
 from services.ops.audit.merkle import Peaks
 from services.ops.audit.note import Checkpoint, Signer
-from services.ops.audit.verify import Convicted, Verdict, verify
+from services.ops.audit.verify import Verification, VerificationError, verify
 
 ORIGIN = "prunella/audit/0a1b"
 SIGNER = Signer.of(ORIGIN, bytes(range(32)))
@@ -50,8 +50,8 @@ def kept(entries: list[bytes], size: int) -> Checkpoint:
     return note.read(SIGNER.sign(size, peaks.root))
 
 
-def convicted(lines: Lines, **arguments: Any) -> Convicted:
-    with pytest.raises(Convicted) as caught:
+def convicted(lines: Lines, **arguments: Any) -> VerificationError:
+    with pytest.raises(VerificationError) as caught:
         verify(lines, **arguments)
     return caught.value
 
@@ -78,7 +78,7 @@ def edited(index: int, *, honest_leaf: bool) -> Lines:
 
 
 def test_an_untouched_export_proves_itself() -> None:
-    assert verify(GOOD) == Verdict(ORIGIN, 0, 12, kept(facts(), 12).root, 3, 0, str(SIGNER.key), False)
+    assert verify(GOOD) == Verification(ORIGIN, 0, 12, kept(facts(), 12).root, 3, 0, str(SIGNER.key), False)
     assert verify(GOOD, keys=[SIGNER.key], known=[kept(facts(), 5), kept(facts(), 12)]).known == 2
 
 
@@ -86,7 +86,7 @@ def test_an_export_from_the_middle_proves_itself_too() -> None:
     part = written(facts(), first=5)
     verdict = verify(part, keys=[SIGNER.key], known=[kept(facts(), 5), kept(facts(), 9)])
     assert (verdict.first, verdict.size, verdict.checkpoints) == (5, 12, 2)
-    assert "cannot be compared" in convicted(part, known=[kept(facts(), 4)]).why
+    assert "cannot be compared" in convicted(part, known=[kept(facts(), 4)]).detail
 
 
 def test_a_tool_that_wrote_the_objects_anew_does_no_harm() -> None:
@@ -95,20 +95,20 @@ def test_a_tool_that_wrote_the_objects_anew_does_no_harm() -> None:
 
 def test_an_edited_entry_is_named() -> None:
     found = convicted(edited(5, honest_leaf=False))
-    assert (found.index, "edited" in found.why) == (5, True)
+    assert (found.index, "edited" in found.detail) == (5, True)
 
 
 def test_an_edit_with_a_fitting_hash_is_found_between_the_checkpoints_around_it() -> None:
     found = convicted(edited(5, honest_leaf=True))
-    assert found.index == 4 and "one of the entries 4 to 6" in found.why
+    assert found.index == 4 and "one of the entries 4 to 6" in found.detail
 
 
 def test_an_entry_that_contradicts_its_payload_is_named() -> None:
     def told(said: Any) -> str:
         return "" if said["reason"] == "because" else "its payload gives another reason"
 
-    found = convicted(edited(5, honest_leaf=True), told=told)
-    assert found.index == 5 and "contradicts itself" in found.why
+    found = convicted(edited(5, honest_leaf=True), check_entry=told)
+    assert found.index == 5 and "contradicts itself" in found.detail
 
 
 def test_swapped_entries_are_found() -> None:
@@ -117,7 +117,7 @@ def test_swapped_entries_are_found() -> None:
     assert convicted(lines).index == 8
     renumbered = changed(changed(lines, at(8), index=8), at(9), index=9)
     found = convicted(renumbered)
-    assert found.index == 7 and "7 to 11" in found.why
+    assert found.index == 7 and "7 to 11" in found.detail
 
 
 def test_a_missing_and_an_inserted_entry_are_found() -> None:
@@ -125,7 +125,7 @@ def test_a_missing_and_an_inserted_entry_are_found() -> None:
     assert convicted([*GOOD[: at(3)], GOOD[at(2)], *GOOD[at(3) :]]).index == 3
     repeated = changed([*GOOD[: at(3)], GOOD[at(2)], *GOOD[at(3) :]], at(3), index=3)
     found = convicted(repeated)
-    assert found.index == 3 and "repeats" in found.why
+    assert found.index == 3 and "repeats" in found.detail
 
 
 def test_an_inserted_entry_that_renumbers_the_rest_is_found() -> None:
@@ -139,14 +139,14 @@ def test_an_inserted_entry_that_renumbers_the_rest_is_found() -> None:
 @pytest.mark.parametrize("last", [3, 6, 8, 11])
 def test_a_cut_tail_is_found(last: int) -> None:
     found = convicted(GOOD[: at(last) + 1])
-    assert found.index == last + 1 and "cut off" in found.why
+    assert found.index == last + 1 and "cut off" in found.detail
 
 
 def test_a_tail_cut_back_to_an_older_checkpoint_is_convicted_by_a_later_one() -> None:
     short = written(facts(7))
     assert verify(short).size == 7
     found = convicted(short, keys=[SIGNER.key], known=[kept(facts(), 9)])
-    assert found.index == 7 and "covers 9 entries" in found.why
+    assert found.index == 7 and "covers 9 entries" in found.detail
 
 
 def test_a_log_built_anew_with_the_true_key_is_convicted_by_a_checkpoint_kept_elsewhere() -> None:
@@ -155,19 +155,19 @@ def test_a_log_built_anew_with_the_true_key_is_convicted_by_a_checkpoint_kept_el
     rebuilt = written(history)
     assert verify(rebuilt, keys=[SIGNER.key]).size == 12
     found = convicted(rebuilt, keys=[SIGNER.key], known=[kept(facts(), 3), kept(facts(), 8)])
-    assert found.index == 3 and "built anew" in found.why and "3 to 7" in found.why
+    assert found.index == 3 and "built anew" in found.detail and "3 to 7" in found.detail
 
 
 def test_a_log_signed_with_another_key_is_refused_once_the_true_one_is_known() -> None:
     stolen = written(facts(), by=THIEF)
     assert verify(stolen).pinned is False
-    assert "no valid signature" in convicted(stolen, keys=[SIGNER.key]).why
-    assert "no valid signature" in convicted(stolen, known=[kept(facts(), 4)]).why
+    assert "no valid signature" in convicted(stolen, keys=[SIGNER.key]).detail
+    assert "no valid signature" in convicted(stolen, known=[kept(facts(), 4)]).detail
 
 
 def test_a_checkpoint_of_another_log_is_refused() -> None:
     other = Signer.of("another/log", bytes(range(32)))
-    assert "is of the log" in convicted(GOOD, known=[note.read(other.sign(4, bytes(32)))]).why
+    assert "is of the log" in convicted(GOOD, known=[note.read(other.sign(4, bytes(32)))]).detail
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_checkpoint_of_another_log_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_a_file_that_is_damaged_is_refused_with_its_place(spoil: Callable[[Lines], Lines], why: str) -> None:
-    assert why in convicted(spoil(list(GOOD))).why
+    assert why in convicted(spoil(list(GOOD))).detail
 
 
 def test_an_empty_log_is_no_proof_of_anything_but_its_emptiness() -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from cli import charts, figures, report
 from cli.charts import Series
-from prunella.v1 import insight_pb2 as pb
+from prunella.v1 import kpis_pb2 as pb
+from prunella.v1.overview_pb2 import GetOverviewResponse
+from prunella.v1.stories_pb2 import Story
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -20,25 +22,26 @@ def kpis() -> pb.GetKpisResponse:
     answer = pb.GetKpisResponse(point_seconds=3600)
     answer.start_time.FromDatetime(NOW - timedelta(days=1))
     answer.end_time.FromDatetime(NOW)
-    for ratio, target, above in ((answer.success, 0.95, True), (answer.rollback, 0.02, False)):
-        ratio.target, ratio.above = target, above
+    for ratio, target, exceed in ((answer.success, 0.95, True), (answer.rollback, 0.02, False)):
+        ratio.target, ratio.exceed = target, exceed
     answer.time_to_repair.target_seconds = 600
     return answer
 
 
 def full() -> pb.GetKpisResponse:
     answer = kpis()
-    answer.success.part, answer.success.whole, answer.success.value, answer.success.met = 48, 50, 0.96, True
+    answer.success.numerator, answer.success.denominator = 48, 50
+    answer.success.value, answer.success.met = 0.96, True
     answer.time_to_repair.cases, answer.time_to_repair.mean_seconds, answer.time_to_repair.met = 48, 12.5, True
     answer.time_to_repair.p50_seconds, answer.time_to_repair.p95_seconds = 10.0, 30.0
     point = answer.points.add(opened=3, mitigated=2, succeeded=2, rolled_back=1, mean_repair_seconds=12.5)
     point.time.FromDatetime(NOW - timedelta(hours=5))
-    answer.confidence.add(lower=0.8, upper=0.9, decisions=3, stated=0.87, tried=3, achieved=0.67)
+    answer.calibration.add(lower=0.8, upper=0.9, decisions=3, predicted=0.87, tried=3, observed=0.67)
     return answer
 
 
-def page(answer: pb.GetKpisResponse, *stories: pb.Story) -> str:
-    return report.page(answer, stories, pb.GetOverviewResponse(), NOW)
+def page(answer: pb.GetKpisResponse, *stories: Story) -> str:
+    return report.page(answer, stories, GetOverviewResponse(), NOW)
 
 
 def test_an_empty_window_says_no_data_and_draws_nothing() -> None:
@@ -57,12 +60,12 @@ def test_a_full_window_shows_figures_targets_and_charts() -> None:
 
 
 def test_nothing_is_loaded_from_anywhere() -> None:
-    text = page(full(), pb.Story(label="shop-7", ending="healed"))
+    text = page(full(), Story(label="shop-7", outcome="healed"))
     assert not re.search(r"(src|href|url\(|@import|<script|<link|https?:)", text)
 
 
 def test_what_plugins_say_cannot_become_markup() -> None:
-    evil = pb.Story(label="<script>alert(1)</script>", seen="<img src=x>", ending="a & b")
+    evil = Story(label="<script>alert(1)</script>", evidence="<img src=x>", outcome="a & b")
     text = page(full(), evil)
     assert "<script" not in text and "<img" not in text
     assert "a &amp; b" in text

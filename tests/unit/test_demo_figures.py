@@ -8,12 +8,14 @@ import pytest
 
 from deploy.demo import audited, figures
 from prunella.v1 import events_pb2 as facts
-from prunella.v1 import insight_pb2 as pb
+from prunella.v1 import kpis_pb2, stories_pb2
 from prunella.v1.events_pb2 import Event
 
 
-def story() -> pb.Story:
-    made = pb.Story(state="mitigated", attempts=[pb.StoryAttempt(attempt="a", state="success", confidence=0.87)])
+def story() -> stories_pb2.Story:
+    made = stories_pb2.Story(
+        state="mitigated", attempts=[stories_pb2.StoryAttempt(attempt="a", state="success", confidence=0.87)]
+    )
     made.first_bad_beat_time.FromSeconds(100)
     made.end_time.FromSeconds(109)
     return made
@@ -48,7 +50,7 @@ def test_each_difference_is_a_line(other: dict[str, Any], said: str) -> None:
 
 
 def test_figures_are_counted_against_facts() -> None:
-    kpis = pb.GetKpisResponse(incidents_by_severity={"medium": 2}, incidents_ended={"mitigated": 1})
+    kpis = kpis_pb2.GetKpisResponse(incidents_by_severity={"medium": 2}, incidents_ended={"mitigated": 1})
     assert figures.differences(kpis, {"incident_opened": 2, "incident_mitigated": 1}) == []
     assert figures.differences(kpis, {"incident_opened": 3, "incident_mitigated": 1}) == [
         "incident_opened was told 3 times, the figures say 2"

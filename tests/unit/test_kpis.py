@@ -39,8 +39,8 @@ def test_a_bad_window_names_its_field(start: datetime, end: datetime | None, fie
 def test_nothing_happened_means_no_value_and_no_verdict() -> None:
     for share in (kpis.success({}), kpis.rollback({}), kpis.success({"refused": 3, "cancelled": 2})):
         assert (share.value, share.met) == (None, None)
-    assert kpis.Spread(0, target=120.0).met is None
-    assert kpis.miscalibration(kpis.bins([])) is None
+    assert kpis.Durations(0, target=120.0).met is None
+    assert kpis.calibration_error(kpis.calibration_bins([])) is None
 
 
 def test_rates_count_what_was_tried_to_its_end() -> None:
@@ -51,7 +51,7 @@ def test_rates_count_what_was_tried_to_its_end() -> None:
 
 @given(st.floats(0.0, 1.0))
 def test_every_confidence_has_its_bin(confidence: float) -> None:
-    found = kpis.bins([(kpis.decile(confidence), 1, confidence, 1, 1)])
+    found = kpis.calibration_bins([(kpis.decile(confidence), 1, confidence, 1, 1)])
     (one,) = [one for one in found if one.decisions]
     assert one.lower <= confidence + 1e-9
     assert confidence <= one.upper
@@ -62,9 +62,9 @@ def test_deciles_begin_where_they_say() -> None:
 
 
 def test_calibration_is_the_mean_gap_weighted_by_tries() -> None:
-    found = kpis.bins([(8, 4, 0.85, 4, 2), (5, 9, 0.55, 0, 0), (2, 1, 0.25, 1, 1)])
-    assert math.isclose(kpis.miscalibration(found) or 0.0, (0.35 * 4 + 0.75) / 5)
-    assert (found[5].decisions, found[5].achieved) == (9, None)
+    found = kpis.calibration_bins([(8, 4, 0.85, 4, 2), (5, 9, 0.55, 0, 0), (2, 1, 0.25, 1, 1)])
+    assert math.isclose(kpis.calibration_error(found) or 0.0, (0.35 * 4 + 0.75) / 5)
+    assert (found[5].decisions, found[5].observed) == (9, None)
 
 
 @given(st.timedeltas(timedelta(seconds=1), kpis.LONGEST))

@@ -12,24 +12,25 @@ from hypothesis import strategies as st
 
 from libs.common.errors import Invalid
 from libs.common.facts import NAMES
-from services.ops.notify import catalogue
-from services.ops.notify.addresses import kept, shown
-from services.ops.notify.changes import differences
-from services.ops.notify.check import check
+from services.ops.decoded_fact import DecodedFact
+from services.ops.headlines import HEADLINES
+from services.ops.notify import defaults
+from services.ops.notify.addresses import redacted_url, with_secret
 from services.ops.notify.model import (
     Audience,
     Channel,
+    EscalationStep,
     Kind,
     Notice,
     QuietHours,
     Route,
     Security,
     Settings,
-    Severity,
-    Step,
 )
-from services.ops.notify.routes import chosen, heard
-from services.ops.timeline import HEADLINES, Told
+from services.ops.notify.routes import fact_kinds, matching
+from services.ops.notify.settings_diff import differences
+from services.ops.notify.validation import check
+from services.ops.severity import Severity
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 KEY = "whsec_" + "a" * 43 + "="
@@ -38,7 +39,7 @@ MAIL = Channel(
     "mail", Kind.EMAIL, host="smtp.example.com", port=587, sender="prunella@example.com", recipients=("a@example.com",)
 )
 CHAT = Channel("chat", Kind.SLACK, url="https://hooks.slack.com/…", secret="https://hooks.slack.com/services/T/B/x")
-STEPS = (Step(("hook",), timedelta(minutes=5)), Step(("mail",)))
+STEPS = (EscalationStep(("hook",), timedelta(minutes=5)), EscalationStep(("mail",)))
 ROUTE = Route("ops", STEPS)
 NIGHT = QuietHours("night", "Europe/Berlin", "22:00", "07:00")
 GOOD = Settings(channels=(HOOK, MAIL, CHAT), routes=(ROUTE,), quiet_hours=(NIGHT,))
@@ -48,16 +49,16 @@ def notice(fact: str = "incident_escalated", severity: Severity = Severity.HIGH,
     return Notice("e1", NOW, fact, severity, "shop-7: a person is asked", f"{fact}:1", **given)
 
 
-def told(fact: str, **fields: Any) -> Told:
-    return Told(fact, "shop-7", "because", "patcher", fields)
+def decoded(fact: str, incident: str = "", **fields: Any) -> DecodedFact:
+    return DecodedFact("e1", NOW, fact, "patcher", "because", "shop-7", "p1", "m1", incident, fields)
 
 
 def test_the_catalogue_names_facts_that_exist_and_none_of_its_own() -> None:
-    listed = catalogue.FOR_OPERATORS | catalogue.FOR_MERCHANTS | set(catalogue.SEVERITIES)
+    listed = defaults.FOR_OPERATORS | defaults.FOR_MERCHANTS | set(defaults.SEVERITIES)
     assert listed <= NAMES
-    assert catalogue.OWN <= NAMES
-    assert not listed & catalogue.OWN
-    assert {name for name in HEADLINES if name.startswith("notification_")} == catalogue.OWN
+    assert defaults.NEVER_NOTIFIED <= NAMES
+    assert not listed & defaults.NEVER_NOTIFIED
+    assert {name for name in HEADLINES if name.startswith("notification_")} == defaults.NEVER_NOTIFIED
 
 
 @pytest.mark.parametrize(
@@ -72,12 +73,12 @@ def test_the_catalogue_names_facts_that_exist_and_none_of_its_own() -> None:
     ],
 )
 def test_a_fact_has_its_own_severity_or_that_of_its_kind(fact: str, fields: dict[str, Any], severity: Severity) -> None:
-    assert catalogue.severity(told(fact, **fields)) is severity
+    assert defaults.severity(decoded(fact, **fields)) is severity
 
 
 def test_the_same_news_has_the_same_key_and_two_plans_are_two_questions() -> None:
     def key(fact: str, incident: str = "i1", **fields: Any) -> str:
-        return catalogue.key(told(fact, **fields), plugin="p1", incident=incident)
+        return defaults.dedup_key(decoded(fact, incident, **fields))
 
     assert key("incident_escalated", round=1) == key("incident_escalated", round=2)
     assert key("incident_escalated") != key("incident_escalated", severity="critical")
@@ -88,7 +89,7 @@ def test_the_same_news_has_the_same_key_and_two_plans_are_two_questions() -> Non
 
 
 @pytest.mark.parametrize(
-    ("route", "heard_of"),
+    ("route", "matches"),
     [
         (ROUTE, True),
         (replace(ROUTE, min_severity=Severity.HIGH), True),
@@ -100,34 +101,36 @@ def test_the_same_news_has_the_same_key_and_two_plans_are_two_questions() -> Non
         (replace(ROUTE, merchants=("m1",), audience=Audience.MERCHANTS), False),
     ],
 )
-def test_a_route_tells_what_fits_its_kinds_severity_and_merchants(route: Route, heard_of: bool) -> None:
-    assert chosen(replace(GOOD, routes=(route,)), notice(merchant="m1")) == ([route] if heard_of else [])
+def test_a_route_tells_what_fits_its_kinds_severity_and_merchants(route: Route, matches: bool) -> None:
+    assert matching(replace(GOOD, routes=(route,)), notice(merchant="m1")) == ([route] if matches else [])
 
 
 def test_a_merchant_hears_of_patches_that_worked_and_of_nothing_that_is_not_theirs() -> None:
     route = Route("m1", STEPS, merchants=("m1",), audience=Audience.MERCHANTS)
     settings = replace(GOOD, routes=(route,))
-    assert chosen(settings, notice("attempt_succeeded", Severity.LOW, merchant="m1", action="patch"))
-    assert chosen(settings, notice("incident_mitigated", Severity.LOW, merchant="m1"))
-    assert not chosen(settings, notice("attempt_succeeded", Severity.LOW, merchant="m1", action="restart"))
-    assert not chosen(settings, notice("incident_mitigated", Severity.LOW, merchant="m2"))
+    assert matching(settings, notice("attempt_succeeded", Severity.LOW, merchant="m1", action="patch"))
+    assert matching(settings, notice("incident_mitigated", Severity.LOW, merchant="m1"))
+    assert not matching(settings, notice("attempt_succeeded", Severity.LOW, merchant="m1", action="restart"))
+    assert not matching(settings, notice("incident_mitigated", Severity.LOW, merchant="m2"))
     # A fact about the whole plane belongs to no merchant.
-    assert not chosen(replace(settings, routes=(replace(route, facts=("storm_started",)),)), notice("storm_started"))
+    assert not matching(replace(settings, routes=(replace(route, facts=("storm_started",)),)), notice("storm_started"))
 
 
 def test_a_fact_goes_to_every_route_it_fits_and_without_routes_it_is_recorded() -> None:
     both = (ROUTE, replace(ROUTE, id="second"))
-    assert chosen(replace(GOOD, routes=both), notice()) == list(both)
-    (recorded,) = chosen(Settings(), notice())
+    assert matching(replace(GOOD, routes=both), notice()) == list(both)
+    (recorded,) = matching(Settings(), notice())
     assert (recorded.id, recorded.steps) == ("", ())
-    assert heard(Settings()) == catalogue.FOR_OPERATORS
+    assert fact_kinds(Settings()) == defaults.FOR_OPERATORS
 
 
-@given(facts=st.lists(st.sampled_from(sorted(NAMES)), max_size=5), fact=st.sampled_from(sorted(catalogue.OWN)))
+@given(
+    facts=st.lists(st.sampled_from(sorted(NAMES)), max_size=5), fact=st.sampled_from(sorted(defaults.NEVER_NOTIFIED))
+)
 def test_what_notifications_tell_of_themselves_is_never_heard(facts: list[str], fact: str) -> None:
     settings = replace(GOOD, routes=(replace(ROUTE, facts=(*facts, fact)),))
-    assert not heard(settings) & catalogue.OWN
-    assert chosen(settings, notice(fact, Severity.CRITICAL)) == []
+    assert not fact_kinds(settings) & defaults.NEVER_NOTIFIED
+    assert matching(settings, notice(fact, Severity.CRITICAL)) == []
 
 
 def with_channel(**changed: Any) -> Settings:
@@ -170,10 +173,13 @@ WRONG: dict[str, tuple[Settings, str]] = {
         replace(GOOD, channels=(HOOK, MAIL, replace(CHAT, secret="http://hooks.slack.com/x"))),
         "channels[2].url",
     ),
-    "an unknown channel": (with_route(steps=(Step(("hook", "pager")),)), "routes[0].steps[0].channels"),
-    "no channel": (with_route(steps=(Step(()),)), "routes[0].steps[0].channels"),
+    "an unknown channel": (with_route(steps=(EscalationStep(("hook", "pager")),)), "routes[0].steps[0].channels"),
+    "no channel": (with_route(steps=(EscalationStep(()),)), "routes[0].steps[0].channels"),
     "no step": (with_route(steps=()), "routes[0].steps"),
-    "an unanswerable step": (with_route(steps=(Step(("hook",)), Step(("mail",)))), "routes[0].steps[0].answer_within"),
+    "an unanswerable step": (
+        with_route(steps=(EscalationStep(("hook",)), EscalationStep(("mail",)))),
+        "routes[0].steps[0].acknowledge_within",
+    ),
     "an unknown fact": (with_route(facts=("nonsense",)), "routes[0].facts"),
     "a fact of its own": (with_route(facts=("notification_failed",)), "routes[0].facts"),
     "unknown quiet hours": (with_route(quiet_hours=("day",)), "routes[0].quiet_hours"),
@@ -222,17 +228,18 @@ def test_all_mistakes_are_said_at_once_and_no_secret_with_them() -> None:
 
 def test_a_secret_stays_with_the_address_it_was_typed_for() -> None:
     old = replace(MAIL, username="u", sealed="sealed")
-    assert kept(replace(old, sealed=""), old).sealed == "sealed"
-    assert kept(replace(old, sealed="", sender="other@example.com"), old).sealed == "sealed"
-    assert kept(replace(old, sealed="", host="elsewhere.example.com"), old).sealed == ""
-    assert kept(replace(old, sealed="", username="v"), old).sealed == ""
+    assert with_secret(replace(old, sealed=""), old).sealed == "sealed"
+    assert with_secret(replace(old, sealed="", sender="other@example.com"), old).sealed == "sealed"
+    assert with_secret(replace(old, sealed="", host="elsewhere.example.com"), old).sealed == ""
+    assert with_secret(replace(old, sealed="", username="v"), old).sealed == ""
     assert (
-        kept(replace(HOOK, secret=""), replace(HOOK, secret="", sealed="s", url="https://old.example")).url == HOOK.url
+        with_secret(replace(HOOK, secret=""), replace(HOOK, secret="", sealed="s", url="https://old.example")).url
+        == HOOK.url
     )
-    chat = kept(replace(CHAT, secret="", url=""), replace(CHAT, secret="", sealed="s"))
+    chat = with_secret(replace(CHAT, secret="", url=""), replace(CHAT, secret="", sealed="s"))
     assert (chat.sealed, chat.url) == ("s", "https://hooks.slack.com/…")
-    assert kept(replace(HOOK, secret="new"), replace(HOOK, sealed="s")).sealed == ""
-    assert shown("https://hooks.slack.com/services/T/B/x") == "https://hooks.slack.com/…"
+    assert with_secret(replace(HOOK, secret="new"), replace(HOOK, sealed="s")).sealed == ""
+    assert redacted_url("https://hooks.slack.com/services/T/B/x") == "https://hooks.slack.com/…"
 
 
 def test_differences_are_told_field_by_field_without_secrets() -> None:

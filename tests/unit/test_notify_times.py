@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ops.notify import escalation
-from services.ops.notify.batching import SHOWN, Batch, Pace, due, next_pace, sift
+from services.ops.notify.batching import SHOWN, Batch, Throttle, deduplicated, due_time, next_throttle
 from services.ops.notify.escalation import State
 from services.ops.notify.message import Message, title
-from services.ops.notify.model import DAYS, Notice, QuietHours, Route, Severity, Step
-from services.ops.notify.quiet import always, clock_time, loud_again, nights
+from services.ops.notify.model import DAYS, EscalationStep, Notice, QuietHours, Route
+from services.ops.notify.quiet_hours import always_quiet, clock_time, nights, quiet_until
+from services.ops.severity import Severity
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -75,32 +76,32 @@ def test_a_batch_says_the_same_however_its_facts_arrive(parts: list[list[int]]) 
 
 def test_the_same_again_is_no_news() -> None:
     a, b = notice(1), notice(2)
-    assert sift([a, b, a], []) == ([a, b], [a])
-    assert sift([a, b], [a.key]) == ([b], [a])
+    assert deduplicated([a, b, a], []) == ([a, b], [a])
+    assert deduplicated([a, b], [a.key]) == ([b], [a])
 
 
 def test_the_first_fact_after_a_calm_waits_one_window() -> None:
-    assert next_pace(None, WINDOW, NOW, urgent=False) == Pace(NOW + WINDOW, WINDOW)
-    assert next_pace(Pace(NOW - HOUR, 10 * MINUTE), WINDOW, NOW, urgent=False) == Pace(NOW + WINDOW, WINDOW)
+    assert next_throttle(None, WINDOW, NOW, urgent=False) == Throttle(NOW + WINDOW, WINDOW)
+    assert next_throttle(Throttle(NOW - HOUR, 10 * MINUTE), WINDOW, NOW, urgent=False) == Throttle(NOW + WINDOW, WINDOW)
 
 
 @given(st.integers(1, 7200), st.booleans())
 def test_a_flood_however_long_gives_few_messages(seconds: int, urgent: bool) -> None:
-    pace: Pace | None = None
+    throttle: Throttle | None = None
     now, sent = NOW, 0
     for _ in range(seconds):
         now += SECOND
-        if pace is None or now >= pace.due:
-            pace, sent = next_pace(pace, WINDOW, now, urgent=urgent), sent + 1
-            assert now + WINDOW <= pace.due <= now + (MINUTE if urgent else 10 * MINUTE)
+        if throttle is None or now >= throttle.due_time:
+            throttle, sent = next_throttle(throttle, WINDOW, now, urgent=urgent), sent + 1
+            assert now + WINDOW <= throttle.due_time <= now + (MINUTE if urgent else 10 * MINUTE)
     assert sent <= 7 + seconds // (60 if urgent else 600)
 
 
 def test_a_message_is_due_in_the_morning_unless_it_is_critical() -> None:
-    pace = Pace(berlin("2026-05-04T23:00:00"), WINDOW)
-    assert due(pace, [NIGHT], urgent=False) == berlin("2026-05-05T07:00:00")
-    assert due(pace, [NIGHT], urgent=True) == pace.due
-    assert due(pace, [], urgent=False) == pace.due
+    throttle = Throttle(berlin("2026-05-04T23:00:00"), WINDOW)
+    assert due_time(throttle, [NIGHT], urgent=False) == berlin("2026-05-05T07:00:00")
+    assert due_time(throttle, [NIGHT], urgent=True) == throttle.due_time
+    assert due_time(throttle, [], urgent=False) == throttle.due_time
 
 
 # Quiet hours.
@@ -117,45 +118,45 @@ def test_a_message_is_due_in_the_morning_unless_it_is_critical() -> None:
     ],
 )
 def test_a_night_lasts_until_the_morning_on_its_own_clocks(now: str, loud: str) -> None:
-    assert loud_again([NIGHT], berlin(now)) == berlin(loud)
+    assert quiet_until([NIGHT], berlin(now)) == berlin(loud)
 
 
 def test_the_same_moment_is_quiet_in_one_zone_and_not_in_another() -> None:
-    assert loud_again([NIGHT], NOW.replace(hour=21)) > NOW.replace(hour=21)
-    assert loud_again([QuietHours("n", "America/New_York", "22:00", "07:00")], NOW.replace(hour=21)) == NOW.replace(
+    assert quiet_until([NIGHT], NOW.replace(hour=21)) > NOW.replace(hour=21)
+    assert quiet_until([QuietHours("n", "America/New_York", "22:00", "07:00")], NOW.replace(hour=21)) == NOW.replace(
         hour=21
     )
 
 
 def test_nights_in_which_the_clocks_jump_end_when_the_clocks_say_so() -> None:
     # Nine hours on the wall are eight in spring and ten in autumn.
-    assert loud_again([NIGHT], berlin("2026-03-28T22:00:00")) - berlin("2026-03-28T22:00:00") == 8 * HOUR
-    assert loud_again([NIGHT], berlin("2026-10-24T22:00:00")) - berlin("2026-10-24T22:00:00") == 10 * HOUR
+    assert quiet_until([NIGHT], berlin("2026-03-28T22:00:00")) - berlin("2026-03-28T22:00:00") == 8 * HOUR
+    assert quiet_until([NIGHT], berlin("2026-10-24T22:00:00")) - berlin("2026-10-24T22:00:00") == 10 * HOUR
 
 
 def test_an_end_that_the_spring_gap_skips_is_at_its_end() -> None:
     short = QuietHours("short", BERLIN, "22:00", "02:30")
-    assert loud_again([short], berlin("2026-03-29T00:00:00")) == berlin("2026-03-29T03:00:00")
+    assert quiet_until([short], berlin("2026-03-29T00:00:00")) == berlin("2026-03-29T03:00:00")
     late = QuietHours("late", BERLIN, "02:30", "06:00")
-    assert loud_again([late], berlin("2026-03-29T01:59:59")) == berlin("2026-03-29T01:59:59")
-    assert loud_again([late], berlin("2026-03-29T03:00:00")) == berlin("2026-03-29T06:00:00")
+    assert quiet_until([late], berlin("2026-03-29T01:59:59")) == berlin("2026-03-29T01:59:59")
+    assert quiet_until([late], berlin("2026-03-29T03:00:00")) == berlin("2026-03-29T06:00:00")
 
 
 def test_an_end_that_the_autumn_fold_repeats_comes_once() -> None:
     short = QuietHours("short", BERLIN, "22:00", "02:30")
     first = berlin("2026-10-25T02:30:00", fold=0)
-    assert loud_again([short], berlin("2026-10-25T01:00:00")) == first
+    assert quiet_until([short], berlin("2026-10-25T01:00:00")) == first
     # The wall shows 02:10 once more, and it stays loud.
     again = berlin("2026-10-25T02:10:00", fold=1)
-    assert loud_again([short], again) == again
+    assert quiet_until([short], again) == again
 
 
 def test_a_weekend_is_one_night() -> None:
     weekend = QuietHours("weekend", BERLIN, "00:00", "24:00", ("sat", "sun"))
-    assert loud_again([weekend, NIGHT], berlin("2026-05-08T23:00:00")) == berlin("2026-05-11T07:00:00")
-    assert loud_again([weekend], berlin("2026-05-08T23:00:00")) == berlin("2026-05-08T23:00:00")
-    assert not always([weekend, NIGHT], NOW)
-    assert always([QuietHours("all", BERLIN, "00:00", "24:00")], NOW)
+    assert quiet_until([weekend, NIGHT], berlin("2026-05-08T23:00:00")) == berlin("2026-05-11T07:00:00")
+    assert quiet_until([weekend], berlin("2026-05-08T23:00:00")) == berlin("2026-05-08T23:00:00")
+    assert not always_quiet([weekend, NIGHT], NOW)
+    assert always_quiet([QuietHours("all", BERLIN, "00:00", "24:00")], NOW)
 
 
 @pytest.mark.parametrize("text", ["", "7", "7:00", "24:01", "12:60", "ab:cd", "1²:00", "-1:00", "12:00:00"])
@@ -179,35 +180,35 @@ def test_a_quiet_moment_has_a_loud_one_within_a_day_and_nothing_loud_before_it(
         return f"{half_hours % 48 // 2:02}:{half_hours % 2 * 30:02}"
 
     hours = QuietHours("q", zone, clock(start), clock(start + length), tuple(days))
-    loud = loud_again([hours], now)
+    loud = quiet_until([hours], now)
     assert now <= loud <= now + 26 * HOUR
-    assert loud_again([hours], loud) == loud
+    assert quiet_until([hours], loud) == loud
     if loud > now:
-        assert loud_again([hours], loud - timedelta(milliseconds=1)) == loud
+        assert quiet_until([hours], loud - timedelta(milliseconds=1)) == loud
     for begin, end in nights(hours, now):
         assert timedelta(0) <= end - begin <= 26 * HOUR
 
 
 # Escalation.
 
-ROUTE = Route("ops", (Step(("chat",), 5 * MINUTE), Step(("mail", "hook"), 10 * MINUTE)))
+ROUTE = Route("ops", (EscalationStep(("chat",), 5 * MINUTE), EscalationStep(("mail", "hook"), 10 * MINUTE)))
 
 
 def test_a_step_goes_unanswered_and_the_next_one_is_told_until_nobody_is_left() -> None:
     one = escalation.first(ROUTE, NOW)
     assert one
-    assert (one.number, one.step, one.act_by) == (0, ROUTE.steps[0], NOW + 5 * MINUTE)
+    assert (one.number, one.step, one.act_by_time) == (0, ROUTE.steps[0], NOW + 5 * MINUTE)
     two = escalation.following(ROUTE, 0, NOW)
-    assert (two.number, two.step, two.act_by) == (1, ROUTE.steps[1], NOW + 10 * MINUTE)
+    assert (two.number, two.step, two.act_by_time) == (1, ROUTE.steps[1], NOW + 10 * MINUTE)
     nobody = escalation.following(ROUTE, 1, NOW)
-    assert (nobody.number, nobody.step, nobody.act_by) == (2, None, None)
+    assert (nobody.number, nobody.step, nobody.act_by_time) == (2, None, None)
     assert escalation.first(Route("", ()), NOW) is None
 
 
 def test_a_step_that_waits_for_nobody_has_no_deadline() -> None:
-    turn = escalation.first(Route("r", (Step(("chat",)),)), NOW)
-    assert turn
-    assert turn.act_by is None
+    next_step = escalation.first(Route("r", (EscalationStep(("chat",)),)), NOW)
+    assert next_step
+    assert next_step.act_by_time is None
 
 
 @pytest.mark.parametrize(
@@ -243,10 +244,10 @@ def test_a_message_is_where_its_deliveries_are(deliveries: list[State], state: S
 
 
 def test_a_step_gives_up_only_when_every_channel_failed() -> None:
-    assert escalation.gives_up([State.FAILED, State.FAILED])
-    assert not escalation.gives_up([State.FAILED, State.SENDING])
-    assert not escalation.gives_up([State.FAILED, State.SENT])
-    assert not escalation.gives_up([])
+    assert escalation.step_failed([State.FAILED, State.FAILED])
+    assert not escalation.step_failed([State.FAILED, State.SENDING])
+    assert not escalation.step_failed([State.FAILED, State.SENT])
+    assert not escalation.step_failed([])
 
 
 def of(number: int, incident: str, fact: str = "incident_escalated") -> Notice:
@@ -282,4 +283,4 @@ def test_a_message_is_over_when_every_incident_it_is_about_has_ended(
     lines: list[Notice], ended: dict[str, datetime], over: bool
 ) -> None:
     incidents = list(dict.fromkeys(line.incident for line in lines if line.incident))[:50]
-    assert escalation.over(Batch().add(lines), incidents, ended, named=50) is over
+    assert escalation.incidents_ended(Batch().add(lines), incidents, ended, named=50) is over

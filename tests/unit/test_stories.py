@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from prunella.v1 import events_pb2 as facts
 from prunella.v1.events_pb2 import Event
-from services.ops.stories import Story, summary, tell
+from services.ops.stories import Story, summary
+from services.ops.stories import story as story_of
 from tests.unit.healing_facts import (
     INCIDENT,
     MERCHANT,
@@ -20,11 +21,11 @@ from tests.unit.healing_facts import (
     closed,
     created,
     decided,
+    decoded,
     escalated,
     event,
     healing,
     mitigated,
-    moments,
     opened,
     rolled_back,
     staged,
@@ -34,7 +35,7 @@ from tests.unit.healing_facts import (
 
 
 def story(events: list[Event]) -> Story:
-    return tell(INCIDENT, moments(events))
+    return story_of(INCIDENT, decoded(events))
 
 
 def second_try() -> list[Event]:
@@ -60,38 +61,38 @@ def second_try() -> list[Event]:
     ]
 
 
-def test_a_healing_tells_what_broke_what_was_seen_what_was_done_and_how_to_undo_it() -> None:
-    told = story(healing())
-    assert (told.plugin, told.merchant, told.who) == (PLUGIN, MERCHANT, "shop-7")
-    assert told.broke == "shop-7 broke: webhook_fail_rate medium"
-    assert told.seen == "webhook_fail_rate 0.60 > 0.30 over 25 attempts"
-    assert told.first_bad == START
-    (one,) = told.tries
+def test_a_healing_tells_what_broke_what_was_seen_what_was_done_and_how_to_roll_it_back() -> None:
+    found = story(healing())
+    assert (found.plugin, found.merchant, found.label) == (PLUGIN, MERCHANT, "shop-7")
+    assert found.symptom == "shop-7 broke: webhook_fail_rate medium"
+    assert found.evidence == "webhook_fail_rate 0.60 > 0.30 over 25 attempts"
+    assert found.first_bad_beat_time == START
+    (one,) = found.attempts
     assert (one.action, one.from_release, one.to_release, one.confidence) == ("patch", "1.2.0", "1.2.3", 0.87)
-    assert one.why == "known fix"
+    assert one.explanation == "known fix"
     assert one.staging == "6/6 tests passed in 1.5 s"
     assert one.verdict == "pass: error rate 60% → 0% over 5 beats · seen"
-    assert (one.state, one.ended) == ("success", START + timedelta(seconds=10))
-    assert (told.state, told.ending) == ("mitigated", "healed in 9.0 s by patch 1.2.0 → 1.2.3")
-    assert told.undo == 'prunella rollback a1 --reason "…"'
-    assert (told.needed, told.manual) == ("", False)
-    assert summary(told) == "shop-7: webhook_fail_rate (medium) · healed in 9.0 s by patch 1.2.0 → 1.2.3"
+    assert (one.state, one.end_time) == ("success", START + timedelta(seconds=10))
+    assert (found.state, found.outcome) == ("mitigated", "healed in 9.0 s by patch 1.2.0 → 1.2.3")
+    assert found.rollback_command == 'prunella rollback a1 --reason "…"'
+    assert (found.attention_command, found.manual) == ("", False)
+    assert summary(found) == "shop-7: webhook_fail_rate (medium) · healed in 9.0 s by patch 1.2.0 → 1.2.3"
 
 
 def test_a_story_that_ended_at_a_person_tells_every_try_and_who_ended_it() -> None:
-    told = story(second_try())
-    assert [(one.attempt, one.state, one.outcome) for one in told.tries] == [
+    found = story(second_try())
+    assert [(one.attempt, one.state, one.outcome) for one in found.attempts] == [
         ("a1", "rolled_back", "because"),
         ("a2", "refused", "confidence 0.30 < 0.60"),
     ]
-    assert (told.severity, told.rounds, told.assignee) == ("high", 2, "operators/ada")
-    assert (told.state, told.ending) == ("closed", "closed by operators/ada: fixed by hand")
-    assert told.manual
-    assert told.undo == ""
+    assert (found.severity, found.rounds, found.assignee) == ("high", 2, "operators/ada")
+    assert (found.state, found.outcome) == ("closed", "closed by operators/ada: fixed by hand")
+    assert found.manual
+    assert found.rollback_command == ""
 
 
 @pytest.mark.parametrize(
-    ("until", "state", "ending", "needed"),
+    ("until", "state", "outcome", "attention_command"),
     [
         (1, "open", "a remedy is looked for", ""),
         (3, "in_progress", "patch 1.2.0 → 1.2.3 is pending", ""),
@@ -105,39 +106,40 @@ def test_a_story_that_ended_at_a_person_tells_every_try_and_who_ended_it() -> No
         ),
     ],
 )
-def test_a_story_says_where_it_stands(until: int, state: str, ending: str, needed: str) -> None:
-    told = story(second_try()[:until])
-    assert (told.state, told.ending, told.needed) == (state, ending, needed)
+def test_a_story_says_where_it_stands(until: int, state: str, outcome: str, attention_command: str) -> None:
+    found = story(second_try()[:until])
+    assert (found.state, found.outcome, found.attention_command) == (state, outcome, attention_command)
 
 
 def test_who_must_approve_is_told_the_line_to_type() -> None:
     asked = facts.ApprovalRequested(subject="attempts/a1", quorum=2)
-    told = story([opened(1), decided(2), created(3), staged(4), event(5, asked)])
-    assert told.tries[0].state == "awaiting_approval"
-    assert told.needed == 'prunella approve a1 --reason "…"'
+    found = story([opened(1), decided(2), created(3), staged(4), event(5, asked)])
+    assert found.attempts[0].state == "awaiting_approval"
+    assert found.attention_command == 'prunella approve a1 --reason "…"'
 
 
 def test_a_held_attempt_names_what_it_waits_for_until_it_goes_on() -> None:
     held = event(5, facts.AttemptHeld(attempt="a1", gate="STORM"))
     begun = [opened(1), decided(2), created(3), staged(4), held]
-    assert story(begun).ending == "patch 1.2.0 → 1.2.3 is staged, waiting for STORM"
-    assert story([*begun, applied(6)]).ending == "patch 1.2.0 → 1.2.3 is in probation"
+    assert story(begun).outcome == "patch 1.2.0 → 1.2.3 is staged, waiting for STORM"
+    assert story([*begun, applied(6)]).outcome == "patch 1.2.0 → 1.2.3 is in probation"
 
 
 def test_a_success_that_a_person_takes_back_is_told_as_that() -> None:
     back = event(20, facts.AttemptRollingBack(attempt="a1"), actor="operators/ada")
-    told = story([*healing(), back, rolled_back(21)])
-    assert told.ending.endswith("taken back later")
-    assert told.manual
-    assert told.undo == ""
+    found = story([*healing(), back, rolled_back(21)])
+    assert found.outcome.endswith("taken back later")
+    assert found.manual
+    assert found.rollback_command == ""
 
 
 def test_facts_that_are_missing_leave_holes_and_nothing_is_made_up() -> None:
-    told = story([succeeded(10), mitigated(11)])
-    assert (told.seen, told.first_bad, told.opened, told.tries[0].staging) == ("", None, None, "")
-    assert told.ending == "healed by patch 1.2.0 → 1.2.3"
-    nothing = tell(INCIDENT, [])
-    assert (nothing.state, nothing.lines) == ("open", [])
+    found = story([succeeded(10), mitigated(11)])
+    assert (found.evidence, found.first_bad_beat_time, found.open_time) == ("", None, None)
+    assert found.attempts[0].staging == ""
+    assert found.outcome == "healed by patch 1.2.0 → 1.2.3"
+    nothing = story_of(INCIDENT, [])
+    assert (nothing.state, nothing.steps) == ("open", [])
 
 
 @pytest.mark.parametrize("events", [healing(), second_try()], ids=["healing", "second try"])
@@ -151,6 +153,6 @@ def test_any_order_and_any_repeats_tell_the_same_story(events: list[Event], data
 @given(data=st.data())
 def test_any_part_of_a_story_can_be_told(data: st.DataObject) -> None:
     part = data.draw(st.lists(st.sampled_from(second_try()), unique_by=lambda one: one.id))
-    told = story(part)
-    assert len(told.lines) == len(part)
-    assert summary(told)
+    found = story(part)
+    assert len(found.steps) == len(part)
+    assert summary(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -9,11 +11,11 @@ from libs.common.facts import NAMES
 from prunella.v1 import events_pb2 as facts
 from prunella.v1.events_pb2 import Event
 from services.ops import wire
-from services.ops.timeline import HEADLINES, Told, headline
+from services.ops.headlines import HEADLINES, headline
 
 
 def line(event: Event, label: str = "shop-7") -> str:
-    return headline(wire.told(event, label))
+    return headline(wire.decoded_fact(event, label))
 
 
 def test_every_fact_of_the_protos_has_a_headline_and_no_headline_is_left_over() -> None:
@@ -86,7 +88,10 @@ def test_a_plugin_without_a_label_is_called_by_the_end_of_its_id() -> None:
 
 
 def test_a_fact_of_a_newer_build_is_told_by_its_reason() -> None:
-    assert headline(Told("plugin_painted", "shop-7", "it was time", "ops", {})) == "plugin painted · it was time"
+    assert (
+        headline(replace(wire.decoded_fact(Event(reason="it was time")), name="plugin_painted"))
+        == "plugin painted · it was time"
+    )
 
 
 def test_a_headline_never_grows_beyond_a_line() -> None:
@@ -155,5 +160,5 @@ def test_a_person_is_asked_with_everything_that_was_tried() -> None:
         ),
     ],
 )
-def test_the_reins_tell_who_is_asked_and_what_the_numbers_were(event: Event, expected: str) -> None:
+def test_governance_tells_who_is_asked_and_what_the_numbers_were(event: Event, expected: str) -> None:
     assert line(event) == expected

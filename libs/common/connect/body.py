@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import zlib
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
@@ -22,10 +23,10 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read(request: Request, largest: int) -> bytes:
-    """The whole body. Raises Invalid when it is larger than `largest` bytes, packed, or too slow."""
+async def read(request: Request, largest: int, *, gzip: bool = False) -> bytes:
+    """The whole body, unpacked when `gzip` may be. Raises Invalid for more than `largest` bytes, or one too slow."""
     packing = request.headers.get("content-encoding", "identity").strip().lower()
-    if packing not in {"", "identity"}:
+    if packing not in {"", "identity", *(["gzip"] if gzip else [])}:
         raise Invalid(f"a body is taken as it is, not as {packing[:40]}", reason="BODY_ENCODING", field="body")
     content = bytearray()
     try:
@@ -36,7 +37,20 @@ async def read(request: Request, largest: int) -> bytes:
                     raise Invalid(f"a body may have {largest} bytes", reason="BODY_TOO_LARGE", field="body")
     except TimeoutError as error:
         raise Invalid(f"the body did not come within {SECONDS:.0f} s", reason="BODY_LATE", field="body") from error
-    return bytes(content)
+    return _unpacked(bytes(content), largest) if packing == "gzip" else bytes(content)
+
+
+def _unpacked(data: bytes, largest: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        plain = unpacker.decompress(data, largest + 1)
+    except zlib.error as error:
+        raise Invalid("the body is no gzip", reason="BODY_INVALID", field="body") from error
+    if len(plain) > largest:
+        raise Invalid(f"a body may unpack to {largest} bytes", reason="BODY_TOO_LARGE", field="body")
+    if not unpacker.eof:
+        raise Invalid("the body is cut gzip", reason="BODY_INVALID", field="body")
+    return plain
 
 
 def parse(method: Method, body: bytes, *, json: bool) -> Message:

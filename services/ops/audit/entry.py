@@ -42,7 +42,7 @@ def fields(fact: Fact) -> dict[str, str]:
     return {
         "v": VERSION,
         "id": fact.id,
-        "time": moment(fact.time),
+        "time": timestamp(fact.time),
         "source": fact.source,
         "fact": fact.fact,
         "actor": fact.actor,
@@ -59,9 +59,9 @@ def fields(fact: Fact) -> dict[str, str]:
     }
 
 
-def encode(said: Mapping[str, str]) -> bytes:
+def encode(logged: Mapping[str, str]) -> bytes:
     """Canonical JSON (RFC 8785) of texts under ASCII names."""
-    return json.dumps(said, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(logged, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def entry(fact: Fact) -> bytes:
@@ -81,16 +81,16 @@ def trace(traceparent: str) -> str:
     return traceparent[3:35] if len(traceparent) >= 55 else ""
 
 
-def moment(time: datetime) -> str:
+def timestamp(time: datetime) -> str:
     """UTC with microseconds, always of the same length."""
     return time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-def difference(said: Mapping[str, str], fact: Mapping[str, str]) -> str:
+def difference(logged: Mapping[str, str], fact: Mapping[str, str]) -> str:
     """The first field in which two tell differently, in words; empty when they agree."""
-    for name in sorted({*said, *fact}):
-        if said.get(name) != fact.get(name):
-            return f"{name} was {_short(said.get(name))} when it was logged and is {_short(fact.get(name))} now"
+    for name in sorted({*logged, *fact}):
+        if logged.get(name) != fact.get(name):
+            return f"{name} was {_short(logged.get(name))} when it was logged and is {_short(fact.get(name))} now"
     return ""
 
 

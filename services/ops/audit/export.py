@@ -57,16 +57,16 @@ def checkpoint_line(note: str) -> str:
 
 def read_header(line: str) -> Header:
     """The header in the first line. Raises Unreadable."""
-    said = read_line(line)
-    if said.get("export") != FORMAT:
+    fields = read_line(line)
+    if fields.get("export") != FORMAT:
         raise Unreadable(f"the first line is no header of an export ({FORMAT})")
     try:
         header = Header(
-            _text(said["origin"]),
-            _whole(said["from"]),
-            _whole(said["size"]),
-            tuple(bytes.fromhex(_text(found)) for found in said["peaks"]),
-            tuple(_text(key) for key in said["keys"]),
+            _text(fields["origin"]),
+            _index(fields["from"]),
+            _index(fields["size"]),
+            tuple(bytes.fromhex(_text(found)) for found in fields["peaks"]),
+            tuple(_text(key) for key in fields["keys"]),
         )
     except (KeyError, TypeError, ValueError) as wrong:
         raise Unreadable(f"the header is damaged ({wrong})") from wrong
@@ -80,18 +80,18 @@ def read_line(line: str) -> Mapping[str, Any]:
     if len(line) > LONGEST_LINE:
         raise Unreadable("the line is longer than any entry")
     try:
-        said = json.loads(line, object_pairs_hook=_once)
+        fields = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError) as wrong:
         raise Unreadable(f"the line is no JSON ({wrong})") from wrong
-    if not isinstance(said, dict):
+    if not isinstance(fields, dict):
         raise Unreadable("the line is no JSON object")
-    return said
+    return fields
 
 
-def read_entry(said: Mapping[str, Any]) -> tuple[int, bytes, Mapping[str, str]]:
+def read_entry(fields: Mapping[str, Any]) -> tuple[int, bytes, Mapping[str, str]]:
     """Index, hash of the leaf and fields of an entry's line. Raises Unreadable."""
     try:
-        index, leaf, entry = _whole(said["index"]), bytes.fromhex(_text(said["leaf"])), said["entry"]
+        index, leaf, entry = _index(fields["index"]), bytes.fromhex(_text(fields["leaf"])), fields["entry"]
         if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
             raise TypeError("an entry is an object of texts")
     except (KeyError, TypeError, ValueError) as wrong:
@@ -113,11 +113,11 @@ def _text(value: Any) -> str:
     return value
 
 
-def _whole(value: Any) -> int:
+def _index(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r} is no index")
     return value
 
 
-def _line(said: Mapping[str, Any]) -> str:
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":")) + "\n"
+def _line(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"

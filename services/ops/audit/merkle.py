@@ -2,7 +2,7 @@
 
 Rule: a leaf is hashed behind 0x00 and a node behind 0x01, so that neither can be taken for the other. Appending needs
 only the peaks: the hashes of the complete subtrees that the tree's size is made of. Of the inner nodes only every
-eighth level is kept; a subtree in between is folded from at most 128 hashes of the kept level below it.
+eighth level is stored; a subtree in between is folded from at most 128 hashes of the stored level below it.
 
 A proof is first a list of ranges of leaves, `[first, after)`, whose hashes it consists of; who has the hashes fills it.
 """
@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-KEPT = 8  # a node's hash is kept when its level is a multiple of this
+STORED_EVERY = 8  # a node's hash is stored when its level is a multiple of this
 SIZE = 32  # bytes of a hash
 EMPTY = hashlib.sha256(b"").digest()
 
@@ -23,7 +23,7 @@ Subtree = tuple[int, int]  # level (0: a leaf) and index among the nodes of that
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A complete subtree of 2**level leaves that is worth keeping."""
+    """A complete subtree of 2**level leaves that is worth storing."""
 
     level: int
     index: int
@@ -42,14 +42,14 @@ class Peaks:
             raise ValueError(f"a tree of {self.size} leaves has {self.size.bit_count()} peaks, not {len(self.hashes)}")
 
     def append(self, leaves: Iterable[bytes]) -> tuple[Peaks, list[Node]]:
-        """The tree with more leaves (their hashes), and the nodes worth keeping that were completed."""
+        """The tree with more leaves (their hashes), and the nodes worth storing that were completed."""
         size, hashes, made = self.size, list(self.hashes), list[Node]()
         for found in leaves:
             level, index = 0, size
             while index & 1:
                 found = node_hash(hashes.pop(), found)
                 level, index = level + 1, index >> 1
-                if level % KEPT == 0:
+                if level % STORED_EVERY == 0:
                     made.append(Node(level, index, found))
             hashes.append(found)
             size += 1
@@ -119,10 +119,10 @@ def subtrees(found: Range) -> list[Subtree]:
     return parts
 
 
-def kept(subtree: Subtree) -> tuple[int, Range]:
-    """The kept level a subtree is folded from, and the indexes of the nodes (leaves at level 0) it takes."""
+def stored_nodes(subtree: Subtree) -> tuple[int, Range]:
+    """The stored level a subtree is folded from, and the indexes of the nodes (leaves at level 0) it takes."""
     level, index = subtree
-    above = level % KEPT
+    above = level % STORED_EVERY
     return level - above, (index << above, (index + 1) << above)
 
 

@@ -142,5 +142,5 @@ def _bytes(text: str) -> bytes:
         return b""
 
 
-def _wrong(why: str) -> Invalid:
-    return Invalid(f"this is no signed checkpoint: {why}", reason="BAD_CHECKPOINT", field="checkpoint")
+def _wrong(detail: str) -> Invalid:
+    return Invalid(f"this is no signed checkpoint: {detail}", reason="BAD_CHECKPOINT", field="checkpoint")

@@ -18,20 +18,20 @@ from services.ops.audit.export import Header, Unreadable
 from services.ops.audit.merkle import Peaks
 from services.ops.audit.note import Checkpoint, Key
 
-Told = Callable[[Mapping[str, str]], str]
+EntryCheck = Callable[[Mapping[str, str]], str]
 
 
-class Convicted(Exception):  # noqa: N818 - says what it means
+class VerificationError(Exception):
     """The export is not what was logged; `index` is the first entry that is wrong, or may be."""
 
-    def __init__(self, index: int, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, index: int, detail: str) -> None:
+        super().__init__(detail)
         self.index = index
-        self.why = why
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """What a good export proved. `pinned`: the signatures were checked with keys given from outside."""
 
     origin: str
@@ -52,7 +52,7 @@ class _Proof:
     keys: Sequence[Key]
     pinned: bool
     known: dict[int, list[Checkpoint]]
-    told: Told
+    check_entry: EntryCheck
     peaks: Peaks = field(init=False)
     proven: int = 0  # leaves covered by the last checkpoint of the file
     agreed: int = 0  # leaves covered by the last checkpoint kept elsewhere
@@ -63,23 +63,23 @@ class _Proof:
         try:
             self.peaks = Peaks(self.header.first, self.header.peaks)
         except ValueError as wrong:
-            raise Convicted(0, f"the header is damaged: {wrong}") from wrong
+            raise VerificationError(0, f"the header is damaged: {wrong}") from wrong
         self.proven = self.agreed = self.header.first
         self._compare()
 
-    def entry(self, index: int, leaf: bytes, said: Mapping[str, str]) -> None:
+    def entry(self, index: int, leaf: bytes, fields: Mapping[str, str]) -> None:
         """The next entry."""
         due = self.peaks.size
         if index != due:
-            raise Convicted(due, f"entry {due} should stand here, and entry {index} does")
-        if _leaf(said) != leaf:
-            raise Convicted(index, f"entry {index} was edited: it does not have the hash of its leaf")
-        event = said.get("id", "")
+            raise VerificationError(due, f"entry {due} should stand here, and entry {index} does")
+        if _leaf(fields) != leaf:
+            raise VerificationError(index, f"entry {index} was edited: it does not have the hash of its leaf")
+        event = fields.get("id", "")
         if event in self.seen:
-            raise Convicted(index, f"entry {index} repeats the fact {event} of entry {self.seen[event]}")
+            raise VerificationError(index, f"entry {index} repeats the fact {event} of entry {self.seen[event]}")
         self.seen[event] = index
-        if why := self.told(said):
-            raise Convicted(index, f"entry {index} contradicts itself: {why}")
+        if contradiction := self.check_entry(fields):
+            raise VerificationError(index, f"entry {index} contradicts itself: {contradiction}")
         self.peaks, _ = self.peaks.append([leaf])
         self._compare()
 
@@ -88,47 +88,55 @@ class _Proof:
         try:
             found = note.read(text)
         except Invalid as wrong:
-            raise Convicted(self.proven, f"a checkpoint behind entry {self.peaks.size - 1}: {wrong.message}") from wrong
+            raise VerificationError(
+                self.proven, f"a checkpoint behind entry {self.peaks.size - 1}: {wrong.message}"
+            ) from wrong
         self._signed(found, self.proven)
         if found.size != self.peaks.size:
-            raise Convicted(
+            raise VerificationError(
                 min(found.size, self.peaks.size),
                 f"a checkpoint of {found.size} entries stands behind {self.peaks.size}",
             )
         if found.root != self.peaks.root:
-            raise Convicted(
+            raise VerificationError(
                 self.proven, f"{self._among(self.proven)} is not what the checkpoint of {found.size} signed"
             )
         self.proven = found.size
         self.checkpoints += 1
 
-    def end(self) -> Verdict:
+    def end(self) -> Verification:
         """The verdict once every line was read."""
         size = self.peaks.size
         if size < self.header.size or self.proven < size:
             missing = f"of {self.header.size}" if size < self.header.size else "whose checkpoint is missing"
-            raise Convicted(size, f"the end is cut off: the file ends before entry {size} {missing}")
+            raise VerificationError(size, f"the end is cut off: the file ends before entry {size} {missing}")
         for beyond in sorted(self.known):
             if beyond > size:
-                raise Convicted(
+                raise VerificationError(
                     size, f"the end is cut off: a checkpoint kept elsewhere covers {beyond} entries, not {size}"
                 )
             if beyond < self.header.first:
-                raise Convicted(
+                raise VerificationError(
                     self.header.first,
                     f"the checkpoint of {beyond} entries cannot be compared: this export begins at {self.header.first}",
                 )
         known = sum(len(same) for same in self.known.values())
         key = str(self.keys[0]) if len(self.keys) == 1 else f"{len(self.keys)} keys"
         root = self.peaks.root
-        return Verdict(self.header.origin, self.header.first, size, root, self.checkpoints, known, key, self.pinned)
+        return Verification(
+            self.header.origin, self.header.first, size, root, self.checkpoints, known, key, self.pinned
+        )
+
+    def unreadable(self, line: Unreadable) -> VerificationError:
+        """The error for a line that is no line of an export."""
+        return VerificationError(self.peaks.size, f"where entry {self.peaks.size} should stand: {line}")
 
     def _compare(self) -> None:
         """With what was kept elsewhere of a tree of this size."""
         for found in self.known.get(self.peaks.size, ()):
             self._signed(found, self.agreed)
             if found.root != self.peaks.root:
-                raise Convicted(
+                raise VerificationError(
                     self.agreed,
                     f"the log was built anew: {self._among(self.agreed)} is not what stood there when the checkpoint of"
                     f" {found.size} that was kept elsewhere was signed",
@@ -137,10 +145,10 @@ class _Proof:
 
     def _signed(self, found: Checkpoint, index: int) -> None:
         if found.origin != self.header.origin:
-            raise Convicted(index, f"a checkpoint is of the log {found.origin!r}, not {self.header.origin!r}")
+            raise VerificationError(index, f"a checkpoint is of the log {found.origin!r}, not {self.header.origin!r}")
         if not found.signed_by(self.keys):
             whose = "a key that was given" if self.pinned else "a key named in the export"
-            raise Convicted(index, f"the checkpoint of {found.size} entries has no valid signature of {whose}")
+            raise VerificationError(index, f"the checkpoint of {found.size} entries has no valid signature of {whose}")
 
     def _among(self, first: int) -> str:
         last = self.peaks.size - 1
@@ -148,39 +156,44 @@ class _Proof:
 
 
 def verify(
-    lines: Iterable[str], *, keys: Sequence[Key] = (), known: Sequence[Checkpoint] = (), told: Told = lambda _said: ""
-) -> Verdict:
-    """Verifies an export. Raises Convicted.
+    lines: Iterable[str],
+    *,
+    keys: Sequence[Key] = (),
+    known: Sequence[Checkpoint] = (),
+    check_entry: EntryCheck = lambda _fields: "",
+) -> Verification:
+    """Verifies an export. Raises VerificationError.
 
     `keys` are those the auditor trusts (else those the export names: then only somebody without the plane's key is
-    convicted); `known` are checkpoints kept elsewhere; `told` compares an entry with its own payload, empty when they
-    agree.
+    caught); `known` are checkpoints kept elsewhere; `check_entry` says how an entry contradicts its own payload.
     """
     rest = iter(lines)
     try:
         header = export.read_header(next(rest, ""))
         named = tuple(note.read_key(key) for key in header.keys)
     except (Unreadable, Invalid) as wrong:
-        raise Convicted(0, str(wrong)) from wrong
+        raise VerificationError(0, str(wrong)) from wrong
     by_size: dict[int, list[Checkpoint]] = {}
     for found in known:
         by_size.setdefault(found.size, []).append(found)
-    proof = _Proof(header, keys or named, bool(keys), by_size, told)
-    for said in _objects(rest, proof):
-        if "checkpoint" in said:
-            proof.checkpoint(str(said["checkpoint"]))
+    proof = _Proof(header, keys or named, bool(keys), by_size, check_entry)
+    for fields in _objects(rest, proof):
+        if "checkpoint" in fields:
+            proof.checkpoint(str(fields["checkpoint"]))
             continue
         try:
-            index, leaf, entry = export.read_entry(said)
+            index, leaf, entry = export.read_entry(fields)
         except Unreadable as wrong:
-            raise Convicted(proof.peaks.size, f"where entry {proof.peaks.size} should stand: {wrong}") from wrong
+            raise VerificationError(
+                proof.peaks.size, f"where entry {proof.peaks.size} should stand: {wrong}"
+            ) from wrong
         proof.entry(index, leaf, entry)
     return proof.end()
 
 
-def _leaf(said: Mapping[str, str]) -> bytes:
+def _leaf(fields: Mapping[str, str]) -> bytes:
     try:
-        return merkle.leaf_hash(entries.encode(said))
+        return merkle.leaf_hash(entries.encode(fields))
     except UnicodeEncodeError:
         return b""  # half of a surrogate pair is no text that was ever logged
 
@@ -190,4 +203,6 @@ def _objects(lines: Iterator[str], proof: _Proof) -> Iterator[Mapping[str, objec
         try:
             yield export.read_line(line)
         except Unreadable as wrong:
-            raise Convicted(proof.peaks.size, f"where entry {proof.peaks.size} should stand: {wrong}") from wrong
+            raise VerificationError(
+                proof.peaks.size, f"where entry {proof.peaks.size} should stand: {wrong}"
+            ) from wrong

@@ -13,9 +13,10 @@ from typing import Any
 
 import aiosmtplib
 
-from services.ops.channels.answers import NotTaken, printable
+from services.ops.channels.responses import DeliveryError, printable
 from services.ops.notify.message import Message
-from services.ops.notify.model import Channel, Security, Severity
+from services.ops.notify.model import Channel, Security
+from services.ops.severity import Severity
 
 
 def compose(message: Message, channel: Channel) -> EmailMessage:
@@ -37,7 +38,7 @@ def compose(message: Message, channel: Channel) -> EmailMessage:
 
 
 async def send(message: Message, channel: Channel, password: str, timeout: float) -> str:
-    """What the server said. Raises NotTaken; `timeout` in seconds bounds each step of the conversation."""
+    """What the server said. Raises DeliveryError; `timeout` in seconds bounds each step of the conversation."""
     client = aiosmtplib.SMTP(
         hostname=channel.host,
         port=channel.port,
@@ -49,18 +50,18 @@ async def send(message: Message, channel: Channel, password: str, timeout: float
     )
     try:
         async with client:
-            refused, said = await client.send_message(compose(message, channel))
+            refused, reply = await client.send_message(compose(message, channel))
     except aiosmtplib.SMTPRecipientsRefused as error:
         codes = [each.code for each in error.recipients]
-        words = "; ".join(_said(each) for each in error.recipients)
-        raise NotTaken(printable(words, password), refused=all(code >= 500 for code in codes)) from error
+        replies = "; ".join(_reply(each) for each in error.recipients)
+        raise DeliveryError(printable(replies, password), permanent=all(code >= 500 for code in codes)) from error
     except aiosmtplib.SMTPResponseException as error:
         # 421 and 4yz pass (RFC 5321, 4.2.1).
-        raise NotTaken(printable(_said(error), password), refused=error.code >= 500) from error
+        raise DeliveryError(printable(_reply(error), password), permanent=error.code >= 500) from error
     except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
-        raise NotTaken(printable(f"{type(error).__name__}: {error}", password)) from error
-    return printable("; ".join([said, *(f"{who} was refused: {why}" for who, why in refused.items())]), password)
+        raise DeliveryError(printable(f"{type(error).__name__}: {error}", password)) from error
+    return printable("; ".join([reply, *(f"{who} was refused: {reason}" for who, reason in refused.items())]), password)
 
 
-def _said(error: Any) -> str:
+def _reply(error: Any) -> str:
     return f"{error.code} {error.message}"

@@ -13,25 +13,25 @@ from services.ops.notify.message import Message, breakdown
 
 # Slack's own limits: 3,000 characters in a section, 150 in a header.
 SECTION, HEADER = 2900, 150
-MARKS = {"low": "⚪", "medium": "🟡", "high": "🟠", "critical": "🔴"}
+ICONS = {"low": "⚪", "medium": "🟡", "high": "🟠", "critical": "🔴"}
 
 
 def body(message: Message) -> bytes:
     """The message as Slack takes it."""
-    mark = MARKS[message.severity.name.lower()]
+    icon = ICONS[message.severity.name.lower()]
     lines = [
-        f"{MARKS[line.severity.name.lower()]} {line.time:%H:%M:%S} {escaped(line.headline)}" for line in message.lines
+        f"{ICONS[line.severity.name.lower()]} {line.time:%H:%M:%S} {escaped(line.headline)}" for line in message.lines
     ]
     if message.hidden:
         lines.append(f"… and {message.hidden} more: {escaped(breakdown(message.kinds))}")
-    blocks = [_block("header", "plain_text", f"{mark} {message.title}"[:HEADER])]
+    blocks = [_block("header", "plain_text", f"{icon} {message.title}"[:HEADER])]
     blocks += [_block("section", "mrkdwn", text) for text in _sections(lines)]
     foot = f"id {message.id}"
     if message.asks:
         foot += f" · seen it? `prunella notifications ack {message.notification}`"
     blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": foot}]})
-    told = {"text": f"{mark} {escaped(message.title)}", "blocks": blocks}
-    return json.dumps(told, ensure_ascii=False).encode()
+    payload = {"text": f"{icon} {escaped(message.title)}", "blocks": blocks}
+    return json.dumps(payload, ensure_ascii=False).encode()
 
 
 def escaped(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx2
 
-from services.ops.channels.answers import NotTaken, printable
+from services.ops.channels.responses import DeliveryError, printable
 from services.ops.notify.addresses import signing_key
 from services.ops.notify.message import Message
 from services.ops.notify.model import Notice
@@ -29,7 +29,7 @@ AGAIN = frozenset({408, 425, 429})
 
 def body(message: Message) -> bytes:
     """The message as JSON; docs/notifications.md names the fields."""
-    told = {
+    content = {
         "type": "prunella.test" if message.test else "prunella.notification",
         "timestamp": message.time.isoformat(),
         "data": {
@@ -45,7 +45,7 @@ def body(message: Message) -> bytes:
             "lines": [_line(line) for line in message.lines],
         },
     }
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _line(line: Notice) -> dict[str, Any]:
@@ -72,27 +72,27 @@ def signed(secret: str, id_: str, payload: bytes, now: datetime) -> dict[str, st
 async def post(
     client: httpx2.AsyncClient, url: str, payload: bytes, headers: Mapping[str, str], *, secret: str = ""
 ) -> str:
-    """What the other side said. Raises NotTaken."""
+    """What the other side said. Raises DeliveryError."""
     sent = {"content-type": "application/json", "user-agent": "prunella", "accept-encoding": "identity", **headers}
     try:
         async with client.stream("POST", url, content=payload, headers=sent) as response:
-            said = f"{response.status_code} {printable(await _beginning(response), secret)}".strip()
+            detail = f"{response.status_code} {printable(await _beginning(response), secret)}".strip()
             if response.is_success:
-                return said
+                return detail
             status, after = response.status_code, response.headers.get("retry-after", "")
     except httpx2.TimeoutException as error:
-        raise NotTaken("no answer in time") from error
+        raise DeliveryError("no answer in time") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        raise NotTaken(printable(f"{type(error).__name__}: {error}", secret)) from error
+        raise DeliveryError(printable(f"{type(error).__name__}: {error}", secret)) from error
     again = status >= 500 or status in AGAIN
     wait = float(after) if after.isascii() and after.isdecimal() else 0.0
-    raise NotTaken(said, refused=not again, retry_after=wait)
+    raise DeliveryError(detail, permanent=not again, retry_after=wait)
 
 
 async def _beginning(response: httpx2.Response) -> str:
     read = b""
-    async for part in response.aiter_bytes():
-        read += part
+    async for chunk in response.aiter_bytes():
+        read += chunk
         if len(read) >= READ:
             break
     return read[:READ].decode("utf-8", "replace")

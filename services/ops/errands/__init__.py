@@ -1,5 +1,1 @@
-"""What ops wants done outside: spans passed on, messages brought to people."""
-
-from services.ops.errands.pass_on import PassOn
-
-__all__ = ["PassOn"]
+"""What ops does outside: spans forwarded, uptime probed, notifications delivered."""

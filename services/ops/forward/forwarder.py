@@ -69,7 +69,7 @@ class Forwarder(grpc.GenericRpcHandler):
             call: Call = self._way(method).unary_unary(method.path)
             remaining: float | None = context.time_remaining()
             timeout = LONGEST if remaining is None else remaining
-            answer: bytes = await call(request, timeout=timeout, metadata=_person(method))
+            answer: bytes = await call(request, timeout=timeout, metadata=_operator_metadata(method))
             return answer
 
         return ask
@@ -77,7 +77,7 @@ class Forwarder(grpc.GenericRpcHandler):
     def _stream(self, method: Passed) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
         async def listen(request: bytes, context: Context) -> AsyncIterator[bytes]:
             call: Call = self._way(method).unary_stream(method.path)
-            async for answer in call(request, timeout=context.time_remaining(), metadata=_person(method)):
+            async for answer in call(request, timeout=context.time_remaining(), metadata=_operator_metadata(method)):
                 yield answer
 
         return listen
@@ -94,10 +94,10 @@ class Forwarder(grpc.GenericRpcHandler):
         return channel
 
 
-def _person(method: Passed) -> tuple[tuple[str, str], ...]:
+def _operator_metadata(method: Passed) -> tuple[tuple[str, str], ...]:
     """Who asks, as metadata. Raises Denied for whoever is no person: services ask each other without a go-between."""
     caller = access.caller()
-    collection, _, person = caller.partition("/")
+    collection, _, operator = caller.partition("/")
     if collection != "operators":
         raise Denied(
             f"ops passes {method.path} on for people only; {caller} must ask {method.to} itself",
@@ -105,4 +105,4 @@ def _person(method: Passed) -> tuple[tuple[str, str], ...]:
             caller=caller,
             method=method.path,
         )
-    return ((access.OPERATOR, person),)
+    return ((access.OPERATOR, operator),)

@@ -1,19 +1,23 @@
-"""Door 1, someone asked: the timeline and its traces, what people see at a glance, what they note, the dead letters."""
+"""Door 1, someone asked: timeline and traces, overview, figures and stories, annotations, notifications, audit log."""
 
 from services.ops.context import ServiceContext
+from services.ops.handlers.annotations import AnnotationHandlers
 from services.ops.handlers.audit import AuditHandlers
 from services.ops.handlers.dead_letters import DeadLetterHandlers
-from services.ops.handlers.insight import InsightHandlers
+from services.ops.handlers.kpis import KpiHandlers
 from services.ops.handlers.notifications import NotificationHandlers
-from services.ops.handlers.people import PeopleHandlers
-from services.ops.handlers.questions import Questions
+from services.ops.handlers.overview import OverviewHandlers
+from services.ops.handlers.sibling_cache import SiblingCache
+from services.ops.handlers.stories import StoryHandlers
 from services.ops.handlers.timeline import TimelineHandlers
 
 
 class OpsHandlers(
     TimelineHandlers,
-    InsightHandlers,
-    PeopleHandlers,
+    OverviewHandlers,
+    KpiHandlers,
+    StoryHandlers,
+    AnnotationHandlers,
     NotificationHandlers,
     DeadLetterHandlers,
     AuditHandlers,
@@ -22,4 +26,4 @@ class OpsHandlers(
 
     def __init__(self, ctx: ServiceContext) -> None:
         self.ctx = ctx
-        self.questions = Questions(ctx.clock, ctx.sibling)
+        self.siblings = SiblingCache(ctx.clock, ctx.sibling)

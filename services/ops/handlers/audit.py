@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -33,15 +34,13 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         self, request: audit_pb2.ListAuditRequest, _context: Any
     ) -> audit_pb2.ListAuditResponse:
         """Entries, newest first."""
-        asked = wire.asked(request)
-        query = {name: getattr(asked, name) for name in ("actor", "facts", "plugin", "incident", "start", "end")}
-        size = paging.page_size(request.page_size)
-        (before,) = paging.open_token(request.page_token, query) or [END]
+        wanted = wire.audit_filter(request)
+        page = paging.page(request, asdict(wanted), int)
+        (before,) = page.after or [END]
         async with self.ctx.database.reading() as reading:
-            rows = await store.newest(reading, asked, before=int(before), limit=size + 1)
-        token = paging.token(query, [rows[size - 1].index]) if len(rows) > size else ""
-        entries = [wire.audit_entry(row) for row in rows[:size]]
-        return audit_pb2.ListAuditResponse(entries=entries, next_page_token=token)
+            rows = await store.newest(reading, wanted, before=before, limit=page.limit)
+        rows, token = page.cut(rows, lambda row: [row.index])
+        return audit_pb2.ListAuditResponse(entries=[wire.audit_entry(row) for row in rows], next_page_token=token)
 
     async def GetAuditCheckpoint(  # noqa: N802
         self, request: audit_pb2.GetAuditCheckpointRequest, _context: Any
@@ -49,7 +48,7 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         """The latest checkpoint, or the one of a size; and the keys."""
         async with self.ctx.database.reading() as reading:
             log = await store.log(reading)
-            signed = await _kept(reading, log, request.size)
+            signed = await _checkpoint(reading, log, request.size)
             keys = await store.keys(reading)
         checkpoint = wire.audit_checkpoint(log.origin, signed)
         return audit_pb2.GetAuditCheckpointResponse(checkpoint=checkpoint, keys=keys)
@@ -74,7 +73,7 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
             else:
                 leaf = await _leaf(reading, log, request)
                 await _inclusion(reading, made, leaf)
-            signed = await store.of_size(reading, size)
+            signed = await store.checkpoint_of(reading, size)
         if signed:
             made.checkpoint.CopyFrom(wire.audit_checkpoint(log.origin, signed))
         return made
@@ -85,24 +84,20 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         """The lines of an export, from an entry to a checkpoint."""
         async with self.ctx.database.reading() as reading:
             log = await store.log(reading)
-            size = (await _kept(reading, log, request.size)).size
+            size = (await _checkpoint(reading, log, request.size)).size
             first = request.from_index
-            if not 0 <= first <= size:
-                raise Invalid(
-                    f"from_index must be from 0 to {size}, the size of the checkpoint, and was {first}",
-                    reason="BAD_INDEX",
-                    field="from_index",
-                )
-            peaks = await _whole(store.peaks(reading, first))
+            _check_first(first, size)
+            peaks = await _intact(store.peaks(reading, first))
             keys = tuple(await store.keys(reading))
         header = export.header_line(export.Header(log.origin, first, size, peaks.hashes, keys))
         yield audit_pb2.ExportAuditResponse(lines=header, next_index=first, size=size)
         while first < size:
             async with self.ctx.database.reading() as reading:
                 rows = await store.following(reading, first, min(size, first + EXPORTED), EXPORTED)
-                signed = {one.size: one.note for one in await store.between(reading, first, first + EXPORTED)}
+                checkpoints = await store.checkpoints_between(reading, first, first + EXPORTED)
             if not rows or rows[0].index != first:
                 raise _damaged(f"entry {first} is missing")
+            signed = {one.size: one.note for one in checkpoints}
             lines, length = list[str](), 0
             for row in rows:
                 if row.index != first or length > CHARACTERS:
@@ -120,17 +115,12 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
         now = self.ctx.clock.now()
         async with self.ctx.database.reading() as reading:
             log = await store.log(reading)
-            if not 0 <= request.from_index <= log.size:
-                raise Invalid(
-                    f"from_index must be from 0 to {log.size}, and was {request.from_index}",
-                    reason="BAD_INDEX",
-                    field="from_index",
-                )
+            _check_first(request.from_index, log.size)
             comparison = await Comparison.begin(reading, request.from_index)
         while not comparison.ended:
             async with self.ctx.database.reading() as reading:
-                await comparison.go_on(reading, COMPARED)
-            yield _compared(comparison, log.size, comparison.take())
+                await comparison.advance(reading, COMPARED)
+            yield _compared(comparison, log.size, comparison.take_findings())
         after: tuple[datetime, str] | None = START
         while after:
             async with self.ctx.database.reading() as reading:
@@ -138,24 +128,30 @@ class AuditHandlers(ops_pb2_grpc.OpsServiceServicer):
             yield _compared(comparison, log.size, missing)
 
 
-async def _kept(reading: Transaction, log: store.Log, size: int) -> store.Signed:
+async def _checkpoint(reading: Transaction, log: store.Log, size: int) -> store.Checkpoint:
     """The checkpoint of a size, the latest for 0. Raises Invalid or NotFound."""
     _fits(log, size, "size")
-    found = await (store.of_size(reading, size) if size else store.latest(reading))
+    found = await (store.checkpoint_of(reading, size) if size else store.latest_checkpoint(reading))
     if found:
         return found
     if not size:
         raise NotFound(
             "nothing is signed yet; a checkpoint is written each second", reason="NO_CHECKPOINT", field="size"
         )
-    near = await store.before_size(reading, size)
+    near = await store.checkpoint_before(reading, size)
     hint = f"the one before it has {near.size}" if near else "there is none before it"
     raise NotFound(f"no checkpoint of {size} entries is kept; {hint}", reason="NO_CHECKPOINT", field="size")
 
 
+def _check_first(index: int, size: int) -> None:
+    if not 0 <= index <= size:
+        message = f"from_index must be from 0 to {size}, the size of what is read, and was {index}"
+        raise Invalid(message, reason="BAD_INDEX", field="from_index")
+
+
 async def _size(reading: Transaction, log: store.Log, size: int) -> int:
     _fits(log, size, "size")
-    return size or (await _kept(reading, log, 0)).size
+    return size or (await _checkpoint(reading, log, 0)).size
 
 
 def _fits(log: store.Log, size: int, field: str) -> None:
@@ -209,28 +205,28 @@ async def _consistency(reading: Transaction, made: audit_pb2.ProveAuditResponse,
             f"old_size must be from 0 to size ({made.size}), and was {old}", reason="BAD_OLD_SIZE", field="old_size"
         )
     made.root, made.hashes[:] = await _proof(reading, made.size, merkle.consistency(old, made.size))
-    made.old_root = await _whole(store.root(reading, old))
+    made.old_root = await _intact(store.root(reading, old))
     if not merkle.consistent(old, made.size, made.old_root, made.root, made.hashes):
         raise _damaged(f"the tree of {made.size} does not continue the tree of {old}")
 
 
 async def _proof(reading: Transaction, size: int, ranges: Sequence[Range]) -> tuple[bytes, list[bytes]]:
-    root, *hashes = await _whole(store.hashes(reading, [(0, size), *ranges] if size else [])) or [merkle.EMPTY]
+    root, *hashes = await _intact(store.hashes(reading, [(0, size), *ranges] if size else [])) or [merkle.EMPTY]
     return root, hashes
 
 
-async def _whole(asked: Any) -> Any:
-    """What was asked of the tree. Raises Refused when parts of it are missing."""
+async def _intact(read: Any) -> Any:
+    """What is read of the tree. Raises Refused when parts of it are missing."""
     try:
-        return await asked
+        return await read
     except (KeyError, ValueError) as missing:
         raise _damaged("parts of its tree are missing") from missing
 
 
-def _damaged(why: str) -> Refused:
-    return Refused(f"the audit log is damaged: {why}; look with: prunella audit check", reason="AUDIT_BROKEN")
+def _damaged(detail: str) -> Refused:
+    return Refused(f"the audit log is damaged: {detail}; look with: prunella audit check", reason="AUDIT_BROKEN")
 
 
 def _compared(comparison: Comparison, size: int, found: Sequence[Finding]) -> audit_pb2.CheckAuditResponse:
-    findings = [audit_pb2.AuditFinding(index=index, event_id=event, why=why) for index, event, why in found]
+    findings = [audit_pb2.AuditFinding(index=index, event_id=event, detail=detail) for index, event, detail in found]
     return audit_pb2.CheckAuditResponse(next_index=comparison.peaks.size, size=size, findings=findings)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from libs.common import access, paging
 from libs.common.database import Transaction
@@ -20,17 +22,17 @@ from libs.common.facts import NAMES
 from prunella.v1 import notification_pb2, ops_pb2_grpc
 from services.ops.context import SCHEMA, ServiceContext
 from services.ops.errands.deliver import TEST
-from services.ops.notify.addresses import kept
-from services.ops.notify.changes import differences
-from services.ops.notify.check import check
+from services.ops.notify.addresses import with_secret
 from services.ops.notify.escalation import State
 from services.ops.notify.model import Channel, Settings
+from services.ops.notify.settings_diff import differences
+from services.ops.notify.validation import check
 from services.ops.store import deliveries, notification_settings, notifications
 from services.ops.wire import notification_settings as documents
 from services.ops.wire import notifications as wire
 
-PATIENCE = 15.0
-LOOK = 0.1
+TIMEOUT = 15.0
+POLL = 0.1
 LONGEST_REASON = 500
 
 
@@ -51,19 +53,21 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
         self, request: notification_pb2.UpdateNotificationSettingsRequest, context: Any
     ) -> notification_pb2.UpdateNotificationSettingsResponse:
         """Replaces the settings. Raises Invalid naming what is wrong, Stale when the etag is not the newest."""
-        actor, reason = access.caller(context), _said(request.reason)
-        given = documents.read_settings(request.settings)
+        actor, reason = access.caller(context), _reason(request.reason)
+        wanted = documents.settings_of(request.settings)
 
         async def work(tx: Transaction) -> Settings:
-            found, by = await notification_settings.get(tx, lock=True)
-            if request.request_id and by == request.request_id:
+            found, request_id = await notification_settings.get(tx, lock=True)
+            if request.request_id and request_id == request.request_id:
                 return found
             if request.settings.etag and request.settings.etag != str(found.version):
                 raise Stale(
                     f"the settings are at version {found.version} by now; read them again",
                     reason="NOTIFICATION_SETTINGS_CHANGED",
                 )
-            typed = replace(given, channels=tuple(kept(each, found.channel(each.id)) for each in given.channels))
+            typed = replace(
+                wanted, channels=tuple(with_secret(each, found.channel(each.id)) for each in wanted.channels)
+            )
             check(typed, NAMES)
             sealed = replace(typed, channels=tuple(self._sealed(each) for each in typed.channels))
             changes = differences(found, sealed)
@@ -86,7 +90,7 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
     def _sealed(self, channel: Channel) -> Channel:
         if not channel.secret:
             return channel
-        return replace(channel, secret="", sealed=self.ctx.post.seal.seal(channel.secret, channel.id))
+        return replace(channel, secret="", sealed=self.ctx.sender.secrets.seal(channel.secret, channel.id))
 
     async def TestChannel(
         self, request: notification_pb2.TestChannelRequest, context: Any
@@ -109,23 +113,23 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
             return await deliveries.errand_of(tx, key) if key else sent
 
         errand = await self.ctx.database.transaction(work)
-        answer = await self._answered(errand)
+        answer = await self._result(errand)
         return notification_pb2.TestChannelResponse(
-            delivered=bool(answer.get("delivered")), answer=str(answer.get("answer", "")), id=errand
+            delivered=bool(answer.get("delivered")), response=str(answer.get("response", "")), id=errand
         )
 
-    async def _answered(self, errand: str) -> dict[str, Any]:
+    async def _result(self, errand: str) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while True:
                     async with self.ctx.database.reading() as reading:
-                        ended, answer = await deliveries.answer_of(reading, errand)
+                        ended, answer = await deliveries.errand_result(reading, errand)
                     if ended:
                         return answer
-                    await asyncio.sleep(LOOK)
+                    await asyncio.sleep(POLL)
         except TimeoutError:
             raise Unavailable(
-                f"the test was not done within {PATIENCE:g} s; ask again", reason="TEST_NOT_DONE", retry_after=1.0
+                f"the test was not done within {TIMEOUT:g} s; ask again", reason="TEST_NOT_DONE", retry_after=1.0
             ) from None
 
     async def ListNotifications(
@@ -133,14 +137,13 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
     ) -> notification_pb2.ListNotificationsResponse:
         """Messages and what became of them, newest first. Raises Invalid for filters and paging that make no sense."""
         query = wire.filters(request)
-        size = paging.page_size(request.page_size)
-        after = paging.open_token(request.page_token, query)
+        page = paging.page(request, query, datetime, UUID)
         async with self.ctx.database.reading() as reading:
-            rows = await notifications.newest(reading, query, after, size + 1)
-            sent = await deliveries.of(reading, [row.id for row in rows[:size]])
-        token = paging.token(query, [rows[size - 1].created_at, rows[size - 1].id]) if len(rows) > size else ""
+            rows = await notifications.newest(reading, query, page.after, page.limit)
+            rows, token = page.cut(rows, lambda row: [row.create_time, row.id])
+            sent = await deliveries.of(reading, [row.id for row in rows])
         return notification_pb2.ListNotificationsResponse(
-            notifications=[wire.notification(row, sent[row.id]) for row in rows[:size]], next_page_token=token
+            notifications=[wire.notification(row, sent[row.id]) for row in rows], next_page_token=token
         )
 
     async def GetNotification(
@@ -148,29 +151,29 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
     ) -> notification_pb2.GetNotificationResponse:
         """One message. Raises NotFound."""
         async with self.ctx.database.reading() as reading:
-            told = await _told(reading, request.name)
-        return notification_pb2.GetNotificationResponse(notification=told)
+            found = await _notification(reading, request.name)
+        return notification_pb2.GetNotificationResponse(notification=found)
 
     async def AcknowledgeNotification(
         self, request: notification_pb2.AcknowledgeNotificationRequest, context: Any
     ) -> notification_pb2.AcknowledgeNotificationResponse:
         """Somebody has seen it: nobody else is told or asked. Saying so twice changes nothing. Raises NotFound."""
-        actor, reason = access.caller(context), _said(request.reason, needed=False)
+        actor, reason = access.caller(context), _reason(request.reason, needed=False)
         id_ = wire.notification_id(request.name)
 
         async def work(tx: Transaction) -> notification_pb2.Notification:
             found = await notifications.get(tx, id_, lock=True)
             if found and found.state is not State.ACKNOWLEDGED:
-                await notifications.save(tx, wire.seen(found, actor, reason, tx.now))
-                await deliveries.drop(tx, found.id, f"{actor} has seen it")
+                await notifications.save(tx, wire.acknowledge(found, actor, reason, tx.now))
+                await deliveries.suppress(tx, found.id, f"{actor} has seen it")
                 tx.record(wire.acknowledged(found, actor, reason))
-            return await _told(tx, request.name)
+            return await _notification(tx, request.name)
 
-        told = await self.ctx.database.transaction(work)
-        return notification_pb2.AcknowledgeNotificationResponse(notification=told)
+        found = await self.ctx.database.transaction(work)
+        return notification_pb2.AcknowledgeNotificationResponse(notification=found)
 
 
-async def _told(tx: Transaction, name: str) -> notification_pb2.Notification:
+async def _notification(tx: Transaction, name: str) -> notification_pb2.Notification:
     id_ = wire.notification_id(name)
     found = await notifications.get(tx, id_)
     if found is None:
@@ -178,7 +181,7 @@ async def _told(tx: Transaction, name: str) -> notification_pb2.Notification:
     return wire.notification(found, (await deliveries.of(tx, [found.id]))[found.id])
 
 
-def _said(reason: str, *, needed: bool = True) -> str:
+def _reason(reason: str, *, needed: bool = True) -> str:
     text = reason.strip()
     if (needed and not text) or len(text) > LONGEST_REASON:
         least = "1" if needed else "0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
 from libs.common import paging
@@ -11,10 +12,10 @@ from prunella.v1 import ops_pb2, ops_pb2_grpc
 from services.ops import traces, wire
 from services.ops.context import ServiceContext
 from services.ops.store import spans, timeline
+from services.ops.wire import filters
 
 BATCH = 200
-LOOK = 0.5  # seconds between looks for what another replica placed
-END = 2**62
+POLL = 0.5  # seconds between looks for what another replica placed
 
 
 class TimelineHandlers(ops_pb2_grpc.OpsServiceServicer):
@@ -26,20 +27,19 @@ class TimelineHandlers(ops_pb2_grpc.OpsServiceServicer):
         self, request: ops_pb2.ListTimelineRequest, _context: Any
     ) -> ops_pb2.ListTimelineResponse:
         """Facts, newest first."""
-        wanted = wire.wanted(request.plugin, request.incident, request.facts)
-        query = {"plugin": wanted.plugin, "incident": wanted.incident, "facts": wanted.facts}
-        size = paging.page_size(request.page_size)
-        (before,) = paging.open_token(request.page_token, query) or [END]
+        wanted = filters.timeline(request.plugin, request.incident, request.facts)
+        page = paging.page(request, asdict(wanted), int)
+        (before,) = page.after or [timeline.END]
         async with self.ctx.database.reading() as reading:
-            rows = await timeline.newest(reading, wanted, before=int(before), limit=size + 1)
-        token = paging.token(query, [rows[size - 1].position]) if len(rows) > size else ""
-        return ops_pb2.ListTimelineResponse(entries=[wire.entry(row) for row in rows[:size]], next_page_token=token)
+            rows = await timeline.newest(reading, wanted, before=before, limit=page.limit)
+        rows, token = page.cut(rows, lambda row: [row.position])
+        return ops_pb2.ListTimelineResponse(entries=[wire.entry(row) for row in rows], next_page_token=token)
 
     async def WatchTimeline(  # noqa: N802
         self, request: ops_pb2.WatchTimelineRequest, _context: Any
     ) -> AsyncIterator[ops_pb2.WatchTimelineResponse]:
         """Facts as they get their positions, without a gap after `after_position`."""
-        wanted = wire.wanted(request.plugin, request.incident, request.facts)
+        wanted = filters.timeline(request.plugin, request.incident, request.facts)
         if request.after_position < 0:
             raise Invalid(
                 f"after_position must not be negative, it was {request.after_position}",
@@ -59,7 +59,7 @@ class TimelineHandlers(ops_pb2_grpc.OpsServiceServicer):
                 after = rows[-1].position
                 continue
             after = max(after, last)
-            await self.ctx.placed.wait(LOOK)
+            await self.ctx.placed.wait(POLL)
 
     async def GetTrace(  # noqa: N802
         self, request: ops_pb2.GetTraceRequest, _context: Any

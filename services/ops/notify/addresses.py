@@ -26,23 +26,23 @@ REMEDY = "make one with: echo whsec_$(openssl rand -base64 32)"
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def wrong_channel(channel: Channel) -> Iterator[tuple[str, str]]:
+def channel_errors(channel: Channel) -> Iterator[tuple[str, str]]:
     """What is wrong with a channel: the field and the rule it breaks."""
     if channel.kind is Kind.EMAIL:
-        yield from _wrong_mail(channel)
+        yield from _mail_errors(channel)
     elif channel.kind is Kind.WEBHOOK:
-        yield from _wrong_url(channel.url, "url")
+        yield from _url_errors(channel.url, "url")
         if not channel.secret and not channel.sealed:
             yield "secret", f"the key messages are signed with is missing; {REMEDY}"
         elif channel.secret and not signing_key(channel.secret):
             yield "secret", f"{PREFIX} and {LEAST_KEY} to {LONGEST_KEY} bytes in base64; {REMEDY}"
     elif channel.secret:
-        yield from _wrong_url(channel.secret, "url", secure=True)
+        yield from _url_errors(channel.secret, "url", secure=True)
     elif not channel.sealed:
         yield "url", "the address Slack gave for the incoming webhook is missing"
 
 
-def kept(new: Channel, old: Channel | None) -> Channel:
+def with_secret(new: Channel, old: Channel | None) -> Channel:
     """The channel with the secret that was typed earlier, when none was typed now and it still fits."""
     if new.secret or old is None or old.kind is not new.kind:
         return new
@@ -51,7 +51,7 @@ def kept(new: Channel, old: Channel | None) -> Channel:
     return replace(new, sealed=old.sealed, url=old.url if new.kind is Kind.SLACK else new.url)
 
 
-def shown(url: str) -> str:
+def redacted_url(url: str) -> str:
     """The part of a secret address that may be shown."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname or ''}/…"
@@ -66,7 +66,7 @@ def signing_key(secret: str) -> bytes:
     return key if secret.startswith(PREFIX) and LEAST_KEY <= len(key) <= LONGEST_KEY else b""
 
 
-def _wrong_url(url: str, field: str, *, secure: bool = False) -> Iterator[tuple[str, str]]:
+def _url_errors(url: str, field: str, *, secure: bool = False) -> Iterator[tuple[str, str]]:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -83,7 +83,7 @@ def _wrong_url(url: str, field: str, *, secure: bool = False) -> Iterator[tuple[
         yield field, "must begin with https://, since whoever reads the address may post to it"
 
 
-def _wrong_mail(channel: Channel) -> Iterator[tuple[str, str]]:
+def _mail_errors(channel: Channel) -> Iterator[tuple[str, str]]:
     if not _is_host(channel.host):
         yield "host", f"{channel.host[:60]!r} is no host; write, say, smtp.example.com"
     if not 1 <= channel.port <= 65535:

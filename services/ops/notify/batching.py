@@ -1,8 +1,8 @@
 """Batching: many facts, few messages.
 
-Rule: the first fact after a calm waits one window for company; while a route is busy each next message waits twice as
-long as the last one did, up to ten minutes, or one minute for what is critical. The same news again within the repeat
-window is counted with the message that told it and sent to nobody. A message shows the worst lines first and says how
+Rule: the first fact after a pause waits one window for more; while a route is busy each next message waits twice as
+long as the last one did, up to ten minutes, or one minute for what is critical. The same again within the repeat window
+is counted with the message that reported it and sent to nobody. A message shows the worst lines first and says how
 many more there are, so its size does not grow with the flood.
 """
 
@@ -13,27 +13,28 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from services.ops.notify.model import Notice, QuietHours, Severity
-from services.ops.notify.quiet import loud_again
+from services.ops.notify.model import Notice, QuietHours
+from services.ops.notify.quiet_hours import quiet_until
+from services.ops.severity import Severity
 
 SHOWN = 20
-LONGEST_GAP = timedelta(minutes=10)
-LONGEST_URGENT_GAP = timedelta(minutes=1)
-# A route is calm once this many gaps went by without a message.
-CALM = 3
+LONGEST_INTERVAL = timedelta(minutes=10)
+LONGEST_URGENT_INTERVAL = timedelta(minutes=1)
+# A route starts again with its window once this many intervals went by without a message.
+QUIET_INTERVALS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """When a route's last message was due, and how long it waited for company."""
+class Throttle:
+    """When a route's last message was due, and how long it waited for more facts."""
 
-    due: datetime
-    gap: timedelta
+    due_time: datetime
+    interval: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one message will tell of: how many facts of which kinds, and the lines that are shown."""
+    """What one message reports: how many facts of which kinds, and the lines that are shown."""
 
     severity: Severity = Severity.LOW
     facts: int = 0
@@ -42,7 +43,7 @@ class Batch:
     lines: tuple[Notice, ...] = ()
 
     def add(self, notices: Iterable[Notice]) -> Batch:
-        """With more to tell."""
+        """With more facts."""
         more = list(notices)
         if not more:
             return self
@@ -56,30 +57,30 @@ class Batch:
         )
 
     def repeat(self, times: int) -> Batch:
-        """With more of what it tells already."""
+        """With more repeats."""
         return replace(self, repeats=self.repeats + times)
 
 
-def next_pace(last: Pace | None, window: timedelta, now: datetime, *, urgent: bool) -> Pace:
+def next_throttle(last: Throttle | None, window: timedelta, now: datetime, *, urgent: bool) -> Throttle:
     """When the message that a fact opens now is due, quiet hours aside."""
-    longest = max(window, LONGEST_URGENT_GAP if urgent else LONGEST_GAP)
-    if last is None or now >= last.due + CALM * last.gap:
-        return Pace(now + window, window)
-    gap = min(last.gap * 2, longest) if last.gap else window
-    return Pace(max(now + window, last.due + gap), gap)
+    longest = max(window, LONGEST_URGENT_INTERVAL if urgent else LONGEST_INTERVAL)
+    if last is None or now >= last.due_time + QUIET_INTERVALS * last.interval:
+        return Throttle(now + window, window)
+    interval = min(last.interval * 2, longest) if last.interval else window
+    return Throttle(max(now + window, last.due_time + interval), interval)
 
 
-def due(pace: Pace, hours: Iterable[QuietHours], *, urgent: bool) -> datetime:
-    """When a message goes out: at its pace, and not at night unless it is critical."""
-    return pace.due if urgent else loud_again(hours, pace.due)
+def due_time(throttle: Throttle, hours: Iterable[QuietHours], *, urgent: bool) -> datetime:
+    """When a message goes out: as throttled, and not in quiet hours unless it is critical."""
+    return throttle.due_time if urgent else quiet_until(hours, throttle.due_time)
 
 
-def sift(notices: Iterable[Notice], known: Iterable[str]) -> tuple[list[Notice], list[Notice]]:
-    """News, and what is news no more: told already, going by the keys that are known, or said twice in here."""
-    news: list[Notice] = []
-    again: list[Notice] = []
+def deduplicated(notices: Iterable[Notice], known: Iterable[str]) -> tuple[list[Notice], list[Notice]]:
+    """What is new, and what repeats: its key is known, or comes twice in here."""
+    new: list[Notice] = []
+    repeats: list[Notice] = []
     seen = set(known)
     for notice in notices:
-        (again if notice.key in seen else news).append(notice)
+        (repeats if notice.key in seen else new).append(notice)
         seen.add(notice.key)
-    return news, again
+    return new, repeats

@@ -1,9 +1,9 @@
-"""Escalation: what happens to a message when nobody answers.
+"""Escalation: what happens to a message when nobody acknowledges it.
 
 Rule: a message goes to the channels of its route's first step. Who acknowledges it ends the matter, and so does the end
 of every incident it is about. When the step's time passes without that, or every channel of the step has failed, the
-next step is told; behind the last one nobody is left, which is told once. A message that is not critical escalates in
-the morning, not in quiet hours.
+next step is notified; behind the last one nobody is left, which is recorded once. A message that is not critical
+escalates in the morning, not in quiet hours.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from services.ops.notify.batching import Batch
-from services.ops.notify.model import QuietHours, Route, Step
-from services.ops.notify.quiet import loud_again
+from services.ops.notify.model import EscalationStep, QuietHours, Route
+from services.ops.notify.quiet_hours import quiet_until
 
 
 class State(StrEnum):
@@ -33,37 +33,37 @@ class State(StrEnum):
 ENDED = frozenset({State.SENT, State.FAILED, State.SUPPRESSED})
 # A message in one of these may still need somebody.
 OPEN = frozenset({State.SENDING, State.SENT, State.FAILED})
-# These never tell of anything but an incident, so a flood of them need not be shown whole to be known.
-OF_INCIDENTS = frozenset({"incident_escalated"})
+# These concern nothing but an incident, so a flood of them need not be shown whole to be known.
+INCIDENT_ONLY = frozenset({"incident_escalated"})
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What is done next: the step to tell (None: nobody is left), its number, and until when somebody may answer."""
+class NextStep:
+    """The step to notify next (None: nobody is left), its number, and until when somebody may acknowledge."""
 
     number: int
-    step: Step | None
-    act_by: datetime | None
+    step: EscalationStep | None
+    act_by_time: datetime | None
 
 
-def first(route: Route, now: datetime) -> Turn | None:
+def first(route: Route, now: datetime) -> NextStep | None:
     """The first step; None for a route without steps, whose messages are only recorded."""
-    return _turn(route, 0, now) if route.steps else None
+    return _next_step(route, 0, now) if route.steps else None
 
 
-def following(route: Route, number: int, now: datetime) -> Turn:
+def following(route: Route, number: int, now: datetime) -> NextStep:
     """What comes after step `number` went unanswered."""
-    return _turn(route, number + 1, now) if number + 1 < len(route.steps) else Turn(number + 1, None, None)
+    return _next_step(route, number + 1, now) if number + 1 < len(route.steps) else NextStep(number + 1, None, None)
 
 
-def overdue(act_by: datetime | None, hours: Iterable[QuietHours], now: datetime, *, urgent: bool) -> bool:
+def overdue(act_by_time: datetime | None, hours: Iterable[QuietHours], now: datetime, *, urgent: bool) -> bool:
     """Whether the next step's turn has come."""
-    if act_by is None or now < act_by:
+    if act_by_time is None or now < act_by_time:
         return False
-    return urgent or loud_again(hours, now) == now
+    return urgent or quiet_until(hours, now) == now
 
 
-def over(batch: Batch, incidents: Sequence[str], ended: Mapping[str, datetime], *, named: int) -> bool:
+def incidents_ended(batch: Batch, incidents: Sequence[str], ended: Mapping[str, datetime], *, named: int) -> bool:
     """Whether everything a message tells of was about incidents that have ended since.
 
     `incidents` are those of the message, whole while there are fewer than `named`; `ended` says when each ended.
@@ -72,7 +72,7 @@ def over(batch: Batch, incidents: Sequence[str], ended: Mapping[str, datetime], 
         return bool(batch.lines) and all(
             line.incident in ended and ended[line.incident] > line.time for line in batch.lines
         )
-    return set(batch.kinds) <= OF_INCIDENTS and 0 < len(incidents) < named and all(name in ended for name in incidents)
+    return set(batch.kinds) <= INCIDENT_ONLY and 0 < len(incidents) < named and all(name in ended for name in incidents)
 
 
 def state(deliveries: Iterable[State]) -> State:
@@ -86,12 +86,12 @@ def state(deliveries: Iterable[State]) -> State:
     return State.SUPPRESSED
 
 
-def gives_up(step_states: Iterable[State]) -> bool:
+def step_failed(step_states: Iterable[State]) -> bool:
     """Whether a step has failed on all its channels, so that waiting for an answer to it is idle."""
     known = set(step_states)
     return bool(known) and known <= {State.FAILED}
 
 
-def _turn(route: Route, number: int, now: datetime) -> Turn:
+def _next_step(route: Route, number: int, now: datetime) -> NextStep:
     step = route.steps[number]
-    return Turn(number, step, now + step.answer_within if step.answer_within > timedelta(0) else None)
+    return NextStep(number, step, now + step.acknowledge_within if step.acknowledge_within > timedelta(0) else None)

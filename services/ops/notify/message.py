@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.ops.notify.batching import Batch
-from services.ops.notify.model import Notice, Severity
+from services.ops.notify.model import Notice
+from services.ops.severity import Severity
 
 TITLE = 150
 
@@ -44,12 +45,12 @@ class Message:
     @property
     def text(self) -> str:
         """All of it in plain text."""
-        said = [f"{line.time:%H:%M:%S} UTC · {line.severity.name.lower()} · {line.headline}" for line in self.lines]
+        lines = [f"{line.time:%H:%M:%S} UTC · {line.severity.name.lower()} · {line.headline}" for line in self.lines]
         if self.hidden:
-            said.append(f"… and {self.hidden} more: {breakdown(self.kinds)}")
+            lines.append(f"… and {self.hidden} more: {breakdown(self.kinds)}")
         if self.asks:
-            said += ["", f"Seen it? Say so, and nobody else is asked: prunella notifications ack {self.notification}"]
-        return "\n".join(said)
+            lines += ["", f"Seen it? Say so, and nobody else is asked: prunella notifications ack {self.notification}"]
+        return "\n".join(lines)
 
 
 def title(batch: Batch, *, step: int = 0) -> str:
@@ -70,6 +71,6 @@ def breakdown(kinds: Mapping[str, int]) -> str:
 
 def trial(id_: str, channel: str, actor: str, now: datetime) -> Message:
     """What a test of a channel says."""
-    words = f"{actor} tests the channel {channel}: if you read this, it works"
-    line = Notice(id_, now, "test", Severity.LOW, words, "test")
-    return Message(id_, id_, "", 0, f"[test] {words}", Severity.LOW, now, 1, {"test": 1}, (line,), test=True)
+    sentence = f"{actor} tests the channel {channel}: if you read this, it works"
+    line = Notice(id_, now, "test", Severity.LOW, sentence, "test")
+    return Message(id_, id_, "", 0, f"[test] {sentence}", Severity.LOW, now, 1, {"test": 1}, (line,), test=True)

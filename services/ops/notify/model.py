@@ -1,24 +1,17 @@
-"""What people set for notifications, and a fact on its way to them.
+"""The settings of notifications, and a fact on its way into a message.
 
-Rule: the settings are one document with a version; what is not set has a default that bothers nobody.
+Rule: the settings are one document with a version; what is not set has a default that notifies nobody.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum, StrEnum
+from enum import StrEnum
+
+from services.ops.severity import Severity
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-
-class Severity(IntEnum):
-    """How harmful, from least to most; CRITICAL also gets through in quiet hours."""
-
-    LOW = 1
-    MEDIUM = 2
-    HIGH = 3
-    CRITICAL = 4
 
 
 class Kind(StrEnum):
@@ -38,7 +31,7 @@ class Security(StrEnum):
 
 
 class Audience(StrEnum):
-    """Whom a route speaks to: people who run the plane, or the merchants it names."""
+    """Whom a route notifies: operators of the plane, or the merchants it names."""
 
     OPERATORS = "operators"
     MERCHANTS = "merchants"
@@ -46,7 +39,7 @@ class Audience(StrEnum):
 
 @dataclass(frozen=True)
 class Channel:
-    """One place messages go to. `secret` is what somebody just typed, `sealed` what is kept of it."""
+    """One place messages go to. `secret` is what somebody just typed, `sealed` what is stored of it."""
 
     id: str
     kind: Kind
@@ -63,11 +56,11 @@ class Channel:
 
 
 @dataclass(frozen=True)
-class Step:
-    """Channels that are told together, and how long somebody may take to answer; zero waits for nobody."""
+class EscalationStep:
+    """Channels that are notified together, and how long somebody may take to acknowledge; zero never escalates."""
 
     channels: tuple[str, ...]
-    answer_within: timedelta = timedelta(0)
+    acknowledge_within: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True)
@@ -83,10 +76,10 @@ class QuietHours:
 
 @dataclass(frozen=True)
 class Route:
-    """Which facts go where. Empty `facts` are those its audience hears by default, empty `merchants` all."""
+    """Which facts go where. Empty `facts` are its audience's defaults, empty `merchants` all."""
 
     id: str
-    steps: tuple[Step, ...]
+    steps: tuple[EscalationStep, ...]
     facts: tuple[str, ...] = ()
     min_severity: Severity = Severity.LOW
     merchants: tuple[str, ...] = ()
@@ -96,7 +89,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything people set. Facts of one route within `batch_window` are one message; the same again within
+    """All settings. Facts of one route within `batch_window` are one message; the same again within
     `repeat_window` is counted, not sent; a channel that fails is tried for `retry_for`.
     """
 

@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from services.ops.traces import Span
-from services.ops.wire import decoded
+from services.ops.wire import parsed
 
 TEXT = 1024
 NAME = 200
@@ -35,7 +35,7 @@ def spans(body: bytes) -> tuple[list[Span], int]:
     """The spans of a request, and how many were left out. Raises Invalid when the body is no such request."""
     found: list[Span] = []
     rejected = 0
-    for group in decoded(ExportTraceServiceRequest, body).resource_spans:
+    for group in parsed(ExportTraceServiceRequest, body).resource_spans:
         service = _text(_values(group.resource.attributes).get("service.name", "unknown"), NAME)
         for scope in group.scope_spans:
             for sent in scope.spans:
@@ -47,17 +47,17 @@ def spans(body: bytes) -> tuple[list[Span], int]:
     return found, rejected
 
 
-def answer(rejected: int, why: str) -> bytes:
+def answer(rejected: int, reason: str) -> bytes:
     """The response to a request of which some spans were not kept."""
     made = ExportTraceServiceResponse()
     if rejected:
         made.partial_success.rejected_spans = rejected
-        made.partial_success.error_message = why
+        made.partial_success.error_message = reason
     return made.SerializeToString()
 
 
 def _span(sent: OtlpSpan, service: str) -> Span | None:
-    start, end = _moment(sent.start_time_unix_nano), _moment(sent.end_time_unix_nano)
+    start, end = _time(sent.start_time_unix_nano), _time(sent.end_time_unix_nano)
     if len(sent.trace_id) != 16 or len(sent.span_id) != 8 or not any(sent.trace_id) or start is None or end is None:
         return None
     failed = sent.status.code == Status.STATUS_CODE_ERROR
@@ -75,18 +75,18 @@ def _span(sent: OtlpSpan, service: str) -> Span | None:
     )
 
 
-def _moment(nano: int) -> datetime | None:
-    moment = EPOCH + timedelta(microseconds=min(nano, LATEST_NANO) // 1000)
-    return moment if EARLIEST <= moment < LATEST else None
+def _time(nano: int) -> datetime | None:
+    time = EPOCH + timedelta(microseconds=min(nano, LATEST_NANO) // 1000)
+    return time if EARLIEST <= time < LATEST else None
 
 
 def _values(attributes: Iterable[KeyValue]) -> dict[str, str | bool | int | float]:
-    kept: dict[str, str | bool | int | float] = {}
+    values: dict[str, str | bool | int | float] = {}
     for pair in attributes:
-        if len(kept) >= ATTRIBUTES:
+        if len(values) >= ATTRIBUTES:
             break
-        kept[_text(pair.key, NAME)] = _value(pair.value)
-    return kept
+        values[_text(pair.key, NAME)] = _value(pair.value)
+    return values
 
 
 def _value(value: AnyValue) -> str | bool | int | float:

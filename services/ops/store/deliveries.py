@@ -13,12 +13,13 @@ from typing import Any
 from libs.common.database import Transaction
 from services.ops.notify.escalation import State
 
-COLUMNS = "id, notification, channel, step, state, tries, error, answer, created_at, tried_at, sent_at"
+COLUMNS = "id, notification, channel, step, state, tries, error, response, create_time, try_time, send_time"
 UNDER_WAY = "state IN ('queued', 'sending')"
 INSERT = """
-INSERT INTO ops.deliveries (id, notification, channel, step, state, tries, error, answer, created_at)
-SELECT id, CAST(:notification AS uuid), channel, :step, 'queued', 0, '', '', :now
-FROM unnest(CAST(:ids AS uuid[]), CAST(:channels AS text[])) AS d(id, channel)
+INSERT INTO ops.deliveries (id, notification, merchants, channel, step, state, tries, error, response, create_time)
+SELECT d.id, n.id, n.merchants, d.channel, :step, 'queued', 0, '', '', :now
+FROM ops.notifications n, unnest(CAST(:ids AS uuid[]), CAST(:channels AS text[])) AS d(id, channel)
+WHERE n.id = CAST(:notification AS uuid)
 ON CONFLICT (notification, step, channel) DO NOTHING
 """
 GET = f"SELECT {COLUMNS} FROM ops.deliveries WHERE id = CAST(:id AS uuid)"
@@ -26,18 +27,18 @@ OF = f"""
 SELECT {COLUMNS} FROM ops.deliveries WHERE notification = ANY(CAST(:notifications AS uuid[]))
 ORDER BY notification, step, channel
 """
-TRY = f"""
-UPDATE ops.deliveries SET state = 'sending', tries = tries + 1, tried_at = :now
+BEGIN_TRY = f"""
+UPDATE ops.deliveries SET state = 'sending', tries = tries + 1, try_time = :now
 WHERE id = CAST(:id AS uuid) AND {UNDER_WAY} RETURNING {COLUMNS}
 """
-COMPLAIN = f"UPDATE ops.deliveries SET error = :error WHERE id = CAST(:id AS uuid) AND {UNDER_WAY}"
+SAVE_ERROR = f"UPDATE ops.deliveries SET error = :error WHERE id = CAST(:id AS uuid) AND {UNDER_WAY}"
 END = f"""
-UPDATE ops.deliveries SET state = :state, error = :error, answer = :answer,
-    sent_at = CASE WHEN :state = 'sent' THEN CAST(:now AS timestamptz) ELSE sent_at END
+UPDATE ops.deliveries SET state = :state, error = :error, response = :response,
+    send_time = CASE WHEN :state = 'sent' THEN CAST(:now AS timestamptz) ELSE send_time END
 WHERE id = CAST(:id AS uuid) AND ({UNDER_WAY} OR (state = 'suppressed' AND :state = 'sent')) RETURNING {COLUMNS}
 """
-DROP = f"""
-UPDATE ops.deliveries SET state = 'suppressed', error = :why
+SUPPRESS = f"""
+UPDATE ops.deliveries SET state = 'suppressed', error = :reason
 WHERE notification = CAST(:notification AS uuid) AND {UNDER_WAY}
 """
 
@@ -53,10 +54,10 @@ class Delivery:
     state: State
     tries: int
     error: str
-    answer: str
-    created_at: datetime
-    tried_at: datetime | None
-    sent_at: datetime | None
+    response: str
+    create_time: datetime
+    try_time: datetime | None
+    send_time: datetime | None
 
 
 async def begin(tx: Transaction, notification: str, step: int, ids: Sequence[str], channels: Sequence[str]) -> None:
@@ -81,40 +82,29 @@ async def of(tx: Transaction, notifications: Iterable[str]) -> dict[str, list[De
 
 async def begin_try(tx: Transaction, id_: str) -> Delivery | None:
     """Counts a try that begins; None when the delivery has ended."""
-    row = await tx.first(TRY, id=id_, now=tx.now)
+    row = await tx.first(BEGIN_TRY, id=id_, now=tx.now)
     return _delivery(row) if row else None
 
 
-async def complain(tx: Transaction, id_: str, error: str) -> None:
-    """Keeps what went wrong last."""
-    await tx.run(COMPLAIN, id=id_, error=error)
+async def save_error(tx: Transaction, id_: str, error: str) -> None:
+    """Saves what went wrong last."""
+    await tx.run(SAVE_ERROR, id=id_, error=error)
 
 
-async def end(tx: Transaction, id_: str, state: State, *, error: str = "", answer: str = "") -> Delivery | None:
+async def end(tx: Transaction, id_: str, state: State, *, error: str = "", response: str = "") -> Delivery | None:
     """Ends one; None when it had ended already."""
-    row = await tx.first(END, id=id_, state=state.value, error=error, answer=answer, now=tx.now)
+    row = await tx.first(END, id=id_, state=state.value, error=error, response=response, now=tx.now)
     return _delivery(row) if row else None
 
 
-async def drop(tx: Transaction, notification: str, why: str) -> int:
+async def suppress(tx: Transaction, notification: str, reason: str) -> int:
     """Ends those that are still under way; how many."""
-    return await tx.run(DROP, notification=notification, why=why)
+    return await tx.run(SUPPRESS, notification=notification, reason=reason)
 
 
 def _delivery(row: Any) -> Delivery:
-    return Delivery(
-        id=str(row.id),
-        notification=str(row.notification),
-        channel=row.channel,
-        step=row.step,
-        state=State(row.state),
-        tries=row.tries,
-        error=row.error,
-        answer=row.answer,
-        created_at=row.created_at,
-        tried_at=row.tried_at,
-        sent_at=row.sent_at,
-    )
+    converted = {"id": str(row.id), "notification": str(row.notification), "state": State(row.state)}
+    return Delivery(**row._asdict() | converted)
 
 
 async def errand_of(tx: Transaction, key: str) -> str:
@@ -122,9 +112,9 @@ async def errand_of(tx: Transaction, key: str) -> str:
     return str(await tx.value("SELECT id FROM ops.errands WHERE key = :key", key=key))
 
 
-async def answer_of(tx: Transaction, errand: str) -> tuple[bool, dict[str, Any]]:
+async def errand_result(tx: Transaction, errand: str) -> tuple[bool, dict[str, Any]]:
     """Whether an errand has ended, and its answer; an error is one, too."""
     row = await tx.first("SELECT state, answer, error FROM ops.errands WHERE id = CAST(:id AS uuid)", id=errand)
     if row is None or row.state == "pending":
         return False, {}
-    return True, row.answer or {"answer": row.error}
+    return True, row.answer or {"response": row.error}

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from libs.common.database import Transaction
-from services.ops.notify.model import Audience, Channel, Kind, QuietHours, Route, Security, Settings, Severity, Step
+from services.ops.notify.model import Audience, Channel, EscalationStep, Kind, QuietHours, Route, Security, Settings
+from services.ops.severity import Severity
 
 GET = """
 SELECT version, document, update_time, updated_by, reason, request_id FROM ops.notification_settings WHERE id = 1
@@ -19,8 +20,8 @@ SET version = :version, document = CAST(:document AS jsonb), update_time = :upda
     reason = :reason, request_id = :request_id
 WHERE id = 1
 """
-READ_TO = "SELECT position FROM ops.notification_cursor WHERE id = 1"
-MOVE = "UPDATE ops.notification_cursor SET position = :position WHERE id = 1"
+POSITION = "SELECT position FROM ops.notification_cursor WHERE id = 1"
+SAVE_POSITION = "UPDATE ops.notification_cursor SET position = :position WHERE id = 1"
 WINDOWS = ("batch_window", "repeat_window", "retry_for")
 
 
@@ -28,7 +29,7 @@ async def get(tx: Transaction, *, lock: bool = False) -> tuple[Settings, str]:
     """The settings in force, secrets sealed, and the request that set them."""
     row = await tx.first(f"{GET} FOR UPDATE" if lock else GET)
     assert row is not None, "the migration writes the row"
-    made = read(row.document)
+    made = decoded(row.document)
     about = {"update_time": row.update_time, "updated_by": row.updated_by, "reason": row.reason}
     return Settings(**_values(made), version=row.version, **about), row.request_id
 
@@ -36,26 +37,26 @@ async def get(tx: Transaction, *, lock: bool = False) -> tuple[Settings, str]:
 async def put(tx: Transaction, settings: Settings, request_id: str) -> None:
     """Saves the settings."""
     about = {name: getattr(settings, name) for name in ("version", "update_time", "updated_by", "reason")}
-    await tx.run(PUT, document=json.dumps(written(settings)), request_id=request_id, **about)
+    await tx.run(PUT, document=json.dumps(encoded(settings)), request_id=request_id, **about)
 
 
-async def read_to(tx: Transaction, *, lock: bool = False) -> int:
+async def position(tx: Transaction, *, lock: bool = False) -> int:
     """The position up to which facts were looked at."""
-    return int(await tx.value(f"{READ_TO} FOR UPDATE" if lock else READ_TO))
+    return int(await tx.value(f"{POSITION} FOR UPDATE" if lock else POSITION))
 
 
-async def move(tx: Transaction, position: int) -> None:
+async def save_position(tx: Transaction, position: int) -> None:
     """Facts up to a position were looked at."""
-    await tx.run(MOVE, position=position)
+    await tx.run(SAVE_POSITION, position=position)
 
 
-def written(settings: Settings) -> dict[str, Any]:
-    """The document as it is kept; nothing in it is a secret in the open."""
+def encoded(settings: Settings) -> dict[str, Any]:
+    """The document as it is stored; nothing in it is a secret in the open."""
     channels = [{k: v for k, v in asdict(each).items() if k != "secret" and v} for each in settings.channels]
     routes = [asdict(each) for each in settings.routes]
     for route in routes:
         for step in route["steps"]:
-            step["answer_within"] = step["answer_within"].total_seconds()
+            step["acknowledge_within"] = step["acknowledge_within"].total_seconds()
     return {
         "channels": channels,
         "routes": routes,
@@ -64,7 +65,7 @@ def written(settings: Settings) -> dict[str, Any]:
     }
 
 
-def read(document: dict[str, Any]) -> Settings:
+def decoded(document: dict[str, Any]) -> Settings:
     """The settings in a document; what it does not say has its default."""
     windows: dict[str, Any] = {name: timedelta(seconds=document[name]) for name in WINDOWS if name in document}
     return Settings(
@@ -81,7 +82,9 @@ def _channel(row: dict[str, Any]) -> Channel:
 
 
 def _route(row: dict[str, Any]) -> Route:
-    steps = tuple(Step(tuple(each["channels"]), timedelta(seconds=each["answer_within"])) for each in row["steps"])
+    steps = tuple(
+        EscalationStep(tuple(each["channels"]), timedelta(seconds=each["acknowledge_within"])) for each in row["steps"]
+    )
     known = {"min_severity": Severity(row["min_severity"]), "audience": Audience(row["audience"])}
     return Route(**_tuples(row) | {"steps": steps} | known)
 

@@ -9,82 +9,91 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.database import Transaction
-from services.ops.notify.batching import Batch, Pace
+from services.ops.notify.batching import Batch, Throttle
 from services.ops.notify.escalation import State
-from services.ops.notify.model import Notice, Severity
+from services.ops.notify.model import Notice
+from services.ops.severity import Severity
 
 # Plugins and incidents a message can be found by; a flood has more.
 NAMED = 200
 
-COLUMNS = """id, route, urgent, state, detail, severity, facts, repeats, kinds, lines, plugins, incidents, step,
-    created_at, due_at, act_by, acknowledged_at, acknowledged_by"""
+LISTS = ("plugins", "merchants", "incidents")
+PLAIN = (
+    "id", "route", "urgent", "detail", "step", "create_time", "due_time", "act_by_time", "acknowledge_time",
+    "acknowledged_by",
+)  # fmt: skip
+COLUMNS = ", ".join((*PLAIN, *LISTS, "state", "severity", "facts", "repeats", "kinds", "lines"))
 QUEUED = f"SELECT {COLUMNS} FROM ops.notifications WHERE state = 'queued' ORDER BY id FOR UPDATE"
 DUE = f"""
-SELECT {COLUMNS} FROM ops.notifications WHERE state = 'queued' AND due_at <= :now
-ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+SELECT {COLUMNS} FROM ops.notifications WHERE state = 'queued' AND due_time <= :now
+ORDER BY due_time LIMIT :limit FOR UPDATE SKIP LOCKED
 """
 OVERDUE = f"""
-SELECT {COLUMNS} FROM ops.notifications WHERE act_by <= :now ORDER BY act_by LIMIT :limit FOR UPDATE SKIP LOCKED
+SELECT {COLUMNS} FROM ops.notifications WHERE act_by_time <= :now
+ORDER BY act_by_time LIMIT :limit FOR UPDATE SKIP LOCKED
 """
 # Of those somebody may still be asked about: whose incidents have all ended.
-ENDED = f"""
+SETTLED = f"""
 SELECT {COLUMNS} FROM ops.notifications n
-WHERE act_by IS NOT NULL AND incidents <> '{{}}' AND NOT EXISTS (
+WHERE act_by_time IS NOT NULL AND incidents <> '{{}}' AND NOT EXISTS (
     SELECT 1 FROM unnest(n.incidents) AS named(id)
-    WHERE NOT EXISTS (SELECT 1 FROM ops.incidents i WHERE i.incident = named.id AND i.ended_at IS NOT NULL))
-ORDER BY act_by LIMIT :limit FOR UPDATE SKIP LOCKED
+    WHERE NOT EXISTS (SELECT 1 FROM ops.incidents i WHERE i.incident = named.id AND i.end_time IS NOT NULL))
+ORDER BY act_by_time LIMIT :limit FOR UPDATE SKIP LOCKED
 """
 ENDS = (
-    "SELECT incident, ended_at FROM ops.incidents WHERE incident = ANY(CAST(:ids AS text[])) AND ended_at IS NOT NULL"
+    "SELECT incident, end_time FROM ops.incidents WHERE incident = ANY(CAST(:ids AS text[])) AND end_time IS NOT NULL"
 )
 GET = f"SELECT {COLUMNS} FROM ops.notifications WHERE id = CAST(:id AS uuid)"
+# What a message is never changes: its id, route, urgency and when it was made.
+CHANGING = (
+    "state", "detail", "severity", "facts", "repeats", "kinds", "lines", *LISTS, "step", "due_time", "act_by_time",
+    "acknowledge_time", "acknowledged_by",
+)  # fmt: skip
+CASTS = {"id": "uuid", "kinds": "jsonb", "lines": "jsonb", **dict.fromkeys(LISTS, "text[]")}
 INSERT = f"""
-INSERT INTO ops.notifications ({COLUMNS}) VALUES (
-    CAST(:id AS uuid), :route, :urgent, :state, :detail, :severity, :facts, :repeats, CAST(:kinds AS jsonb),
-    CAST(:lines AS jsonb), CAST(:plugins AS text[]), CAST(:incidents AS text[]), :step, :created_at, :due_at, :act_by,
-    :acknowledged_at, :acknowledged_by)
-ON CONFLICT (id) DO UPDATE SET state = excluded.state, detail = excluded.detail, severity = excluded.severity,
-    facts = excluded.facts, repeats = excluded.repeats, kinds = excluded.kinds, lines = excluded.lines,
-    plugins = excluded.plugins, incidents = excluded.incidents, step = excluded.step, due_at = excluded.due_at,
-    act_by = excluded.act_by, acknowledged_at = excluded.acknowledged_at, acknowledged_by = excluded.acknowledged_by
+INSERT INTO ops.notifications ({COLUMNS})
+VALUES ({", ".join(f"CAST(:{n} AS {CASTS[n]})" if n in CASTS else f":{n}" for n in COLUMNS.split(", "))})
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in CHANGING)}
 """
-KNOWN = """
-SELECT route, key, notification FROM ops.notification_keys
-WHERE until > :now AND (route, key) IN (SELECT * FROM unnest(CAST(:routes AS text[]), CAST(:keys AS text[])))
+KEYS = """
+SELECT route, key, notification FROM ops.notification_dedup_keys
+WHERE expire_time > :now AND (route, key) IN (SELECT * FROM unnest(CAST(:routes AS text[]), CAST(:keys AS text[])))
 """
-REMEMBER = """
-INSERT INTO ops.notification_keys (route, key, notification, until)
-SELECT route, key, notification, :until
+SAVE_KEYS = """
+INSERT INTO ops.notification_dedup_keys (route, key, notification, expire_time)
+SELECT route, key, notification, :expire_time
 FROM unnest(CAST(:routes AS text[]), CAST(:keys AS text[]), CAST(:ids AS uuid[])) AS k(route, key, notification)
-ON CONFLICT (route, key) DO UPDATE SET notification = excluded.notification, until = excluded.until
+ON CONFLICT (route, key) DO UPDATE SET notification = excluded.notification, expire_time = excluded.expire_time
 """
-REPEATED = """
+COUNT_REPEATS = """
 UPDATE ops.notifications n SET repeats = repeats + again.times
 FROM unnest(CAST(:ids AS uuid[]), CAST(:times AS integer[])) AS again(id, times) WHERE n.id = again.id
 """
-PACE = "SELECT due, gap FROM ops.notification_paces WHERE route = :route AND urgent = :urgent"
-KEEP_PACE = """
-INSERT INTO ops.notification_paces (route, urgent, due, gap) VALUES (:route, :urgent, :due, :gap)
-ON CONFLICT (route, urgent) DO UPDATE SET due = excluded.due, gap = excluded.gap
+THROTTLE = "SELECT due_time, interval_seconds FROM ops.notification_throttles WHERE route = :route AND urgent = :urgent"
+SAVE_THROTTLE = """
+INSERT INTO ops.notification_throttles (route, urgent, due_time, interval_seconds)
+VALUES (:route, :urgent, :due_time, :interval_seconds)
+ON CONFLICT (route, urgent) DO UPDATE SET
+    due_time = excluded.due_time, interval_seconds = excluded.interval_seconds
 """
 FILTERS = {
     "state": "state = :state",
     "route": "route = :route",
     "incident": "incidents @> ARRAY[CAST(:incident AS text)]",
     "plugin": "plugins @> ARRAY[CAST(:plugin AS text)]",
-    "before": "(created_at, id) < (:before, CAST(:before_id AS uuid))",
+    "before": "(create_time, id) < (:before, CAST(:before_id AS uuid))",
 }
-FORGET = """
+DELETE = """
 DELETE FROM ops.notifications WHERE id IN (
     SELECT id FROM ops.notifications
-    WHERE created_at < :before AND state NOT IN ('queued', 'sending') AND act_by IS NULL
-    ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED)
+    WHERE create_time < :before AND state NOT IN ('queued', 'sending') AND act_by_time IS NULL
+    ORDER BY create_time LIMIT :batch FOR UPDATE SKIP LOCKED)
 """
-FORGET_KEYS = """
-DELETE FROM ops.notification_keys WHERE (route, key) IN (
-    SELECT route, key FROM ops.notification_keys WHERE until < :before LIMIT :batch FOR UPDATE SKIP LOCKED)
+DELETE_KEYS = """
+DELETE FROM ops.notification_dedup_keys WHERE (route, key) IN (
+    SELECT route, key FROM ops.notification_dedup_keys WHERE expire_time < :before LIMIT :batch FOR UPDATE SKIP LOCKED)
 """
-FORGET_ERRANDS = """
+DELETE_ERRANDS = """
 DELETE FROM ops.errands WHERE id IN (
     SELECT id FROM ops.errands WHERE state <> 'pending' AND create_time < :before LIMIT :batch FOR UPDATE SKIP LOCKED)
 """
@@ -97,26 +106,30 @@ class Notification:
     id: str
     route: str
     urgent: bool
-    created_at: datetime
-    due_at: datetime
+    create_time: datetime
+    due_time: datetime
     batch: Batch = field(default_factory=Batch)
     state: State = State.QUEUED
     detail: str = ""
     plugins: tuple[str, ...] = ()
+    merchants: tuple[str, ...] = ()
     incidents: tuple[str, ...] = ()
     step: int = -1
-    act_by: datetime | None = None
-    acknowledged_at: datetime | None = None
+    act_by_time: datetime | None = None
+    acknowledge_time: datetime | None = None
     acknowledged_by: str = ""
 
     def add(self, notices: Sequence[Notice]) -> Notification:
-        """With more to tell."""
+        """With more facts."""
         plugins = dict.fromkeys((*self.plugins, *(each.plugin for each in notices if each.plugin)))
+        # The empty merchant of a fact of the plane itself counts, so that no message with one is a merchant's alone.
+        merchants = dict.fromkeys((*self.merchants, *(each.merchant for each in notices)))
         incidents = dict.fromkeys((*self.incidents, *(each.incident for each in notices if each.incident)))
         return replace(
             self,
             batch=self.batch.add(notices),
             plugins=tuple(plugins)[:NAMED],
+            merchants=tuple(merchants)[:NAMED],
             incidents=tuple(incidents)[:NAMED],
         )
 
@@ -136,14 +149,14 @@ async def overdue(tx: Transaction, limit: int) -> list[Notification]:
     return [_notification(row) for row in await tx.all(OVERDUE, now=tx.now, limit=limit)]
 
 
-async def ended(tx: Transaction, limit: int) -> list[Notification]:
+async def settled(tx: Transaction, limit: int) -> list[Notification]:
     """Those somebody may still be asked about though every incident they name has ended, locked."""
-    return [_notification(row) for row in await tx.all(ENDED, limit=limit)]
+    return [_notification(row) for row in await tx.all(SETTLED, limit=limit)]
 
 
-async def ends(tx: Transaction, incidents: Iterable[str]) -> dict[str, datetime]:
+async def incident_ends(tx: Transaction, incidents: Iterable[str]) -> dict[str, datetime]:
     """When incidents ended; those that have not are left out."""
-    return {row.incident: row.ended_at for row in await tx.all(ENDS, ids=list(incidents))}
+    return {row.incident: row.end_time for row in await tx.all(ENDS, ids=list(incidents))}
 
 
 async def get(tx: Transaction, id_: str, *, lock: bool = False) -> Notification | None:
@@ -153,28 +166,18 @@ async def get(tx: Transaction, id_: str, *, lock: bool = False) -> Notification 
 
 
 async def save(tx: Transaction, found: Notification) -> None:
-    """Writes one, new or changed."""
+    """Saves one, new or changed."""
     batch = found.batch
     await tx.run(
         INSERT,
-        id=found.id,
-        route=found.route,
-        urgent=found.urgent,
         state=found.state.value,
-        detail=found.detail,
         severity=int(batch.severity),
         facts=batch.facts,
         repeats=batch.repeats,
         kinds=json.dumps(dict(batch.kinds)),
         lines=json.dumps([_line(line) for line in batch.lines]),
-        plugins=list(found.plugins),
-        incidents=list(found.incidents),
-        step=found.step,
-        created_at=found.created_at,
-        due_at=found.due_at,
-        act_by=found.act_by,
-        acknowledged_at=found.acknowledged_at,
-        acknowledged_by=found.acknowledged_by,
+        **{name: list(getattr(found, name)) for name in LISTS},
+        **{name: getattr(found, name) for name in PLAIN},
     )
 
 
@@ -188,49 +191,51 @@ async def newest(
         where.append(FILTERS["before"])
         values |= {"before": after[0], "before_id": after[1]}
     condition = f"WHERE {' AND '.join(where)}" if where else ""
-    sql = f"SELECT {COLUMNS} FROM ops.notifications {condition} ORDER BY created_at DESC, id DESC LIMIT :limit"
+    sql = f"SELECT {COLUMNS} FROM ops.notifications {condition} ORDER BY create_time DESC, id DESC LIMIT :limit"
     return [_notification(row) for row in await tx.all(sql, limit=limit, **values)]
 
 
-async def known(tx: Transaction, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Which news of which route was told within its window, and by which notification."""
+async def notifications_of(tx: Transaction, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """The notifications within whose repeat window pairs of route and key fall."""
     listed = list(pairs)
     if not listed:
         return {}
     routes, keys = [route for route, _ in listed], [key for _, key in listed]
-    rows = await tx.all(KNOWN, now=tx.now, routes=routes, keys=keys)
+    rows = await tx.all(KEYS, now=tx.now, routes=routes, keys=keys)
     return {(row.route, row.key): str(row.notification) for row in rows}
 
 
-async def remember(tx: Transaction, told: Mapping[tuple[str, str], str], until: datetime) -> None:
-    """Keeps which news was told by which notification, until a moment."""
-    if told:
-        routes, keys = [route for route, _ in told], [key for _, key in told]
-        await tx.run(REMEMBER, routes=routes, keys=keys, ids=list(told.values()), until=until)
+async def save_keys(tx: Transaction, keys: Mapping[tuple[str, str], str], expire_time: datetime) -> None:
+    """Saves which notification a key belongs to, for the repeat window."""
+    if keys:
+        routes, listed = [route for route, _ in keys], [key for _, key in keys]
+        await tx.run(SAVE_KEYS, routes=routes, keys=listed, ids=list(keys.values()), expire_time=expire_time)
 
 
-async def repeated(tx: Transaction, times: Mapping[str, int]) -> None:
+async def count_repeats(tx: Transaction, times: Mapping[str, int]) -> None:
     """Counts what happened again."""
     if times:
-        await tx.run(REPEATED, ids=list(times), times=list(times.values()))
+        await tx.run(COUNT_REPEATS, ids=list(times), times=list(times.values()))
 
 
-async def pace(tx: Transaction, route: str, *, urgent: bool) -> Pace | None:
+async def throttle(tx: Transaction, route: str, *, urgent: bool) -> Throttle | None:
     """When the route's last message was due."""
-    row = await tx.first(PACE, route=route, urgent=urgent)
-    return Pace(row.due, timedelta(seconds=row.gap)) if row else None
+    row = await tx.first(THROTTLE, route=route, urgent=urgent)
+    return Throttle(row.due_time, timedelta(seconds=row.interval_seconds)) if row else None
 
 
-async def keep_pace(tx: Transaction, route: str, new: Pace, *, urgent: bool) -> None:
-    """Remembers when the route's last message is due."""
-    await tx.run(KEEP_PACE, route=route, urgent=urgent, due=new.due, gap=new.gap.total_seconds())
+async def save_throttle(tx: Transaction, route: str, new: Throttle, *, urgent: bool) -> None:
+    """Saves when the route's last message is due."""
+    await tx.run(
+        SAVE_THROTTLE, route=route, urgent=urgent, due_time=new.due_time, interval_seconds=new.interval.total_seconds()
+    )
 
 
-async def forget(tx: Transaction, *, messages: datetime, errands: datetime, batch: int) -> int:
+async def delete_before(tx: Transaction, *, messages: datetime, errands: datetime, batch: int) -> int:
     """Removes up to `batch` old rows of each kind; how many went."""
-    gone = await tx.run(FORGET, before=messages, batch=batch)
-    gone += await tx.run(FORGET_KEYS, before=tx.now, batch=batch)
-    return gone + await tx.run(FORGET_ERRANDS, before=errands, batch=batch)
+    gone = await tx.run(DELETE, before=messages, batch=batch)
+    gone += await tx.run(DELETE_KEYS, before=tx.now, batch=batch)
+    return gone + await tx.run(DELETE_ERRANDS, before=errands, batch=batch)
 
 
 def _line(notice: Notice) -> dict[str, Any]:
@@ -245,19 +250,7 @@ def _notice(row: dict[str, Any]) -> Notice:
 
 def _notification(row: Any) -> Notification:
     lines = tuple(_notice(line) for line in row.lines)
-    return Notification(
-        id=str(row.id),
-        route=row.route,
-        urgent=row.urgent,
-        created_at=row.created_at,
-        due_at=row.due_at,
-        batch=Batch(Severity(row.severity), row.facts, row.repeats, row.kinds, lines),
-        state=State(row.state),
-        detail=row.detail,
-        plugins=tuple(row.plugins),
-        incidents=tuple(row.incidents),
-        step=row.step,
-        act_by=row.act_by,
-        acknowledged_at=row.acknowledged_at,
-        acknowledged_by=row.acknowledged_by,
-    )
+    values: dict[str, Any] = {name: getattr(row, name) for name in PLAIN} | {"id": str(row.id)}
+    values |= {name: tuple(getattr(row, name)) for name in LISTS}
+    batch = Batch(Severity(row.severity), row.facts, row.repeats, row.kinds, lines)
+    return Notification(batch=batch, state=State(row.state), **values)

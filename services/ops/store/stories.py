@@ -10,35 +10,35 @@ from typing import Any
 from libs.common.database import Transaction
 
 # An attempt that lives makes an open incident one in progress.
-LIVE = "EXISTS (SELECT FROM ops.attempts a WHERE a.incident = i.incident AND a.incident <> '' AND a.ended_at IS NULL)"
+LIVE = "EXISTS (SELECT FROM ops.attempts a WHERE a.incident = i.incident AND a.incident <> '' AND a.end_time IS NULL)"
 FILTERS = {
     "plugin": "i.plugin = :plugin",
     "merchant": "i.merchant = :merchant",
     "severity": "i.severity = :severity",
-    "since": "i.began_at >= :since",
-    "until": "i.began_at < :until",
+    "since": "i.start_time >= :since",
+    "until": "i.start_time < :until",
 }
 STATES = {
-    "open": f"i.state = 'open' AND i.ended_at IS NULL AND NOT {LIVE}",
-    "in_progress": f"i.state = 'open' AND i.ended_at IS NULL AND {LIVE}",
-    "escalated": "i.state = 'escalated' AND i.ended_at IS NULL",
+    "open": f"i.state = 'open' AND i.end_time IS NULL AND NOT {LIVE}",
+    "in_progress": f"i.state = 'open' AND i.end_time IS NULL AND {LIVE}",
+    "escalated": "i.state = 'escalated' AND i.end_time IS NULL",
     "mitigated": "i.state = 'mitigated'",
     "closed": "i.state = 'closed'",
 }
-PAGE = "SELECT i.incident, i.began_at FROM ops.incidents i WHERE (i.began_at, i.incident) < (:before, :under)"
+PAGE = "SELECT i.incident, i.start_time FROM ops.incidents i WHERE (i.start_time, i.incident) < (:before, :under)"
 # Each incident's facts by its own index, so that one with very many costs no other.
 FACTS = """
 SELECT t.event_id, t.incident, t.payload, coalesce(l.label, '') AS label
-FROM unnest(CAST(:incidents AS text[])) AS wanted(incident)
+FROM unnest(CAST(:incidents AS text[])) AS w(incident)
 CROSS JOIN LATERAL (
     SELECT event_id, incident, plugin, payload FROM ops.timeline
-    WHERE incident = wanted.incident AND incident <> '' ORDER BY position DESC LIMIT :limit) t
+    WHERE incident = w.incident AND incident <> '' ORDER BY position DESC LIMIT :limit) t
 LEFT JOIN ops.labels l ON l.plugin = t.plugin
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class StoryFilter:
     """Which stories; empty fields match all. `severity`: 1 to 4."""
 
     plugin: str = ""
@@ -50,17 +50,17 @@ class Asked:
 
 
 async def page(
-    tx: Transaction, asked: Asked, *, before: datetime, under: str, limit: int
+    tx: Transaction, wanted: StoryFilter, *, before: datetime, under: str, limit: int
 ) -> list[tuple[str, datetime]]:
     """Incidents that began before a moment (of the same moment: with a lower id), newest first."""
     values: dict[str, Any] = {
-        name: value for name in FILTERS if (value := getattr(asked, name)) not in ("", 0, None)
+        name: value for name in FILTERS if (value := getattr(wanted, name)) not in ("", 0, None)
     }  # fmt: skip
     where = "".join(f" AND {FILTERS[name]}" for name in values)
-    where += f" AND {STATES[asked.state]}" if asked.state else ""
-    sql = f"{PAGE}{where} ORDER BY i.began_at DESC, i.incident DESC LIMIT :limit"
+    where += f" AND {STATES[wanted.state]}" if wanted.state else ""
+    sql = f"{PAGE}{where} ORDER BY i.start_time DESC, i.incident DESC LIMIT :limit"
     rows = await tx.all(sql, before=before, under=under, limit=limit, **values)
-    return [(row.incident, row.began_at) for row in rows]
+    return [(row.incident, row.start_time) for row in rows]
 
 
 async def facts(tx: Transaction, incidents: Sequence[str], limit: int) -> dict[str, list[tuple[bytes, str]]]:

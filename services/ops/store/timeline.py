@@ -8,20 +8,22 @@ would miss it for ever; a position given under the lock is visible before the ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from libs.common.database import Transaction
-from services.ops.timeline import Entry, Wanted
+from services.ops.decoded_fact import DecodedFact
+from services.ops.timeline import TimelineEntry, TimelineFilter
 
 PLACING = 7_319_010  # an advisory lock nobody else takes
 BATCH = 1000
+END = 2**62  # above every position
 
-TELL = """
-INSERT INTO ops.timeline (event_id, time, fact, plugin, incident, trace_id, payload)
-VALUES (CAST(:event AS uuid), :time, :fact, :plugin, :incident, :trace, :payload) ON CONFLICT (event_id) DO NOTHING
+INSERT = """
+INSERT INTO ops.timeline (event_id, time, fact, plugin, merchant, incident, trace_id, payload)
+VALUES (CAST(:event AS uuid), :time, :fact, :plugin, :merchant, :incident, :trace, :payload)
+ON CONFLICT (event_id) DO NOTHING
 """
 LABEL = """
-INSERT INTO ops.labels (plugin, label) VALUES (:plugin, :label)
+INSERT INTO ops.labels (plugin, merchant, label) VALUES (:plugin, :merchant, :label)
 ON CONFLICT (plugin) DO UPDATE SET label = excluded.label WHERE ops.labels.label <> excluded.label
 """
 LOCK = "SELECT pg_advisory_xact_lock(:key)"
@@ -47,21 +49,19 @@ GROUP BY trace_id ORDER BY bool_or(fact = 'incident_opened') DESC, min(time) LIM
 """
 
 
-async def tell(
-    tx: Transaction, *, event: str, time: datetime, fact: str, plugin: str, incident: str, trace: str, payload: bytes
-) -> None:
-    """Writes one fact down, without a position yet; a fact that is there already stays as it is."""
-    values = {"event": event, "time": time, "fact": fact, "plugin": plugin, "incident": incident}
-    await tx.run(TELL, trace=trace, payload=payload, **values)
+async def insert(tx: Transaction, fact: DecodedFact, trace: str, payload: bytes) -> None:
+    """Saves one fact, without a position yet; a fact that is there already stays as it is."""
+    about = {"plugin": fact.plugin, "merchant": fact.merchant, "incident": fact.incident}
+    await tx.run(INSERT, event=fact.id, time=fact.time, fact=fact.name, trace=trace, payload=payload, **about)
 
 
-async def label(tx: Transaction, plugin: str, name: str) -> None:
-    """Remembers what people call a plugin."""
-    await tx.run(LABEL, plugin=plugin, label=name)
+async def save_label(tx: Transaction, plugin: str, merchant: str, label: str) -> None:
+    """Saves what people call a plugin."""
+    await tx.run(LABEL, plugin=plugin, merchant=merchant, label=label)
 
 
 async def place(tx: Transaction) -> int:
-    """Gives positions to at most BATCH rows that have none; how many."""
+    """Gives positions to at most BATCH rows that have none; returns how many."""
     if await tx.first(UNPLACED) is None:
         return 0
     await tx.value(LOCK, key=PLACING)
@@ -73,34 +73,36 @@ async def last(tx: Transaction) -> int:
     return int(await tx.value(LAST))
 
 
-async def newest(tx: Transaction, wanted: Wanted, *, before: int, limit: int) -> list[Entry]:
+async def newest(tx: Transaction, wanted: TimelineFilter, *, before: int, limit: int) -> list[TimelineEntry]:
     """Rows below a position, newest first."""
-    given, where = _filter(wanted)
+    values, where = _conditions(wanted)
     sql = f"{PAGE} WHERE t.position < :before {where} ORDER BY t.position DESC LIMIT :limit"
-    return [_entry(row) for row in await tx.all(sql, before=before, limit=limit, **given)]
+    return [_entry(row) for row in await tx.all(sql, before=before, limit=limit, **values)]
 
 
-async def following(tx: Transaction, wanted: Wanted, *, after: int, last: int, limit: int) -> list[Entry]:
+async def following(
+    tx: Transaction, wanted: TimelineFilter, *, after: int, last: int, limit: int
+) -> list[TimelineEntry]:
     """Rows above a position up to `last`, oldest first."""
-    given, where = _filter(wanted)
+    values, where = _conditions(wanted)
     sql = f"{PAGE} WHERE t.position > :after AND t.position <= :last {where} ORDER BY t.position LIMIT :limit"
-    return [_entry(row) for row in await tx.all(sql, after=after, last=last, limit=limit, **given)]
+    return [_entry(row) for row in await tx.all(sql, after=after, last=last, limit=limit, **values)]
 
 
 async def traces(tx: Transaction, incident: str, limit: int = 16) -> list[str]:
-    """Traces in which the incident was told, the one that opened it first."""
+    """Traces in which facts of the incident were recorded, the one that opened it first."""
     return [row.trace_id for row in await tx.all(TRACES, incident=incident, limit=limit)]
 
 
-def _filter(wanted: Wanted) -> tuple[dict[str, object], str]:
+def _conditions(wanted: TimelineFilter) -> tuple[dict[str, object], str]:
     """Values and conditions of the filters that were given; each combination is a text with a plan of its own."""
     values: dict[str, object] = {"plugin": wanted.plugin, "incident": wanted.incident, "facts": list(wanted.facts)}
-    given = {name: value for name, value in values.items() if value}
-    return given, "".join(f"AND {FILTERS[name]} " for name in given)
+    values = {name: value for name, value in values.items() if value}
+    return values, "".join(f"AND {FILTERS[name]} " for name in values)
 
 
-def _entry(row: Sequence[object]) -> Entry:
+def _entry(row: Sequence[object]) -> TimelineEntry:
     position, fact, payload, trace, name = row
     assert isinstance(position, int)
     assert isinstance(payload, bytes)
-    return Entry(position, str(fact), payload, str(trace), str(name))
+    return TimelineEntry(position, str(fact), payload, str(trace), str(name))

@@ -17,11 +17,11 @@ from services.ops import wire
 from services.ops.audit import entry, merkle
 from services.ops.context import ServiceContext
 from services.ops.store import audit as store
-from services.ops.sweeps.audit_check import report
+from services.ops.sweeps.audit_check import record_findings
 
 BATCH = 2000
 # How far back a round looks → seconds between two such rounds. No transaction stays open longer than the last.
-LATE = {1.0: 0.0, 20.0: 10.0, 120.0: 60.0}
+LOOK_BACK = {1.0: 0.0, 20.0: 10.0, 120.0: 60.0}
 
 sequenced = counter("ops_audit_entries_total", "Facts that became entries of the audit log")
 signed = counter("ops_audit_checkpoints_total", "Checkpoints of the audit log", ["outcome"])
@@ -29,7 +29,7 @@ signed = counter("ops_audit_checkpoints_total", "Checkpoints of the audit log", 
 
 async def log_facts(ctx: ServiceContext, now: datetime) -> int:
     """Appends what is not logged yet; how many."""
-    done, reach, floor = 0, _reach(ctx, now), None
+    done, reach, floor = 0, _look_back(ctx, now), None
     while True:
         count, last = await ctx.database.transaction(partial(_append, floor=floor, reach=reach, now=now))
         done += count
@@ -40,13 +40,13 @@ async def log_facts(ctx: ServiceContext, now: datetime) -> int:
 
 async def _append(tx: Transaction, *, floor: datetime | None, reach: timedelta, now: datetime) -> tuple[int, datetime]:
     """Appends one batch of facts; how many, and the time of the last."""
-    if not await store.alone(tx):
+    if not await store.try_lock(tx):
         return 0, now
     before = await store.log(tx)
-    taken = await store.take(tx, floor or min(now, before.cursor) - reach, BATCH)
+    taken = await store.unsequenced(tx, floor or min(now, before.cursor) - reach, BATCH)
     if not taken:
         return 0, now
-    facts = [wire.audited(one) for one in taken]
+    facts = [wire.with_changes(one) for one in taken]
     # A fact of the future must not carry those of the present out of sight.
     cursor = max(before.cursor, min(facts[-1].time, now))
     await store.append(tx, before, facts, [entry.entry(one) for one in facts], cursor)
@@ -54,13 +54,13 @@ async def _append(tx: Transaction, *, floor: datetime | None, reach: timedelta, 
     return len(facts), facts[-1].time
 
 
-def _reach(ctx: ServiceContext, now: datetime) -> timedelta:
+def _look_back(ctx: ServiceContext, now: datetime) -> timedelta:
     """How far behind the last fact this round looks back."""
     reach = 0.0
-    for seconds, pause in LATE.items():
-        last = ctx.looked_back.get(seconds)
+    for seconds, pause in LOOK_BACK.items():
+        last = ctx.last_look_back.get(seconds)
         if last is None or (now - last).total_seconds() >= pause or now < last:
-            ctx.looked_back[seconds] = now
+            ctx.last_look_back[seconds] = now
             reach = seconds
     return timedelta(seconds=reach)
 
@@ -72,28 +72,28 @@ async def sign_checkpoint(ctx: ServiceContext, now: datetime) -> int:  # noqa: A
     """
     async with ctx.database.reading() as reading:
         # The older is read first: the log may grow in between, never shrink.
-        last = await store.latest(reading)
+        last = await store.latest_checkpoint(reading)
         found = await store.log(reading)
         if last and last.size == found.size:
             return 0
-        remembered = ctx.seal.remembered(found.origin)
-        earlier = {(one.size, one.root) for one in (last, remembered) if one}
-        broken = [why for size, root in sorted(earlier) if (why := await _broken(reading, size, root, found))]
-    if broken:
+        saved = ctx.signing_key.last_checkpoint(found.origin)
+        earlier = {(one.size, one.root) for one in (last, saved) if one}
+        reasons = [await _discontinuity(reading, size, root, found) for size, root in sorted(earlier)]
+    if discontinuity := next(filter(None, reasons), ""):
         signed.labels("refused").inc()
-        await report(ctx, [(-1, "", broken[0])])
-        raise Refused(f"no checkpoint is signed: {broken[0]}", reason="AUDIT_BROKEN")
+        await record_findings(ctx, [(-1, "", discontinuity)])
+        raise Refused(f"no checkpoint is signed: {discontinuity}", reason="AUDIT_BROKEN")
     if not found.size:
         return 0
-    signer = ctx.seal.signer(found.origin)
+    signer = ctx.signing_key.signer(found.origin)
     text, root = signer.sign(found.size, found.peaks.root), found.peaks.root
-    await ctx.database.transaction(lambda tx: store.sign(tx, found.size, root, text, str(signer.key)))
-    ctx.seal.remember(text)
+    await ctx.database.transaction(lambda tx: store.save_checkpoint(tx, found.size, root, text, str(signer.key)))
+    ctx.signing_key.save_checkpoint(text)
     signed.labels("signed").inc()
     return 1
 
 
-async def _broken(reading: Transaction, size: int, root: bytes, found: store.Log) -> str:
+async def _discontinuity(reading: Transaction, size: int, root: bytes, found: store.Log) -> str:
     """Why the log does not continue the tree of this size and root; empty when it does."""
     if size > found.size:
         return f"the audit log was cut: {size} entries were signed, and fewer are left"

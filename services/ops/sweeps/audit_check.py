@@ -1,7 +1,7 @@
 """Time passed: the audit log is compared with the facts it was made from, a part each round, for ever.
 
 Rule: every entry is hashed again, compared with its fact, and folded into the tree, whose root must be what each kept
-checkpoint signed; every fact that is old enough must have its entry. A finding is written down once and told as the
+checkpoint signed; every fact that is old enough must have its entry. A finding is saved once, with the
 fact `audit_violated`.
 """
 
@@ -16,14 +16,15 @@ from libs.common.errors import Invalid
 from libs.common.facts import fact
 from libs.common.telemetry import counter
 from prunella.v1.events_pb2 import AuditViolated
-from services.ops.audit import compare, merkle, note
+from services.ops.audit import merkle, note
+from services.ops.audit.comparison import mismatch
 from services.ops.audit.merkle import Peaks
 from services.ops.context import ServiceContext
 from services.ops.store import audit as store
 
 ENTRIES = 2000
 FACTS = 5000
-MOST = 20  # findings told by one round
+MOST = 20  # findings recorded by one round
 # A fact this old is logged, unless it was put between older ones behind the plane's back.
 LOGGED = timedelta(minutes=5)
 Finding = tuple[int, str, str]
@@ -45,7 +46,7 @@ class Comparison:
     @classmethod
     async def begin(cls, reading: Transaction, first: int) -> Comparison:
         """From this entry on; what is before it is believed when the tree still has the root that was signed last."""
-        signed = await store.before_size(reading, first + 1)
+        signed = await store.checkpoint_before(reading, first + 1)
         size = signed.size if signed else 0
         try:
             root = await store.root(reading, size)
@@ -57,20 +58,20 @@ class Comparison:
             made._lost = True
         return made
 
-    async def go_on(self, reading: Transaction, count: int) -> None:
+    async def advance(self, reading: Transaction, count: int) -> None:
         """Compares the next entries."""
         first = self.peaks.size
         log = await store.log(reading)
         count = max(0, min(count, log.size - first))
         rows = await store.beside_facts(reading, first, count)
-        signed = {one.size: one for one in await store.between(reading, first, first + count)}
+        signed = {one.size: one for one in await store.checkpoints_between(reading, first, first + count)}
         keys = [note.read_key(key) for key in await store.keys(reading)]
-        for leaf, told in rows:
+        for leaf, recorded in rows:
             if leaf.index != self.peaks.size:
                 break
-            why = compare.wrong(leaf.index, leaf.event, leaf.hash, leaf.entry, told)
-            if why:
-                self._find(leaf.index, leaf.event, why)
+            detail = mismatch(leaf.index, leaf.event, leaf.hash, leaf.entry, recorded)
+            if detail:
+                self._find(leaf.index, leaf.event, detail)
             self.peaks, _ = self.peaks.append([merkle.leaf_hash(leaf.entry)])
             if self.peaks.size in signed:
                 self._prove(signed[self.peaks.size], keys)
@@ -82,12 +83,12 @@ class Comparison:
             if self.peaks != log.peaks and not self._lost:
                 self._find(self.proven, "", f"an entry from {self.proven} on is not what was appended to the tree")
 
-    def take(self) -> list[Finding]:
+    def take_findings(self) -> list[Finding]:
         """What was found since the last time."""
         found, self.findings = self.findings, []
         return found
 
-    def _prove(self, signed: store.Signed, keys: Sequence[note.Key]) -> None:
+    def _prove(self, signed: store.Checkpoint, keys: Sequence[note.Key]) -> None:
         try:
             read = note.read(signed.note)
         except Invalid:
@@ -100,8 +101,8 @@ class Comparison:
             self._lost = True
         self.proven = signed.size
 
-    def _find(self, index: int, event: str, why: str) -> None:
-        self.findings.append((index, event, why))
+    def _find(self, index: int, event: str, detail: str) -> None:
+        self.findings.append((index, event, detail))
 
     def _among(self) -> str:
         last = self.peaks.size - 1
@@ -120,28 +121,28 @@ async def check_audit(ctx: ServiceContext, now: datetime) -> int:
     """Compares the next part, from the beginning again behind the end; how many findings are new."""
     async with ctx.database.reading() as reading:
         log = await store.log(reading)
-        comparison = await Comparison.begin(reading, log.checked if log.checked < log.size else 0)
-        await comparison.go_on(reading, ENTRIES)
-        missing, last = await unlogged(reading, log.searched, now)
-    found = [*comparison.take(), *missing]
+        comparison = await Comparison.begin(reading, log.compared if log.compared < log.size else 0)
+        await comparison.advance(reading, ENTRIES)
+        missing, last = await unlogged(reading, log.scanned, now)
+    found = [*comparison.take_findings(), *missing]
     index = 0 if comparison.ended else comparison.peaks.size
     last = last or START
-    new = await report(ctx, found)
-    if (index, last) != (log.checked, log.searched):
-        await ctx.database.transaction(lambda tx: store.checked(tx, index, last))
+    new = await record_findings(ctx, found)
+    if (index, last) != (log.compared, log.scanned):
+        await ctx.database.transaction(lambda tx: store.save_progress(tx, index, last))
     return new
 
 
-async def report(ctx: ServiceContext, found: Sequence[Finding]) -> int:
-    """Writes findings down and tells those that are new; how many."""
+async def record_findings(ctx: ServiceContext, found: Sequence[Finding]) -> int:
+    """Saves findings and records those that are new; how many."""
     if not found:
         return 0
 
     async def work(tx: Transaction) -> int:
         new = 0
-        for index, event, why in found[:MOST]:
-            if await store.find(tx, index, event, why):
-                tx.record(fact("ops", AuditViolated(index=index, event=event, why=why), reason=why))
+        for index, event, detail in found[:MOST]:
+            if await store.save_finding(tx, index, event, detail):
+                tx.record(fact("ops", AuditViolated(index=index, event=event, detail=detail), reason=detail))
                 new += 1
         return new
 

@@ -13,8 +13,9 @@ from libs.common.rpc import Server
 from prunella.v1 import ops_pb2
 from services.ops.forward import services
 from services.ops.receiver.app import routes as receiver
-from services.ops.receiver.intake import Intake
-from services.ops.web import described, seeds
+from services.ops.receiver.span_buffer import SpanBuffer
+from services.ops.web import legacy_routes
+from services.ops.web.openapi import PATHS
 
 OWN = ops_pb2.DESCRIPTOR.services_by_name["OpsService"]
 # A release in base64 is larger than what else people send.
@@ -27,15 +28,15 @@ def door(server: Server) -> ConnectHandler:
     return ConnectHandler(server.in_process(), known, larger=LARGER)
 
 
-def app(server: Server, intake: Intake, pass_on: Callable[[bytes], None]) -> Starlette:
-    """The application; `pass_on` hands spans to another collector and never waits."""
+def app(server: Server, buffer: SpanBuffer, forward: Callable[[bytes], None]) -> Starlette:
+    """The application; `forward` hands spans to another collector and never waits."""
     opened = door(server)
     return Starlette(
         routes=[
             *opened.routes(),
-            *seeds.routes(opened),
-            openapi.route("Prunella: what people ask and tell", opened.methods.values(), described.PATHS),
-            *receiver(intake, pass_on),
+            *legacy_routes.routes(opened),
+            openapi.route("Prunella: what people ask and tell", opened.methods.values(), PATHS),
+            *receiver(buffer, forward),
             *health_routes(server),
         ]
     )

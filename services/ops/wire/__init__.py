@@ -1,25 +1,20 @@
 """Protobuf ⇄ dataclasses of ops. The only room that sees both; it parses or raises Invalid."""
 
-from services.ops.wire.audit import asked, audit_checkpoint, audit_entry, audited, contradiction
-from services.ops.wire.facts import decoded, plain, told
-from services.ops.wire.people import assigned, commented, notes
-from services.ops.wire.timeline import dead_letter, entry, span, trace_name, wanted
+from services.ops.wire.audit import audit_checkpoint, audit_entry, audit_filter, contradiction, with_changes
+from services.ops.wire.facts import decoded_fact, parsed, plain
+from services.ops.wire.timeline import dead_letter, entry, span, trace_name
 
 __all__ = [
-    "asked",
-    "assigned",
     "audit_checkpoint",
     "audit_entry",
-    "audited",
-    "commented",
+    "audit_filter",
     "contradiction",
     "dead_letter",
-    "decoded",
+    "decoded_fact",
     "entry",
-    "notes",
+    "parsed",
     "plain",
     "span",
-    "told",
     "trace_name",
-    "wanted",
-]  # fmt: skip
+    "with_changes",
+]

@@ -6,25 +6,24 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC
 
 from google.protobuf.message import DecodeError
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.common.errors import Invalid
 from libs.common.facts import FIELDS, fact_name
 from prunella.v1 import audit_pb2
 from prunella.v1.events_pb2 import Event
-from services.ops.audit import compare
+from services.ops.audit import comparison
 from services.ops.audit.entry import Fact
-from services.ops.store.audit import Asked, Leaf, Signed
-from services.ops.timeline import headline
-from services.ops.wire.facts import told
-from services.ops.wire.timeline import wanted
+from services.ops.headlines import headline
+from services.ops.store.audit import AuditFilter, Checkpoint, Leaf
+from services.ops.wire import filters
+from services.ops.wire.facts import decoded_fact
 
 LONGEST_ACTOR = 200
 CHANGES = "changes"
+SAME = ("id", "source", "actor", "plugin", "merchant", "incident", "reason")
 PAIRS = (("before", "after"), ("before", "assignee"), ("from", "to"), ("from_release", "to_release"))
 
 
@@ -48,7 +47,7 @@ def _pairs() -> dict[str, tuple[str, str]]:
 CHANGING = _pairs()
 
 
-def audited(fact: Fact) -> Fact:
+def with_changes(fact: Fact) -> Fact:
     """A fact with what its payload says of before and after; a payload nobody can read says nothing."""
     if fact.fact not in CHANGING:
         return fact
@@ -71,49 +70,45 @@ def change(event: Event) -> tuple[str, str]:
     return "; ".join(f"{f}={b}" for f, b, _ in changes), "; ".join(f"{f}={a}" for f, _, a in changes)
 
 
-def contradiction(said: Mapping[str, str]) -> str:
+def contradiction(fields: Mapping[str, str]) -> str:
     """What an entry says otherwise than the payload it holds; empty when they agree."""
     try:
-        event = Event.FromString(base64.b64decode(said.get("payload", ""), validate=True))
+        event = Event.FromString(base64.b64decode(fields.get("payload", ""), validate=True))
     except (DecodeError, binascii.Error, ValueError):
         return "its payload is no event"
     before, after = change(event)
+    same = {
+        name: getattr(event, name) for name in ("id", "source", "actor", "plugin", "merchant", "incident", "reason")
+    }
     fact = Fact(
-        id=event.id,
+        **same,
         time=event.time.ToDatetime(UTC),
-        source=event.source,
-        # A build that is newer than this one may have told it.
-        fact=fact_name(event) or said.get("fact", ""),
-        actor=event.actor,
-        plugin=event.plugin,
-        merchant=event.merchant,
-        incident=event.incident,
-        reason=event.reason,
+        # A newer build than this one may have recorded it.
+        fact=fact_name(event) or fields.get("fact", ""),
         cause=event.cause_id,
         traceparent="",
-        payload=base64.b64decode(said.get("payload", "")),
+        payload=base64.b64decode(fields.get("payload", "")),
         before=before,
         after=after,
     )
-    return compare.contradiction(said, fact)
+    return comparison.contradiction(fields, fact)
 
 
 def audit_entry(leaf: Leaf) -> audit_pb2.AuditEntry:
     """An entry for people and programs; what cannot be read is left out, the bytes are always there."""
     made = audit_pb2.AuditEntry(index=leaf.index, entry=leaf.entry, leaf_hash=leaf.hash)
-    said = compare.said_by(leaf.entry) or {}
-    made.fact, made.actor, made.resource = said.get("fact", ""), said.get("actor", ""), said.get("resource", "")
-    made.before, made.after, made.trace_id = said.get("before", ""), said.get("after", ""), said.get("trace", "")
+    fields = comparison.fields_of(leaf.entry) or {}
+    made.fact, made.actor, made.resource = fields.get("fact", ""), fields.get("actor", ""), fields.get("resource", "")
+    made.before, made.after, made.trace_id = fields.get("before", ""), fields.get("after", ""), fields.get("trace", "")
     try:
-        made.event.ParseFromString(base64.b64decode(said.get("payload", "")))
-    except (DecodeError, binascii.Error):
+        made.event.ParseFromString(base64.b64decode(fields.get("payload", "")))
+        made.headline = headline(decoded_fact(made.event))
+    except (DecodeError, ValueError, OverflowError):
         made.headline = "the payload of this entry cannot be read"
-    else:
-        made.headline = headline(told(made.event))
     return made
 
 
-def audit_checkpoint(origin: str, signed: Signed) -> audit_pb2.AuditCheckpoint:
+def audit_checkpoint(origin: str, signed: Checkpoint) -> audit_pb2.AuditCheckpoint:
     """A checkpoint."""
     made = audit_pb2.AuditCheckpoint(
         origin=origin, size=signed.size, root=signed.root, note=signed.note, key=signed.key
@@ -122,24 +117,14 @@ def audit_checkpoint(origin: str, signed: Signed) -> audit_pb2.AuditCheckpoint:
     return made
 
 
-def asked(request: audit_pb2.ListAuditRequest) -> Asked:
+def audit_filter(request: audit_pb2.ListAuditRequest) -> AuditFilter:
     """The filter of a request. Raises Invalid."""
     if len(request.actor) > LONGEST_ACTOR:
         raise Invalid(f"actor may have {LONGEST_ACTOR} characters", reason="BAD_ACTOR", field="actor")
-    known = wanted(request.plugin, request.incident, request.facts)
-    start, end = _moment(request, "start_time"), _moment(request, "end_time")
+    known = filters.timeline(request.plugin, request.incident, request.facts)
+    start, end = filters.time(request, "start_time"), filters.time(request, "end_time")
     if start and end and end <= start:
         raise Invalid(
             "the window ends before it starts: end_time must be after start_time", reason="BAD_WINDOW", field="end_time"
         )
-    return Asked(request.actor, known.facts, known.plugin, known.incident, start, end)
-
-
-def _moment(request: Any, name: str) -> datetime | None:
-    if not request.HasField(name):
-        return None
-    given: Timestamp = getattr(request, name)
-    try:
-        return given.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        raise Invalid(f"{name} is no moment from the year 1 to 9999", reason="BAD_TIME", field=name) from None
+    return AuditFilter(request.actor, known.facts, known.plugin, known.incident, start, end)

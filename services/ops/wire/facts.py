@@ -1,4 +1,4 @@
-"""Facts in plain Python: bytes → messages → dictionaries and what a headline is told."""
+"""Protobuf decoded: bytes → messages → facts in plain Python."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from libs.common.errors import Invalid
 from libs.common.facts import fact_name
 from prunella.v1.events_pb2 import Event
-from services.ops.timeline import Told
+from services.ops.decoded_fact import DecodedFact, display_name
 
 M = TypeVar("M", bound=Message)
 
 
-def decoded(kind: type[M], data: bytes) -> M:
+def parsed(kind: type[M], data: bytes) -> M:
     """A message from its bytes. Raises Invalid."""
     try:
         return kind.FromString(data)
@@ -26,16 +26,26 @@ def decoded(kind: type[M], data: bytes) -> M:
         raise Invalid(f"the body is no {kind.DESCRIPTOR.name} in protobuf", reason="MALFORMED", field="body") from error
 
 
-def told(event: Event, label: str = "") -> Told:
+def decoded_fact(event: Event, label: str = "") -> DecodedFact:
     """A fact in plain Python; a plugin without a known label is called by the end of its id, the part that differs."""
-    fact = fact_name(event)
-    fields = plain(getattr(event, fact)) if fact else {}
-    who = fields.get("label") or label or (f"plugin …{event.plugin[-8:]}" if event.plugin else "the plane")
-    return Told(fact or "unknown", who, event.reason, event.actor, fields)
+    name = fact_name(event)
+    fields = plain(getattr(event, name)) if name else {}
+    return DecodedFact(
+        id=event.id,
+        time=event.time.ToDatetime(UTC),
+        name=name or "unknown",
+        actor=event.actor,
+        reason=event.reason,
+        label=fields.get("label") or display_name(label, event.plugin),
+        plugin=event.plugin,
+        merchant=event.merchant,
+        incident=event.incident,
+        fields=fields,
+    )
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """The set fields of a message: enums as lower-case words, durations in seconds, moments as datetimes."""
+    """The set fields of a message: enums as lower-case words, durations in seconds, times as datetimes."""
     return {field.name: _plain(field, value) for field, value in message.ListFields()}
 
 

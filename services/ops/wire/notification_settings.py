@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from google.protobuf.duration_pb2 import Duration
 
 from prunella.v1 import events_pb2, notification_pb2
-from services.ops.notify.addresses import shown
-from services.ops.notify.check import refusal
-from services.ops.notify.model import Audience, Channel, Kind, QuietHours, Route, Security, Settings, Severity, Step
+from services.ops.notify.addresses import redacted_url
+from services.ops.notify.model import Audience, Channel, EscalationStep, Kind, QuietHours, Route, Security, Settings
+from services.ops.notify.validation import refusal
+from services.ops.severity import Severity
 
 E = TypeVar("E", bound=StrEnum)
 WINDOWS = ("batch_window", "repeat_window", "retry_for")
@@ -19,13 +20,13 @@ DEFAULTS = Settings()
 
 
 def settings(found: Settings) -> notification_pb2.NotificationSettings:
-    """The settings as people see them."""
+    """The settings for people, without secrets."""
     made = notification_pb2.NotificationSettings(
         version=found.version,
         etag=str(found.version),
-        channels=[_told_channel(each) for each in found.channels],
-        routes=[_told_route(each) for each in found.routes],
-        quiet_hours=[_told_hours(each) for each in found.quiet_hours],
+        channels=[_channel_message(each) for each in found.channels],
+        routes=[_route_message(each) for each in found.routes],
+        quiet_hours=[_hours_message(each) for each in found.quiet_hours],
         updated_by=found.updated_by,
         reason=found.reason,
     )
@@ -36,32 +37,32 @@ def settings(found: Settings) -> notification_pb2.NotificationSettings:
     return made
 
 
-def read_settings(given: notification_pb2.NotificationSettings) -> Settings:
-    """The settings somebody wrote; windows that are left out have their defaults. Raises Invalid."""
+def settings_of(message: notification_pb2.NotificationSettings) -> Settings:
+    """The settings of a request; windows that are left out have their defaults. Raises Invalid."""
     windows: dict[str, Any] = {
-        name: _span(getattr(given, name)) if given.HasField(name) else getattr(DEFAULTS, name)  # type: ignore[arg-type]
+        name: _span(getattr(message, name)) if message.HasField(name) else getattr(DEFAULTS, name)  # type: ignore[arg-type]
         for name in WINDOWS
     }
     return Settings(
-        channels=tuple(_channel(f"channels[{place}]", each) for place, each in enumerate(given.channels)),
-        routes=tuple(_route(f"routes[{place}]", each) for place, each in enumerate(given.routes)),
-        quiet_hours=tuple(_hours(each) for each in given.quiet_hours),
+        channels=tuple(_channel(f"channels[{place}]", each) for place, each in enumerate(message.channels)),
+        routes=tuple(_route(f"routes[{place}]", each) for place, each in enumerate(message.routes)),
+        quiet_hours=tuple(_hours(each) for each in message.quiet_hours),
         **windows,
     )
 
 
-def _channel(field: str, given: notification_pb2.NotificationChannel) -> Channel:
-    kind = given.WhichOneof("kind")
+def _channel(field: str, message: notification_pb2.NotificationChannel) -> Channel:
+    kind = message.WhichOneof("kind")
     if kind == "webhook":
-        return Channel(given.id, Kind.WEBHOOK, url=given.webhook.url, secret=given.webhook.secret)
+        return Channel(message.id, Kind.WEBHOOK, url=message.webhook.url, secret=message.webhook.secret)
     if kind == "slack":
         # What is shown of an address ends in …; it is no address, and stands for the one there is.
-        url = "" if given.slack.url.endswith("…") else given.slack.url
-        return Channel(given.id, Kind.SLACK, url=shown_safely(url), secret=url)
+        url = "" if message.slack.url.endswith("…") else message.slack.url
+        return Channel(message.id, Kind.SLACK, url=_redacted(url), secret=url)
     if kind == "email":
-        mail = given.email
+        mail = message.email
         return Channel(
-            given.id,
+            message.id,
             Kind.EMAIL,
             host=mail.host,
             port=mail.port,
@@ -74,31 +75,31 @@ def _channel(field: str, given: notification_pb2.NotificationChannel) -> Channel
     raise refusal([(field, "is of no kind; give it one of webhook, slack and email")])
 
 
-def shown_safely(url: str) -> str:
+def _redacted(url: str) -> str:
     """The part of a secret address that may be shown; empty for what is none."""
     try:
-        return shown(url) if url else ""
+        return redacted_url(url) if url else ""
     except ValueError:
         return ""
 
 
-def _route(field: str, given: notification_pb2.NotificationRoute) -> Route:
-    number = int(given.min_severity)
+def _route(field: str, message: notification_pb2.NotificationRoute) -> Route:
+    number = int(message.min_severity)
     if number not in {0, *(int(each) for each in Severity)}:
         raise refusal([(f"{field}.min_severity", f"there is no severity {number}; write, say, SEVERITY_HIGH")])
     return Route(
-        id=given.id,
-        steps=tuple(Step(tuple(step.channels), _span(step.answer_within)) for step in given.steps),
-        facts=tuple(given.facts),
+        id=message.id,
+        steps=tuple(EscalationStep(tuple(step.channels), _span(step.acknowledge_within)) for step in message.steps),
+        facts=tuple(message.facts),
         min_severity=Severity(number or Severity.LOW),
-        merchants=tuple(given.merchants),
-        audience=_word(f"{field}.audience", Audience, given.audience or Audience.OPERATORS),
-        quiet_hours=tuple(given.quiet_hours),
+        merchants=tuple(message.merchants),
+        audience=_word(f"{field}.audience", Audience, message.audience or Audience.OPERATORS),
+        quiet_hours=tuple(message.quiet_hours),
     )
 
 
-def _hours(given: notification_pb2.NotificationQuietHours) -> QuietHours:
-    return QuietHours(given.id, given.time_zone, given.start, given.end, tuple(given.days))
+def _hours(message: notification_pb2.NotificationQuietHours) -> QuietHours:
+    return QuietHours(message.id, message.time_zone, message.start, message.end, tuple(message.days))
 
 
 def _word(field: str, kind: type[E], text: str) -> E:
@@ -108,14 +109,14 @@ def _word(field: str, kind: type[E], text: str) -> E:
         raise refusal([(field, f"{text[:40]!r} is none of {', '.join(kind)}")]) from None
 
 
-def _span(given: Duration) -> timedelta:
+def _span(message: Duration) -> timedelta:
     try:
-        return given.ToTimedelta()
+        return message.ToTimedelta()
     except (OverflowError, ValueError):
         return timedelta(days=-1)
 
 
-def _told_channel(found: Channel) -> notification_pb2.NotificationChannel:
+def _channel_message(found: Channel) -> notification_pb2.NotificationChannel:
     made = notification_pb2.NotificationChannel(id=found.id)
     if found.kind is Kind.WEBHOOK:
         made.webhook.url, made.webhook.secret_set = found.url, bool(found.sealed)
@@ -136,7 +137,7 @@ def _told_channel(found: Channel) -> notification_pb2.NotificationChannel:
     return made
 
 
-def _told_route(found: Route) -> notification_pb2.NotificationRoute:
+def _route_message(found: Route) -> notification_pb2.NotificationRoute:
     made = notification_pb2.NotificationRoute(
         id=found.id,
         facts=found.facts,
@@ -146,13 +147,13 @@ def _told_route(found: Route) -> notification_pb2.NotificationRoute:
         quiet_hours=found.quiet_hours,
     )
     for step in found.steps:
-        told = made.steps.add(channels=step.channels)
-        if step.answer_within:
-            told.answer_within.FromTimedelta(step.answer_within)
+        added = made.steps.add(channels=step.channels)
+        if step.acknowledge_within:
+            added.acknowledge_within.FromTimedelta(step.acknowledge_within)
     return made
 
 
-def _told_hours(found: QuietHours) -> notification_pb2.NotificationQuietHours:
+def _hours_message(found: QuietHours) -> notification_pb2.NotificationQuietHours:
     return notification_pb2.NotificationQuietHours(
         id=found.id, time_zone=found.time_zone, start=found.start, end=found.end, days=found.days
     )

@@ -5,59 +5,55 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message as Proto
 
-from libs.common import names
-from libs.common.bus import fact
+from libs.common import facts, names
 from libs.common.errors import Invalid
 from prunella.v1 import events_pb2, notification_pb2
 from prunella.v1.events_pb2 import Event
-from services.ops.notify import catalogue
-from services.ops.notify.changes import Difference
-from services.ops.notify.escalation import State, Turn
+from services.ops.headlines import headline
+from services.ops.notify import defaults
+from services.ops.notify.escalation import NextStep, State
 from services.ops.notify.message import title
-from services.ops.notify.model import Notice, Settings, Severity
+from services.ops.notify.model import Notice, Settings
+from services.ops.notify.settings_diff import Difference
+from services.ops.severity import Severity
 from services.ops.store.deliveries import Delivery
 from services.ops.store.notifications import Notification
-from services.ops.timeline import Entry, headline
-from services.ops.wire.facts import told as plainly
+from services.ops.timeline import TimelineEntry
+from services.ops.wire.facts import decoded_fact
+from services.ops.wire.filters import id_in
 
 SOURCE = "ops"
 
 
-def notice(row: Entry) -> Notice:
+def notice(row: TimelineEntry) -> Notice:
     """A row of the timeline, as routes look at it."""
-    event = Event.FromString(row.payload)
-    said = plainly(event, row.label)
+    fact = decoded_fact(Event.FromString(row.payload), row.label)
     return Notice(
-        event=event.id,
-        time=event.time.ToDatetime(UTC),
+        event=fact.id,
+        time=fact.time,
         fact=row.fact,
-        severity=catalogue.severity(said),
-        headline=headline(said),
-        key=catalogue.key(said, plugin=event.plugin, incident=event.incident),
-        plugin=event.plugin,
-        merchant=event.merchant,
-        incident=event.incident,
-        action=said.text("action", ""),
+        severity=defaults.severity(fact),
+        headline=headline(fact),
+        key=defaults.dedup_key(fact),
+        plugin=fact.plugin,
+        merchant=fact.merchant,
+        incident=fact.incident,
+        action=fact.text("action", ""),
     )
 
 
-def moved(found: Notification, state: State, act_by: datetime | None) -> Notification:
-    """The message in another state."""
-    return replace(found, state=state, act_by=act_by)
-
-
-def seen(found: Notification, actor: str, reason: str, now: datetime) -> Notification:
-    """The message after a person said so."""
+def acknowledge(found: Notification, actor: str, reason: str, now: datetime) -> Notification:
+    """The message after a person acknowledged it."""
     return replace(
         found,
         state=State.ACKNOWLEDGED,
-        act_by=None,
-        acknowledged_at=now,
+        act_by_time=None,
+        acknowledge_time=now,
         acknowledged_by=actor,
         detail=reason or "somebody has seen it",
     )
@@ -66,7 +62,7 @@ def seen(found: Notification, actor: str, reason: str, now: datetime) -> Notific
 def delivery_ended(found: Notification, delivery: Delivery) -> Event:
     """The fact that a channel took a message, or did not."""
     about: dict[str, Any] = {
-        "notification": names_of(found.id),
+        "notification": notification_name(found.id),
         "channel": delivery.channel,
         "tries": delivery.tries,
     }
@@ -77,42 +73,42 @@ def delivery_ended(found: Notification, delivery: Delivery) -> Event:
     return _fact(found, failed, reason=f"{delivery.channel} did not take it: {delivery.error}")
 
 
-def escalated(found: Notification, turn: Turn) -> Event:
+def escalated(found: Notification, next_step: NextStep) -> Event:
     """The fact that nobody answered in time."""
-    channels = turn.step.channels if turn.step else ()
-    told = events_pb2.NotificationEscalated(notification=names_of(found.id), step=turn.number, channels=channels)
-    return _fact(found, told, reason="nobody answered in time")
+    name, channels = notification_name(found.id), next_step.step.channels if next_step.step else ()
+    message = events_pb2.NotificationEscalated(notification=name, step=next_step.number, channels=channels)
+    return _fact(found, message, reason="nobody answered in time")
 
 
 def acknowledged(found: Notification, actor: str, reason: str) -> Event:
     """The fact that a person has seen it."""
-    told = events_pb2.NotificationAcknowledged(notification=names_of(found.id))
-    return _fact(found, told, actor=actor, reason=reason or "seen")
+    message = events_pb2.NotificationAcknowledged(notification=notification_name(found.id))
+    return _fact(found, message, actor=actor, reason=reason or "seen")
 
 
 def settings_changed(made: Settings, changes: Sequence[Difference]) -> Event:
     """The fact that channels or routes were changed."""
-    told = events_pb2.NotificationSettingsChanged(version=made.version)
+    message = events_pb2.NotificationSettingsChanged(version=made.version)
     for each in changes:
-        told.changes.add(field=each.field, before=each.before, after=each.after)
-    return fact(SOURCE, told, actor=made.updated_by, reason=made.reason)
+        message.changes.add(field=each.field, before=each.before, after=each.after)
+    return facts.fact(SOURCE, message, actor=made.updated_by, reason=made.reason)
 
 
-def names_of(id_: str) -> str:
+def notification_name(id_: str) -> str:
     """`notifications/{notification}`."""
     return f"notifications/{id_}"
 
 
-def _fact(found: Notification, told: Proto, *, actor: str = "", reason: str) -> Event:
-    # What tells of one plugin or incident belongs to its story; what tells of many belongs to none.
+def _fact(found: Notification, message: Proto, *, actor: str = "", reason: str) -> Event:
+    # What covers one plugin or incident belongs to its story; what covers many belongs to none.
     def only(listed: Sequence[str]) -> str:
         return listed[0] if len(listed) == 1 else ""
 
     merchants = {line.merchant for line in found.batch.lines}
     merchant = merchants.pop() if len(merchants) == 1 and found.plugins else ""
-    return fact(
+    return facts.fact(
         SOURCE,
-        told,
+        message,
         actor=actor,
         reason=reason,
         plugin=only(found.plugins),
@@ -125,7 +121,7 @@ def notification(found: Notification, sent: Sequence[Delivery]) -> notification_
     """A message as people see it."""
     batch = found.batch
     made = notification_pb2.Notification(
-        name=names_of(found.id),
+        name=notification_name(found.id),
         route=found.route,
         state=found.state.value,
         detail=found.detail,
@@ -141,54 +137,38 @@ def notification(found: Notification, sent: Sequence[Delivery]) -> notification_
     )
     _times(
         made,
-        create_time=found.created_at,
-        due_time=found.due_at,
-        act_by_time=found.act_by,
-        acknowledge_time=found.acknowledged_at,
+        create_time=found.create_time,
+        due_time=found.due_time,
+        act_by_time=found.act_by_time,
+        acknowledge_time=found.acknowledge_time,
     )
     return made
 
 
 def filters(request: notification_pb2.ListNotificationsRequest) -> dict[str, str]:
-    """What a list is asked for; ids may come with their collection. Raises Invalid."""
+    """The filters of a list; ids may come with their collection. Raises Invalid."""
     if request.state and request.state not in set(State):
         known = ", ".join(State)
         raise Invalid(
             f"there is no state {request.state[:40]!r}; the states are {known}", reason="UNKNOWN_STATE", field="state"
         )
-    asked = {"state": request.state, "route": request.route}
+    query = {"state": request.state, "route": request.route}
     for field, collection in (("incident", "incidents"), ("plugin", "plugins")):
-        name = getattr(request, field)
-        given = name if "/" in name or not name else f"{collection}/{name}"
-        asked[field] = names.parse(collection, given, field=field) if given else ""
-    return asked
+        query[field] = id_in(collection, getattr(request, field), field)
+    return query
 
 
 def _line(line: Notice) -> notification_pb2.NotificationLine:
-    made = notification_pb2.NotificationLine(
-        event=line.event,
-        fact=line.fact,
-        severity=_severity(line.severity),
-        headline=line.headline,
-        plugin=line.plugin,
-        merchant=line.merchant,
-        incident=line.incident,
-    )
+    same = {name: getattr(line, name) for name in ("event", "fact", "headline", "plugin", "merchant", "incident")}
+    made = notification_pb2.NotificationLine(severity=_severity(line.severity), **same)
     _times(made, time=line.time)
     return made
 
 
 def _delivery(found: Delivery) -> notification_pb2.NotificationDelivery:
-    made = notification_pb2.NotificationDelivery(
-        id=found.id,
-        channel=found.channel,
-        step=found.step,
-        state=found.state.value,
-        tries=found.tries,
-        last_error=found.error,
-        answer=found.answer,
-    )
-    _times(made, try_time=found.tried_at, send_time=found.sent_at)
+    same = {name: getattr(found, name) for name in ("id", "channel", "step", "tries", "response")}
+    made = notification_pb2.NotificationDelivery(state=found.state.value, last_error=found.error, **same)
+    _times(made, try_time=found.try_time, send_time=found.send_time)
     return made
 
 
@@ -196,10 +176,10 @@ def _severity(severity: Severity) -> Any:
     return events_pb2.Severity.Value(f"SEVERITY_{severity.name}")
 
 
-def _times(message: Any, **moments: datetime | None) -> None:
-    for field, moment in moments.items():
-        if moment:
-            getattr(message, field).FromDatetime(moment)
+def _times(message: Any, **times: datetime | None) -> None:
+    for field, time in times.items():
+        if time:
+            getattr(message, field).FromDatetime(time)
 
 
 def notification_id(name: str) -> str:

@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from libs.common import names
 from libs.common.errors import Invalid
-from libs.common.facts import NAMES
 from prunella.v1 import ops_pb2
 from prunella.v1.events_pb2 import Event
-from services.ops.timeline import Entry, Wanted, headline
+from services.ops.headlines import headline
+from services.ops.timeline import TimelineEntry
 from services.ops.traces import Span
-from services.ops.wire.facts import told
+from services.ops.wire.facts import decoded_fact
 
 HEX = frozenset("0123456789abcdef")
 
 
-def entry(row: Entry) -> ops_pb2.TimelineEntry:
+def entry(row: TimelineEntry) -> ops_pb2.TimelineEntry:
     """A row of the timeline for people."""
     event = Event.FromString(row.payload)
-    line = headline(told(event, row.label))
+    line = headline(decoded_fact(event, row.label))
     return ops_pb2.TimelineEntry(position=row.position, fact=row.fact, event=event, headline=line, trace_id=row.trace)
-
-
-def wanted(plugin: str, incident: str, facts: Iterable[str]) -> Wanted:
-    """The filter of a request; ids may come with their collection. Raises Invalid for an unknown fact."""
-    asked = tuple(sorted(set(facts)))
-    for fact in asked:
-        if fact not in NAMES:
-            raise Invalid(
-                f"there is no fact {fact[:60]!r}; see events.proto, for example incident_opened",
-                reason="UNKNOWN_FACT",
-                field="facts",
-                fact=fact[:60],
-            )
-    return Wanted(_bare("plugins", plugin, "plugin"), _bare("incidents", incident, "incident"), asked)
-
-
-def _bare(collection: str, name: str, field: str) -> str:
-    if not name:
-        return ""
-    return names.parse(collection, name if "/" in name else f"{collection}/{name}", field=field)
 
 
 def trace_name(name: str) -> tuple[str, str]:

@@ -1,0 +1,36 @@
+"""The states of an attempt, and which of them a fact reports.
+
+Rule: facts come twice and in any order, so a state is a register that the latest fact wins: by its time, and between
+facts of one time by how far along in a healing they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+# Fact → (state of the attempt, how far along it stands).
+STATE_OF: Final[Mapping[str, tuple[str, int]]] = {
+    "attempt_created": ("pending", 1),
+    "attempt_staged": ("staged", 2),
+    "approval_requested": ("awaiting_approval", 3),
+    "approval_ended": ("staged", 4),
+    "attempt_held": ("staged", 5),
+    "apply_authorized": ("applying", 6),
+    "apply_denied": ("staged", 6),
+    "attempt_applied": ("probation", 7),
+    "attempt_committing": ("committing", 8),
+    "attempt_rolling_back": ("rolling_back", 9),
+    "attempt_unconfirmed": ("unconfirmed", 10),
+    "attempt_refused": ("refused", 11),
+    "attempt_cancelled": ("cancelled", 11),
+    "attempt_failed": ("failed", 12),
+    "attempt_succeeded": ("success", 13),
+    "attempt_rolled_back": ("rolled_back", 14),
+    "attempt_rollback_failed": ("rollback_failed", 14),
+}
+FINAL: Final = frozenset({"success", "failed", "rolled_back", "rollback_failed", "refused", "cancelled"})
+# Something was tried to its end; refused and cancelled attempts tried nothing.
+TRIED: Final = frozenset({"success", "failed", "rolled_back", "rollback_failed"})
+# The agent switched, or may have; only then there is something to roll back.
+SWITCHED: Final = frozenset({"applying", "probation", "committing", "success", "unconfirmed"})
