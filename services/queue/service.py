@@ -17,11 +17,11 @@ from libs.common.errors import Invalid, Unavailable
 from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import configure
 from prunella.v1 import queue_pb2_grpc
-from services.queue import reading
-from services.queue.book import Book
-from services.queue.doors import SCHEMA, ServiceContext, Settings
-from services.queue.errands.asking import runners
-from services.queue.errands.model import ReportModel
+from services.queue import catalogue_file
+from services.queue.catalogue import Book
+from services.queue.context import SCHEMA, ServiceContext, Settings
+from services.queue.errands.model_client import ReportModel
+from services.queue.errands.model_triage import runners
 from services.queue.handlers.servicer import QueueHandlers
 from services.queue.store import strategies
 from services.queue.sweeps import SWEEPS
@@ -51,7 +51,7 @@ def read_book(path: Path) -> Book:
             field="QUEUE_STRATEGIES",
             file=str(path),
         ) from error
-    return reading.parse(text, str(path))
+    return catalogue_file.parse(text, str(path))
 
 
 @dataclass

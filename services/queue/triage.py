@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.queue import learned
-from services.queue.book import Book
-from services.queue.learned import Model
+from services.queue import classifier
+from services.queue.catalogue import Book
+from services.queue.classifier import Model
 from services.queue.report import SEVERITIES, Hindrance, Origin, Report, Triage
 from services.queue.strategies import SENTENCES, Fit, fits
 
@@ -132,7 +132,7 @@ def _by_pattern(report: Report, book: Book) -> _Guess | None:
 
 
 def _by_learning(report: Report, book: Book, model: Model) -> _Guess | None:
-    told = learned.predict(model, report)
+    told = classifier.predict(model, report)
     kind = book.kind(told.type) if told else None
     if told is None or kind is None:
         return None

@@ -27,7 +27,7 @@ from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1.queue_pb2_grpc import QueueServiceStub
 from services.queue.leases import MAX_CRASHES
-from services.queue.store import work
+from services.queue.store import task_leases
 from tests.chaos import invariants, queue_workers
 from tests.service.queue_alone import QueueAlone, queue_alone
 
@@ -228,9 +228,9 @@ async def queue(ground: Ground) -> AsyncIterator[QueueAlone]:
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, name: str, part: str, instead: str = "") -> None:
-    statement = getattr(work, name)
+    statement = getattr(task_leases, name)
     assert part in statement, f"{name} is not what it was"
-    monkeypatch.setattr(work, name, statement.replace(part, instead))
+    monkeypatch.setattr(task_leases, name, statement.replace(part, instead))
 
 
 async def claimed(queue: QueueAlone, worker: str) -> pb.LeasedTask:

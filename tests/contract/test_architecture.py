@@ -28,6 +28,7 @@ ROOMS = {
     "http": {"prunella.v1", "starlette", "msgspec", "libs.common"},
     "receiver": {"opentelemetry", "starlette", "uvicorn", "libs.common", "prometheus_client"},
     "context": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
+    "operations": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
     "doors": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
     "service": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
     "worker": {
@@ -129,7 +130,7 @@ def test_every_import_keeps_to_its_room() -> None:
         ("libs/common/bus/consumer.py", "services.ingest.detection"),
         ("libs/agent/prunella_agent/session.py", "libs.common.rpc"),
         ("deploy/local/plane.py", "services.ingest.service"),
-        ("services/queue/worker/work.py", "services.queue.store.tasks"),
+        ("services/queue/worker/worker_loop.py", "services.queue.store.tasks"),
     ],
 )
 def test_a_planted_breach_is_found(place: str, name: str) -> None:

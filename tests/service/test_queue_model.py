@@ -12,7 +12,7 @@ from prunella.v1 import queue_pb2 as pb
 from prunella.v1 import queue_pb2_grpc
 from prunella.v1.agent_pb2 import ErrorReport
 from prunella.v1.events_pb2 import BreakerChanged
-from services.queue.errands import model
+from services.queue.errands import model_client
 from tests.service import sira_server
 from tests.service.sira_server import SiraServer
 
@@ -117,7 +117,7 @@ async def test_the_report_is_data_in_one_message_and_the_instructions_never_chan
     await queue.triaged(STRANGE)
     for asked in server.asked:
         system, user = asked.body["messages"]
-        assert (system["role"], system["content"]) == ("system", model.SYSTEM)
+        assert (system["role"], system["content"]) == ("system", model_client.SYSTEM)
         assert "s3cret" not in json.dumps(asked.body), "context may hold secrets and stays here"
         assert set(json.loads(user["content"])) == {"types", "severities", "strategies", "report"}
     texts = [json.loads(asked.body["messages"][1]["content"])["report"]["message"] for asked in server.asked]

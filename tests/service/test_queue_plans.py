@@ -14,7 +14,7 @@ from deploy.local.testing import Ground
 from libs.common.clock import SystemClock
 from libs.common.database import Database, numbered
 from services.queue.service import PLANNER
-from services.queue.store import counts, filing, history, reports, tasks, work
+from services.queue.store import history, report_transitions, reports, state_counts, task_leases, tasks
 
 ROWS = 50_000
 SEED = (
@@ -49,11 +49,11 @@ SEED = (
 )
 LARGE = re.compile(r"Seq Scan on (?:queue\.)?(?:tasks|reports|contents|history)\b")
 HOT = {
-    "claim": (work.CLAIM, ["tasks_waiting", "tasks_pkey"]),
-    "claim among several tool sets": (work.CLAIM_AMONG, ["tasks_waiting", "tasks_pkey"]),
-    "extend": (work.EXTEND, ["Index Scan using tasks_"]),
-    "complete": (work.COMPLETE, ["tasks_pkey", "reports_pkey"]),
-    "fail": (work.FAIL, ["tasks_pkey", "reports_pkey"]),
+    "claim": (task_leases.CLAIM, ["tasks_waiting", "tasks_pkey"]),
+    "claim among several tool sets": (task_leases.CLAIM_AMONG, ["tasks_waiting", "tasks_pkey"]),
+    "extend": (task_leases.EXTEND, ["Index Scan using tasks_"]),
+    "complete": (task_leases.COMPLETE, ["tasks_pkey", "reports_pkey"]),
+    "fail": (task_leases.FAIL, ["tasks_pkey", "reports_pkey"]),
     "reap": (tasks.REAP, ["tasks_state", "reports_pkey"]),
     "due": (tasks.DUE, ["tasks_retrying"]),
     "clean up": (tasks.CLEAN_UP, ["tasks_pkey"]),
@@ -65,11 +65,11 @@ HOT = {
     "list reports": (reports.LIST, ["reports_seen"]),
     "list reports of a plugin": (reports.LIST_OF_PLUGIN, ["reports_kind"]),
     "list reports with a person": (reports.LIST_WITH_PERSON, ["reports_with_person"]),
-    "file": (filing.FILE, ["reports_pkey", "contents_pkey"]),
-    "verify": (filing.VERIFY, ["reports_pkey"]),
-    "awaiting": (filing.AWAITING, ["reports_awaiting"]),
+    "file": (report_transitions.FILE, ["reports_pkey", "contents_pkey"]),
+    "verify": (report_transitions.VERIFY, ["reports_pkey"]),
+    "awaiting": (report_transitions.AWAITING, ["reports_awaiting"]),
     "history": (history.OF_REPORTS, ["history_pkey"]),
-    "status": (counts.STATUS, ["tasks_state"]),
+    "status": (state_counts.STATUS, ["tasks_state"]),
 }
 
 
@@ -111,5 +111,5 @@ async def test_a_hot_statement_goes_by_index(filled: Database, name: str) -> Non
 
 
 async def test_a_claim_sorts_no_more_than_it_takes(filled: Database) -> None:
-    chosen = (await plan(filled, work.CLAIM)).split("CTE leased")[0].split("CTE chosen")[1]
+    chosen = (await plan(filled, task_leases.CLAIM)).split("CTE leased")[0].split("CTE chosen")[1]
     assert "Sort" not in chosen, chosen

@@ -14,8 +14,8 @@ from libs.common.errors import Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
-from services.queue.doors import TASKS
-from services.queue.handlers import work
+from services.queue.context import TASKS
+from services.queue.handlers import claims
 from services.queue.store import tasks
 from tests.service.queue_alone import NETWORK, STRATEGY, QueueAlone, queue_alone, reason_of
 
@@ -63,7 +63,7 @@ def claims_sleep(queue: QueueAlone, monkeypatch: pytest.MonkeyPatch) -> asyncio.
             asleep.set()
         await wait(name, timeout)
 
-    monkeypatch.setattr(work, "LOOK_SECONDS", 30.0)
+    monkeypatch.setattr(claims, "LOOK_SECONDS", 30.0)
     monkeypatch.setattr(database, "wait", tell)
     return asleep
 
@@ -105,14 +105,14 @@ async def test_among_several_tool_sets_the_most_urgent_comes_first(queue: QueueA
 async def test_a_lower_priority_wins_once_it_has_waited_long_enough(queue: QueueAlone) -> None:
     await queue.report(queue.error(plugin="p-low", severity="low"))
     await waiting(queue, 1)
-    queue.after(leases.STEP_SECONDS - 1)
+    queue.after(claims.STEP_SECONDS - 1)
     await queue.report(queue.error(plugin="p-high", severity="high"))
     await waiting(queue, 2)
     rows = await queue.plane.sql("SELECT plugin, priority FROM queue.tasks ORDER BY rank")
     assert [row.plugin for row in rows] == ["p-high", "p-low"]
     assert rows[0].priority > rows[1].priority
     steps = rows[0].priority - rows[1].priority
-    queue.after(leases.STEP_SECONDS * steps)
+    queue.after(claims.STEP_SECONDS * steps)
     await queue.report(queue.error(plugin="p-late", severity="high"))
     await waiting(queue, 3)
     claimed = await queue.claim(3, wait=0)

@@ -17,9 +17,9 @@ import pytest
 from deploy.local.ports import free_ports
 from deploy.local.testing import until
 from libs.common.clock import SystemClock
-from services.queue.worker.answers import Failed
 from services.queue.worker.config import parse
-from services.queue.worker.servers import Servers
+from services.queue.worker.tool_result import Failed
+from services.queue.worker.tool_servers import Servers
 
 SCRIPT = Path(__file__).with_name("worker_tool_server.py")
 TOOLS = """

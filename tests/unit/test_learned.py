@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from services.queue.learned import (
+from services.queue.classifier import (
     FADE_AT,
     LEAST_LESSONS,
     MOST_FEATURES,

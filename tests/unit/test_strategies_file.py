@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from libs.common.errors import Invalid
-from services.queue import reading
-from services.queue.book import Book
+from services.queue import catalogue_file
+from services.queue.catalogue import Book
 
-DEFAULT = Path(reading.__file__).with_name("strategies.toml")
+DEFAULT = Path(catalogue_file.__file__).with_name("strategies.toml")
 TYPE = """
 [[type]]
 name = "disk"
@@ -38,7 +38,7 @@ value = 90
 
 
 def read(text: str) -> Book:
-    return reading.parse(text, "own.toml")
+    return catalogue_file.parse(text, "own.toml")
 
 
 def mistakes(text: str) -> list[str]:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from services.queue import patterns, reading
+from services.queue import catalogue_file, patterns
 
-BOOK = reading.parse((Path(reading.__file__).with_name("strategies.toml")).read_text(), "strategies.toml")
+BOOK = catalogue_file.parse((Path(catalogue_file.__file__).with_name("strategies.toml")).read_text(), "strategies.toml")
 TELLS = sorted({tell.pattern.text for kind in BOOK.kinds for tell in kind.tells})
 SIXTY_FOUR = 65536
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from services.queue.worker.frames import Frames, Overlong
+from services.queue.worker.framing import Frames, Overlong
 from services.queue.worker.steps import BadStrategy, arguments, check, judge
 
 FACTS = {"plugin": "0199-ab", "label": "shop-7", "merchant": "acme", "package": "relay", "release": "1.2.3"}

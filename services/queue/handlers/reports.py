@@ -19,11 +19,11 @@ from libs.common.names import new_id
 from libs.common.telemetry import counter, current_traceparent, new_traceparent, span_at, use_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue import triage
-from services.queue.doors import ServiceContext
-from services.queue.doors.commands import close_report
-from services.queue.doors.learning import counted
-from services.queue.handlers.once import once
-from services.queue.store import history, lessons, reports, strategies
+from services.queue.context import ServiceContext
+from services.queue.handlers.idempotency import once
+from services.queue.operations.commands import close_report
+from services.queue.operations.learning import counted
+from services.queue.store import classifier_counts, history, reports, strategies
 from services.queue.store.reports import Occurrence
 from services.queue.wire import facts
 from services.queue.wire import reports as wire
@@ -101,7 +101,7 @@ class ReportHandlers:
         async with self.ctx.database.reading() as tx:
             row = await self._report(tx, request.name)
             kept = await strategies.everything(tx)
-            model = await lessons.known(tx)
+            model = await classifier_counts.known(tx)
         book = self.ctx.book.standing({name: one.standing for name, one in kept.items()})
         report = reports.report(row)
         now = triage.classify(report, book, model)

@@ -14,10 +14,10 @@ from libs.common.errors import Invalid, NotFound
 from libs.common.names import new_id, parse
 from prunella.v1 import queue_pb2 as pb
 from services.queue import proposals as heart
-from services.queue.doors import ServiceContext
-from services.queue.doors.commands import approve_strategy, cancel_task, close_report, retry_task
-from services.queue.handlers.once import once
+from services.queue.context import ServiceContext
+from services.queue.handlers.idempotency import once
 from services.queue.handlers.tasks import after_id
+from services.queue.operations.commands import approve_strategy, cancel_task, close_report, retry_task
 from services.queue.proposals import Proposal
 from services.queue.store import proposals as store
 from services.queue.store import strategies

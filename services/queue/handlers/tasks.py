@@ -15,12 +15,12 @@ from libs.common.errors import Invalid
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
-from services.queue.doors import ServiceContext
-from services.queue.doors.commands import cancel_task, retry_task
-from services.queue.doors.ending import given_up, unknown
-from services.queue.handlers.once import earlier, once
+from services.queue.context import ServiceContext
+from services.queue.handlers.idempotency import earlier, once
+from services.queue.operations.commands import cancel_task, retry_task
+from services.queue.operations.completion import given_up, unknown
 from services.queue.stats import figures
-from services.queue.store import counts, history, tasks
+from services.queue.store import history, state_counts, tasks
 from services.queue.wire import facts
 from services.queue.wire import reports as report_wire
 from services.queue.wire import tasks as wire
@@ -92,8 +92,8 @@ class TaskHandlers:
         """How much work there is, and how it went."""
         del request, context
         async with self.ctx.database.reading() as tx:
-            counted = await counts.figures(tx)
-            status = await counts.status(tx)
+            counted = await state_counts.figures(tx)
+            status = await state_counts.status(tx)
         return wire.stats(figures(counted), status, self.ctx.clock.now())
 
     async def ResetStuckTasks(self, request: pb.ResetStuckTasksRequest, context: Context) -> pb.ResetStuckTasksResponse:

@@ -9,11 +9,11 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.telemetry import counter, gauge, span_at, use_traceparent
 from services.queue import leases
-from services.queue.doors import ServiceContext
-from services.queue.doors.ending import MOST_SPANS, given_up
-from services.queue.doors.learning import counted, taught
+from services.queue.context import ServiceContext
+from services.queue.operations.completion import MOST_SPANS, given_up
+from services.queue.operations.learning import counted, taught
 from services.queue.stats import figures
-from services.queue.store import counts, filing, history, proposals, reports, requests, tasks
+from services.queue.store import history, proposals, report_transitions, reports, requests, state_counts, tasks
 from services.queue.wire import facts
 
 MOST = 500
@@ -98,8 +98,8 @@ async def watch(ctx: ServiceContext, now: datetime) -> int:
     del now
 
     async def work(tx: Transaction) -> int:
-        watched = await filing.watched(tx)
-        rows = await filing.verify(tx, watched) if watched else ()
+        watched = await report_transitions.watched(tx)
+        rows = await report_transitions.verify(tx, watched) if watched else ()
         if rows:
             await _verified(tx, ctx, rows)
         return len(watched)
@@ -108,7 +108,7 @@ async def watch(ctx: ServiceContext, now: datetime) -> int:
 
 
 async def _verified(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
-    await counts.moved(tx, "report", (("resolved_pending", "resolved", 0) for _ in rows))
+    await state_counts.moved(tx, "report", (("resolved_pending", "resolved", 0) for _ in rows))
     entries = [
         (str(row.id), str(row.task) if row.task else None, row.strategy, row.resolved_by, row.method) for row in rows
     ]
@@ -132,15 +132,15 @@ def _spans(now: datetime, rows: Sequence[Any]) -> None:
 
 async def fold(ctx: ServiceContext, now: datetime) -> int:
     """Folds the counts and shows them as metrics; how many sums were touched."""
-    touched = await ctx.database.transaction(counts.fold)
+    touched = await ctx.database.transaction(state_counts.fold)
     async with ctx.database.reading() as tx:
-        counted_ = figures(await counts.figures(tx))
-        status = await counts.status(tx)
+        counted_ = figures(await state_counts.figures(tx))
+        status = await state_counts.status(tx)
     for state, number in counted_.tasks.items():
         _depth.labels(state).set(number)
     for state, number in counted_.reports.items():
         _reports.labels(state).set(number)
-    waiting = counts.oldest_waiting(status)
+    waiting = state_counts.oldest_waiting(status)
     _oldest.set(max(0.0, (now - waiting).total_seconds()) if waiting else 0.0)
     return touched
 

@@ -16,13 +16,13 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.telemetry import use_traceparent
 from services.queue import triage
-from services.queue.book import Book
-from services.queue.doors import ServiceContext
-from services.queue.doors.filing import file
-from services.queue.errands.asking import patience, send_question, wants_model
-from services.queue.learned import Model
+from services.queue.catalogue import Book
+from services.queue.classifier import Model
+from services.queue.context import ServiceContext
+from services.queue.errands.model_triage import patience, send_question, wants_model
+from services.queue.operations.enqueue import file
 from services.queue.report import Hindrance, Origin, Triage
-from services.queue.store import counts, filing, lessons, reports, strategies
+from services.queue.store import classifier_counts, report_transitions, reports, state_counts, strategies
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ async def untriaged(ctx: ServiceContext, now: datetime) -> int:
             if not rows:
                 return count
             standings = {name: kept.standing for name, kept in (await strategies.everything(tx)).items()}
-            model = await lessons.known(tx)
+            model = await classifier_counts.known(tx)
         await _settle(ctx, await _judge(rows, ctx.book.standing(standings), model))
         count += len(rows)
         if len(rows) < BATCH:
@@ -97,7 +97,7 @@ async def _settle(ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> 
 
 
 async def _ask(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
-    locked = await filing.lock(tx, [str(row.id) for row in rows])
+    locked = await report_transitions.lock(tx, [str(row.id) for row in rows])
     standing = [
         row
         for row in rows
@@ -105,8 +105,8 @@ async def _ask(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> Non
     ]
     if not standing:
         return
-    await filing.ask(tx, [str(row.id) for row in standing], tx.now + timedelta(seconds=patience(ctx)))
-    await counts.moved(tx, "report", ((row.state, "triaging", 0) for row in standing))
+    await report_transitions.ask(tx, [str(row.id) for row in standing], tx.now + timedelta(seconds=patience(ctx)))
+    await state_counts.moved(tx, "report", ((row.state, "triaging", 0) for row in standing))
     for row in standing:
         with use_traceparent(row.traceparent):
             await send_question(tx, ctx, reports.report(row))

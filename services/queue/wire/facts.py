@@ -13,7 +13,7 @@ from services.queue.leases import NO_WORKER
 from services.queue.proposals import Proposal
 from services.queue.report import Triage
 from services.queue.store.tasks import NewTask
-from services.queue.wire.words import severity_number
+from services.queue.wire.enums import severity_number
 
 SCHEMA = "queue"
 QUOTE = 200

@@ -21,7 +21,7 @@ from prunella_agent.fingerprint import fingerprint
 from services.queue.recurrence import Count, folded
 from services.queue.report import SEVERITIES
 from services.queue.store.reports import Filters, Occurrence
-from services.queue.wire.words import filtered, milder_than, report_state_number, report_state_word, severity_number
+from services.queue.wire.enums import filtered, milder_than, report_state_number, report_state_word, severity_number
 
 MOST_ERRORS = 1000
 MOST_CONTEXT = 32

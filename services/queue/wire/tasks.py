@@ -17,9 +17,9 @@ from libs.common.errors import Invalid
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
 from services.queue.stats import Figures
+from services.queue.store.task_leases import Completion
 from services.queue.store.tasks import Filters
-from services.queue.store.work import Completion
-from services.queue.wire.words import filtered, task_state_number, task_state_word
+from services.queue.wire.enums import filtered, task_state_number, task_state_word
 
 MOST_TASKS = 1000
 MOST_TOOLS = 500

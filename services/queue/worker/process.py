@@ -15,9 +15,9 @@ from libs.common.runtime.parts import STOP_SECONDS, start_parts, stop_parts
 from libs.common.telemetry import configure, metrics_app
 from prunella.v1 import queue_pb2_grpc
 from services.queue.worker.config import Config
-from services.queue.worker.servers import Servers
 from services.queue.worker.settings import WorkerSettings
-from services.queue.worker.work import Worker
+from services.queue.worker.tool_servers import Servers
+from services.queue.worker.worker_loop import Worker
 
 
 @dataclass

@@ -15,10 +15,10 @@ from libs.common.database import Transaction
 from libs.common.errors import NotFound, Refused
 from libs.common.telemetry import use_traceparent
 from services.queue import leases
-from services.queue.doors import ServiceContext
-from services.queue.doors.ending import escalated, unknown
-from services.queue.doors.learning import tell
-from services.queue.store import counts, filing, history, strategies, tasks
+from services.queue.context import ServiceContext
+from services.queue.operations.completion import escalated, unknown
+from services.queue.operations.learning import tell
+from services.queue.store import history, report_transitions, state_counts, strategies, tasks
 from services.queue.wire import facts
 
 MOST_STOPPED = 10_000
@@ -43,12 +43,12 @@ async def retry_task(
         )
     wanted = priority or row.priority
     await tasks.save(tx, task, _values(row, "pending", tx.now, reason, priority=wanted, attempts=0, crashes=0))
-    await counts.moved(tx, "task", ((row.state, "", row.priority), ("", "pending", wanted)))
-    report = await filing.lock_report(tx, str(row.report))
+    await state_counts.moved(tx, "task", ((row.state, "", row.priority), ("", "pending", wanted)))
+    report = await report_transitions.lock_report(tx, str(row.report))
     await history.add(tx, [_entry(row)], success=False, outcome="RETRIED", actor=actor)
     if report is not None:
-        await filing.move(tx, str(row.report), "in_progress", f"another try: {reason}", task=task)
-        await counts.moved(tx, "report", [(report.state, "in_progress", 0)])
+        await report_transitions.move(tx, str(row.report), "in_progress", f"another try: {reason}", task=task)
+        await state_counts.moved(tx, "report", [(report.state, "in_progress", 0)])
     with use_traceparent(row.traceparent):
         tx.record(facts.task_retried(row, wanted, actor=actor, reason=reason))
     tx.after_commit(ctx.work_came)
@@ -71,7 +71,7 @@ async def cancel_task(tx: Transaction, task: str, *, actor: str, reason: str) ->
 async def close_report(tx: Transaction, report: str, *, actor: str, reason: str) -> None:
     """Ends a report and what works on it. Raises NotFound."""
     active = await tasks.active_of(tx, report)
-    row = await filing.lock_report(tx, report)
+    row = await report_transitions.lock_report(tx, report)
     if row is None:
         raise NotFound(f"there is no error report {report}", reason="REPORT_UNKNOWN", field="name", report=report)
     if row.state == "closed":
@@ -80,8 +80,8 @@ async def close_report(tx: Transaction, report: str, *, actor: str, reason: str)
         await _cancel(tx, active, actor=actor, reason=f"its report was closed: {reason}")
     task = str(row.task) if row.task else None
     await history.add(tx, [(report, task, "", "", "closed")], success=True, outcome="CLOSED", actor=actor)
-    await filing.move(tx, report, "closed", reason, resolved_by=actor, method="closed by a person")
-    await counts.moved(tx, "report", [(row.state, "closed", 0)])
+    await report_transitions.move(tx, report, "closed", reason, resolved_by=actor, method="closed by a person")
+    await state_counts.moved(tx, "report", [(row.state, "closed", 0)])
     with use_traceparent(row.traceparent):
         tx.record(facts.report_closed(row, actor=actor, reason=reason))
 
@@ -106,8 +106,8 @@ async def approve_strategy(
     await strategies.save(tx, after)
     await tell(tx, strategy, before, after, actor=actor, reason=f"{'approved' if approved else 'revoked'}: {reason}")
     if approved:
-        again = await filing.awaiting(tx, name, f"{name} was approved by {actor}: looked at again")
-        await counts.moved(tx, "report", (("escalated", "new", 0) for _ in range(again)))
+        again = await report_transitions.awaiting(tx, name, f"{name} was approved by {actor}: looked at again")
+        await state_counts.moved(tx, "report", (("escalated", "new", 0) for _ in range(again)))
         tx.after_commit(ctx.triage_soon)
     elif strategy.writes:
         await _stop(tx, ctx, name, actor=actor, reason=f"{name} may not write any more: {reason}")
@@ -131,7 +131,7 @@ async def _locked(tx: Transaction, task: str) -> Any:
 
 async def _cancel(tx: Transaction, row: Any, *, actor: str, reason: str) -> None:
     await tasks.save(tx, str(row.id), _values(row, "cancelled", tx.now, reason))
-    await counts.moved(tx, "task", [(row.state, "cancelled", row.priority)])
+    await state_counts.moved(tx, "task", [(row.state, "cancelled", row.priority)])
     await history.add(tx, [_entry(row)], success=False, outcome="CANCELLED", actor=actor)
     with use_traceparent(row.traceparent):
         tx.record(facts.task_cancelled(row, actor=actor, reason=reason))

@@ -14,10 +14,10 @@ from libs.common.database import Transaction
 from libs.common.names import new_id
 from libs.common.telemetry import counter, span_at, use_traceparent
 from services.queue import leases
-from services.queue.doors import ServiceContext
+from services.queue.context import ServiceContext
 from services.queue.report import Hindrance, Triage
-from services.queue.store import counts, filing, tasks
-from services.queue.store.filing import Filed
+from services.queue.store import report_transitions, state_counts, tasks
+from services.queue.store.report_transitions import Filed
 from services.queue.store.tasks import NewTask
 from services.queue.wire import facts
 
@@ -36,7 +36,7 @@ async def triaged(tx: Transaction, ctx: ServiceContext, report: str, triage: Tri
 
 async def file(tx: Transaction, ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> int:
     """Files reports (rows of store.reports) with their triage; how many were still waiting for it."""
-    locked = await filing.lock(tx, [str(row.id) for row, _ in judged])
+    locked = await report_transitions.lock(tx, [str(row.id) for row, _ in judged])
     standing = [
         (row, triage)
         for row, triage in judged
@@ -52,12 +52,12 @@ async def file(tx: Transaction, ctx: ServiceContext, judged: Sequence[tuple[Any,
         for row, triage in standing
         if triage.hindrance is None
     }
-    await filing.file(tx, [_filed(tx, row, triage, made.get(str(row.id))) for row, triage in standing])
+    await report_transitions.file(tx, [_filed(tx, row, triage, made.get(str(row.id))) for row, triage in standing])
     if made:
         await tasks.insert(tx, list(made.values()), leases.max_attempts(ctx.settings.delays))
     states = ((row.state, "in_progress" if str(row.id) in made else "escalated", 0) for row, _ in standing)
-    await counts.moved(tx, "report", states)
-    await counts.moved(tx, "task", (("", "pending", task.priority) for task in made.values()))
+    await state_counts.moved(tx, "report", states)
+    await state_counts.moved(tx, "task", (("", "pending", task.priority) for task in made.values()))
     for row, triage in standing:
         _tell(tx, row, triage, made.get(str(row.id)))
     if made:

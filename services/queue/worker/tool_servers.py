@@ -9,9 +9,9 @@ import asyncio
 from typing import Any
 
 from libs.common.clock import Clock
-from services.queue.worker.answers import Answer, Failed
 from services.queue.worker.config import Config, Tool
-from services.queue.worker.server import Server
+from services.queue.worker.tool_result import Answer, Failed
+from services.queue.worker.tool_server import Server
 
 
 class Servers:

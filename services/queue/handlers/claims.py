@@ -23,10 +23,10 @@ from libs.common.database import Transaction
 from libs.common.errors import Invalid, Problem
 from libs.common.telemetry import histogram, span_at, use_traceparent
 from prunella.v1 import queue_pb2 as pb
-from services.queue.doors import TASKS, ServiceContext
-from services.queue.doors.ending import MOST_SPANS, ended, lapsed, stale, unknown
-from services.queue.store import history, reports, strategies, tasks, work
-from services.queue.store.work import Completion
+from services.queue.context import TASKS, ServiceContext
+from services.queue.operations.completion import MOST_SPANS, ended, lapsed, stale, unknown
+from services.queue.store import history, reports, strategies, task_leases, tasks
+from services.queue.store.task_leases import Completion
 from services.queue.wire import facts
 from services.queue.wire import reports as report_wire
 from services.queue.wire import strategies as strategy_wire
@@ -91,9 +91,9 @@ class WorkHandlers:
         lease = wire.lease(request.lease_duration, request.HasField("lease_duration"))
 
         async def extend(tx: Transaction) -> datetime:
-            found = await work.extend(tx, task, request.token, tx.now + lease)
+            found = await task_leases.extend(tx, task, request.token, tx.now + lease)
             if found is None:
-                row = (await work.standing(tx, [task])).get(task)
+                row = (await task_leases.standing(tx, [task])).get(task)
                 if row is None:
                     raise unknown(task)
                 still = (row.token, row.state) == (request.token, "processing")
@@ -185,7 +185,7 @@ class WorkHandlers:
         if not able:
             return ()
         await self.ctx.toolsets.ask(tx, able, self.ctx.settings.stranded / 4)
-        return await work.claim(tx, able, worker=wanted.worker, until=until, limit=wanted.count)
+        return await task_leases.claim(tx, able, worker=wanted.worker, until=until, limit=wanted.count)
 
     async def _complement(self, tx: Transaction, answer: pb.ClaimTasksResponse, rows: Sequence[Any]) -> None:
         ids = [str(row.report) for row in rows]

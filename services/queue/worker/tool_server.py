@@ -22,10 +22,10 @@ from libs.common.breaker import BreakerRule, BreakerState, Guarded
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
 from libs.common.telemetry import counter, span
-from services.queue.worker import web
-from services.queue.worker.answers import Answer, Failed, read
+from services.queue.worker import http_client
 from services.queue.worker.config import ServerConfig, Tool
-from services.queue.worker.pipes import TOO_LARGE, Program
+from services.queue.worker.stdio_client import TOO_LARGE, Program
+from services.queue.worker.tool_result import Answer, Failed, read
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -140,7 +140,7 @@ class Server:
                 self.program = Program(self.config)
                 lost, transport = self.program.lost, self.program.transport()
             else:
-                transport = web.transport(self.config)
+                transport = http_client.transport(self.config)
             async with asyncio.timeout(self.config.start_seconds):
                 client = await stack.enter_async_context(Client(transport, cache=None))
             while not self._ended.is_set():

@@ -12,11 +12,11 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner, send
 from services.queue import triage
-from services.queue.doors import SCHEMA, ServiceContext
-from services.queue.doors.filing import triaged
-from services.queue.errands.model import question
+from services.queue.context import SCHEMA, ServiceContext
+from services.queue.errands.model_client import question
+from services.queue.operations.enqueue import triaged
 from services.queue.report import Report, Triage
-from services.queue.store import lessons, reports, strategies
+from services.queue.store import classifier_counts, reports, strategies
 from services.queue.triage import Opinion
 
 ASK_MODEL = "ask_model"
@@ -82,7 +82,7 @@ async def _file(ctx: ServiceContext, tx: Transaction, report: str, opinion: Opin
     told = reports.report(row)
     standings = {name: kept.standing for name, kept in (await strategies.everything(tx)).items()}
     book = ctx.book.standing(standings)
-    before = triage.classify(told, book, await lessons.known(tx))
+    before = triage.classify(told, book, await classifier_counts.known(tx))
     after = triage.with_opinion(told, book, before, opinion, note) if triage.unsure(before) else before
     await triaged(tx, ctx, report, after)
 

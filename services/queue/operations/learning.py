@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from libs.common.database import Transaction
-from services.queue import learned
-from services.queue.doors import ServiceContext
+from services.queue import classifier
+from services.queue.context import ServiceContext
 from services.queue.report import Report
-from services.queue.store import lessons, strategies
+from services.queue.store import classifier_counts, strategies
 from services.queue.store.strategies import Kept
 from services.queue.strategies import Strategy, confidence, judge
 from services.queue.wire import facts
@@ -54,9 +54,9 @@ async def taught(tx: Transaction, verified: Sequence[tuple[str, Report]]) -> Non
     """Teaches the classifier what reports turned out to be: (type, report)."""
     if not verified:
         return
-    model = await lessons.known(tx, to_teach=True)
-    changed: dict[str, learned.Counts] = {}
+    model = await classifier_counts.known(tx, to_teach=True)
+    changed: dict[str, classifier.Counts] = {}
     for type_, report in verified:
-        model, rows = learned.teach(model, type_, report)
+        model, rows = classifier.teach(model, type_, report)
         changed.update({row.type: row for row in rows})
-    await lessons.save(tx, list(changed.values()))
+    await classifier_counts.save(tx, list(changed.values()))

@@ -19,9 +19,9 @@ from libs.common.errors import Problem, Unavailable
 from libs.common.telemetry import counter, gauge, span, use_traceparent
 from prunella.v1 import queue_pb2
 from services.queue.worker.config import Config
+from services.queue.worker.execution import Ending, Try
 from services.queue.worker.lease import CALL_SECONDS, Lease, LeaseLost, duration
-from services.queue.worker.servers import Servers
-from services.queue.worker.task import Ending, Try
+from services.queue.worker.tool_servers import Servers
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0

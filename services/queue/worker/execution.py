@@ -18,9 +18,9 @@ import structlog
 
 from prunella.v1 import queue_pb2
 from services.queue.worker import steps
-from services.queue.worker.answers import Answer, Failed, clean
 from services.queue.worker.config import Config
-from services.queue.worker.servers import Servers
+from services.queue.worker.tool_result import Answer, Failed, clean
+from services.queue.worker.tool_servers import Servers
 
 LONGEST_DETAILS = 60 * 1024
 EXCERPTS = (2000, 400, 80, 0)

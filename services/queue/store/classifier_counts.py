@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from libs.common.database import Transaction
-from services.queue.learned import Counts, Model, model
+from services.queue.classifier import Counts, Model, model
 
 ALL = 'SELECT type, lessons, features, "right", wrong FROM queue.lessons'
 # One teacher at a time; readers go on reading.

@@ -14,7 +14,7 @@ from typing import Any
 
 from libs.common.toml_tables import Reader
 from services.queue import patterns
-from services.queue.book import FIELDS, Book, Kind, Tell
+from services.queue.catalogue import FIELDS, Book, Kind, Tell
 from services.queue.patterns import Pattern
 from services.queue.report import SEVERITIES
 from services.queue.strategies import COMPARISONS, PLACEHOLDERS, Check, Rules, Shelf, Step, Strategy

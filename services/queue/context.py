@@ -14,9 +14,9 @@ from libs.common.database import Database, Transaction
 from libs.common.settings import HttpUrl, ServiceSettings, variable
 from libs.common.telemetry import Telemetry
 from services.queue import leases
-from services.queue.book import Book
-from services.queue.doors.toolsets import Toolsets
-from services.queue.errands.model import ReportModel
+from services.queue.catalogue import Book
+from services.queue.errands.model_client import ReportModel
+from services.queue.operations.toolset_cache import Toolsets
 from services.queue.store import reports
 
 SCHEMA = "queue"
@@ -52,7 +52,7 @@ class Settings(ServiceSettings):
     )
     strategies: Path = variable(
         "QUEUE_STRATEGIES",
-        default=Path(__file__).resolve().parents[1] / "strategies.toml",
+        default=Path(__file__).resolve().parent / "strategies.toml",
         rule="file with types, patterns and strategies (TOML)",
         remedy="leave it out for the one that comes along",
     )

@@ -14,7 +14,7 @@ import msgspec
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
 from libs.common.external_http import ExternalHttp
-from services.queue.book import Book
+from services.queue.catalogue import Book
 from services.queue.report import SEVERITIES, Report
 from services.queue.triage import Opinion
 

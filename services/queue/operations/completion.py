@@ -16,10 +16,10 @@ from libs.common.errors import NotFound, Problem, Refused, Stale
 from libs.common.names import new_id
 from libs.common.telemetry import counter, span_at, use_traceparent
 from services.queue import leases
-from services.queue.doors import ServiceContext
-from services.queue.doors.learning import counted
-from services.queue.store import counts, filing, work
-from services.queue.store.work import Completion, Failing
+from services.queue.context import ServiceContext
+from services.queue.operations.learning import counted
+from services.queue.store import report_transitions, state_counts, task_leases
+from services.queue.store.task_leases import Completion, Failing
 from services.queue.wire import facts
 
 # A span for each task of a batch tells more than anybody reads when the batch is large.
@@ -36,7 +36,7 @@ async def ended(
     successes = [one for one in given if one.success]
     if successes:
         until = tx.now + timedelta(seconds=ctx.settings.watch)
-        done += await work.complete(tx, successes, actor=actor, watch=new_id(tx.now), watch_until=until)
+        done += await task_leases.complete(tx, successes, actor=actor, watch=new_id(tx.now), watch_until=until)
     failures = [one for one in given if not one.success]
     if failures:
         done += await _failed(tx, ctx, failures, actor)
@@ -49,7 +49,7 @@ async def ended(
 
 
 async def _failed(tx: Transaction, ctx: ServiceContext, failures: Sequence[Completion], actor: str) -> Sequence[Any]:
-    held = await work.held(tx, [one.task for one in failures])
+    held = await task_leases.held(tx, [one.task for one in failures])
     failing = []
     for one in failures:
         row = held.get(one.task)
@@ -66,11 +66,11 @@ async def _failed(tx: Transaction, ctx: ServiceContext, failures: Sequence[Compl
         )
         reason = f"{end.outcome} by {row.worker}, try {end.attempts} of {row.max_attempts}"
         failing.append(Failing(one, end.state, end.attempts, end.run_at, end.outcome, reason))
-    return await work.fail(tx, failing, actor=actor) if failing else []
+    return await task_leases.fail(tx, failing, actor=actor) if failing else []
 
 
 async def _refused(tx: Transaction, rest: Sequence[Completion]) -> Mapping[tuple[str, int], Problem]:
-    standing = await work.standing(tx, [one.task for one in rest])
+    standing = await task_leases.standing(tx, [one.task for one in rest])
     found: dict[tuple[str, int], Problem] = {}
     for one in rest:
         row = standing.get(one.task)
@@ -150,8 +150,8 @@ async def escalated(
     tx: Transaction, reasons: Mapping[str, str], *, actor: str = "", awaits: Mapping[str, str] | None = None
 ) -> None:
     """Gives reports that were in work to people, each with its reason; `awaits` says whose approval brings one back."""
-    rows = await filing.escalate(tx, reasons, awaits or {})
-    await counts.moved(tx, "report", (("in_progress", "escalated", 0) for _ in rows))
+    rows = await report_transitions.escalate(tx, reasons, awaits or {})
+    await state_counts.moved(tx, "report", (("in_progress", "escalated", 0) for _ in rows))
     for row in rows:
         told = facts.escalation(str(row.id), str(row.task or ""), row.type, row.severity, row.tried)
         with use_traceparent(row.traceparent):

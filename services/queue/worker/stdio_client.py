@@ -21,7 +21,7 @@ from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, jsonrpc_message_a
 
 from prunella_agent.process import leashed, signal_group
 from services.queue.worker.config import ServerConfig
-from services.queue.worker.frames import LONGEST, Frames, Overlong
+from services.queue.worker.framing import LONGEST, Frames, Overlong
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 CHUNK = 64 * 1024

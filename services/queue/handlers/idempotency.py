@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from libs.common import access
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, Refused
-from services.queue.doors import ServiceContext
+from services.queue.context import ServiceContext
 from services.queue.store import requests
 
 MessageT = TypeVar("MessageT", bound=Message)
