@@ -221,7 +221,7 @@ def _triage(triage: Any) -> str:
     if not triage.origin:
         return "not understood yet"
     fixable = "tools may heal it" if triage.auto_fixable else "not for tools"
-    return safe(f"{triage.type}, {fixable}, confidence {triage.confidence:.2f} by {triage.origin}: {triage.why}")
+    return safe(f"{triage.type}, {fixable}, confidence {triage.confidence:.2f} by {triage.origin}: {triage.explanation}")
 
 
 def _fields(report: Any, labels: dict[str, str]) -> list[tuple[str, str]]:

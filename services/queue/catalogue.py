@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from services.queue.patterns import Pattern
 from services.queue.report import Report
-from services.queue.strategies import Shelf, Standing
+from services.queue.strategies import StrategySet, StrategyStatus
 
 FIELDS = ("type", "message", "module", "stack", "context")
 # How many characters of each field patterns look at.
@@ -18,7 +18,7 @@ MOST_CONTEXT = 32
 
 
 @dataclass(frozen=True)
-class Tell:
+class TypePattern:
     """A pattern, and how sure one can be of the type where it fits."""
 
     pattern: Pattern
@@ -26,53 +26,53 @@ class Tell:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ErrorType:
     """A type of error."""
 
     name: str
     title: str
     severity: str
     fields: tuple[str, ...]
-    tells: tuple[Tell, ...]
+    type_patterns: tuple[TypePattern, ...]
 
 
 @dataclass(frozen=True)
 class Match:
     """A pattern that fitted, what it fitted, and where."""
 
-    kind: Kind
-    tell: Tell
+    error_type: ErrorType
+    type_pattern: TypePattern
     field: str
     found: str
 
 
 @dataclass(frozen=True)
-class Book:
+class Catalogue:
     """A book that was checked. `version` is a digest of its text."""
 
     version: str
-    kinds: tuple[Kind, ...]
-    shelf: Shelf
+    error_types: tuple[ErrorType, ...]
+    strategy_set: StrategySet
 
-    def kind(self, name: str) -> Kind | None:
+    def error_type(self, name: str) -> ErrorType | None:
         """The type with this name, or None."""
-        return next((kind for kind in self.kinds if kind.name == name), None)
+        return next((error_type for error_type in self.error_types if error_type.name == name), None)
 
-    def standing(self, standings: Mapping[str, Standing]) -> "Book":
+    def with_statuses(self, statuses: Mapping[str, StrategyStatus]) -> "Catalogue":
         """The same book with what became of its strategies so far."""
-        return replace(self, shelf=replace(self.shelf, standings=standings))
+        return replace(self, strategy_set=replace(self.strategy_set, statuses=statuses))
 
     def match(self, report: Report) -> Match | None:
         """The surest pattern that fits the report, or None."""
         texts = {name: _text(report, name) for name in FIELDS}
         best: Match | None = None
-        for kind in self.kinds:
-            for tell in kind.tells:
-                if best and best.tell.confidence >= tell.confidence:
+        for error_type in self.error_types:
+            for type_pattern in error_type.type_patterns:
+                if best and best.type_pattern.confidence >= type_pattern.confidence:
                     continue
-                for name in kind.fields:
-                    if found := tell.pattern.found(texts[name]):
-                        best = Match(kind, tell, name, found)
+                for name in error_type.fields:
+                    if found := type_pattern.pattern.found(texts[name]):
+                        best = Match(error_type, type_pattern, name, found)
                         break
         return best
 

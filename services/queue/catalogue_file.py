@@ -14,10 +14,10 @@ from typing import Any
 
 from libs.common.toml_tables import Reader
 from services.queue import patterns
-from services.queue.catalogue import FIELDS, Book, Kind, Tell
+from services.queue.catalogue import FIELDS, Catalogue, ErrorType, TypePattern
 from services.queue.patterns import Pattern
 from services.queue.report import SEVERITIES
-from services.queue.strategies import COMPARISONS, PLACEHOLDERS, Check, Rules, Shelf, Step, Strategy
+from services.queue.strategies import COMPARISONS, PLACEHOLDERS, Check, StatusRules, Step, Strategy, StrategySet
 
 USUAL_FIELDS = ("type", "message")
 MOST_TYPES = 64
@@ -32,25 +32,26 @@ _PATH = re.compile(r"[A-Za-z0-9_-]{1,60}(?:\.[A-Za-z0-9_-]{1,60}){0,9}")
 _BRACES = re.compile(r"\{[^{}]*\}|[{}]")
 
 
-def parse(text: str, file: str) -> Book:
+def parse(text: str, file: str) -> Catalogue:
     """The book in `text`; `file` is what errors call it. Raises Invalid (BAD_STRATEGIES), one line per mistake."""
     reader = Reader(file, reason="BAD_STRATEGIES", variable="QUEUE_STRATEGIES")
     data = reader.parse(text)
     reader.only_fields(data, {"standing", "type", "strategy"}, "the file")
     rules = _rules(reader, data.get("standing", {}))
-    kinds = [
-        _kind(reader, table) for table in reader.tables(data, "type", MOST_TYPES, "join types that are healed alike")
+    error_types = [
+        _error_type(reader, table)
+        for table in reader.tables(data, "type", MOST_TYPES, "join types that are healed alike")
     ]
     strategies = [
-        _strategy(reader, table, {kind.name for kind in kinds})
+        _strategy(reader, table, {error_type.name for error_type in error_types})
         for table in reader.tables(data, "strategy", MOST_STRATEGIES, "drop those that were retired")
     ]
-    _once(reader, "type", [kind.name for kind in kinds])
+    _once(reader, "type", [error_type.name for error_type in error_types])
     _once(reader, "strategy", [strategy.name for strategy in strategies])
     _writes_alike(reader, strategies)
     reader.end()
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Book(version, tuple(kinds), Shelf(tuple(strategies), rules))
+    return Catalogue(version, tuple(error_types), StrategySet(tuple(strategies), rules))
 
 
 def _once(reader: Reader, table: str, found: list[str]) -> None:
@@ -68,12 +69,12 @@ def _writes_alike(reader: Reader, strategies: list[Strategy]) -> None:
                 reader.wrong(f"[[strategy]] {strategy.name}", "write", words, "a tool writes everywhere or nowhere")
 
 
-def _rules(reader: Reader, table: Any) -> Rules:
+def _rules(reader: Reader, table: Any) -> StatusRules:
     where = "[standing]"
     if not isinstance(table, dict):
         reader.wrong("the file", "standing", "must be a table", f"write {where}")
-        return Rules()
-    usual = {name: getattr(Rules(), name) for name in Rules.__dataclass_fields__}
+        return StatusRules()
+    usual = {name: getattr(StatusRules(), name) for name in StatusRules.__dataclass_fields__}
     reader.only_fields(table, set(usual), where)
     read: dict[str, Any] = {}
     for name, value in usual.items():
@@ -81,7 +82,7 @@ def _rules(reader: Reader, table: Any) -> Rules:
             read[name] = reader.number(table, name, where, lambda v: 0 < v < 1, "above 0 and below 1", value)
         else:
             read[name] = int(reader.number(table, name, where, _whole, "a whole number from 1 on", value))
-    rules = Rules(**read)
+    rules = StatusRules(**read)
     if not rules.retire_confidence <= rules.demote_confidence <= rules.promote_confidence:
         reader.wrong(
             where, "promote_confidence", "must not be below demote_, nor that below retire_", "order the three"
@@ -103,7 +104,7 @@ def _named(reader: Reader, table: dict[str, Any], where: str) -> str:
     return ""
 
 
-def _kind(reader: Reader, table: dict[str, Any]) -> Kind:
+def _error_type(reader: Reader, table: dict[str, Any]) -> ErrorType:
     name = _named(reader, table, "type")
     where = f"[[type]] {name}"
     reader.only_fields(table, {"name", "title", "severity", "confidence", "fields", "patterns"}, where)
@@ -112,12 +113,12 @@ def _kind(reader: Reader, table: dict[str, Any]) -> Kind:
     if not isinstance(given, list) or not 1 <= len(given) <= MOST_PATTERNS:
         reader.wrong(where, "patterns", f"must be a list of 1 to {MOST_PATTERNS}", 'write patterns = ["disk full"]')
         given = []
-    return Kind(
+    return ErrorType(
         name,
         reader.text(table, "title", where),
         reader.choice(table, "severity", where, frozenset(SEVERITIES)),
         _fields(reader, table, where),
-        tuple(tell for entry in given if (tell := _tell(reader, entry, where, sure))),
+        tuple(type_pattern for entry in given if (type_pattern := _type_pattern(reader, entry, where, sure))),
     )
 
 
@@ -133,14 +134,14 @@ def _fields(reader: Reader, table: dict[str, Any], where: str) -> tuple[str, ...
     return USUAL_FIELDS
 
 
-def _tell(reader: Reader, entry: Any, where: str, sure: float) -> Tell | None:
+def _type_pattern(reader: Reader, entry: Any, where: str, sure: float) -> TypePattern | None:
     text = entry
     if isinstance(entry, dict):
         reader.only_fields(entry, {"text", "confidence"}, f"{where}, patterns")
         sure = reader.number(entry, "confidence", f"{where}, patterns", _certain, "above 0 and at most 1", math.nan)
         text = entry.get("text")
     pattern = _pattern(reader, text, where)
-    return Tell(pattern, sure) if pattern else None
+    return TypePattern(pattern, sure) if pattern else None
 
 
 def _pattern(reader: Reader, text: Any, where: str) -> Pattern | None:
@@ -160,7 +161,7 @@ STRATEGY = {
 }  # fmt: skip
 
 
-def _strategy(reader: Reader, table: dict[str, Any], kinds: set[str]) -> Strategy:
+def _strategy(reader: Reader, table: dict[str, Any], error_types: set[str]) -> Strategy:
     name = _named(reader, table, "strategy")
     where = f"[[strategy]] {name}"
     reader.only_fields(table, STRATEGY, where)
@@ -177,14 +178,14 @@ def _strategy(reader: Reader, table: dict[str, Any], kinds: set[str]) -> Strateg
     return Strategy(
         name=name,
         title=reader.text(table, "title", where),
-        type=reader.choice(table, "type", where, frozenset(kinds)),
+        type=reader.choice(table, "type", where, frozenset(error_types)),
         steps=_steps(reader, table, where),
         check=_check(reader, table.get("check"), where),
         prior=reader.prior(table, where),
         package=reader.text(table, "package", where, default="", longest=128),
         auto_fixable=fixable is True,
         patterns=tuple(read for text in narrowed if (read := _pattern(reader, text, where))),
-        stated_seconds=seconds,
+        declared_seconds=seconds,
     )
 
 

@@ -25,9 +25,9 @@ FEATURES = 1 << 16
 MOST_FEATURES = 4096
 MOST_TOKENS = 64
 CHARACTERS = 2048
-FADE_AT = 400.0
-LEAST_LESSONS = 3
-FAINTEST = 0.05
+DECAY_AT = 400.0
+MIN_EXAMPLES = 3
+MIN_COUNT = 0.05
 SMOOTHING = 0.1
 KNOWN_ENOUGH = 0.5
 MOST_WORDS = 5
@@ -41,14 +41,14 @@ _EMPTY = frozenset(
 
 
 @dataclass(frozen=True)
-class Counts:
+class TypeCounts:
     """What was learned of one type: lessons, how often each feature was in one, and how its predictions did."""
 
     type: str
-    lessons: float = 0.0
+    examples: float = 0.0
     features: Mapping[int, float] = field(default_factory=dict)
-    right: float = 0.0
-    wrong: float = 0.0
+    correct: float = 0.0
+    incorrect: float = 0.0
 
     @functools.cached_property
     def total(self) -> float:
@@ -57,10 +57,10 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Model:
+class Classifier:
     """The counts of every type that was taught."""
 
-    types: Mapping[str, Counts] = field(default_factory=dict)
+    types: Mapping[str, TypeCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,24 @@ class Prediction:
 
     type: str
     confidence: float
-    lessons: int
-    words: tuple[str, ...]
+    examples: int
+    terms: tuple[str, ...]
 
 
-NOTHING_LEARNED = Model()
+UNTRAINED = Classifier()
 
 
-def model(rows: Iterable[Counts]) -> Model:
+def from_rows(rows: Iterable[TypeCounts]) -> Classifier:
     """The model in the rows of the store."""
-    return Model({row.type: row for row in rows})
+    return Classifier({row.type: row for row in rows})
 
 
 def tokens(report: Report) -> tuple[str, ...]:
     """Words and pairs of words, each once, in the order of the text; at most 64 of each."""
     text = _HUMP.sub(" ", f"{report.type[:200]} {report.message[:CHARACTERS]}").lower()
-    words = [word for word in _WORD.findall(text) if word not in _EMPTY][:MOST_TOKENS]
-    pairs = [f"{one} {other}" for one, other in itertools.pairwise(words)]
-    return tuple(dict.fromkeys([*words, *pairs]))
+    terms = [word for word in _WORD.findall(text) if word not in _EMPTY][:MOST_TOKENS]
+    pairs = [f"{one} {other}" for one, other in itertools.pairwise(terms)]
+    return tuple(dict.fromkeys([*terms, *pairs]))
 
 
 def feature(token: str) -> int:
@@ -94,64 +94,64 @@ def feature(token: str) -> int:
     return zlib.crc32(token.encode()) % FEATURES
 
 
-def predict(known: Model, report: Report) -> Prediction | None:
+def predict(classifier: Classifier, report: Report) -> Prediction | None:
     """What the report most likely is, or None when too little was learned or nothing in it is known."""
     found = {feature(token): token for token in reversed(tokens(report))}
-    likeliest = _likeliest(known, list(found))
+    likeliest = _likeliest(classifier, list(found))
     if likeliest is None:
         return None
     counts, posterior = likeliest
     seen = {number: counts.features[number] for number in found if number in counts.features}
-    if not seen or counts.lessons < LEAST_LESSONS:
+    if not seen or counts.examples < MIN_EXAMPLES:
         return None
     share = min(1.0, len(seen) / len(found) / KNOWN_ENOUGH)
-    sure = stated(Outcomes(counts.right, counts.wrong).confidence * posterior * share)
-    strongest = sorted(seen, key=lambda number: (-_weight(known, counts, number), found[number]))
-    return Prediction(counts.type, sure, round(counts.lessons), tuple(found[n] for n in strongest[:MOST_WORDS]))
+    sure = stated(Outcomes(counts.correct, counts.incorrect).confidence * posterior * share)
+    strongest = sorted(seen, key=lambda number: (-_weight(classifier, counts, number), found[number]))
+    return Prediction(counts.type, sure, round(counts.examples), tuple(found[n] for n in strongest[:MOST_WORDS]))
 
 
-def teach(known: Model, type: str, report: Report) -> tuple[Model, tuple[Counts, ...]]:  # noqa: A002 - the word of the wire
+def train(classifier: Classifier, type: str, report: Report) -> tuple[Classifier, tuple[TypeCounts, ...]]:  # noqa: A002 - the word of the wire
     """The model after a report of this type was verifiably healed, and the rows that changed."""
     found = {feature(token) for token in tokens(report)}
     if not found:
-        return known, ()
-    changed = {type: _added(known.types.get(type, Counts(type)), found)}
-    guess = _likeliest(known, list(found))
+        return classifier, ()
+    changed = {type: _added(classifier.types.get(type, TypeCounts(type)), found)}
+    guess = _likeliest(classifier, list(found))
     # A lesson on something it never heard of says nothing about how good its predictions are.
     if guess and guess[0].features.keys() & found:
         asked = guess[0].type
         counts = changed.get(asked, guess[0])
         good = asked == type
-        changed[asked] = _scored(counts, right=1.0 if good else 0.0, wrong=0.0 if good else 1.0)
-    rows = tuple(_faded(counts) for counts in changed.values())
-    return Model({**known.types, **{row.type: row for row in rows}}), rows
+        changed[asked] = _scored(counts, correct=1.0 if good else 0.0, incorrect=0.0 if good else 1.0)
+    rows = tuple(_decayed(counts) for counts in changed.values())
+    return Classifier({**classifier.types, **{row.type: row for row in rows}}), rows
 
 
-def _likeliest(known: Model, found: list[int]) -> tuple[Counts, float] | None:
+def _likeliest(classifier: Classifier, found: list[int]) -> tuple[TypeCounts, float] | None:
     """The type with the highest posterior, and that posterior among all types."""
-    if not known.types or not found:
+    if not classifier.types or not found:
         return None
-    lessons = sum(counts.lessons for counts in known.types.values())
+    examples = sum(counts.examples for counts in classifier.types.values())
     scores: dict[str, float] = {}
-    for name, counts in sorted(known.types.items()):
+    for name, counts in sorted(classifier.types.items()):
         room = counts.total + SMOOTHING * FEATURES
-        score = math.log((counts.lessons + 1) / (lessons + len(known.types)))
+        score = math.log((counts.examples + 1) / (examples + len(classifier.types)))
         score += sum(math.log((counts.features.get(number, 0.0) + SMOOTHING) / room) for number in found)
         scores[name] = score
     best = max(scores, key=lambda name: scores[name])
     shares = sum(math.exp(score - scores[best]) for score in scores.values())
-    return known.types[best], 1.0 / shares
+    return classifier.types[best], 1.0 / shares
 
 
-def _weight(known: Model, counts: Counts, number: int) -> float:
+def _weight(classifier: Classifier, counts: TypeCounts, number: int) -> float:
     """How much more a feature belongs to this type than to all others together, as a log ratio."""
-    others = [other for other in known.types.values() if other.type != counts.type]
+    others = [other for other in classifier.types.values() if other.type != counts.type]
     own = (counts.features.get(number, 0.0) + SMOOTHING) / (counts.total + SMOOTHING * FEATURES)
     theirs = sum(other.features.get(number, 0.0) for other in others) + SMOOTHING
     return math.log(own * (sum(other.total for other in others) + SMOOTHING * FEATURES) / theirs)
 
 
-def _added(counts: Counts, found: set[int]) -> Counts:
+def _added(counts: TypeCounts, found: set[int]) -> TypeCounts:
     features = dict(counts.features)
     for number in sorted(found):
         features[number] = features.get(number, 0.0) + 1.0
@@ -159,15 +159,17 @@ def _added(counts: Counts, found: set[int]) -> Counts:
         # Down to half, so that sorting is rare.
         kept = sorted(features, key=lambda number: -features[number])[: MOST_FEATURES // 2]
         features = {number: features[number] for number in kept}
-    return Counts(counts.type, counts.lessons + 1, features, counts.right, counts.wrong)
+    return TypeCounts(counts.type, counts.examples + 1, features, counts.correct, counts.incorrect)
 
 
-def _scored(counts: Counts, *, right: float, wrong: float) -> Counts:
-    return Counts(counts.type, counts.lessons, counts.features, counts.right + right, counts.wrong + wrong)
+def _scored(counts: TypeCounts, *, correct: float, incorrect: float) -> TypeCounts:
+    return TypeCounts(
+        counts.type, counts.examples, counts.features, counts.correct + correct, counts.incorrect + incorrect
+    )
 
 
-def _faded(counts: Counts) -> Counts:
-    if counts.lessons < FADE_AT:
+def _decayed(counts: TypeCounts) -> TypeCounts:
+    if counts.examples < DECAY_AT:
         return counts
-    features = {number: value / 2 for number, value in counts.features.items() if value / 2 >= FAINTEST}
-    return Counts(counts.type, counts.lessons / 2, features, counts.right / 2, counts.wrong / 2)
+    features = {number: value / 2 for number, value in counts.features.items() if value / 2 >= MIN_COUNT}
+    return TypeCounts(counts.type, counts.examples / 2, features, counts.correct / 2, counts.incorrect / 2)

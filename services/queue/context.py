@@ -14,8 +14,8 @@ from libs.common.database import Database, Transaction
 from libs.common.settings import HttpUrl, ServiceSettings, variable
 from libs.common.telemetry import Telemetry
 from services.queue import leases
-from services.queue.catalogue import Book
-from services.queue.errands.model_client import ReportModel
+from services.queue.catalogue import Catalogue
+from services.queue.errands.model_client import ModelClient
 from services.queue.operations.toolset_cache import Toolsets
 from services.queue.store import reports
 
@@ -100,8 +100,8 @@ class ServiceContext:
     clock: Clock
     telemetry: Telemetry
     settings: Settings
-    book: Book
-    model: ReportModel | None = None
+    catalogue: Catalogue
+    model: ModelClient | None = None
     chance: random.Random = field(default_factory=random.Random)
     # Begins the next round of triage at once.
     triage_soon: Callable[[], None] = _nothing

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 STATES = ("new", "triaging", "in_progress", "resolved_pending", "resolved", "escalated", "closed")
 # What one more occurrence makes of a report that was thought healed.
-COMES_BACK = {"resolved_pending": "in_progress", "resolved": "new", "closed": "new"}
+REOPENS = {"resolved_pending": "in_progress", "resolved": "new", "closed": "new"}
 
 # state → (who acts on it, by when, what comes next)
 OWNERS = {
@@ -28,24 +28,24 @@ OWNERS = {
 
 
 @dataclass(frozen=True)
-class Count:
+class CounterValue:
     """How often something occurred under one counter; an empty counter is no counter, and always counts whole."""
 
     counter: str
     value: int
 
 
-def folded(told: Iterable[Count]) -> list[Count]:
+def merge_counters(reported: Iterable[CounterValue]) -> list[CounterValue]:
     """The counts of one batch, one for each counter in the order they first came: the highest value of each stands."""
     found: dict[str, int] = {}
-    for count in told:
+    for count in reported:
         before = found.get(count.counter, 0)
         found[count.counter] = max(before, count.value) if count.counter else before + count.value
-    return [Count(counter, value) for counter, value in found.items()]
+    return [CounterValue(counter, value) for counter, value in found.items()]
 
 
-def added(known: Count, told: Count) -> int:
+def increase(last: CounterValue, reported: CounterValue) -> int:
     """How many occurrences `told` adds to a report whose last counter is `known`."""
-    if told.counter and told.counter == known.counter:
-        return max(0, told.value - known.value)
-    return told.value
+    if reported.counter and reported.counter == last.counter:
+        return max(0, reported.value - last.value)
+    return reported.value

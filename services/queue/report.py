@@ -15,12 +15,12 @@ class Origin(StrEnum):
     """Which rung of the ladder said what a report is."""
 
     PATTERN = "pattern"
-    LEARNED = "learned"
+    CLASSIFIER = "learned"
     MODEL = "model"
     NONE = "none"
 
 
-class Hindrance(StrEnum):
+class Blocker(StrEnum):
     """Why no task can be made of a report; the person who gets it reads the word in its reason."""
 
     NO_STRATEGY = "NO_STRATEGY"
@@ -59,7 +59,7 @@ class Triage:
     """What was understood. A task is made when `hindrance` is None; otherwise the report goes to a person.
 
     `confidence` (0 to 1) is how sure we are of `type`; how often `strategy` helps is the strategy's own figure.
-    `tools` are all the strategy calls, check included; `why` is one paragraph for people.
+    `tools` are all the strategy calls, check included; `explanation` is one paragraph for people.
     """
 
     type: str
@@ -69,6 +69,6 @@ class Triage:
     origin: Origin
     tools: tuple[str, ...]
     estimated_seconds: float
-    why: str
+    explanation: str
     strategy: str
-    hindrance: Hindrance | None = None
+    blocker: Blocker | None = None

@@ -18,9 +18,9 @@ from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import configure
 from prunella.v1 import queue_pb2_grpc
 from services.queue import catalogue_file
-from services.queue.catalogue import Book
+from services.queue.catalogue import Catalogue
 from services.queue.context import SCHEMA, ServiceContext, Settings
-from services.queue.errands.model_client import ReportModel
+from services.queue.errands.model_client import ModelClient
 from services.queue.errands.model_triage import runners
 from services.queue.handlers.servicer import QueueHandlers
 from services.queue.store import strategies
@@ -40,7 +40,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return environment.load(Settings, environ)
 
 
-def read_book(path: Path) -> Book:
+def read_book(path: Path) -> Catalogue:
     """The book in a file. Raises Invalid naming file, table, field, rule and remedy."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ class Shelving:
 
     async def start(self) -> None:
         """Gives new ones theirs."""
-        names = [strategy.name for strategy in self.ctx.book.shelf.strategies]
+        names = [strategy.name for strategy in self.ctx.catalogue.strategy_set.strategies]
 
         async def work(tx: Transaction) -> None:
             await strategies.seed(tx, names)
@@ -93,7 +93,7 @@ class Shelving:
 
 def build(settings: Settings, clock: Clock) -> Service:
     """queue, not started. Raises Invalid for strategies that are wrong."""
-    book = read_book(settings.strategies)
+    catalogue = read_book(settings.strategies)
     telemetry = configure(NAME, settings)
     database = Database(
         settings.database_url, clock=clock, pool_size=CONNECTIONS, application_name=NAME, session=PLANNER
@@ -101,11 +101,17 @@ def build(settings: Settings, clock: Clock) -> Service:
     bus = Bus(settings.nats_url, database, NAME, clock)
     model = None
     if settings.model_url:
-        model = ReportModel(
+        model = ModelClient(
             settings.model_url, settings.model_token, settings.model_name, settings.model_timeout, clock
         )
     ctx = ServiceContext(
-        database=database, bus=bus, clock=clock, telemetry=telemetry, settings=settings, book=book, model=model
+        database=database,
+        bus=bus,
+        clock=clock,
+        telemetry=telemetry,
+        settings=settings,
+        catalogue=catalogue,
+        model=model,
     )
     sweeps = Sweeps(NAME, ctx, SWEEPS, clock)
     ctx.triage_soon = lambda: sweeps.nudge("triage")

@@ -15,7 +15,7 @@ from services.queue.recurrence import STATES as REPORT_STATES
 
 
 @dataclass(frozen=True)
-class Count:
+class StateCount:
     """How many things of a kind are in a state, the sum of their priorities, and of their seconds until completion."""
 
     kind: str
@@ -26,7 +26,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Figures:
+class QueueStats:
     """The queue in figures. Rates are percent, times are minutes; None where there is nothing to tell."""
 
     tasks: Mapping[str, int]
@@ -36,14 +36,14 @@ class Figures:
     mean_completion_minutes: float | None
 
 
-def figures(counts: Iterable[Count]) -> Figures:
+def queue_stats(counts: Iterable[StateCount]) -> QueueStats:
     """What the counts amount to."""
     found = {(count.kind, count.state): count for count in counts}
     tasks = {state: _number(found.get(("task", state))) for state in TASK_STATES}
     ended = sum(tasks[state] for state in ENDED)
     completed = found.get(("task", "completed"))
     done = completed if completed and completed.number > 0 else None
-    return Figures(
+    return QueueStats(
         tasks=tasks,
         reports={state: _number(found.get(("report", state))) for state in REPORT_STATES},
         total=sum(tasks.values()),
@@ -52,6 +52,6 @@ def figures(counts: Iterable[Count]) -> Figures:
     )
 
 
-def _number(count: Count | None) -> int:
+def _number(count: StateCount | None) -> int:
     # Between a delta and the fold of its counterpart nothing is ever negative, but a reader should not depend on it.
     return max(0, count.number) if count else 0

@@ -12,11 +12,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.queue import classifier
-from services.queue.catalogue import Book
-from services.queue.classifier import Model
-from services.queue.report import SEVERITIES, Hindrance, Origin, Report, Triage
-from services.queue.strategies import SENTENCES, Fit, fits
+from services.queue.catalogue import Catalogue
+from services.queue.classifier import Classifier, predict
+from services.queue.report import SEVERITIES, Blocker, Origin, Report, Triage
+from services.queue.strategies import BLOCKER_TEXT, Fit, fits
 
 SURE = 0.7
 # A model is never believed more than the patterns that people wrote.
@@ -37,59 +36,59 @@ class Opinion:
     severity: str
     confidence: float
     strategy: str = ""
-    why: str = ""
+    explanation: str = ""
     model: str = ""
 
 
 @dataclass(frozen=True)
-class _Guess:
+class _Classification:
     type: str
     severity: str
     confidence: float
     origin: Origin
-    why: str
+    explanation: str
     strategy: str = ""
 
 
-def classify(report: Report, book: Book, model: Model) -> Triage:
+def classify(report: Report, catalogue: Catalogue, classifier: Classifier) -> Triage:
     """What patterns and what was learned say of a report, and the strategy to try first."""
-    pattern = _by_pattern(report, book)
+    pattern = _by_pattern(report, catalogue)
     if pattern and pattern.confidence >= SURE:
-        return _concluded(report, book, pattern)
-    learned_ = _by_learning(report, book, model)
-    if learned_ and learned_.confidence >= SURE:
-        return _concluded(report, book, learned_)
-    guesses = [guess for guess in (pattern, learned_) if guess]
+        return _concluded(report, catalogue, pattern)
+    by_classifier = _by_classifier(report, catalogue, classifier)
+    if by_classifier and by_classifier.confidence >= SURE:
+        return _concluded(report, catalogue, by_classifier)
+    guesses = [guess for guess in (pattern, by_classifier) if guess]
     surest = max(guesses, key=lambda guess: guess.confidence, default=_nobody(report))
-    return _concluded(report, book, surest)
+    return _concluded(report, catalogue, surest)
 
 
 def unsure(triage: Triage) -> bool:
     """Whether one more opinion would help: no rung was sure enough."""
-    return triage.hindrance is Hindrance.UNSURE
+    return triage.blocker is Blocker.UNSURE
 
 
-def with_opinion(report: Report, book: Book, before: Triage, opinion: Opinion | None, note: str) -> Triage:
+def with_opinion(report: Report, catalogue: Catalogue, before: Triage, opinion: Opinion | None, note: str) -> Triage:
     """The triage with a model's opinion, or without one; `note` says why there is none."""
-    kind = book.kind(opinion.type) if opinion else None
-    if opinion is None or kind is None or opinion.confidence < SURE:
+    error_type = catalogue.error_type(opinion.type) if opinion else None
+    if opinion is None or error_type is None or opinion.confidence < SURE:
         said = note or "the model is not sure either"
         if opinion and not note:
             said += f" ({opinion.confidence:.2f} for {opinion.type})"
-        return _with_why(before, f"{before.why} {said[:1].upper()}{said[1:]}.")
-    said = f": {quoted(opinion.why)}" if opinion.why else ""
+        return _with_explanation(before, f"{before.explanation} {said[:1].upper()}{said[1:]}.")
+    said = f": {quoted(opinion.explanation)}" if opinion.explanation else ""
     named = f" {quoted(opinion.model)}" if opinion.model else ""
     confidence = min(opinion.confidence, MODEL_CAP)
-    why = f"The model{named} takes it for {opinion.type} ({confidence:.2f}){said}."
+    explanation = f"The model{named} takes it for {opinion.type} ({confidence:.2f}){said}."
     # The model is one more reporter: its word moves the type's severity as theirs does, and only where they said none.
-    severity = _moved(kind.severity, report.severity or opinion.severity)
-    guess = _Guess(opinion.type, severity, confidence, Origin.MODEL, why, opinion.strategy)
-    return _concluded(report, book, guess)
+    severity = _moved(error_type.severity, report.severity or opinion.severity)
+    guess = _Classification(opinion.type, severity, confidence, Origin.MODEL, explanation, opinion.strategy)
+    return _concluded(report, catalogue, guess)
 
 
-def considered(report: Report, book: Book, triage: Triage) -> tuple[Fit, ...]:
+def ranked_fits(report: Report, catalogue: Catalogue, triage: Triage) -> tuple[Fit, ...]:
     """Every strategy that fits a report as it was understood, the one to choose first."""
-    return fits(report, triage.type, book.shelf, triage.origin)
+    return fits(report, triage.type, catalogue.strategy_set, triage.origin)
 
 
 def severity_of(report: Report) -> str:
@@ -122,43 +121,50 @@ def _moved(own: str, reporters: str) -> str:
     return SEVERITIES[place + (wanted > place) - (wanted < place)]
 
 
-def _by_pattern(report: Report, book: Book) -> _Guess | None:
-    match = book.match(report)
+def _by_pattern(report: Report, catalogue: Catalogue) -> _Classification | None:
+    match = catalogue.match(report)
     if match is None:
         return None
-    sure = match.tell.confidence
-    why = f"The {match.field} holds {quoted(match.found)}, which is {match.kind.name} ({sure:.2f}, pattern)."
-    return _Guess(match.kind.name, _moved(match.kind.severity, report.severity), sure, Origin.PATTERN, why)
+    sure = match.type_pattern.confidence
+    explanation = f"The {match.field} holds {quoted(match.found)}, which is {match.error_type.name} ({sure:.2f}, pattern)."
+    return _Classification(
+        match.error_type.name, _moved(match.error_type.severity, report.severity), sure, Origin.PATTERN, explanation
+    )
 
 
-def _by_learning(report: Report, book: Book, model: Model) -> _Guess | None:
-    told = classifier.predict(model, report)
-    kind = book.kind(told.type) if told else None
-    if told is None or kind is None:
+def _by_classifier(report: Report, catalogue: Catalogue, classifier: Classifier) -> _Classification | None:
+    told = predict(classifier, report)
+    error_type = catalogue.error_type(told.type) if told else None
+    if told is None or error_type is None:
         return None
-    words = ", ".join(quoted(word, 40) for word in told.words)
-    why = f"It reads like {told.lessons} reports of {kind.name} that were healed ({told.confidence:.2f}, by {words})."
-    return _Guess(kind.name, _moved(kind.severity, report.severity), told.confidence, Origin.LEARNED, why)
+    terms = ", ".join(quoted(word, 40) for word in told.terms)
+    basis = f"{told.confidence:.2f}, by {terms}"
+    explanation = f"It reads like {told.examples} reports of {error_type.name} that were healed ({basis})."
+    return _Classification(
+        error_type.name, _moved(error_type.severity, report.severity), told.confidence, Origin.CLASSIFIER, explanation
+    )
 
 
-def _nobody(report: Report) -> _Guess:
+def _nobody(report: Report) -> _Classification:
     severity = _moved(severity_of(report), report.severity)
-    return _Guess(UNKNOWN, severity, 0.0, Origin.NONE, "No pattern fits and nothing like it was healed before.")
+    return _Classification(
+        UNKNOWN, severity, 0.0, Origin.NONE, "No pattern fits and nothing like it was healed before."
+    )
 
 
-def _concluded(report: Report, book: Book, guess: _Guess) -> Triage:
-    found = fits(report, guess.type, book.shelf, guess.origin)
+def _concluded(report: Report, catalogue: Catalogue, guess: _Classification) -> Triage:
+    found = fits(report, guess.type, catalogue.strategy_set, guess.origin)
     fit = _chosen(found, guess.strategy)
-    hindrance = Hindrance.UNSURE if guess.confidence < SURE else (fit.hindrance if fit else Hindrance.NO_STRATEGY)
+    blocker = Blocker.UNSURE if guess.confidence < SURE else (fit.blocker if fit else Blocker.NO_STRATEGY)
     if fit is None:
         chosen = f"No strategy fits {guess.type}."
-    elif hindrance is None:
-        chosen = f"{fit.strategy.name} is tried: {fit.why}."
+    elif blocker is None:
+        chosen = f"{fit.strategy.name} is tried: {fit.explanation}."
     else:
-        chosen = f"{fit.strategy.name} would fit: {fit.why}."
-    if hindrance is Hindrance.UNSURE:
-        chosen += f" A person is asked, because {SENTENCES[hindrance]}."
-    elif hindrance:
+        chosen = f"{fit.strategy.name} would fit: {fit.explanation}."
+    if blocker is Blocker.UNSURE:
+        chosen += f" A person is asked, because {BLOCKER_TEXT[blocker]}."
+    elif blocker:
         chosen += " A person is asked."
     strategy = fit.strategy if fit else None
     return Triage(
@@ -169,20 +175,20 @@ def _concluded(report: Report, book: Book, guess: _Guess) -> Triage:
         origin=guess.origin,
         tools=strategy.tools if strategy else (),
         estimated_seconds=strategy.estimated_seconds if strategy else 0.0,
-        why=f"{guess.why} {chosen}",
+        explanation=f"{guess.explanation} {chosen}",
         strategy=strategy.name if strategy else "",
-        hindrance=hindrance,
+        blocker=blocker,
     )
 
 
 def _chosen(found: Sequence[Fit], wanted: str) -> Fit | None:
     """The best fit; a wanted one goes before others that can be worked, never before its own hindrance."""
     for fit in found:
-        if fit.strategy.name == wanted and fit.hindrance is None:
+        if fit.strategy.name == wanted and fit.blocker is None:
             return fit
     return found[0] if found else None
 
 
-def _with_why(triage: Triage, why: str) -> Triage:
+def _with_explanation(triage: Triage, explanation: str) -> Triage:
     fields = {name: getattr(triage, name) for name in Triage.__dataclass_fields__}
-    return Triage(**(fields | {"why": why}))
+    return Triage(**(fields | {"explanation": explanation}))

@@ -130,7 +130,7 @@ async def a_crowd(plane: Plane, folder: Path, chance: random.Random) -> AsyncIte
         await crowd.end()
 
 
-def kinds() -> list[str]:
+def error_types() -> list[str]:
     """The kind of each task; what is poison comes first, where it could block most."""
     odd = [kind for kind, number in POISON.items() for _ in range(number)] + ["shaky"] * SHAKY
     return odd + ["plain"] * (TASKS - len(odd))
@@ -139,7 +139,7 @@ def kinds() -> list[str]:
 async def enqueue(plane: Plane) -> None:
     """Two thousand errors, each of a plugin of its own, through the front door."""
     queue: Any = QueueServiceStub(plane.channel("queue"))
-    wanted = kinds()
+    wanted = error_types()
     for first in range(0, len(wanted), 500):
         request = pb.ReportErrorsRequest(request_id=new_id(), source="service")
         for number, kind in enumerate(wanted[first : first + 500], first):

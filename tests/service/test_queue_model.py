@@ -99,7 +99,7 @@ async def test_a_good_answer_names_a_type_and_a_strategy_that_reads(queue: Queue
         "process_down",
     )
     assert (report.triage.strategy, report.triage.confidence) == ("strategies/process_answers", 0.89)
-    assert "small-1" in report.triage.why and "as before" in report.triage.why
+    assert "small-1" in report.triage.explanation and "as before" in report.triage.explanation
     (asked,) = server.asked
     assert (asked.path, asked.headers["authorization"]) == ("/v1/chat/completions", "Bearer let-me-in")
     assert asked.body["model"] == "small"
@@ -160,7 +160,7 @@ async def test_a_bad_answer_is_the_same_as_none_and_triage_ends(
     server.answer = answer
     report = await queue.triaged()
     assert (report.state, report.triage.origin) == (pb.REPORT_STATE_ESCALATED, "none")
-    assert why in report.triage.why
+    assert why in report.triage.explanation
     assert not report.task
     assert len(server.asked) == 1, "one question, never followed elsewhere"
 

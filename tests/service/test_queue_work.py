@@ -13,7 +13,6 @@ from deploy.local.testing import Ground, until
 from libs.common.errors import Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
-from services.queue import leases
 from services.queue.context import TASKS
 from services.queue.handlers import claims
 from services.queue.store import tasks

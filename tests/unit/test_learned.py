@@ -11,7 +11,7 @@ from services.queue.classifier import (
     FADE_AT,
     LEAST_LESSONS,
     MOST_FEATURES,
-    NOTHING_LEARNED,
+    UNTRAINED,
     Counts,
     Model,
     feature,
@@ -35,19 +35,19 @@ def report(message: str, type_: str = "Error") -> Report:
 
 def lessons(count: int, seed: int = 1) -> list[tuple[str, Report]]:
     rng = random.Random(seed)  # noqa: S311 - makes examples
-    kinds = [rng.choice(sorted(TEXTS)) for _ in range(count)]
-    return [(kind, report(rng.choice(TEXTS[kind]).format(f"n{rng.randrange(1000)}"))) for kind in kinds]
+    error_types = [rng.choice(sorted(TEXTS)) for _ in range(count)]
+    return [(kind, report(rng.choice(TEXTS[kind]).format(f"n{rng.randrange(1000)}"))) for kind in error_types]
 
 
 def taught(told: list[tuple[str, Report]]) -> Model:
-    known = NOTHING_LEARNED
+    known = UNTRAINED
     for kind, each in told:
         known, _ = teach(known, kind, each)
     return known
 
 
 def test_it_says_nothing_before_it_was_taught_enough() -> None:
-    assert predict(NOTHING_LEARNED, report("peer a vanished")) is None
+    assert predict(UNTRAINED, report("peer a vanished")) is None
     few = taught([("network", report("peer a vanished"))] * (LEAST_LESSONS - 1))
     assert predict(few, report("peer a vanished")) is None
 
@@ -147,7 +147,7 @@ def taught_more(known: Model, told: list[tuple[str, Report]]) -> Model:
 
 def test_what_is_kept_is_bounded_and_holds_no_text() -> None:
     rng = random.Random(5)  # noqa: S311 - makes examples
-    known = NOTHING_LEARNED
+    known = UNTRAINED
     for _ in range(300):
         words = " ".join("".join(rng.choices("abcdefghij", k=8)) for _ in range(200))
         known, _ = teach(known, "disk", report(words))

@@ -6,7 +6,7 @@ import pytest
 
 from libs.common.errors import Invalid
 from services.queue import catalogue_file
-from services.queue.catalogue import Book
+from services.queue.catalogue import Catalogue
 
 DEFAULT = Path(catalogue_file.__file__).with_name("strategies.toml")
 TYPE = """
@@ -37,7 +37,7 @@ value = 90
 """
 
 
-def read(text: str) -> Book:
+def read(text: str) -> Catalogue:
     return catalogue_file.parse(text, "own.toml")
 
 
@@ -49,26 +49,30 @@ def mistakes(text: str) -> list[str]:
 
 
 def test_the_file_that_comes_along_knows_what_was_asked_for() -> None:
-    book = read(DEFAULT.read_text())
-    assert {kind.name for kind in book.kinds} >= {
+    catalogue = read(DEFAULT.read_text())
+    assert {kind.name for kind in catalogue.error_types} >= {
         "undefined_property", "missing_module", "network", "timeout", "permission", "memory", "disk", "certificate",
         "rate_limit", "schema_mismatch", "dependency_conflict", "configuration", "webhook_signature", "process_down",
     }  # fmt: skip
-    assert len(book.shelf.strategies) >= 14
-    assert {strategy.type for strategy in book.shelf.strategies} == {kind.name for kind in book.kinds}
-    rates = {s.name: s.prior.successes / (s.prior.successes + s.prior.failures) for s in book.shelf.strategies}
+    assert len(catalogue.strategy_set.strategies) >= 14
+    assert {strategy.type for strategy in catalogue.strategy_set.strategies} == {
+        kind.name for kind in catalogue.error_types
+    }
+    rates = {
+        s.name: s.prior.successes / (s.prior.successes + s.prior.failures) for s in catalogue.strategy_set.strategies
+    }
     assert rates["undefined_property_access"] == pytest.approx(0.9)
     assert rates["missing_module_import"] == pytest.approx(0.85)
-    minutes = {s.name: s.estimated_seconds / 60 for s in book.shelf.strategies}
+    minutes = {s.name: s.estimated_seconds / 60 for s in catalogue.strategy_set.strategies}
     assert (minutes["undefined_property_access"], minutes["missing_module_import"]) == (10, 5)
 
 
 def test_a_good_file_is_read_whole() -> None:
-    book = read(TYPE + STRATEGY)
-    (strategy,) = book.shelf.strategies
+    catalogue = read(TYPE + STRATEGY)
+    (strategy,) = catalogue.strategy_set.strategies
     assert strategy.check.value == "90"
     assert strategy.steps[0].arguments == '{"plugin": "{plugin}"}'
-    assert len(book.version) == 12
+    assert len(catalogue.version) == 12
 
 
 @pytest.mark.parametrize(

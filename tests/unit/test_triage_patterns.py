@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from services.queue import catalogue_file, patterns
 
 BOOK = catalogue_file.parse((Path(catalogue_file.__file__).with_name("strategies.toml")).read_text(), "strategies.toml")
-TELLS = sorted({tell.pattern.text for kind in BOOK.kinds for tell in kind.tells})
+TELLS = sorted({tell.pattern.text for kind in BOOK.error_types for tell in kind.tells})
 SIXTY_FOUR = 65536
 
 

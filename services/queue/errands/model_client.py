@@ -14,7 +14,7 @@ import msgspec
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
 from libs.common.external_http import ExternalHttp
-from services.queue.catalogue import Book
+from services.queue.catalogue import Catalogue
 from services.queue.report import SEVERITIES, Report
 from services.queue.triage import Opinion
 
@@ -53,7 +53,7 @@ class Completion(msgspec.Struct):
     model: Annotated[str, msgspec.Meta(max_length=LONGEST_NAME)] = ""
 
 
-class Said(msgspec.Struct):
+class ModelAnswer(msgspec.Struct):
     """What the model must say; other fields are ignored."""
 
     type: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -63,16 +63,16 @@ class Said(msgspec.Struct):
     why: Annotated[str, msgspec.Meta(max_length=4000)] = ""
 
 
-def question(report: Report, book: Book) -> dict[str, Any]:
+def question(report: Report, catalogue: Catalogue) -> dict[str, Any]:
     """What the model is told: the words to choose from, and the report as data."""
-    offered = [kind.name for kind in book.kinds]
+    offered = [error_type.name for error_type in catalogue.error_types]
     return {
         "types": offered,
         "severities": list(SEVERITIES),
         "strategies": {
             name: [
                 strategy.name
-                for strategy in book.shelf.strategies
+                for strategy in catalogue.strategy_set.strategies
                 if strategy.type == name and strategy.package in ("", report.package)
             ]
             for name in offered
@@ -92,7 +92,7 @@ def read_answer(body: bytes, asked: dict[str, Any]) -> Opinion:
     """The opinion in an answer. Raises Unavailable (MODEL_BAD_ANSWER) when it does not fit what was asked."""
     try:
         completion = msgspec.json.decode(body, type=Completion)
-        said = msgspec.json.decode(completion.choices[0].message.content, type=Said)
+        said = msgspec.json.decode(completion.choices[0].message.content, type=ModelAnswer)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise _bad(_printable(str(error), 200)) from error
     for field, value, words in (
@@ -106,15 +106,15 @@ def read_answer(body: bytes, asked: dict[str, Any]) -> Opinion:
     return Opinion(said.type, said.severity, said.confidence, said.strategy, why, model)
 
 
-def _bad(why: str) -> Unavailable:
-    return Unavailable(f"the model's answer does not fit: {why}", reason="MODEL_BAD_ANSWER")
+def _bad(explanation: str) -> Unavailable:
+    return Unavailable(f"the model's answer does not fit: {explanation}", reason="MODEL_BAD_ANSWER")
 
 
 def _printable(text: str, longest: int) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text[:longest])
 
 
-class ReportModel(ExternalHttp):
+class ModelClient(ExternalHttp):
     """One model behind a breaker. `timeout` bounds a whole question, body included; in seconds."""
 
     def __init__(self, url: str, token: str, model: str, timeout: float, clock: Clock) -> None:

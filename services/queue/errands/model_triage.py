@@ -38,7 +38,7 @@ def patience(ctx: ServiceContext) -> float:
 
 async def send_question(tx: Transaction, ctx: ServiceContext, report: Report) -> str:
     """Saves the errand with the state that wants it; returns its id."""
-    payload = {"asked": question(report, ctx.book)}
+    payload = {"asked": question(report, ctx.catalogue)}
     return await send(tx, SCHEMA, ASK_MODEL, report.id, payload, database=ctx.database)
 
 
@@ -56,7 +56,7 @@ async def ask(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
             "severity": opinion.severity,
             "confidence": opinion.confidence,
             "strategy": opinion.strategy,
-            "why": opinion.why,
+            "explanation": opinion.explanation,
             "model": opinion.model,
         },
         "note": "",
@@ -80,10 +80,10 @@ async def _file(ctx: ServiceContext, tx: Transaction, report: str, opinion: Opin
         # A person was faster, or the deadline was.
         return
     told = reports.report(row)
-    standings = {name: kept.standing for name, kept in (await strategies.everything(tx)).items()}
-    book = ctx.book.standing(standings)
-    before = triage.classify(told, book, await classifier_counts.known(tx))
-    after = triage.with_opinion(told, book, before, opinion, note) if triage.unsure(before) else before
+    statuses = {name: stored.status for name, stored in (await strategies.all_statuses(tx)).items()}
+    catalogue = ctx.catalogue.with_statuses(statuses)
+    before = triage.classify(told, catalogue, await classifier_counts.load(tx))
+    after = triage.with_opinion(told, catalogue, before, opinion, note) if triage.unsure(before) else before
     await triaged(tx, ctx, report, after)
 
 

@@ -191,12 +191,12 @@ class WorkHandlers:
         ids = [str(row.report) for row in rows]
         found = await reports.some(tx, ids)
         earlier = await history.of_reports(tx, ids, MOST_HISTORY)
-        kept = await strategies.everything(tx)
+        stored = await strategies.all_statuses(tx)
         for told, row in zip(answer.tasks, rows, strict=True):
             told.report.CopyFrom(report_wire.resource(found[str(row.report)]))
-            strategy = self.ctx.book.shelf.named(row.strategy)
+            strategy = self.ctx.catalogue.strategy_set.named(row.strategy)
             if strategy:
-                told.strategy.CopyFrom(strategy_wire.resource(strategy, kept.get(row.strategy)))
+                told.strategy.CopyFrom(strategy_wire.resource(strategy, stored.get(row.strategy)))
             told.history.extend(report_wire.entry(entry) for entry in earlier.get(str(row.report), ()))
 
 

@@ -22,7 +22,7 @@ from services.queue import triage
 from services.queue.context import ServiceContext
 from services.queue.handlers.idempotency import once
 from services.queue.operations.commands import close_report
-from services.queue.operations.learning import counted
+from services.queue.operations.learning import record_outcomes
 from services.queue.store import classifier_counts, history, reports, strategies
 from services.queue.store.reports import Occurrence
 from services.queue.wire import facts
@@ -100,18 +100,18 @@ class ReportHandlers:
         del context
         async with self.ctx.database.reading() as tx:
             row = await self._report(tx, request.name)
-            kept = await strategies.everything(tx)
-            model = await classifier_counts.known(tx)
-        book = self.ctx.book.standing({name: one.standing for name, one in kept.items()})
+            stored = await strategies.all_statuses(tx)
+            model = await classifier_counts.load(tx)
+        catalogue = self.ctx.catalogue.with_statuses({name: one.status for name, one in stored.items()})
         report = reports.report(row)
-        now = triage.classify(report, book, model)
-        fits = triage.considered(report, book, now)
+        now = triage.classify(report, catalogue, model)
+        fits = triage.ranked_fits(report, catalogue, now)
         answer = pb.ExplainErrorReportResponse(grouping=row.grouping)
         if row.triage:
             answer.triage.CopyFrom(wire.triage(row.triage))
         for fit in fits:
-            best = now.hindrance is None and fit.strategy.name == now.strategy
-            answer.strategies.append(strategy_wire.fit(fit, kept.get(fit.strategy.name), best=best))
+            best = now.blocker is None and fit.strategy.name == now.strategy
+            answer.strategies.append(strategy_wire.fit(fit, stored.get(fit.strategy.name), best=best))
         return answer
 
     async def CloseErrorReport(
@@ -153,7 +153,7 @@ class ReportHandlers:
                 tx.after_commit(_Span(row.traceparent, str(row.id), tx.now, created, caller).make)
             if row.state_before == "resolved_pending" and came_back:
                 recurred.append((row.strategy, False))
-        await counted(tx, self.ctx, recurred)
+        await record_outcomes(tx, self.ctx, recurred)
 
     async def _report(self, tx: Transaction, name: str) -> Any:
         wanted = task_wire.id_of("errorReports", name)

@@ -41,14 +41,14 @@ class StrategyHandlers:
         """One strategy with its changes. Raises Invalid for a bad name, NotFound for an unknown one."""
         del context
         name = parse("strategies", request.name)
-        strategy = self.ctx.book.shelf.named(name)
+        strategy = self.ctx.catalogue.strategy_set.named(name)
         if strategy is None:
             raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
         async with self.ctx.database.reading() as tx:
-            kept = await strategies.everything(tx)
+            stored = await strategies.all_statuses(tx)
             changes = await strategies.history(tx, name)
         return pb.GetStrategyResponse(
-            strategy=strategy_wire.resource(strategy, kept.get(name)),
+            strategy=strategy_wire.resource(strategy, stored.get(name)),
             history=[strategy_wire.entry(change) for change in changes],
         )
 
@@ -58,14 +58,16 @@ class StrategyHandlers:
         if request.state and request.state not in STATES:
             raise Invalid(f"state must be one of {', '.join(STATES)}", reason="BAD_STATE", field="state")
         async with self.ctx.database.reading() as tx:
-            kept = await strategies.everything(tx)
-        shelf = self.ctx.book.standing({name: one.standing for name, one in kept.items()}).shelf
-        found = sorted(shelf.strategies, key=lambda one: (-confidence(one, shelf.standing(one.name)), one.name))
+            stored = await strategies.all_statuses(tx)
+        strategy_set = self.ctx.catalogue.with_statuses({name: one.status for name, one in stored.items()}).strategy_set
+        found = sorted(
+            strategy_set.strategies, key=lambda one: (-confidence(one, strategy_set.status(one.name)), one.name)
+        )
         return pb.ListStrategiesResponse(
             strategies=[
-                strategy_wire.resource(one, kept.get(one.name))
+                strategy_wire.resource(one, stored.get(one.name))
                 for one in found
-                if request.type in ("", one.type) and request.state in ("", shelf.standing(one.name).state)
+                if request.type in ("", one.type) and request.state in ("", strategy_set.status(one.name).state)
             ]
         )
 
@@ -141,10 +143,10 @@ class StrategyHandlers:
         actor = access.caller()
 
         async def work(tx: Transaction) -> pb.Strategy:
-            kept = await approve_strategy(tx, self.ctx, strategy, approved=approved, actor=actor, reason=reason)
-            named = self.ctx.book.shelf.named(strategy)
+            stored = await approve_strategy(tx, self.ctx, strategy, approved=approved, actor=actor, reason=reason)
+            named = self.ctx.catalogue.strategy_set.named(strategy)
             assert named is not None
-            return strategy_wire.resource(named, kept)
+            return strategy_wire.resource(named, stored)
 
         return work
 

@@ -19,7 +19,7 @@ from services.queue.context import ServiceContext
 from services.queue.handlers.idempotency import earlier, once
 from services.queue.operations.commands import cancel_task, retry_task
 from services.queue.operations.completion import given_up, unknown
-from services.queue.stats import figures
+from services.queue.stats import queue_stats
 from services.queue.store import history, state_counts, tasks
 from services.queue.wire import facts
 from services.queue.wire import reports as report_wire
@@ -92,9 +92,9 @@ class TaskHandlers:
         """How much work there is, and how it went."""
         del request, context
         async with self.ctx.database.reading() as tx:
-            counted = await state_counts.figures(tx)
+            counted = await state_counts.totals(tx)
             status = await state_counts.status(tx)
-        return wire.stats(figures(counted), status, self.ctx.clock.now())
+        return wire.stats(queue_stats(counted), status, self.ctx.clock.now())
 
     async def ResetStuckTasks(self, request: pb.ResetStuckTasksRequest, context: Context) -> pb.ResetStuckTasksResponse:
         """Takes back up to 1,000 tasks that were claimed too long ago; they wait again."""

@@ -17,7 +17,7 @@ from libs.common.telemetry import use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
 from services.queue.operations.completion import escalated, unknown
-from services.queue.operations.learning import tell
+from services.queue.operations.learning import record_status_change
 from services.queue.store import history, report_transitions, state_counts, strategies, tasks
 from services.queue.wire import facts
 
@@ -88,23 +88,25 @@ async def close_report(tx: Transaction, report: str, *, actor: str, reason: str)
 
 async def approve_strategy(
     tx: Transaction, ctx: ServiceContext, name: str, *, approved: bool, actor: str, reason: str
-) -> strategies.Kept:
+) -> strategies.StoredStatus:
     """Lets a strategy use its write tools, or takes that back. Raises NotFound."""
-    strategy = ctx.book.shelf.named(name)
+    strategy = ctx.catalogue.strategy_set.named(name)
     before = (await strategies.lock(tx, [name])).get(name)
     if strategy is None or before is None:
         raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
-    if before.standing.approved == approved:
+    if before.status.approved == approved:
         return before
     after = replace(
         before,
-        standing=replace(before.standing, approved=approved),
+        status=replace(before.status, approved=approved),
         approved_by=actor if approved else "",
         reason=reason,
         updated=tx.now,
     )
     await strategies.save(tx, after)
-    await tell(tx, strategy, before, after, actor=actor, reason=f"{'approved' if approved else 'revoked'}: {reason}")
+    await record_status_change(
+        tx, strategy, before, after, actor=actor, reason=f"{'approved' if approved else 'revoked'}: {reason}"
+    )
     if approved:
         again = await report_transitions.awaiting(tx, name, f"{name} was approved by {actor}: looked at again")
         await state_counts.moved(tx, "report", (("escalated", "new", 0) for _ in range(again)))

@@ -17,7 +17,7 @@ from libs.common.names import new_id
 from libs.common.telemetry import counter, span_at, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
-from services.queue.operations.learning import counted
+from services.queue.operations.learning import record_outcomes
 from services.queue.store import report_transitions, state_counts, task_leases
 from services.queue.store.task_leases import Completion, Failing
 from services.queue.wire import facts
@@ -55,7 +55,7 @@ async def _failed(tx: Transaction, ctx: ServiceContext, failures: Sequence[Compl
         row = held.get(one.task)
         if row is None or row.token != one.token or row.state != "processing":
             continue
-        end = leases.failed(
+        end = leases.after_failure(
             row.attempts,
             row.max_attempts,
             tx.now,
@@ -65,7 +65,7 @@ async def _failed(tx: Transaction, ctx: ServiceContext, failures: Sequence[Compl
             chance=ctx.chance.random(),
         )
         reason = f"{end.outcome} by {row.worker}, try {end.attempts} of {row.max_attempts}"
-        failing.append(Failing(one, end.state, end.attempts, end.run_at, end.outcome, reason))
+        failing.append(Failing(one, end.state, end.attempts, end.run_time, end.outcome, reason))
     return await task_leases.fail(tx, failing, actor=actor) if failing else []
 
 
@@ -78,7 +78,7 @@ async def _refused(tx: Transaction, rest: Sequence[Completion]) -> Mapping[tuple
             found[one.task, one.token] = unknown(one.task)
         elif row.token != one.token:
             found[one.task, one.token] = stale(row.state)
-        elif not leases.repeats(row.state, one.success):
+        elif not leases.is_repeat(row.state, one.success):
             found[one.task, one.token] = Refused(
                 f"the task is {row.state} already; nothing was recorded", reason="TASK_ENDED", field="token",
                 state=row.state,
@@ -143,7 +143,9 @@ async def given_up(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any], *,
     awaits = {str(row.report): row.strategy for row in rows if learn and row.outcome == leases.NOT_APPROVED}
     await escalated(tx, {str(row.report): f"machines gave up: {row.reason}" for row in rows}, awaits=awaits)
     if learn:
-        await counted(tx, ctx, [(row.strategy, False) for row in rows if row.outcome not in leases.UNTRIED])
+        await record_outcomes(
+            tx, ctx, [(row.strategy, False) for row in rows if row.outcome not in leases.INCONCLUSIVE]
+        )
 
 
 async def escalated(

@@ -15,9 +15,9 @@ from libs.common.names import new_id
 from libs.common.telemetry import counter, span_at, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
-from services.queue.report import Hindrance, Triage
+from services.queue.report import Blocker, Triage
 from services.queue.store import report_transitions, state_counts, tasks
-from services.queue.store.report_transitions import Filed
+from services.queue.store.report_transitions import TriageRecord
 from services.queue.store.tasks import NewTask
 from services.queue.wire import facts
 
@@ -45,12 +45,12 @@ async def file(tx: Transaction, ctx: ServiceContext, judged: Sequence[tuple[Any,
     ]
     if not standing:
         return 0
-    workable = [triage.tools for _, triage in standing if triage.hindrance is None]
+    workable = [triage.tools for _, triage in standing if triage.blocker is None]
     toolsets = await ctx.toolsets.ids(tx, workable)
     made = {
         str(row.id): _task(tx, row, triage, toolsets[tuple(sorted(triage.tools))])
         for row, triage in standing
-        if triage.hindrance is None
+        if triage.blocker is None
     }
     await report_transitions.file(tx, [_filed(tx, row, triage, made.get(str(row.id))) for row, triage in standing])
     if made:
@@ -81,9 +81,9 @@ def _task(tx: Transaction, row: Any, triage: Triage, toolset: int) -> NewTask:
     )
 
 
-def _filed(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> Filed:
-    waits = triage.strategy if triage.hindrance is Hindrance.WRITE_NOT_APPROVED else ""
-    return Filed(
+def _filed(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> TriageRecord:
+    waits = triage.strategy if triage.blocker is Blocker.WRITE_NOT_APPROVED else ""
+    return TriageRecord(
         report=str(row.id),
         state="in_progress" if task else "escalated",
         type=triage.type,
@@ -98,7 +98,7 @@ def _filed(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> F
 
 def reason(triage: Triage) -> str:
     """Why a report is where its triage put it, for people."""
-    return f"{triage.hindrance}: {triage.why}" if triage.hindrance else triage.why
+    return f"{triage.blocker}: {triage.explanation}" if triage.blocker else triage.explanation
 
 
 def _stored(tx: Transaction, triage: Triage) -> Mapping[str, Any]:
@@ -110,9 +110,9 @@ def _stored(tx: Transaction, triage: Triage) -> Mapping[str, Any]:
         "origin": str(triage.origin),
         "tools": list(triage.tools),
         "estimated_seconds": triage.estimated_seconds,
-        "why": triage.why,
+        "explanation": triage.explanation,
         "strategy": triage.strategy,
-        "hindrance": str(triage.hindrance) if triage.hindrance else "",
+        "hindrance": str(triage.blocker) if triage.blocker else "",
         "time": tx.now.isoformat(),
     }
 

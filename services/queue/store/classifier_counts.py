@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from libs.common.database import Transaction
-from services.queue.classifier import Counts, Model, model
+from services.queue.classifier import Classifier, TypeCounts, from_rows
 
 ALL = 'SELECT type, lessons, features, "right", wrong FROM queue.lessons'
 # One teacher at a time; readers go on reading.
@@ -19,27 +19,31 @@ ON CONFLICT (type) DO UPDATE SET lessons = EXCLUDED.lessons, features = EXCLUDED
 """
 
 
-async def known(tx: Transaction, *, to_teach: bool = False) -> Model:
+async def load(tx: Transaction, *, for_update: bool = False) -> Classifier:
     """Everything that was learned; locked until the commit when it is to be taught."""
-    if to_teach:
+    if for_update:
         await tx.run(LOCK)
-    return model(
-        Counts(
-            row.type, row.lessons, {int(number): value for number, value in row.features.items()}, row.right, row.wrong
+    return from_rows(
+        TypeCounts(
+            row.type,
+            row.examples,
+            {int(number): value for number, value in row.features.items()},
+            row.correct,
+            row.incorrect,
         )
         for row in await tx.all(ALL)
     )
 
 
-async def save(tx: Transaction, rows: Sequence[Counts]) -> None:
+async def save(tx: Transaction, rows: Sequence[TypeCounts]) -> None:
     """Writes the types that changed."""
     for row in rows:
         await tx.run(
             SAVE,
             type=row.type,
-            lessons=row.lessons,
+            examples=row.examples,
             features=json.dumps(row.features),
-            right=row.right,
-            wrong=row.wrong,
+            correct=row.correct,
+            incorrect=row.incorrect,
             now=tx.now,
         )

@@ -68,7 +68,7 @@ WHERE r.awaits = :strategy AND r.awaits <> '' AND r.state = 'escalated' RETURNIN
 
 
 @dataclass(frozen=True)
-class Filed:
+class TriageRecord:
     """What triage makes of one report; `task` is empty when it goes to a person."""
 
     report: str
@@ -87,7 +87,7 @@ async def lock(tx: Transaction, reports: Sequence[str]) -> dict[str, Any]:
     return {str(row.id): row for row in await tx.all(LOCK, ids=list(reports))}
 
 
-async def file(tx: Transaction, filed: Sequence[Filed]) -> None:
+async def file(tx: Transaction, filed: Sequence[TriageRecord]) -> None:
     """Writes what triage made of reports."""
     await tx.run(
         FILE,

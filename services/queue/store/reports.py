@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.queue.recurrence import COMES_BACK
+from services.queue.recurrence import REOPENS
 from services.queue.report import Report
 
 _GIVEN = """
@@ -25,9 +25,9 @@ _GIVEN = """
 # Mirrors recurrence.added; the test of the two together keeps them one.
 _ADDED = """(CASE WHEN EXCLUDED.counter <> '' AND EXCLUDED.counter = r.counter
     THEN greatest(0, EXCLUDED.counter_value - r.counter_value) ELSE EXCLUDED.counter_value END)"""
-_BACK = f"""({_ADDED} > 0 AND r.state IN ({", ".join(f"'{state}'" for state in COMES_BACK)})
+_BACK = f"""({_ADDED} > 0 AND r.state IN ({", ".join(f"'{state}'" for state in REOPENS)})
     AND EXCLUDED.last_seen_at > coalesce(r.resolved_at, '-infinity'))"""
-_NEXT = " ".join(f"WHEN '{state}' THEN '{after}'" for state, after in COMES_BACK.items())
+_NEXT = " ".join(f"WHEN '{state}' THEN '{after}'" for state, after in REOPENS.items())
 UPSERT = f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest({_GIVEN}) AS g (id, plugin, merchant, package, release, label, fingerprint, type, severity,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.queue.stats import Count
+from services.queue.stats import StateCount
 
 MOVE = """
 INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
@@ -22,7 +22,7 @@ SELECT kind, state, sum(number), sum(priorities), sum(seconds) FROM taken GROUP 
 ON CONFLICT (kind, state) DO UPDATE SET number = c.number + EXCLUDED.number,
     priorities = c.priorities + EXCLUDED.priorities, seconds = c.seconds + EXCLUDED.seconds
 """
-FIGURES = "SELECT kind, state, number, priorities, seconds FROM queue.figures"
+TOTALS = "SELECT kind, state, number, priorities, seconds FROM queue.figures"
 STATUS = "SELECT state, count, mean_priority, oldest_task, newest_task FROM queue.task_status"
 
 
@@ -55,11 +55,11 @@ async def fold(tx: Transaction) -> int:
     return await tx.run(FOLD)
 
 
-async def figures(tx: Transaction) -> list[Count]:
+async def totals(tx: Transaction) -> list[StateCount]:
     """What the counts and the deltas not folded yet amount to."""
     return [
-        Count(row.kind, row.state, int(row.number), int(row.priorities), float(row.seconds))
-        for row in await tx.all(FIGURES)
+        StateCount(row.kind, row.state, int(row.number), int(row.priorities), float(row.seconds))
+        for row in await tx.all(TOTALS)
     ]
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.queue.strategies import Standing
+from services.queue.strategies import StrategyStatus
 
 COLUMNS = "name, state, successes, failures, approved, approved_by, reason, updated_at"
 ALL = f"SELECT {COLUMNS} FROM queue.strategies"
@@ -34,22 +34,22 @@ WHERE strategy = :strategy ORDER BY id DESC LIMIT 100
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredStatus:
     """The standing of a strategy with who said so, why and when."""
 
     name: str
-    standing: Standing
+    status: StrategyStatus
     approved_by: str
     reason: str
     updated: datetime
 
 
-async def everything(tx: Transaction) -> dict[str, Kept]:
+async def all_statuses(tx: Transaction) -> dict[str, StoredStatus]:
     """Every standing, by name."""
     return {row.name: _kept(row) for row in await tx.all(ALL)}
 
 
-async def lock(tx: Transaction, names: Sequence[str]) -> dict[str, Kept]:
+async def lock(tx: Transaction, names: Sequence[str]) -> dict[str, StoredStatus]:
     """Some standings, locked until the commit."""
     return {row.name: _kept(row) for row in await tx.all(LOCK, names=list(names))}
 
@@ -59,23 +59,23 @@ async def seed(tx: Transaction, names: Sequence[str]) -> None:
     await tx.run(SEED, names=list(names), now=tx.now)
 
 
-async def save(tx: Transaction, kept: Kept) -> None:
+async def save(tx: Transaction, stored: StoredStatus) -> None:
     """Writes a standing."""
-    standing = kept.standing
+    status = stored.status
     await tx.run(
         SAVE,
-        name=kept.name,
-        state=standing.state,
-        successes=standing.successes,
-        failures=standing.failures,
-        approved=standing.approved,
-        approved_by=kept.approved_by,
-        reason=kept.reason,
+        name=stored.name,
+        state=status.state,
+        successes=status.successes,
+        failures=status.failures,
+        approved=status.approved,
+        approved_by=stored.approved_by,
+        reason=stored.reason,
         now=tx.now,
     )
 
 
-async def note(
+async def add_history(
     tx: Transaction, strategy: str, *, before: str, after: str, reason: str, actor: str, confidence: float
 ) -> None:
     """Adds a change to the history of a strategy."""
@@ -88,6 +88,6 @@ async def history(tx: Transaction, strategy: str) -> list[Any]:
     return list(reversed(await tx.all(HISTORY, strategy=strategy)))
 
 
-def _kept(row: Any) -> Kept:
-    standing = Standing(row.successes, row.failures, row.state, row.approved)
-    return Kept(row.name, standing, row.approved_by, row.reason, row.updated_at)
+def _kept(row: Any) -> StoredStatus:
+    status = StrategyStatus(row.successes, row.failures, row.state, row.approved)
+    return StoredStatus(row.name, status, row.approved_by, row.reason, row.updated_at)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from libs.common.database import Transaction
-from services.queue.leases import UNTRIED
+from services.queue.leases import INCONCLUSIVE
 
 _WAITING = "toolset = {toolset} AND state = 'pending' ORDER BY rank, id LIMIT {limit}"
 _LEASE = """
@@ -208,7 +208,7 @@ async def fail(tx: Transaction, failing: Sequence[Failing], *, actor: str) -> Se
         run_ats=[one.run_at for one in failing],
         outcomes=[one.outcome for one in failing],
         reasons=[one.reason for one in failing],
-        untried=list(UNTRIED),
+        untried=list(INCONCLUSIVE),
         **_told([one.completion for one in failing]),
     )
 

@@ -11,8 +11,8 @@ from libs.common.telemetry import counter, gauge, span_at, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
 from services.queue.operations.completion import MOST_SPANS, given_up
-from services.queue.operations.learning import counted, taught
-from services.queue.stats import figures
+from services.queue.operations.learning import record_outcomes, train_classifier
+from services.queue.stats import queue_stats
 from services.queue.store import history, proposals, report_transitions, reports, requests, state_counts, tasks
 from services.queue.wire import facts
 
@@ -113,9 +113,9 @@ async def _verified(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -
         (str(row.id), str(row.task) if row.task else None, row.strategy, row.resolved_by, row.method) for row in rows
     ]
     await history.add(tx, entries, success=True, outcome="VERIFIED", actor="queue")
-    await counted(tx, ctx, [(row.strategy, True) for row in rows])
+    await record_outcomes(tx, ctx, [(row.strategy, True) for row in rows])
     contents = await reports.some(tx, [str(row.id) for row in rows])
-    await taught(tx, [(row.type, reports.report(contents[str(row.id)])) for row in rows if row.strategy])
+    await train_classifier(tx, [(row.type, reports.report(contents[str(row.id)])) for row in rows if row.strategy])
     for row in rows:
         with use_traceparent(row.traceparent):
             tx.record(facts.report_resolved(row, tx.now))
@@ -134,7 +134,7 @@ async def fold(ctx: ServiceContext, now: datetime) -> int:
     """Folds the counts and shows them as metrics; how many sums were touched."""
     touched = await ctx.database.transaction(state_counts.fold)
     async with ctx.database.reading() as tx:
-        counted_ = figures(await state_counts.figures(tx))
+        counted_ = queue_stats(await state_counts.totals(tx))
         status = await state_counts.status(tx)
     for state, number in counted_.tasks.items():
         _depth.labels(state).set(number)

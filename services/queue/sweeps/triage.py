@@ -16,12 +16,12 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.telemetry import use_traceparent
 from services.queue import triage
-from services.queue.catalogue import Book
-from services.queue.classifier import Model
+from services.queue.catalogue import Catalogue
+from services.queue.classifier import Classifier
 from services.queue.context import ServiceContext
 from services.queue.errands.model_triage import patience, send_question, wants_model
 from services.queue.operations.enqueue import file
-from services.queue.report import Hindrance, Origin, Triage
+from services.queue.report import Blocker, Origin, Triage
 from services.queue.store import classifier_counts, report_transitions, reports, state_counts, strategies
 
 log = logging.getLogger(__name__)
@@ -41,30 +41,30 @@ async def untriaged(ctx: ServiceContext, now: datetime) -> int:
             rows = await reports.untriaged(tx, now, BATCH)
             if not rows:
                 return count
-            standings = {name: kept.standing for name, kept in (await strategies.everything(tx)).items()}
-            model = await classifier_counts.known(tx)
-        await _settle(ctx, await _judge(rows, ctx.book.standing(standings), model))
+            statuses = {name: stored.status for name, stored in (await strategies.all_statuses(tx)).items()}
+            model = await classifier_counts.load(tx)
+        await _settle(ctx, await _judge(rows, ctx.catalogue.with_statuses(statuses), model))
         count += len(rows)
         if len(rows) < BATCH:
             break
     return count
 
 
-async def _judge(rows: Sequence[Any], book: Book, model: Model) -> list[tuple[Any, Triage]]:
+async def _judge(rows: Sequence[Any], catalogue: Catalogue, model: Classifier) -> list[tuple[Any, Triage]]:
     judged = []
     for index, row in enumerate(rows):
-        judged.append((row, _classify(row, book, model)))
+        judged.append((row, _classify(row, catalogue, model)))
         if index % TURN == TURN - 1:
             await asyncio.sleep(0)
     return judged
 
 
-def _classify(row: Any, book: Book, model: Model) -> Triage:
+def _classify(row: Any, catalogue: Catalogue, model: Classifier) -> Triage:
     try:
         report = reports.report(row)
-        judged = triage.classify(report, book, model)
+        judged = triage.classify(report, catalogue, model)
         if row.state == "triaging" and triage.unsure(judged):
-            return triage.with_opinion(report, book, judged, None, LATE)
+            return triage.with_opinion(report, catalogue, judged, None, LATE)
         return judged
     except Exception as error:
         log.exception("triage of report %s failed", row.id)
@@ -80,9 +80,9 @@ def _broken(row: Any, error: Exception) -> Triage:
         origin=Origin.NONE,
         tools=(),
         estimated_seconds=0.0,
-        why=f"Triage failed with {type(error).__name__}. A person is asked.",
+        explanation=f"Triage failed with {type(error).__name__}. A person is asked.",
         strategy="",
-        hindrance=Hindrance.UNSURE,
+        blocker=Blocker.UNSURE,
     )
 
 
@@ -98,15 +98,15 @@ async def _settle(ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> 
 
 async def _ask(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
     locked = await report_transitions.lock(tx, [str(row.id) for row in rows])
-    standing = [
+    status = [
         row
         for row in rows
         if (now := locked.get(str(row.id))) and (now.state, now.triage_at) == (row.state, row.triage_at)
     ]
-    if not standing:
+    if not status:
         return
-    await report_transitions.ask(tx, [str(row.id) for row in standing], tx.now + timedelta(seconds=patience(ctx)))
-    await state_counts.moved(tx, "report", ((row.state, "triaging", 0) for row in standing))
-    for row in standing:
+    await report_transitions.ask(tx, [str(row.id) for row in status], tx.now + timedelta(seconds=patience(ctx)))
+    await state_counts.moved(tx, "report", ((row.state, "triaging", 0) for row in status))
+    for row in status:
         with use_traceparent(row.traceparent):
             await send_question(tx, ctx, reports.report(row))

@@ -1,4 +1,4 @@
-"""The facts of the side road, each made in one place: who did it, why, and about whom."""
+"""The facts of the side road, each made in one place: who did it, explanation, and about whom."""
 
 from __future__ import annotations
 

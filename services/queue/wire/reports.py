@@ -18,7 +18,7 @@ from libs.common import names
 from libs.common.errors import Invalid
 from prunella.v1 import queue_pb2 as pb
 from prunella_agent.fingerprint import fingerprint
-from services.queue.recurrence import Count, folded
+from services.queue.recurrence import CounterValue, merge_counters
 from services.queue.report import SEVERITIES
 from services.queue.store.reports import Filters, Occurrence
 from services.queue.wire.enums import filtered, milder_than, report_state_number, report_state_word, severity_number
@@ -141,13 +141,13 @@ def _moment(told: Timestamp, now: datetime) -> datetime:
 
 def waves(taken: Sequence[Occurrence]) -> list[list[Occurrence]]:
     """Occurrences gathered by kind, ready to be counted: one wave, and another for kinds with several counters."""
-    kinds: dict[tuple[str, str], list[Occurrence]] = {}
+    error_types: dict[tuple[str, str], list[Occurrence]] = {}
     for one in taken:
-        kinds.setdefault((one.plugin, one.fingerprint), []).append(one)
+        error_types.setdefault((one.plugin, one.fingerprint), []).append(one)
     found: list[list[Occurrence]] = []
-    for same in kinds.values():
+    for same in error_types.values():
         newest = max(one.seen for one in same)
-        for number, count in enumerate(folded(Count(one.counter, one.value) for one in same)):
+        for number, count in enumerate(merge_counters(CounterValue(one.counter, one.value) for one in same)):
             if number == len(found):
                 found.append([])
             found[number].append(replace(same[0], counter=count.counter, value=count.value, seen=newest))
@@ -222,7 +222,7 @@ def triage(stored: dict[str, Any]) -> pb.Triage:
         confidence=stored["confidence"],
         origin=stored["origin"],
         tools=stored["tools"],
-        why=stored["why"],
+        explanation=stored["explanation"],
         strategy=f"strategies/{stored['strategy']}" if stored["strategy"] else "",
     )
     told.estimated_duration.FromMilliseconds(round(stored["estimated_seconds"] * 1000))

@@ -16,7 +16,7 @@ from libs.common import names
 from libs.common.errors import Invalid
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
-from services.queue.stats import Figures
+from services.queue.stats import QueueStats
 from services.queue.store.task_leases import Completion
 from services.queue.store.tasks import Filters
 from services.queue.wire.enums import filtered, task_state_number, task_state_word
@@ -253,14 +253,14 @@ def filters(request: pb.ListTasksRequest) -> Filters:
     )
 
 
-def stats(figures: Figures, status: Sequence[Any], now: datetime) -> pb.GetQueueStatsResponse:
+def stats(stats: QueueStats, status: Sequence[Any], now: datetime) -> pb.GetQueueStatsResponse:
     """The queue in figures, as callers see them."""
     told = pb.GetQueueStatsResponse(
-        tasks=figures.tasks,
-        reports=figures.reports,
-        total=figures.total,
-        success_rate_percent=figures.success_rate_percent,
-        mean_completion_minutes=figures.mean_completion_minutes,
+        tasks=stats.tasks,
+        reports=stats.reports,
+        total=stats.total,
+        success_rate_percent=stats.success_rate_percent,
+        mean_completion_minutes=stats.mean_completion_minutes,
     )
     told.time.FromDatetime(now)
     for row in status:

@@ -47,9 +47,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return BAD_CONFIG
     try:
         # The MCP SDK takes most of a second to import; a wrong configuration is said before that.
-        from services.queue.worker.process import live
+        from services.queue.worker.process import run_worker
 
-        asyncio.run(live(config, settings, once=options.once))
+        asyncio.run(run_worker(config, settings, once=options.once))
     except ImportError as error:
         print(f"the worker needs the package {error.name}: pip install 'prunella[mcp]'", file=sys.stderr)
         return CANNOT_START

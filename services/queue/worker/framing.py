@@ -18,7 +18,7 @@ ASKS = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"method"\s*:')
 
 
 @dataclass(frozen=True, slots=True)
-class Overlong:
+class OversizedLine:
     """A line that was refused: how many bytes it had, and its two ends."""
 
     size: int
@@ -26,7 +26,7 @@ class Overlong:
     tail: bytes
 
     @property
-    def answers(self) -> int | str | None:
+    def request_id(self) -> int | str | None:
         """The id of the call it answers; None when neither end tells."""
         found = FIRST.search(self.head) or LAST.search(self.tail)
         if found is None:
@@ -35,12 +35,12 @@ class Overlong:
         return text.strip('"') if text.startswith('"') else int(text)
 
     @property
-    def unasked(self) -> bool:
+    def unsolicited(self) -> bool:
         """Whether nobody waits for it: a notification or a request of the server's own."""
         return ASKS.search(self.head) is not None
 
 
-class Frames:
+class LineFramer:
     """The lines of one stream."""
 
     def __init__(self, longest: int = LONGEST) -> None:
@@ -50,7 +50,7 @@ class Frames:
         self._head = b""
         self._tail = b""
 
-    def feed(self, chunk: bytes) -> Iterator[bytes | Overlong]:
+    def feed(self, chunk: bytes) -> Iterator[bytes | OversizedLine]:
         """The lines that a chunk completes."""
         *complete, rest = chunk.split(b"\n")
         for part in complete:
@@ -69,9 +69,9 @@ class Frames:
             self._head, self._tail, self._parts = whole[:KEPT], whole[-KEPT:], []
         self._tail = (self._tail + part[-KEPT:])[-KEPT:]
 
-    def _end(self) -> bytes | Overlong:
-        line: bytes | Overlong = b"".join(self._parts)
+    def _end(self) -> bytes | OversizedLine:
+        line: bytes | OversizedLine = b"".join(self._parts)
         if self._size > self._longest:
-            line = Overlong(self._size, self._head, self._tail)
+            line = OversizedLine(self._size, self._head, self._tail)
         self._parts, self._size, self._head, self._tail = [], 0, b"", b""
         return line

@@ -68,7 +68,7 @@ class Lease:
         if not self.left:
             raise LeaseLost(self.lost or "no word from the queue before the lease ended")
 
-    async def keep(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def hold(self, work: Callable[[], Awaitable[T]]) -> T:
         """Does the work while the lease holds, prolonging it. Raises LeaseLost, the work cut off."""
         if self.left < self._trusted * FRESH:
             # A claim that waited long says little about when its lease began.
@@ -105,7 +105,7 @@ class Lease:
             try:
                 await self._ask(min(CALL_SECONDS, max(0.5, self.left)))
             except Unavailable as problem:
-                _log.warning("the lease could not be prolonged yet", task=self.name, why=problem.message)
+                _log.warning("the lease could not be prolonged yet", task=self.name, error=problem.message)
                 pause = AGAIN_SECONDS
             except Problem as problem:
                 self.lost = problem.message

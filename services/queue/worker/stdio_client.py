@@ -21,7 +21,7 @@ from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, jsonrpc_message_a
 
 from prunella_agent.process import leashed, signal_group
 from services.queue.worker.config import ServerConfig
-from services.queue.worker.framing import LONGEST, Frames, Overlong
+from services.queue.worker.framing import LONGEST, LineFramer, OversizedLine
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 CHUNK = 64 * 1024
@@ -34,7 +34,7 @@ TOO_LARGE = "ANSWER_TOO_LARGE"
 _log = structlog.get_logger(__name__)
 
 
-class Program:
+class ServerProcess:
     """One run of a server's program. `lost` is set when it can no longer be spoken with."""
 
     def __init__(self, config: ServerConfig) -> None:
@@ -49,7 +49,7 @@ class Program:
         return self._process.pid if self._process else 0
 
     @property
-    def last_words(self) -> str:
+    def exit_summary(self) -> str:
         """How it ended, and the end of what it wrote to standard error."""
         status = self._process.returncode if self._process else None
         ended = "" if status is None else f"ended with status {status}"
@@ -92,7 +92,7 @@ class Program:
         self, process: asyncio.subprocess.Process, to_client: anyio.abc.ObjectSendStream[SessionMessage | Exception]
     ) -> None:
         assert process.stdout is not None
-        frames = Frames()
+        frames = LineFramer()
         try:
             while chunk := await process.stdout.read(CHUNK):
                 for line in frames.feed(chunk):
@@ -105,8 +105,8 @@ class Program:
             self.lost.set()
             await to_client.aclose()
 
-    def _message(self, line: bytes | Overlong) -> SessionMessage | Exception | None:
-        if isinstance(line, Overlong):
+    def _message(self, line: bytes | OversizedLine) -> SessionMessage | Exception | None:
+        if isinstance(line, OversizedLine):
             return self._refused(line)
         if not line.strip():
             return None
@@ -116,15 +116,15 @@ class Program:
             _log.warning("a tool server wrote something that is no message", server=self.config.name)
             return error
 
-    def _refused(self, line: Overlong) -> SessionMessage | None:
+    def _refused(self, line: OversizedLine) -> SessionMessage | None:
         text = f"{TOO_LARGE}: an answer of {line.size} bytes is more than {LONGEST}"
-        _log.warning("a tool server's message was refused", server=self.config.name, why=text)
-        if line.unasked:
+        _log.warning("a tool server's message was refused", server=self.config.name, error=text)
+        if line.unsolicited:
             return None
-        if line.answers is None:
+        if line.request_id is None:
             raise _Unanswerable(text)
         error = ErrorData(code=INTERNAL_ERROR, message=text)
-        return SessionMessage(JSONRPCError(jsonrpc="2.0", id=line.answers, error=error))
+        return SessionMessage(JSONRPCError(jsonrpc="2.0", id=line.request_id, error=error))
 
     async def _write(
         self, process: asyncio.subprocess.Process, from_client: anyio.abc.ObjectReceiveStream[SessionMessage]

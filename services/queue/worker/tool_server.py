@@ -24,8 +24,8 @@ from libs.common.errors import Unavailable
 from libs.common.telemetry import counter, span
 from services.queue.worker import http_client
 from services.queue.worker.config import ServerConfig, Tool
-from services.queue.worker.stdio_client import TOO_LARGE, Program
-from services.queue.worker.tool_result import Answer, Failed, read
+from services.queue.worker.stdio_client import TOO_LARGE, ServerProcess
+from services.queue.worker.tool_result import TaskFailed, ToolResult, parse_result
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -39,15 +39,15 @@ _log = structlog.get_logger(__name__)
 _calls = counter("worker_tool_calls_total", "Calls of MCP tools, by tool and how they ended", ("tool", "outcome"))
 
 
-class Server:
+class ToolServer:
     """A server of the configuration; `offered` are those of its marked tools that it has now."""
 
     def __init__(self, config: ServerConfig, clock: Clock) -> None:
         self.config = config
         self.offered: frozenset[str] = frozenset()
         self.tried = asyncio.Event()
-        self.why = "not started"
-        self.program: Program | None = None
+        self.unavailable_reason = "not started"
+        self.program: ServerProcess | None = None
         self._client: Client | None = None
         self._clock = clock
         self._look = asyncio.Event()
@@ -74,44 +74,46 @@ class Server:
         now = self._clock.monotonic()
         return frozenset(name for name in self.offered if self._guards[name].breaker.retry_after(now) == 0)
 
-    async def call(self, tool: Tool, arguments: dict[str, Any]) -> Answer:
+    async def call(self, tool: Tool, arguments: dict[str, Any]) -> ToolResult:
         """What a tool answers. Raises Failed: TOOL_UNAVAILABLE, TOOL_TIMEOUT, ANSWER_TOO_LARGE or TOOL_FAILED."""
         full = f"{self.config.name}.{tool.name}"
         with span(f"tool {full}", attributes={"tool": full}) as made:
             try:
                 answer = await self._ask(tool, arguments)
-            except Failed as failed:
+            except TaskFailed as failed:
                 made.set_attribute("error.type", failed.reason)
                 _calls.labels(full, failed.reason).inc()
                 raise
             _calls.labels(full, "error" if answer.is_error else "ok").inc()
             return answer
 
-    async def _ask(self, tool: Tool, arguments: dict[str, Any]) -> Answer:
+    async def _ask(self, tool: Tool, arguments: dict[str, Any]) -> ToolResult:
         client = self._client
         if client is None or tool.name not in self.offered:
-            raise Failed("TOOL_UNAVAILABLE", f"{self.config.name}.{tool.name} cannot be called now: {self.why}")
+            raise TaskFailed(
+                "TOOL_UNAVAILABLE", f"{self.config.name}.{tool.name} cannot be called now: {self.unavailable_reason}"
+            )
         began = time.monotonic()
 
-        async def work() -> Answer:
-            return read(await client.call_tool(tool.name, arguments), time.monotonic() - began)
+        async def work() -> ToolResult:
+            return parse_result(await client.call_tool(tool.name, arguments), time.monotonic() - began)
 
         try:
             return await self._guards[tool.name].call(work, timeout=tool.deadline_seconds)
         except Unavailable as problem:
-            raise Failed("TOOL_UNAVAILABLE", problem.message) from problem
+            raise TaskFailed("TOOL_UNAVAILABLE", problem.message) from problem
         except TimeoutError:
             self._look.set()
-            raise Failed("TOOL_TIMEOUT", f"{tool.name} gave no answer within {tool.deadline_seconds:g} s") from None
+            raise TaskFailed("TOOL_TIMEOUT", f"{tool.name} gave no answer within {tool.deadline_seconds:g} s") from None
         except MCPError as error:
             if error.code == CONNECTION_CLOSED and self._client is client:
-                self._client, self.offered, self.why = None, frozenset(), "the connection was lost"
+                self._client, self.offered, self.unavailable_reason = None, frozenset(), "the connection was lost"
             self._look.set()
             reason = TOO_LARGE if TOO_LARGE in str(error) else "TOOL_FAILED"
-            raise Failed(reason, str(error)) from error
+            raise TaskFailed(reason, str(error)) from error
         except Exception as error:
             self._look.set()
-            raise Failed("TOOL_FAILED", f"{type(error).__name__}: {error}") from error
+            raise TaskFailed("TOOL_FAILED", f"{type(error).__name__}: {error}") from error
 
     async def _keep(self) -> None:
         pause = FIRST_PAUSE
@@ -119,15 +121,15 @@ class Server:
             began = time.monotonic()
             try:
                 await self._live()
-                why = "stopped"
+                reason = "stopped"
             except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever it is, the next try may work
-                why = self._reason(error)
+                reason = self._reason(error)
             self._client, self.offered = None, frozenset()
             if self._ended.is_set():
                 return
-            if why != self.why:
-                _log.warning("a tool server cannot be used", server=self.config.name, why=why)
-            self.why = why
+            if reason != self.unavailable_reason:
+                _log.warning("a tool server cannot be used", server=self.config.name, error=reason)
+            self.unavailable_reason = reason
             self.tried.set()
             pause = FIRST_PAUSE if time.monotonic() - began > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)
             self._look.clear()
@@ -137,7 +139,7 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             lost = asyncio.Event()
             if self.config.transport == "stdio":
-                self.program = Program(self.config)
+                self.program = ServerProcess(self.config)
                 lost, transport = self.program.lost, self.program.transport()
             else:
                 transport = http_client.transport(self.config)
@@ -168,7 +170,7 @@ class Server:
                 _log.warning("a tool server lacks tools", server=self.config.name, tools=sorted(missing))
         if self._client is not client:
             _log.info("a tool server is ready", server=self.config.name, tools=len(there))
-        self._client, self.offered, self.why = client, frozenset(there), ""
+        self._client, self.offered, self.unavailable_reason = client, frozenset(there), ""
         self.tried.set()
 
     async def _either(self, seconds: float, *events: asyncio.Event) -> None:
@@ -186,7 +188,7 @@ class Server:
             text = f"no answer within {self.config.start_seconds:g} s"
         else:
             text = str(error) or type(error).__name__
-        words = self.program.last_words if self.program else ""
+        words = self.program.exit_summary if self.program else ""
         return "; ".join(part for part in (text[:300], words) if part)
 
     def _guard(self, name: str) -> Guarded:

@@ -19,9 +19,9 @@ from libs.common.errors import Problem, Unavailable
 from libs.common.telemetry import counter, gauge, span, use_traceparent
 from prunella.v1 import queue_pb2
 from services.queue.worker.config import Config
-from services.queue.worker.execution import Ending, Try
+from services.queue.worker.execution import Execution, ExecutionResult
 from services.queue.worker.lease import CALL_SECONDS, Lease, LeaseLost, duration
-from services.queue.worker.tool_servers import Servers
+from services.queue.worker.tool_servers import ToolServers
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
@@ -38,7 +38,7 @@ class Worker:
 
     name = "worker"
 
-    def __init__(self, config: Config, servers: Servers, queue: Any) -> None:
+    def __init__(self, config: Config, servers: ToolServers, queue: Any) -> None:
         self._config = config
         self._servers = servers
         self._queue = queue
@@ -81,7 +81,7 @@ class Worker:
                 leased = await self._claim(room, self._config.wait_seconds)
                 pause = FIRST_PAUSE
             except Problem as problem:
-                _log.warning("cannot claim", why=problem.message, reason=problem.reason, pause=round(pause, 1))
+                _log.warning("cannot claim", error=problem.message, reason=problem.reason, pause=round(pause, 1))
                 leased = []
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads replicas, guards nothing
                 pause = min(pause * 2, LONGEST_PAUSE)
@@ -128,7 +128,7 @@ class Worker:
                 outcome = await self._held(leased, asked)
             except LeaseLost as lost:
                 outcome = "LEASE_LOST"
-                _log.warning("lease lost, nothing is claimed as done", task=name, why=str(lost))
+                _log.warning("lease lost, nothing is claimed as done", task=name, error=str(lost))
             except Exception:  # noqa: BLE001 - one task never ends the worker
                 outcome = "DEFECT"
                 _log.exception("a task failed in a way nobody planned; its lease lapses", task=name)
@@ -138,43 +138,45 @@ class Worker:
         lease = Lease(self._queue, leased, self._config.lease_seconds, asked)
 
         async def work() -> str:
-            ending = await Try(leased, self._servers, self._config).run()
+            result = await Execution(leased, self._servers, self._config).run()
             lease.confirm()
-            return await self._complete(leased, ending)
+            return await self._complete(leased, result)
 
-        return await lease.keep(work)
+        return await lease.hold(work)
 
-    async def _complete(self, leased: queue_pb2.LeasedTask, ending: Ending) -> str:
+    async def _complete(self, leased: queue_pb2.LeasedTask, result: ExecutionResult) -> str:
         """Tells the queue, again and again while the lease holds, until it took or refused it."""
-        request = completion(leased, ending)
+        request = completion(leased, result)
         tries = 0
         while True:
             tries += 1
             try:
                 await self._queue.CompleteTask(request, timeout=CALL_SECONDS)
             except Unavailable as problem:
-                _log.warning("the completion could not be told yet", task=request.name, why=problem.message)
+                _log.warning("the completion could not be told yet", task=request.name, error=problem.message)
                 await asyncio.sleep(AGAIN_SECONDS)
             except Problem as problem:
                 # Said a second time, it may be refused because the first one was taken.
                 unsure = "; an earlier one may have been taken" if tries > 1 else ""
-                _log.warning("completion refused" + unsure, task=request.name, why=problem.message)
+                _log.warning("completion refused" + unsure, task=request.name, error=problem.message)
                 return "REFUSED"
             else:
-                _log.info("task ended", task=request.name, outcome=ending.failure or "SUCCESS", why=ending.why)
-                return ending.failure or "SUCCESS"
+                _log.info(
+                    "task ended", task=request.name, outcome=result.failure or "SUCCESS", explanation=result.explanation
+                )
+                return result.failure or "SUCCESS"
 
 
-def completion(leased: queue_pb2.LeasedTask, ending: Ending) -> queue_pb2.CompleteTaskRequest:
+def completion(leased: queue_pb2.LeasedTask, result: ExecutionResult) -> queue_pb2.CompleteTaskRequest:
     """The end of one try, for the wire."""
     return queue_pb2.CompleteTaskRequest(
         name=leased.task.name,
         token=leased.token,
-        success=ending.success,
+        success=result.success,
         method=leased.strategy.name.removeprefix("strategies/"),
-        details=ending.details(),
-        tools_used=ending.tools,
-        duration=duration(ending.seconds),
-        failure=ending.failure,
-        permanent=ending.permanent,
+        details=result.details(),
+        tools_used=result.tools,
+        duration=duration(result.seconds),
+        failure=result.failure,
+        permanent=result.permanent,
     )
