@@ -162,7 +162,7 @@ def _history(answer: Any) -> list[tuple[str, ...]]:
     now = datetime.now(UTC)
     return [
         (
-            words.ago(entry.time, now),
+            words.ago(entry.create_time, now),
             coloured(entry.from_state or words.NOTHING),
             coloured(entry.to_state),
             f"{entry.confidence:.2f}",

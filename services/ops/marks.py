@@ -254,7 +254,7 @@ def _decision(told: Told, about: About) -> DecisionMark:
 
 
 def _task_ends(told: Told, about: About) -> TaskEnds:
-    words = [str(end.get("state") or "") for end in told.fields.get("ends") or ()]
+    words = [str(end.get("state") or "") for end in told.fields.get("outcomes") or ()]
     retrying = words.count("retrying") + words.count("pending")
     return TaskEnds(about.event, about.at, words.count("completed"), retrying, words.count("failed"))
 

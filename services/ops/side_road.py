@@ -56,7 +56,7 @@ def _claimed(told: Told) -> str:
 
 def _ends(told: Told) -> str:
     """How many tries ended how, and why those that failed did."""
-    ends: list[Mapping[str, Any]] = list(told.fields.get("ends") or ())
+    ends: list[Mapping[str, Any]] = list(told.fields.get("outcomes") or ())
     counts: dict[str, int] = {}
     for end in ends:
         word = str(end.get("state") or "ended")
@@ -74,7 +74,7 @@ def _resolved(told: Told) -> str:
 
 
 def _escalated(told: Told) -> str:
-    tried = ", ".join(_short(str(name)) for name in told.fields.get("tried") or ()) or "nothing"
+    tried = ", ".join(_short(str(name)) for name in told.fields.get("tried_strategies") or ()) or "nothing"
     return _because(told, f"{told.who}: a person is asked about {told.text('type', 'an error')} (tried {tried})")
 
 

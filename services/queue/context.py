@@ -1,4 +1,4 @@
-"""What every door of queue holds; the steps doors share are the files beside this one."""
+"""What every door of queue is given: database, clock, model, and the catalogue of strategies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from libs.common.telemetry import Telemetry
 from services.queue import leases
 from services.queue.catalogue import Catalogue
 from services.queue.errands.model_client import ModelClient
-from services.queue.operations.toolset_cache import Toolsets
+from services.queue.operations.toolset_cache import ToolsetCache
 from services.queue.store import reports
 
 SCHEMA = "queue"
@@ -106,14 +106,14 @@ class ServiceContext:
     # Begins the next round of triage at once.
     triage_soon: Callable[[], None] = _nothing
     draining: Callable[[], bool] = lambda: False
-    toolsets: Toolsets = field(init=False)
+    toolsets: ToolsetCache = field(init=False)
     # While it was away nobody could ask.
     since: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Tool sets are read when first needed."""
         self.since = self.clock.monotonic()
-        self.toolsets = Toolsets(self.clock)
+        self.toolsets = ToolsetCache(self.clock)
 
     def work_came(self) -> None:
         """Wakes whoever waits for tasks in this process."""

@@ -39,8 +39,8 @@ OWNERS = {
         "an hour without one",
         "processing, failed",
     ),
-    "processing": ("sweep reap", "lease_until", "pending, or failed after three lost leases"),
-    "retrying": ("sweep due", "run_at", "pending"),
+    "processing": ("sweep reap", "lease_expire_time", "pending, or failed after three lost leases"),
+    "retrying": ("sweep due", "run_time", "pending"),
     "completed": ("CleanUpTasks", "by age, when a person asks", "deleted"),
     "failed": ("a person: RetryTask", "its report is escalated", "pending"),
     "cancelled": ("a person: RetryTask", "its report is escalated or closed", "pending"),
@@ -49,7 +49,7 @@ OWNERS = {
 
 @dataclass(frozen=True)
 class Transition:
-    """What the end of a try makes of its task. `run_at` is set for retrying alone."""
+    """What the end of a try makes of its task. `run_time` is set for retrying alone."""
 
     state: str
     attempts: int

@@ -17,10 +17,10 @@ REOPENS = {"resolved_pending": "in_progress", "resolved": "new", "closed": "new"
 
 # state → (who acts on it, by when, what comes next)
 OWNERS = {
-    "new": ("sweep triage", "triage_at", "triaging, in_progress or escalated"),
-    "triaging": ("errand ask_model, after its deadline sweep triage", "triage_at", "in_progress or escalated"),
+    "new": ("sweep triage", "triage_time", "triaging, in_progress or escalated"),
+    "triaging": ("errand ask_model, after its deadline sweep triage", "triage_time", "in_progress or escalated"),
     "in_progress": ("its task; sweep triage after a recurrence", "the task's own", "resolved_pending or escalated"),
-    "resolved_pending": ("sweep watch", "watch_until", "resolved, or in_progress when it recurs"),
+    "resolved_pending": ("sweep watch", "watch_end_time", "resolved, or in_progress when it recurs"),
     "resolved": ("nobody: it is over", "none", "new when it recurs"),
     "escalated": ("a person", "none: it stays visible", "in_progress, new or closed by a person"),
     "closed": ("nobody: it is over", "none", "new when it recurs"),

@@ -51,7 +51,7 @@ class Report:
     context: Mapping[str, str] = field(default_factory=dict)
     occurrences: int = 1
     regressions: int = 0
-    tried: tuple[str, ...] = ()
+    tried_strategies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ class StateCount:
 
     kind: str
     state: str
-    number: int
-    priorities: int
-    seconds: float
+    count: int
+    priority_sum: int
+    seconds_sum: float
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class QueueStats:
 def queue_stats(counts: Iterable[StateCount]) -> QueueStats:
     """What the counts amount to."""
     found = {(count.kind, count.state): count for count in counts}
-    tasks = {state: _number(found.get(("task", state))) for state in TASK_STATES}
+    tasks = {state: _count(found.get(("task", state))) for state in TASK_STATES}
     ended = sum(tasks[state] for state in ENDED)
     completed = found.get(("task", "completed"))
-    done = completed if completed and completed.number > 0 else None
+    done = completed if completed and completed.count > 0 else None
     return QueueStats(
         tasks=tasks,
-        reports={state: _number(found.get(("report", state))) for state in REPORT_STATES},
+        reports={state: _count(found.get(("report", state))) for state in REPORT_STATES},
         total=sum(tasks.values()),
         success_rate_percent=100 * tasks["completed"] / ended if ended else None,
-        mean_completion_minutes=done.seconds / done.number / 60 if done else None,
+        mean_completion_minutes=done.seconds_sum / done.count / 60 if done else None,
     )
 
 
-def _number(count: StateCount | None) -> int:
+def _count(count: StateCount | None) -> int:
     # Between a delta and the fold of its counterpart nothing is ever negative, but a reader should not depend on it.
-    return max(0, count.number) if count else 0
+    return max(0, count.count) if count else 0

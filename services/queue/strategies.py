@@ -206,7 +206,7 @@ def _place(fit: Fit) -> tuple[bool, bool, bool, bool, float, str]:
 
 def _fit(report: Report, strategy: Strategy, status: StrategyStatus, origin: Origin) -> Fit:
     sure = confidence(strategy, status)
-    blocker = blocker_of(strategy, status, origin, tried=strategy.name in report.tried)
+    blocker = blocker_of(strategy, status, origin, tried=strategy.name in report.tried_strategies)
     score = 0.0 if blocker is Blocker.ALL_TRIED else round(sure * STATE_WEIGHT[status.state], 4)
     words = [f"{status.state}, states {sure:.2f} after {status.successes} verified successes"]
     words.append(f"and {status.failures} failures" + _beside(strategy.prior))

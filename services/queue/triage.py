@@ -126,7 +126,9 @@ def _by_pattern(report: Report, catalogue: Catalogue) -> _Classification | None:
     if match is None:
         return None
     sure = match.type_pattern.confidence
-    explanation = f"The {match.field} holds {quoted(match.found)}, which is {match.error_type.name} ({sure:.2f}, pattern)."
+    explanation = (
+        f"The {match.field} holds {quoted(match.found)}, which is {match.error_type.name} ({sure:.2f}, pattern)."
+    )
     return _Classification(
         match.error_type.name, _moved(match.error_type.severity, report.severity), sure, Origin.PATTERN, explanation
     )

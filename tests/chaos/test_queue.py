@@ -234,7 +234,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, name: str, part: str, instead: str =
 
 
 async def claimed(queue: QueueAlone, worker: str) -> pb.LeasedTask:
-    request = pb.ClaimTasksRequest(worker=worker, any_tools=True, brief=True)
+    request = pb.ClaimTasksRequest(worker=worker, any_tools=True, omit_details=True)
     (leased,) = (await queue.worker.ClaimTasks(request, timeout=5)).tasks
     return leased  # type: ignore[no-any-return]
 
@@ -304,7 +304,7 @@ async def test_a_completion_that_does_not_look_at_the_state_is_found_out(
     _, late = await lapsed(queue)
     await completed(queue, late)
     assert await complaints(ground, (late, "late")) == []
-    broken(monkeypatch, "COMPLETE", "t.lease_until IS NOT NULL", "true")
+    broken(monkeypatch, "COMPLETE", "t.lease_expire_time IS NOT NULL", "true")
     await completed(queue, late)
     found = await complaints(ground, (late, "late"))
     assert any("ended 2 times: completed, completed" in complaint for complaint in found)

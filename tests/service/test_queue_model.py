@@ -184,7 +184,7 @@ async def test_orders_in_a_report_have_no_effect_even_when_the_model_obeys_them(
         assert report.triage.strategy == "strategies/process_answers"
         assert not any(tool.startswith("relay.") for tool in report.triage.tools)
     for report in (ordered, neutral):
-        report.triage.ClearField("time")
+        report.triage.ClearField("create_time")
     assert ordered.triage == neutral.triage
 
 

@@ -123,8 +123,8 @@ async def test_a_report_that_stays_healed_is_resolved_and_its_strategy_learns(qu
     assert told == [
         "error_reported", "report_triaged", "task_created", "tasks_claimed", "tasks_finished", "report_resolved",
     ]  # fmt: skip
-    lessons = await queue.plane.sql("SELECT type, lessons FROM queue.lessons")
-    assert [(row.type, row.lessons) for row in lessons] == [("network", 1)]
+    counts = await queue.plane.sql("SELECT type, examples FROM queue.classifier_counts")
+    assert [(row.type, row.examples) for row in counts] == [("network", 1)]
 
 
 async def strategy_of(queue: QueueAlone, name: str = STRATEGY) -> pb.Strategy:

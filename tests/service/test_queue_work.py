@@ -95,7 +95,7 @@ async def test_among_several_tool_sets_the_most_urgent_comes_first(queue: QueueA
     await queue.report(disk, *(queue.error(plugin=f"p-{place}") for place in range(3)))
     await waiting(queue, 4)
     urgent = await queue.plane.sql("SELECT id FROM queue.tasks ORDER BY rank, id")
-    claimed = [*await queue.claim(2, wait=0, brief=True), *await queue.claim(5, wait=0, brief=True)]
+    claimed = [*await queue.claim(2, wait=0, omit_details=True), *await queue.claim(5, wait=0, omit_details=True)]
     assert [one.task.name for one in claimed] == [f"tasks/{row.id}" for row in urgent]
     assert len({tuple(one.task.tools) for one in claimed}) == 2
     assert not claimed[0].HasField("report")
@@ -123,7 +123,7 @@ async def test_two_workers_that_race_share_the_tasks_without_a_double(queue: Que
 
     async def worker(name: str) -> list[str]:
         done: list[str] = []
-        while claimed := await queue.claim(3, wait=0, worker=name, brief=True):
+        while claimed := await queue.claim(3, wait=0, worker=name, omit_details=True):
             ends = [pb.CompleteTaskRequest(name=one.task.name, token=one.token, success=True) for one in claimed]
             answer = await queue.worker.CompleteTasks(pb.CompleteTasksRequest(completions=ends), timeout=10)
             assert (answer.completed, list(answer.refusals)) == (len(ends), [])
@@ -133,7 +133,9 @@ async def test_two_workers_that_race_share_the_tasks_without_a_double(queue: Que
     shares = await asyncio.gather(*(worker(f"w-{number}") for number in range(4)))
     names = [name for share in shares for name in share]
     assert len(names) == len(set(names)) == 60
-    finished = [end.task for event in await queue.plane.facts("tasks_finished") for end in event.tasks_finished.ends]
+    finished = [
+        end.task for event in await queue.plane.facts("tasks_finished") for end in event.tasks_finished.outcomes
+    ]
     assert len(finished) == len(set(finished)) == 60
 
 
@@ -157,7 +159,7 @@ async def test_a_failed_try_waits_and_the_fourth_goes_to_a_person(queue: QueueAl
     assert group.state == pb.REPORT_STATE_ESCALATED
     assert "CHECK_FAILED" in group.reason
     (escalated,) = await queue.plane.facts("report_escalated")
-    assert list(escalated.report_escalated.tried) == [STRATEGY]
+    assert list(escalated.report_escalated.tried_strategies) == [STRATEGY]
     strategy = await queue.person.GetStrategy(pb.GetStrategyRequest(name=f"strategies/{STRATEGY}"), timeout=5)
     assert (strategy.strategy.successes, strategy.strategy.failures) == (0, 1)
 
@@ -207,7 +209,7 @@ async def test_a_task_that_no_worker_has_the_tools_for_comes_to_a_person(queue: 
     await until(ended, what="both are ended")
     assert await queue.history(leased.task.report) == ["LEASE_LOST", "NO_WORKER"]
     told = await queue.plane.facts("tasks_recovered")
-    tokens = [end.token for fact in told for end in fact.tasks_recovered.ends if end.failure == "NO_WORKER"]
+    tokens = [end.token for fact in told for end in fact.tasks_recovered.outcomes if end.failure == "NO_WORKER"]
     assert tokens == [0, 0], "nobody held them"
     group = await queue.group(leased.task.report)
     assert group.state == pb.REPORT_STATE_ESCALATED

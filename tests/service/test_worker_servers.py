@@ -181,7 +181,11 @@ async def test_a_server_that_cannot_start_is_told_and_holds_up_nobody(command: s
     async with servers(stdio(tmp_path / "notes") + broken) as made:
         assert "shaky.level" in made.tools()
         assert not [tool for tool in made.tools() if tool.startswith("broken")]
-        await until(lambda: said in made.servers["broken"].unavailable_reason, 10, what=made.servers["broken"].unavailable_reason)
+        await until(
+            lambda: said in made.servers["broken"].unavailable_reason,
+            10,
+            what=made.servers["broken"].unavailable_reason,
+        )
         assert await failure(made, "broken.level") == "TOOL_UNAVAILABLE"
 
 

@@ -101,9 +101,7 @@ def test_lines_come_whole_however_they_are_cut() -> None:
     data = b'{"a":1}\n\n{"b":2}\n'
     for size in range(1, len(data)):
         frames = LineFramer()
-        lines = [
-            line for start in range(0, len(data), size) for line in frames.feed(data[start : start + size])
-        ]
+        lines = [line for start in range(0, len(data), size) for line in frames.feed(data[start : start + size])]
         assert lines == [b'{"a":1}', b"", b'{"b":2}']
 
 

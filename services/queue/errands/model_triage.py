@@ -14,7 +14,7 @@ from libs.common.errands import Errand, Runner, send
 from services.queue import triage
 from services.queue.context import SCHEMA, ServiceContext
 from services.queue.errands.model_client import question
-from services.queue.operations.enqueue import triaged
+from services.queue.operations.enqueue import save_model_triage
 from services.queue.report import Report, Triage
 from services.queue.store import classifier_counts, reports, strategies
 from services.queue.triage import Opinion
@@ -84,7 +84,7 @@ async def _file(ctx: ServiceContext, tx: Transaction, report: str, opinion: Opin
     catalogue = ctx.catalogue.with_statuses(statuses)
     before = triage.classify(told, catalogue, await classifier_counts.load(tx))
     after = triage.with_opinion(told, catalogue, before, opinion, note) if triage.unsure(before) else before
-    await triaged(tx, ctx, report, after)
+    await save_model_triage(tx, ctx, report, after)
 
 
 def runners(ctx: ServiceContext) -> dict[str, Runner]:

@@ -55,11 +55,11 @@ class Wanted:
     lease: timedelta
     tools: tuple[str, ...]
     any_tools: bool
-    brief: bool
+    omit_details: bool
     actor: str
 
 
-class WorkHandlers:
+class ClaimHandlers:
     """The part of `QueueService` for workers."""
 
     ctx: ServiceContext
@@ -73,7 +73,7 @@ class WorkHandlers:
             lease=wire.lease(request.lease_duration, request.HasField("lease_duration")),
             tools=wire.tools(request.tools),
             any_tools=request.any_tools,
-            brief=request.brief,
+            omit_details=request.omit_details,
             actor=access.caller(),
         )
         until = time.monotonic() + wire.wait(request.wait_duration)
@@ -93,7 +93,7 @@ class WorkHandlers:
         async def extend(tx: Transaction) -> datetime:
             found = await task_leases.extend(tx, task, request.token, tx.now + lease)
             if found is None:
-                row = (await task_leases.standing(tx, [task])).get(task)
+                row = (await task_leases.tokens(tx, [task])).get(task)
                 if row is None:
                     raise unknown(task)
                 still = (row.token, row.state) == (request.token, "processing")
@@ -101,7 +101,7 @@ class WorkHandlers:
             return found
 
         answer = pb.ExtendTaskResponse()
-        answer.lease_until_time.FromDatetime(await self.ctx.database.transaction(extend))
+        answer.lease_expire_time.FromDatetime(await self.ctx.database.transaction(extend))
         return answer
 
     async def CompleteTask(self, request: pb.CompleteTaskRequest, context: Context) -> pb.CompleteTaskResponse:
@@ -119,7 +119,7 @@ class WorkHandlers:
             return row
 
         row = await self.ctx.database.transaction(complete)
-        return pb.CompleteTaskResponse(task=wire.resource(row, self.ctx.toolsets.of(row.toolset)))
+        return pb.CompleteTaskResponse(task=wire.resource(row, self.ctx.toolsets.tools_of(row.toolset)))
 
     async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
         """Ends many tries, each for itself. Raises Invalid when there are too many."""
@@ -171,8 +171,8 @@ class WorkHandlers:
         until_time = Timestamp()
         until_time.FromDatetime(until)
         for row in rows:
-            wire.leased(answer, row, toolsets.of(row.toolset), wanted.worker, until_time)
-        if not wanted.brief:
+            wire.add_leased(answer, row, toolsets.tools_of(row.toolset), wanted.worker, until_time)
+        if not wanted.omit_details:
             await self._complement(tx, answer, rows)
         event = facts.tasks_claimed(wanted.worker, rows, until, actor=wanted.actor)
         with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
@@ -181,15 +181,15 @@ class WorkHandlers:
         return answer
 
     async def _rows(self, tx: Transaction, wanted: Wanted, until: datetime) -> Sequence[Any]:
-        able = self.ctx.toolsets.able(wanted.tools, any_tools=wanted.any_tools)
+        able = self.ctx.toolsets.executable(wanted.tools, any_tools=wanted.any_tools)
         if not able:
             return ()
-        await self.ctx.toolsets.ask(tx, able, self.ctx.settings.stranded / 4)
+        await self.ctx.toolsets.record_claim(tx, able, self.ctx.settings.stranded / 4)
         return await task_leases.claim(tx, able, worker=wanted.worker, until=until, limit=wanted.count)
 
     async def _complement(self, tx: Transaction, answer: pb.ClaimTasksResponse, rows: Sequence[Any]) -> None:
         ids = [str(row.report) for row in rows]
-        found = await reports.some(tx, ids)
+        found = await reports.get_many(tx, ids)
         earlier = await history.of_reports(tx, ids, MOST_HISTORY)
         stored = await strategies.all_statuses(tx)
         for told, row in zip(answer.tasks, rows, strict=True):
@@ -212,7 +212,7 @@ def _refuse(answer: pb.CompleteTasksResponse, index: int, problem: Problem) -> N
 
 
 def _measure(now: datetime, rows: Sequence[Any], worker: str) -> None:
-    _waits.observe(max(0.0, (now - rows[0].run_at).total_seconds()))
+    _waits.observe(max(0.0, (now - rows[0].run_time).total_seconds()))
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"task": str(row.id), "worker": worker, "token": row.token}

@@ -20,7 +20,7 @@ from libs.common.telemetry import counter, current_traceparent, new_traceparent,
 from prunella.v1 import queue_pb2 as pb
 from services.queue import triage
 from services.queue.context import ServiceContext
-from services.queue.handlers.idempotency import once
+from services.queue.handlers.idempotency import idempotent
 from services.queue.operations.commands import close_report
 from services.queue.operations.learning import record_outcomes
 from services.queue.store import classifier_counts, history, reports, strategies
@@ -52,20 +52,20 @@ class ReportHandlers:
         caller = access.caller()
         read: list[Occurrence | Refusal] = []
         for index, told in enumerate(request.errors):
-            refused = wire.foreign(told, caller)
+            refused = wire.not_owned(told, caller)
             read.append(refused or wire.occurrence(told, new_id(now), new_traceparent(""), now))
             if index % TURN == TURN - 1:
                 await asyncio.sleep(0)
         taken = [one for one in read if isinstance(one, Occurrence)]
-        waves = wire.waves(taken)
+        batches = wire.upsert_batches(taken)
 
         async def work(tx: Transaction) -> pb.ReportErrorsResponse:
             found: dict[tuple[str, str], tuple[str, bool, bool]] = {}
-            for wave in waves:
-                await self._count(tx, wave, source, found)
+            for batch in batches:
+                await self._count(tx, batch, source, found)
             return _answer(read, found)
 
-        answer = await once(self.ctx, request, pb.ReportErrorsResponse, work)
+        answer = await idempotent(self.ctx, request, pb.ReportErrorsResponse, work)
         self.ctx.triage_soon()
         return answer
 
@@ -90,7 +90,7 @@ class ReportHandlers:
             found = await reports.page(tx, filters, seen, after, size + 1)
         more = ""
         if len(found) > size:
-            more = paging.token(query, [found[size - 1].last_seen_at, str(found[size - 1].id)])
+            more = paging.token(query, [found[size - 1].last_seen_time, str(found[size - 1].id)])
         return pb.ListErrorReportsResponse(reports=[wire.resource(row) for row in found[:size]], next_page_token=more)
 
     async def ExplainErrorReport(
@@ -127,21 +127,21 @@ class ReportHandlers:
             await close_report(tx, report, actor=actor, reason=reason)
             return pb.CloseErrorReportResponse(report=wire.resource(await reports.get(tx, report)))
 
-        return await once(self.ctx, request, pb.CloseErrorReportResponse, work)
+        return await idempotent(self.ctx, request, pb.CloseErrorReportResponse, work)
 
     async def _count(
-        self, tx: Transaction, wave: Sequence[Occurrence], source: str, found: dict[tuple[str, str], Any]
+        self, tx: Transaction, batch: Sequence[Occurrence], source: str, found: dict[tuple[str, str], Any]
     ) -> None:
-        told = {(one.plugin, one.fingerprint): one for one in wave}
+        told = {(one.plugin, one.fingerprint): one for one in batch}
         recurred = []
         caller = current_traceparent()
-        rows = await reports.count(tx, wave, source)
+        rows = await reports.upsert(tx, batch, source)
         new = {str(row.id) for row in rows}
-        if first := [one for one in wave if one.id in new]:
-            await reports.describe(tx, first)
+        if first := [one for one in batch if one.id in new]:
+            await reports.insert_details(tx, first)
         for row in rows:
             one = told[row.plugin, row.fingerprint]
-            came_back = row.state_before not in ("", row.state)
+            came_back = row.previous_state not in ("", row.state)
             created = str(row.id) == one.id
             before = found.get((row.plugin, row.fingerprint))
             found[row.plugin, row.fingerprint] = (
@@ -151,7 +151,7 @@ class ReportHandlers:
                 with use_traceparent(row.traceparent):
                     tx.record(facts.error_reported(row, one.message or one.type, regression=came_back))
                 tx.after_commit(_Span(row.traceparent, str(row.id), tx.now, created, caller).make)
-            if row.state_before == "resolved_pending" and came_back:
+            if row.previous_state == "resolved_pending" and came_back:
                 recurred.append((row.strategy, False))
         await record_outcomes(tx, self.ctx, recurred)
 

@@ -15,7 +15,7 @@ from libs.common.names import new_id, parse
 from prunella.v1 import queue_pb2 as pb
 from services.queue import proposals as heart
 from services.queue.context import ServiceContext
-from services.queue.handlers.idempotency import once
+from services.queue.handlers.idempotency import idempotent
 from services.queue.handlers.tasks import after_id
 from services.queue.operations.commands import approve_strategy, cancel_task, close_report, retry_task
 from services.queue.proposals import Proposal
@@ -49,7 +49,7 @@ class StrategyHandlers:
             changes = await strategies.history(tx, name)
         return pb.GetStrategyResponse(
             strategy=strategy_wire.resource(strategy, stored.get(name)),
-            history=[strategy_wire.entry(change) for change in changes],
+            history=[strategy_wire.change(change) for change in changes],
         )
 
     async def ListStrategies(self, request: pb.ListStrategiesRequest, context: Context) -> pb.ListStrategiesResponse:
@@ -79,7 +79,7 @@ class StrategyHandlers:
         async def answer(tx: Transaction) -> pb.ApproveStrategyResponse:
             return pb.ApproveStrategyResponse(strategy=await work(tx))
 
-        return await once(self.ctx, request, pb.ApproveStrategyResponse, answer)
+        return await idempotent(self.ctx, request, pb.ApproveStrategyResponse, answer)
 
     async def RevokeStrategy(self, request: pb.RevokeStrategyRequest, context: Context) -> pb.RevokeStrategyResponse:
         """Takes that back, and with it the tasks it is at work on: whoever claims them next is not allowed to."""
@@ -89,7 +89,7 @@ class StrategyHandlers:
         async def answer(tx: Transaction) -> pb.RevokeStrategyResponse:
             return pb.RevokeStrategyResponse(strategy=await work(tx))
 
-        return await once(self.ctx, request, pb.RevokeStrategyResponse, answer)
+        return await idempotent(self.ctx, request, pb.RevokeStrategyResponse, answer)
 
     async def CreateProposal(self, request: pb.CreateProposalRequest, context: Context) -> pb.CreateProposalResponse:
         """Asks a person. Raises Invalid naming the field."""
@@ -102,7 +102,7 @@ class StrategyHandlers:
             tx.record(facts.proposal_created(made))
             return pb.CreateProposalResponse(proposal=wire.resource(made))
 
-        return await once(self.ctx, request, pb.CreateProposalResponse, work)
+        return await idempotent(self.ctx, request, pb.CreateProposalResponse, work)
 
     async def ListProposals(self, request: pb.ListProposalsRequest, context: Context) -> pb.ListProposalsResponse:
         """Proposals, newest first. Raises Invalid for bad paging or an unknown state."""
@@ -125,7 +125,7 @@ class StrategyHandlers:
             decided = await self._decide(tx, request.name, request.reason, approved=True)
             return pb.ApproveProposalResponse(proposal=wire.resource(decided))
 
-        return await once(self.ctx, request, pb.ApproveProposalResponse, work)
+        return await idempotent(self.ctx, request, pb.ApproveProposalResponse, work)
 
     async def RejectProposal(self, request: pb.RejectProposalRequest, context: Context) -> pb.RejectProposalResponse:
         """A person says no."""
@@ -135,7 +135,7 @@ class StrategyHandlers:
             decided = await self._decide(tx, request.name, request.reason, approved=False)
             return pb.RejectProposalResponse(proposal=wire.resource(decided))
 
-        return await once(self.ctx, request, pb.RejectProposalResponse, work)
+        return await idempotent(self.ctx, request, pb.RejectProposalResponse, work)
 
     def _approving(self, name: str, why: str, *, approved: bool) -> Any:
         strategy = parse("strategies", name)

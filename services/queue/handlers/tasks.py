@@ -16,7 +16,7 @@ from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
 from services.queue.context import ServiceContext
-from services.queue.handlers.idempotency import earlier, once
+from services.queue.handlers.idempotency import earlier_response, idempotent
 from services.queue.operations.commands import cancel_task, retry_task
 from services.queue.operations.completion import given_up, unknown
 from services.queue.stats import queue_stats
@@ -73,7 +73,7 @@ class TaskHandlers:
             await retry_task(tx, self.ctx, task, priority=priority, actor=actor, reason=reason)
             return pb.RetryTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
 
-        return await once(self.ctx, request, pb.RetryTaskResponse, work)
+        return await idempotent(self.ctx, request, pb.RetryTaskResponse, work)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: Context) -> pb.CancelTaskResponse:
         """Takes a task out of the queue."""
@@ -86,14 +86,14 @@ class TaskHandlers:
             await cancel_task(tx, task, actor=actor, reason=reason)
             return pb.CancelTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
 
-        return await once(self.ctx, request, pb.CancelTaskResponse, work)
+        return await idempotent(self.ctx, request, pb.CancelTaskResponse, work)
 
     async def GetQueueStats(self, request: pb.GetQueueStatsRequest, context: Context) -> pb.GetQueueStatsResponse:
         """How much work there is, and how it went."""
         del request, context
         async with self.ctx.database.reading() as tx:
             counted = await state_counts.totals(tx)
-            status = await state_counts.status(tx)
+            status = await state_counts.task_states(tx)
         return wire.stats(queue_stats(counted), status, self.ctx.clock.now())
 
     async def ResetStuckTasks(self, request: pb.ResetStuckTasksRequest, context: Context) -> pb.ResetStuckTasksResponse:
@@ -111,7 +111,7 @@ class TaskHandlers:
                 tx.after_commit(self.ctx.work_came)
             return pb.ResetStuckTasksResponse(tasks=len(rows))
 
-        return await once(self.ctx, request, pb.ResetStuckTasksResponse, work)
+        return await idempotent(self.ctx, request, pb.ResetStuckTasksResponse, work)
 
     async def CleanUpTasks(self, request: pb.CleanUpTasksRequest, context: Context) -> pb.CleanUpTasksResponse:
         """Deletes old ended tasks, some thousands to a transaction; reports and their history stay."""
@@ -119,7 +119,7 @@ class TaskHandlers:
         age = wire.days(request.days)
         reason = wire.reason(request.reason, f"a person wanted those of more than {request.days} days gone")
         actor = access.caller()
-        answered = await earlier(self.ctx, request, pb.CleanUpTasksResponse)
+        answered = await earlier_response(self.ctx, request, pb.CleanUpTasksResponse)
         if answered is not None:
             return answered
         deleted = 0
@@ -137,13 +137,13 @@ class TaskHandlers:
         async def work(_tx: Transaction) -> pb.CleanUpTasksResponse:
             return pb.CleanUpTasksResponse(tasks=deleted)
 
-        return await once(self.ctx, request, pb.CleanUpTasksResponse, work)
+        return await idempotent(self.ctx, request, pb.CleanUpTasksResponse, work)
 
     async def _resource(self, tx: Transaction, row: Any) -> pb.Task:
         toolsets = self.ctx.toolsets
         if row.toolset not in toolsets.known:
             await toolsets.refresh(tx, now=True)
-        return wire.resource(row, toolsets.of(row.toolset))
+        return wire.resource(row, toolsets.tools_of(row.toolset))
 
 
 def after_id(key: list[Any] | None) -> str:

@@ -43,12 +43,12 @@ async def retry_task(
         )
     wanted = priority or row.priority
     await tasks.save(tx, task, _values(row, "pending", tx.now, reason, priority=wanted, attempts=0, crashes=0))
-    await state_counts.moved(tx, "task", ((row.state, "", row.priority), ("", "pending", wanted)))
+    await state_counts.add_transitions(tx, "task", ((row.state, "", row.priority), ("", "pending", wanted)))
     report = await report_transitions.lock_report(tx, str(row.report))
     await history.add(tx, [_entry(row)], success=False, outcome="RETRIED", actor=actor)
     if report is not None:
-        await report_transitions.move(tx, str(row.report), "in_progress", f"another try: {reason}", task=task)
-        await state_counts.moved(tx, "report", [(report.state, "in_progress", 0)])
+        await report_transitions.set_state(tx, str(row.report), "in_progress", f"another try: {reason}", task=task)
+        await state_counts.add_transitions(tx, "report", [(report.state, "in_progress", 0)])
     with use_traceparent(row.traceparent):
         tx.record(facts.task_retried(row, wanted, actor=actor, reason=reason))
     tx.after_commit(ctx.work_came)
@@ -80,8 +80,8 @@ async def close_report(tx: Transaction, report: str, *, actor: str, reason: str)
         await _cancel(tx, active, actor=actor, reason=f"its report was closed: {reason}")
     task = str(row.task) if row.task else None
     await history.add(tx, [(report, task, "", "", "closed")], success=True, outcome="CLOSED", actor=actor)
-    await report_transitions.move(tx, report, "closed", reason, resolved_by=actor, method="closed by a person")
-    await state_counts.moved(tx, "report", [(row.state, "closed", 0)])
+    await report_transitions.set_state(tx, report, "closed", reason, resolved_by=actor, method="closed by a person")
+    await state_counts.add_transitions(tx, "report", [(row.state, "closed", 0)])
     with use_traceparent(row.traceparent):
         tx.record(facts.report_closed(row, actor=actor, reason=reason))
 
@@ -108,8 +108,8 @@ async def approve_strategy(
         tx, strategy, before, after, actor=actor, reason=f"{'approved' if approved else 'revoked'}: {reason}"
     )
     if approved:
-        again = await report_transitions.awaiting(tx, name, f"{name} was approved by {actor}: looked at again")
-        await state_counts.moved(tx, "report", (("escalated", "new", 0) for _ in range(again)))
+        again = await report_transitions.reopen_approved(tx, name, f"{name} was approved by {actor}: looked at again")
+        await state_counts.add_transitions(tx, "report", (("escalated", "new", 0) for _ in range(again)))
         tx.after_commit(ctx.triage_soon)
     elif strategy.writes:
         await _stop(tx, ctx, name, actor=actor, reason=f"{name} may not write any more: {reason}")
@@ -133,7 +133,7 @@ async def _locked(tx: Transaction, task: str) -> Any:
 
 async def _cancel(tx: Transaction, row: Any, *, actor: str, reason: str) -> None:
     await tasks.save(tx, str(row.id), _values(row, "cancelled", tx.now, reason))
-    await state_counts.moved(tx, "task", [(row.state, "cancelled", row.priority)])
+    await state_counts.add_transitions(tx, "task", [(row.state, "cancelled", row.priority)])
     await history.add(tx, [_entry(row)], success=False, outcome="CANCELLED", actor=actor)
     with use_traceparent(row.traceparent):
         tx.record(facts.task_cancelled(row, actor=actor, reason=reason))
@@ -148,10 +148,10 @@ def _values(row: Any, state: str, now: Any, reason: str, **changed: Any) -> dict
     return {
         "state": state,
         "priority": priority,
-        "rank": leases.rank(row.created_at, priority),
+        "rank": leases.rank(row.create_time, priority),
         "attempts": row.attempts,
         "crashes": row.crashes,
-        "run_at": now if state == "pending" else row.run_at,
-        "ended_at": None if state == "pending" else now,
+        "run_time": now if state == "pending" else row.run_time,
+        "end_time": None if state == "pending" else now,
         "reason": reason,
     } | changed

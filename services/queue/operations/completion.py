@@ -19,7 +19,7 @@ from services.queue import leases
 from services.queue.context import ServiceContext
 from services.queue.operations.learning import record_outcomes
 from services.queue.store import report_transitions, state_counts, task_leases
-from services.queue.store.task_leases import Completion, Failing
+from services.queue.store.task_leases import Completion, JudgedFailure
 from services.queue.wire import facts
 
 # A span for each task of a batch tells more than anybody reads when the batch is large.
@@ -36,7 +36,7 @@ async def ended(
     successes = [one for one in given if one.success]
     if successes:
         until = tx.now + timedelta(seconds=ctx.settings.watch)
-        done += await task_leases.complete(tx, successes, actor=actor, watch=new_id(tx.now), watch_until=until)
+        done += await task_leases.complete(tx, successes, actor=actor, watch_end_time=until)
     failures = [one for one in given if not one.success]
     if failures:
         done += await _failed(tx, ctx, failures, actor)
@@ -49,8 +49,8 @@ async def ended(
 
 
 async def _failed(tx: Transaction, ctx: ServiceContext, failures: Sequence[Completion], actor: str) -> Sequence[Any]:
-    held = await task_leases.held(tx, [one.task for one in failures])
-    failing = []
+    held = await task_leases.lock(tx, [one.task for one in failures])
+    judged = []
     for one in failures:
         row = held.get(one.task)
         if row is None or row.token != one.token or row.state != "processing":
@@ -65,12 +65,12 @@ async def _failed(tx: Transaction, ctx: ServiceContext, failures: Sequence[Compl
             chance=ctx.chance.random(),
         )
         reason = f"{end.outcome} by {row.worker}, try {end.attempts} of {row.max_attempts}"
-        failing.append(Failing(one, end.state, end.attempts, end.run_time, end.outcome, reason))
-    return await task_leases.fail(tx, failing, actor=actor) if failing else []
+        judged.append(JudgedFailure(one, end.state, end.attempts, end.run_time, end.outcome, reason))
+    return await task_leases.fail(tx, judged, actor=actor) if judged else []
 
 
 async def _refused(tx: Transaction, rest: Sequence[Completion]) -> Mapping[tuple[str, int], Problem]:
-    standing = await task_leases.standing(tx, [one.task for one in rest])
+    standing = await task_leases.tokens(tx, [one.task for one in rest])
     found: dict[tuple[str, int], Problem] = {}
     for one in rest:
         row = standing.get(one.task)
@@ -132,7 +132,7 @@ def _measure(tx: Transaction, done: Sequence[Any]) -> None:
         if row.traceparent:
             error = "" if row.state == "completed" else row.outcome
             attributes = {"task": str(row.id), "state": row.state, "worker": row.worker, "attempts": row.attempts}
-            began = row.claimed_at or tx.now
+            began = row.claim_time or tx.now
             span_at("task worked on", began, tx.now, parent=row.traceparent, error=error, attributes=attributes)
 
 
@@ -140,8 +140,10 @@ async def given_up(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any], *,
     """Gives the reports of tasks that failed for good to people; `learn` when the tries may speak of the strategy."""
     if not rows:
         return
-    awaits = {str(row.report): row.strategy for row in rows if learn and row.outcome == leases.NOT_APPROVED}
-    await escalated(tx, {str(row.report): f"machines gave up: {row.reason}" for row in rows}, awaits=awaits)
+    awaiting_approval = {str(row.report): row.strategy for row in rows if learn and row.outcome == leases.NOT_APPROVED}
+    await escalated(
+        tx, {str(row.report): f"machines gave up: {row.reason}" for row in rows}, awaiting_approval=awaiting_approval
+    )
     if learn:
         await record_outcomes(
             tx, ctx, [(row.strategy, False) for row in rows if row.outcome not in leases.INCONCLUSIVE]
@@ -149,13 +151,13 @@ async def given_up(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any], *,
 
 
 async def escalated(
-    tx: Transaction, reasons: Mapping[str, str], *, actor: str = "", awaits: Mapping[str, str] | None = None
+    tx: Transaction, reasons: Mapping[str, str], *, actor: str = "", awaiting_approval: Mapping[str, str] | None = None
 ) -> None:
-    """Gives reports that were in work to people, each with its reason; `awaits` says whose approval brings one back."""
-    rows = await report_transitions.escalate(tx, reasons, awaits or {})
-    await state_counts.moved(tx, "report", (("in_progress", "escalated", 0) for _ in rows))
+    """Gives reports that were in work to people, each with its reason; `awaiting_approval` says whose approval brings one back."""
+    rows = await report_transitions.escalate(tx, reasons, awaiting_approval or {})
+    await state_counts.add_transitions(tx, "report", (("in_progress", "escalated", 0) for _ in rows))
     for row in rows:
-        told = facts.escalation(str(row.id), str(row.task or ""), row.type, row.severity, row.tried)
+        told = facts.escalation(str(row.id), str(row.task or ""), row.type, row.severity, row.tried_strategies)
         with use_traceparent(row.traceparent):
             tx.record(
                 facts.report_escalated(told, reason=row.reason, plugin=row.plugin, merchant=row.merchant, actor=actor)

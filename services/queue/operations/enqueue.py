@@ -26,43 +26,45 @@ _triaged = counter(
 )
 
 
-async def triaged(tx: Transaction, ctx: ServiceContext, report: str, triage: Triage) -> bool:
+async def save_model_triage(tx: Transaction, ctx: ServiceContext, report: str, triage: Triage) -> bool:
     """Files one report that was asked about; False when somebody else filed it meanwhile."""
     row = await ctx.report(tx, report)
     if row is None:
         return False
-    return await file(tx, ctx, [(row, triage)]) == 1
+    return await save_triage(tx, ctx, [(row, triage)]) == 1
 
 
-async def file(tx: Transaction, ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> int:
+async def save_triage(tx: Transaction, ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> int:
     """Files reports (rows of store.reports) with their triage; how many were still waiting for it."""
     locked = await report_transitions.lock(tx, [str(row.id) for row, _ in judged])
-    standing = [
+    current = [
         (row, triage)
         for row, triage in judged
         # One that came back meanwhile is read again first.
-        if (now := locked.get(str(row.id))) and (now.state, now.triage_at) == (row.state, row.triage_at)
+        if (now := locked.get(str(row.id))) and (now.state, now.triage_time) == (row.state, row.triage_time)
     ]
-    if not standing:
+    if not current:
         return 0
-    workable = [triage.tools for _, triage in standing if triage.blocker is None]
+    workable = [triage.tools for _, triage in current if triage.blocker is None]
     toolsets = await ctx.toolsets.ids(tx, workable)
     made = {
         str(row.id): _task(tx, row, triage, toolsets[tuple(sorted(triage.tools))])
-        for row, triage in standing
+        for row, triage in current
         if triage.blocker is None
     }
-    await report_transitions.file(tx, [_filed(tx, row, triage, made.get(str(row.id))) for row, triage in standing])
+    await report_transitions.save_triage(
+        tx, [_record(tx, row, triage, made.get(str(row.id))) for row, triage in current]
+    )
     if made:
         await tasks.insert(tx, list(made.values()), leases.max_attempts(ctx.settings.delays))
-    states = ((row.state, "in_progress" if str(row.id) in made else "escalated", 0) for row, _ in standing)
-    await state_counts.moved(tx, "report", states)
-    await state_counts.moved(tx, "task", (("", "pending", task.priority) for task in made.values()))
-    for row, triage in standing:
-        _tell(tx, row, triage, made.get(str(row.id)))
+    states = ((row.state, "in_progress" if str(row.id) in made else "escalated", 0) for row, _ in current)
+    await state_counts.add_transitions(tx, "report", states)
+    await state_counts.add_transitions(tx, "task", (("", "pending", task.priority) for task in made.values()))
+    for row, triage in current:
+        _record_facts(tx, row, triage, made.get(str(row.id)))
     if made:
         tx.after_commit(ctx.work_came)
-    return len(standing)
+    return len(current)
 
 
 def _task(tx: Transaction, row: Any, triage: Triage, toolset: int) -> NewTask:
@@ -81,8 +83,8 @@ def _task(tx: Transaction, row: Any, triage: Triage, toolset: int) -> NewTask:
     )
 
 
-def _filed(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> TriageRecord:
-    waits = triage.strategy if triage.blocker is Blocker.WRITE_NOT_APPROVED else ""
+def _record(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> TriageRecord:
+    awaiting_approval = triage.strategy if triage.blocker is Blocker.WRITE_NOT_APPROVED else ""
     return TriageRecord(
         report=str(row.id),
         state="in_progress" if task else "escalated",
@@ -90,13 +92,13 @@ def _filed(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> T
         severity=triage.severity,
         task=task.id if task else "",
         strategy=task.strategy if task else row.strategy,
-        awaits=waits,
-        reason=reason(triage),
+        awaiting_approval=awaiting_approval,
+        reason=triage_reason(triage),
         triage=_stored(tx, triage),
     )
 
 
-def reason(triage: Triage) -> str:
+def triage_reason(triage: Triage) -> str:
     """Why a report is where its triage put it, for people."""
     return f"{triage.blocker}: {triage.explanation}" if triage.blocker else triage.explanation
 
@@ -117,16 +119,16 @@ def _stored(tx: Transaction, triage: Triage) -> Mapping[str, Any]:
     }
 
 
-def _tell(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> None:
+def _record_facts(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> None:
     report, began = str(row.id), tx.now
     about = {"plugin": row.plugin, "merchant": row.merchant}
     with use_traceparent(row.traceparent):
-        tx.record(facts.report_triaged(report, triage, reason=reason(triage), **about))
+        tx.record(facts.report_triaged(report, triage, reason=triage_reason(triage), **about))
         if task:
             tx.record(facts.task_created(task, triage.tools, **about))
         else:
-            told = facts.escalation(report, "", triage.type, triage.severity, tuple(row.tried))
-            tx.record(facts.report_escalated(told, reason=reason(triage), **about))
+            escalation = facts.escalation(report, "", triage.type, triage.severity, tuple(row.tried_strategies))
+            tx.record(facts.report_escalated(escalation, reason=triage_reason(triage), **about))
     to = "task" if task else "person"
     tx.after_commit(_triaged.labels(str(triage.origin), to).inc)
     attributes = {"report": report, "type": triage.type, "origin": str(triage.origin), "to": to}

@@ -17,7 +17,7 @@ from services.queue.store import classifier_counts, strategies
 from services.queue.store.strategies import StoredStatus
 from services.queue.strategies import Strategy, confidence, judge
 from services.queue.wire import facts
-from services.queue.wire.facts import StrategyMove
+from services.queue.wire.facts import StatusChange
 
 
 async def record_outcomes(tx: Transaction, ctx: ServiceContext, outcomes: Sequence[tuple[str, bool]]) -> None:
@@ -48,8 +48,8 @@ async def record_status_change(
     await strategies.add_history(
         tx, strategy.name, before=states[0], after=states[1], reason=reason, actor=actor, confidence=sure
     )
-    move = StrategyMove(strategy.name, *states, sure, after.status.approved)
-    tx.record(facts.strategy_changed(move, actor=actor, reason=reason))
+    change = StatusChange(strategy.name, *states, sure, after.status.approved)
+    tx.record(facts.strategy_changed(change, actor=actor, reason=reason))
 
 
 async def train_classifier(tx: Transaction, verified: Sequence[tuple[str, Report]]) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from libs.common.database import Transaction
 from services.queue.classifier import Classifier, TypeCounts, from_rows
 
-ALL = 'SELECT type, lessons, features, "right", wrong FROM queue.lessons'
+ALL = "SELECT type, examples, features, correct, incorrect FROM queue.classifier_counts"
 # One teacher at a time; readers go on reading.
-LOCK = "LOCK TABLE queue.lessons IN SHARE ROW EXCLUSIVE MODE"
+LOCK = "LOCK TABLE queue.classifier_counts IN SHARE ROW EXCLUSIVE MODE"
 SAVE = """
-INSERT INTO queue.lessons (type, lessons, features, "right", wrong, updated_at)
-VALUES (:type, :lessons, CAST(:features AS jsonb), :right, :wrong, :now)
-ON CONFLICT (type) DO UPDATE SET lessons = EXCLUDED.lessons, features = EXCLUDED.features,
-    "right" = EXCLUDED."right", wrong = EXCLUDED.wrong, updated_at = EXCLUDED.updated_at
+INSERT INTO queue.classifier_counts (type, examples, features, correct, incorrect, update_time)
+VALUES (:type, :examples, CAST(:features AS jsonb), :correct, :incorrect, :now)
+ON CONFLICT (type) DO UPDATE SET examples = EXCLUDED.examples, features = EXCLUDED.features,
+    correct = EXCLUDED.correct, incorrect = EXCLUDED.incorrect, update_time = EXCLUDED.update_time
 """
 
 

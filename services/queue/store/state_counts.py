@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
 from services.queue.stats import StateCount
 
-MOVE = """
-INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
-SELECT :kind, state, number, priorities, 0
-FROM unnest(CAST(:states AS text[]), CAST(:numbers AS bigint[]), CAST(:priorities AS bigint[]))
-    AS g (state, number, priorities)
+ADD = """
+INSERT INTO queue.state_count_deltas (kind, state, count, priority_sum, seconds_sum)
+SELECT :kind, state, count, priority_sum, 0
+FROM unnest(CAST(:states AS text[]), CAST(:counts AS bigint[]), CAST(:priority_sums AS bigint[]))
+    AS g (state, count, priority_sum)
 """
 FOLD = """
-WITH taken AS (DELETE FROM queue.count_deltas RETURNING kind, state, number, priorities, seconds)
-INSERT INTO queue.counts AS c (kind, state, number, priorities, seconds)
-SELECT kind, state, sum(number), sum(priorities), sum(seconds) FROM taken GROUP BY kind, state ORDER BY kind, state
-ON CONFLICT (kind, state) DO UPDATE SET number = c.number + EXCLUDED.number,
-    priorities = c.priorities + EXCLUDED.priorities, seconds = c.seconds + EXCLUDED.seconds
+WITH taken AS (DELETE FROM queue.state_count_deltas RETURNING kind, state, count, priority_sum, seconds_sum)
+INSERT INTO queue.state_counts AS c (kind, state, count, priority_sum, seconds_sum)
+SELECT kind, state, sum(count), sum(priority_sum), sum(seconds_sum) FROM taken
+GROUP BY kind, state ORDER BY kind, state
+ON CONFLICT (kind, state) DO UPDATE SET count = c.count + EXCLUDED.count,
+    priority_sum = c.priority_sum + EXCLUDED.priority_sum, seconds_sum = c.seconds_sum + EXCLUDED.seconds_sum
 """
-TOTALS = "SELECT kind, state, number, priorities, seconds FROM queue.figures"
-STATUS = "SELECT state, count, mean_priority, oldest_task, newest_task FROM queue.task_status"
+TOTALS = "SELECT kind, state, count, priority_sum, seconds_sum FROM queue.state_totals"
+TASK_STATES = "SELECT state, count, mean_priority, oldest_create_time, newest_create_time FROM queue.task_states"
 
 
-async def move(tx: Transaction, kind: str, changes: Mapping[str, tuple[int, int]]) -> None:
-    """Counts so many more (or fewer) things in each state, with the sum of their priorities."""
-    states = [state for state, change in changes.items() if change != (0, 0)]
-    if states:
-        await tx.run(
-            MOVE,
-            kind=kind,
-            states=states,
-            numbers=[changes[state][0] for state in states],
-            priorities=[changes[state][1] for state in states],
-        )
-
-
-async def moved(tx: Transaction, kind: str, moves: Iterable[tuple[str, str, int]]) -> None:
-    """Counts moves from state to state, each with a priority; an empty state is outside the table."""
+async def add_transitions(tx: Transaction, kind: str, transitions: Iterable[tuple[str, str, int]]) -> None:
+    """Counts things that went from state to state, each with a priority; an empty state is outside the table."""
     changes: dict[str, tuple[int, int]] = {}
-    for before, after, priority in moves:
+    for before, after, priority in transitions:
         for state, sign in ((before, -1), (after, 1)):
             if state and before != after:
-                number, priorities = changes.get(state, (0, 0))
-                changes[state] = (number + sign, priorities + sign * priority)
-    await move(tx, kind, changes)
+                count, priority_sum = changes.get(state, (0, 0))
+                changes[state] = (count + sign, priority_sum + sign * priority)
+    states = [state for state, change in changes.items() if change != (0, 0)]
+    if states:
+        counts, priority_sums = zip(*(changes[state] for state in states), strict=True)
+        await tx.run(ADD, kind=kind, states=states, counts=list(counts), priority_sums=list(priority_sums))
 
 
 async def fold(tx: Transaction) -> int:
@@ -58,16 +49,16 @@ async def fold(tx: Transaction) -> int:
 async def totals(tx: Transaction) -> list[StateCount]:
     """What the counts and the deltas not folded yet amount to."""
     return [
-        StateCount(row.kind, row.state, int(row.number), int(row.priorities), float(row.seconds))
+        StateCount(row.kind, row.state, int(row.count), int(row.priority_sum), float(row.seconds_sum))
         for row in await tx.all(TOTALS)
     ]
 
 
-async def status(tx: Transaction) -> Sequence[Any]:
-    """The view queue.task_status."""
-    return await tx.all(STATUS)
+async def task_states(tx: Transaction) -> Sequence[Any]:
+    """The view queue.task_states."""
+    return await tx.all(TASK_STATES)
 
 
-def oldest_waiting(status_rows: Sequence[Any]) -> datetime | None:
+def oldest_waiting(task_state_rows: Sequence[Any]) -> datetime | None:
     """Creation of the oldest task that waits and is due."""
-    return next((row.oldest_task for row in status_rows if row.state == "pending"), None)
+    return next((row.oldest_create_time for row in task_state_rows if row.state == "pending"), None)

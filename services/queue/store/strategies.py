@@ -1,4 +1,4 @@
-"""Rows of strategies' standing ⇄ dataclasses. What a strategy does is data of the file; only its standing is here."""
+"""Rows of strategies' status ⇄ dataclasses. What a strategy does is data of the file; only its status is here."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.names import new_id
 from services.queue.strategies import StrategyStatus
 
-COLUMNS = "name, state, successes, failures, approved, approved_by, reason, updated_at"
+COLUMNS = "name, state, successes, failures, approved, approved_by, reason, update_time"
 ALL = f"SELECT {COLUMNS} FROM queue.strategies"
 LOCK = f"{ALL} WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR UPDATE"
 SEED = """
-INSERT INTO queue.strategies (name, state, updated_at)
+INSERT INTO queue.strategies (name, state, update_time)
 SELECT name, 'candidate', :now FROM unnest(CAST(:names AS text[])) AS g (name) ORDER BY name
 ON CONFLICT (name) DO NOTHING
 """
 SAVE = """
 UPDATE queue.strategies SET state = :state, successes = :successes, failures = :failures, approved = :approved,
-    approved_by = :approved_by, reason = :reason, updated_at = :now
+    approved_by = :approved_by, reason = :reason, update_time = :now
 WHERE name = :name
 """
-NOTE = """
-INSERT INTO queue.strategy_history (strategy, from_state, to_state, reason, actor, confidence, at)
-VALUES (:strategy, :from_state, :to_state, :reason, :actor, :confidence, :now)
+ADD_HISTORY = """
+INSERT INTO queue.strategy_history (id, strategy, from_state, to_state, reason, actor, confidence, create_time)
+VALUES (CAST(:id AS uuid), :strategy, :from_state, :to_state, :reason, :actor, :confidence, :now)
 """
 HISTORY = """
-SELECT from_state, to_state, reason, actor, confidence, at FROM queue.strategy_history
+SELECT from_state, to_state, reason, actor, confidence, create_time FROM queue.strategy_history
 WHERE strategy = :strategy ORDER BY id DESC LIMIT 100
 """
 
 
 @dataclass(frozen=True)
 class StoredStatus:
-    """The standing of a strategy with who said so, why and when."""
+    """The status of a strategy with who set it, why and when."""
 
     name: str
     status: StrategyStatus
@@ -45,22 +46,22 @@ class StoredStatus:
 
 
 async def all_statuses(tx: Transaction) -> dict[str, StoredStatus]:
-    """Every standing, by name."""
+    """Every status, by name."""
     return {row.name: _kept(row) for row in await tx.all(ALL)}
 
 
 async def lock(tx: Transaction, names: Sequence[str]) -> dict[str, StoredStatus]:
-    """Some standings, locked until the commit."""
+    """Some statuses, locked until the commit."""
     return {row.name: _kept(row) for row in await tx.all(LOCK, names=list(names))}
 
 
 async def seed(tx: Transaction, names: Sequence[str]) -> None:
-    """Gives every strategy that has none a standing."""
+    """Gives every strategy that has none a status."""
     await tx.run(SEED, names=list(names), now=tx.now)
 
 
 async def save(tx: Transaction, stored: StoredStatus) -> None:
-    """Writes a standing."""
+    """Writes a status."""
     status = stored.status
     await tx.run(
         SAVE,
@@ -80,7 +81,7 @@ async def add_history(
 ) -> None:
     """Adds a change to the history of a strategy."""
     values = {"from_state": before, "to_state": after, "reason": reason, "actor": actor, "confidence": confidence}
-    await tx.run(NOTE, strategy=strategy, now=tx.now, **values)
+    await tx.run(ADD_HISTORY, id=new_id(tx.now), strategy=strategy, now=tx.now, **values)
 
 
 async def history(tx: Transaction, strategy: str) -> list[Any]:
@@ -90,4 +91,4 @@ async def history(tx: Transaction, strategy: str) -> list[Any]:
 
 def _kept(row: Any) -> StoredStatus:
     status = StrategyStatus(row.successes, row.failures, row.state, row.approved)
-    return StoredStatus(row.name, status, row.approved_by, row.reason, row.updated_at)
+    return StoredStatus(row.name, status, row.approved_by, row.reason, row.update_time)

@@ -19,6 +19,7 @@ from services.queue.wire import facts
 MOST = 500
 MOST_DUE = 2000
 MOST_PRUNED = 2000
+MOST_WATCHES = 100
 KEPT_REQUESTS = timedelta(hours=24)
 
 _depth = gauge("queue_tasks", "Tasks by state", ("state",))
@@ -52,7 +53,7 @@ def _lapsed(now: datetime, rows: Sequence[Any]) -> None:
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"task": str(row.id), "worker": row.worker, "crashes": row.crashes}
-            span_at("lease lost", row.claimed_at or now, now, parent=row.traceparent, error="LEASE_LOST",
+            span_at("lease lost", row.claim_time or now, now, parent=row.traceparent, error="LEASE_LOST",
                     attributes=attributes)  # fmt: skip
 
 
@@ -68,7 +69,7 @@ async def strand(ctx: ServiceContext, now: datetime) -> int:
 
     async def work(tx: Transaction) -> int:
         ended = 0
-        for toolset, tools in (await tasks.unasked(tx, before)).items():
+        for toolset, tools in (await tasks.unclaimed_toolsets(tx, before)).items():
             reason = f"no worker that has {', '.join(tools)} asked for work for {longest:g} s"
             rows = await tasks.strand(tx, toolset, before, reason=reason, limit=MOST)
             if rows:
@@ -98,8 +99,8 @@ async def watch(ctx: ServiceContext, now: datetime) -> int:
     del now
 
     async def work(tx: Transaction) -> int:
-        watched = await report_transitions.watched(tx)
-        rows = await report_transitions.verify(tx, watched) if watched else ()
+        watched = await report_transitions.end_watch(tx)
+        rows = await report_transitions.resolve(tx, watched) if watched else ()
         if rows:
             await _verified(tx, ctx, rows)
         return len(watched)
@@ -108,13 +109,13 @@ async def watch(ctx: ServiceContext, now: datetime) -> int:
 
 
 async def _verified(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
-    await state_counts.moved(tx, "report", (("resolved_pending", "resolved", 0) for _ in rows))
+    await state_counts.add_transitions(tx, "report", (("resolved_pending", "resolved", 0) for _ in rows))
     entries = [
         (str(row.id), str(row.task) if row.task else None, row.strategy, row.resolved_by, row.method) for row in rows
     ]
     await history.add(tx, entries, success=True, outcome="VERIFIED", actor="queue")
     await record_outcomes(tx, ctx, [(row.strategy, True) for row in rows])
-    contents = await reports.some(tx, [str(row.id) for row in rows])
+    contents = await reports.get_many(tx, [str(row.id) for row in rows])
     await train_classifier(tx, [(row.type, reports.report(contents[str(row.id)])) for row in rows if row.strategy])
     for row in rows:
         with use_traceparent(row.traceparent):
@@ -134,11 +135,11 @@ async def fold(ctx: ServiceContext, now: datetime) -> int:
     """Folds the counts and shows them as metrics; how many sums were touched."""
     touched = await ctx.database.transaction(state_counts.fold)
     async with ctx.database.reading() as tx:
-        counted_ = queue_stats(await state_counts.totals(tx))
-        status = await state_counts.status(tx)
-    for state, number in counted_.tasks.items():
+        stats = queue_stats(await state_counts.totals(tx))
+        status = await state_counts.task_states(tx)
+    for state, number in stats.tasks.items():
         _depth.labels(state).set(number)
-    for state, number in counted_.reports.items():
+    for state, number in stats.reports.items():
         _reports.labels(state).set(number)
     waiting = state_counts.oldest_waiting(status)
     _oldest.set(max(0.0, (now - waiting).total_seconds()) if waiting else 0.0)

@@ -20,7 +20,7 @@ from services.queue.catalogue import Catalogue
 from services.queue.classifier import Classifier
 from services.queue.context import ServiceContext
 from services.queue.errands.model_triage import patience, send_question, wants_model
-from services.queue.operations.enqueue import file
+from services.queue.operations.enqueue import save_triage
 from services.queue.report import Blocker, Origin, Triage
 from services.queue.store import classifier_counts, report_transitions, reports, state_counts, strategies
 
@@ -91,7 +91,7 @@ async def _settle(ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> 
     asked = {str(row.id) for row, _ in asks}
     rest = [(row, one) for row, one in judged if str(row.id) not in asked]
     if rest:
-        await ctx.database.transaction(lambda tx: file(tx, ctx, rest))
+        await ctx.database.transaction(lambda tx: save_triage(tx, ctx, rest))
     if asks:
         await ctx.database.transaction(lambda tx: _ask(tx, ctx, [row for row, _ in asks]))
 
@@ -101,12 +101,14 @@ async def _ask(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> Non
     status = [
         row
         for row in rows
-        if (now := locked.get(str(row.id))) and (now.state, now.triage_at) == (row.state, row.triage_at)
+        if (now := locked.get(str(row.id))) and (now.state, now.triage_time) == (row.state, row.triage_time)
     ]
     if not status:
         return
-    await report_transitions.ask(tx, [str(row.id) for row in status], tx.now + timedelta(seconds=patience(ctx)))
-    await state_counts.moved(tx, "report", ((row.state, "triaging", 0) for row in status))
+    await report_transitions.mark_triaging(
+        tx, [str(row.id) for row in status], tx.now + timedelta(seconds=patience(ctx))
+    )
+    await state_counts.add_transitions(tx, "report", ((row.state, "triaging", 0) for row in status))
     for row in status:
         with use_traceparent(row.traceparent):
             await send_question(tx, ctx, reports.report(row))

@@ -17,7 +17,7 @@ def name(strategy: str) -> str:
 def resource(strategy: Strategy, stored: StoredStatus | None) -> pb.Strategy:
     """A strategy with its standing."""
     status = stored.status if stored else NEW
-    told = pb.Strategy(
+    proto = pb.Strategy(
         name=name(strategy.name),
         title=strategy.title,
         type=strategy.type,
@@ -38,10 +38,10 @@ def resource(strategy: Strategy, stored: StoredStatus | None) -> pb.Strategy:
         patterns=[pattern.text for pattern in strategy.patterns],
         package=strategy.package,
     )
-    told.estimated_duration.FromMilliseconds(round(strategy.estimated_seconds * 1000))
+    proto.estimated_duration.FromMilliseconds(round(strategy.estimated_seconds * 1000))
     if stored:
-        told.update_time.FromDatetime(stored.updated)
-    return told
+        proto.update_time.FromDatetime(stored.updated)
+    return proto
 
 
 def _step(step: Step) -> pb.StrategyStep:
@@ -50,17 +50,19 @@ def _step(step: Step) -> pb.StrategyStep:
 
 def fit(found: Fit, stored: StoredStatus | None, *, best: bool) -> pb.StrategyFit:
     """How well a strategy fits, as callers see it."""
-    return pb.StrategyFit(strategy=resource(found.strategy, stored), score=found.score, best=best, explanation=found.explanation)
+    return pb.StrategyFit(
+        strategy=resource(found.strategy, stored), score=found.score, best=best, explanation=found.explanation
+    )
 
 
-def entry(row: Any) -> pb.StrategyEntry:
+def change(row: Any) -> pb.StrategyChange:
     """A change of standing, as callers see it."""
-    told = pb.StrategyEntry(
+    proto = pb.StrategyChange(
         from_state=row.from_state,
         to_state=row.to_state,
         reason=row.reason,
         actor=row.actor,
         confidence=row.confidence,
     )
-    told.time.FromDatetime(row.at)
-    return told
+    proto.create_time.FromDatetime(row.create_time)
+    return proto

@@ -131,7 +131,9 @@ def _fact(placeholder: str, facts: Mapping[str, str]) -> str:
         raise BadStrategy(f"arguments: {{{placeholder[:40]}}} is no placeholder; these are: {allowed}")
     fact = facts.get(placeholder, "")
     if not names.is_id(fact):
-        raise BadStrategy(f"arguments: {{{placeholder}}} cannot be filled in: the report's {placeholder} is no id or name")
+        raise BadStrategy(
+            f"arguments: {{{placeholder}}} cannot be filled in: the report's {placeholder} is no id or name"
+        )
     return fact
 
 
