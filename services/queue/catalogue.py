@@ -1,7 +1,7 @@
-"""The book: types of errors with the patterns that tell them, and the strategies against them, with their standings.
+"""The catalogue: types of errors with the patterns that match them, and the strategies for them with their statuses.
 
 Rule: a type has a severity, the fields its patterns look at, and how sure each pattern is. The surest pattern that fits
-a report names its type; of equally sure ones the first in the file. `reading` makes a book of a file.
+a report names its type; of equally sure ones the first in the file. `catalogue_file` reads it from a file.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A book that was checked. `version` is a digest of its text."""
+    """A checked catalogue. `version` is a digest of its text."""
 
     version: str
     error_types: tuple[ErrorType, ...]
@@ -59,7 +59,7 @@ class Catalogue:
         return next((error_type for error_type in self.error_types if error_type.name == name), None)
 
     def with_statuses(self, statuses: Mapping[str, StrategyStatus]) -> "Catalogue":
-        """The same book with what became of its strategies so far."""
+        """The same catalogue with what became of its strategies so far."""
         return replace(self, strategy_set=replace(self.strategy_set, statuses=statuses))
 
     def match(self, report: Report) -> Match | None:

@@ -36,8 +36,8 @@ def parse(text: str, file: str) -> Catalogue:
     """The book in `text`; `file` is what errors call it. Raises Invalid (BAD_STRATEGIES), one line per mistake."""
     reader = Reader(file, reason="BAD_STRATEGIES", variable="QUEUE_STRATEGIES")
     data = reader.parse(text)
-    reader.only_fields(data, {"standing", "type", "strategy"}, "the file")
-    rules = _rules(reader, data.get("standing", {}))
+    reader.only_fields(data, {"status", "type", "strategy"}, "the file")
+    rules = _rules(reader, data.get("status", {}))
     error_types = [
         _error_type(reader, table)
         for table in reader.tables(data, "type", MOST_TYPES, "join types that are healed alike")
@@ -70,9 +70,9 @@ def _writes_alike(reader: Reader, strategies: list[Strategy]) -> None:
 
 
 def _rules(reader: Reader, table: Any) -> StatusRules:
-    where = "[standing]"
+    where = "[status]"
     if not isinstance(table, dict):
-        reader.wrong("the file", "standing", "must be a table", f"write {where}")
+        reader.wrong("the file", "status", "must be a table", f"write {where}")
         return StatusRules()
     usual = {name: getattr(StatusRules(), name) for name in StatusRules.__dataclass_fields__}
     reader.only_fields(table, set(usual), where)

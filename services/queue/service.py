@@ -40,8 +40,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return environment.load(Settings, environ)
 
 
-def read_book(path: Path) -> Catalogue:
-    """The book in a file. Raises Invalid naming file, table, field, rule and remedy."""
+def read_catalogue(path: Path) -> Catalogue:
+    """The catalogue in a file. Raises Invalid naming file, table, field, rule and remedy."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -72,14 +72,14 @@ class Connections:
 
 
 @dataclass
-class Shelving:
-    """Every strategy of the book has a standing before anybody asks for one."""
+class StrategySeeding:
+    """Every strategy of the catalogue has a status before anybody asks for one."""
 
     ctx: ServiceContext
-    name: str = f"{NAME} shelf"
+    name: str = f"{NAME} strategies"
 
     async def start(self) -> None:
-        """Gives new ones theirs."""
+        """Adds those of new strategies."""
         names = [strategy.name for strategy in self.ctx.catalogue.strategy_set.strategies]
 
         async def work(tx: Transaction) -> None:
@@ -88,12 +88,12 @@ class Shelving:
         await self.ctx.database.transaction(work)
 
     async def stop(self) -> None:
-        """Nothing: standings outlive the process."""
+        """Nothing: statuses outlive the process."""
 
 
 def build(settings: Settings, clock: Clock) -> Service:
     """queue, not started. Raises Invalid for strategies that are wrong."""
-    catalogue = read_book(settings.strategies)
+    catalogue = read_catalogue(settings.strategies)
     telemetry = configure(NAME, settings)
     database = Database(
         settings.database_url, clock=clock, pool_size=CONNECTIONS, application_name=NAME, session=PLANNER
@@ -120,7 +120,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     parts = [
         Connections(ctx),
         bus,
-        Shelving(ctx),
+        StrategySeeding(ctx),
         Errands(database, NAME, runners(ctx), ctx, telemetry),
         sweeps,
         server,

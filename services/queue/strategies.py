@@ -99,7 +99,7 @@ NEW = StrategyStatus()
 
 @dataclass(frozen=True)
 class StatusRules:
-    """The thresholds of standing, as data: verified successes or failures needed, and confidence at least or below."""
+    """The thresholds of the status, as data: verified successes or failures needed, and confidence at least or below."""
 
     promote_successes: int = 3
     promote_confidence: float = 0.5
@@ -111,7 +111,7 @@ class StatusRules:
 
 @dataclass(frozen=True)
 class StatusUpdate:
-    """What an outcome makes of a standing; `reason` is empty when the state stays."""
+    """What an outcome makes of a status; `reason` is empty when the state stays."""
 
     status: StrategyStatus
     reason: str = ""
@@ -130,7 +130,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class StrategySet:
-    """All strategies with their standings; what has no standing yet is new."""
+    """All strategies with their statuses; a strategy without one is new."""
 
     strategies: tuple[Strategy, ...]
     rules: StatusRules = field(default_factory=StatusRules)
@@ -141,7 +141,7 @@ class StrategySet:
         return next((strategy for strategy in self.strategies if strategy.name == name), None)
 
     def status(self, name: str) -> StrategyStatus:
-        """Its standing."""
+        """Its status."""
         return self.statuses.get(name, NEW)
 
 
@@ -155,7 +155,7 @@ def confidence(strategy: Strategy, status: StrategyStatus) -> float:
 
 
 def judge(strategy: Strategy, status: StrategyStatus, rules: StatusRules, *, success: bool) -> StatusUpdate:
-    """The standing after one more verified outcome, with the sentence that says why its state changed."""
+    """The status after one more verified outcome, with the sentence that says why its state changed."""
     counted = StrategyStatus(
         status.successes + (1 if success else 0),
         status.failures + (0 if success else 1),

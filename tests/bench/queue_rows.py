@@ -30,8 +30,8 @@ FROM generate_series($1::bigint, $2::bigint) n,
 """
 DETAILS = f"""
 INSERT INTO queue.report_details (report, merchant, type, module, message, stack, context, grouping, triage)
-SELECT {REPORT}, 'bench', 'Error', 'cart', 'connection reset by peer ' || n, repeat('at frame (cart.js:1)' || E'\\n', 4), '{{}}',
-    '{{connection reset by peer}}', '{{}}'
+SELECT {REPORT}, 'bench', 'Error', 'cart', 'connection reset by peer ' || n,
+    repeat('at frame (cart.js:1)' || E'\\n', 4), '{{}}', '{{connection reset by peer}}', '{{}}'
 FROM generate_series($1::bigint, $2::bigint) n
 """
 TASKS = f"""

@@ -40,7 +40,8 @@ SEED = (
     """
     INSERT INTO queue.history (id, report, number, merchant, task, strategy, worker, method, success, outcome, details,
         tools, seconds, create_time, actor)
-    SELECT queue.uuid_v7(now()), id, 1, merchant, id, 's', 'w', '', true, 'COMPLETED', '{}', '{}', 1, now(), 'w' FROM queue.reports
+    SELECT queue.uuid_v7(now()), id, 1, merchant, id, 's', 'w', '', true, 'COMPLETED', '{}', '{}', 1, now(), 'w'
+    FROM queue.reports
     """,
     "ANALYZE queue.reports",
     "ANALYZE queue.report_details",

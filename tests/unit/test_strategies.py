@@ -1,4 +1,4 @@
-"""Strategies: the best one first, never what was tried, never a write that nobody approved; standing by outcomes."""
+"""Strategies: the best one first, never what was tried, never a write that nobody approved; status by outcomes."""
 
 from dataclasses import replace
 
@@ -40,9 +40,9 @@ def report(**changes: object) -> Report:
 
 
 def order(
-    *strategies: Strategy, standings: dict[str, StrategyStatus] | None = None, told: Report | None = None
+    *strategies: Strategy, statuses: dict[str, StrategyStatus] | None = None, told: Report | None = None
 ) -> list[tuple[str, Blocker | None]]:
-    strategy_set = StrategySet(strategies, standings=standings or {})
+    strategy_set = StrategySet(strategies, statuses=statuses or {})
     return [(fit.strategy.name, fit.blocker) for fit in fits(told or report(), "disk", strategy_set, Origin.PATTERN)]
 
 
@@ -79,7 +79,7 @@ def test_a_strategy_may_ask_for_more_than_the_type() -> None:
 
 def test_what_was_tried_comes_last_and_scores_nothing() -> None:
     strategy_set = StrategySet((strategy("a"), strategy("b")))
-    first, last = fits(report(tried=("a",)), "disk", strategy_set, Origin.PATTERN)
+    first, last = fits(report(tried_strategies=("a",)), "disk", strategy_set, Origin.PATTERN)
     assert (first.strategy.name, last.strategy.name, last.score) == ("b", "a", 0.0)
     assert last.blocker is Blocker.ALL_TRIED
 
@@ -87,7 +87,7 @@ def test_what_was_tried_comes_last_and_scores_nothing() -> None:
 def test_a_write_waits_for_a_person() -> None:
     writes = strategy("writes", steps=(CHANGE,))
     assert order(writes) == [("writes", Blocker.WRITE_NOT_APPROVED)]
-    assert order(writes, standings={"writes": StrategyStatus(approved=True)}) == [("writes", None)]
+    assert order(writes, statuses={"writes": StrategyStatus(approved=True)}) == [("writes", None)]
 
 
 def test_for_its_own_package_an_approval_is_asked_for_before_something_general_is_tried() -> None:
@@ -107,14 +107,14 @@ def test_a_model_alone_never_lets_anything_be_written() -> None:
 
 def test_retired_and_described_strategies_are_told_and_not_worked() -> None:
     retired = {"old": StrategyStatus(state="retired")}
-    assert order(strategy("old"), strategy("told", auto_fixable=False), standings=retired) == [
+    assert order(strategy("old"), strategy("told", auto_fixable=False), statuses=retired) == [
         ("told", Blocker.NOT_AUTO_FIXABLE),
         ("old", Blocker.RETIRED),
     ]
 
 
 def test_a_demoted_strategy_goes_behind_one_that_is_not() -> None:
-    assert order(strategy("a"), strategy("b"), standings={"a": StrategyStatus(state="demoted")})[0] == ("b", None)
+    assert order(strategy("a"), strategy("b"), statuses={"a": StrategyStatus(state="demoted")})[0] == ("b", None)
 
 
 def test_a_fit_says_why() -> None:
@@ -127,12 +127,12 @@ def test_a_fit_says_why() -> None:
 
 def told(outcomes: str, prior: Outcomes = PRIOR) -> list[str]:
     """The states a new strategy goes through when it meets these outcomes (s and f)."""
-    standing, states = NEW, []
+    status, states = NEW, []
     for outcome in outcomes:
-        verdict = judge(strategy("a", prior=prior), standing, StatusRules(), success=outcome == "s")
-        assert bool(verdict.reason) == (verdict.standing.state != standing.state)
-        standing = verdict.standing
-        states.append(standing.state)
+        verdict = judge(strategy("a", prior=prior), status, StatusRules(), success=outcome == "s")
+        assert bool(verdict.reason) == (verdict.status.state != status.state)
+        status = verdict.status
+        states.append(status.state)
     return states
 
 
@@ -161,8 +161,8 @@ def test_a_change_says_its_figures() -> None:
 
 @given(some.text(alphabet="sf", max_size=60))
 def test_outcomes_are_counted_once_and_approval_never_changes(outcomes: str) -> None:
-    standing = StrategyStatus(approved=True)
+    status = StrategyStatus(approved=True)
     for outcome in outcomes:
-        standing = judge(strategy("a"), standing, StatusRules(), success=outcome == "s").standing
-    assert (standing.successes, standing.failures) == (outcomes.count("s"), outcomes.count("f"))
-    assert standing.approved
+        status = judge(strategy("a"), status, StatusRules(), success=outcome == "s").status
+    assert (status.successes, status.failures) == (outcomes.count("s"), outcomes.count("f"))
+    assert status.approved

@@ -50,13 +50,13 @@ def mistakes(text: str) -> list[str]:
 
 def test_the_file_that_comes_along_knows_what_was_asked_for() -> None:
     catalogue = read(DEFAULT.read_text())
-    assert {kind.name for kind in catalogue.error_types} >= {
+    assert {error_type.name for error_type in catalogue.error_types} >= {
         "undefined_property", "missing_module", "network", "timeout", "permission", "memory", "disk", "certificate",
         "rate_limit", "schema_mismatch", "dependency_conflict", "configuration", "webhook_signature", "process_down",
     }  # fmt: skip
     assert len(catalogue.strategy_set.strategies) >= 14
     assert {strategy.type for strategy in catalogue.strategy_set.strategies} == {
-        kind.name for kind in catalogue.error_types
+        error_type.name for error_type in catalogue.error_types
     }
     rates = {
         s.name: s.prior.successes / (s.prior.successes + s.prior.failures) for s in catalogue.strategy_set.strategies
@@ -131,9 +131,9 @@ def test_names_are_given_once() -> None:
     ("text", "said"),
     [
         ("what", "this is not TOML"),
-        ("[standing]\npromote_confidence = 0.1\n", "field `promote_confidence` must not be below"),
-        ("[standing]\npromote = 1\n", "[standing], field `promote` is not known"),
-        ("standing = 1\n", "field `standing` must be a table"),
+        ("[status]\npromote_confidence = 0.1\n", "field `promote_confidence` must not be below"),
+        ("[status]\npromote = 1\n", "[status], field `promote` is not known"),
+        ("status = 1\n", "field `status` must be a table"),
         ("strategy = 1\n", "field `strategy` must be a list of tables"),
         ("[stategy]\n", "field `stategy` is not known; did you mean `strategy`?"),
     ],

@@ -69,7 +69,7 @@ def test_patterns_name_the_type(type_: str, message: str, expected: str) -> None
 
 
 def test_a_report_that_fits_a_strategy_gets_its_tools_and_time_and_a_reason() -> None:
-    told = judged(report("timed out"), BOOK.standing(APPROVED))
+    told = judged(report("timed out"), BOOK.with_statuses(APPROVED))
     assert (told.strategy, told.blocker, told.auto_fixable) == ("relay_timeout", None, True)
     assert told.tools == ("relay.read_config", "relay.set_config", "relay.restart", "relay.test_delivery")
     assert told.estimated_seconds == 60 + 2 * 60 + 2 * 180
@@ -79,12 +79,12 @@ def test_a_report_that_fits_a_strategy_gets_its_tools_and_time_and_a_reason() ->
 
 
 @pytest.mark.parametrize(
-    ("told", "hindrance"),
+    ("told", "blocker"),
     [
         (report("timed out"), Blocker.WRITE_NOT_APPROVED),
         (report("permission denied for table orders"), Blocker.NOT_AUTO_FIXABLE),
         (report("quite unheard of"), Blocker.UNSURE),
-        (report("no space left", tried=("disk_relieved",)), Blocker.ALL_TRIED),
+        (report("no space left", tried_strategies=("disk_relieved",)), Blocker.ALL_TRIED),
     ],
 )
 def test_what_no_machine_may_work_on_goes_to_a_person_with_the_reason(told: Report, blocker: Blocker) -> None:
@@ -93,8 +93,8 @@ def test_what_no_machine_may_work_on_goes_to_a_person_with_the_reason(told: Repo
 
 
 def test_what_did_not_last_is_left_out_of_the_next_choice() -> None:
-    catalogue = BOOK.standing(APPROVED)
-    assert judged(report("timed out", tried=("relay_timeout",)), catalogue).strategy == "timeout_passed"
+    catalogue = BOOK.with_statuses(APPROVED)
+    assert judged(report("timed out", tried_strategies=("relay_timeout",)), catalogue).strategy == "timeout_passed"
 
 
 def test_a_type_without_a_strategy_goes_to_a_person() -> None:
@@ -136,18 +136,18 @@ def test_a_pattern_that_is_not_sure_is_a_guess() -> None:
     assert triage.unsure(told)
 
 
-def healed(*messages: str, type_: str = "network", times: int = 4) -> classifier.Model:
+def healed(*messages: str, type_: str = "network", times: int = 4) -> classifier.Classifier:
     model = UNTRAINED
     for _ in range(times):
         for message in messages:
-            model, _ = classifier.teach(model, type_, report(message))
+            model, _ = classifier.train(model, type_, report(message))
     return model
 
 
 def test_what_was_learned_speaks_where_patterns_are_silent() -> None:
     messages = ("gateway peer vanished halfway", "gateway peer vanished again", "upstream gateway peer vanished")
     told = triage.classify(report("gateway peer vanished once more"), BOOK, healed(*messages))
-    assert (told.type, told.origin) == ("network", Origin.LEARNED)
+    assert (told.type, told.origin) == ("network", Origin.CLASSIFIER)
     assert told.confidence >= triage.SURE
     assert "It reads like 12 reports of network that were healed" in told.explanation
     assert "“vanished" in told.explanation or "“peer vanished”" in told.why
@@ -170,7 +170,7 @@ def opinion(**changes: object) -> Opinion:
 
 
 def asked(told: Report, said: Opinion | None, note: str = "") -> Triage:
-    catalogue = BOOK.standing(APPROVED)
+    catalogue = BOOK.with_statuses(APPROVED)
     return triage.with_opinion(told, catalogue, judged(told, catalogue), said, note)
 
 
@@ -197,7 +197,7 @@ def test_where_only_writes_would_help_a_models_word_goes_to_a_person() -> None:
 def test_without_a_usable_opinion_triage_ends_as_it_was(said: Opinion | None, note: str) -> None:
     told = report("quite unheard of")
     after = asked(told, said, note)
-    assert replace(after, why="") == replace(judged(told), why="")
+    assert replace(after, explanation="") == replace(judged(told), why="")
     assert (note.capitalize() if note else "The model is not sure either") in after.explanation
 
 
@@ -212,14 +212,14 @@ NEUTRAL = "quite unheard of, nothing that anybody described before, told at some
 @pytest.mark.parametrize("type_", ["Error", "relay.restart", "process_down", "relay_restart"])
 def test_a_message_that_gives_orders_is_treated_like_any_other(type_: str) -> None:
     ordered, neutral = (report(text, type=type_, severity="high") for text in (INJECTION, NEUTRAL))
-    catalogue = BOOK.standing(APPROVED)
+    catalogue = BOOK.with_statuses(APPROVED)
     assert judged(ordered, catalogue) == judged(neutral, catalogue)
     for said in (opinion(strategy="relay_restart", confidence=1.0), opinion(type="undefined_property"), None):
         assert asked(ordered, said, "n") == asked(neutral, said, "n")
 
 
 def test_an_order_beside_a_real_error_changes_nothing_but_the_quotation() -> None:
-    catalogue = BOOK.standing(APPROVED)
+    catalogue = BOOK.with_statuses(APPROVED)
     assert judged(report(f"timed out. {INJECTION}"), catalogue) == judged(report(f"timed out. {NEUTRAL}"), catalogue)
 
 

@@ -107,7 +107,7 @@ def test_lines_come_whole_however_they_are_cut() -> None:
 
 @pytest.mark.parametrize("chunk", [7, 100, 5000])
 @pytest.mark.parametrize(
-    ("message", "answers", "unasked"),
+    ("message", "request_id", "unsolicited"),
     [
         ({"jsonrpc": "2.0", "id": 7, "result": {"id": 9, "text": "x" * 4000}}, 7, False),
         ({"id": "call-7", "jsonrpc": "2.0", "result": {"text": "x" * 4000}}, "call-7", False),
@@ -117,7 +117,7 @@ def test_lines_come_whole_however_they_are_cut() -> None:
     ],
     ids=["first", "text", "last", "notification", "neither"],
 )
-def test_a_line_that_is_too_long_still_tells_whom_it_answers(
+def test_an_oversized_line_still_names_the_request_it_answers(
     chunk: int, message: dict[str, object], request_id: object, unsolicited: bool
 ) -> None:
     frames = LineFramer(longest=1000)

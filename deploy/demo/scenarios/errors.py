@@ -19,7 +19,7 @@ from deploy.demo.chronicle import reports
 from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene, heard, now
 from deploy.demo.shop import Shop
 from deploy.demo.tools import plugins, settings
-from prunella.v1.events_pb2 import Event, TaskOutcome, TaskLease
+from prunella.v1.events_pb2 import Event, TaskLease, TaskOutcome
 
 LANE = "errors"
 REPORT_SECONDS = 30.0

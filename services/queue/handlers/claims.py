@@ -24,7 +24,7 @@ from libs.common.errors import Invalid, Problem
 from libs.common.telemetry import histogram, span_at, use_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue.context import TASKS, ServiceContext
-from services.queue.operations.completion import MOST_SPANS, ended, lapsed, stale, unknown
+from services.queue.operations.completion import MOST_SPANS, complete_tasks, lease_lapsed, stale_token, task_unknown
 from services.queue.store import history, reports, strategies, task_leases, tasks
 from services.queue.store.task_leases import Completion
 from services.queue.wire import facts
@@ -95,9 +95,9 @@ class ClaimHandlers:
             if found is None:
                 row = (await task_leases.tokens(tx, [task])).get(task)
                 if row is None:
-                    raise unknown(task)
+                    raise task_unknown(task)
                 still = (row.token, row.state) == (request.token, "processing")
-                raise lapsed() if still else stale(row.state)
+                raise lease_lapsed() if still else stale_token(row.state)
             return found
 
         answer = pb.ExtendTaskResponse()
@@ -111,7 +111,7 @@ class ClaimHandlers:
         actor = access.caller()
 
         async def complete(tx: Transaction) -> Any:
-            refused = await ended(tx, self.ctx, [one], actor)
+            refused = await complete_tasks(tx, self.ctx, [one], actor)
             for problem in refused.values():
                 raise problem
             row = await tasks.get(tx, one.task)
@@ -132,17 +132,17 @@ class ClaimHandlers:
             )
         answer = pb.CompleteTasksResponse()
         good: dict[str, tuple[int, Completion]] = {}
-        for index, told in enumerate(request.completions):
+        for index, completion in enumerate(request.completions):
             try:
-                one = wire.completion(told)
+                one = wire.completion(completion)
                 _check_once(good.get(one.task), one)
             except Problem as problem:
                 _refuse(answer, index, problem)
                 continue
             good.setdefault(one.task, (index, one))
         actor = access.caller()
-        given = [one for _, one in good.values()]
-        refused = await self.ctx.database.transaction(lambda tx: ended(tx, self.ctx, given, actor))
+        completions = [one for _, one in good.values()]
+        refused = await self.ctx.database.transaction(lambda tx: complete_tasks(tx, self.ctx, completions, actor))
         for index, one in good.values() if refused else ():
             if found := refused.get((one.task, one.token)):
                 _refuse(answer, index, found)
@@ -192,12 +192,12 @@ class ClaimHandlers:
         found = await reports.get_many(tx, ids)
         earlier = await history.of_reports(tx, ids, MOST_HISTORY)
         stored = await strategies.all_statuses(tx)
-        for told, row in zip(answer.tasks, rows, strict=True):
-            told.report.CopyFrom(report_wire.resource(found[str(row.report)]))
+        for leased, row in zip(answer.tasks, rows, strict=True):
+            leased.report.CopyFrom(report_wire.resource(found[str(row.report)]))
             strategy = self.ctx.catalogue.strategy_set.named(row.strategy)
             if strategy:
-                told.strategy.CopyFrom(strategy_wire.resource(strategy, stored.get(row.strategy)))
-            told.history.extend(report_wire.entry(entry) for entry in earlier.get(str(row.report), ()))
+                leased.strategy.CopyFrom(strategy_wire.resource(strategy, stored.get(row.strategy)))
+            leased.history.extend(report_wire.entry(entry) for entry in earlier.get(str(row.report), ()))
 
 
 def _check_once(earlier: tuple[int, Completion] | None, one: Completion) -> None:

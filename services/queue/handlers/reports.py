@@ -5,16 +5,16 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from libs.common import access, paging
 from libs.common.database import Transaction
-from libs.common.errors import Invalid, NotFound
+from libs.common.errors import known
 from libs.common.names import new_id
 from libs.common.telemetry import counter, current_traceparent, new_traceparent, span_at, use_traceparent
 from prunella.v1 import queue_pb2 as pb
@@ -82,16 +82,11 @@ class ReportHandlers:
     ) -> pb.ListErrorReportsResponse:
         """Reports, last seen first. Raises Invalid for bad paging."""
         del context
-        size = paging.page_size(request.page_size)
         filters = wire.filters(request)
-        query = {"list": "reports", **vars(filters)}
-        seen, after = _after(paging.open_token(request.page_token, query))
+        page = paging.page(request, {"list": "reports", **vars(filters)}, datetime, UUID)
         async with self.ctx.database.reading() as tx:
-            found = await reports.page(tx, filters, seen, after, size + 1)
-        more = ""
-        if len(found) > size:
-            more = paging.token(query, [found[size - 1].last_seen_time, str(found[size - 1].id)])
-        return pb.ListErrorReportsResponse(reports=[wire.resource(row) for row in found[:size]], next_page_token=more)
+            rows, token = page.cut(await reports.page(tx, filters, page), lambda row: [row.last_seen_time, row.id])
+        return pb.ListErrorReportsResponse(reports=[wire.resource(row) for row in rows], next_page_token=token)
 
     async def ExplainErrorReport(
         self, request: pb.ExplainErrorReportRequest, context: Context
@@ -156,11 +151,8 @@ class ReportHandlers:
         await record_outcomes(tx, self.ctx, recurred)
 
     async def _report(self, tx: Transaction, name: str) -> Any:
-        wanted = task_wire.id_of("errorReports", name)
-        row = await reports.get(tx, wanted)
-        if row is None:
-            raise NotFound(f"there is no error report {wanted}", reason="REPORT_UNKNOWN", field="name", report=wanted)
-        return row
+        report = task_wire.id_of("errorReports", name)
+        return known(await reports.get(tx, report), "report", report)
 
 
 class _Span:
@@ -196,16 +188,3 @@ def _answer(
         answer.outcomes.add(report=f"errorReports/{report}", created=created and fresh, regression=came_back and fresh)
         _reported.labels("new" if created and fresh else "regression" if came_back and fresh else "counted").inc()
     return answer
-
-
-def _after(key: list[Any] | None) -> tuple[datetime | None, str]:
-    if key is None:
-        return None, ""
-    try:
-        seen, after = key
-        if not isinstance(seen, datetime):
-            raise TypeError
-        return seen, str(uuid.UUID(after))
-    except (ValueError, TypeError, AttributeError) as error:
-        message = "page_token is damaged; start again without it"
-        raise Invalid(message, reason="BAD_PAGE_TOKEN", field="page_token") from error

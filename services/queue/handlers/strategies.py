@@ -4,23 +4,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from libs.common import access, paging
 from libs.common.database import Transaction
-from libs.common.errors import Invalid, NotFound
+from libs.common.errors import Invalid, known
 from libs.common.names import new_id, parse
 from prunella.v1 import queue_pb2 as pb
 from services.queue import proposals as heart
 from services.queue.context import ServiceContext
 from services.queue.handlers.idempotency import idempotent
-from services.queue.handlers.tasks import after_id
 from services.queue.operations.commands import approve_strategy, cancel_task, close_report, retry_task
 from services.queue.proposals import Proposal
 from services.queue.store import proposals as store
-from services.queue.store import strategies
+from services.queue.store import reports, strategies, tasks
 from services.queue.strategies import STATES, confidence
 from services.queue.wire import facts
 from services.queue.wire import proposals as wire
@@ -41,9 +42,7 @@ class StrategyHandlers:
         """One strategy with its changes. Raises Invalid for a bad name, NotFound for an unknown one."""
         del context
         name = parse("strategies", request.name)
-        strategy = self.ctx.catalogue.strategy_set.named(name)
-        if strategy is None:
-            raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
+        strategy = known(self.ctx.catalogue.strategy_set.named(name), "strategy", name)
         async with self.ctx.database.reading() as tx:
             stored = await strategies.all_statuses(tx)
             changes = await strategies.history(tx, name)
@@ -95,12 +94,13 @@ class StrategyHandlers:
         """Asks a person. Raises Invalid naming the field."""
         del context
         now = self.ctx.clock.now()
-        made = heart.made(new_id(now), request.action, request.target, request.reason, access.caller(), now)
+        proposal = heart.create(new_id(now), request.action, request.target, request.reason, access.caller(), now)
 
         async def work(tx: Transaction) -> pb.CreateProposalResponse:
-            await store.insert(tx, made)
-            tx.record(facts.proposal_created(made))
-            return pb.CreateProposalResponse(proposal=wire.resource(made))
+            merchant = await self._merchant(tx, proposal)
+            await store.insert(tx, replace(proposal, merchant=merchant))
+            tx.record(facts.proposal_created(proposal))
+            return pb.CreateProposalResponse(proposal=wire.resource(proposal))
 
         return await idempotent(self.ctx, request, pb.CreateProposalResponse, work)
 
@@ -109,13 +109,10 @@ class StrategyHandlers:
         del context
         if request.state not in PROPOSAL_STATES:
             raise Invalid(f"state must be one of {', '.join(PROPOSAL_STATES[1:])}", reason="BAD_STATE", field="state")
-        size = paging.page_size(request.page_size)
-        query = {"list": "proposals", "state": request.state}
-        after = after_id(paging.open_token(request.page_token, query))
+        page = paging.page(request, {"list": "proposals", "state": request.state}, UUID)
         async with self.ctx.database.reading() as tx:
-            found = await store.page(tx, request.state, after, size + 1)
-        more = paging.token(query, [found[size - 1].id]) if len(found) > size else ""
-        return pb.ListProposalsResponse(proposals=[wire.resource(one) for one in found[:size]], next_page_token=more)
+            found, token = page.cut(await store.page(tx, request.state, page), lambda one: [one.id])
+        return pb.ListProposalsResponse(proposals=[wire.resource(one) for one in found], next_page_token=token)
 
     async def ApproveProposal(self, request: pb.ApproveProposalRequest, context: Context) -> pb.ApproveProposalResponse:
         """A person agrees, and it is done in the same transaction. Raises what doing it raises; then nothing is."""
@@ -153,16 +150,24 @@ class StrategyHandlers:
     async def _decide(self, tx: Transaction, name: str, why: str, *, approved: bool) -> Proposal:
         actor = access.caller()
         reason = task_wire.reason(why, "agreed" if approved else "declined")
-        proposal = await store.lock(tx, task_wire.id_of("proposals", name))
-        if proposal is None:
-            raise NotFound(f"there is no proposal {name[:80]}", reason="PROPOSAL_UNKNOWN", field="name")
+        id_ = task_wire.id_of("proposals", name)
+        proposal = known(await store.lock(tx, id_), "proposal", id_)
         heart.check_decision(proposal, actor, approved, tx.now)
         if approved:
             await self._carry_out(tx, proposal, actor)
         state = "approved" if approved else "rejected"
         await store.decide(tx, proposal.id, state, actor, reason)
         tx.record(facts.proposal_decided(proposal, approved=approved, actor=actor, reason=reason))
-        return Proposal(**(vars(proposal) | {"state": state, "decided_by": actor, "decision_reason": reason}))
+        return replace(proposal, state=state, decided_by=actor, decision_reason=reason)
+
+    async def _merchant(self, tx: Transaction, proposal: Proposal) -> str:
+        """Whose the target is; nobody's when it is a strategy, or not there."""
+        collection = heart.ACTIONS[proposal.action]
+        if collection == "strategies":
+            return ""
+        target = task_wire.id_of(collection, proposal.target, field="target")
+        row = await (tasks if collection == "tasks" else reports).get(tx, target)
+        return row.merchant if row else ""
 
     async def _carry_out(self, tx: Transaction, proposal: Proposal, actor: str) -> None:
         reason = f"proposed by {proposal.author}: {proposal.reason}"

@@ -4,21 +4,21 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from libs.common import access, paging
 from libs.common.database import Transaction
-from libs.common.errors import Invalid
+from libs.common.errors import known
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
 from services.queue.context import ServiceContext
 from services.queue.handlers.idempotency import earlier_response, idempotent
 from services.queue.operations.commands import cancel_task, retry_task
-from services.queue.operations.completion import given_up, unknown
+from services.queue.operations.completion import record_recovered
 from services.queue.stats import queue_stats
 from services.queue.store import history, state_counts, tasks
 from services.queue.wire import facts
@@ -41,25 +41,20 @@ class TaskHandlers:
         del context
         task = wire.id_of("tasks", request.name)
         async with self.ctx.database.reading() as tx:
-            row = await tasks.get(tx, task)
-            if row is None:
-                raise unknown(task)
+            row = known(await tasks.get(tx, task), "task", task)
             entries = [entry for entry in await history.of_report(tx, str(row.report)) if entry.task == row.id]
-            told = await self._resource(tx, row)
-        return pb.GetTaskResponse(task=told, history=[report_wire.entry(entry) for entry in entries])
+            resource = await self._resource(tx, row)
+        return pb.GetTaskResponse(task=resource, history=[report_wire.entry(entry) for entry in entries])
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         """Tasks, newest first. Raises Invalid for bad paging or names."""
         del context
-        size = paging.page_size(request.page_size)
         filters = wire.filters(request)
-        query = {"list": "tasks", **vars(filters)}
-        after = after_id(paging.open_token(request.page_token, query))
+        page = paging.page(request, {"list": "tasks", **vars(filters)}, UUID)
         async with self.ctx.database.reading() as tx:
-            found = await tasks.page(tx, filters, after, size + 1)
-            told = [await self._resource(tx, row) for row in found[:size]]
-        more = paging.token(query, [str(found[size - 1].id)]) if len(found) > size else ""
-        return pb.ListTasksResponse(tasks=told, next_page_token=more)
+            rows, token = page.cut(await tasks.page(tx, filters, page), lambda row: [row.id])
+            found = [await self._resource(tx, row) for row in rows]
+        return pb.ListTasksResponse(tasks=found, next_page_token=token)
 
     async def RetryTask(self, request: pb.RetryTaskRequest, context: Context) -> pb.RetryTaskResponse:
         """Gives a task another try."""
@@ -105,10 +100,7 @@ class TaskHandlers:
 
         async def work(tx: Transaction) -> pb.ResetStuckTasksResponse:
             rows = await tasks.reset(tx, stuck, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_RESET)
-            if rows:
-                tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome="RESET"))
-                await given_up(tx, self.ctx, [row for row in rows if row.state == "failed"], learn=False)
-                tx.after_commit(self.ctx.work_came)
+            await record_recovered(tx, self.ctx, rows, actor=actor, reason=reason, outcome="RESET")
             return pb.ResetStuckTasksResponse(tasks=len(rows))
 
         return await idempotent(self.ctx, request, pb.ResetStuckTasksResponse, work)
@@ -144,15 +136,3 @@ class TaskHandlers:
         if row.toolset not in toolsets.known:
             await toolsets.refresh(tx, now=True)
         return wire.resource(row, toolsets.tools_of(row.toolset))
-
-
-def after_id(key: list[Any] | None) -> str:
-    """The id a page goes on after. Raises Invalid when the token is damaged."""
-    if key is None:
-        return ""
-    try:
-        (last,) = key
-        return str(uuid.UUID(last))
-    except (ValueError, TypeError, AttributeError) as error:
-        message = "page_token is damaged; start again without it"
-        raise Invalid(message, reason="BAD_PAGE_TOKEN", field="page_token") from error

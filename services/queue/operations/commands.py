@@ -1,7 +1,7 @@
-"""What people decide about tasks, reports and strategies; commands and approved proposals take the same way.
+"""Commands of operators about tasks, reports and strategies; approved proposals are carried out by the same functions.
 
-Rule: a person's word is a transaction with its fact and its line of history. It may give an ended or waiting task
-another try, take a task out (its report then belongs to people), end a report, and let a strategy write or not. What
+Rule: a command is a transaction with its fact and its entry in the history. It may give an ended or waiting task
+another try, cancel a task (its report is then escalated), close a report, and approve or revoke a strategy. What
 is so already stays as it is; what the state forbids is refused with what to do instead. When a strategy may not write
 any more, the leases under which it does are worth nothing from then on.
 """
@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from libs.common.database import Transaction
-from libs.common.errors import NotFound, Refused
+from libs.common.errors import Refused, known
 from libs.common.telemetry import use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
-from services.queue.operations.completion import escalated, unknown
+from services.queue.operations.completion import escalate, record_recovered
 from services.queue.operations.learning import record_status_change
 from services.queue.store import history, report_transitions, state_counts, strategies, tasks
 from services.queue.wire import facts
@@ -28,7 +28,7 @@ async def retry_task(
     tx: Transaction, ctx: ServiceContext, task: str, *, priority: int, actor: str, reason: str
 ) -> None:
     """Gives a task another try at once. Raises NotFound, or Refused when it is in work, done, or replaced."""
-    row = await _locked(tx, task)
+    row = known(await tasks.lock(tx, task), "task", task)
     if row.state in ("processing", "completed"):
         instead = (
             "wait for its end, or cancel it first" if row.state == "processing" else "its report shows what helped"
@@ -55,8 +55,8 @@ async def retry_task(
 
 
 async def cancel_task(tx: Transaction, task: str, *, actor: str, reason: str) -> None:
-    """Takes a task out; its report goes to people. Raises NotFound, or Refused when it has ended otherwise."""
-    row = await _locked(tx, task)
+    """Takes a task out; its report is escalated. Raises NotFound, or Refused when it has ended otherwise."""
+    row = known(await tasks.lock(tx, task), "task", task)
     if row.state == "cancelled":
         return
     if row.state not in leases.ACTIVE:
@@ -65,15 +65,13 @@ async def cancel_task(tx: Transaction, task: str, *, actor: str, reason: str) ->
             state=row.state,
         )  # fmt: skip
     await _cancel(tx, row, actor=actor, reason=reason)
-    await escalated(tx, {str(row.report): f"its task was cancelled: {reason}"}, actor=actor)
+    await escalate(tx, {str(row.report): f"its task was cancelled: {reason}"}, actor=actor)
 
 
 async def close_report(tx: Transaction, report: str, *, actor: str, reason: str) -> None:
     """Ends a report and what works on it. Raises NotFound."""
     active = await tasks.active_of(tx, report)
-    row = await report_transitions.lock_report(tx, report)
-    if row is None:
-        raise NotFound(f"there is no error report {report}", reason="REPORT_UNKNOWN", field="name", report=report)
+    row = known(await report_transitions.lock_report(tx, report), "report", report)
     if row.state == "closed":
         return
     if active is not None:
@@ -90,10 +88,8 @@ async def approve_strategy(
     tx: Transaction, ctx: ServiceContext, name: str, *, approved: bool, actor: str, reason: str
 ) -> strategies.StoredStatus:
     """Lets a strategy use its write tools, or takes that back. Raises NotFound."""
-    strategy = ctx.catalogue.strategy_set.named(name)
-    before = (await strategies.lock(tx, [name])).get(name)
-    if strategy is None or before is None:
-        raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
+    strategy = known(ctx.catalogue.strategy_set.named(name), "strategy", name)
+    before = known((await strategies.lock(tx, [name])).get(name), "strategy", name)
     if before.status.approved == approved:
         return before
     after = replace(
@@ -112,23 +108,11 @@ async def approve_strategy(
         await state_counts.add_transitions(tx, "report", (("escalated", "new", 0) for _ in range(again)))
         tx.after_commit(ctx.triage_soon)
     elif strategy.writes:
-        await _stop(tx, ctx, name, actor=actor, reason=f"{name} may not write any more: {reason}")
+        # A worker that is at work with it is cut off when it next extends its lease.
+        reason = f"{name} may not write any more: {reason}"
+        rows = await tasks.revoke(tx, name, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_STOPPED)
+        await record_recovered(tx, ctx, rows, actor=actor, reason=reason, outcome="REVOKED")
     return after
-
-
-async def _stop(tx: Transaction, ctx: ServiceContext, strategy: str, *, actor: str, reason: str) -> None:
-    """Ends the leases under which a strategy is at work: a worker is cut off when it next asks for more time."""
-    rows = await tasks.revoke(tx, strategy, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_STOPPED)
-    if rows:
-        tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome="REVOKED"))
-        tx.after_commit(ctx.work_came)
-
-
-async def _locked(tx: Transaction, task: str) -> Any:
-    row = await tasks.lock(tx, task)
-    if row is None:
-        raise unknown(task)
-    return row
 
 
 async def _cancel(tx: Transaction, row: Any, *, actor: str, reason: str) -> None:

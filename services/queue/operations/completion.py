@@ -1,8 +1,8 @@
-"""The end of tries: what a worker's word, a lost lease or a person makes of task and report.
+"""Completion: what becomes of task and report when a worker completes a try, loses its lease, or has it taken back.
 
-Rule: a word counts only under the token of the lease that stands; the same word twice is answered as if it were once,
+Rule: a completion counts only under the token of the present lease; the same one twice is answered as if it were once,
 another is refused and changes nothing. Task, report, history, counts and facts are one transaction, whatever the
-number of tasks; a task that failed for good gives its report to a person in the same one.
+number of tasks; a task that failed for good escalates its report in the same one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 from libs.common.database import Transaction
 from libs.common.errors import NotFound, Problem, Refused, Stale
-from libs.common.names import new_id
 from libs.common.telemetry import counter, span_at, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
@@ -28,34 +27,34 @@ MOST_SPANS = 32
 _ended = counter("queue_tries_total", "Tries that ended, by what became of the task", ("state",))
 
 
-async def ended(
-    tx: Transaction, ctx: ServiceContext, given: Sequence[Completion], actor: str
+async def complete_tasks(
+    tx: Transaction, ctx: ServiceContext, completions: Sequence[Completion], actor: str
 ) -> Mapping[tuple[str, int], Problem]:
-    """Records ends of tries, each task once; what was refused, by task and token."""
+    """Records completions, one for each task; returns what was refused, by task and token."""
     done: list[Any] = []
-    successes = [one for one in given if one.success]
+    successes = [one for one in completions if one.success]
     if successes:
         until = tx.now + timedelta(seconds=ctx.settings.watch)
         done += await task_leases.complete(tx, successes, actor=actor, watch_end_time=until)
-    failures = [one for one in given if not one.success]
+    failures = [one for one in completions if not one.success]
     if failures:
         done += await _failed(tx, ctx, failures, actor)
     if done:
-        _tell(tx, done, actor)
-        await given_up(tx, ctx, [row for row in done if row.state == "failed"], learn=True)
+        _record_finished(tx, done, actor)
+        await _escalate_failed(tx, ctx, done, learn=True)
     recorded = {str(row.id) for row in done}
-    rest = [one for one in given if one.task not in recorded]
+    rest = [one for one in completions if one.task not in recorded]
     return await _refused(tx, rest) if rest else {}
 
 
 async def _failed(tx: Transaction, ctx: ServiceContext, failures: Sequence[Completion], actor: str) -> Sequence[Any]:
-    held = await task_leases.lock(tx, [one.task for one in failures])
+    locked = await task_leases.lock(tx, [one.task for one in failures])
     judged = []
     for one in failures:
-        row = held.get(one.task)
+        row = locked.get(one.task)
         if row is None or row.token != one.token or row.state != "processing":
             continue
-        end = leases.after_failure(
+        after = leases.after_failure(
             row.attempts,
             row.max_attempts,
             tx.now,
@@ -64,20 +63,20 @@ async def _failed(tx: Transaction, ctx: ServiceContext, failures: Sequence[Compl
             delays=ctx.settings.delays,
             chance=ctx.chance.random(),
         )
-        reason = f"{end.outcome} by {row.worker}, try {end.attempts} of {row.max_attempts}"
-        judged.append(JudgedFailure(one, end.state, end.attempts, end.run_time, end.outcome, reason))
+        reason = f"{after.outcome} by {row.worker}, try {after.attempts} of {row.max_attempts}"
+        judged.append(JudgedFailure(one, after.state, after.attempts, after.run_time, after.outcome, reason))
     return await task_leases.fail(tx, judged, actor=actor) if judged else []
 
 
 async def _refused(tx: Transaction, rest: Sequence[Completion]) -> Mapping[tuple[str, int], Problem]:
-    standing = await task_leases.tokens(tx, [one.task for one in rest])
+    current = await task_leases.tokens(tx, [one.task for one in rest])
     found: dict[tuple[str, int], Problem] = {}
     for one in rest:
-        row = standing.get(one.task)
+        row = current.get(one.task)
         if row is None:
-            found[one.task, one.token] = unknown(one.task)
+            found[one.task, one.token] = task_unknown(one.task)
         elif row.token != one.token:
-            found[one.task, one.token] = stale(row.state)
+            found[one.task, one.token] = stale_token(row.state)
         elif not leases.is_repeat(row.state, one.success):
             found[one.task, one.token] = Refused(
                 f"the task is {row.state} already; nothing was recorded", reason="TASK_ENDED", field="token",
@@ -86,12 +85,12 @@ async def _refused(tx: Transaction, rest: Sequence[Completion]) -> Mapping[tuple
     return found
 
 
-def unknown(task: str) -> Problem:
+def task_unknown(task: str) -> Problem:
     """The task does not exist."""
     return NotFound(f"there is no task {task}; it may have been cleaned up", reason="TASK_UNKNOWN", field="name")
 
 
-def lapsed() -> Problem:
+def lease_lapsed() -> Problem:
     """The lease ran out, and nobody has taken the task back yet."""
     return Stale(
         "the lease has run out and is not prolonged any more. Stop working on it; another worker gets the task",
@@ -101,7 +100,7 @@ def lapsed() -> Problem:
     )
 
 
-def stale(state: str) -> Problem:
+def stale_token(state: str) -> Problem:
     """The lease is not held any more."""
     return Stale(
         f"the lease is not yours any more: the task is {state} under another token. Stop working on it; nothing was "
@@ -112,15 +111,11 @@ def stale(state: str) -> Problem:
     )
 
 
-def _tell(tx: Transaction, done: Sequence[Any], actor: str) -> None:
+def _record_finished(tx: Transaction, done: Sequence[Any], actor: str) -> None:
     workers = {row.worker for row in done}
     worker = workers.pop() if len(workers) == 1 else ""
-    event = facts.tasks_finished(worker, done, actor=actor)
-    if len(done) == 1:
-        with use_traceparent(done[0].traceparent):
-            tx.record(event)
-    else:
-        tx.record(event)
+    with use_traceparent(done[0].traceparent if len(done) == 1 else ""):
+        tx.record(facts.tasks_finished(worker, done, actor=actor))
     tx.after_commit(lambda: _measure(tx, done))
 
 
@@ -136,29 +131,38 @@ def _measure(tx: Transaction, done: Sequence[Any]) -> None:
             span_at("task worked on", began, tx.now, parent=row.traceparent, error=error, attributes=attributes)
 
 
-async def given_up(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any], *, learn: bool) -> None:
-    """Gives the reports of tasks that failed for good to people; `learn` when the tries may speak of the strategy."""
+async def record_recovered(
+    tx: Transaction, ctx: ServiceContext, rows: Sequence[Any], *, actor: str, reason: str, outcome: str
+) -> None:
+    """Records that tasks were taken back without a completion: they wait again, or have failed for good."""
     if not rows:
         return
-    awaiting_approval = {str(row.report): row.strategy for row in rows if learn and row.outcome == leases.NOT_APPROVED}
-    await escalated(
-        tx, {str(row.report): f"machines gave up: {row.reason}" for row in rows}, awaiting_approval=awaiting_approval
-    )
+    with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
+        tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome=outcome))
+    await _escalate_failed(tx, ctx, rows, learn=False)
+    tx.after_commit(ctx.work_came)
+
+
+async def _escalate_failed(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any], *, learn: bool) -> None:
+    """Escalates the reports of tasks that failed for good; `learn` when their tries may count for the strategy."""
+    failed = [row for row in rows if row.state == "failed"]
+    if not failed:
+        return
+    approvals = {str(row.report): row.strategy for row in failed if learn and row.outcome == leases.NOT_APPROVED}
+    await escalate(tx, {str(row.report): f"machines gave up: {row.reason}" for row in failed}, awaiting=approvals)
     if learn:
-        await record_outcomes(
-            tx, ctx, [(row.strategy, False) for row in rows if row.outcome not in leases.INCONCLUSIVE]
-        )
+        counted = [(row.strategy, False) for row in failed if row.outcome not in leases.INCONCLUSIVE]
+        await record_outcomes(tx, ctx, counted)
 
 
-async def escalated(
-    tx: Transaction, reasons: Mapping[str, str], *, actor: str = "", awaiting_approval: Mapping[str, str] | None = None
+async def escalate(
+    tx: Transaction, reasons: Mapping[str, str], *, actor: str = "", awaiting: Mapping[str, str] | None = None
 ) -> None:
-    """Gives reports that were in work to people, each with its reason; `awaiting_approval` says whose approval brings one back."""
-    rows = await report_transitions.escalate(tx, reasons, awaiting_approval or {})
+    """Escalates reports that were in work, each with its reason; `awaiting` names strategies whose approval reopens."""
+    rows = await report_transitions.escalate(tx, reasons, awaiting or {})
     await state_counts.add_transitions(tx, "report", (("in_progress", "escalated", 0) for _ in rows))
     for row in rows:
-        told = facts.escalation(str(row.id), str(row.task or ""), row.type, row.severity, row.tried_strategies)
+        fact = facts.escalation(str(row.id), str(row.task or ""), row.type, row.severity, row.tried_strategies)
+        about = {"reason": row.reason, "plugin": row.plugin, "merchant": row.merchant}
         with use_traceparent(row.traceparent):
-            tx.record(
-                facts.report_escalated(told, reason=row.reason, plugin=row.plugin, merchant=row.merchant, actor=actor)
-            )
+            tx.record(facts.report_escalated(fact, actor=actor, **about))

@@ -1,13 +1,13 @@
-"""The step that ends triage, shared by its sweep and the errand: a task is made, or a person is asked.
+"""The end of triage, shared by its sweep and the errand: a task is enqueued, or the report is escalated.
 
-Rule: a report whose triage has no hindrance gets one task, of the strategy chosen; every other goes to a person with
-the reason in words. Report, task and both facts are one transaction, whoever concluded. A report that waits for a
-strategy's approval is remembered, so that the approval brings it back.
+Rule: a report whose triage has no blocker gets one task, of the strategy chosen; every other is escalated with the
+reason. Report, task and both facts are one transaction, whoever concluded. The strategy whose approval a report awaits
+is stored with it, so that the approval reopens it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from libs.common.database import Transaction
@@ -27,7 +27,7 @@ _triaged = counter(
 
 
 async def save_model_triage(tx: Transaction, ctx: ServiceContext, report: str, triage: Triage) -> bool:
-    """Files one report that was asked about; False when somebody else filed it meanwhile."""
+    """Saves the triage of one report that the model was asked about; False when somebody else was faster."""
     row = await ctx.report(tx, report)
     if row is None:
         return False
@@ -35,7 +35,7 @@ async def save_model_triage(tx: Transaction, ctx: ServiceContext, report: str, t
 
 
 async def save_triage(tx: Transaction, ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> int:
-    """Files reports (rows of store.reports) with their triage; how many were still waiting for it."""
+    """Saves the triage of reports (rows of store.reports); returns how many were still waiting for it."""
     locked = await report_transitions.lock(tx, [str(row.id) for row, _ in judged])
     current = [
         (row, triage)
@@ -94,29 +94,13 @@ def _record(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> 
         strategy=task.strategy if task else row.strategy,
         awaiting_approval=awaiting_approval,
         reason=triage_reason(triage),
-        triage=_stored(tx, triage),
+        triage=vars(triage) | {"time": tx.now.isoformat()},
     )
 
 
 def triage_reason(triage: Triage) -> str:
     """Why a report is where its triage put it, for people."""
     return f"{triage.blocker}: {triage.explanation}" if triage.blocker else triage.explanation
-
-
-def _stored(tx: Transaction, triage: Triage) -> Mapping[str, Any]:
-    return {
-        "type": triage.type,
-        "severity": triage.severity,
-        "auto_fixable": triage.auto_fixable,
-        "confidence": triage.confidence,
-        "origin": str(triage.origin),
-        "tools": list(triage.tools),
-        "estimated_seconds": triage.estimated_seconds,
-        "explanation": triage.explanation,
-        "strategy": triage.strategy,
-        "hindrance": str(triage.blocker) if triage.blocker else "",
-        "time": tx.now.isoformat(),
-    }
 
 
 def _record_facts(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> None:

@@ -1,7 +1,7 @@
-"""The step after a verified outcome: strategies gain or lose standing, and the classifier gets its lesson.
+"""What follows from a verified outcome: the status of its strategy, and an example for the classifier.
 
 Rule: only what is verified counts: a report that stayed healed is a success of its strategy, one that came back within
-the watch window or whose tries were used up is a failure. A worker's word alone counts for nothing, a crash neither.
+the watch window or whose tries were used up is a failure. A completion alone counts for nothing, a crash neither.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from services.queue.wire.facts import StatusChange
 
 
 async def record_outcomes(tx: Transaction, ctx: ServiceContext, outcomes: Sequence[tuple[str, bool]]) -> None:
-    """Counts verified outcomes, each of a strategy, and tells what that changes; unknown strategies count nowhere."""
+    """Counts verified outcomes, each of a strategy, and records what that changes; unknown strategies count nowhere."""
     strategy_set = ctx.catalogue.strategy_set
     named = {name: strategy for name, _ in outcomes if (strategy := strategy_set.named(name))}
     stored = await strategies.lock(tx, sorted(named))
@@ -31,8 +31,8 @@ async def record_outcomes(tx: Transaction, ctx: ServiceContext, outcomes: Sequen
             continue
         status, reasons = before.status, ""
         for success in (success for other, success in outcomes if other == name):
-            verdict = judge(strategy, status, strategy_set.rules, success=success)
-            status, reasons = verdict.status, verdict.reason or reasons
+            update = judge(strategy, status, strategy_set.rules, success=success)
+            status, reasons = update.status, update.reason or reasons
         after = replace(before, status=status, reason=reasons or before.reason)
         await strategies.save(tx, after)
         if status.state != before.status.state:
@@ -42,7 +42,7 @@ async def record_outcomes(tx: Transaction, ctx: ServiceContext, outcomes: Sequen
 async def record_status_change(
     tx: Transaction, strategy: Strategy, before: StoredStatus, after: StoredStatus, *, actor: str, reason: str
 ) -> None:
-    """Writes a change of standing into the strategy's history and tells it."""
+    """Records a change of status, in the strategy's history and as a fact."""
     sure = confidence(strategy, after.status)
     states = before.status.state, after.status.state
     await strategies.add_history(
@@ -53,12 +53,12 @@ async def record_status_change(
 
 
 async def train_classifier(tx: Transaction, verified: Sequence[tuple[str, Report]]) -> None:
-    """Teaches the classifier what reports turned out to be: (type, report)."""
+    """Trains the classifier with what reports turned out to be: (type, report)."""
     if not verified:
         return
-    model = await classifier_counts.load(tx, for_update=True)
+    trained = await classifier_counts.load(tx, for_update=True)
     changed: dict[str, classifier.TypeCounts] = {}
     for type_, report in verified:
-        model, rows = classifier.train(model, type_, report)
+        trained, rows = classifier.train(trained, type_, report)
         changed.update({row.type: row for row in rows})
     await classifier_counts.save(tx, list(changed.values()))

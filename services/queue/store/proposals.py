@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.paging import Page
 from services.queue.proposals import Proposal
 
 # No id comes after this one.
@@ -50,9 +51,10 @@ async def decide(tx: Transaction, proposal: str, state: str, actor: str, reason:
     await tx.run(DECIDE, id=proposal, state=state, actor=actor, reason=reason)
 
 
-async def page(tx: Transaction, state: str, after: str, limit: int) -> list[Proposal]:
-    """Proposals, newest first, after the id `after`."""
-    return [_proposal(row) for row in await tx.all(LIST, state=state, after=after or LAST, limit=limit)]
+async def page(tx: Transaction, state: str, page: Page) -> list[Proposal]:
+    """A page of proposals, newest first."""
+    (after,) = page.after or (LAST,)
+    return [_proposal(row) for row in await tx.all(LIST, state=state, after=after, limit=page.limit)]
 
 
 async def expire(tx: Transaction, limit: int) -> list[Proposal]:

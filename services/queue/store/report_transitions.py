@@ -51,7 +51,7 @@ UPDATE queue.reports SET state = :state, reason = :reason, escalated = false, tr
     task = coalesce(CAST(:task AS uuid), task)
 WHERE id = CAST(:id AS uuid)
 """
-# A watch is a batch of reports of one merchant that were resolved together; each is looked at again, since it may have come back.
+# A watch is a batch of one merchant's reports that were resolved together; each may have come back since.
 END_WATCH = """
 WITH over AS MATERIALIZED (
     SELECT id, reports FROM queue.watches WHERE end_time <= :now ORDER BY end_time LIMIT 1 FOR UPDATE SKIP LOCKED),
@@ -61,11 +61,12 @@ SELECT unnest(reports) AS id FROM over
 RESOLVE = """
 UPDATE queue.reports r SET state = 'resolved', watch_end_time = NULL, reason = 'it did not come back: verified'
 WHERE r.id = ANY(CAST(:ids AS uuid[])) AND r.state = 'resolved_pending' AND r.watch_end_time <= :now
-RETURNING r.id, r.plugin, r.merchant, r.type, r.package, r.task, r.strategy, r.resolution_method, r.resolved_by, r.open_time,
-    r.traceparent
+RETURNING r.id, r.plugin, r.merchant, r.type, r.package, r.task, r.strategy, r.resolution_method, r.resolved_by,
+    r.open_time, r.traceparent
 """
 REOPEN_APPROVED = """
-UPDATE queue.reports r SET state = 'new', triage_time = :now, escalated = false, awaiting_approval = '', reason = :reason
+UPDATE queue.reports r SET state = 'new', triage_time = :now, escalated = false, awaiting_approval = '',
+    reason = :reason
 WHERE r.awaiting_approval = :strategy AND r.awaiting_approval <> '' AND r.state = 'escalated' RETURNING r.id
 """
 

@@ -1,6 +1,6 @@
-"""Rows of error reports ⇄ dataclasses: occurrences counted in one statement, triage filed in one statement.
+"""Rows of error reports ⇄ dataclasses: occurrences are counted in one statement.
 
-Rule: a batch is one upsert, whatever is in it. What is long stands apart in queue.report_details and is written once; what
+Rule: a batch is one upsert, whatever is in it. What is long is apart in queue.report_details and written once; what
 changes with each occurrence is narrow. `previous_state` says in which state the last occurrence found the report.
 """
 
@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.paging import Page
 from services.queue.recurrence import REOPENS
 from services.queue.report import Report
 from services.queue.store.history import COLUMNS as HISTORY
@@ -45,7 +46,8 @@ counted AS (
         state = CASE WHEN {_REOPENED} THEN CASE r.state {_REOPENED_STATE} END ELSE r.state END,
         triage_time = CASE WHEN {_REOPENED} THEN EXCLUDED.triage_time ELSE r.triage_time END,
         watch_end_time = CASE WHEN {_REOPENED} THEN NULL ELSE r.watch_end_time END,
-        open_time = CASE WHEN {_REOPENED} AND r.state <> 'resolved_pending' THEN EXCLUDED.open_time ELSE r.open_time END,
+        open_time = CASE WHEN {_REOPENED} AND r.state <> 'resolved_pending' THEN EXCLUDED.open_time
+            ELSE r.open_time END,
         tried_strategies = CASE WHEN NOT {_REOPENED} THEN r.tried_strategies WHEN r.state = 'resolved_pending'
             THEN array_append(r.tried_strategies, r.strategy) ELSE '{{}}' END,
         history_count = r.history_count + CASE WHEN {_REOPENED} AND r.state = 'resolved_pending' THEN 1 ELSE 0 END,
@@ -190,18 +192,13 @@ async def get_many(tx: Transaction, reports: Sequence[str]) -> dict[str, Any]:
     return {str(row.id): row for row in await tx.all(SOME, ids=list(reports))}
 
 
-async def page(tx: Transaction, filters: Filters, seen: datetime | None, after: str, limit: int) -> Sequence[Any]:
-    """Reports, last seen first, after the one seen at `seen`."""
+async def page(tx: Transaction, filters: Filters, page: Page) -> Sequence[Any]:
+    """A page of reports, last seen first."""
+    seen, after = page.after or (None, LAST)
     # What has a good index gets a statement of its own: one plan cannot serve every filter.
     statement = LIST_OF_PLUGIN if filters.plugin else LIST_ESCALATED if filters.state == "escalated" else LIST
-    values = {
-        "plugin": filters.plugin,
-        "state": filters.state,
-        "type": filters.type,
-        "fingerprint": filters.fingerprint,
-        "below_severity": list(filters.below_severity),
-    }
-    return await tx.all(statement, seen=seen, after=after or LAST, limit=limit, **values)
+    values = vars(filters) | {"below_severity": list(filters.below_severity)}
+    return await tx.all(statement, seen=seen, after=after, limit=page.limit, **values)
 
 
 async def untriaged(tx: Transaction, now: datetime, limit: int) -> Sequence[Any]:

@@ -15,7 +15,8 @@ GET = "SELECT digest, response FROM queue.requests WHERE caller = :caller AND re
 SAVE_RESPONSE = "UPDATE queue.requests SET response = :response WHERE caller = :caller AND request_id = :request_id"
 PRUNE = """
 DELETE FROM queue.requests WHERE (caller, request_id) IN (
-    SELECT caller, request_id FROM queue.requests WHERE create_time < :before ORDER BY create_time LIMIT :limit FOR UPDATE SKIP LOCKED)
+    SELECT caller, request_id FROM queue.requests WHERE create_time < :before
+    ORDER BY create_time LIMIT :limit FOR UPDATE SKIP LOCKED)
 """
 
 

@@ -22,8 +22,8 @@ leased AS (
         claim_time = :now, update_time = :now
     WHERE t.id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING CAST(t.id AS text) AS id, CAST(t.report AS text) AS report, t.plugin, t.merchant, t.strategy, t.toolset,
-        t.priority, t.attempts, t.crashes, t.max_attempts, t.token, t.estimated_seconds, t.run_time, t.create_time, t.rank,
-        t.traceparent),
+        t.priority, t.attempts, t.crashes, t.max_attempts, t.token, t.estimated_seconds, t.run_time, t.create_time,
+        t.rank, t.traceparent),
 deltas AS (
     INSERT INTO queue.state_count_deltas (kind, state, count, priority_sum, seconds_sum)
     SELECT 'task', m.state, m.sign * count(*), m.sign * sum(priority), 0

@@ -8,14 +8,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.paging import Page
 from services.queue.leases import NO_WORKER
 from services.queue.store.history import COLUMNS as HISTORY
 
 # No id comes before the one, none after the other.
 FIRST, LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
 TASK = """t.id, t.report, t.plugin, t.merchant, t.strategy, t.toolset, t.state, t.priority, t.attempts, t.crashes,
-    t.max_attempts, t.token, t.worker, t.estimated_seconds, t.lease_expire_time, t.claim_time, t.run_time, t.create_time,
-    t.update_time, t.end_time, t.reason, t.traceparent"""
+    t.max_attempts, t.token, t.worker, t.estimated_seconds, t.lease_expire_time, t.claim_time, t.run_time,
+    t.create_time, t.update_time, t.end_time, t.reason, t.traceparent"""
 INSERT = """
 INSERT INTO queue.tasks (id, report, plugin, merchant, strategy, toolset, state, priority, rank, max_attempts,
     estimated_seconds, run_time, create_time, update_time, traceparent)
@@ -217,9 +218,10 @@ async def active_of(tx: Transaction, report: str) -> Any | None:
     return await tx.first(ACTIVE_OF, report=report)
 
 
-async def page(tx: Transaction, filters: Filters, after: str, limit: int) -> Sequence[Any]:
-    """Tasks, newest first, after the id `after`."""
-    rest = {"plugin": filters.plugin, "worker": filters.worker, "after": after or LAST, "limit": limit}
+async def page(tx: Transaction, filters: Filters, page: Page) -> Sequence[Any]:
+    """A page of tasks, newest first."""
+    (after,) = page.after or (LAST,)
+    rest = {"plugin": filters.plugin, "worker": filters.worker, "after": after, "limit": page.limit}
     if filters.report:
         return await tx.all(LIST_OF_REPORT, report=filters.report, state=filters.state, **rest)
     if filters.state:

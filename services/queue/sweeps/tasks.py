@@ -10,7 +10,7 @@ from libs.common.database import Transaction
 from libs.common.telemetry import counter, gauge, span_at, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
-from services.queue.operations.completion import MOST_SPANS, given_up
+from services.queue.operations.completion import MOST_SPANS, record_recovered
 from services.queue.operations.learning import record_outcomes, train_classifier
 from services.queue.stats import queue_stats
 from services.queue.store import history, proposals, report_transitions, reports, requests, state_counts, tasks
@@ -35,13 +35,8 @@ async def reap(ctx: ServiceContext, now: datetime) -> int:
 
     async def work(tx: Transaction) -> Sequence[Any]:
         rows = await tasks.reap(tx, most=leases.MAX_CRASHES, limit=MOST)
-        if rows:
-            event = facts.tasks_recovered(rows, actor="queue", reason="leases were lost", outcome="LEASE_LOST")
-            with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
-                tx.record(event)
-            await given_up(tx, ctx, [row for row in rows if row.state == "failed"], learn=False)
-            tx.after_commit(ctx.work_came)
-            tx.after_commit(lambda: _lapsed(tx.now, rows))
+        await record_recovered(tx, ctx, rows, actor="queue", reason="leases were lost", outcome="LEASE_LOST")
+        tx.after_commit(lambda: _lapsed(tx.now, rows))
         return rows
 
     return len(await ctx.database.transaction(work))
@@ -72,9 +67,7 @@ async def strand(ctx: ServiceContext, now: datetime) -> int:
         for toolset, tools in (await tasks.unclaimed_toolsets(tx, before)).items():
             reason = f"no worker that has {', '.join(tools)} asked for work for {longest:g} s"
             rows = await tasks.strand(tx, toolset, before, reason=reason, limit=MOST)
-            if rows:
-                tx.record(facts.tasks_recovered(rows, actor="queue", reason=reason, outcome=leases.NO_WORKER))
-                await given_up(tx, ctx, rows, learn=False)
+            await record_recovered(tx, ctx, rows, actor="queue", reason=reason, outcome=leases.NO_WORKER)
             ended += len(rows)
         return ended
 
@@ -105,18 +98,25 @@ async def watch(ctx: ServiceContext, now: datetime) -> int:
             await _verified(tx, ctx, rows)
         return len(watched)
 
-    return await ctx.database.transaction(work)
+    ended = 0
+    for _ in range(MOST_WATCHES):
+        found = await ctx.database.transaction(work)
+        if not found:
+            break
+        ended += found
+    return ended
 
 
 async def _verified(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
     await state_counts.add_transitions(tx, "report", (("resolved_pending", "resolved", 0) for _ in rows))
     entries = [
-        (str(row.id), str(row.task) if row.task else None, row.strategy, row.resolved_by, row.method) for row in rows
+        (str(row.id), str(row.task) if row.task else None, row.strategy, row.resolved_by, row.resolution_method)
+        for row in rows
     ]
     await history.add(tx, entries, success=True, outcome="VERIFIED", actor="queue")
     await record_outcomes(tx, ctx, [(row.strategy, True) for row in rows])
-    contents = await reports.get_many(tx, [str(row.id) for row in rows])
-    await train_classifier(tx, [(row.type, reports.report(contents[str(row.id)])) for row in rows if row.strategy])
+    details = await reports.get_many(tx, [str(row.id) for row in rows])
+    await train_classifier(tx, [(row.type, reports.report(details[str(row.id)])) for row in rows if row.strategy])
     for row in rows:
         with use_traceparent(row.traceparent):
             tx.record(facts.report_resolved(row, tx.now))

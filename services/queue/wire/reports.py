@@ -21,7 +21,7 @@ from prunella_agent.fingerprint import fingerprint
 from services.queue.recurrence import CounterValue, merge_counters
 from services.queue.report import SEVERITIES
 from services.queue.store.reports import Filters, Occurrence
-from services.queue.wire.enums import filter_text, below_severity, report_state_value, report_state_name, severity_value
+from services.queue.wire.enums import below_severity, filter_text, report_state_name, report_state_value, severity_value
 
 MOST_ERRORS = 1000
 MOST_CONTEXT = 32
@@ -81,7 +81,7 @@ def occurrence(reported: pb.ReportedError, id_: str, traceparent: str, now: date
 
 
 def not_owned(reported: pb.ReportedError, caller: str) -> Refusal | None:
-    """Why this caller may not report this error: whose it is comes from a credential, which ingest and operators showed."""
+    """Why this caller may not report this error: ingest and operators alone may say whose it is."""
     if (
         not (reported.plugin or reported.label or reported.merchant)
         or caller == INGEST

@@ -15,7 +15,7 @@ def name(strategy: str) -> str:
 
 
 def resource(strategy: Strategy, stored: StoredStatus | None) -> pb.Strategy:
-    """A strategy with its standing."""
+    """A strategy with its status."""
     status = stored.status if stored else NEW
     proto = pb.Strategy(
         name=name(strategy.name),
@@ -56,7 +56,7 @@ def fit(found: Fit, stored: StoredStatus | None, *, best: bool) -> pb.StrategyFi
 
 
 def change(row: Any) -> pb.StrategyChange:
-    """A change of standing, as callers see it."""
+    """A change of status, as callers see it."""
     proto = pb.StrategyChange(
         from_state=row.from_state,
         to_state=row.to_state,

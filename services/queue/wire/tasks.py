@@ -19,7 +19,7 @@ from services.queue import leases
 from services.queue.stats import QueueStats
 from services.queue.store.task_leases import Completion
 from services.queue.store.tasks import Filters
-from services.queue.wire.enums import filter_text, task_state_value, task_state_name
+from services.queue.wire.enums import filter_text, task_state_name, task_state_value
 
 MOST_TASKS = 1000
 MOST_TOOLS = 500
