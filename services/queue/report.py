@@ -15,7 +15,7 @@ class Origin(StrEnum):
     """Which rung of the ladder said what a report is."""
 
     PATTERN = "pattern"
-    CLASSIFIER = "learned"
+    CLASSIFIER = "classifier"
     MODEL = "model"
     NONE = "none"
 

@@ -99,7 +99,7 @@ NEW = StrategyStatus()
 
 @dataclass(frozen=True)
 class StatusRules:
-    """The thresholds of the status, as data: verified successes or failures needed, and confidence at least or below."""
+    """The thresholds of a status, as data: verified successes or failures needed, and confidence at least or below."""
 
     promote_successes: int = 3
     promote_confidence: float = 0.5

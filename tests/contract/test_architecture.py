@@ -52,6 +52,7 @@ HEART = {"libs.common.errors", "libs.common.names", "libs.common.beta_posterior"
 # and the protocol of health checks is everybody's: none of it is ours to write again.
 ALSO = {
     "services/patcher/freeze.py": {"cronsim"},
+    "services/queue/errands/model_client.py": {"openai"},
     "services/ops/audit/note.py": {"cryptography"},
     "services/ops/errands/probing.py": {"grpc_health"},
 }

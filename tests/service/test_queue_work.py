@@ -13,6 +13,7 @@ from deploy.local.testing import Ground, until
 from libs.common.errors import Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
+from services.queue import leases
 from services.queue.context import TASKS
 from services.queue.handlers import claims
 from services.queue.store import tasks
@@ -46,7 +47,7 @@ async def test_a_worker_that_waits_hears_of_work_at_once(queue: QueueAlone) -> N
     await queue.report(queue.error())
     (leased,) = await claiming
     assert leased.task.state == pb.TASK_STATE_PROCESSING
-    assert leased.task.lease_until_time.ToDatetime() - queue.clock.now().replace(tzinfo=None) == timedelta(seconds=30)
+    assert leased.task.lease_expire_time.ToDatetime() - queue.clock.now().replace(tzinfo=None) == timedelta(seconds=30)
     assert list(leased.task.tools) == ["host.reach_upstreams", "host.resolve_names"]
     assert leased.strategy.check.comparison == "equals"
     assert leased.report.message == NETWORK
@@ -104,14 +105,14 @@ async def test_among_several_tool_sets_the_most_urgent_comes_first(queue: QueueA
 async def test_a_lower_priority_wins_once_it_has_waited_long_enough(queue: QueueAlone) -> None:
     await queue.report(queue.error(plugin="p-low", severity="low"))
     await waiting(queue, 1)
-    queue.after(claims.STEP_SECONDS - 1)
+    queue.after(leases.STEP_SECONDS - 1)
     await queue.report(queue.error(plugin="p-high", severity="high"))
     await waiting(queue, 2)
     rows = await queue.plane.sql("SELECT plugin, priority FROM queue.tasks ORDER BY rank")
     assert [row.plugin for row in rows] == ["p-high", "p-low"]
     assert rows[0].priority > rows[1].priority
     steps = rows[0].priority - rows[1].priority
-    queue.after(claims.STEP_SECONDS * steps)
+    queue.after(leases.STEP_SECONDS * steps)
     await queue.report(queue.error(plugin="p-late", severity="high"))
     await waiting(queue, 3)
     claimed = await queue.claim(3, wait=0)
@@ -243,7 +244,7 @@ async def test_a_lease_that_is_extended_lives_on_and_one_that_was_lost_does_not(
     request = pb.ExtendTaskRequest(name=leased.task.name, token=leased.token, lease_duration=Duration(seconds=60))
     queue.after(20)
     answer = await queue.worker.ExtendTask(request, timeout=5)
-    assert answer.lease_until_time.ToDatetime() == queue.clock.now().replace(tzinfo=None) + timedelta(seconds=60)
+    assert answer.lease_expire_time.ToDatetime() == queue.clock.now().replace(tzinfo=None) + timedelta(seconds=60)
     queue.after(50)
     assert await queue.claim(wait=0.6) == []
     await queue.worker.ExtendTask(request, timeout=5)

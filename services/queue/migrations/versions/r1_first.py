@@ -4,8 +4,8 @@ What changes often is narrow and apart from what is long (report_details), and n
 with every try, so that most updates stay on their page. The status view looks for the first and last row of a state by
 comparing rows, since with `state = …` the planner would rather look for a rare state among all tasks. Histories grow
 for ever and are partitioned; `history.task` and `history.report` are no foreign keys: history outlives tasks, and each
-insert would pay for the check. What belongs to a merchant says so in its own row and cannot belong to another merchant
-than its report does.
+insert would pay for the check. A report's key holds its merchant, and what belongs to a report refers to both, so that
+it cannot belong to another merchant; the same index finds a report by its id alone.
 """
 
 from alembic import op
@@ -20,7 +20,7 @@ depends_on = None
 
 REPORTS = """
 CREATE TABLE queue.reports (
-    id uuid PRIMARY KEY,
+    id uuid NOT NULL,
     plugin text NOT NULL,
     merchant text NOT NULL,
     package text NOT NULL,
@@ -55,7 +55,7 @@ CREATE TABLE queue.reports (
     reason text NOT NULL DEFAULT '',
     traceparent text NOT NULL,
     CONSTRAINT reports_fingerprint UNIQUE (plugin, fingerprint),
-    CONSTRAINT reports_merchant UNIQUE (id, merchant),
+    PRIMARY KEY (id, merchant),
     CHECK (state NOT IN ('new', 'triaging') OR triage_time IS NOT NULL),
     CHECK (state <> 'resolved_pending' OR watch_end_time IS NOT NULL)
 ) WITH (fillfactor = 50);
