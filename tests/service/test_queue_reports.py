@@ -270,6 +270,6 @@ async def test_counts_are_what_the_rows_say(queue: QueueAlone) -> None:
     assert {state: number for state, number in stats.reports.items() if number} == reports
     assert stats.total == 4
     assert stats.success_rate_percent == 50
-    lines = {line.state: line for line in stats.status}
+    lines = {line.state: line for line in stats.task_states}
     assert {state: line.count for state, line in lines.items()} == tasks
     assert lines["completed"].mean_priority == leased[0].task.priority

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from libs.common.names import new_id
 from services.queue.strategies import StrategyStatus
 
 COLUMNS = "name, state, successes, failures, approved, approved_by, reason, update_time"
@@ -24,13 +23,18 @@ UPDATE queue.strategies SET state = :state, successes = :successes, failures = :
     approved_by = :approved_by, reason = :reason, update_time = :now
 WHERE name = :name
 """
+# Numbered under the lock of the strategy's row, as entries of a report are.
 ADD_HISTORY = """
-INSERT INTO queue.strategy_history (id, strategy, from_state, to_state, reason, actor, confidence, create_time)
-VALUES (CAST(:id AS uuid), :strategy, :from_state, :to_state, :reason, :actor, :confidence, :now)
+WITH numbered AS (
+    UPDATE queue.strategies SET history_count = history_count + 1 WHERE name = :strategy
+    RETURNING name, history_count)
+INSERT INTO queue.strategy_history (id, strategy, number, from_state, to_state, reason, actor, confidence, create_time)
+SELECT queue.uuid_v7(:now), name, history_count, :from_state, :to_state, :reason, :actor, :confidence, :now
+FROM numbered
 """
 HISTORY = """
 SELECT from_state, to_state, reason, actor, confidence, create_time FROM queue.strategy_history
-WHERE strategy = :strategy ORDER BY id DESC LIMIT 100
+WHERE strategy = :strategy ORDER BY number DESC LIMIT 100
 """
 
 
@@ -47,12 +51,12 @@ class StoredStatus:
 
 async def all_statuses(tx: Transaction) -> dict[str, StoredStatus]:
     """Every status, by name."""
-    return {row.name: _kept(row) for row in await tx.all(ALL)}
+    return {row.name: _stored(row) for row in await tx.all(ALL)}
 
 
 async def lock(tx: Transaction, names: Sequence[str]) -> dict[str, StoredStatus]:
     """Some statuses, locked until the commit."""
-    return {row.name: _kept(row) for row in await tx.all(LOCK, names=list(names))}
+    return {row.name: _stored(row) for row in await tx.all(LOCK, names=list(names))}
 
 
 async def seed(tx: Transaction, names: Sequence[str]) -> None:
@@ -81,7 +85,7 @@ async def add_history(
 ) -> None:
     """Adds a change to the history of a strategy."""
     values = {"from_state": before, "to_state": after, "reason": reason, "actor": actor, "confidence": confidence}
-    await tx.run(ADD_HISTORY, id=new_id(tx.now), strategy=strategy, now=tx.now, **values)
+    await tx.run(ADD_HISTORY, strategy=strategy, now=tx.now, **values)
 
 
 async def history(tx: Transaction, strategy: str) -> list[Any]:
@@ -89,6 +93,6 @@ async def history(tx: Transaction, strategy: str) -> list[Any]:
     return list(reversed(await tx.all(HISTORY, strategy=strategy)))
 
 
-def _kept(row: Any) -> StoredStatus:
+def _stored(row: Any) -> StoredStatus:
     status = StrategyStatus(row.successes, row.failures, row.state, row.approved)
     return StoredStatus(row.name, status, row.approved_by, row.reason, row.update_time)

@@ -198,11 +198,13 @@ CREATE TABLE queue.strategies (
     approved boolean NOT NULL DEFAULT false,
     approved_by text NOT NULL DEFAULT '',
     reason text NOT NULL DEFAULT '',
+    history_count integer NOT NULL DEFAULT 0,
     update_time timestamptz NOT NULL
 );
 CREATE TABLE queue.strategy_history (
     id uuid PRIMARY KEY,
     strategy text NOT NULL,
+    number integer NOT NULL,
     from_state text NOT NULL,
     to_state text NOT NULL,
     reason text NOT NULL,
@@ -210,7 +212,7 @@ CREATE TABLE queue.strategy_history (
     confidence double precision NOT NULL,
     create_time timestamptz NOT NULL
 ) PARTITION BY RANGE (id);
-CREATE INDEX strategy_history_of ON queue.strategy_history (strategy, id);
+CREATE INDEX history_of_strategy ON queue.strategy_history (strategy, number);
 CREATE TABLE queue.classifier_counts (
     type text PRIMARY KEY,
     examples double precision NOT NULL,
