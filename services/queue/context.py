@@ -6,18 +6,16 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from libs.common.bus import Bus
 from libs.common.clock import Clock
-from libs.common.database import Database, Transaction
+from libs.common.database import Database
 from libs.common.settings import HttpUrl, ServiceSettings, variable
 from libs.common.telemetry import Telemetry
 from services.queue import leases
 from services.queue.catalogue import Catalogue
 from services.queue.errands.model_client import ModelClient
 from services.queue.operations.toolset_cache import ToolsetCache
-from services.queue.store import reports
 
 SCHEMA = "queue"
 # Who waits for tasks waits for this.
@@ -118,7 +116,3 @@ class ServiceContext:
     def work_came(self) -> None:
         """Wakes whoever waits for tasks in this process."""
         self.database.signal(TASKS)
-
-    async def report(self, tx: Transaction, report: str) -> Any | None:
-        """One report with its contents."""
-        return await reports.get(tx, report)

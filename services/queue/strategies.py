@@ -10,7 +10,7 @@ made for the package only lacks that approval, it is asked for instead of trying
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from libs.common.beta_posterior import NOTHING, Outcomes
 from services.queue.patterns import Pattern
@@ -156,19 +156,14 @@ def confidence(strategy: Strategy, status: StrategyStatus) -> float:
 
 def judge(strategy: Strategy, status: StrategyStatus, rules: StatusRules, *, success: bool) -> StatusUpdate:
     """The status after one more verified outcome, with the sentence that says why its state changed."""
-    counted = StrategyStatus(
-        status.successes + (1 if success else 0),
-        status.failures + (0 if success else 1),
-        status.state,
-        status.approved,
-    )
+    counted = replace(status, successes=status.successes + success, failures=status.failures + (not success))
     sure = confidence(strategy, counted)
     state, explanation = _state(counted, sure, rules)
     if state == status.state:
         return StatusUpdate(counted)
     outcomes = f"{counted.successes} verified successes and {counted.failures} failures"
-    moved = StrategyStatus(counted.successes, counted.failures, state, counted.approved)
-    return StatusUpdate(moved, f"{state} instead of {status.state}: {outcomes} state {sure:.2f}, {explanation}")
+    reason = f"{state} instead of {status.state}: {outcomes} state {sure:.2f}, {explanation}"
+    return StatusUpdate(replace(counted, state=state), reason)
 
 
 def _state(counted: StrategyStatus, sure: float, rules: StatusRules) -> tuple[str, str]:

@@ -10,7 +10,7 @@ answer counts for a type, a severity, and a strategy of the book that fits that 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.queue.catalogue import Catalogue
 from services.queue.classifier import Classifier, predict
@@ -75,7 +75,7 @@ def with_opinion(report: Report, catalogue: Catalogue, before: Triage, opinion: 
         said = note or "the model is not sure either"
         if opinion and not note:
             said += f" ({opinion.confidence:.2f} for {opinion.type})"
-        return _with_explanation(before, f"{before.explanation} {said[:1].upper()}{said[1:]}.")
+        return replace(before, explanation=f"{before.explanation} {said[:1].upper()}{said[1:]}.")
     said = f": {quoted(opinion.explanation)}" if opinion.explanation else ""
     named = f" {quoted(opinion.model)}" if opinion.model else ""
     confidence = min(opinion.confidence, MODEL_CAP)
@@ -189,8 +189,3 @@ def _chosen(found: Sequence[Fit], wanted: str) -> Fit | None:
         if fit.strategy.name == wanted and fit.blocker is None:
             return fit
     return found[0] if found else None
-
-
-def _with_explanation(triage: Triage, explanation: str) -> Triage:
-    fields = {name: getattr(triage, name) for name in Triage.__dataclass_fields__}
-    return Triage(**(fields | {"explanation": explanation}))

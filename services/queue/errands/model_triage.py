@@ -50,17 +50,7 @@ async def ask(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
         opinion = await ctx.model.opinion(errand.payload["asked"], errand.id)
     finally:
         await ctx.model.tell(ctx.database, SCHEMA)
-    return {
-        "opinion": {
-            "type": opinion.type,
-            "severity": opinion.severity,
-            "confidence": opinion.confidence,
-            "strategy": opinion.strategy,
-            "explanation": opinion.explanation,
-            "model": opinion.model,
-        },
-        "note": "",
-    }
+    return {"opinion": vars(opinion), "note": ""}
 
 
 async def settle(ctx: ServiceContext, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
@@ -75,15 +65,15 @@ async def failed(ctx: ServiceContext, tx: Transaction, errand: Errand, error: st
 
 
 async def _file(ctx: ServiceContext, tx: Transaction, report: str, opinion: Opinion | None, note: str) -> None:
-    row = await ctx.report(tx, report)
+    row = await reports.get(tx, report)
     if row is None or row.state != "triaging":
         # A person was faster, or the deadline was.
         return
-    told = reports.report(row)
+    found = reports.report(row)
     statuses = {name: stored.status for name, stored in (await strategies.all_statuses(tx)).items()}
     catalogue = ctx.catalogue.with_statuses(statuses)
-    before = triage.classify(told, catalogue, await classifier_counts.load(tx))
-    after = triage.with_opinion(told, catalogue, before, opinion, note) if triage.unsure(before) else before
+    before = triage.classify(found, catalogue, await classifier_counts.load(tx))
+    after = triage.with_opinion(found, catalogue, before, opinion, note) if triage.unsure(before) else before
     await save_model_triage(tx, ctx, report, after)
 
 

@@ -1,4 +1,4 @@
-"""Error reports: told by trusted services, listed, explained, closed by people."""
+"""Error reports: reported by trusted services, listed, explained, closed by operators."""
 
 # ruff: noqa: N802 - gRPC names its methods so
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -36,7 +37,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 # Errors read at once before others get a turn; grouping a long stack takes a moment.
 TURN = 25
 
-_reported = counter("queue_errors_total", "Errors that were told, by what became of them", ("outcome",))
+_reported = counter("queue_errors_total", "Reported errors, by what became of them", ("outcome",))
 
 
 class ReportHandlers:
@@ -51,9 +52,9 @@ class ReportHandlers:
         now = self.ctx.clock.now()
         caller = access.caller()
         read: list[Occurrence | Refusal] = []
-        for index, told in enumerate(request.errors):
-            refused = wire.not_owned(told, caller)
-            read.append(refused or wire.occurrence(told, new_id(now), new_traceparent(""), now))
+        for index, error in enumerate(request.errors):
+            refused = wire.not_owned(error, caller)
+            read.append(refused or wire.occurrence(error, new_id(now), new_traceparent(""), now))
             if index % TURN == TURN - 1:
                 await asyncio.sleep(0)
         taken = [one for one in read if isinstance(one, Occurrence)]
@@ -127,7 +128,7 @@ class ReportHandlers:
     async def _count(
         self, tx: Transaction, batch: Sequence[Occurrence], source: str, found: dict[tuple[str, str], Any]
     ) -> None:
-        told = {(one.plugin, one.fingerprint): one for one in batch}
+        by_kind = {(one.plugin, one.fingerprint): one for one in batch}
         recurred = []
         caller = current_traceparent()
         rows = await reports.upsert(tx, batch, source)
@@ -135,17 +136,15 @@ class ReportHandlers:
         if first := [one for one in batch if one.id in new]:
             await reports.insert_details(tx, first)
         for row in rows:
-            one = told[row.plugin, row.fingerprint]
+            one = by_kind[row.plugin, row.fingerprint]
             came_back = row.previous_state not in ("", row.state)
             created = str(row.id) == one.id
-            before = found.get((row.plugin, row.fingerprint))
-            found[row.plugin, row.fingerprint] = (
-                str(row.id), created or bool(before and before[1]), came_back or bool(before and before[2]),
-            )  # fmt: skip
+            _, was_created, had_come_back = found.get((row.plugin, row.fingerprint), ("", False, False))
+            found[row.plugin, row.fingerprint] = str(row.id), created or was_created, came_back or had_come_back
             if created or came_back:
                 with use_traceparent(row.traceparent):
                     tx.record(facts.error_reported(row, one.message or one.type, regression=came_back))
-                tx.after_commit(_Span(row.traceparent, str(row.id), tx.now, created, caller).make)
+                tx.after_commit(partial(_span, row.traceparent, str(row.id), tx.now, created, caller))
             if row.previous_state == "resolved_pending" and came_back:
                 recurred.append((row.strategy, False))
         await record_outcomes(tx, self.ctx, recurred)
@@ -155,21 +154,12 @@ class ReportHandlers:
         return known(await reports.get(tx, report), "report", report)
 
 
-class _Span:
-    """The span a report's trace begins with; made after the commit."""
-
-    def __init__(self, traceparent: str, report: str, now: datetime, created: bool, caller: str) -> None:
-        self.traceparent, self.report, self.now, self.created, self.caller = traceparent, report, now, created, caller
-
-    def make(self) -> None:
-        """Sends it."""
-        links = [self.caller] if self.caller else []
-        attributes = {"report": self.report}
-        if self.created:
-            span_at("error reported", self.now, self.now, parent="", traceparent=self.traceparent, links=links,
-                    attributes=attributes)  # fmt: skip
-        else:
-            span_at("error came back", self.now, self.now, parent=self.traceparent, links=links, attributes=attributes)
+def _span(traceparent: str, report: str, now: datetime, created: bool, caller: str) -> None:
+    """The span a report's trace begins with, or goes on with; made after the commit."""
+    links = [caller] if caller else []
+    where = {"parent": "", "traceparent": traceparent} if created else {"parent": traceparent}
+    name = "error reported" if created else "error came back"
+    span_at(name, now, now, links=links, attributes={"report": report}, **where)
 
 
 def _answer(

@@ -73,22 +73,12 @@ class StrategyHandlers:
     async def ApproveStrategy(self, request: pb.ApproveStrategyRequest, context: Context) -> pb.ApproveStrategyResponse:
         """Lets a strategy write."""
         del context
-        work = self._approving(request.name, request.reason, approved=True)
-
-        async def answer(tx: Transaction) -> pb.ApproveStrategyResponse:
-            return pb.ApproveStrategyResponse(strategy=await work(tx))
-
-        return await idempotent(self.ctx, request, pb.ApproveStrategyResponse, answer)
+        return await self._set_approval(request, pb.ApproveStrategyResponse, approved=True)  # type: ignore[no-any-return]
 
     async def RevokeStrategy(self, request: pb.RevokeStrategyRequest, context: Context) -> pb.RevokeStrategyResponse:
         """Takes that back, and with it the tasks it is at work on: whoever claims them next is not allowed to."""
         del context
-        work = self._approving(request.name, request.reason, approved=False)
-
-        async def answer(tx: Transaction) -> pb.RevokeStrategyResponse:
-            return pb.RevokeStrategyResponse(strategy=await work(tx))
-
-        return await idempotent(self.ctx, request, pb.RevokeStrategyResponse, answer)
+        return await self._set_approval(request, pb.RevokeStrategyResponse, approved=False)  # type: ignore[no-any-return]
 
     async def CreateProposal(self, request: pb.CreateProposalRequest, context: Context) -> pb.CreateProposalResponse:
         """Asks a person. Raises Invalid naming the field."""
@@ -117,48 +107,42 @@ class StrategyHandlers:
     async def ApproveProposal(self, request: pb.ApproveProposalRequest, context: Context) -> pb.ApproveProposalResponse:
         """A person agrees, and it is done in the same transaction. Raises what doing it raises; then nothing is."""
         del context
-
-        async def work(tx: Transaction) -> pb.ApproveProposalResponse:
-            decided = await self._decide(tx, request.name, request.reason, approved=True)
-            return pb.ApproveProposalResponse(proposal=wire.resource(decided))
-
-        return await idempotent(self.ctx, request, pb.ApproveProposalResponse, work)
+        return await self._decide(request, pb.ApproveProposalResponse, approved=True)  # type: ignore[no-any-return]
 
     async def RejectProposal(self, request: pb.RejectProposalRequest, context: Context) -> pb.RejectProposalResponse:
         """A person says no."""
         del context
+        return await self._decide(request, pb.RejectProposalResponse, approved=False)  # type: ignore[no-any-return]
 
-        async def work(tx: Transaction) -> pb.RejectProposalResponse:
-            decided = await self._decide(tx, request.name, request.reason, approved=False)
-            return pb.RejectProposalResponse(proposal=wire.resource(decided))
-
-        return await idempotent(self.ctx, request, pb.RejectProposalResponse, work)
-
-    def _approving(self, name: str, why: str, *, approved: bool) -> Any:
-        strategy = parse("strategies", name)
-        reason = task_wire.reason(why, "a person said so")
+    async def _set_approval(self, request: Any, response: Any, *, approved: bool) -> Any:
+        name = parse("strategies", request.name)
+        reason = task_wire.reason(request.reason, "a person said so")
         actor = access.caller()
 
-        async def work(tx: Transaction) -> pb.Strategy:
-            stored = await approve_strategy(tx, self.ctx, strategy, approved=approved, actor=actor, reason=reason)
-            named = self.ctx.catalogue.strategy_set.named(strategy)
-            assert named is not None
-            return strategy_wire.resource(named, stored)
+        async def work(tx: Transaction) -> Any:
+            stored = await approve_strategy(tx, self.ctx, name, approved=approved, actor=actor, reason=reason)
+            strategy = known(self.ctx.catalogue.strategy_set.named(name), "strategy", name)
+            return response(strategy=strategy_wire.resource(strategy, stored))
 
-        return work
+        return await idempotent(self.ctx, request, response, work)
 
-    async def _decide(self, tx: Transaction, name: str, why: str, *, approved: bool) -> Proposal:
+    async def _decide(self, request: Any, response: Any, *, approved: bool) -> Any:
         actor = access.caller()
-        reason = task_wire.reason(why, "agreed" if approved else "declined")
-        id_ = task_wire.id_of("proposals", name)
-        proposal = known(await store.lock(tx, id_), "proposal", id_)
-        heart.check_decision(proposal, actor, approved, tx.now)
-        if approved:
-            await self._carry_out(tx, proposal, actor)
+        id_ = task_wire.id_of("proposals", request.name)
+        reason = task_wire.reason(request.reason, "agreed" if approved else "declined")
         state = "approved" if approved else "rejected"
-        await store.decide(tx, proposal.id, state, actor, reason)
-        tx.record(facts.proposal_decided(proposal, approved=approved, actor=actor, reason=reason))
-        return replace(proposal, state=state, decided_by=actor, decision_reason=reason)
+
+        async def work(tx: Transaction) -> Any:
+            proposal = known(await store.lock(tx, id_), "proposal", id_)
+            heart.check_decision(proposal, actor, approved, tx.now)
+            if approved:
+                await self._carry_out(tx, proposal, actor)
+            await store.decide(tx, proposal.id, state, actor, reason)
+            tx.record(facts.proposal_decided(proposal, approved=approved, actor=actor, reason=reason))
+            decided = replace(proposal, state=state, decided_by=actor, decision_reason=reason)
+            return response(proposal=wire.resource(decided))
+
+        return await idempotent(self.ctx, request, response, work)
 
     async def _merchant(self, tx: Transaction, proposal: Proposal) -> str:
         """Whose the target is; nobody's when it is a strategy, or not there."""

@@ -16,7 +16,7 @@ from libs.common.telemetry import counter, span_at, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
 from services.queue.report import Blocker, Triage
-from services.queue.store import report_transitions, state_counts, tasks
+from services.queue.store import report_transitions, reports, state_counts, tasks
 from services.queue.store.report_transitions import TriageRecord
 from services.queue.store.tasks import NewTask
 from services.queue.wire import facts
@@ -28,7 +28,7 @@ _triaged = counter(
 
 async def save_model_triage(tx: Transaction, ctx: ServiceContext, report: str, triage: Triage) -> bool:
     """Saves the triage of one report that the model was asked about; False when somebody else was faster."""
-    row = await ctx.report(tx, report)
+    row = await reports.get(tx, report)
     if row is None:
         return False
     return await save_triage(tx, ctx, [(row, triage)]) == 1
@@ -90,7 +90,7 @@ def _record(tx: Transaction, row: Any, triage: Triage, task: NewTask | None) -> 
         state="in_progress" if task else "escalated",
         type=triage.type,
         severity=triage.severity,
-        task=task.id if task else "",
+        task=task.id if task else None,
         strategy=task.strategy if task else row.strategy,
         awaiting_approval=awaiting_approval,
         reason=triage_reason(triage),

@@ -17,7 +17,6 @@ from services.queue.store import classifier_counts, strategies
 from services.queue.store.strategies import StoredStatus
 from services.queue.strategies import Strategy, confidence, judge
 from services.queue.wire import facts
-from services.queue.wire.facts import StatusChange
 
 
 async def record_outcomes(tx: Transaction, ctx: ServiceContext, outcomes: Sequence[tuple[str, bool]]) -> None:
@@ -43,13 +42,10 @@ async def record_status_change(
     tx: Transaction, strategy: Strategy, before: StoredStatus, after: StoredStatus, *, actor: str, reason: str
 ) -> None:
     """Records a change of status, in the strategy's history and as a fact."""
-    sure = confidence(strategy, after.status)
-    states = before.status.state, after.status.state
-    await strategies.add_history(
-        tx, strategy.name, before=states[0], after=states[1], reason=reason, actor=actor, confidence=sure
-    )
-    change = StatusChange(strategy.name, *states, sure, after.status.approved)
-    tx.record(facts.strategy_changed(change, actor=actor, reason=reason))
+    old, new, sure = before.status, after.status, confidence(strategy, after.status)
+    values = {"before": old.state, "after": new.state, "reason": reason, "actor": actor}
+    await strategies.add_history(tx, strategy.name, confidence=sure, **values)
+    tx.record(facts.strategy_changed(strategy.name, old, new, sure, actor=actor, reason=reason))
 
 
 async def train_classifier(tx: Transaction, verified: Sequence[tuple[str, Report]]) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
+from services.queue.store.columns import columns
 
 LOCK = """
 SELECT id, state, triage_time FROM queue.reports
@@ -16,9 +17,9 @@ WHERE id = ANY(CAST(:ids AS uuid[])) AND triage_time IS NOT NULL ORDER BY id FOR
 """
 SAVE_TRIAGE = """
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:types AS text[]),
-        CAST(:severities AS text[]), CAST(:tasks AS uuid[]), CAST(:strategies AS text[]),
-        CAST(:awaiting_approval AS text[]), CAST(:reasons AS text[]), CAST(:triages AS text[]))
+    SELECT * FROM unnest(CAST(:report AS uuid[]), CAST(:state AS text[]), CAST(:type AS text[]),
+        CAST(:severity AS text[]), CAST(:task AS uuid[]), CAST(:strategy AS text[]),
+        CAST(:awaiting_approval AS text[]), CAST(:reason AS text[]), CAST(:triage AS text[]))
         AS g (id, state, type, severity, task, strategy, awaiting_approval, reason, triage)),
 details AS (
     UPDATE queue.report_details d SET triage = CAST(g.triage AS jsonb) FROM given g WHERE d.report = g.id)
@@ -73,13 +74,13 @@ WHERE r.awaiting_approval = :strategy AND r.awaiting_approval <> '' AND r.state 
 
 @dataclass(frozen=True)
 class TriageRecord:
-    """What triage makes of one report; `task` is empty when it goes to a person."""
+    """What triage makes of one report; `task` is None when it goes to a person."""
 
     report: str
     state: str
     type: str
     severity: str
-    task: str
+    task: str | None
     strategy: str
     awaiting_approval: str
     reason: str
@@ -93,18 +94,8 @@ async def lock(tx: Transaction, reports: Sequence[str]) -> dict[str, Any]:
 
 async def save_triage(tx: Transaction, records: Sequence[TriageRecord]) -> None:
     """Writes what triage made of reports."""
-    await tx.run(
-        SAVE_TRIAGE,
-        ids=[one.report for one in records],
-        states=[one.state for one in records],
-        types=[one.type for one in records],
-        severities=[one.severity for one in records],
-        tasks=[one.task or None for one in records],
-        strategies=[one.strategy for one in records],
-        awaiting_approval=[one.awaiting_approval for one in records],
-        reasons=[one.reason for one in records],
-        triages=[json.dumps(one.triage) for one in records],
-    )
+    values = columns(records, "report state type severity task strategy awaiting_approval reason")
+    await tx.run(SAVE_TRIAGE, triage=[json.dumps(one.triage) for one in records], **values)
 
 
 async def mark_triaging(tx: Transaction, reports: Sequence[str], until: datetime) -> None:

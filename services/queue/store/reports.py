@@ -16,13 +16,14 @@ from libs.common.database import Transaction
 from libs.common.paging import Page
 from services.queue.recurrence import REOPENS
 from services.queue.report import Report
+from services.queue.store.columns import columns
 from services.queue.store.history import COLUMNS as HISTORY
 
 _GIVEN = """
-    CAST(:ids AS uuid[]), CAST(:plugins AS text[]), CAST(:merchants AS text[]), CAST(:packages AS text[]),
-    CAST(:releases AS text[]), CAST(:labels AS text[]), CAST(:fingerprints AS text[]), CAST(:types AS text[]),
-    CAST(:severities AS text[]), CAST(:counters AS text[]), CAST(:values AS bigint[]), CAST(:seen AS timestamptz[]),
-    CAST(:traceparents AS text[])
+    CAST(:id AS uuid[]), CAST(:plugin AS text[]), CAST(:merchant AS text[]), CAST(:package AS text[]),
+    CAST(:release AS text[]), CAST(:label AS text[]), CAST(:fingerprint AS text[]), CAST(:type AS text[]),
+    CAST(:severity AS text[]), CAST(:counter AS text[]), CAST(:value AS bigint[]), CAST(:seen AS timestamptz[]),
+    CAST(:traceparent AS text[])
 """
 # Mirrors recurrence.increase; the test of the two together keeps them one.
 _INCREASE = """(CASE WHEN EXCLUDED.counter <> '' AND EXCLUDED.counter = r.counter
@@ -81,15 +82,14 @@ FROM counted
 INSERT_DETAILS = """
 INSERT INTO queue.report_details (report, merchant, type, module, message, stack, context, grouping)
 SELECT id, merchant, type, module, message, stack, CAST(context AS jsonb), string_to_array(grouping, E'\\n')
-FROM unnest(CAST(:ids AS uuid[]), CAST(:merchants AS text[]), CAST(:types AS text[]), CAST(:modules AS text[]),
-    CAST(:messages AS text[]), CAST(:stacks AS text[]), CAST(:contexts AS text[]), CAST(:groupings AS text[]))
+FROM unnest(CAST(:id AS uuid[]), CAST(:merchant AS text[]), CAST(:type AS text[]), CAST(:module AS text[]),
+    CAST(:message AS text[]), CAST(:stack AS text[]), CAST(:context AS text[]), CAST(:grouping AS text[]))
     AS g (id, merchant, type, module, message, stack, context, grouping)
 """
 COLUMNS = """r.id, r.plugin, r.merchant, r.package, r.release, r.label, r.fingerprint, r.state, r.type, r.severity,
     r.reported_severity, r.source, r.occurrences, r.regressions, r.first_seen_time, r.last_seen_time, r.open_time,
     r.triage_time, r.tried_strategies, r.task, r.strategy, r.resolve_time, r.resolved_by, r.resolution_method, r.reason,
-    r.traceparent,     d.type AS reported_type, d.module, d.message, d.stack, d.context,
-    d.grouping, d.triage"""
+    r.traceparent, d.type AS reported_type, d.module, d.message, d.stack, d.context, d.grouping, d.triage"""
 FROM = "FROM queue.reports r JOIN queue.report_details d ON d.report = r.id"
 GET = f"SELECT {COLUMNS} {FROM} WHERE r.id = CAST(:id AS uuid)"
 SOME = f"SELECT {COLUMNS} {FROM} WHERE r.id = ANY(CAST(:ids AS uuid[]))"
@@ -146,40 +146,17 @@ class Filters:
 
 async def upsert(tx: Transaction, occurrences: Sequence[Occurrence], source: str) -> Sequence[Any]:
     """Counts occurrences, each of another kind, in one statement; a row for each: what it is now and was."""
-    given = sorted(occurrences, key=lambda one: (one.plugin, one.fingerprint))
-    return await tx.all(
-        UPSERT,
-        source=source,
-        now=tx.now,
-        ids=[one.id for one in given],
-        plugins=[one.plugin for one in given],
-        merchants=[one.merchant for one in given],
-        packages=[one.package for one in given],
-        releases=[one.release for one in given],
-        labels=[one.label for one in given],
-        fingerprints=[one.fingerprint for one in given],
-        types=[one.type for one in given],
-        severities=[one.severity for one in given],
-        counters=[one.counter for one in given],
-        values=[one.value for one in given],
-        seen=[one.seen for one in given],
-        traceparents=[one.traceparent for one in given],
-    )
+    ordered = sorted(occurrences, key=lambda one: (one.plugin, one.fingerprint))
+    fields = "id plugin merchant package release label fingerprint type severity counter value seen traceparent"
+    return await tx.all(UPSERT, source=source, now=tx.now, **columns(ordered, fields))
 
 
 async def insert_details(tx: Transaction, occurrences: Sequence[Occurrence]) -> None:
     """Saves the details of the first occurrence of each new report."""
-    await tx.run(
-        INSERT_DETAILS,
-        ids=[one.id for one in occurrences],
-        merchants=[one.merchant for one in occurrences],
-        types=[one.type for one in occurrences],
-        modules=[one.module for one in occurrences],
-        messages=[one.message for one in occurrences],
-        stacks=[one.stack for one in occurrences],
-        contexts=[json.dumps(one.context) for one in occurrences],
-        groupings=["\n".join(one.grouping) for one in occurrences],
-    )
+    values = columns(occurrences, "id merchant type module message stack")
+    contexts = [json.dumps(one.context) for one in occurrences]
+    groupings = ["\n".join(one.grouping) for one in occurrences]
+    await tx.run(INSERT_DETAILS, context=contexts, grouping=groupings, **values)
 
 
 async def get(tx: Transaction, report: str) -> Any | None:

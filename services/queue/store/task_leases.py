@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from libs.common.database import Transaction
 from services.queue.leases import INCONCLUSIVE
+from services.queue.store.columns import columns
 from services.queue.store.history import COLUMNS as HISTORY
 
 _WAITING = "toolset = {toolset} AND state = 'pending' ORDER BY rank, id LIMIT {limit}"
@@ -62,9 +63,9 @@ _COLUMNS = """CAST(string_to_array(:ids, ',') AS uuid[]), CAST(string_to_array(:
 SEPARATOR = "\x1e"
 _GIVEN = f"""
 given AS MATERIALIZED (
-    SELECT * FROM unnest({_COLUMNS}, CAST(:states AS text[]),
-        CAST(:attempts AS integer[]), CAST(:run_times AS timestamptz[]), CAST(:outcomes AS text[]),
-        CAST(:reasons AS text[]))
+    SELECT * FROM unnest({_COLUMNS}, CAST(:state AS text[]),
+        CAST(:attempts AS integer[]), CAST(:run_time AS timestamptz[]), CAST(:outcome AS text[]),
+        CAST(:reason AS text[]))
         AS g (id, token, method, details, tools, seconds, state, attempts, run_time, outcome, reason))"""
 # From the updated reports alone: joined to the ended tasks again, a thousand would be compared with a thousand.
 _NUMBERED = f"""RETURNING r.id AS report_id, r.history_count, r.merchant, e.id, e.strategy, e.worker, e.method, e.state,
@@ -202,12 +203,8 @@ async def fail(tx: Transaction, failures: Sequence[JudgedFailure], *, actor: str
         FAIL,
         now=tx.now,
         actor=actor,
-        states=[one.state for one in failures],
-        attempts=[one.attempts for one in failures],
-        run_times=[one.run_time for one in failures],
-        outcomes=[one.outcome for one in failures],
-        reasons=[one.reason for one in failures],
         inconclusive=list(INCONCLUSIVE),
+        **columns(failures, "state attempts run_time outcome reason"),
         **_columns([one.completion for one in failures]),
     )
 

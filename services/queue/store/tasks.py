@@ -10,6 +10,7 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.paging import Page
 from services.queue.leases import NO_WORKER
+from services.queue.store.columns import columns
 from services.queue.store.history import COLUMNS as HISTORY
 
 # No id comes before the one, none after the other.
@@ -22,9 +23,9 @@ INSERT INTO queue.tasks (id, report, plugin, merchant, strategy, toolset, state,
     estimated_seconds, run_time, create_time, update_time, traceparent)
 SELECT g.id, g.report, g.plugin, g.merchant, g.strategy, g.toolset, 'pending', g.priority, g.rank, :max_attempts,
     g.seconds, :now, :now, :now, g.traceparent
-FROM unnest(CAST(:ids AS uuid[]), CAST(:reports AS uuid[]), CAST(:plugins AS text[]), CAST(:merchants AS text[]),
-    CAST(:strategies AS text[]), CAST(:toolsets AS integer[]), CAST(:priorities AS integer[]),
-    CAST(:ranks AS timestamptz[]), CAST(:seconds AS real[]), CAST(:traceparents AS text[]))
+FROM unnest(CAST(:id AS uuid[]), CAST(:report AS uuid[]), CAST(:plugin AS text[]), CAST(:merchant AS text[]),
+    CAST(:strategy AS text[]), CAST(:toolset AS integer[]), CAST(:priority AS integer[]),
+    CAST(:rank AS timestamptz[]), CAST(:estimated_seconds AS real[]), CAST(:traceparent AS text[]))
     AS g (id, report, plugin, merchant, strategy, toolset, priority, rank, seconds, traceparent)
 """
 TOOLSETS = "SELECT id, tools FROM queue.toolsets WHERE id > :after ORDER BY id"
@@ -160,21 +161,8 @@ class Filters:
 
 async def insert(tx: Transaction, tasks: Sequence[NewTask], max_attempts: int) -> None:
     """Saves new tasks, all waiting."""
-    await tx.run(
-        INSERT,
-        now=tx.now,
-        max_attempts=max_attempts,
-        ids=[task.id for task in tasks],
-        reports=[task.report for task in tasks],
-        plugins=[task.plugin for task in tasks],
-        merchants=[task.merchant for task in tasks],
-        strategies=[task.strategy for task in tasks],
-        toolsets=[task.toolset for task in tasks],
-        priorities=[task.priority for task in tasks],
-        ranks=[task.rank for task in tasks],
-        seconds=[task.estimated_seconds for task in tasks],
-        traceparents=[task.traceparent for task in tasks],
-    )
+    fields = "id report plugin merchant strategy toolset priority rank estimated_seconds traceparent"
+    await tx.run(INSERT, now=tx.now, max_attempts=max_attempts, **columns(tasks, fields))
 
 
 async def toolsets(tx: Transaction, after: int = 0) -> dict[int, tuple[str, ...]]:

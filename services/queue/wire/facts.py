@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ from services.queue.leases import NO_WORKER
 from services.queue.proposals import Proposal
 from services.queue.report import Triage
 from services.queue.store.tasks import NewTask
+from services.queue.strategies import StrategyStatus
 from services.queue.wire.enums import severity_value
 
 SCHEMA = "queue"
@@ -136,23 +136,12 @@ def report_closed(row: Any, *, actor: str, reason: str) -> pb.Event:
     return _about(pb.ReportClosed(report=str(row.id)), row, actor, reason)
 
 
-@dataclass(frozen=True)
-class StatusChange:
-    """A change of a strategy's status."""
-
-    strategy: str
-    before: str
-    after: str
-    confidence: float
-    approved: bool
-
-
-def strategy_changed(change: StatusChange, *, actor: str, reason: str) -> pb.Event:
+def strategy_changed(
+    strategy: str, before: StrategyStatus, after: StrategyStatus, confidence: float, *, actor: str, reason: str
+) -> pb.Event:
     """A strategy's status changed."""
-    proto = pb.StrategyChanged(
-        strategy=change.strategy, to=change.after, confidence=change.confidence, approved=change.approved,
-        **{"from": change.before},
-    )  # fmt: skip
+    proto = pb.StrategyChanged(strategy=strategy, confidence=confidence, approved=after.approved, to=after.state)
+    setattr(proto, "from", before.state)
     return fact(SCHEMA, proto, actor=actor, reason=reason)
 
 

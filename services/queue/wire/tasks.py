@@ -114,12 +114,7 @@ def worker(text: str) -> str:
 
 def max_tasks(number: int) -> int:
     """How many tasks are wanted. Raises Invalid outside 0 to 1,000."""
-    if not 0 <= number <= MOST_TASKS:
-        raise Invalid(
-            f"max_tasks must be 1 to {MOST_TASKS}, or 0 for one; it was {number}",
-            reason="BAD_MAX_TASKS",
-            field="max_tasks",
-        )
+    _between("max_tasks", number, 0, MOST_TASKS, f"1 to {MOST_TASKS}, or 0 for one", "BAD_MAX_TASKS")
     return number or 1
 
 
@@ -127,25 +122,16 @@ def lease(duration: Duration, given: bool) -> timedelta:
     """How long a lease is wanted. Raises Invalid outside 5 s to 10 minutes."""
     if not given:
         return timedelta(seconds=leases.LEASE)
-    seconds = duration.seconds + duration.nanos / 1e9
-    if not leases.SHORTEST_LEASE <= seconds <= leases.LONGEST_LEASE:
-        raise Invalid(
-            f"lease_duration must be {leases.SHORTEST_LEASE:g} to {leases.LONGEST_LEASE:g} seconds, it was {seconds:g}",
-            reason="BAD_LEASE",
-            field="lease_duration",
-        )
+    rule = f"{leases.SHORTEST_LEASE:g} to {leases.LONGEST_LEASE:g} seconds"
+    seconds = _seconds(duration)
+    _between("lease_duration", seconds, leases.SHORTEST_LEASE, leases.LONGEST_LEASE, rule, "BAD_LEASE")
     return timedelta(seconds=seconds)
 
 
 def wait(duration: Duration) -> float:
     """How many seconds the caller would wait for a first task. Raises Invalid outside 0 to 30."""
-    seconds = duration.seconds + duration.nanos / 1e9
-    if not 0 <= seconds <= LONGEST_WAIT:
-        raise Invalid(
-            f"wait_duration must be 0 to {LONGEST_WAIT:g} seconds, it was {seconds:g}",
-            reason="BAD_WAIT",
-            field="wait_duration",
-        )
+    seconds = _seconds(duration)
+    _between("wait_duration", seconds, 0, LONGEST_WAIT, f"0 to {LONGEST_WAIT:g} seconds", "BAD_WAIT")
     return seconds
 
 
@@ -163,11 +149,8 @@ def tools(tool_names: Sequence[str], field: str = "tools") -> tuple[str, ...]:
 
 def completion(request: pb.CompleteTaskRequest) -> Completion:
     """The end of a try. Raises Invalid naming the field."""
-    seconds = 0.0
-    if request.HasField("duration"):
-        seconds = request.duration.seconds + request.duration.nanos / 1e9
-        if not 0 <= seconds <= LONGEST_WORK:
-            raise Invalid("duration must be 0 to a year", reason="BAD_DURATION", field="duration")
+    seconds = _seconds(request.duration)
+    _between("duration", seconds, 0, LONGEST_WORK, "0 to a year", "BAD_DURATION")
     success, failure, permanent = request.success, request.failure, request.permanent
     if success and (failure or permanent):
         raise Invalid("a success has no failure; leave failure and permanent out", reason="BAD_END", field="failure")
@@ -214,32 +197,31 @@ def reason(text: str, otherwise: str) -> str:
 
 def priority(number: int) -> int:
     """A priority an operator sets; 0 keeps it. Raises Invalid outside 1 to 10."""
-    if number and not leases.LOWEST <= number <= leases.HIGHEST:
-        raise Invalid(
-            f"priority must be {leases.LOWEST} to {leases.HIGHEST}, or 0 to keep it; it was {number}",
-            reason="BAD_PRIORITY",
-            field="priority",
-        )
+    rule = f"{leases.LOWEST} to {leases.HIGHEST}, or 0 to keep it"
+    _between("priority", number or leases.LOWEST, leases.LOWEST, leases.HIGHEST, rule, "BAD_PRIORITY")
     return number
 
 
 def stuck(duration: Duration) -> timedelta:
     """How long is stuck. Raises Invalid below a second."""
-    seconds = duration.seconds + duration.nanos / 1e9
-    if not 1 <= seconds <= 366 * 86400:
-        raise Invalid(
-            f"stuck_duration must be 1 second to a year, it was {seconds:g}; 900s is usual",
-            reason="BAD_DURATION",
-            field="stuck_duration",
-        )
+    seconds = _seconds(duration)
+    _between("stuck_duration", seconds, 1, LONGEST_WORK, "1 second to a year (900s is usual)", "BAD_DURATION")
     return timedelta(seconds=seconds)
 
 
 def days(number: int) -> timedelta:
     """How old is old. Raises Invalid outside 1 to 3650."""
-    if not 1 <= number <= 3650:
-        raise Invalid(f"days must be 1 to 3650, it was {number}", reason="BAD_DAYS", field="days")
+    _between("days", number, 1, 3650, "1 to 3650", "BAD_DAYS")
     return timedelta(days=number)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _between(field: str, value: float, least: float, most: float, rule: str, reason: str) -> None:
+    if not least <= value <= most:
+        raise Invalid(f"{field} must be {rule}; it was {value:g}", reason=reason, field=field)
 
 
 def filters(request: pb.ListTasksRequest) -> Filters:
