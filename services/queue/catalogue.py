@@ -79,7 +79,7 @@ class Catalogue:
 
 def _text(report: Report, name: str) -> str:
     if name == "context":
-        value = "\n".join(f"{key}: {said}" for key, said in list(report.context.items())[:MOST_CONTEXT])
+        value = "\n".join(f"{key}: {value}" for key, value in list(report.context.items())[:MOST_CONTEXT])
     else:
         value = getattr(report, name)
     return str(value)[: CHARACTERS[name]].lower()

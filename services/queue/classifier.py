@@ -1,12 +1,12 @@
-"""What was learned: a classifier of report texts, taught by verified outcomes and by nothing else.
+"""The classifier of report texts, trained by verified outcomes and by nothing else.
 
-Rule: when a report was healed by a strategy and stayed healed, its words teach the strategy's type. Words and pairs of
-neighbouring words of type and message are hashed into 65,536 features and counted by type (multinomial naive Bayes with
-Laplace smoothing; McCallum and Nigam 1998); no text is kept. How sure a prediction is comes from how the type's own
-earlier predictions did: before each lesson the model is asked, and right and wrong answers are counted. The confidence
-is the lower 90 % bound of that record, times the posterior, times how much of the text is known (all of it from one
-half on), so that a type nobody predicted yet states little and strange text states less. Old lessons fade: when
-a type has 400, all its counts are halved. A type's counts are one row, so replicas share what was learned.
+Rule: when a report was healed by a strategy and stayed healed, it is an example of the strategy's type. Words and pairs
+of neighbouring words of type and message are hashed into 65,536 features and counted by type (multinomial naive Bayes
+with Laplace smoothing; McCallum and Nigam 1998); no text is kept. How sure a prediction is comes from how the type's
+own earlier predictions did: before each example the classifier predicts, and correct and incorrect predictions are
+counted. The confidence is the lower 90 % bound of that record, times the posterior, times how much of the text is known
+(all of it from one half on), so that a type nobody predicted yet states little and strange text states less. Old
+examples decay: when a type has 400, all its counts are halved. A type's counts are one row, so replicas share it.
 """
 
 import functools
@@ -30,11 +30,11 @@ MIN_EXAMPLES = 3
 MIN_COUNT = 0.05
 SMOOTHING = 0.1
 KNOWN_ENOUGH = 0.5
-MOST_WORDS = 5
+MOST_TERMS = 5
 
 _WORD = re.compile(r"[a-z]{3,24}", re.ASCII)
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])", re.ASCII)
-_EMPTY = frozenset(
+_STOP_WORDS = frozenset(
     "the and for was not with this that from has have had are were been but can cannot could its into when while "  # noqa: SIM905
     "error exception failed failure".split()
 )
@@ -42,7 +42,7 @@ _EMPTY = frozenset(
 
 @dataclass(frozen=True)
 class TypeCounts:
-    """What was learned of one type: lessons, how often each feature was in one, and how its predictions did."""
+    """One type: its examples, how often each feature was in one, and how predictions of it did."""
 
     type: str
     examples: float = 0.0
@@ -58,14 +58,14 @@ class TypeCounts:
 
 @dataclass(frozen=True)
 class Classifier:
-    """The counts of every type that was taught."""
+    """The counts of every type that was trained."""
 
     types: Mapping[str, TypeCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest type, how sure (0 to 1), after how many lessons, and the words that say so, strongest first."""
+    """The likeliest type, how sure (0 to 1), after how many examples, and the terms that decided, strongest first."""
 
     type: str
     confidence: float
@@ -77,14 +77,14 @@ UNTRAINED = Classifier()
 
 
 def from_rows(rows: Iterable[TypeCounts]) -> Classifier:
-    """The model in the rows of the store."""
+    """The classifier in the rows of the store."""
     return Classifier({row.type: row for row in rows})
 
 
 def tokens(report: Report) -> tuple[str, ...]:
     """Words and pairs of words, each once, in the order of the text; at most 64 of each."""
     text = _HUMP.sub(" ", f"{report.type[:200]} {report.message[:CHARACTERS]}").lower()
-    terms = [word for word in _WORD.findall(text) if word not in _EMPTY][:MOST_TOKENS]
+    terms = [word for word in _WORD.findall(text) if word not in _STOP_WORDS][:MOST_TOKENS]
     pairs = [f"{one} {other}" for one, other in itertools.pairwise(terms)]
     return tuple(dict.fromkeys([*terms, *pairs]))
 
@@ -95,7 +95,7 @@ def feature(token: str) -> int:
 
 
 def predict(classifier: Classifier, report: Report) -> Prediction | None:
-    """What the report most likely is, or None when too little was learned or nothing in it is known."""
+    """What the report most likely is, or None when there are too few examples or nothing in it is known."""
     found = {feature(token): token for token in reversed(tokens(report))}
     likeliest = _likeliest(classifier, list(found))
     if likeliest is None:
@@ -107,22 +107,22 @@ def predict(classifier: Classifier, report: Report) -> Prediction | None:
     share = min(1.0, len(seen) / len(found) / KNOWN_ENOUGH)
     sure = stated(Outcomes(counts.correct, counts.incorrect).confidence * posterior * share)
     strongest = sorted(seen, key=lambda number: (-_weight(classifier, counts, number), found[number]))
-    return Prediction(counts.type, sure, round(counts.examples), tuple(found[n] for n in strongest[:MOST_WORDS]))
+    return Prediction(counts.type, sure, round(counts.examples), tuple(found[n] for n in strongest[:MOST_TERMS]))
 
 
 def train(classifier: Classifier, type: str, report: Report) -> tuple[Classifier, tuple[TypeCounts, ...]]:  # noqa: A002 - the word of the wire
-    """The model after a report of this type was verifiably healed, and the rows that changed."""
+    """The classifier after a report of this type was verifiably healed, and the rows that changed."""
     found = {feature(token) for token in tokens(report)}
     if not found:
         return classifier, ()
     changed = {type: _added(classifier.types.get(type, TypeCounts(type)), found)}
     guess = _likeliest(classifier, list(found))
-    # A lesson on something it never heard of says nothing about how good its predictions are.
+    # An example of something it never saw proves nothing about its predictions.
     if guess and guess[0].features.keys() & found:
-        asked = guess[0].type
-        counts = changed.get(asked, guess[0])
-        good = asked == type
-        changed[asked] = _scored(counts, correct=1.0 if good else 0.0, incorrect=0.0 if good else 1.0)
+        predicted = guess[0].type
+        counts = changed.get(predicted, guess[0])
+        good = predicted == type
+        changed[predicted] = _scored(counts, correct=1.0 if good else 0.0, incorrect=0.0 if good else 1.0)
     rows = tuple(_decayed(counts) for counts in changed.values())
     return Classifier({**classifier.types, **{row.type: row for row in rows}}), rows
 
@@ -157,8 +157,8 @@ def _added(counts: TypeCounts, found: set[int]) -> TypeCounts:
         features[number] = features.get(number, 0.0) + 1.0
     if len(features) > MOST_FEATURES:
         # Down to half, so that sorting is rare.
-        kept = sorted(features, key=lambda number: -features[number])[: MOST_FEATURES // 2]
-        features = {number: features[number] for number in kept}
+        commonest = sorted(features, key=lambda number: -features[number])[: MOST_FEATURES // 2]
+        features = {number: features[number] for number in commonest}
     return TypeCounts(counts.type, counts.examples + 1, features, counts.correct, counts.incorrect)
 
 

@@ -91,7 +91,7 @@ def _nothing() -> None:
 
 @dataclass
 class ServiceContext:
-    """Database, bus, time, the book of strategies, and what is kept in memory; queue asks no sibling."""
+    """Database, bus, clock, the catalogue of strategies, and caches; queue calls no sibling."""
 
     database: Database
     bus: Bus

@@ -5,7 +5,7 @@ minutes for each step of priority, and the lowest rank is next: a task of one st
 minutes longer, so nothing starves and no sweep has to age anything. A worker holds a task by a lease whose token rises
 with every lease; what comes under another token is refused. After a try that failed a task waits 30 s, then 2 min, then
 5 min (each ±20 %) for another, and after the fourth it has failed; so it has after three lost leases, counted apart
-because a crash says nothing about the strategy. Neither does a try that found no tool or was not allowed to use it.
+because a crash proves nothing about the strategy. Neither does a try that found no tool or was not allowed to use it.
 Taking a task back or out raises its token, so that whoever still works on it is refused.
 """
 
@@ -100,5 +100,5 @@ def after_failure(
 
 
 def is_repeat(state: str, success: bool) -> bool:
-    """Whether a completion under the task's last token says what is recorded already, and so is harmless."""
+    """Whether a completion under the task's last token repeats what is recorded already, and so is harmless."""
     return state == "completed" if success else state in ("retrying", "failed")

@@ -1,7 +1,7 @@
 """Proposals: what a program asks operators to do, and what becomes of it.
 
 Rule: a proposal changes nothing but itself. A person other than its author agrees, and it is done in the same
-transaction; or says no; or a day passes and it expires. What was decided stays decided.
+transaction; or declines; or a day passes and it expires. What was decided stays decided.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ another the whole. So repeats neither lose nor double, whatever is sent twice. O
 new, in work or with a person only counts. Within the watch window after a worker's success it takes the success back:
 the report is in work again, and the strategy that did not last is left out of the next choice. After that it is a
 regression: the report is new again, whether a machine or a person had ended it. An occurrence from before the
-resolution, told late, only counts.
+resolution, reported late, only counts.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ REOPENS = {"resolved_pending": "in_progress", "resolved": "new", "closed": "new"
 # state → (who acts on it, by when, what comes next)
 OWNERS = {
     "new": ("sweep triage", "triage_time", "triaging, in_progress or escalated"),
-    "triaging": ("errand ask_model, after its deadline sweep triage", "triage_time", "in_progress or escalated"),
+    "triaging": ("errand model_triage, after its deadline sweep triage", "triage_time", "in_progress or escalated"),
     "in_progress": ("its task; sweep triage after a recurrence", "the task's own", "resolved_pending or escalated"),
     "resolved_pending": ("sweep watch", "watch_end_time", "resolved, or in_progress when it recurs"),
     "resolved": ("nobody: it is over", "none", "new when it recurs"),
@@ -45,7 +45,7 @@ def merge_counters(reported: Iterable[CounterValue]) -> list[CounterValue]:
 
 
 def increase(last: CounterValue, reported: CounterValue) -> int:
-    """How many occurrences `told` adds to a report whose last counter is `known`."""
+    """How many occurrences `reported` adds to a report whose last counter value is `last`."""
     if reported.counter and reported.counter == last.counter:
         return max(0, reported.value - last.value)
     return reported.value

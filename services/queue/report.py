@@ -1,7 +1,7 @@
 """A report is one kind of error on one plugin; triage is what was understood of it.
 
 Rule: the text of a report (type, message, stack, module, context) is what a stranger wrote. It may only ever be read,
-matched and counted; nothing in it names a tool, fills an argument or gives an order. Severities are words in one order.
+matched and counted; nothing in it names a tool, fills an argument or gives an order. Severities have one order.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ SEVERITIES = ("low", "medium", "high", "critical")
 
 
 class Origin(StrEnum):
-    """Which rung of the ladder said what a report is."""
+    """Which rung of the ladder classified a report."""
 
     PATTERN = "pattern"
     CLASSIFIER = "classifier"
@@ -21,7 +21,7 @@ class Origin(StrEnum):
 
 
 class Blocker(StrEnum):
-    """Why no task can be made of a report; the person who gets it reads the word in its reason."""
+    """Why no task can be made of a report; stands at the beginning of the reason it is escalated with."""
 
     NO_STRATEGY = "NO_STRATEGY"
     ALL_TRIED = "ALL_TRIED"
@@ -34,7 +34,7 @@ class Blocker(StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """What triage reads. `severity` is the reporter's own word or empty; `tried` names strategies that did not help."""
+    """What triage reads. `severity` is the reporter's own or empty; `tried_strategies` did not help before."""
 
     id: str
     plugin: str
@@ -56,7 +56,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Triage:
-    """What was understood. A task is made when `hindrance` is None; otherwise the report goes to a person.
+    """What was understood. A task is made when `blocker` is None; otherwise the report is escalated.
 
     `confidence` (0 to 1) is how sure we are of `type`; how often `strategy` helps is the strategy's own figure.
     `tools` are all the strategy calls, check included; `explanation` is one paragraph for people.

@@ -1,6 +1,6 @@
 """How much work there is, and how it went.
 
-Rule: every state a task or report can have is always told, with 0 when nothing is in it, so that a reader never has to
+Rule: every state a task or report can have is always there, with 0 when nothing is in it, so that a reader never has to
 guess whether a state is empty or unknown. A figure without data is absent, never made up.
 """
 
@@ -27,7 +27,7 @@ class StateCount:
 
 @dataclass(frozen=True)
 class QueueStats:
-    """The queue in figures. Rates are percent, times are minutes; None where there is nothing to tell."""
+    """The queue in figures. Rates are percent, times are minutes; None without data."""
 
     tasks: Mapping[str, int]
     reports: Mapping[str, int]

@@ -1,12 +1,12 @@
 """Strategies: ways to resolve reports of one type, chosen by verified success and by nothing else.
 
-Rule: a strategy says what it did before, as a Beta posterior of imagined outcomes (its prior) and verified ones; its
-confidence is the lower 90 % bound. It begins as a candidate, is promoted to active when it has proved itself, demoted
-when it has not, and retired when it stays so; a demoted one that proves itself comes back, a retired one does not.
-Among those that fit a report (type, package, own patterns), what can be done goes before what cannot, what is made for
-the package before what is for any, then the better score, then the name. What was tried for this report is left out.
-A strategy that writes is only worked when a person approved it, and never on the word of a model alone; where the one
-made for the package only lacks that approval, it is asked for instead of trying something general.
+Rule: a strategy's record is a Beta posterior of imagined outcomes (its prior) and verified ones; its confidence is the
+lower 90 % bound. It begins as a candidate, is promoted to active when it has proved itself, demoted when it has not,
+and retired when it stays so; a demoted one that proves itself comes back, a retired one does not. Among those that fit
+a report (type, package, own patterns), what can be done goes before what cannot, what is made for the package before
+what is for any, then the better score, then the name. What was tried for this report is left out. A strategy that
+writes is only worked when a person approved it, and never when a model alone classified the report; where the one made
+for the package only lacks that approval, it is asked for instead of trying something general.
 """
 
 from collections.abc import Mapping
@@ -119,7 +119,7 @@ class StatusUpdate:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well a strategy fits a report. `hindrance` says why it cannot be worked now; None when it can."""
+    """How well a strategy fits a report. `blocker` says why it cannot be worked now; None when it can."""
 
     strategy: Strategy
     status: StrategyStatus
@@ -203,12 +203,12 @@ def _fit(report: Report, strategy: Strategy, status: StrategyStatus, origin: Ori
     sure = confidence(strategy, status)
     blocker = blocker_of(strategy, status, origin, tried=strategy.name in report.tried_strategies)
     score = 0.0 if blocker is Blocker.ALL_TRIED else round(sure * STATE_WEIGHT[status.state], 4)
-    words = [f"{status.state}, states {sure:.2f} after {status.successes} verified successes"]
-    words.append(f"and {status.failures} failures" + _beside(strategy.prior))
-    words.append(f"; made for {strategy.package}" if strategy.package else "; for any package")
+    parts = [f"{status.state}, states {sure:.2f} after {status.successes} verified successes"]
+    parts.append(f"and {status.failures} failures" + _beside(strategy.prior))
+    parts.append(f"; made for {strategy.package}" if strategy.package else "; for any package")
     if blocker:
-        words.append(f"; {BLOCKER_TEXT[blocker]}")
-    return Fit(strategy, status, score, " ".join(words).replace(" ;", ";"), blocker)
+        parts.append(f"; {BLOCKER_TEXT[blocker]}")
+    return Fit(strategy, status, score, " ".join(parts).replace(" ;", ";"), blocker)
 
 
 def _beside(prior: Outcomes) -> str:

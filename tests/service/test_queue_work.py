@@ -63,7 +63,7 @@ def claims_sleep(queue: QueueAlone, monkeypatch: pytest.MonkeyPatch) -> asyncio.
             asleep.set()
         await wait(name, timeout)
 
-    monkeypatch.setattr(claims, "LOOK_SECONDS", 30.0)
+    monkeypatch.setattr(claims, "POLL_SECONDS", 30.0)
     monkeypatch.setattr(database, "wait", tell)
     return asleep
 

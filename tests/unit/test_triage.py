@@ -63,7 +63,7 @@ def judged(told: Report, catalogue: Catalogue = BOOK) -> Triage:
 def test_patterns_name_the_type(type_: str, message: str, expected: str) -> None:
     told = judged(report(message, type=type_, package="shop"))
     assert told.type == expected
-    assert (told.origin, told.confidence >= triage.SURE) == (
+    assert (told.origin, told.confidence >= triage.MIN_CONFIDENCE) == (
         (Origin.NONE, False) if expected == triage.UNKNOWN else (Origin.PATTERN, True)
     )
 
@@ -148,9 +148,9 @@ def test_what_was_learned_speaks_where_patterns_are_silent() -> None:
     messages = ("gateway peer vanished halfway", "gateway peer vanished again", "upstream gateway peer vanished")
     told = triage.classify(report("gateway peer vanished once more"), BOOK, healed(*messages))
     assert (told.type, told.origin) == ("network", Origin.CLASSIFIER)
-    assert told.confidence >= triage.SURE
+    assert told.confidence >= triage.MIN_CONFIDENCE
     assert "It reads like 12 reports of network that were healed" in told.explanation
-    assert "“vanished" in told.explanation or "“peer vanished”" in told.why
+    assert "“vanished" in told.explanation or "“peer vanished”" in told.explanation
 
 
 def test_a_sure_pattern_is_not_overruled_by_what_was_learned() -> None:
@@ -197,7 +197,7 @@ def test_where_only_writes_would_help_a_models_word_goes_to_a_person() -> None:
 def test_without_a_usable_opinion_triage_ends_as_it_was(said: Opinion | None, note: str) -> None:
     told = report("quite unheard of")
     after = asked(told, said, note)
-    assert replace(after, explanation="") == replace(judged(told), why="")
+    assert replace(after, explanation="") == replace(judged(told), explanation="")
     assert (note.capitalize() if note else "The model is not sure either") in after.explanation
 
 

@@ -52,7 +52,7 @@ async def test_it_is_trusted_five_seconds_less_and_a_third_when_short() -> None:
 
 
 async def test_work_is_cut_off_when_no_word_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "RETRY_SECONDS", 0.02)
     lease, began = made(Queue(AWAY), 0.6), asyncio.get_running_loop().time()
     with pytest.raises(LeaseLost, match="no word"):
         await lease.hold(forever)
@@ -67,7 +67,7 @@ async def test_work_is_cut_off_at_once_when_the_queue_says_no() -> None:
 
 
 async def test_a_word_that_comes_late_but_in_time_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "RETRY_SECONDS", 0.02)
     queue = Queue(AWAY, AWAY, None)
     lease = made(queue, 0.9)
 

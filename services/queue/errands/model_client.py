@@ -52,7 +52,7 @@ class ModelAnswer(msgspec.Struct):
     why: Annotated[str, msgspec.Meta(max_length=4000)] = ""
 
 
-def question(report: Report, catalogue: Catalogue) -> dict[str, Any]:
+def build_question(report: Report, catalogue: Catalogue) -> dict[str, Any]:
     """What the model is asked: the names to choose from, and the report as data."""
     offered = [error_type.name for error_type in catalogue.error_types]
     return {
@@ -77,12 +77,12 @@ def question(report: Report, catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-def answer_format(asked: dict[str, Any]) -> ResponseFormatJSONSchema:
+def answer_format(question: dict[str, Any]) -> ResponseFormatJSONSchema:
     """The schema of an answer to a question: only what it offers."""
-    strategies = ["", *dict.fromkeys(name for names in asked["strategies"].values() for name in names)]
+    strategies = ["", *dict.fromkeys(name for names in question["strategies"].values() for name in names)]
     properties: dict[str, object] = {
-        "type": {"type": "string", "enum": asked["types"]},
-        "severity": {"type": "string", "enum": asked["severities"]},
+        "type": {"type": "string", "enum": question["types"]},
+        "severity": {"type": "string", "enum": question["severities"]},
         "confidence": {"type": "number"},
         "strategy": {"type": "string"} | ({"enum": strategies} if len(strategies) <= MOST_OFFERED else {}),
         "why": {"type": "string"},
@@ -91,7 +91,7 @@ def answer_format(asked: dict[str, Any]) -> ResponseFormatJSONSchema:
     return {"type": "json_schema", "json_schema": {"name": "triage", "strict": True, "schema": schema}}
 
 
-def read_answer(completion: ChatCompletion, asked: dict[str, Any]) -> Opinion:
+def read_answer(completion: ChatCompletion, question: dict[str, Any]) -> Opinion:
     """The opinion in an answer. Raises Unavailable (MODEL_BAD_ANSWER) when it does not fit what was asked.
 
     The SDK does not check what it reads, so any part of a completion may be missing or of another type.
@@ -104,9 +104,9 @@ def read_answer(completion: ChatCompletion, asked: dict[str, Any]) -> Opinion:
     except (msgspec.DecodeError, AttributeError, LookupError, TypeError, UnicodeError, RecursionError) as error:
         raise _bad(_printable(str(error), 200)) from error
     for field, value, offered in (
-        ("type", answer.type, asked["types"]),
-        ("severity", answer.severity, asked["severities"]),
-        ("strategy", answer.strategy, ["", *asked["strategies"].get(answer.type, ())]),
+        ("type", answer.type, question["types"]),
+        ("severity", answer.severity, question["severities"]),
+        ("strategy", answer.strategy, ["", *question["strategies"].get(answer.type, ())]),
     ):
         if value not in offered:
             raise _bad(f"{field} {_printable(value, 40)!r} was not offered")
@@ -146,7 +146,7 @@ class ModelClient(ExternalHttp):
             api_key=token or "none", base_url=url, timeout=timeout, max_retries=0, http_client=self.client
         )
 
-    async def opinion(self, asked: dict[str, Any], request: str) -> Opinion:
+    async def opinion(self, question: dict[str, Any], request: str) -> Opinion:
         """The model's opinion on a question. Raises Unavailable whatever goes wrong."""
 
         async def work() -> Opinion:
@@ -155,11 +155,11 @@ class ModelClient(ExternalHttp):
                     model=self.model,
                     messages=[
                         {"role": "system", "content": SYSTEM},
-                        {"role": "user", "content": msgspec.json.encode(asked).decode()},
+                        {"role": "user", "content": msgspec.json.encode(question).decode()},
                     ],
                     temperature=0,
                     max_tokens=MOST_TOKENS,
-                    response_format=answer_format(asked),
+                    response_format=answer_format(question),
                     extra_headers={"x-request-id": request, "Authorization": self._authorization},
                 )
             except self._openai.APIConnectionError as error:
@@ -167,6 +167,6 @@ class ModelClient(ExternalHttp):
                 raise (error.__cause__ or error) from None
             except (self._openai.OpenAIError, ValueError, RecursionError) as error:
                 raise _bad(_printable(str(error), 200)) from error
-            return read_answer(completion, asked)
+            return read_answer(completion, question)
 
         return await self.guarded(work)

@@ -1,8 +1,8 @@
-"""What workers ask: claim, extend, complete.
+"""Claims and what follows: a worker leases tasks, extends leases, completes tasks.
 
-Rule: a claim waits for its first task without holding anything: it looks, sleeps until somebody in this process says
+Rule: a claim waits for its first task without holding anything: it looks, sleeps until somebody in this process signals
 that work came or a quarter of a second has passed, and looks again; it ends at once when the server drains. Everything
-a worker says is fenced by the token of its lease.
+a worker sends is fenced by the token of its lease.
 """
 
 # ruff: noqa: N802 - gRPC names its methods so
@@ -34,7 +34,7 @@ from services.queue.wire import tasks as wire
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 MOST_DUE = 1000
 MOST_HISTORY = 20
 
@@ -47,7 +47,7 @@ _waits = histogram(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ClaimQuery:
     """What a worker asks for, checked."""
 
     worker: str
@@ -67,7 +67,7 @@ class ClaimHandlers:
     async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:
         """Leases tasks, waiting for the first. Raises Invalid naming the field."""
         del context
-        wanted = Wanted(
+        query = ClaimQuery(
             worker=wire.worker(request.worker),
             count=wire.max_tasks(request.max_tasks),
             lease=wire.lease(request.lease_duration, request.HasField("lease_duration")),
@@ -78,11 +78,11 @@ class ClaimHandlers:
         )
         until = time.monotonic() + wire.wait(request.wait_duration)
         while True:
-            answer = await self._look(wanted)
+            answer = await self._poll(query)
             left = until - time.monotonic()
             if answer.tasks or left <= 0 or self.ctx.draining():
                 return answer
-            await self.ctx.database.wait(TASKS, min(LOOK_SECONDS, left))
+            await self.ctx.database.wait(TASKS, min(POLL_SECONDS, left))
 
     async def ExtendTask(self, request: pb.ExtendTaskRequest, context: Context) -> pb.ExtendTaskResponse:
         """Prolongs a lease. Raises NotFound for an unknown task, Stale when the lease is not held any more."""
@@ -135,7 +135,7 @@ class ClaimHandlers:
         for index, completion in enumerate(request.completions):
             try:
                 one = wire.completion(completion)
-                _check_once(good.get(one.task), one)
+                _check_duplicate(good.get(one.task), one)
             except Problem as problem:
                 _refuse(answer, index, problem)
                 continue
@@ -149,43 +149,43 @@ class ClaimHandlers:
         answer.completed = len(request.completions) - len(answer.refusals)
         return answer
 
-    async def _look(self, wanted: Wanted) -> pb.ClaimTasksResponse:
+    async def _poll(self, query: ClaimQuery) -> pb.ClaimTasksResponse:
         began = time.perf_counter()
-        answer = await self.ctx.database.transaction(lambda tx: self._claim(tx, wanted))
+        answer = await self.ctx.database.transaction(lambda tx: self._claim(tx, query))
         _claims.labels("some" if answer.tasks else "none").observe(time.perf_counter() - began)
         return answer
 
-    async def _claim(self, tx: Transaction, wanted: Wanted) -> pb.ClaimTasksResponse:
+    async def _claim(self, tx: Transaction, query: ClaimQuery) -> pb.ClaimTasksResponse:
         toolsets = self.ctx.toolsets
         await toolsets.refresh(tx)
-        until = tx.now + wanted.lease
-        rows = await self._rows(tx, wanted, until)
+        until = tx.now + query.lease
+        rows = await self._rows(tx, query, until)
         if not rows:
             # Nothing waits as far as we know: look whether a retry is due, or a tool set is new.
             await toolsets.refresh(tx, now=True)
             await tasks.due(tx, MOST_DUE)
-            rows = await self._rows(tx, wanted, until)
+            rows = await self._rows(tx, query, until)
         answer = pb.ClaimTasksResponse()
         if not rows:
             return answer
         until_time = Timestamp()
         until_time.FromDatetime(until)
         for row in rows:
-            wire.add_leased(answer, row, toolsets.tools_of(row.toolset), wanted.worker, until_time)
-        if not wanted.omit_details:
+            wire.add_leased(answer, row, toolsets.tools_of(row.toolset), query.worker, until_time)
+        if not query.omit_details:
             await self._complement(tx, answer, rows)
-        event = facts.tasks_claimed(wanted.worker, rows, until, actor=wanted.actor)
+        event = facts.tasks_claimed(query.worker, rows, until, actor=query.actor)
         with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
             tx.record(event)
-        tx.after_commit(lambda: _measure(tx.now, rows, wanted.worker))
+        tx.after_commit(lambda: _measure(tx.now, rows, query.worker))
         return answer
 
-    async def _rows(self, tx: Transaction, wanted: Wanted, until: datetime) -> Sequence[Any]:
-        able = self.ctx.toolsets.executable(wanted.tools, any_tools=wanted.any_tools)
-        if not able:
+    async def _rows(self, tx: Transaction, query: ClaimQuery, until: datetime) -> Sequence[Any]:
+        claimable = self.ctx.toolsets.executable(query.tools, any_tools=query.any_tools)
+        if not claimable:
             return ()
-        await self.ctx.toolsets.record_claim(tx, able, self.ctx.settings.stranded / 4)
-        return await task_leases.claim(tx, able, worker=wanted.worker, until=until, limit=wanted.count)
+        await self.ctx.toolsets.record_claim(tx, claimable, self.ctx.settings.stranded / 4)
+        return await task_leases.claim(tx, claimable, worker=query.worker, until=until, limit=query.count)
 
     async def _complement(self, tx: Transaction, answer: pb.ClaimTasksResponse, rows: Sequence[Any]) -> None:
         ids = [str(row.report) for row in rows]
@@ -200,7 +200,7 @@ class ClaimHandlers:
             leased.history.extend(report_wire.entry(entry) for entry in earlier.get(str(row.report), ()))
 
 
-def _check_once(earlier: tuple[int, Completion] | None, one: Completion) -> None:
+def _check_duplicate(earlier: tuple[int, Completion] | None, one: Completion) -> None:
     if earlier and (earlier[1].token, earlier[1].success) != (one.token, one.success):
         raise Invalid(
             "the task is in this request already, with another end", reason="TASK_GIVEN_TWICE", field="completions"

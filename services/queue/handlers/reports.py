@@ -57,8 +57,8 @@ class ReportHandlers:
             read.append(refused or wire.occurrence(error, new_id(now), new_traceparent(""), now))
             if index % TURN == TURN - 1:
                 await asyncio.sleep(0)
-        taken = [one for one in read if isinstance(one, Occurrence)]
-        batches = wire.upsert_batches(taken)
+        accepted = [one for one in read if isinstance(one, Occurrence)]
+        batches = wire.upsert_batches(accepted)
 
         async def work(tx: Transaction) -> pb.ReportErrorsResponse:
             found: dict[tuple[str, str], tuple[str, bool, bool]] = {}

@@ -1,6 +1,6 @@
 """Tool sets, which never change once they have an id, kept in memory: a claim reads only tasks it can do.
 
-Rule: what is known is asked for again when a task may have a set that is not known yet, at the latest after a moment;
+Rule: what is known is read again when a task may have a set that is not known yet, at the latest after a moment;
 which sets a worker can do is worked out once for each different list of tools. That a worker claimed tasks of a set is
 recorded now and then, so that tasks nobody can do are found.
 """

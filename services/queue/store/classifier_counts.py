@@ -1,4 +1,4 @@
-"""Rows of what was learned of each type ⇄ dataclasses."""
+"""Rows of the classifier, one for each type ⇄ dataclasses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from libs.common.database import Transaction
 from services.queue.classifier import Classifier, TypeCounts, from_rows
 
 ALL = "SELECT type, examples, features, correct, incorrect FROM queue.classifier_counts"
-# One teacher at a time; readers go on reading.
+# One trainer at a time; readers go on reading.
 LOCK = "LOCK TABLE queue.classifier_counts IN SHARE ROW EXCLUSIVE MODE"
 SAVE = """
 INSERT INTO queue.classifier_counts (type, examples, features, correct, incorrect, update_time)
@@ -20,7 +20,7 @@ ON CONFLICT (type) DO UPDATE SET examples = EXCLUDED.examples, features = EXCLUD
 
 
 async def load(tx: Transaction, *, for_update: bool = False) -> Classifier:
-    """Everything that was learned; locked until the commit when it is to be taught."""
+    """The classifier; locked until the commit when it is to be trained."""
     if for_update:
         await tx.run(LOCK)
     return from_rows(

@@ -1,4 +1,4 @@
-"""Rows that make a repeated request harmless: who asked, under which id, what it was, and what was answered."""
+"""Rows that make a repeated request harmless: the caller, its id, the digest of the request, and the response."""
 
 from __future__ import annotations
 

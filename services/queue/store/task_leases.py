@@ -75,7 +75,7 @@ history AS (
     SELECT queue.uuid_v7(:now), report_id, history_count, merchant, id, strategy, worker, method, state = 'completed',
         outcome, details, string_to_array(tools, E'\\n'), seconds, :now, :actor
     FROM numbered)"""
-# What those who tell of an end need to know.
+# What the facts of a completion hold.
 ENDED = """CAST(id AS text) AS id, CAST(report AS text) AS report, plugin, merchant, token, worker, method, state,
     attempts, claim_time, traceparent"""
 FAILED = f"{ENDED}, outcome, strategy, run_time, reason"
@@ -99,7 +99,7 @@ ended AS (
     RETURNING t.*, coalesce(g.method, '') AS method, g.details, coalesce(g.tools, '') AS tools, g.seconds, g.outcome)"""
 # A task has a lease exactly while it is in processing (a check of the table). Asked for by its state, the planner would
 # compare all that are in processing with all that were given.
-# The quick way of a success: a hundred completions are one statement, and nothing else is asked.
+# The fast path of a success: a hundred completions are one statement, and no other.
 COMPLETE = f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest({_COLUMNS})

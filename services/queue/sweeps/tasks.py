@@ -1,4 +1,4 @@
-"""Tasks that time moves: leases that were lost, tries that are due, reports that stayed healed, counts, old papers."""
+"""What time does to tasks and reports: lost leases, due tries, watch windows, counts, and what expires."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MOST = 500
 MOST_DUE = 2000
 MOST_PRUNED = 2000
 MOST_WATCHES = 100
-KEPT_REQUESTS = timedelta(hours=24)
+REQUEST_RETENTION = timedelta(hours=24)
 
 _depth = gauge("queue_tasks", "Tasks by state", ("state",))
 _reports = gauge("queue_reports", "Error reports by state", ("state",))
 _oldest = gauge("queue_oldest_waiting_seconds", "Age of the oldest task that waits and is due; 0 when none does")
-_lost = counter("queue_leases_lost_total", "Leases that lapsed without a word", ("to",))
+_lost = counter("queue_leases_lost_total", "Leases that lapsed", ("to",))
 _resolved = counter("queue_resolved_total", "Reports that stayed healed")
 
 
@@ -161,4 +161,4 @@ async def expire(ctx: ServiceContext, now: datetime) -> int:
 
 async def prune(ctx: ServiceContext, now: datetime) -> int:
     """Forgets requests that are too old to be repeated; how many."""
-    return await ctx.database.transaction(lambda tx: requests.prune(tx, now - KEPT_REQUESTS, MOST_PRUNED))
+    return await ctx.database.transaction(lambda tx: requests.prune(tx, now - REQUEST_RETENTION, MOST_PRUNED))

@@ -19,7 +19,7 @@ from services.queue import triage
 from services.queue.catalogue import Catalogue
 from services.queue.classifier import Classifier
 from services.queue.context import ServiceContext
-from services.queue.errands.model_triage import patience, send_question, wants_model
+from services.queue.errands.model_triage import deadline_seconds, send_model_triage, wants_model
 from services.queue.operations.enqueue import save_triage
 from services.queue.report import Blocker, Origin, Triage
 from services.queue.store import classifier_counts, report_transitions, reports, state_counts, strategies
@@ -87,16 +87,16 @@ def _broken(row: Any, error: Exception) -> Triage:
 
 
 async def _settle(ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> None:
-    asks = [(row, one) for row, one in judged if row.state != "triaging" and wants_model(one, ctx)]
-    asked = {str(row.id) for row, _ in asks}
-    rest = [(row, one) for row, one in judged if str(row.id) not in asked]
+    for_model = [(row, one) for row, one in judged if row.state != "triaging" and wants_model(one, ctx)]
+    for_model_ids = {str(row.id) for row, _ in for_model}
+    rest = [(row, one) for row, one in judged if str(row.id) not in for_model_ids]
     if rest:
         await ctx.database.transaction(lambda tx: save_triage(tx, ctx, rest))
-    if asks:
-        await ctx.database.transaction(lambda tx: _ask(tx, ctx, [row for row, _ in asks]))
+    if for_model:
+        await ctx.database.transaction(lambda tx: _ask_model(tx, ctx, [row for row, _ in for_model]))
 
 
-async def _ask(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
+async def _ask_model(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
     locked = await report_transitions.lock(tx, [str(row.id) for row in rows])
     status = [
         row
@@ -106,9 +106,9 @@ async def _ask(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> Non
     if not status:
         return
     await report_transitions.mark_triaging(
-        tx, [str(row.id) for row in status], tx.now + timedelta(seconds=patience(ctx))
+        tx, [str(row.id) for row in status], tx.now + timedelta(seconds=deadline_seconds(ctx))
     )
     await state_counts.add_transitions(tx, "report", ((row.state, "triaging", 0) for row in status))
     for row in status:
         with use_traceparent(row.traceparent):
-            await send_question(tx, ctx, reports.report(row))
+            await send_model_triage(tx, ctx, reports.report(row))

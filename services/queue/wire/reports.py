@@ -116,9 +116,9 @@ def _invalid(reported: pb.ReportedError) -> Refusal | None:
 def _context(reported: pb.ReportedError) -> dict[str, str]:
     error = reported.error
     own = {"page_url": error.page_url, "user_action": error.user_action, "session": error.session}
-    given = {**{key: value for key, value in own.items() if value}, **dict(sorted(error.context.items()))}
-    kept = list(given.items())[:MOST_CONTEXT]
-    return {_line(key, LONGEST_KEY): _text(value, LONGEST_VALUE) for key, value in kept}
+    fields = {**{key: value for key, value in own.items() if value}, **dict(sorted(error.context.items()))}
+    limited = list(fields.items())[:MOST_CONTEXT]
+    return {_line(key, LONGEST_KEY): _text(value, LONGEST_VALUE) for key, value in limited}
 
 
 def _line(text: str, longest: int) -> str:
@@ -143,10 +143,10 @@ def _seen_time(reported: Timestamp, now: datetime) -> datetime:
         return now
 
 
-def upsert_batches(taken: Sequence[Occurrence]) -> list[list[Occurrence]]:
+def upsert_batches(accepted: Sequence[Occurrence]) -> list[list[Occurrence]]:
     """Occurrences by kind, ready for upserts that hold each kind once: several counters of a kind need several."""
     error_types: dict[tuple[str, str], list[Occurrence]] = {}
-    for one in taken:
+    for one in accepted:
         error_types.setdefault((one.plugin, one.fingerprint), []).append(one)
     found: list[list[Occurrence]] = []
     for same in error_types.values():

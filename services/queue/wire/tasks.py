@@ -118,9 +118,9 @@ def max_tasks(number: int) -> int:
     return number or 1
 
 
-def lease(duration: Duration, given: bool) -> timedelta:
+def lease(duration: Duration, has_value: bool) -> timedelta:
     """How long a lease is wanted. Raises Invalid outside 5 s to 10 minutes."""
-    if not given:
+    if not has_value:
         return timedelta(seconds=leases.LEASE)
     rule = f"{leases.SHORTEST_LEASE:g} to {leases.LONGEST_LEASE:g} seconds"
     seconds = _seconds(duration)

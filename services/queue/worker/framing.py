@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 LONGEST = 1024 * 1024
-KEPT = 256
-FIRST = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18}|"[^"\\]{1,64}")\s*,')
-LAST = re.compile(rb'"id"\s*:\s*(\d{1,18}|"[^"\\]{1,64}")\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
-ASKS = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"method"\s*:')
+EDGE_BYTES = 256
+ID_FIRST = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18}|"[^"\\]{1,64}")\s*,')
+ID_LAST = re.compile(rb'"id"\s*:\s*(\d{1,18}|"[^"\\]{1,64}")\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
+REQUEST_OR_NOTIFICATION = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"method"\s*:')
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class OversizedLine:
     @property
     def request_id(self) -> int | str | None:
         """The id of the call it answers; None when neither end tells."""
-        found = FIRST.search(self.head) or LAST.search(self.tail)
+        found = ID_FIRST.search(self.head) or ID_LAST.search(self.tail)
         if found is None:
             return None
         text = found[1].decode(errors="replace")
@@ -37,7 +37,7 @@ class OversizedLine:
     @property
     def unsolicited(self) -> bool:
         """Whether nobody waits for it: a notification or a request of the server's own."""
-        return ASKS.search(self.head) is not None
+        return REQUEST_OR_NOTIFICATION.search(self.head) is not None
 
 
 class LineFramer:
@@ -65,9 +65,9 @@ class LineFramer:
                 self._parts.append(part)
             return
         if self._parts or not self._head:
-            whole = b"".join(self._parts) + part[:KEPT]
-            self._head, self._tail, self._parts = whole[:KEPT], whole[-KEPT:], []
-        self._tail = (self._tail + part[-KEPT:])[-KEPT:]
+            line = b"".join(self._parts) + part[:EDGE_BYTES]
+            self._head, self._tail, self._parts = line[:EDGE_BYTES], line[-EDGE_BYTES:], []
+        self._tail = (self._tail + part[-EDGE_BYTES:])[-EDGE_BYTES:]
 
     def _end(self) -> bytes | OversizedLine:
         line: bytes | OversizedLine = b"".join(self._parts)

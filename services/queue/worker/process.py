@@ -50,7 +50,7 @@ async def run_worker(config: Config, settings: WorkerSettings, *, once: bool = F
         return
     try:
         await start_parts(parts, telemetry)
-        await worker.once()
+        await worker.run_once()
     finally:
         await stop_parts(parts)
         telemetry.close()

@@ -26,8 +26,8 @@ from services.queue.worker.framing import LONGEST, LineFramer, OversizedLine
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 CHUNK = 64 * 1024
 WAITING = 16
-LEAVE_SECONDS = 2.0
-LOOK_SECONDS = 0.1
+TERMINATE_SECONDS = 2.0
+POLL_SECONDS = 0.1
 TAIL_BYTES = 2048
 TOO_LARGE = "ANSWER_TOO_LARGE"
 
@@ -53,8 +53,8 @@ class ServerProcess:
         """How it ended, and the end of what it wrote to standard error."""
         status = self._process.returncode if self._process else None
         ended = "" if status is None else f"ended with status {status}"
-        said = self.errors.decode(errors="replace").strip()[-500:]
-        return "; ".join(part for part in (ended, said) if part)
+        stderr_tail = self.errors.decode(errors="replace").strip()[-500:]
+        return "; ".join(part for part in (ended, stderr_tail) if part)
 
     @contextlib.asynccontextmanager
     async def transport(self) -> AsyncGenerator[TransportStreams, None]:
@@ -74,7 +74,7 @@ class ServerProcess:
             async with from_server, to_server, to_client, from_client, anyio.create_task_group() as group:
                 group.start_soon(self._read, process, to_client)
                 group.start_soon(self._write, process, from_client)
-                group.start_soon(self._listen, process)
+                group.start_soon(self._read_stderr, process)
                 group.start_soon(self._watch, process, to_client)
                 try:
                     yield from_server, to_server
@@ -82,7 +82,7 @@ class ServerProcess:
                     with anyio.CancelScope(shield=True):
                         from_server.close()
                         to_server.close()
-                        await self._leave(process)
+                        await self._terminate(process)
                     group.cancel_scope.cancel()
         finally:
             # Whatever else was cut short, nothing of the program stays.
@@ -138,7 +138,7 @@ class ServerProcess:
         except (OSError, RuntimeError):
             self.lost.set()  # its input is closed; the reader sees the end of its output
 
-    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+    async def _read_stderr(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
         while chunk := await process.stderr.read(CHUNK):
             self.errors = (self.errors + chunk)[-TAIL_BYTES:]
@@ -148,16 +148,16 @@ class ServerProcess:
     ) -> None:
         # Its pipes tell nothing while a program that it started holds them.
         await _exit(process)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         self.lost.set()
         await to_client.aclose()
 
-    async def _leave(self, process: asyncio.subprocess.Process) -> None:
+    async def _terminate(self, process: asyncio.subprocess.Process) -> None:
         if process.stdin is not None:
             process.stdin.close()
         for number in (signal.SIGTERM, signal.SIGKILL, None):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEAVE_SECONDS):
+                async with asyncio.timeout(TERMINATE_SECONDS):
                     await _exit(process)
                 return
             if number is not None:
@@ -170,10 +170,10 @@ class _Unanswerable(Exception):  # noqa: N818 - says what it means
 
 async def _exit(process: asyncio.subprocess.Process) -> None:
     while process.returncode is None:  # noqa: ASYNC110 - its own wait() waits for its pipes too
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def environment(config: ServerConfig) -> dict[str, str]:
     """The program's environment: what every program needs, and what its configuration gives it; nothing of ours."""
-    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return kept | {"PYTHONUNBUFFERED": "1"} | dict(config.env)
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return inherited | {"PYTHONUNBUFFERED": "1"} | dict(config.env)

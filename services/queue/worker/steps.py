@@ -82,9 +82,9 @@ def evaluate(check: Check, answer: Any) -> CheckResult:
     if found is NOTHING:
         return CheckResult(False, None, f"{field_path} is not in the answer")
     passed = _compare(check, found)
-    word = check.comparison.replace("_", " ")
+    comparison = check.comparison.replace("_", " ")
     return CheckResult(
-        passed, found, f"{field_path} is {_short(found)}, {'' if passed else 'not '}{word} {_short(check.value)}"
+        passed, found, f"{field_path} is {_short(found)}, {'' if passed else 'not '}{comparison} {_short(check.value)}"
     )
 
 

@@ -38,7 +38,7 @@ class ToolResult:
 
 def parse_result(result: CallToolResult, seconds: float) -> ToolResult:
     """An answer in our words. Without a structure of its own, a text that is a JSON object or list is one."""
-    text = "\n".join(_words(part) for part in result.content)[:LONGEST_TEXT]
+    text = "\n".join(_text_of(part) for part in result.content)[:LONGEST_TEXT]
     structure = result.structured_content
     if structure is None:
         try:
@@ -60,5 +60,5 @@ def sanitized(value: Any) -> Any:
     return value
 
 
-def _words(part: Any) -> str:
+def _text_of(part: Any) -> str:
     return part.text[:LONGEST_TEXT] if isinstance(part, TextContent) else f"[{getattr(part, 'type', 'content')}]"

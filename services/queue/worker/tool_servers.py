@@ -27,7 +27,7 @@ class ToolServers:
         """Connects to every server, side by side; returns when each was tried once. None of them can fail this."""
         for server in self.servers.values():
             server.start()
-        await asyncio.gather(*(server.tried.wait() for server in self.servers.values()))
+        await asyncio.gather(*(server.first_attempt.wait() for server in self.servers.values()))
 
     async def stop(self) -> None:
         """Closes every connection and ends every program."""
