@@ -41,7 +41,7 @@ def list_(kind: Kind = "", state: State = "", json: Json = False) -> None:
 
 @app.command()
 def show(strategy: StrategyName, json: Json = False) -> None:
-    """One strategy: its steps, its check, and how its standing changed."""
+    """One strategy: its steps, its check, and how its status changed."""
 
     async def work(plane: Plane) -> None:
         from prunella.v1.queue_pb2 import GetStrategyRequest

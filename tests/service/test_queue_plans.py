@@ -14,7 +14,7 @@ from deploy.local.testing import Ground
 from libs.common.clock import SystemClock
 from libs.common.database import Database, numbered
 from services.queue.service import PLANNER
-from services.queue.store import history, report_transitions, reports, state_counts, task_leases, tasks
+from services.queue.store import history, report_transitions, reports, state_counts, strategies, task_leases, tasks
 
 ROWS = 50_000
 SEED = (
@@ -70,6 +70,7 @@ HOT = {
     "resolve": (report_transitions.RESOLVE, ["reports_pkey"]),
     "reopen approved": (report_transitions.REOPEN_APPROVED, ["reports_awaiting_approval"]),
     "history": (history.OF_REPORTS, ["_report_number_idx"]),
+    "history of a strategy": (strategies.HISTORY, ["_strategy_number_idx"]),
     "task states": (state_counts.TASK_STATES, ["tasks_state"]),
 }
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -345,6 +345,21 @@ async def test_history_is_only_ever_added_to(queue: QueueAlone) -> None:
     for statement in ("UPDATE queue.history SET outcome = 'FORGED'", "DELETE FROM queue.history"):
         with pytest.raises(Exception, match="append-only"):
             await queue.plane.services["queue"].ctx.database.transaction(lambda tx, text=statement: tx.run(text))
+
+
+async def test_nothing_of_a_report_belongs_to_another_merchant_and_history_says_whose_it_is(queue: QueueAlone) -> None:
+    leased = await queue.a_task()
+    await queue.complete(leased)
+    transaction = queue.plane.services["queue"].ctx.database.transaction
+    for table in ("tasks", "report_details"):
+        with pytest.raises(Exception, match="foreign key"):
+            await transaction(lambda tx, table=table: tx.run(f"UPDATE queue.{table} SET merchant = 'another'"))
+    (report,) = await queue.plane.sql("SELECT merchant FROM queue.reports")
+    owners = "SELECT merchant FROM queue.history UNION ALL SELECT merchant FROM queue.watches"
+    assert report.merchant and {row.merchant for row in await queue.plane.sql(owners)} == {report.merchant}
+    (entry,) = await queue.plane.sql("SELECT id, create_time FROM queue.history")
+    began = timedelta(milliseconds=entry.id.int >> 80)
+    assert (entry.id.version, datetime.fromtimestamp(0, UTC) + began) == (7, entry.create_time), "it lies in its week"
 
 
 async def test_a_waiting_claim_ends_when_the_server_drains(queue: QueueAlone, monkeypatch: pytest.MonkeyPatch) -> None:

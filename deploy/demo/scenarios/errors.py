@@ -1,4 +1,4 @@
-"""The scenarios of the side road: errors that tools heal, and those that they cannot.
+"""The scenarios of error reports: errors that tools heal, and those that they cannot.
 
 Rule: as for the others. The fault is a careless edit of a relay's configuration file: deliveries may take half a second
 where they took five, so that each answer of the merchant's slow sink comes too late. Too few webhooks fail for an

@@ -38,7 +38,7 @@ POLL_SECONDS = 0.25
 MOST_DUE = 1000
 MOST_HISTORY = 20
 
-_claims = histogram("queue_claim_seconds", "Time one look for tasks took", ("found",))
+_claims = histogram("queue_claim_seconds", "Time one claim took", ("found",))
 _waits = histogram(
     "queue_wait_seconds",
     "How long the most urgent task of a claim had waited since it was due",

@@ -113,7 +113,7 @@ def _record_facts(tx: Transaction, row: Any, triage: Triage, task: NewTask | Non
         else:
             escalation = facts.escalation(report, "", triage.type, triage.severity, tuple(row.tried_strategies))
             tx.record(facts.report_escalated(escalation, reason=triage_reason(triage), **about))
-    to = "task" if task else "person"
+    to = "task" if task else "escalated"
     tx.after_commit(_triaged.labels(str(triage.origin), to).inc)
     attributes = {"report": report, "type": triage.type, "origin": str(triage.origin), "to": to}
     parent = row.traceparent
