@@ -18,7 +18,7 @@ from services.queue.errands.model_client import ModelClient
 from services.queue.operations.toolset_cache import ToolsetCache
 
 SCHEMA = "queue"
-# Who waits for tasks waits for this.
+# The signal that waiting claims wait for.
 TASKS = "queue.tasks"
 
 
@@ -102,7 +102,7 @@ class ServiceContext:
     model: ModelClient | None = None
     chance: random.Random = field(default_factory=random.Random)
     # Begins the next round of triage at once.
-    triage_soon: Callable[[], None] = _nothing
+    nudge_triage: Callable[[], None] = _nothing
     draining: Callable[[], bool] = lambda: False
     toolsets: ToolsetCache = field(init=False)
     # While it was away nobody could ask.
@@ -113,6 +113,6 @@ class ServiceContext:
         self.since = self.clock.monotonic()
         self.toolsets = ToolsetCache(self.clock)
 
-    def work_came(self) -> None:
-        """Wakes whoever waits for tasks in this process."""
+    def wake_claims(self) -> None:
+        """Wakes the claims that wait for tasks in this process."""
         self.database.signal(TASKS)

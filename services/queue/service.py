@@ -114,7 +114,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         model=model,
     )
     sweeps = Sweeps(NAME, ctx, SWEEPS, clock)
-    ctx.triage_soon = lambda: sweeps.nudge("triage")
+    ctx.nudge_triage = lambda: sweeps.nudge("triage")
     server = _server(ctx)
     ctx.draining = lambda: server.why == "draining"
     parts = [

@@ -67,7 +67,7 @@ class ReportHandlers:
             return _answer(read, found)
 
         answer = await idempotent(self.ctx, request, pb.ReportErrorsResponse, work)
-        self.ctx.triage_soon()
+        self.ctx.nudge_triage()
         return answer
 
     async def GetErrorReport(self, request: pb.GetErrorReportRequest, context: Context) -> pb.GetErrorReportResponse:
@@ -97,10 +97,10 @@ class ReportHandlers:
         async with self.ctx.database.reading() as tx:
             row = await self._report(tx, request.name)
             stored = await strategies.all_statuses(tx)
-            model = await classifier_counts.load(tx)
+            classifier = await classifier_counts.load(tx)
         catalogue = self.ctx.catalogue.with_statuses({name: one.status for name, one in stored.items()})
         report = reports.report(row)
-        now = triage.classify(report, catalogue, model)
+        now = triage.classify(report, catalogue, classifier)
         fits = triage.ranked_fits(report, catalogue, now)
         answer = pb.ExplainErrorReportResponse(grouping=row.grouping)
         if row.triage:

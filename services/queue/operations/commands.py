@@ -51,7 +51,7 @@ async def retry_task(
         await state_counts.add_transitions(tx, "report", [(report.state, "in_progress", 0)])
     with use_traceparent(row.traceparent):
         tx.record(facts.task_retried(row, wanted, actor=actor, reason=reason))
-    tx.after_commit(ctx.work_came)
+    tx.after_commit(ctx.wake_claims)
 
 
 async def cancel_task(tx: Transaction, task: str, *, actor: str, reason: str) -> None:
@@ -106,7 +106,7 @@ async def approve_strategy(
     if approved:
         again = await report_transitions.reopen_approved(tx, name, f"{name} was approved by {actor}: looked at again")
         await state_counts.add_transitions(tx, "report", (("escalated", "new", 0) for _ in range(again)))
-        tx.after_commit(ctx.triage_soon)
+        tx.after_commit(ctx.nudge_triage)
     elif strategy.writes:
         # A worker that is at work with it is cut off when it next extends its lease.
         reason = f"{name} may not write any more: {reason}"

@@ -140,7 +140,7 @@ async def record_recovered(
     with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
         tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome=outcome))
     await _escalate_failed(tx, ctx, rows, learn=False)
-    tx.after_commit(ctx.work_came)
+    tx.after_commit(ctx.wake_claims)
 
 
 async def _escalate_failed(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any], *, learn: bool) -> None:

@@ -36,13 +36,9 @@ async def save_model_triage(tx: Transaction, ctx: ServiceContext, report: str, t
 
 async def save_triage(tx: Transaction, ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> int:
     """Saves the triage of reports (rows of store.reports); returns how many were still waiting for it."""
-    locked = await report_transitions.lock(tx, [str(row.id) for row, _ in judged])
-    current = [
-        (row, triage)
-        for row, triage in judged
-        # One that came back meanwhile is read again first.
-        if (now := locked.get(str(row.id))) and (now.state, now.triage_time) == (row.state, row.triage_time)
-    ]
+    # One that came back meanwhile is read again first.
+    unchanged = await report_transitions.lock_unchanged(tx, [row for row, _ in judged])
+    current = [(row, triage) for row, triage in judged if str(row.id) in unchanged]
     if not current:
         return 0
     workable = [triage.tools for _, triage in current if triage.blocker is None]
@@ -63,7 +59,7 @@ async def save_triage(tx: Transaction, ctx: ServiceContext, judged: Sequence[tup
     for row, triage in current:
         _record_facts(tx, row, triage, made.get(str(row.id)))
     if made:
-        tx.after_commit(ctx.work_came)
+        tx.after_commit(ctx.wake_claims)
     return len(current)
 
 

@@ -87,9 +87,11 @@ class TriageRecord:
     triage: Mapping[str, Any]
 
 
-async def lock(tx: Transaction, reports: Sequence[str]) -> dict[str, Any]:
-    """Those that still wait for triage and nobody else holds, locked until the commit."""
-    return {str(row.id): row for row in await tx.all(LOCK, ids=list(reports))}
+async def lock_unchanged(tx: Transaction, rows: Sequence[Any]) -> set[str]:
+    """Ids of those that wait for triage as they were read and that nobody else holds, locked until the commit."""
+    read = {str(row.id): (row.state, row.triage_time) for row in rows}
+    locked = await tx.all(LOCK, ids=list(read))
+    return {str(row.id) for row in locked if read[str(row.id)] == (row.state, row.triage_time)}
 
 
 async def save_triage(tx: Transaction, records: Sequence[TriageRecord]) -> None:

@@ -81,7 +81,7 @@ async def due(ctx: ServiceContext, now: datetime) -> int:
     async def work(tx: Transaction) -> int:
         found = await tasks.due(tx, MOST_DUE)
         if found:
-            tx.after_commit(ctx.work_came)
+            tx.after_commit(ctx.wake_claims)
         return found
 
     return await ctx.database.transaction(work)

@@ -1,7 +1,7 @@
 """Reports that wait for triage are understood, outside of any transaction that somebody waits for.
 
-Rule: classification only reads, so it happens before the transaction, a few reports at a time; what is filed then is
-what still stands as it was read. A report nobody is sure of goes to the model; when its answer is late, triage ends
+Rule: classification only reads, so it happens before the transaction, a few reports at a time; saved then is what is
+unchanged since it was read. A report nobody is sure of goes to the model; when its answer is late, triage ends
 without it. A triage that raises gives the report to a person with the reason: it never comes around again.
 """
 
@@ -34,7 +34,7 @@ LATE = "the model did not answer in time"
 
 
 async def untriaged(ctx: ServiceContext, now: datetime) -> int:
-    """Files or asks about what waits; how many there were."""
+    """Triages what waits, or sends it to the model; returns how many there were."""
     count = 0
     for _ in range(ROUNDS):
         async with ctx.database.reading() as tx:
@@ -42,27 +42,27 @@ async def untriaged(ctx: ServiceContext, now: datetime) -> int:
             if not rows:
                 return count
             statuses = {name: stored.status for name, stored in (await strategies.all_statuses(tx)).items()}
-            model = await classifier_counts.load(tx)
-        await _settle(ctx, await _judge(rows, ctx.catalogue.with_statuses(statuses), model))
+            classifier = await classifier_counts.load(tx)
+        await _settle(ctx, await _judge(rows, ctx.catalogue.with_statuses(statuses), classifier))
         count += len(rows)
         if len(rows) < BATCH:
             break
     return count
 
 
-async def _judge(rows: Sequence[Any], catalogue: Catalogue, model: Classifier) -> list[tuple[Any, Triage]]:
+async def _judge(rows: Sequence[Any], catalogue: Catalogue, classifier: Classifier) -> list[tuple[Any, Triage]]:
     judged = []
     for index, row in enumerate(rows):
-        judged.append((row, _classify(row, catalogue, model)))
+        judged.append((row, _classify(row, catalogue, classifier)))
         if index % TURN == TURN - 1:
             await asyncio.sleep(0)
     return judged
 
 
-def _classify(row: Any, catalogue: Catalogue, model: Classifier) -> Triage:
+def _classify(row: Any, catalogue: Catalogue, classifier: Classifier) -> Triage:
     try:
         report = reports.report(row)
-        judged = triage.classify(report, catalogue, model)
+        judged = triage.classify(report, catalogue, classifier)
         if row.state == "triaging" and triage.unsure(judged):
             return triage.with_opinion(report, catalogue, judged, None, LATE)
         return judged
@@ -97,18 +97,13 @@ async def _settle(ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> 
 
 
 async def _ask_model(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
-    locked = await report_transitions.lock(tx, [str(row.id) for row in rows])
-    status = [
-        row
-        for row in rows
-        if (now := locked.get(str(row.id))) and (now.state, now.triage_time) == (row.state, row.triage_time)
-    ]
-    if not status:
+    unchanged = await report_transitions.lock_unchanged(tx, rows)
+    if not unchanged:
         return
-    await report_transitions.mark_triaging(
-        tx, [str(row.id) for row in status], tx.now + timedelta(seconds=deadline_seconds(ctx))
-    )
-    await state_counts.add_transitions(tx, "report", ((row.state, "triaging", 0) for row in status))
-    for row in status:
+    current = [row for row in rows if str(row.id) in unchanged]
+    until = tx.now + timedelta(seconds=deadline_seconds(ctx))
+    await report_transitions.mark_triaging(tx, sorted(unchanged), until)
+    await state_counts.add_transitions(tx, "report", ((row.state, "triaging", 0) for row in current))
+    for row in current:
         with use_traceparent(row.traceparent):
             await send_model_triage(tx, ctx, reports.report(row))
