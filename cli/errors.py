@@ -221,7 +221,9 @@ def _triage(triage: Any) -> str:
     if not triage.origin:
         return "not understood yet"
     fixable = "tools may heal it" if triage.auto_fixable else "not for tools"
-    return safe(f"{triage.type}, {fixable}, confidence {triage.confidence:.2f} by {triage.origin}: {triage.why}")
+    return safe(
+        f"{triage.type}, {fixable}, confidence {triage.confidence:.2f} by {triage.origin}: {triage.explanation}"
+    )
 
 
 def _fields(report: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
@@ -273,5 +275,5 @@ def _fit(one: Any) -> tuple[str, ...]:
         f"{one.score:.2f}",
         "[green]this one[/]" if one.best else "",
         f"{one.strategy.confidence:.2f}",
-        safe(one.why),
+        safe(one.explanation),
     )

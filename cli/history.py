@@ -23,7 +23,7 @@ def show_history(entries: Iterable[Any]) -> None:
 def _row(entry: Any, now: datetime) -> tuple[str, ...]:
     word = entry.outcome or ("done" if entry.success else "failed")
     return (
-        words.ago(entry.time, now),
+        words.ago(entry.create_time, now),
         safe(entry.worker or entry.actor or words.NOTHING),
         safe(entry.strategy.rpartition("/")[2] or words.NOTHING),
         f"[green]{safe(word)}[/]" if entry.success else f"[red]{safe(word)}[/]",

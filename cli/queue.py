@@ -57,7 +57,7 @@ def stats(watch: Watch = False, json: Json = False) -> None:
             return
         now = datetime.now(UTC)
         columns = ("tasks", "count", "priority", "?oldest", "?newest")
-        show_table(columns, (_status(one, now) for one in answer.status), empty="no task yet")
+        show_table(columns, (_status(one, now) for one in answer.task_states), empty="no task yet")
         show_fields(_figures(answer))
 
     run(work, watch=watch)
@@ -228,7 +228,13 @@ def _say(task: Any) -> None:
 
 def _status(one: Any, now: datetime) -> tuple[str, ...]:
     mean = f"{one.mean_priority:.1f}" if one.HasField("mean_priority") else words.NOTHING
-    return coloured(one.state), str(one.count), mean, words.ago(one.oldest_time, now), words.ago(one.newest_time, now)
+    return (
+        coloured(one.state),
+        str(one.count),
+        mean,
+        words.ago(one.oldest_create_time, now),
+        words.ago(one.newest_create_time, now),
+    )
 
 
 def _figures(answer: Any) -> list[tuple[str, str]]:
@@ -285,7 +291,7 @@ def _fields(task: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("takes about", words.lasts(task.estimated_duration)),
         ("failed tries", _tries(task)),
         ("worker", safe(task.worker)),
-        ("lease", words.ago(task.lease_until_time, now) if state == "processing" else ""),
+        ("lease", words.ago(task.lease_expire_time, now) if state == "processing" else ""),
         ("next try", words.ago(task.run_time, now) if state in {"pending", "retrying"} else ""),
         ("made", words.ago(task.create_time, now)),
         ("took", words.took(task.create_time, task.end_time).removeprefix(words.NOTHING)),

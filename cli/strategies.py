@@ -41,7 +41,7 @@ def list_(kind: Kind = "", state: State = "", json: Json = False) -> None:
 
 @app.command()
 def show(strategy: StrategyName, json: Json = False) -> None:
-    """One strategy: its steps, its check, and how its standing changed."""
+    """One strategy: its steps, its check, and how its status changed."""
 
     async def work(plane: Plane) -> None:
         from prunella.v1.queue_pb2 import GetStrategyRequest
@@ -162,7 +162,7 @@ def _history(answer: Any) -> list[tuple[str, ...]]:
     now = datetime.now(UTC)
     return [
         (
-            words.ago(entry.time, now),
+            words.ago(entry.create_time, now),
             coloured(entry.from_state or words.NOTHING),
             coloured(entry.to_state),
             f"{entry.confidence:.2f}",

@@ -1,4 +1,4 @@
-"""`prunella trace`: a healing from the first bad heartbeat to its end, or an error's side road, as a waterfall."""
+"""`prunella trace`: a healing from the first bad heartbeat to its end, or that of an error report, as a waterfall."""
 
 from __future__ import annotations
 

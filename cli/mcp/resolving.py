@@ -15,13 +15,13 @@ from cli.mcp.shapes import (
     ErrorExplained,
     ErrorInFull,
     Fit,
+    HistoryEntry,
     Proposal,
     QueueStats,
     Strategy,
     Task,
     TaskInFull,
     Triage,
-    Tried,
     time,
     untrusted,
 )
@@ -77,7 +77,7 @@ class Resolving:
             error=_error(answer.report),
             stack=untrusted(answer.report.stack),
             context=untrusted(context),
-            history=[_tried(entry) for entry in answer.history],
+            history=[_history_entry(entry) for entry in answer.history],
         )
 
     @tool
@@ -123,7 +123,7 @@ class Resolving:
         plane = self.door.plane()
         request = queue_pb2.GetTaskRequest(name=f"tasks/{await ids.task(plane, task)}")
         answer = await plane.queue.GetTask(request, timeout=TIMEOUT)
-        return TaskInFull(task=_task(answer.task), history=[_tried(entry) for entry in answer.history])
+        return TaskInFull(task=_task(answer.task), history=[_history_entry(entry) for entry in answer.history])
 
     @tool
     async def list_strategies(
@@ -153,7 +153,7 @@ def _triage(one: Any) -> Triage:
     return Triage(
         type=one.type, severity=words.word(Severity, one.severity), auto_fixable=one.auto_fixable,
         confidence=one.confidence, origin=one.origin, strategy=_bare(one.strategy), tools=list(one.tools),
-        why=untrusted(one.why),
+        explanation=untrusted(one.explanation),
     )  # fmt: skip
 
 
@@ -168,9 +168,9 @@ def _error(one: Any) -> Error:
     )  # fmt: skip
 
 
-def _tried(one: Any) -> Tried:
-    return Tried(
-        time=time(one.time), task=_bare(one.task), strategy=_bare(one.strategy), worker=one.worker,
+def _history_entry(one: Any) -> HistoryEntry:
+    return HistoryEntry(
+        create_time=time(one.create_time), task=_bare(one.task), strategy=_bare(one.strategy), worker=one.worker,
         success=one.success, outcome=one.outcome, tools_used=list(one.tools_used), details=untrusted(one.details),
     )  # fmt: skip
 
@@ -178,7 +178,7 @@ def _tried(one: Any) -> Tried:
 def _fit(one: Any) -> Fit:
     return Fit(
         strategy=_bare(one.strategy.name), score=one.score, best=one.best, confidence=one.strategy.confidence,
-        approved=one.strategy.approved, why=untrusted(one.why),
+        approved=one.strategy.approved, explanation=untrusted(one.explanation),
     )  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def _task(one: Any) -> Task:
         id=_bare(one.name), error=_bare(one.report), plugin=one.plugin,
         state=words.word(queue_pb2.TaskState, one.state), priority=one.priority, strategy=_bare(one.strategy),
         tools=list(one.tools), attempts=one.attempts, crashes=one.crashes, max_attempts=one.max_attempts,
-        worker=one.worker, run_time=time(one.run_time), lease_until_time=time(one.lease_until_time),
+        worker=one.worker, run_time=time(one.run_time), lease_expire_time=time(one.lease_expire_time),
         create_time=time(one.create_time), end_time=time(one.end_time), reason=untrusted(one.reason),
     )  # fmt: skip
 

@@ -128,10 +128,10 @@ class Triage(BaseModel):
     severity: str
     auto_fixable: bool
     confidence: float
-    origin: str = Field(description="pattern, learned, model or none; empty before it was understood.")
+    origin: str = Field(description="pattern, classifier, model or none; empty before it was understood.")
     strategy: str
     tools: list[str]
-    why: Untrusted
+    explanation: Untrusted
 
 
 class Error(BaseModel):
@@ -155,10 +155,10 @@ class Error(BaseModel):
     reason: Untrusted
 
 
-class Tried(BaseModel):
+class HistoryEntry(BaseModel):
     """Something that was done about an error report."""
 
-    time: str
+    create_time: str
     task: str
     strategy: str
     worker: str
@@ -174,7 +174,7 @@ class ErrorInFull(BaseModel):
     error: Error
     stack: Untrusted
     context: Untrusted
-    history: list[Tried]
+    history: list[HistoryEntry]
 
 
 class Fit(BaseModel):
@@ -185,7 +185,7 @@ class Fit(BaseModel):
     best: bool
     confidence: float
     approved: bool
-    why: Untrusted
+    explanation: Untrusted
 
 
 class ErrorExplained(BaseModel):
@@ -211,7 +211,7 @@ class Task(BaseModel):
     max_attempts: int
     worker: str
     run_time: str
-    lease_until_time: str
+    lease_expire_time: str
     create_time: str
     end_time: str
     reason: Untrusted
@@ -221,7 +221,7 @@ class TaskInFull(BaseModel):
     """A task and everything that was tried."""
 
     task: Task
-    history: list[Tried]
+    history: list[HistoryEntry]
 
 
 class Strategy(BaseModel):

@@ -27,7 +27,7 @@ def reports(event: Event) -> set[str]:
     """The ids of the error reports that a fact tells of."""
     name = event.WhichOneof("fact")
     told = getattr(event, name) if name else None
-    entries = [told, *getattr(told, "leases", ()), *getattr(told, "ends", ())]
+    entries = [told, *getattr(told, "leases", ()), *getattr(told, "outcomes", ())]
     return {entry.report.rpartition("/")[2] for entry in entries if getattr(entry, "report", "")}
 
 

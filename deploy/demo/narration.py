@@ -46,9 +46,9 @@ def triaged(event: Event) -> str:
 def tries(event: Event) -> list[tuple[str, str]]:
     """The plugin of each task that did not end well, and why."""
     return [
-        (end.report, f"tools failed ({end.failure}), {'given up' if end.state == 'failed' else 'again later'}")
-        for end in event.tasks_finished.ends
-        if end.state != "completed"
+        (one.report, f"tools failed ({one.failure}), {'given up' if one.state == 'failed' else 'again later'}")
+        for one in event.tasks_finished.outcomes
+        if one.state != "completed"
     ]
 
 

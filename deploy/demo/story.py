@@ -55,7 +55,7 @@ class Story:
             self._say(f"fleet      {len(SHOPS)} plugins and {LIGHTS} light agents, healthy")
             await self.episode("shop-7", "1.2.0", "a release that spoils most webhooks")
             await self.episode("shop-3", "1.2.2", "the same fault, and the first remedy is a bad one")
-            await self.side_road("shop-1")
+            await self.error_report("shop-1")
             self._say("")
             self._say("break something: prunella demo break shop-7   (Ctrl-C to stop)")
             await asyncio.get_running_loop().create_future()
@@ -85,7 +85,7 @@ class Story:
         finally:
             watching.cancel()
 
-    async def side_road(self, label: str) -> None:
+    async def error_report(self, label: str) -> None:
         """Edits a plugin's configuration carelessly and waits until tools have put it right."""
         self._say("")
         self._say(f"{label} is edited by hand: deliveries may take {edit.CARELESS:g} s where they took {edit.USUAL:g}")

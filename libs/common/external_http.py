@@ -3,12 +3,13 @@
 Rule: everything has a limit (time in all, 256 KiB of body, no redirects, no compression, no proxy from the environment)
 and an answer counts only with status 200 and JSON by its content type; what it says is for the caller to check, inside
 the breaker. Whatever goes wrong is Unavailable, with a reason that begins with `word`, and one failure for the breaker.
-Our token goes into one header and nowhere else.
+Our token goes into one header and nowhere else, and no other header than those in `SENT` leaves. The limits are those
+of `client`, so they hold for whoever speaks through it; an SDK calls through it inside `guarded`.
 """
 
 from collections import deque
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import TypeVar, cast
 
 import httpx2
 
@@ -22,6 +23,9 @@ from prunella.v1.events_pb2 import BreakerChanged
 T = TypeVar("T")
 
 LARGEST = 256 * 1024
+SENT = frozenset(
+    "accept accept-encoding authorization connection content-length content-type host user-agent x-request-id".split()  # noqa: SIM905
+)
 # Something waits for every failure, so few of them are enough.
 RULE = BreakerRule(window=120.0, volume=3, threshold=0.5, open_for=30.0)
 _LONGEST_KIND = 60
@@ -42,11 +46,12 @@ class ExternalHttp:
         self._changes: deque[tuple[str, str]] = deque(maxlen=100)
         self._state = BreakerState.CLOSED
         self._guarded = Guarded(word.lower(), clock, RULE, on_change=self._changed)
-        self._client = httpx2.AsyncClient(
+        self.client = httpx2.AsyncClient(
+            transport=_Bounded(self),
+            headers={"accept-encoding": "identity"},
             follow_redirects=False,
             trust_env=False,
             timeout=httpx2.Timeout(timeout),
-            limits=httpx2.Limits(max_connections=8, max_keepalive_connections=2),
         )
 
     def available(self) -> bool:
@@ -73,9 +78,17 @@ class ExternalHttp:
         Raises Unavailable whatever goes wrong; `read` may raise it too.
         """
 
-        async def work() -> T:
-            return read(await self._post(body, request))
+        headers = {"content-type": "application/json", "x-request-id": request}
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
 
+        async def work() -> T:
+            return read((await self.client.post(self.url, content=body, headers=headers)).content)
+
+        return await self.guarded(work)
+
+    async def guarded(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` returns, which speaks through `client`. Raises Unavailable whatever goes wrong on the way."""
         try:
             return await self._guarded.call(work, timeout=self.timeout)
         except (TimeoutError, httpx2.TimeoutException) as error:
@@ -91,27 +104,44 @@ class ExternalHttp:
         self._changes.append((self._state.value, state.value))
         self._state = state
 
-    async def _post(self, body: bytes, request: str) -> bytes:
-        headers = {"content-type": "application/json", "accept-encoding": "identity", "x-request-id": request}
-        if self._token:
-            headers["authorization"] = f"Bearer {self._token}"
-        async with self._client.stream("POST", self.url, content=body, headers=headers) as response:
-            if response.status_code != 200:
-                raise self.unusable("STATUS", f"{self._name} answered with status {response.status_code}")
-            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
-                shown = "".join(sign if sign.isprintable() else " " for sign in kind[:_LONGEST_KIND])
-                raise self.unusable("CONTENT_TYPE", f"{self._name} answered with {shown or 'no content type'}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise self.unusable("ENCODING", f"{self._name} compressed its answer though it was asked not to")
-            parts, size = [], 0
-            async for part in response.aiter_raw():
-                size += len(part)
-                if size > LARGEST:
-                    raise self.unusable("TOO_LARGE", f"{self._name}'s answer is larger than {LARGEST} bytes")
-                parts.append(part)
-            return b"".join(parts)
+    async def bounded(self, response: httpx2.Response) -> bytes:
+        """The body of an answer that keeps to the rule. Raises Unavailable for any other."""
+        if response.status_code != 200:
+            raise self.unusable("STATUS", f"{self._name} answered with status {response.status_code}")
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            shown = "".join(sign if sign.isprintable() else " " for sign in kind[:_LONGEST_KIND])
+            raise self.unusable("CONTENT_TYPE", f"{self._name} answered with {shown or 'no content type'}")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise self.unusable("ENCODING", f"{self._name} compressed its answer though it was asked not to")
+        parts, size = [], 0
+        async for part in cast("AsyncIterable[bytes]", response.stream):
+            size += len(part)
+            if size > LARGEST:
+                raise self.unusable("TOO_LARGE", f"{self._name}'s answer is larger than {LARGEST} bytes")
+            parts.append(part)
+        return b"".join(parts)
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._client.aclose()
+        await self.client.aclose()
+
+
+class _Bounded(httpx2.AsyncHTTPTransport):
+    """Sends no more than is allowed, and reads an answer whole, within its bounds, or refuses it."""
+
+    def __init__(self, service: ExternalHttp) -> None:
+        limits = httpx2.Limits(max_connections=8, max_keepalive_connections=2)
+        super().__init__(limits=limits, trust_env=False)
+        self._service = service
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The answer with its body. Raises Unavailable for one that does not count."""
+        for name in set(request.headers) - SENT:
+            del request.headers[name]
+        response = await super().handle_async_request(request)
+        try:
+            body = await self._service.bounded(response)
+        finally:
+            await response.aclose()
+        return httpx2.Response(200, headers={"content-type": "application/json"}, content=body)

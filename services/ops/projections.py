@@ -242,7 +242,7 @@ def _decision(fact: DecodedFact) -> Decision:
 
 
 def _task_outcomes(fact: DecodedFact) -> TaskOutcomes:
-    states = [str(end.get("state") or "") for end in fact.fields.get("ends") or ()]
+    states = [str(end.get("state") or "") for end in fact.fields.get("outcomes") or ()]
     retrying = states.count("retrying") + states.count("pending")
     return TaskOutcomes(fact.id, fact.time, states.count("completed"), retrying, states.count("failed"))
 

@@ -5,7 +5,7 @@ minutes for each step of priority, and the lowest rank is next: a task of one st
 minutes longer, so nothing starves and no sweep has to age anything. A worker holds a task by a lease whose token rises
 with every lease; what comes under another token is refused. After a try that failed a task waits 30 s, then 2 min, then
 5 min (each ±20 %) for another, and after the fourth it has failed; so it has after three lost leases, counted apart
-because a crash says nothing about the strategy. Neither does a try that found no tool or was not allowed to use it.
+because a crash proves nothing about the strategy. Neither does a try that found no tool or was not allowed to use it.
 Taking a task back or out raises its token, so that whoever still works on it is refused.
 """
 
@@ -19,7 +19,7 @@ ENDED = ("completed", "failed", "cancelled")
 
 LOWEST, HIGHEST = 1, 10
 BASE = {"critical": 8, "high": 6, "medium": 4, "low": 2}
-SURE = ((0.9, 2, True), (0.8, 1, False))
+CONFIDENCE_BONUS = ((0.9, 2, True), (0.8, 1, False))
 STEP_SECONDS = 600.0
 
 SHORTEST_LEASE, LEASE, LONGEST_LEASE = 5.0, 30.0, 600.0
@@ -30,7 +30,7 @@ MAX_CRASHES = 3
 NO_WORKER = "NO_WORKER"
 # Ends of a try that say nothing about the strategy.
 NOT_APPROVED = "WRITE_NOT_APPROVED"
-UNTRIED = (NOT_APPROVED, "TOOL_UNKNOWN", "TOOL_UNAVAILABLE")
+INCONCLUSIVE = (NOT_APPROVED, "TOOL_UNKNOWN", "TOOL_UNAVAILABLE")
 
 # state → (who acts on it, by when, what comes next)
 OWNERS = {
@@ -39,8 +39,8 @@ OWNERS = {
         "an hour without one",
         "processing, failed",
     ),
-    "processing": ("sweep reap", "lease_until", "pending, or failed after three lost leases"),
-    "retrying": ("sweep due", "run_at", "pending"),
+    "processing": ("sweep reap", "lease_expire_time", "pending, or failed after three lost leases"),
+    "retrying": ("sweep due", "run_time", "pending"),
     "completed": ("CleanUpTasks", "by age, when a person asks", "deleted"),
     "failed": ("a person: RetryTask", "its report is escalated", "pending"),
     "cancelled": ("a person: RetryTask", "its report is escalated or closed", "pending"),
@@ -48,18 +48,20 @@ OWNERS = {
 
 
 @dataclass(frozen=True)
-class End:
-    """What the end of a try makes of its task. `run_at` is set for retrying alone."""
+class Transition:
+    """What the end of a try makes of its task. `run_time` is set for retrying alone."""
 
     state: str
     attempts: int
-    run_at: datetime | None
+    run_time: datetime | None
     outcome: str
 
 
 def priority(severity: str, confidence: float) -> int:
     """Priority of a report's task, 1 to 10; an unknown severity counts as low."""
-    bonus = next((more for least, more, whole in SURE if confidence > least or (whole and confidence == least)), 0)
+    bonus = next(
+        (more for least, more, whole in CONFIDENCE_BONUS if confidence > least or (whole and confidence == least)), 0
+    )
     return max(LOWEST, min(HIGHEST, BASE.get(severity, BASE["low"]) + bonus))
 
 
@@ -79,7 +81,7 @@ def retry_delay(attempts: int, delays: Sequence[float], chance: float) -> float:
     return planned * (1 + JITTER * (2 * chance - 1))
 
 
-def failed(
+def after_failure(
     attempts: int,
     max_attempts: int,
     now: datetime,
@@ -88,15 +90,15 @@ def failed(
     permanent: bool,
     delays: Sequence[float],
     chance: float,
-) -> End:
+) -> Transition:
     """What one more failed try makes of a task that had `attempts` before."""
     tries = min(attempts + 1, max_attempts)
     outcome = failure or "FAILED"
     if permanent or tries >= max_attempts:
-        return End("failed", tries, None, outcome)
-    return End("retrying", tries, now + timedelta(seconds=retry_delay(tries, delays, chance)), outcome)
+        return Transition("failed", tries, None, outcome)
+    return Transition("retrying", tries, now + timedelta(seconds=retry_delay(tries, delays, chance)), outcome)
 
 
-def repeats(state: str, success: bool) -> bool:
-    """Whether a completion under the task's last token says what is recorded already, and so is harmless."""
+def is_repeat(state: str, success: bool) -> bool:
+    """Whether a completion under the task's last token repeats what is recorded already, and so is harmless."""
     return state == "completed" if success else state in ("retrying", "failed")

@@ -1,7 +1,7 @@
-"""Proposals: what a program asks people to do, and what becomes of it.
+"""Proposals: what a program asks operators to do, and what becomes of it.
 
 Rule: a proposal changes nothing but itself. A person other than its author agrees, and it is done in the same
-transaction; or says no; or a day passes and it expires. What was decided stays decided.
+transaction; or declines; or a day passes and it expires. What was decided stays decided.
 """
 
 from dataclasses import dataclass
@@ -23,21 +23,25 @@ ACTIONS = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """Something a program asks people for; `state` is open, approved, rejected or expired."""
+    """Something a program asks operators for; `state` is open, approved, rejected or expired.
+
+    `merchant` is whose task or report the target is; empty for a strategy, which belongs to nobody.
+    """
 
     id: str
+    merchant: str
     action: str
     target: str
     reason: str
     author: str
     state: str
-    created: datetime
-    expires: datetime
+    create_time: datetime
+    expire_time: datetime
     decided_by: str = ""
     decision_reason: str = ""
 
 
-def made(id_: str, action: str, target: str, reason: str, author: str, now: datetime) -> Proposal:
+def create(id_: str, action: str, target: str, reason: str, author: str, now: datetime) -> Proposal:
     """A new proposal. Raises Invalid naming the field."""
     if action not in ACTIONS:
         raise Invalid(
@@ -48,12 +52,12 @@ def made(id_: str, action: str, target: str, reason: str, author: str, now: date
         raise Invalid(
             f"reason must say why in 1 to {LONGEST_REASON} characters", reason="REASON_MISSING", field="reason"
         )
-    return Proposal(id_, action, target, reason, author, "open", now, now + LIFE)
+    return Proposal(id_, "", action, target, reason, author, "open", now, now + LIFE)
 
 
 def check_decision(proposal: Proposal, actor: str, approved: bool, now: datetime) -> None:
     """Whether `actor` may decide on it now. Raises Refused when it is decided or expired, Denied for its author."""
-    if proposal.state != "open" or proposal.expires <= now:
+    if proposal.state != "open" or proposal.expire_time <= now:
         state = proposal.state if proposal.state != "open" else "expired"
         raise Refused(
             f"the proposal is {state} and cannot be decided on any more; make a new one",

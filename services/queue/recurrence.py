@@ -5,7 +5,7 @@ another the whole. So repeats neither lose nor double, whatever is sent twice. O
 new, in work or with a person only counts. Within the watch window after a worker's success it takes the success back:
 the report is in work again, and the strategy that did not last is left out of the next choice. After that it is a
 regression: the report is new again, whether a machine or a person had ended it. An occurrence from before the
-resolution, told late, only counts.
+resolution, reported late, only counts.
 """
 
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 STATES = ("new", "triaging", "in_progress", "resolved_pending", "resolved", "escalated", "closed")
 # What one more occurrence makes of a report that was thought healed.
-COMES_BACK = {"resolved_pending": "in_progress", "resolved": "new", "closed": "new"}
+REOPENS = {"resolved_pending": "in_progress", "resolved": "new", "closed": "new"}
 
 # state → (who acts on it, by when, what comes next)
 OWNERS = {
-    "new": ("sweep triage", "triage_at", "triaging, in_progress or escalated"),
-    "triaging": ("errand ask_model, after its deadline sweep triage", "triage_at", "in_progress or escalated"),
+    "new": ("sweep triage", "triage_time", "triaging, in_progress or escalated"),
+    "triaging": ("errand model_triage, after its deadline sweep triage", "triage_time", "in_progress or escalated"),
     "in_progress": ("its task; sweep triage after a recurrence", "the task's own", "resolved_pending or escalated"),
-    "resolved_pending": ("sweep watch", "watch_until", "resolved, or in_progress when it recurs"),
+    "resolved_pending": ("sweep watch", "watch_end_time", "resolved, or in_progress when it recurs"),
     "resolved": ("nobody: it is over", "none", "new when it recurs"),
     "escalated": ("a person", "none: it stays visible", "in_progress, new or closed by a person"),
     "closed": ("nobody: it is over", "none", "new when it recurs"),
@@ -28,24 +28,24 @@ OWNERS = {
 
 
 @dataclass(frozen=True)
-class Count:
+class CounterValue:
     """How often something occurred under one counter; an empty counter is no counter, and always counts whole."""
 
     counter: str
     value: int
 
 
-def folded(told: Iterable[Count]) -> list[Count]:
+def merge_counters(reported: Iterable[CounterValue]) -> list[CounterValue]:
     """The counts of one batch, one for each counter in the order they first came: the highest value of each stands."""
     found: dict[str, int] = {}
-    for count in told:
+    for count in reported:
         before = found.get(count.counter, 0)
         found[count.counter] = max(before, count.value) if count.counter else before + count.value
-    return [Count(counter, value) for counter, value in found.items()]
+    return [CounterValue(counter, value) for counter, value in found.items()]
 
 
-def added(known: Count, told: Count) -> int:
-    """How many occurrences `told` adds to a report whose last counter is `known`."""
-    if told.counter and told.counter == known.counter:
-        return max(0, told.value - known.value)
-    return told.value
+def increase(last: CounterValue, reported: CounterValue) -> int:
+    """How many occurrences `reported` adds to a report whose last counter value is `last`."""
+    if reported.counter and reported.counter == last.counter:
+        return max(0, reported.value - last.value)
+    return reported.value

@@ -1,7 +1,7 @@
 """A report is one kind of error on one plugin; triage is what was understood of it.
 
 Rule: the text of a report (type, message, stack, module, context) is what a stranger wrote. It may only ever be read,
-matched and counted; nothing in it names a tool, fills an argument or gives an order. Severities are words in one order.
+matched and counted; nothing in it names a tool, fills an argument or gives an order. Severities have one order.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ SEVERITIES = ("low", "medium", "high", "critical")
 
 
 class Origin(StrEnum):
-    """Which rung of the ladder said what a report is."""
+    """Which rung of the ladder classified a report."""
 
     PATTERN = "pattern"
-    LEARNED = "learned"
+    CLASSIFIER = "classifier"
     MODEL = "model"
     NONE = "none"
 
 
-class Hindrance(StrEnum):
-    """Why no task can be made of a report; the person who gets it reads the word in its reason."""
+class Blocker(StrEnum):
+    """Why no task can be made of a report; stands at the beginning of the reason it is escalated with."""
 
     NO_STRATEGY = "NO_STRATEGY"
     ALL_TRIED = "ALL_TRIED"
@@ -34,7 +34,7 @@ class Hindrance(StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """What triage reads. `severity` is the reporter's own word or empty; `tried` names strategies that did not help."""
+    """What triage reads. `severity` is the reporter's own or empty; `tried_strategies` did not help before."""
 
     id: str
     plugin: str
@@ -51,15 +51,15 @@ class Report:
     context: Mapping[str, str] = field(default_factory=dict)
     occurrences: int = 1
     regressions: int = 0
-    tried: tuple[str, ...] = ()
+    tried_strategies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Triage:
-    """What was understood. A task is made when `hindrance` is None; otherwise the report goes to a person.
+    """What was understood. A task is made when `blocker` is None; otherwise the report is escalated.
 
     `confidence` (0 to 1) is how sure we are of `type`; how often `strategy` helps is the strategy's own figure.
-    `tools` are all the strategy calls, check included; `why` is one paragraph for people.
+    `tools` are all the strategy calls, check included; `explanation` is one paragraph for people.
     """
 
     type: str
@@ -69,6 +69,6 @@ class Triage:
     origin: Origin
     tools: tuple[str, ...]
     estimated_seconds: float
-    why: str
+    explanation: str
     strategy: str
-    hindrance: Hindrance | None = None
+    blocker: Blocker | None = None

@@ -12,10 +12,10 @@ from libs.common.database import Transaction
 from libs.common.runtime import Service
 from libs.common.runtime.assembly import assemble
 from prunella.v1 import queue_pb2_grpc
-from services.queue import reading
-from services.queue.doors import SCHEMA, ServiceContext, Settings
-from services.queue.errands.asking import runners
-from services.queue.errands.model import ReportModel
+from services.queue import catalogue_file
+from services.queue.context import SCHEMA, ServiceContext, Settings
+from services.queue.errands.model_client import ModelClient
+from services.queue.errands.model_triage import runners
 from services.queue.handlers.servicer import QueueHandlers
 from services.queue.store import strategies
 from services.queue.sweeps import SWEEPS
@@ -42,7 +42,7 @@ class StrategySeeding:
 
     async def start(self) -> None:
         """Inserts the rows of new ones."""
-        names = [strategy.name for strategy in self.ctx.book.shelf.strategies]
+        names = [strategy.name for strategy in self.ctx.catalogue.strategy_set.strategies]
 
         async def work(tx: Transaction) -> None:
             await strategies.seed(tx, names)
@@ -57,11 +57,11 @@ def build(settings: Settings, clock: Clock) -> Service:
     """queue, not started. Raises Invalid for strategies that are wrong."""
     path = settings.strategies
     text = toml_tables.read_text(path, reason="STRATEGIES_UNREADABLE", variable="QUEUE_STRATEGIES")
-    book = reading.parse(text, str(path))
+    catalogue = catalogue_file.parse(text, str(path))
     base = assemble(SCHEMA, settings, clock, pool_size=CONNECTIONS, session=PLANNER)
     model = None
     if settings.model_url:
-        model = ReportModel(
+        model = ModelClient(
             settings.model_url, settings.model_token, settings.model_name, settings.model_timeout, clock
         )
         base.closers.append(model.close)
@@ -71,11 +71,11 @@ def build(settings: Settings, clock: Clock) -> Service:
         clock=clock,
         telemetry=base.telemetry,
         settings=settings,
-        book=book,
+        catalogue=catalogue,
         model=model,
     )
     sweeps = base.sweeps(SWEEPS, ctx)
-    ctx.triage_soon = lambda: sweeps.trigger("triage")
+    ctx.nudge_triage = lambda: sweeps.trigger("triage")
     add = queue_pb2_grpc.add_QueueServiceServicer_to_server
     server = base.server(
         [(add, QueueHandlers(ctx), "prunella.v1.QueueService")], rpc.Server, max_message=LARGEST_MESSAGE

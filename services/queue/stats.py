@@ -1,6 +1,6 @@
 """How much work there is, and how it went.
 
-Rule: every state a task or report can have is always told, with 0 when nothing is in it, so that a reader never has to
+Rule: every state a task or report can have is always there, with 0 when nothing is in it, so that a reader never has to
 guess whether a state is empty or unknown. A figure without data is absent, never made up.
 """
 
@@ -15,19 +15,19 @@ from services.queue.recurrence import STATES as REPORT_STATES
 
 
 @dataclass(frozen=True)
-class Count:
+class StateCount:
     """How many things of a kind are in a state, the sum of their priorities, and of their seconds until completion."""
 
     kind: str
     state: str
-    number: int
-    priorities: int
-    seconds: float
+    count: int
+    priority_sum: int
+    seconds_sum: float
 
 
 @dataclass(frozen=True)
-class Figures:
-    """The queue in figures. Rates are percent, times are minutes; None where there is nothing to tell."""
+class QueueStats:
+    """The queue in figures. Rates are percent, times are minutes; None without data."""
 
     tasks: Mapping[str, int]
     reports: Mapping[str, int]
@@ -36,22 +36,22 @@ class Figures:
     mean_completion_minutes: float | None
 
 
-def figures(counts: Iterable[Count]) -> Figures:
+def queue_stats(counts: Iterable[StateCount]) -> QueueStats:
     """What the counts amount to."""
     found = {(count.kind, count.state): count for count in counts}
-    tasks = {state: _number(found.get(("task", state))) for state in TASK_STATES}
+    tasks = {state: _count(found.get(("task", state))) for state in TASK_STATES}
     ended = sum(tasks[state] for state in ENDED)
     completed = found.get(("task", "completed"))
-    done = completed if completed and completed.number > 0 else None
-    return Figures(
+    done = completed if completed and completed.count > 0 else None
+    return QueueStats(
         tasks=tasks,
-        reports={state: _number(found.get(("report", state))) for state in REPORT_STATES},
+        reports={state: _count(found.get(("report", state))) for state in REPORT_STATES},
         total=sum(tasks.values()),
         success_rate_percent=100 * tasks["completed"] / ended if ended else None,
-        mean_completion_minutes=done.seconds / done.number / 60 if done else None,
+        mean_completion_minutes=done.seconds_sum / done.count / 60 if done else None,
     )
 
 
-def _number(count: Count | None) -> int:
+def _count(count: StateCount | None) -> int:
     # Between a delta and the fold of its counterpart nothing is ever negative, but a reader should not depend on it.
-    return max(0, count.number) if count else 0
+    return max(0, count.count) if count else 0

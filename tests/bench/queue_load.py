@@ -28,7 +28,7 @@ from tests.bench.ground import percentile
 LEASE_SECONDS = 300
 # The least a claim can be: one statement that commits by itself, no token, no counts, no fact.
 RAW_CLAIM = """
-UPDATE queue.tasks SET state = 'processing', worker = 'raw', lease_until = $2, claimed_at = $2, updated_at = $2
+UPDATE queue.tasks SET state = 'processing', worker = 'raw', lease_expire_time = $2, claim_time = $2, update_time = $2
 WHERE id = (
     SELECT id FROM queue.tasks WHERE toolset = $1 AND state = 'pending' ORDER BY rank, id LIMIT 1
     FOR UPDATE SKIP LOCKED)
@@ -69,7 +69,9 @@ class Load:
 
     def claim(self, worker: int) -> pb.ClaimTasksRequest:
         """What a worker asks for."""
-        asked = pb.ClaimTasksRequest(worker=f"bench-{worker}", max_tasks=self.batch, tools=self.tools, brief=True)
+        asked = pb.ClaimTasksRequest(
+            worker=f"bench-{worker}", max_tasks=self.batch, tools=self.tools, omit_details=True
+        )
         asked.lease_duration.FromSeconds(LEASE_SECONDS)
         return asked
 

@@ -21,38 +21,38 @@ REPORT, TASK = _ID.format(start="$3::bigint", salt="'report'"), _ID.format(start
 TRACE = "'00-' || md5('trace' || n) || '-' || substr(md5('span' || n), 1, 16) || '-01'"
 REPORTS = f"""
 INSERT INTO queue.reports (id, plugin, merchant, package, release, label, fingerprint, state, type, severity,
-    reported_severity, source, counter, counter_value, occurrences, first_seen_at, last_seen_at, opened_at, task,
+    reported_severity, source, counter, counter_value, occurrences, first_seen_time, last_seen_time, open_time, task,
     strategy, traceparent)
 SELECT {REPORT}, 'bench-' || n % {PLUGINS}, 'bench', 'bench', '1.0.0', 'shop', md5('f' || n) || md5('g' || n),
     'in_progress', 'network', 'high', '', 'service', '', 0, 1, at, at, at, {TASK}, 'bench', {TRACE}
 FROM generate_series($1::bigint, $2::bigint) n,
     LATERAL (SELECT $4::timestamptz + n * interval '1 millisecond') AS moment (at)
 """
-CONTENTS = f"""
-INSERT INTO queue.contents (report, type, module, message, stack, context, grouping, triage)
-SELECT {REPORT}, 'Error', 'cart', 'connection reset by peer ' || n, repeat('at frame (cart.js:1)' || E'\\n', 4), '{{}}',
-    '{{connection reset by peer}}', '{{}}'
+DETAILS = f"""
+INSERT INTO queue.report_details (report, merchant, type, module, message, stack, context, grouping, triage)
+SELECT {REPORT}, 'bench', 'Error', 'cart', 'connection reset by peer ' || n,
+    repeat('at frame (cart.js:1)' || E'\\n', 4), '{{}}', '{{connection reset by peer}}', '{{}}'
 FROM generate_series($1::bigint, $2::bigint) n
 """
 TASKS = f"""
 INSERT INTO queue.tasks (id, report, plugin, merchant, strategy, toolset, state, priority, rank, max_attempts,
-    estimated_seconds, run_at, created_at, updated_at, traceparent)
+    estimated_seconds, run_time, create_time, update_time, traceparent)
 SELECT {TASK}, {REPORT}, 'bench-' || n % {PLUGINS}, 'bench', 'bench', ($5::integer[])[1 + n % cardinality($5)],
     'pending', 1 + n % 10, at - (1 + n % 10) * interval '10 minutes', 3, 60, at, at, at, {TRACE}
 FROM generate_series($1::bigint, $2::bigint) n,
     LATERAL (SELECT $4::timestamptz + n * interval '1 millisecond') AS moment (at)
 """
 COUNTED = """
-INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+INSERT INTO queue.state_count_deltas (kind, state, count, priority_sum, seconds_sum)
 VALUES ('report', 'in_progress', $1::bigint, 0, 0),
     ('task', 'pending', $1::bigint, (SELECT sum(priority) FROM queue.tasks), 0)
 """
 EMPTY = """
-TRUNCATE queue.tasks, queue.contents, queue.reports, queue.history, queue.watches, queue.counts, queue.count_deltas,
-    queue.requests, queue.toolsets
+TRUNCATE queue.tasks, queue.report_details, queue.reports, queue.history, queue.watches, queue.state_counts,
+    queue.state_count_deltas, queue.requests, queue.toolsets
 """
 CHUNK = 100_000
-TABLES = ["queue.reports", "queue.contents", "queue.tasks"]
+TABLES = ["queue.reports", "queue.report_details", "queue.tasks"]
 # A million rows go in several times faster when the indexes are made afterwards.
 CONSTRAINTS = """
 SELECT conrelid::regclass::text AS of, conname AS name, pg_get_constraintdef(oid) AS rule FROM pg_constraint
@@ -84,7 +84,7 @@ async def fill(url: str, count: int, *, sets: int = 1, now: datetime | None = No
             for first in range(1, count + 1, CHUNK):
                 last = min(first + CHUNK - 1, count)
                 await connection.execute(REPORTS, first, last, start, began)
-                await connection.execute(CONTENTS, first, last, start)
+                await connection.execute(DETAILS, first, last, start)
                 await connection.execute(TASKS, first, last, start, began, rows)
         await connection.execute(COUNTED, count)
         for table in (*TABLES, "queue.toolsets"):

@@ -231,10 +231,10 @@ def leases(events: Iterable[Event]) -> dict[str, Leases]:
             for lease in event.tasks_claimed.leases:
                 found[lease.task].taken[lease.token].append(event.tasks_claimed.worker)
         elif fact == "tasks_finished":
-            for end in event.tasks_finished.ends:
+            for end in event.tasks_finished.outcomes:
                 found[end.task].ends[end.token].append(end.state)
         elif fact == "tasks_recovered":
-            for end in event.tasks_recovered.ends:
+            for end in event.tasks_recovered.outcomes:
                 # Without a token nobody held it: no worker had its tools.
                 if end.token:
                     found[end.task].ends[end.token].append("taken back")

@@ -58,7 +58,7 @@ class Workers:
         """One worker: a task at a time, now and then two."""
         while True:
             asked = pb.ClaimTasksRequest(
-                worker=worker, max_tasks=self.chance.choice((1, 1, 1, 2)), tools=self.tools, brief=True
+                worker=worker, max_tasks=self.chance.choice((1, 1, 1, 2)), tools=self.tools, omit_details=True
             )
             asked.lease_duration.FromSeconds(LEASE_SECONDS)
             asked.wait_duration.FromSeconds(WAIT_SECONDS)

@@ -27,7 +27,7 @@ from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1.queue_pb2_grpc import QueueServiceStub
 from services.queue.leases import MAX_CRASHES
-from services.queue.store import work
+from services.queue.store import task_leases
 from tests.chaos import invariants, queue_workers
 from tests.service.queue_alone import QueueAlone, queue_alone
 
@@ -130,7 +130,7 @@ async def a_crowd(plane: Plane, folder: Path, chance: random.Random) -> AsyncIte
         await crowd.end()
 
 
-def kinds() -> list[str]:
+def error_types() -> list[str]:
     """The kind of each task; what is poison comes first, where it could block most."""
     odd = [kind for kind, number in POISON.items() for _ in range(number)] + ["shaky"] * SHAKY
     return odd + ["plain"] * (TASKS - len(odd))
@@ -139,7 +139,7 @@ def kinds() -> list[str]:
 async def enqueue(plane: Plane) -> None:
     """Two thousand errors, each of a plugin of its own, through the front door."""
     queue: Any = QueueServiceStub(plane.channel("queue"))
-    wanted = kinds()
+    wanted = error_types()
     for first in range(0, len(wanted), 500):
         request = pb.ReportErrorsRequest(request_id=new_id(), source="service")
         for number, kind in enumerate(wanted[first : first + 500], first):
@@ -228,13 +228,13 @@ async def queue(ground: Ground) -> AsyncIterator[QueueAlone]:
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, name: str, part: str, instead: str = "") -> None:
-    statement = getattr(work, name)
+    statement = getattr(task_leases, name)
     assert part in statement, f"{name} is not what it was"
-    monkeypatch.setattr(work, name, statement.replace(part, instead))
+    monkeypatch.setattr(task_leases, name, statement.replace(part, instead))
 
 
 async def claimed(queue: QueueAlone, worker: str) -> pb.LeasedTask:
-    request = pb.ClaimTasksRequest(worker=worker, any_tools=True, brief=True)
+    request = pb.ClaimTasksRequest(worker=worker, any_tools=True, omit_details=True)
     (leased,) = (await queue.worker.ClaimTasks(request, timeout=5)).tasks
     return leased  # type: ignore[no-any-return]
 
@@ -304,7 +304,7 @@ async def test_a_completion_that_does_not_look_at_the_state_is_found_out(
     _, late = await lapsed(queue)
     await completed(queue, late)
     assert await complaints(ground, (late, "late")) == []
-    broken(monkeypatch, "COMPLETE", "t.lease_until IS NOT NULL", "true")
+    broken(monkeypatch, "COMPLETE", "t.lease_expire_time IS NOT NULL", "true")
     await completed(queue, late)
     found = await complaints(ground, (late, "late"))
     assert any("ended 2 times: completed, completed" in complaint for complaint in found)

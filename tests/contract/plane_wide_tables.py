@@ -24,6 +24,15 @@ PLANE_WIDE = {
     "ops.projection_backfill": "how far projections were filled from the timeline: one row",
     "ops.service_health": "the health of the plane's own services",
     "ops.task_outcomes": "tries of tasks counted by batches, and a batch holds tasks of several merchants",
+    "queue.toolsets": "names of tools, which tasks of all merchants share",
+    "queue.toolset_claims": "when a worker that has a set's tools last claimed",
+    "queue.state_counts": "tasks and reports of the whole queue by state",
+    "queue.state_count_deltas": "changes of those counts, not folded yet",
+    "queue.strategies": "strategies are judged over all merchants; no text of a report is kept",
+    "queue.strategy_history": "how the status of a strategy changed, over all merchants",
+    "queue.classifier_counts": "counts of words learned over all merchants; no text is kept",
+    "queue.requests": "a request belongs to its caller, who may act for several merchants",
+    "queue.errands": "work of the service itself, which is done within seconds and shown to nobody",
     "ops.uptime_probes": "probes of the plane's own services",
 }
 
@@ -35,10 +44,6 @@ PENDING = frozenset(
             approvals attempt_history configurations errands fleets kill_switches permits policy
             policy_changes releases rollout_control rollout_history rollout_members rollout_slots rollouts
             slots staging_cache storms
-        """,
-        "queue": """
-            asked contents count_deltas counts errands history lessons proposals requests strategies
-            strategy_history toolsets watches
         """,
     }.items()
     for table in tables.split()

@@ -27,7 +27,7 @@ from tests.contract.plane_wide_tables import PENDING, PLANE_WIDE
 FOLDERS = migrate.folders()
 FIRST = "r1"
 # Schemas whose revisions have not been squashed into the first one yet.
-UNSQUASHED = frozenset({"patcher", "queue"})
+UNSQUASHED = frozenset({"patcher"})
 SQUASHED = sorted(set(FOLDERS) - UNSQUASHED)
 SHAPE = """
 SELECT concat_ws(' ', 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,

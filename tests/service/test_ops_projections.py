@@ -69,7 +69,7 @@ def life() -> list[Event]:
     resolved.open_duration.FromTimedelta(timedelta(seconds=60))
     ends = facts.TasksFinished()
     for state in ("completed", "completed", "retrying", "failed"):
-        ends.ends.add(task=uid(600), state=state)
+        ends.outcomes.add(task=uid(600), state=state)
     return [
         event(0, label, incident=""),
         *healing(),

@@ -1,18 +1,23 @@
 """Asking a model what a report is: a good answer names a type, a bad one costs its deadline at most, none may write."""
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from deploy.local.testing import Ground, Plane, until
+from libs.common.clock import SystemClock
+from libs.common.errors import Invalid
+from libs.common.external_http import SENT
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1 import queue_pb2_grpc
 from prunella.v1.agent_pb2 import ErrorReport
 from prunella.v1.events_pb2 import BreakerChanged
-from services.queue.errands import model
+from services.queue.errands import model_client
+from services.queue.errands.model_client import ModelClient
 from tests.service import sira_server
 from tests.service.sira_server import SiraServer
 
@@ -99,10 +104,38 @@ async def test_a_good_answer_names_a_type_and_a_strategy_that_reads(queue: Queue
         "process_down",
     )
     assert (report.triage.strategy, report.triage.confidence) == ("strategies/process_answers", 0.89)
-    assert "small-1" in report.triage.why and "as before" in report.triage.why
+    assert "small-1" in report.triage.explanation and "as before" in report.triage.explanation
     (asked,) = server.asked
     assert (asked.path, asked.headers["authorization"]) == ("/v1/chat/completions", "Bearer let-me-in")
     assert asked.body["model"] == "small"
+    rule = asked.body["response_format"]
+    assert (rule["type"], rule["json_schema"]["strict"]) == ("json_schema", True)
+    offered = rule["json_schema"]["schema"]["properties"]
+    assert "process_down" in offered["type"]["enum"] and {"", "process_answers"} <= set(offered["strategy"]["enum"])
+
+
+async def test_nothing_of_this_machine_leaves_and_no_key_of_its_environment(
+    ground: Ground, server: SiraServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "somebody-elses")
+    monkeypatch.setenv("OPENAI_ORG_ID", "somebody-elses")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-key: somebody-elses\nauthorization: Bearer somebody-elses")
+    plane = Plane(ground, environ={"QUEUE_MODEL_URL": f"{server.url}/v1"}, names=("queue",))
+    try:
+        await QueueAlone(await plane.start()).triaged()
+    finally:
+        await plane.stop()
+    (asked,) = server.asked
+    assert "somebody-elses" not in str(asked)
+    assert set(asked.headers) <= SENT and "authorization" not in asked.headers
+
+
+def test_a_model_without_its_extra_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(Invalid) as refused:
+        ModelClient("http://127.0.0.1:1/v1", "", "small", 1.0, SystemClock())
+    assert (refused.value.reason, refused.value.field) == ("EXTRA_MISSING", "QUEUE_MODEL_URL")
+    assert "pip install 'prunella[llm]'" in refused.value.message
 
 
 async def test_what_patterns_know_is_asked_of_nobody(queue: QueueAlone, server: SiraServer) -> None:
@@ -117,7 +150,7 @@ async def test_the_report_is_data_in_one_message_and_the_instructions_never_chan
     await queue.triaged(STRANGE)
     for asked in server.asked:
         system, user = asked.body["messages"]
-        assert (system["role"], system["content"]) == ("system", model.SYSTEM)
+        assert (system["role"], system["content"]) == ("system", model_client.SYSTEM)
         assert "s3cret" not in json.dumps(asked.body), "context may hold secrets and stays here"
         assert set(json.loads(user["content"])) == {"types", "severities", "strategies", "report"}
     texts = [json.loads(asked.body["messages"][1]["content"])["report"]["message"] for asked in server.asked]
@@ -160,7 +193,7 @@ async def test_a_bad_answer_is_the_same_as_none_and_triage_ends(
     server.answer = answer
     report = await queue.triaged()
     assert (report.state, report.triage.origin) == (pb.REPORT_STATE_ESCALATED, "none")
-    assert why in report.triage.why
+    assert why in report.triage.explanation
     assert not report.task
     assert len(server.asked) == 1, "one question, never followed elsewhere"
 
@@ -184,7 +217,7 @@ async def test_orders_in_a_report_have_no_effect_even_when_the_model_obeys_them(
         assert report.triage.strategy == "strategies/process_answers"
         assert not any(tool.startswith("relay.") for tool in report.triage.tools)
     for report in (ordered, neutral):
-        report.triage.ClearField("time")
+        report.triage.ClearField("create_time")
     assert ordered.triage == neutral.triage
 
 

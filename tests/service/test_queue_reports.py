@@ -123,8 +123,8 @@ async def test_a_report_that_stays_healed_is_resolved_and_its_strategy_learns(qu
     assert told == [
         "error_reported", "report_triaged", "task_created", "tasks_claimed", "tasks_finished", "report_resolved",
     ]  # fmt: skip
-    lessons = await queue.plane.sql("SELECT type, lessons FROM queue.lessons")
-    assert [(row.type, row.lessons) for row in lessons] == [("network", 1)]
+    counts = await queue.plane.sql("SELECT type, examples FROM queue.classifier_counts")
+    assert [(row.type, row.examples) for row in counts] == [("network", 1)]
 
 
 async def strategy_of(queue: QueueAlone, name: str = STRATEGY) -> pb.Strategy:
@@ -270,6 +270,6 @@ async def test_counts_are_what_the_rows_say(queue: QueueAlone) -> None:
     assert {state: number for state, number in stats.reports.items() if number} == reports
     assert stats.total == 4
     assert stats.success_rate_percent == 50
-    lines = {line.state: line for line in stats.status}
+    lines = {line.state: line for line in stats.task_states}
     assert {state: line.count for state, line in lines.items()} == tasks
     assert lines["completed"].mean_priority == leased[0].task.priority

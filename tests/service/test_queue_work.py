@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,8 +14,8 @@ from libs.common.errors import Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
-from services.queue.doors import TASKS
-from services.queue.handlers import work
+from services.queue.context import TASKS
+from services.queue.handlers import claims
 from services.queue.store import tasks
 from tests.service.queue_alone import NETWORK, STRATEGY, QueueAlone, queue_alone, reason_of
 
@@ -47,7 +47,7 @@ async def test_a_worker_that_waits_hears_of_work_at_once(queue: QueueAlone) -> N
     await queue.report(queue.error())
     (leased,) = await claiming
     assert leased.task.state == pb.TASK_STATE_PROCESSING
-    assert leased.task.lease_until_time.ToDatetime() - queue.clock.now().replace(tzinfo=None) == timedelta(seconds=30)
+    assert leased.task.lease_expire_time.ToDatetime() - queue.clock.now().replace(tzinfo=None) == timedelta(seconds=30)
     assert list(leased.task.tools) == ["host.reach_upstreams", "host.resolve_names"]
     assert leased.strategy.check.comparison == "equals"
     assert leased.report.message == NETWORK
@@ -63,7 +63,7 @@ def claims_sleep(queue: QueueAlone, monkeypatch: pytest.MonkeyPatch) -> asyncio.
             asleep.set()
         await wait(name, timeout)
 
-    monkeypatch.setattr(work, "LOOK_SECONDS", 30.0)
+    monkeypatch.setattr(claims, "POLL_SECONDS", 30.0)
     monkeypatch.setattr(database, "wait", tell)
     return asleep
 
@@ -96,7 +96,7 @@ async def test_among_several_tool_sets_the_most_urgent_comes_first(queue: QueueA
     await queue.report(disk, *(queue.error(plugin=f"p-{place}") for place in range(3)))
     await waiting(queue, 4)
     urgent = await queue.plane.sql("SELECT id FROM queue.tasks ORDER BY rank, id")
-    claimed = [*await queue.claim(2, wait=0, brief=True), *await queue.claim(5, wait=0, brief=True)]
+    claimed = [*await queue.claim(2, wait=0, omit_details=True), *await queue.claim(5, wait=0, omit_details=True)]
     assert [one.task.name for one in claimed] == [f"tasks/{row.id}" for row in urgent]
     assert len({tuple(one.task.tools) for one in claimed}) == 2
     assert not claimed[0].HasField("report")
@@ -124,7 +124,7 @@ async def test_two_workers_that_race_share_the_tasks_without_a_double(queue: Que
 
     async def worker(name: str) -> list[str]:
         done: list[str] = []
-        while claimed := await queue.claim(3, wait=0, worker=name, brief=True):
+        while claimed := await queue.claim(3, wait=0, worker=name, omit_details=True):
             ends = [pb.CompleteTaskRequest(name=one.task.name, token=one.token, success=True) for one in claimed]
             answer = await queue.worker.CompleteTasks(pb.CompleteTasksRequest(completions=ends), timeout=10)
             assert (answer.completed, list(answer.refusals)) == (len(ends), [])
@@ -134,7 +134,9 @@ async def test_two_workers_that_race_share_the_tasks_without_a_double(queue: Que
     shares = await asyncio.gather(*(worker(f"w-{number}") for number in range(4)))
     names = [name for share in shares for name in share]
     assert len(names) == len(set(names)) == 60
-    finished = [end.task for event in await queue.plane.facts("tasks_finished") for end in event.tasks_finished.ends]
+    finished = [
+        end.task for event in await queue.plane.facts("tasks_finished") for end in event.tasks_finished.outcomes
+    ]
     assert len(finished) == len(set(finished)) == 60
 
 
@@ -158,7 +160,7 @@ async def test_a_failed_try_waits_and_the_fourth_goes_to_a_person(queue: QueueAl
     assert group.state == pb.REPORT_STATE_ESCALATED
     assert "CHECK_FAILED" in group.reason
     (escalated,) = await queue.plane.facts("report_escalated")
-    assert list(escalated.report_escalated.tried) == [STRATEGY]
+    assert list(escalated.report_escalated.tried_strategies) == [STRATEGY]
     strategy = await queue.person.GetStrategy(pb.GetStrategyRequest(name=f"strategies/{STRATEGY}"), timeout=5)
     assert (strategy.strategy.successes, strategy.strategy.failures) == (0, 1)
 
@@ -208,7 +210,7 @@ async def test_a_task_that_no_worker_has_the_tools_for_comes_to_a_person(queue: 
     await until(ended, what="both are ended")
     assert await queue.history(leased.task.report) == ["LEASE_LOST", "NO_WORKER"]
     told = await queue.plane.facts("tasks_recovered")
-    tokens = [end.token for fact in told for end in fact.tasks_recovered.ends if end.failure == "NO_WORKER"]
+    tokens = [end.token for fact in told for end in fact.tasks_recovered.outcomes if end.failure == "NO_WORKER"]
     assert tokens == [0, 0], "nobody held them"
     group = await queue.group(leased.task.report)
     assert group.state == pb.REPORT_STATE_ESCALATED
@@ -242,7 +244,7 @@ async def test_a_lease_that_is_extended_lives_on_and_one_that_was_lost_does_not(
     request = pb.ExtendTaskRequest(name=leased.task.name, token=leased.token, lease_duration=Duration(seconds=60))
     queue.after(20)
     answer = await queue.worker.ExtendTask(request, timeout=5)
-    assert answer.lease_until_time.ToDatetime() == queue.clock.now().replace(tzinfo=None) + timedelta(seconds=60)
+    assert answer.lease_expire_time.ToDatetime() == queue.clock.now().replace(tzinfo=None) + timedelta(seconds=60)
     queue.after(50)
     assert await queue.claim(wait=0.6) == []
     await queue.worker.ExtendTask(request, timeout=5)
@@ -343,6 +345,21 @@ async def test_history_is_only_ever_added_to(queue: QueueAlone) -> None:
     for statement in ("UPDATE queue.history SET outcome = 'FORGED'", "DELETE FROM queue.history"):
         with pytest.raises(Exception, match="append-only"):
             await queue.plane.services["queue"].ctx.database.transaction(lambda tx, text=statement: tx.run(text))
+
+
+async def test_nothing_of_a_report_belongs_to_another_merchant_and_history_says_whose_it_is(queue: QueueAlone) -> None:
+    leased = await queue.a_task()
+    await queue.complete(leased)
+    transaction = queue.plane.services["queue"].ctx.database.transaction
+    for statement in ("UPDATE queue.tasks SET merchant = 'x'", "UPDATE queue.report_details SET merchant = 'x'"):
+        with pytest.raises(Exception, match="foreign key"):
+            await transaction(lambda tx, text=statement: tx.run(text))
+    (report,) = await queue.plane.sql("SELECT merchant FROM queue.reports")
+    owners = "SELECT merchant FROM queue.history UNION ALL SELECT merchant FROM queue.watches"
+    assert report.merchant and {row.merchant for row in await queue.plane.sql(owners)} == {report.merchant}
+    (entry,) = await queue.plane.sql("SELECT id, create_time FROM queue.history")
+    began = timedelta(milliseconds=entry.id.int >> 80)
+    assert (entry.id.version, datetime.fromtimestamp(0, UTC) + began) == (7, entry.create_time), "it lies in its week"
 
 
 async def test_a_waiting_claim_ends_when_the_server_drains(queue: QueueAlone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ import pytest
 from deploy.local.ports import free_ports
 from deploy.local.testing import until
 from libs.common.clock import SystemClock
-from services.queue.worker.answers import Failed
 from services.queue.worker.config import parse
-from services.queue.worker.servers import Servers
+from services.queue.worker.tool_result import TaskFailed
+from services.queue.worker.tool_servers import ToolServers
 
 SCRIPT = Path(__file__).with_name("worker_tool_server.py")
 TOOLS = """
@@ -52,8 +52,8 @@ def http(port: int) -> str:
 
 
 @contextlib.asynccontextmanager
-async def servers(text: str) -> AsyncIterator[Servers]:
-    made = Servers(parse(text, "worker.toml", {}), SystemClock())
+async def servers(text: str) -> AsyncIterator[ToolServers]:
+    made = ToolServers(parse(text, "worker.toml", {}), SystemClock())
     try:
         await made.start()
         yield made
@@ -86,7 +86,7 @@ async def at_an_address(notes: Path, *words: str, port: int = 0) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def reached(way: str, tmp_path: Path) -> AsyncIterator[Servers]:
+async def reached(way: str, tmp_path: Path) -> AsyncIterator[ToolServers]:
     notes = tmp_path / "notes"
     if way == "stdio":
         async with servers(stdio(notes)) as made:
@@ -96,8 +96,8 @@ async def reached(way: str, tmp_path: Path) -> AsyncIterator[Servers]:
         yield made
 
 
-async def failure(made: Servers, tool: str, **arguments: object) -> str:
-    with pytest.raises(Failed) as found:
+async def failure(made: ToolServers, tool: str, **arguments: object) -> str:
+    with pytest.raises(TaskFailed) as found:
         await made.call(tool, dict(arguments))
     return found.value.reason
 
@@ -181,7 +181,11 @@ async def test_a_server_that_cannot_start_is_told_and_holds_up_nobody(command: s
     async with servers(stdio(tmp_path / "notes") + broken) as made:
         assert "shaky.level" in made.tools()
         assert not [tool for tool in made.tools() if tool.startswith("broken")]
-        await until(lambda: said in made.servers["broken"].why, 10, what=made.servers["broken"].why)
+        await until(
+            lambda: said in made.servers["broken"].unavailable_reason,
+            10,
+            what=made.servers["broken"].unavailable_reason,
+        )
         assert await failure(made, "broken.level") == "TOOL_UNAVAILABLE"
 
 

@@ -109,8 +109,8 @@ def test_scenarios_of_one_lane_play_one_after_the_other_and_all_others_side_by_s
 
 def test_a_fact_about_many_tasks_is_about_each_of_their_reports() -> None:
     event = Event()
-    event.tasks_finished.ends.add(report="errorReports/r1", state="retrying", failure="TOOL_FAILED")
-    event.tasks_finished.ends.add(report="errorReports/r2", state="completed")
+    event.tasks_finished.outcomes.add(report="errorReports/r1", state="retrying", failure="TOOL_FAILED")
+    event.tasks_finished.outcomes.add(report="errorReports/r2", state="completed")
     assert reports(event) == {"r1", "r2"}
     assert tries(event) == [("errorReports/r1", "tools failed (TOOL_FAILED), again later")]
 

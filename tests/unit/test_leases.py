@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from libs.common.errors import Denied, Invalid, Refused
 from services.queue import leases, proposals, recurrence, stats
-from services.queue.recurrence import Count
+from services.queue.recurrence import CounterValue
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,20 +52,21 @@ def test_a_task_has_a_try_after_each_of_the_three_waits() -> None:
     delays = leases.RETRY_SECONDS
     most = leases.max_attempts(delays)
     ends = [
-        leases.failed(before, most, NOW, failure="", permanent=False, delays=delays, chance=0.5)
+        leases.after_failure(before, most, NOW, failure="", permanent=False, delays=delays, chance=0.5)
         for before in range(most)
     ]
     assert [end.state for end in ends] == ["retrying", "retrying", "retrying", "failed"]
-    assert [(end.run_at - NOW).total_seconds() for end in ends if end.run_at] == [30, 120, 300]
+    assert [(end.run_time - NOW).total_seconds() for end in ends if end.run_time] == [30, 120, 300]
 
 
 @given(st.integers(0, 5), st.integers(1, 5), st.booleans(), st.floats(0, 1))
 def test_no_task_is_tried_more_often_than_it_may(before: int, most: int, permanent: bool, chance: float) -> None:
-    end = leases.failed(min(before, most), most, NOW, failure="", permanent=permanent, delays=(1.0,), chance=chance)
+    ways = {"permanent": permanent, "delays": (1.0,), "chance": chance}
+    end = leases.after_failure(min(before, most), most, NOW, failure="", **ways)  # type: ignore[arg-type]
     assert end.attempts <= most
     assert end.outcome == "FAILED"
     assert (end.state == "failed") == (permanent or before + 1 >= most)
-    assert (end.run_at is not None) == (end.state == "retrying")
+    assert (end.run_time is not None) == (end.state == "retrying")
 
 
 @pytest.mark.parametrize(
@@ -76,21 +77,21 @@ def test_no_task_is_tried_more_often_than_it_may(before: int, most: int, permane
     ],
 )  # fmt: skip
 def test_a_repeated_word_is_harmless_when_it_says_the_same(state: str, success: bool, harmless: bool) -> None:
-    assert leases.repeats(state, success) is harmless
+    assert leases.is_repeat(state, success) is harmless
 
 
 def test_every_state_has_an_owner_and_an_end() -> None:
     assert set(leases.OWNERS) == set(leases.STATES) == {*leases.ACTIVE, *leases.ENDED}
     assert set(recurrence.OWNERS) == set(recurrence.STATES)
-    assert set(recurrence.COMES_BACK) < set(recurrence.STATES)
+    assert set(recurrence.REOPENS) < set(recurrence.STATES)
 
 
-COUNTS = st.builds(Count, st.sampled_from(["", "a", "b"]), st.integers(1, 20))
+COUNTS = st.builds(CounterValue, st.sampled_from(["", "a", "b"]), st.integers(1, 20))
 
 
 @given(st.lists(COUNTS, max_size=12))
-def test_a_batch_folded_holds_each_counter_once_at_its_highest(told: list[Count]) -> None:
-    folded = {count.counter: count.value for count in recurrence.folded(told)}
+def test_a_batch_folded_holds_each_counter_once_at_its_highest(told: list[CounterValue]) -> None:
+    folded = {count.counter: count.value for count in recurrence.merge_counters(told)}
     for counter in ("a", "b"):
         values = [count.value for count in told if count.counter == counter]
         assert folded.get(counter, 0) == max(values, default=0)
@@ -99,22 +100,23 @@ def test_a_batch_folded_holds_each_counter_once_at_its_highest(told: list[Count]
 
 @given(st.integers(1, 50), st.integers(1, 50))
 def test_the_same_counter_adds_its_difference_and_another_the_whole(known: int, told: int) -> None:
-    assert recurrence.added(Count("a", known), Count("a", told)) == max(0, told - known)
-    assert recurrence.added(Count("a", known), Count("b", told)) == told
-    assert recurrence.added(Count("", known), Count("", told)) == told
+    assert recurrence.increase(CounterValue("a", known), CounterValue("a", told)) == max(0, told - known)
+    assert recurrence.increase(CounterValue("a", known), CounterValue("b", told)) == told
+    assert recurrence.increase(CounterValue("", known), CounterValue("", told)) == told
 
 
 def test_figures_without_data_are_absent() -> None:
-    nothing = stats.figures([])
+    nothing = stats.queue_stats([])
     assert nothing.total == 0
     assert nothing.success_rate_percent is None
     assert nothing.mean_completion_minutes is None
-    some = stats.figures([stats.Count("task", "completed", 3, 12, 540.0), stats.Count("task", "failed", 1, 4, 0)])
+    counts = [stats.StateCount("task", "completed", 3, 12, 540.0), stats.StateCount("task", "failed", 1, 4, 0)]
+    some = stats.queue_stats(counts)
     assert (some.success_rate_percent, some.mean_completion_minutes) == (75, 3)
 
 
 def test_a_proposal_is_decided_once_in_time_and_by_another() -> None:
-    made = proposals.made("p", "close_report", "errorReports/1", "why", "mcp", NOW)
+    made = proposals.create("p", "close_report", "errorReports/1", "why", "mcp", NOW)
     proposals.check_decision(made, "operators/ada", approved=True, now=NOW)
     proposals.check_decision(made, "mcp", approved=False, now=NOW)
     with pytest.raises(Denied):
@@ -122,4 +124,4 @@ def test_a_proposal_is_decided_once_in_time_and_by_another() -> None:
     with pytest.raises(Refused):
         proposals.check_decision(made, "operators/ada", approved=True, now=NOW + proposals.LIFE)
     with pytest.raises(Invalid):
-        proposals.made("p", "close_report", "tasks/1", "why", "mcp", NOW)
+        proposals.create("p", "close_report", "tasks/1", "why", "mcp", NOW)

@@ -37,5 +37,5 @@ def test_a_list_of_tasks_names_the_filter_that_is_wrong(field: str) -> None:
 
 def test_good_filters_are_taken_as_they_are() -> None:
     found = reports.filters(pb.ListErrorReportsRequest(plugin="plugins/p-1", state=pb.REPORT_STATE_NEW, type="timeout"))
-    assert (found.plugin, found.state, found.type, found.milder) == ("p-1", "new", "timeout", ())
+    assert (found.plugin, found.state, found.type, found.below_severity) == ("p-1", "new", "timeout", ())
     assert tasks.filters(pb.ListTasksRequest(worker="machine 1, 42")).worker == "machine 1, 42"

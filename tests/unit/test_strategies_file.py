@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from libs.common.errors import Invalid
-from services.queue import reading
-from services.queue.book import Book
+from services.queue import catalogue_file
+from services.queue.catalogue import Catalogue
 
-DEFAULT = Path(reading.__file__).with_name("strategies.toml")
+DEFAULT = Path(catalogue_file.__file__).with_name("strategies.toml")
 TYPE = """
 [[type]]
 name = "disk"
@@ -37,8 +37,8 @@ value = 90
 """
 
 
-def read(text: str) -> Book:
-    return reading.parse(text, "own.toml")
+def read(text: str) -> Catalogue:
+    return catalogue_file.parse(text, "own.toml")
 
 
 def mistakes(text: str) -> list[str]:
@@ -49,26 +49,30 @@ def mistakes(text: str) -> list[str]:
 
 
 def test_the_file_that_comes_along_knows_what_was_asked_for() -> None:
-    book = read(DEFAULT.read_text())
-    assert {kind.name for kind in book.kinds} >= {
+    catalogue = read(DEFAULT.read_text())
+    assert {error_type.name for error_type in catalogue.error_types} >= {
         "undefined_property", "missing_module", "network", "timeout", "permission", "memory", "disk", "certificate",
         "rate_limit", "schema_mismatch", "dependency_conflict", "configuration", "webhook_signature", "process_down",
     }  # fmt: skip
-    assert len(book.shelf.strategies) >= 14
-    assert {strategy.type for strategy in book.shelf.strategies} == {kind.name for kind in book.kinds}
-    rates = {s.name: s.prior.successes / (s.prior.successes + s.prior.failures) for s in book.shelf.strategies}
+    assert len(catalogue.strategy_set.strategies) >= 14
+    assert {strategy.type for strategy in catalogue.strategy_set.strategies} == {
+        error_type.name for error_type in catalogue.error_types
+    }
+    rates = {
+        s.name: s.prior.successes / (s.prior.successes + s.prior.failures) for s in catalogue.strategy_set.strategies
+    }
     assert rates["undefined_property_access"] == pytest.approx(0.9)
     assert rates["missing_module_import"] == pytest.approx(0.85)
-    minutes = {s.name: s.estimated_seconds / 60 for s in book.shelf.strategies}
+    minutes = {s.name: s.estimated_seconds / 60 for s in catalogue.strategy_set.strategies}
     assert (minutes["undefined_property_access"], minutes["missing_module_import"]) == (10, 5)
 
 
 def test_a_good_file_is_read_whole() -> None:
-    book = read(TYPE + STRATEGY)
-    (strategy,) = book.shelf.strategies
+    catalogue = read(TYPE + STRATEGY)
+    (strategy,) = catalogue.strategy_set.strategies
     assert strategy.check.value == "90"
     assert strategy.steps[0].arguments == '{"plugin": "{plugin}"}'
-    assert len(book.version) == 12
+    assert len(catalogue.version) == 12
 
 
 @pytest.mark.parametrize(
@@ -127,9 +131,9 @@ def test_names_are_given_once() -> None:
     ("text", "said"),
     [
         ("what", "this is not TOML"),
-        ("[standing]\npromote_confidence = 0.1\n", "field `promote_confidence` must not be below"),
-        ("[standing]\npromote = 1\n", "[standing], field `promote` is not known"),
-        ("standing = 1\n", "field `standing` must be a table"),
+        ("[status]\npromote_confidence = 0.1\n", "field `promote_confidence` must not be below"),
+        ("[status]\npromote = 1\n", "[status], field `promote` is not known"),
+        ("status = 1\n", "field `status` must be a table"),
         ("strategy = 1\n", "field `strategy` must be a list of tables"),
         ("[stategy]\n", "field `stategy` is not known; did you mean `strategy`?"),
     ],

@@ -120,14 +120,14 @@ def test_what_became_of_tasks_is_counted_with_the_reasons_of_those_that_failed()
     event = Event()
     event.tasks_finished.worker = "worker-1"
     for state, failure in (("completed", ""), ("completed", ""), ("retrying", "TOOL_FAILED")):
-        event.tasks_finished.ends.add(state=state, failure=failure)
+        event.tasks_finished.outcomes.add(state=state, failure=failure)
     assert line(event, "") == "worker-1: 2 done, 1 tried again later (TOOL_FAILED)"
 
 
 def test_a_person_is_asked_with_everything_that_was_tried() -> None:
     event = Event(plugin="p", reason="three tries failed")
     event.report_escalated.type = "timeout"
-    event.report_escalated.tried.append("strategies/relay-timeout")
+    event.report_escalated.tried_strategies.append("strategies/relay-timeout")
     assert line(event) == "shop-7: a person is asked about timeout (tried relay-timeout) · three tries failed"
 
 

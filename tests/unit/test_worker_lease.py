@@ -52,10 +52,10 @@ async def test_it_is_trusted_five_seconds_less_and_a_third_when_short() -> None:
 
 
 async def test_work_is_cut_off_when_no_word_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "RETRY_SECONDS", 0.02)
     lease, began = made(Queue(AWAY), 0.6), asyncio.get_running_loop().time()
     with pytest.raises(LeaseLost, match="no word"):
-        await lease.keep(forever)
+        await lease.hold(forever)
     assert 0.3 < asyncio.get_running_loop().time() - began < 0.6
     with pytest.raises(LeaseLost):
         lease.confirm()
@@ -63,11 +63,11 @@ async def test_work_is_cut_off_when_no_word_comes_in_time(monkeypatch: pytest.Mo
 
 async def test_work_is_cut_off_at_once_when_the_queue_says_no() -> None:
     with pytest.raises(LeaseLost, match="somebody else"):
-        await made(Queue(STALE), 1.5).keep(forever)
+        await made(Queue(STALE), 1.5).hold(forever)
 
 
 async def test_a_word_that_comes_late_but_in_time_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "RETRY_SECONDS", 0.02)
     queue = Queue(AWAY, AWAY, None)
     lease = made(queue, 0.9)
 
@@ -75,18 +75,18 @@ async def test_a_word_that_comes_late_but_in_time_is_enough(monkeypatch: pytest.
         await asyncio.sleep(1.0)
         return queue.asked
 
-    assert await lease.keep(work) >= 3
+    assert await lease.hold(work) >= 3
     lease.confirm()
 
 
 async def test_a_claim_that_waited_long_asks_before_it_begins() -> None:
     queue = Queue(None)
-    assert await made(queue, 30, ago=20).keep(quick) == "done"
+    assert await made(queue, 30, ago=20).hold(quick) == "done"
     assert queue.asked == 1
     with pytest.raises(LeaseLost, match="somebody else"):
-        await made(Queue(STALE), 30, ago=20).keep(quick)
+        await made(Queue(STALE), 30, ago=20).hold(quick)
     fresh = Queue(None)
-    await made(fresh, 30, ago=1).keep(quick)
+    await made(fresh, 30, ago=1).hold(quick)
     assert fresh.asked == 0
 
 
@@ -95,7 +95,7 @@ async def test_errors_and_timeouts_of_the_work_are_its_own() -> None:
         raise TimeoutError("a tool's")
 
     with pytest.raises(TimeoutError, match="a tool's"):
-        await made(Queue(None), 30).keep(late)
+        await made(Queue(None), 30).hold(late)
 
 
 def test_durations_are_whole_on_the_wire() -> None:

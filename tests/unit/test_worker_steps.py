@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from services.queue.worker.frames import Frames, Overlong
-from services.queue.worker.steps import BadStrategy, arguments, check, judge
+from services.queue.worker.framing import LineFramer, OversizedLine
+from services.queue.worker.steps import BadStrategy, arguments, check, evaluate
 
 FACTS = {"plugin": "0199-ab", "label": "shop-7", "merchant": "acme", "package": "relay", "release": "1.2.3"}
 
@@ -82,9 +82,9 @@ ANSWER = {"health": "healthy", "failed": 0, "answers": True, "list": [{"x": 3}],
     ],
 )
 def test_a_check_shows(path: str, comparison: str, value: str, passes: bool) -> None:
-    verdict = judge(check(path, comparison, value), ANSWER)
-    assert verdict.passed is passes
-    assert verdict.why
+    outcome = evaluate(check(path, comparison, value), ANSWER)
+    assert outcome.passed is passes
+    assert outcome.explanation
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ def test_a_check_that_is_wrong_is_named(comparison: str, value: str, said: str) 
 def test_lines_come_whole_however_they_are_cut() -> None:
     data = b'{"a":1}\n\n{"b":2}\n'
     for size in range(1, len(data)):
-        frames = Frames()
-        lines = [line for at in range(0, len(data), size) for line in frames.feed(data[at : at + size])]
+        frames = LineFramer()
+        lines = [line for start in range(0, len(data), size) for line in frames.feed(data[start : start + size])]
         assert lines == [b'{"a":1}', b"", b'{"b":2}']
 
 
 @pytest.mark.parametrize("chunk", [7, 100, 5000])
 @pytest.mark.parametrize(
-    ("message", "answers", "unasked"),
+    ("message", "request_id", "unsolicited"),
     [
         ({"jsonrpc": "2.0", "id": 7, "result": {"id": 9, "text": "x" * 4000}}, 7, False),
         ({"id": "call-7", "jsonrpc": "2.0", "result": {"text": "x" * 4000}}, "call-7", False),
@@ -117,14 +117,14 @@ def test_lines_come_whole_however_they_are_cut() -> None:
     ],
     ids=["first", "text", "last", "notification", "neither"],
 )
-def test_a_line_that_is_too_long_still_tells_whom_it_answers(
-    chunk: int, message: dict[str, object], answers: object, unasked: bool
+def test_an_oversized_line_still_names_the_request_it_answers(
+    chunk: int, message: dict[str, object], request_id: object, unsolicited: bool
 ) -> None:
-    frames = Frames(longest=1000)
+    frames = LineFramer(longest=1000)
     data = json.dumps(message, separators=(",", ":")).encode() + b'\n{"next":1}\n'
-    lines = [line for at in range(0, len(data), chunk) for line in frames.feed(data[at : at + chunk])]
+    lines = [line for start in range(0, len(data), chunk) for line in frames.feed(data[start : start + chunk])]
     refused, after = lines
-    assert isinstance(refused, Overlong)
-    assert (refused.answers, refused.unasked) == (answers, unasked)
+    assert isinstance(refused, OversizedLine)
+    assert (refused.request_id, refused.unsolicited) == (request_id, unsolicited)
     assert refused.size == len(data) - len(b'\n{"next":1}\n')
     assert after == b'{"next":1}'

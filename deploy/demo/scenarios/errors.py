@@ -1,4 +1,4 @@
-"""The scenarios of the side road: errors that tools heal, and those that they cannot.
+"""The scenarios of error reports: errors that tools heal, and those that they cannot.
 
 Rule: as for the others. The fault is a careless edit of a relay's configuration file: deliveries may take half a second
 where they took five, so that each answer of the merchant's slow sink comes too late. Too few webhooks fail for an
@@ -19,7 +19,7 @@ from deploy.demo.chronicle import reports
 from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene, heard, now
 from deploy.demo.shop import Shop
 from deploy.demo.tools import plugins, settings
-from prunella.v1.events_pb2 import Event, TaskEnd, TaskLease
+from prunella.v1.events_pb2 import Event, TaskLease, TaskOutcome
 
 LANE = "errors"
 REPORT_SECONDS = 30.0
@@ -71,13 +71,13 @@ def leases(scene: Scene, report: Report) -> list[tuple[str, TaskLease]]:
     ]
 
 
-def ends(scene: Scene, report: Report) -> list[TaskEnd]:
+def outcomes(scene: Scene, report: Report) -> list[TaskOutcome]:
     """How each try for the report ended under a valid token, in order."""
     return [
         end
         for event in scene.chronicle.about(report.error)
         if event.WhichOneof("fact") == "tasks_finished"
-        for end in event.tasks_finished.ends
+        for end in event.tasks_finished.outcomes
         if end.report.rpartition("/")[2] == report.error
     ]
 
@@ -85,15 +85,15 @@ def ends(scene: Scene, report: Report) -> list[TaskEnd]:
 async def tries(scene: Scene, report: Report, count: int) -> None:
     """Waits until so many tries ended; the end of a story may be heard before that of its last try."""
     deadline = asyncio.get_running_loop().time() + WORK_SECONDS
-    while len(ends(scene, report)) < count:
+    while len(outcomes(scene, report)) < count:
         if asyncio.get_running_loop().time() > deadline:
-            raise Mismatch(f"{len(ends(scene, report))} tries ended within {WORK_SECONDS:g} s, not {count}")
+            raise Mismatch(f"{len(outcomes(scene, report))} tries ended within {WORK_SECONDS:g} s, not {count}")
         await asyncio.sleep(LOOK_SECONDS)
 
 
 def told(scene: Scene, report: Report) -> list[str]:
     """The states in which the tries left the task, noted for people."""
-    found = ends(scene, report)
+    found = outcomes(scene, report)
     report.notes += [f"try {number}: {end.state} {end.failure}".rstrip() for number, end in enumerate(found, 1)]
     return [end.state for end in found]
 
@@ -143,12 +143,12 @@ async def worker_killed(scene: Scene, report: Report) -> None:
     victim, first = claims[0]
     await scene.workers.kill(victim)
     scene.say(f"  {victim} is killed in the middle of its task")
-    if ends(scene, report):
+    if outcomes(scene, report):
         raise Mismatch(f"{victim} was done before it could be killed")
     await scene.workers.add()
     await ended(scene, report)
     await tries(scene, report, 1)
-    (worker, second), done = leases(scene, report)[-1], ends(scene, report)
+    (worker, second), done = leases(scene, report)[-1], outcomes(scene, report)
     if [(end.state, end.token) for end in done] != [("completed", second.token)] or second.token <= first.token:
         raise Mismatch(f"{len(done)} ends for tokens {first.token} and {second.token}, one was to be")
     report.notes.append(f"{victim} died under token {first.token}, {worker} did it under token {second.token}")
@@ -167,9 +167,9 @@ async def error_escalated(scene: Scene, report: Report) -> None:
     await shop.traffic.stop()
     if (states := told(scene, report)) != ["retrying", "retrying", "failed"]:
         raise Mismatch(f"the tries ended {states}, three should have failed")
-    if not end.report_escalated.tried:
+    if not end.report_escalated.tried_strategies:
         raise Mismatch("the person is not told what was tried")
-    report.notes.append(f"tried: {', '.join(end.report_escalated.tried)}")
+    report.notes.append(f"tried: {', '.join(end.report_escalated.tried_strategies)}")
 
 
 ERRORS = (

@@ -43,7 +43,7 @@ def _claimed(fact: DecodedFact) -> str:
 
 def _outcomes(fact: DecodedFact) -> str:
     """How many tries ended how, and why those that failed did."""
-    ends: list[Mapping[str, Any]] = list(fact.fields.get("ends") or ())
+    ends: list[Mapping[str, Any]] = list(fact.fields.get("outcomes") or ())
     counts = Counter(str(end.get("state") or "ended") for end in ends)
     reasons = sorted({str(end["failure"]) for end in ends if end.get("failure")})
     line = ", ".join(f"{count} {OUTCOMES.get(word, word)}" for word, count in counts.items()) or "nothing"
@@ -58,7 +58,7 @@ def _resolved(fact: DecodedFact) -> str:
 
 
 def _escalated(fact: DecodedFact) -> str:
-    tried = ", ".join(_short(str(name)) for name in fact.fields.get("tried") or ()) or "nothing"
+    tried = ", ".join(_short(str(name)) for name in fact.fields.get("tried_strategies") or ()) or "nothing"
     return fact.with_reason(f"{fact.label}: a person is asked about {fact.text('type', 'an error')} (tried {tried})")
 
 

@@ -1,29 +1,30 @@
-"""Error reports: told by trusted services, listed, explained, closed by people."""
+"""Error reports: reported by trusted services, listed, explained, closed by operators."""
 
 # ruff: noqa: N802 - gRPC names its methods so
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from libs.common import access, paging
 from libs.common.database import Transaction
-from libs.common.errors import Invalid, NotFound
+from libs.common.errors import known
 from libs.common.names import new_id
 from libs.common.telemetry import counter, current_traceparent, new_traceparent, span_at, use_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue import triage
-from services.queue.doors import ServiceContext
-from services.queue.doors.commands import close_report
-from services.queue.doors.learning import counted
-from services.queue.handlers.once import once
-from services.queue.store import history, lessons, reports, strategies
+from services.queue.context import ServiceContext
+from services.queue.handlers.idempotency import idempotent
+from services.queue.operations.commands import close_report
+from services.queue.operations.learning import record_outcomes
+from services.queue.store import classifier_counts, history, reports, strategies
 from services.queue.store.reports import Occurrence
 from services.queue.wire import facts
 from services.queue.wire import reports as wire
@@ -36,7 +37,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 # Errors read at once before others get a turn; grouping a long stack takes a moment.
 TURN = 25
 
-_reported = counter("queue_errors_total", "Errors that were told, by what became of them", ("outcome",))
+_reported = counter("queue_errors_total", "Reported errors, by what became of them", ("outcome",))
 
 
 class ReportHandlers:
@@ -51,22 +52,22 @@ class ReportHandlers:
         now = self.ctx.clock.now()
         caller = access.caller()
         read: list[Occurrence | Refusal] = []
-        for index, told in enumerate(request.errors):
-            refused = wire.foreign(told, caller)
-            read.append(refused or wire.occurrence(told, new_id(now), new_traceparent(""), now))
+        for index, error in enumerate(request.errors):
+            refused = wire.not_owned(error, caller)
+            read.append(refused or wire.occurrence(error, new_id(now), new_traceparent(""), now))
             if index % TURN == TURN - 1:
                 await asyncio.sleep(0)
-        taken = [one for one in read if isinstance(one, Occurrence)]
-        waves = wire.waves(taken)
+        accepted = [one for one in read if isinstance(one, Occurrence)]
+        batches = wire.upsert_batches(accepted)
 
         async def work(tx: Transaction) -> pb.ReportErrorsResponse:
             found: dict[tuple[str, str], tuple[str, bool, bool]] = {}
-            for wave in waves:
-                await self._count(tx, wave, source, found)
+            for batch in batches:
+                await self._count(tx, batch, source, found)
             return _answer(read, found)
 
-        answer = await once(self.ctx, request, pb.ReportErrorsResponse, work)
-        self.ctx.triage_soon()
+        answer = await idempotent(self.ctx, request, pb.ReportErrorsResponse, work)
+        self.ctx.nudge_triage()
         return answer
 
     async def GetErrorReport(self, request: pb.GetErrorReportRequest, context: Context) -> pb.GetErrorReportResponse:
@@ -82,16 +83,11 @@ class ReportHandlers:
     ) -> pb.ListErrorReportsResponse:
         """Reports, last seen first. Raises Invalid for bad paging."""
         del context
-        size = paging.page_size(request.page_size)
         filters = wire.filters(request)
-        query = {"list": "reports", **vars(filters)}
-        seen, after = _after(paging.open_token(request.page_token, query))
+        page = paging.page(request, {"list": "reports", **vars(filters)}, datetime, UUID)
         async with self.ctx.database.reading() as tx:
-            found = await reports.page(tx, filters, seen, after, size + 1)
-        more = ""
-        if len(found) > size:
-            more = paging.token(query, [found[size - 1].last_seen_at, str(found[size - 1].id)])
-        return pb.ListErrorReportsResponse(reports=[wire.resource(row) for row in found[:size]], next_page_token=more)
+            rows, token = page.cut(await reports.page(tx, filters, page), lambda row: [row.last_seen_time, row.id])
+        return pb.ListErrorReportsResponse(reports=[wire.resource(row) for row in rows], next_page_token=token)
 
     async def ExplainErrorReport(
         self, request: pb.ExplainErrorReportRequest, context: Context
@@ -100,18 +96,18 @@ class ReportHandlers:
         del context
         async with self.ctx.database.reading() as tx:
             row = await self._report(tx, request.name)
-            kept = await strategies.everything(tx)
-            model = await lessons.known(tx)
-        book = self.ctx.book.standing({name: one.standing for name, one in kept.items()})
+            stored = await strategies.all_statuses(tx)
+            classifier = await classifier_counts.load(tx)
+        catalogue = self.ctx.catalogue.with_statuses({name: one.status for name, one in stored.items()})
         report = reports.report(row)
-        now = triage.classify(report, book, model)
-        fits = triage.considered(report, book, now)
+        now = triage.classify(report, catalogue, classifier)
+        fits = triage.ranked_fits(report, catalogue, now)
         answer = pb.ExplainErrorReportResponse(grouping=row.grouping)
         if row.triage:
             answer.triage.CopyFrom(wire.triage(row.triage))
         for fit in fits:
-            best = now.hindrance is None and fit.strategy.name == now.strategy
-            answer.strategies.append(strategy_wire.fit(fit, kept.get(fit.strategy.name), best=best))
+            best = now.blocker is None and fit.strategy.name == now.strategy
+            answer.strategies.append(strategy_wire.fit(fit, stored.get(fit.strategy.name), best=best))
         return answer
 
     async def CloseErrorReport(
@@ -127,57 +123,43 @@ class ReportHandlers:
             await close_report(tx, report, actor=actor, reason=reason)
             return pb.CloseErrorReportResponse(report=wire.resource(await reports.get(tx, report)))
 
-        return await once(self.ctx, request, pb.CloseErrorReportResponse, work)
+        return await idempotent(self.ctx, request, pb.CloseErrorReportResponse, work)
 
     async def _count(
-        self, tx: Transaction, wave: Sequence[Occurrence], source: str, found: dict[tuple[str, str], Any]
+        self, tx: Transaction, batch: Sequence[Occurrence], source: str, found: dict[tuple[str, str], Any]
     ) -> None:
-        told = {(one.plugin, one.fingerprint): one for one in wave}
+        by_kind = {(one.plugin, one.fingerprint): one for one in batch}
         recurred = []
         caller = current_traceparent()
-        rows = await reports.count(tx, wave, source)
+        rows = await reports.upsert(tx, batch, source)
         new = {str(row.id) for row in rows}
-        if first := [one for one in wave if one.id in new]:
-            await reports.describe(tx, first)
+        if first := [one for one in batch if one.id in new]:
+            await reports.insert_details(tx, first)
         for row in rows:
-            one = told[row.plugin, row.fingerprint]
-            came_back = row.state_before not in ("", row.state)
+            one = by_kind[row.plugin, row.fingerprint]
+            came_back = row.previous_state not in ("", row.state)
             created = str(row.id) == one.id
-            before = found.get((row.plugin, row.fingerprint))
-            found[row.plugin, row.fingerprint] = (
-                str(row.id), created or bool(before and before[1]), came_back or bool(before and before[2]),
-            )  # fmt: skip
+            _, was_created, had_come_back = found.get((row.plugin, row.fingerprint), ("", False, False))
+            found[row.plugin, row.fingerprint] = str(row.id), created or was_created, came_back or had_come_back
             if created or came_back:
                 with use_traceparent(row.traceparent):
                     tx.record(facts.error_reported(row, one.message or one.type, regression=came_back))
-                tx.after_commit(_Span(row.traceparent, str(row.id), tx.now, created, caller).make)
-            if row.state_before == "resolved_pending" and came_back:
+                tx.after_commit(partial(_span, row.traceparent, str(row.id), tx.now, created, caller))
+            if row.previous_state == "resolved_pending" and came_back:
                 recurred.append((row.strategy, False))
-        await counted(tx, self.ctx, recurred)
+        await record_outcomes(tx, self.ctx, recurred)
 
     async def _report(self, tx: Transaction, name: str) -> Any:
-        wanted = task_wire.id_of("errorReports", name)
-        row = await reports.get(tx, wanted)
-        if row is None:
-            raise NotFound(f"there is no error report {wanted}", reason="REPORT_UNKNOWN", field="name", report=wanted)
-        return row
+        report = task_wire.id_of("errorReports", name)
+        return known(await reports.get(tx, report), "report", report)
 
 
-class _Span:
-    """The span a report's trace begins with; made after the commit."""
-
-    def __init__(self, traceparent: str, report: str, now: datetime, created: bool, caller: str) -> None:
-        self.traceparent, self.report, self.now, self.created, self.caller = traceparent, report, now, created, caller
-
-    def make(self) -> None:
-        """Sends it."""
-        links = [self.caller] if self.caller else []
-        attributes = {"report": self.report}
-        if self.created:
-            span_at("error reported", self.now, self.now, parent="", traceparent=self.traceparent, links=links,
-                    attributes=attributes)  # fmt: skip
-        else:
-            span_at("error came back", self.now, self.now, parent=self.traceparent, links=links, attributes=attributes)
+def _span(traceparent: str, report: str, now: datetime, created: bool, caller: str) -> None:
+    """The span a report's trace begins with, or goes on with; made after the commit."""
+    links = [caller] if caller else []
+    where = {"parent": "", "traceparent": traceparent} if created else {"parent": traceparent}
+    name = "error reported" if created else "error came back"
+    span_at(name, now, now, links=links, attributes={"report": report}, **where)
 
 
 def _answer(
@@ -196,16 +178,3 @@ def _answer(
         answer.outcomes.add(report=f"errorReports/{report}", created=created and fresh, regression=came_back and fresh)
         _reported.labels("new" if created and fresh else "regression" if came_back and fresh else "counted").inc()
     return answer
-
-
-def _after(key: list[Any] | None) -> tuple[datetime | None, str]:
-    if key is None:
-        return None, ""
-    try:
-        seen, after = key
-        if not isinstance(seen, datetime):
-            raise TypeError
-        return seen, str(uuid.UUID(after))
-    except (ValueError, TypeError, AttributeError) as error:
-        message = "page_token is damaged; start again without it"
-        raise Invalid(message, reason="BAD_PAGE_TOKEN", field="page_token") from error

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from prunella.v1 import queue_pb2_grpc
-from services.queue.doors import ServiceContext
+from services.queue.context import ServiceContext
+from services.queue.handlers.claims import ClaimHandlers
 from services.queue.handlers.reports import ReportHandlers
 from services.queue.handlers.strategies import StrategyHandlers
 from services.queue.handlers.tasks import TaskHandlers
-from services.queue.handlers.work import WorkHandlers
 
 
-class QueueHandlers(ReportHandlers, WorkHandlers, TaskHandlers, StrategyHandlers, queue_pb2_grpc.QueueServiceServicer):
+class QueueHandlers(ReportHandlers, ClaimHandlers, TaskHandlers, StrategyHandlers, queue_pb2_grpc.QueueServiceServicer):
     """prunella.v1.QueueService."""
 
     def __init__(self, ctx: ServiceContext) -> None:

@@ -4,23 +4,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from libs.common import access, paging
 from libs.common.database import Transaction
-from libs.common.errors import Invalid, NotFound
+from libs.common.errors import Invalid, known
 from libs.common.names import new_id, parse
 from prunella.v1 import queue_pb2 as pb
 from services.queue import proposals as heart
-from services.queue.doors import ServiceContext
-from services.queue.doors.commands import approve_strategy, cancel_task, close_report, retry_task
-from services.queue.handlers.once import once
-from services.queue.handlers.tasks import after_id
+from services.queue.context import ServiceContext
+from services.queue.handlers.idempotency import idempotent
+from services.queue.operations.commands import approve_strategy, cancel_task, close_report, retry_task
 from services.queue.proposals import Proposal
 from services.queue.store import proposals as store
-from services.queue.store import strategies
+from services.queue.store import reports, strategies, tasks
 from services.queue.strategies import STATES, confidence
 from services.queue.wire import facts
 from services.queue.wire import proposals as wire
@@ -41,15 +42,13 @@ class StrategyHandlers:
         """One strategy with its changes. Raises Invalid for a bad name, NotFound for an unknown one."""
         del context
         name = parse("strategies", request.name)
-        strategy = self.ctx.book.shelf.named(name)
-        if strategy is None:
-            raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
+        strategy = known(self.ctx.catalogue.strategy_set.named(name), "strategy", name)
         async with self.ctx.database.reading() as tx:
-            kept = await strategies.everything(tx)
+            stored = await strategies.all_statuses(tx)
             changes = await strategies.history(tx, name)
         return pb.GetStrategyResponse(
-            strategy=strategy_wire.resource(strategy, kept.get(name)),
-            history=[strategy_wire.entry(change) for change in changes],
+            strategy=strategy_wire.resource(strategy, stored.get(name)),
+            history=[strategy_wire.change(change) for change in changes],
         )
 
     async def ListStrategies(self, request: pb.ListStrategiesRequest, context: Context) -> pb.ListStrategiesResponse:
@@ -58,109 +57,101 @@ class StrategyHandlers:
         if request.state and request.state not in STATES:
             raise Invalid(f"state must be one of {', '.join(STATES)}", reason="BAD_STATE", field="state")
         async with self.ctx.database.reading() as tx:
-            kept = await strategies.everything(tx)
-        shelf = self.ctx.book.standing({name: one.standing for name, one in kept.items()}).shelf
-        found = sorted(shelf.strategies, key=lambda one: (-confidence(one, shelf.standing(one.name)), one.name))
+            stored = await strategies.all_statuses(tx)
+        strategy_set = self.ctx.catalogue.with_statuses({name: one.status for name, one in stored.items()}).strategy_set
+        found = sorted(
+            strategy_set.strategies, key=lambda one: (-confidence(one, strategy_set.status(one.name)), one.name)
+        )
         return pb.ListStrategiesResponse(
             strategies=[
-                strategy_wire.resource(one, kept.get(one.name))
+                strategy_wire.resource(one, stored.get(one.name))
                 for one in found
-                if request.type in ("", one.type) and request.state in ("", shelf.standing(one.name).state)
+                if request.type in ("", one.type) and request.state in ("", strategy_set.status(one.name).state)
             ]
         )
 
     async def ApproveStrategy(self, request: pb.ApproveStrategyRequest, context: Context) -> pb.ApproveStrategyResponse:
         """Lets a strategy write."""
         del context
-        work = self._approving(request.name, request.reason, approved=True)
-
-        async def answer(tx: Transaction) -> pb.ApproveStrategyResponse:
-            return pb.ApproveStrategyResponse(strategy=await work(tx))
-
-        return await once(self.ctx, request, pb.ApproveStrategyResponse, answer)
+        return await self._set_approval(request, pb.ApproveStrategyResponse, approved=True)  # type: ignore[no-any-return]
 
     async def RevokeStrategy(self, request: pb.RevokeStrategyRequest, context: Context) -> pb.RevokeStrategyResponse:
         """Takes that back, and with it the tasks it is at work on: whoever claims them next is not allowed to."""
         del context
-        work = self._approving(request.name, request.reason, approved=False)
-
-        async def answer(tx: Transaction) -> pb.RevokeStrategyResponse:
-            return pb.RevokeStrategyResponse(strategy=await work(tx))
-
-        return await once(self.ctx, request, pb.RevokeStrategyResponse, answer)
+        return await self._set_approval(request, pb.RevokeStrategyResponse, approved=False)  # type: ignore[no-any-return]
 
     async def CreateProposal(self, request: pb.CreateProposalRequest, context: Context) -> pb.CreateProposalResponse:
         """Asks a person. Raises Invalid naming the field."""
         del context
         now = self.ctx.clock.now()
-        made = heart.made(new_id(now), request.action, request.target, request.reason, access.caller(), now)
+        proposal = heart.create(new_id(now), request.action, request.target, request.reason, access.caller(), now)
 
         async def work(tx: Transaction) -> pb.CreateProposalResponse:
-            await store.insert(tx, made)
-            tx.record(facts.proposal_created(made))
-            return pb.CreateProposalResponse(proposal=wire.resource(made))
+            merchant = await self._merchant(tx, proposal)
+            await store.insert(tx, replace(proposal, merchant=merchant))
+            tx.record(facts.proposal_created(proposal))
+            return pb.CreateProposalResponse(proposal=wire.resource(proposal))
 
-        return await once(self.ctx, request, pb.CreateProposalResponse, work)
+        return await idempotent(self.ctx, request, pb.CreateProposalResponse, work)
 
     async def ListProposals(self, request: pb.ListProposalsRequest, context: Context) -> pb.ListProposalsResponse:
         """Proposals, newest first. Raises Invalid for bad paging or an unknown state."""
         del context
         if request.state not in PROPOSAL_STATES:
             raise Invalid(f"state must be one of {', '.join(PROPOSAL_STATES[1:])}", reason="BAD_STATE", field="state")
-        size = paging.page_size(request.page_size)
-        query = {"list": "proposals", "state": request.state}
-        after = after_id(paging.open_token(request.page_token, query))
+        page = paging.page(request, {"list": "proposals", "state": request.state}, UUID)
         async with self.ctx.database.reading() as tx:
-            found = await store.page(tx, request.state, after, size + 1)
-        more = paging.token(query, [found[size - 1].id]) if len(found) > size else ""
-        return pb.ListProposalsResponse(proposals=[wire.resource(one) for one in found[:size]], next_page_token=more)
+            found, token = page.cut(await store.page(tx, request.state, page), lambda one: [one.id])
+        return pb.ListProposalsResponse(proposals=[wire.resource(one) for one in found], next_page_token=token)
 
     async def ApproveProposal(self, request: pb.ApproveProposalRequest, context: Context) -> pb.ApproveProposalResponse:
         """A person agrees, and it is done in the same transaction. Raises what doing it raises; then nothing is."""
         del context
-
-        async def work(tx: Transaction) -> pb.ApproveProposalResponse:
-            decided = await self._decide(tx, request.name, request.reason, approved=True)
-            return pb.ApproveProposalResponse(proposal=wire.resource(decided))
-
-        return await once(self.ctx, request, pb.ApproveProposalResponse, work)
+        return await self._decide(request, pb.ApproveProposalResponse, approved=True)  # type: ignore[no-any-return]
 
     async def RejectProposal(self, request: pb.RejectProposalRequest, context: Context) -> pb.RejectProposalResponse:
         """A person says no."""
         del context
+        return await self._decide(request, pb.RejectProposalResponse, approved=False)  # type: ignore[no-any-return]
 
-        async def work(tx: Transaction) -> pb.RejectProposalResponse:
-            decided = await self._decide(tx, request.name, request.reason, approved=False)
-            return pb.RejectProposalResponse(proposal=wire.resource(decided))
-
-        return await once(self.ctx, request, pb.RejectProposalResponse, work)
-
-    def _approving(self, name: str, why: str, *, approved: bool) -> Any:
-        strategy = parse("strategies", name)
-        reason = task_wire.reason(why, "a person said so")
+    async def _set_approval(self, request: Any, response: Any, *, approved: bool) -> Any:
+        name = parse("strategies", request.name)
+        reason = task_wire.reason(request.reason, "a person said so")
         actor = access.caller()
 
-        async def work(tx: Transaction) -> pb.Strategy:
-            kept = await approve_strategy(tx, self.ctx, strategy, approved=approved, actor=actor, reason=reason)
-            named = self.ctx.book.shelf.named(strategy)
-            assert named is not None
-            return strategy_wire.resource(named, kept)
+        async def work(tx: Transaction) -> Any:
+            stored = await approve_strategy(tx, self.ctx, name, approved=approved, actor=actor, reason=reason)
+            strategy = known(self.ctx.catalogue.strategy_set.named(name), "strategy", name)
+            return response(strategy=strategy_wire.resource(strategy, stored))
 
-        return work
+        return await idempotent(self.ctx, request, response, work)
 
-    async def _decide(self, tx: Transaction, name: str, why: str, *, approved: bool) -> Proposal:
+    async def _decide(self, request: Any, response: Any, *, approved: bool) -> Any:
         actor = access.caller()
-        reason = task_wire.reason(why, "agreed" if approved else "declined")
-        proposal = await store.lock(tx, task_wire.id_of("proposals", name))
-        if proposal is None:
-            raise NotFound(f"there is no proposal {name[:80]}", reason="PROPOSAL_UNKNOWN", field="name")
-        heart.check_decision(proposal, actor, approved, tx.now)
-        if approved:
-            await self._carry_out(tx, proposal, actor)
+        id_ = task_wire.id_of("proposals", request.name)
+        reason = task_wire.reason(request.reason, "agreed" if approved else "declined")
         state = "approved" if approved else "rejected"
-        await store.decide(tx, proposal.id, state, actor, reason)
-        tx.record(facts.proposal_decided(proposal, approved=approved, actor=actor, reason=reason))
-        return Proposal(**(vars(proposal) | {"state": state, "decided_by": actor, "decision_reason": reason}))
+
+        async def work(tx: Transaction) -> Any:
+            proposal = known(await store.lock(tx, id_), "proposal", id_)
+            heart.check_decision(proposal, actor, approved, tx.now)
+            if approved:
+                await self._carry_out(tx, proposal, actor)
+            await store.decide(tx, proposal.id, state, actor, reason)
+            tx.record(facts.proposal_decided(proposal, approved=approved, actor=actor, reason=reason))
+            decided = replace(proposal, state=state, decided_by=actor, decision_reason=reason)
+            return response(proposal=wire.resource(decided))
+
+        return await idempotent(self.ctx, request, response, work)
+
+    async def _merchant(self, tx: Transaction, proposal: Proposal) -> str:
+        """Whose the target is; nobody's when it is a strategy, or not there."""
+        collection = heart.ACTIONS[proposal.action]
+        if collection == "strategies":
+            return ""
+        target = task_wire.id_of(collection, proposal.target, field="target")
+        row = await (tasks if collection == "tasks" else reports).get(tx, target)
+        return row.merchant if row else ""
 
     async def _carry_out(self, tx: Transaction, proposal: Proposal, actor: str) -> None:
         reason = f"proposed by {proposal.author}: {proposal.reason}"

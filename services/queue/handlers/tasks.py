@@ -4,23 +4,23 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from libs.common import access, paging
 from libs.common.database import Transaction
-from libs.common.errors import Invalid
+from libs.common.errors import known
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
-from services.queue.doors import ServiceContext
-from services.queue.doors.commands import cancel_task, retry_task
-from services.queue.doors.ending import given_up, unknown
-from services.queue.handlers.once import earlier, once
-from services.queue.stats import figures
-from services.queue.store import counts, history, tasks
+from services.queue.context import ServiceContext
+from services.queue.handlers.idempotency import earlier_response, idempotent
+from services.queue.operations.commands import cancel_task, retry_task
+from services.queue.operations.completion import record_recovered
+from services.queue.stats import queue_stats
+from services.queue.store import history, state_counts, tasks
 from services.queue.wire import facts
 from services.queue.wire import reports as report_wire
 from services.queue.wire import tasks as wire
@@ -41,25 +41,20 @@ class TaskHandlers:
         del context
         task = wire.id_of("tasks", request.name)
         async with self.ctx.database.reading() as tx:
-            row = await tasks.get(tx, task)
-            if row is None:
-                raise unknown(task)
+            row = known(await tasks.get(tx, task), "task", task)
             entries = [entry for entry in await history.of_report(tx, str(row.report)) if entry.task == row.id]
-            told = await self._resource(tx, row)
-        return pb.GetTaskResponse(task=told, history=[report_wire.entry(entry) for entry in entries])
+            resource = await self._resource(tx, row)
+        return pb.GetTaskResponse(task=resource, history=[report_wire.entry(entry) for entry in entries])
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         """Tasks, newest first. Raises Invalid for bad paging or names."""
         del context
-        size = paging.page_size(request.page_size)
         filters = wire.filters(request)
-        query = {"list": "tasks", **vars(filters)}
-        after = after_id(paging.open_token(request.page_token, query))
+        page = paging.page(request, {"list": "tasks", **vars(filters)}, UUID)
         async with self.ctx.database.reading() as tx:
-            found = await tasks.page(tx, filters, after, size + 1)
-            told = [await self._resource(tx, row) for row in found[:size]]
-        more = paging.token(query, [str(found[size - 1].id)]) if len(found) > size else ""
-        return pb.ListTasksResponse(tasks=told, next_page_token=more)
+            rows, token = page.cut(await tasks.page(tx, filters, page), lambda row: [row.id])
+            found = [await self._resource(tx, row) for row in rows]
+        return pb.ListTasksResponse(tasks=found, next_page_token=token)
 
     async def RetryTask(self, request: pb.RetryTaskRequest, context: Context) -> pb.RetryTaskResponse:
         """Gives a task another try."""
@@ -73,7 +68,7 @@ class TaskHandlers:
             await retry_task(tx, self.ctx, task, priority=priority, actor=actor, reason=reason)
             return pb.RetryTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
 
-        return await once(self.ctx, request, pb.RetryTaskResponse, work)
+        return await idempotent(self.ctx, request, pb.RetryTaskResponse, work)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: Context) -> pb.CancelTaskResponse:
         """Takes a task out of the queue."""
@@ -86,15 +81,15 @@ class TaskHandlers:
             await cancel_task(tx, task, actor=actor, reason=reason)
             return pb.CancelTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
 
-        return await once(self.ctx, request, pb.CancelTaskResponse, work)
+        return await idempotent(self.ctx, request, pb.CancelTaskResponse, work)
 
     async def GetQueueStats(self, request: pb.GetQueueStatsRequest, context: Context) -> pb.GetQueueStatsResponse:
         """How much work there is, and how it went."""
         del request, context
         async with self.ctx.database.reading() as tx:
-            counted = await counts.figures(tx)
-            status = await counts.status(tx)
-        return wire.stats(figures(counted), status, self.ctx.clock.now())
+            counted = await state_counts.totals(tx)
+            status = await state_counts.task_states(tx)
+        return wire.stats(queue_stats(counted), status, self.ctx.clock.now())
 
     async def ResetStuckTasks(self, request: pb.ResetStuckTasksRequest, context: Context) -> pb.ResetStuckTasksResponse:
         """Takes back up to 1,000 tasks that were claimed too long ago; they wait again."""
@@ -105,13 +100,10 @@ class TaskHandlers:
 
         async def work(tx: Transaction) -> pb.ResetStuckTasksResponse:
             rows = await tasks.reset(tx, stuck, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_RESET)
-            if rows:
-                tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome="RESET"))
-                await given_up(tx, self.ctx, [row for row in rows if row.state == "failed"], learn=False)
-                tx.after_commit(self.ctx.work_came)
+            await record_recovered(tx, self.ctx, rows, actor=actor, reason=reason, outcome="RESET")
             return pb.ResetStuckTasksResponse(tasks=len(rows))
 
-        return await once(self.ctx, request, pb.ResetStuckTasksResponse, work)
+        return await idempotent(self.ctx, request, pb.ResetStuckTasksResponse, work)
 
     async def CleanUpTasks(self, request: pb.CleanUpTasksRequest, context: Context) -> pb.CleanUpTasksResponse:
         """Deletes old ended tasks, some thousands to a transaction; reports and their history stay."""
@@ -119,7 +111,7 @@ class TaskHandlers:
         age = wire.days(request.days)
         reason = wire.reason(request.reason, f"a person wanted those of more than {request.days} days gone")
         actor = access.caller()
-        answered = await earlier(self.ctx, request, pb.CleanUpTasksResponse)
+        answered = await earlier_response(self.ctx, request, pb.CleanUpTasksResponse)
         if answered is not None:
             return answered
         deleted = 0
@@ -137,22 +129,10 @@ class TaskHandlers:
         async def work(_tx: Transaction) -> pb.CleanUpTasksResponse:
             return pb.CleanUpTasksResponse(tasks=deleted)
 
-        return await once(self.ctx, request, pb.CleanUpTasksResponse, work)
+        return await idempotent(self.ctx, request, pb.CleanUpTasksResponse, work)
 
     async def _resource(self, tx: Transaction, row: Any) -> pb.Task:
         toolsets = self.ctx.toolsets
         if row.toolset not in toolsets.known:
             await toolsets.refresh(tx, now=True)
-        return wire.resource(row, toolsets.of(row.toolset))
-
-
-def after_id(key: list[Any] | None) -> str:
-    """The id a page goes on after. Raises Invalid when the token is damaged."""
-    if key is None:
-        return ""
-    try:
-        (last,) = key
-        return str(uuid.UUID(last))
-    except (ValueError, TypeError, AttributeError) as error:
-        message = "page_token is damaged; start again without it"
-        raise Invalid(message, reason="BAD_PAGE_TOKEN", field="page_token") from error
+        return wire.resource(row, toolsets.tools_of(row.toolset))

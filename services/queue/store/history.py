@@ -1,4 +1,8 @@
-"""Rows of what was done about reports; only ever added."""
+"""Rows of what was done about reports; only ever added.
+
+Rule: entries are numbered per report by the report's own count. A partitioned table cannot promise that a number is
+there once, so the row lock on the report does: whoever adds an entry has just raised the count under that lock.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,19 @@ from typing import Any
 
 from libs.common.database import Transaction
 
-# Numbered by the report's own count, so that two at once cannot take the same number.
-ADD = """
+COLUMNS = """id, report, number, merchant, task, strategy, worker, method, success, outcome, details, tools, seconds,
+        create_time, actor"""
+ADD = f"""
 WITH given AS (
     SELECT * FROM unnest(CAST(:reports AS uuid[]), CAST(:tasks AS uuid[]), CAST(:strategies AS text[]),
         CAST(:workers AS text[]), CAST(:methods AS text[])) AS g (report, task, strategy, worker, method)),
-noted AS (
-    UPDATE queue.reports r SET entries = r.entries + 1 FROM given g WHERE r.id = g.report
-    RETURNING r.entries, g.report, g.task, g.strategy, g.worker, g.method)
-INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools, seconds,
-    at, actor)
-SELECT report, entries, task, strategy, worker, method, :success, :outcome, :details, '{}', 0, :now, :actor FROM noted
+numbered AS (
+    UPDATE queue.reports r SET history_count = r.history_count + 1 FROM given g WHERE r.id = g.report
+    RETURNING r.history_count, r.merchant, g.report, g.task, g.strategy, g.worker, g.method)
+INSERT INTO queue.history ({COLUMNS})
+SELECT queue.uuid_v7(:now), report, history_count, merchant, task, strategy, worker, method, :success, :outcome,
+    :details, '{{}}', 0, :now, :actor
+FROM numbered
 """
 OF_REPORT = "SELECT * FROM queue.history WHERE report = CAST(:report AS uuid) ORDER BY number DESC LIMIT :limit"
 OF_REPORTS = """

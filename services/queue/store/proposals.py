@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.paging import Page
 from services.queue.proposals import Proposal
 
 # No id comes after this one.
 LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-COLUMNS = "id, action, target, reason, author, state, decided_by, decision_reason, created_at, expires_at"
+COLUMNS = "id, merchant, action, target, reason, author, state, decided_by, decision_reason, create_time, expire_time"
 INSERT = f"""
 INSERT INTO queue.proposals ({COLUMNS})
-VALUES (CAST(:id AS uuid), :action, :target, :reason, :author, :state, '', '', :created_at, :expires_at)
+VALUES (CAST(:id AS uuid), :merchant, :action, :target, :reason, :author, :state, '', '', :create_time, :expire_time)
 """
 LOCK = f"SELECT {COLUMNS} FROM queue.proposals WHERE id = CAST(:id AS uuid) FOR UPDATE"
 DECIDE = """
@@ -26,17 +27,17 @@ ORDER BY id DESC LIMIT :limit
 EXPIRE = f"""
 UPDATE queue.proposals SET state = 'expired', decision_reason = 'nobody decided in time'
 WHERE id IN (
-    SELECT id FROM queue.proposals WHERE state = 'open' AND expires_at <= :now
-    ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    SELECT id FROM queue.proposals WHERE state = 'open' AND expire_time <= :now
+    ORDER BY expire_time LIMIT :limit FOR UPDATE SKIP LOCKED)
 RETURNING {COLUMNS}
 """
 
 
 async def insert(tx: Transaction, proposal: Proposal) -> None:
     """Saves a new proposal."""
-    own = ("id", "action", "target", "reason", "author", "state")
+    own = ("id", "merchant", "action", "target", "reason", "author", "state")
     values = {name: getattr(proposal, name) for name in own}
-    await tx.run(INSERT, created_at=proposal.created, expires_at=proposal.expires, **values)
+    await tx.run(INSERT, create_time=proposal.create_time, expire_time=proposal.expire_time, **values)
 
 
 async def lock(tx: Transaction, proposal: str) -> Proposal | None:
@@ -50,9 +51,10 @@ async def decide(tx: Transaction, proposal: str, state: str, actor: str, reason:
     await tx.run(DECIDE, id=proposal, state=state, actor=actor, reason=reason)
 
 
-async def page(tx: Transaction, state: str, after: str, limit: int) -> list[Proposal]:
-    """Proposals, newest first, after the id `after`."""
-    return [_proposal(row) for row in await tx.all(LIST, state=state, after=after or LAST, limit=limit)]
+async def page(tx: Transaction, state: str, page: Page) -> list[Proposal]:
+    """A page of proposals, newest first."""
+    (after,) = page.after or (LAST,)
+    return [_proposal(row) for row in await tx.all(LIST, state=state, after=after, limit=page.limit)]
 
 
 async def expire(tx: Transaction, limit: int) -> list[Proposal]:
@@ -63,13 +65,14 @@ async def expire(tx: Transaction, limit: int) -> list[Proposal]:
 def _proposal(row: Any) -> Proposal:
     return Proposal(
         id=str(row.id),
+        merchant=row.merchant,
         action=row.action,
         target=row.target,
         reason=row.reason,
         author=row.author,
         state=row.state,
-        created=row.created_at,
-        expires=row.expires_at,
+        create_time=row.create_time,
+        expire_time=row.expire_time,
         decided_by=row.decided_by,
         decision_reason=row.decision_reason,
     )

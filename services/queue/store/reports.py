@@ -1,7 +1,7 @@
-"""Rows of error reports ⇄ dataclasses: occurrences counted in one statement, triage filed in one statement.
+"""Rows of error reports ⇄ dataclasses: occurrences are counted in one statement.
 
-Rule: a batch is one upsert, whatever is in it. What is long stands apart in queue.contents and is written once; what
-changes with each occurrence is narrow. `state_before` says in which state the last occurrence found the report.
+Rule: a batch is one upsert, whatever is in it. What is long is apart in queue.report_details and written once; what
+changes with each occurrence is narrow. `previous_state` says in which state the last occurrence found the report.
 """
 
 from __future__ import annotations
@@ -13,45 +13,49 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.queue.recurrence import COMES_BACK
+from libs.common.paging import Page
+from services.queue.recurrence import REOPENS
 from services.queue.report import Report
+from services.queue.store.columns import columns
+from services.queue.store.history import COLUMNS as HISTORY
 
 _GIVEN = """
-    CAST(:ids AS uuid[]), CAST(:plugins AS text[]), CAST(:merchants AS text[]), CAST(:packages AS text[]),
-    CAST(:releases AS text[]), CAST(:labels AS text[]), CAST(:fingerprints AS text[]), CAST(:types AS text[]),
-    CAST(:severities AS text[]), CAST(:counters AS text[]), CAST(:values AS bigint[]), CAST(:seen AS timestamptz[]),
-    CAST(:traceparents AS text[])
+    CAST(:id AS uuid[]), CAST(:plugin AS text[]), CAST(:merchant AS text[]), CAST(:package AS text[]),
+    CAST(:release AS text[]), CAST(:label AS text[]), CAST(:fingerprint AS text[]), CAST(:type AS text[]),
+    CAST(:severity AS text[]), CAST(:counter AS text[]), CAST(:value AS bigint[]), CAST(:seen AS timestamptz[]),
+    CAST(:traceparent AS text[])
 """
-# Mirrors recurrence.added; the test of the two together keeps them one.
-_ADDED = """(CASE WHEN EXCLUDED.counter <> '' AND EXCLUDED.counter = r.counter
+# Mirrors recurrence.increase; the test of the two together keeps them one.
+_INCREASE = """(CASE WHEN EXCLUDED.counter <> '' AND EXCLUDED.counter = r.counter
     THEN greatest(0, EXCLUDED.counter_value - r.counter_value) ELSE EXCLUDED.counter_value END)"""
-_BACK = f"""({_ADDED} > 0 AND r.state IN ({", ".join(f"'{state}'" for state in COMES_BACK)})
-    AND EXCLUDED.last_seen_at > coalesce(r.resolved_at, '-infinity'))"""
-_NEXT = " ".join(f"WHEN '{state}' THEN '{after}'" for state, after in COMES_BACK.items())
+_REOPENED = f"""({_INCREASE} > 0 AND r.state IN ({", ".join(f"'{state}'" for state in REOPENS)})
+    AND EXCLUDED.last_seen_time > coalesce(r.resolve_time, '-infinity'))"""
+_REOPENED_STATE = " ".join(f"WHEN '{state}' THEN '{after}'" for state, after in REOPENS.items())
 UPSERT = f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest({_GIVEN}) AS g (id, plugin, merchant, package, release, label, fingerprint, type, severity,
         counter, value, seen, traceparent)),
-told AS (
+counted AS (
     INSERT INTO queue.reports AS r (id, plugin, merchant, package, release, label, fingerprint, state, type,
-        reported_severity, source, counter, counter_value, occurrences, first_seen_at, last_seen_at, opened_at,
-        triage_at, traceparent)
+        reported_severity, source, counter, counter_value, occurrences, first_seen_time, last_seen_time, open_time,
+        triage_time, traceparent)
     SELECT id, plugin, merchant, package, release, label, fingerprint, 'new', type, severity, :source, counter, value,
         value, seen, seen, :now, :now, traceparent
     FROM given ORDER BY plugin, fingerprint
-    ON CONFLICT ON CONSTRAINT reports_kind DO UPDATE SET
-        state_before = r.state,
-        state = CASE WHEN {_BACK} THEN CASE r.state {_NEXT} END ELSE r.state END,
-        triage_at = CASE WHEN {_BACK} THEN EXCLUDED.triage_at ELSE r.triage_at END,
-        watch_until = CASE WHEN {_BACK} THEN NULL ELSE r.watch_until END,
-        opened_at = CASE WHEN {_BACK} AND r.state <> 'resolved_pending' THEN EXCLUDED.opened_at ELSE r.opened_at END,
-        tried = CASE WHEN NOT {_BACK} THEN r.tried WHEN r.state = 'resolved_pending'
-            THEN array_append(r.tried, r.strategy) ELSE '{{}}' END,
-        entries = r.entries + CASE WHEN {_BACK} AND r.state = 'resolved_pending' THEN 1 ELSE 0 END,
-        regressions = r.regressions + CASE WHEN {_BACK} THEN 1 ELSE 0 END,
-        occurrences = r.occurrences + {_ADDED},
-        last_seen_at = greatest(r.last_seen_at, EXCLUDED.last_seen_at),
-        release = CASE WHEN {_ADDED} > 0 AND EXCLUDED.release <> '' THEN EXCLUDED.release ELSE r.release END,
+    ON CONFLICT ON CONSTRAINT reports_fingerprint DO UPDATE SET
+        previous_state = r.state,
+        state = CASE WHEN {_REOPENED} THEN CASE r.state {_REOPENED_STATE} END ELSE r.state END,
+        triage_time = CASE WHEN {_REOPENED} THEN EXCLUDED.triage_time ELSE r.triage_time END,
+        watch_end_time = CASE WHEN {_REOPENED} THEN NULL ELSE r.watch_end_time END,
+        open_time = CASE WHEN {_REOPENED} AND r.state <> 'resolved_pending' THEN EXCLUDED.open_time
+            ELSE r.open_time END,
+        tried_strategies = CASE WHEN NOT {_REOPENED} THEN r.tried_strategies WHEN r.state = 'resolved_pending'
+            THEN array_append(r.tried_strategies, r.strategy) ELSE '{{}}' END,
+        history_count = r.history_count + CASE WHEN {_REOPENED} AND r.state = 'resolved_pending' THEN 1 ELSE 0 END,
+        regressions = r.regressions + CASE WHEN {_REOPENED} THEN 1 ELSE 0 END,
+        occurrences = r.occurrences + {_INCREASE},
+        last_seen_time = greatest(r.last_seen_time, EXCLUDED.last_seen_time),
+        release = CASE WHEN {_INCREASE} > 0 AND EXCLUDED.release <> '' THEN EXCLUDED.release ELSE r.release END,
         label = CASE WHEN EXCLUDED.label <> '' THEN EXCLUDED.label ELSE r.label END,
         reported_severity = CASE WHEN EXCLUDED.reported_severity <> '' THEN EXCLUDED.reported_severity
             ELSE r.reported_severity END,
@@ -61,43 +65,43 @@ told AS (
         counter = CASE WHEN EXCLUDED.counter = '' THEN r.counter ELSE EXCLUDED.counter END
     RETURNING r.*),
 history AS (
-    INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
-        seconds, at, actor)
-    SELECT id, entries, task, strategy, resolved_by, method, false, 'RECURRED', '{{}}', '{{}}', 0, :now, 'queue'
-    FROM told WHERE state_before = 'resolved_pending' AND state = 'in_progress'),
-moves AS (
-    SELECT state, 1 AS number FROM told WHERE state <> state_before
-    UNION ALL SELECT state_before, -1 FROM told WHERE state <> state_before AND state_before <> ''),
+    INSERT INTO queue.history ({HISTORY})
+    SELECT queue.uuid_v7(:now), id, history_count, merchant, task, strategy, resolved_by, resolution_method, false,
+        'RECURRED', '{{}}', '{{}}', 0, :now, 'queue'
+    FROM counted WHERE previous_state = 'resolved_pending' AND state = 'in_progress'),
+transitions AS (
+    SELECT state, 1 AS change FROM counted WHERE state <> previous_state
+    UNION ALL SELECT previous_state, -1 FROM counted WHERE state <> previous_state AND previous_state <> ''),
 deltas AS (
-    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
-    SELECT 'report', state, sum(number), 0, 0 FROM moves GROUP BY state)
-SELECT id, plugin, merchant, package, release, fingerprint, state, state_before, strategy, task,
+    INSERT INTO queue.state_count_deltas (kind, state, count, priority_sum, seconds_sum)
+    SELECT 'report', state, sum(change), 0, 0 FROM transitions GROUP BY state)
+SELECT id, plugin, merchant, package, release, fingerprint, state, previous_state, strategy, task,
     traceparent, occurrences
-FROM told
+FROM counted
 """
-CONTENTS = """
-INSERT INTO queue.contents (report, type, module, message, stack, context, grouping)
-SELECT id, type, module, message, stack, CAST(context AS jsonb), string_to_array(grouping, E'\\n')
-FROM unnest(CAST(:ids AS uuid[]), CAST(:types AS text[]), CAST(:modules AS text[]), CAST(:messages AS text[]),
-    CAST(:stacks AS text[]), CAST(:contexts AS text[]), CAST(:groupings AS text[]))
-    AS g (id, type, module, message, stack, context, grouping)
+INSERT_DETAILS = """
+INSERT INTO queue.report_details (report, merchant, type, module, message, stack, context, grouping)
+SELECT id, merchant, type, module, message, stack, CAST(context AS jsonb), string_to_array(grouping, E'\\n')
+FROM unnest(CAST(:id AS uuid[]), CAST(:merchant AS text[]), CAST(:type AS text[]), CAST(:module AS text[]),
+    CAST(:message AS text[]), CAST(:stack AS text[]), CAST(:context AS text[]), CAST(:grouping AS text[]))
+    AS g (id, merchant, type, module, message, stack, context, grouping)
 """
 COLUMNS = """r.id, r.plugin, r.merchant, r.package, r.release, r.label, r.fingerprint, r.state, r.type, r.severity,
-    r.reported_severity, r.source, r.occurrences, r.regressions, r.first_seen_at, r.last_seen_at, r.opened_at,
-    r.triage_at, r.tried, r.task, r.strategy, r.resolved_at, r.resolved_by, r.method, r.reason, r.traceparent,
-    c.type AS told_type, c.module, c.message, c.stack, c.context, c.grouping, c.triage"""
-FROM = "FROM queue.reports r JOIN queue.contents c ON c.report = r.id"
+    r.reported_severity, r.source, r.occurrences, r.regressions, r.first_seen_time, r.last_seen_time, r.open_time,
+    r.triage_time, r.tried_strategies, r.task, r.strategy, r.resolve_time, r.resolved_by, r.resolution_method, r.reason,
+    r.traceparent, d.type AS reported_type, d.module, d.message, d.stack, d.context, d.grouping, d.triage"""
+FROM = "FROM queue.reports r JOIN queue.report_details d ON d.report = r.id"
 GET = f"SELECT {COLUMNS} {FROM} WHERE r.id = CAST(:id AS uuid)"
 SOME = f"SELECT {COLUMNS} {FROM} WHERE r.id = ANY(CAST(:ids AS uuid[]))"
 _FILTERS = """(:state = '' OR r.state = :state) AND (:type = '' OR r.type = :type)
     AND (:plugin = '' OR r.plugin = :plugin) AND (:fingerprint = '' OR r.fingerprint = :fingerprint)
-    AND r.severity <> ALL(CAST(:milder AS text[]))
-    AND (r.last_seen_at, r.id) < (coalesce(CAST(:seen AS timestamptz), 'infinity'), CAST(:after AS uuid))"""
-LIST = f"SELECT {COLUMNS} {FROM} WHERE {_FILTERS} ORDER BY r.last_seen_at DESC, r.id DESC LIMIT :limit"
+    AND r.severity <> ALL(CAST(:below_severity AS text[]))
+    AND (r.last_seen_time, r.id) < (coalesce(CAST(:seen AS timestamptz), 'infinity'), CAST(:after AS uuid))"""
+LIST = f"SELECT {COLUMNS} {FROM} WHERE {_FILTERS} ORDER BY r.last_seen_time DESC, r.id DESC LIMIT :limit"
 LIST_OF_PLUGIN = LIST.replace("(:plugin = '' OR r.plugin = :plugin)", "r.plugin = :plugin")
-LIST_WITH_PERSON = LIST.replace("(:state = '' OR r.state = :state)", "r.with_person AND r.state = :state")
+LIST_ESCALATED = LIST.replace("(:state = '' OR r.state = :state)", "r.escalated AND r.state = :state")
 UNTRIAGED = f"""
-SELECT {COLUMNS} {FROM} WHERE r.triage_at <= :now ORDER BY r.triage_at LIMIT :limit
+SELECT {COLUMNS} {FROM} WHERE r.triage_time <= :now ORDER BY r.triage_time LIMIT :limit
 """
 
 
@@ -107,7 +111,7 @@ LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 @dataclass(frozen=True)
 class Occurrence:
-    """One kind of error as a batch tells it, ready to be counted; `id` is the report's if it is the first."""
+    """One kind of error of a batch, ready to be counted; `id` is the report's if it is the first."""
 
     id: str
     plugin: str
@@ -131,50 +135,28 @@ class Occurrence:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which reports a list wants; empty means any. `milder` are the severities left out."""
+    """Which reports a list wants; empty means any. `below_severity` are the severities left out."""
 
     plugin: str
     state: str
     type: str
     fingerprint: str
-    milder: tuple[str, ...]
+    below_severity: tuple[str, ...]
 
 
-async def count(tx: Transaction, occurrences: Sequence[Occurrence], source: str) -> Sequence[Any]:
+async def upsert(tx: Transaction, occurrences: Sequence[Occurrence], source: str) -> Sequence[Any]:
     """Counts occurrences, each of another kind, in one statement; a row for each: what it is now and was."""
-    given = sorted(occurrences, key=lambda one: (one.plugin, one.fingerprint))
-    return await tx.all(
-        UPSERT,
-        source=source,
-        now=tx.now,
-        ids=[one.id for one in given],
-        plugins=[one.plugin for one in given],
-        merchants=[one.merchant for one in given],
-        packages=[one.package for one in given],
-        releases=[one.release for one in given],
-        labels=[one.label for one in given],
-        fingerprints=[one.fingerprint for one in given],
-        types=[one.type for one in given],
-        severities=[one.severity for one in given],
-        counters=[one.counter for one in given],
-        values=[one.value for one in given],
-        seen=[one.seen for one in given],
-        traceparents=[one.traceparent for one in given],
-    )
+    ordered = sorted(occurrences, key=lambda one: (one.plugin, one.fingerprint))
+    fields = "id plugin merchant package release label fingerprint type severity counter value seen traceparent"
+    return await tx.all(UPSERT, source=source, now=tx.now, **columns(ordered, fields))
 
 
-async def describe(tx: Transaction, occurrences: Sequence[Occurrence]) -> None:
-    """Keeps what was told of the first occurrence of each new report."""
-    await tx.run(
-        CONTENTS,
-        ids=[one.id for one in occurrences],
-        types=[one.type for one in occurrences],
-        modules=[one.module for one in occurrences],
-        messages=[one.message for one in occurrences],
-        stacks=[one.stack for one in occurrences],
-        contexts=[json.dumps(one.context) for one in occurrences],
-        groupings=["\n".join(one.grouping) for one in occurrences],
-    )
+async def insert_details(tx: Transaction, occurrences: Sequence[Occurrence]) -> None:
+    """Saves the details of the first occurrence of each new report."""
+    values = columns(occurrences, "id merchant type module message stack")
+    contexts = [json.dumps(one.context) for one in occurrences]
+    groupings = ["\n".join(one.grouping) for one in occurrences]
+    await tx.run(INSERT_DETAILS, context=contexts, grouping=groupings, **values)
 
 
 async def get(tx: Transaction, report: str) -> Any | None:
@@ -182,23 +164,18 @@ async def get(tx: Transaction, report: str) -> Any | None:
     return await tx.first(GET, id=report)
 
 
-async def some(tx: Transaction, reports: Sequence[str]) -> dict[str, Any]:
+async def get_many(tx: Transaction, reports: Sequence[str]) -> dict[str, Any]:
     """Reports with their contents, by id."""
     return {str(row.id): row for row in await tx.all(SOME, ids=list(reports))}
 
 
-async def page(tx: Transaction, filters: Filters, seen: datetime | None, after: str, limit: int) -> Sequence[Any]:
-    """Reports, last seen first, after the one seen at `seen`."""
+async def page(tx: Transaction, filters: Filters, page: Page) -> Sequence[Any]:
+    """A page of reports, last seen first."""
+    seen, after = page.after or (None, LAST)
     # What has a good index gets a statement of its own: one plan cannot serve every filter.
-    statement = LIST_OF_PLUGIN if filters.plugin else LIST_WITH_PERSON if filters.state == "escalated" else LIST
-    values = {
-        "plugin": filters.plugin,
-        "state": filters.state,
-        "type": filters.type,
-        "fingerprint": filters.fingerprint,
-        "milder": list(filters.milder),
-    }
-    return await tx.all(statement, seen=seen, after=after or LAST, limit=limit, **values)
+    statement = LIST_OF_PLUGIN if filters.plugin else LIST_ESCALATED if filters.state == "escalated" else LIST
+    values = vars(filters) | {"below_severity": list(filters.below_severity)}
+    return await tx.all(statement, seen=seen, after=after, limit=page.limit, **values)
 
 
 async def untriaged(tx: Transaction, now: datetime, limit: int) -> Sequence[Any]:
@@ -214,7 +191,7 @@ def report(row: Any) -> Report:
         merchant=row.merchant,
         package=row.package,
         release=row.release,
-        type=row.told_type,
+        type=row.reported_type,
         message=row.message,
         label=row.label,
         severity=row.reported_severity,
@@ -224,5 +201,5 @@ def report(row: Any) -> Report:
         context=row.context,
         occurrences=row.occurrences,
         regressions=row.regressions,
-        tried=tuple(row.tried),
+        tried_strategies=tuple(row.tried_strategies),
     )

@@ -1,4 +1,4 @@
-"""Rows of tasks: made by triage, taken back when a lease lapses, and what people do with them."""
+"""Rows of tasks: made by triage, taken back when a lease lapses, and what operators do with them."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.paging import Page
 from services.queue.leases import NO_WORKER
+from services.queue.store.columns import columns
+from services.queue.store.history import COLUMNS as HISTORY
 
 # No id comes before the one, none after the other.
 FIRST, LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
 TASK = """t.id, t.report, t.plugin, t.merchant, t.strategy, t.toolset, t.state, t.priority, t.attempts, t.crashes,
-    t.max_attempts, t.token, t.worker, t.estimated_seconds, t.lease_until, t.claimed_at, t.run_at, t.created_at,
-    t.updated_at, t.ended_at, t.reason, t.traceparent"""
+    t.max_attempts, t.token, t.worker, t.estimated_seconds, t.lease_expire_time, t.claim_time, t.run_time,
+    t.create_time, t.update_time, t.end_time, t.reason, t.traceparent"""
 INSERT = """
 INSERT INTO queue.tasks (id, report, plugin, merchant, strategy, toolset, state, priority, rank, max_attempts,
-    estimated_seconds, run_at, created_at, updated_at, traceparent)
+    estimated_seconds, run_time, create_time, update_time, traceparent)
 SELECT g.id, g.report, g.plugin, g.merchant, g.strategy, g.toolset, 'pending', g.priority, g.rank, :max_attempts,
     g.seconds, :now, :now, :now, g.traceparent
-FROM unnest(CAST(:ids AS uuid[]), CAST(:reports AS uuid[]), CAST(:plugins AS text[]), CAST(:merchants AS text[]),
-    CAST(:strategies AS text[]), CAST(:toolsets AS integer[]), CAST(:priorities AS integer[]),
-    CAST(:ranks AS timestamptz[]), CAST(:seconds AS real[]), CAST(:traceparents AS text[]))
+FROM unnest(CAST(:id AS uuid[]), CAST(:report AS uuid[]), CAST(:plugin AS text[]), CAST(:merchant AS text[]),
+    CAST(:strategy AS text[]), CAST(:toolset AS integer[]), CAST(:priority AS integer[]),
+    CAST(:rank AS timestamptz[]), CAST(:estimated_seconds AS real[]), CAST(:traceparent AS text[]))
     AS g (id, report, plugin, merchant, strategy, toolset, priority, rank, seconds, traceparent)
 """
 TOOLSETS = "SELECT id, tools FROM queue.toolsets WHERE id > :after ORDER BY id"
-ASK = """
-INSERT INTO queue.asked AS a (toolset, at)
+RECORD_CLAIM = """
+INSERT INTO queue.toolset_claims AS c (toolset, claim_time)
 SELECT toolset, :now FROM unnest(CAST(:toolsets AS integer[])) AS g (toolset) ORDER BY toolset
-ON CONFLICT (toolset) DO UPDATE SET at = greatest(a.at, EXCLUDED.at)
+ON CONFLICT (toolset) DO UPDATE SET claim_time = greatest(c.claim_time, EXCLUDED.claim_time)
 """
-UNASKED = """
-SELECT s.id, s.tools FROM queue.toolsets s LEFT JOIN queue.asked a ON a.toolset = s.id
-WHERE coalesce(a.at, '-infinity') < :before ORDER BY s.id
+UNCLAIMED_TOOLSETS = """
+SELECT s.id, s.tools FROM queue.toolsets s LEFT JOIN queue.toolset_claims c ON c.toolset = s.id
+WHERE coalesce(c.claim_time, '-infinity') < :before ORDER BY s.id
 """
-INTERN = "INSERT INTO queue.toolsets (tools) VALUES (CAST(:tools AS text[])) ON CONFLICT (tools) DO NOTHING"
+INSERT_TOOLSET = "INSERT INTO queue.toolsets (tools) VALUES (CAST(:tools AS text[])) ON CONFLICT (tools) DO NOTHING"
 GET = f"SELECT {TASK} FROM queue.tasks t WHERE t.id = CAST(:id AS uuid)"
 LOCK = f"{GET} FOR UPDATE"
 ACTIVE_OF = f"""
@@ -64,16 +67,16 @@ WHERE t.id IN (
 """
 DUE = """
 WITH due AS MATERIALIZED (
-    SELECT id FROM queue.tasks WHERE state = 'retrying' AND run_at <= :now
-    ORDER BY run_at LIMIT :limit FOR UPDATE SKIP LOCKED),
-moved AS (
-    UPDATE queue.tasks t SET state = 'pending', updated_at = :now
+    SELECT id FROM queue.tasks WHERE state = 'retrying' AND run_time <= :now
+    ORDER BY run_time LIMIT :limit FOR UPDATE SKIP LOCKED),
+updated AS (
+    UPDATE queue.tasks t SET state = 'pending', update_time = :now
     WHERE t.id = ANY(ARRAY(SELECT id FROM due)) RETURNING t.priority),
 deltas AS (
-    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    INSERT INTO queue.state_count_deltas (kind, state, count, priority_sum, seconds_sum)
     SELECT 'task', m.state, m.sign * count(*), m.sign * sum(priority), 0
-    FROM moved, (VALUES ('retrying', -1), ('pending', 1)) AS m (state, sign) GROUP BY m.state, m.sign)
-SELECT count(*) FROM moved
+    FROM updated, (VALUES ('retrying', -1), ('pending', 1)) AS m (state, sign) GROUP BY m.state, m.sign)
+SELECT count(*) FROM updated
 """
 # One statement: state and time are looked at again under the lock, so a lease renewed meanwhile stays.
 _TAKE_BACK = """
@@ -81,49 +84,49 @@ WITH lapsed AS MATERIALIZED (
     SELECT id FROM queue.tasks WHERE state = '{state}' AND {which}
     ORDER BY {order} LIMIT :limit FOR UPDATE SKIP LOCKED),
 ended AS (
-    UPDATE queue.tasks t SET crashes = t.crashes + {crash}, token = t.token + 1, lease_until = NULL, updated_at = :now,
-        state = CASE WHEN t.crashes + {crash} >= :most THEN 'failed' ELSE 'pending' END,
-        ended_at = CASE WHEN t.crashes + {crash} >= :most THEN CAST(:now AS timestamptz) END, reason = :reason
+    UPDATE queue.tasks t SET crashes = t.crashes + {crash}, token = t.token + 1, lease_expire_time = NULL,
+        update_time = :now, state = CASE WHEN t.crashes + {crash} >= :most THEN 'failed' ELSE 'pending' END,
+        end_time = CASE WHEN t.crashes + {crash} >= :most THEN CAST(:now AS timestamptz) END, reason = :reason
     WHERE t.id = ANY(ARRAY(SELECT id FROM lapsed)) RETURNING t.*),
-noted AS (
-    UPDATE queue.reports r SET entries = r.entries + 1 FROM ended e WHERE r.id = e.report
-    RETURNING r.id AS report_id, r.entries, e.id, e.strategy, e.worker, e.claimed_at),
+numbered AS (
+    UPDATE queue.reports r SET history_count = r.history_count + 1 FROM ended e WHERE r.id = e.report
+    RETURNING r.id AS report_id, r.history_count, r.merchant, e.id, e.strategy, e.worker, e.claim_time),
 history AS (
-    INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
-        seconds, at, actor)
-    SELECT report_id, entries, id, strategy, worker, '', false, :outcome, '{{}}', '{{}}',
-        coalesce(extract(epoch FROM CAST(:now AS timestamptz) - claimed_at), 0), :now, :actor
-    FROM noted),
+    INSERT INTO queue.history ({history})
+    SELECT queue.uuid_v7(:now), report_id, history_count, merchant, id, strategy, worker, '', false, :outcome,
+        '{{}}', '{{}}', coalesce(extract(epoch FROM CAST(:now AS timestamptz) - claim_time), 0), :now, :actor
+    FROM numbered),
 deltas AS (
-    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    INSERT INTO queue.state_count_deltas (kind, state, count, priority_sum, seconds_sum)
     SELECT 'task', '{state}', -count(*), -sum(priority), 0 FROM ended HAVING count(*) > 0
     UNION ALL SELECT 'task', state, count(*), sum(priority), 0 FROM ended GROUP BY state)
 SELECT id, report, plugin, merchant, strategy, state, worker, token, priority, crashes, attempts, traceparent,
-    claimed_at, reason
+    claim_time, reason
 FROM ended
 """
-_HELD = {"state": "processing", "order": "id"}
-REAP = _TAKE_BACK.format(which="lease_until < :now", crash=1, **_HELD)
-RESET = _TAKE_BACK.format(which="claimed_at < :before", crash=0, **_HELD)
-REVOKE = _TAKE_BACK.format(which="strategy = :strategy", crash=0, **_HELD)
+_PROCESSING = {"state": "processing", "order": "id", "history": HISTORY}
+REAP = _TAKE_BACK.format(which="lease_expire_time < :now", crash=1, **_PROCESSING)
+RESET = _TAKE_BACK.format(which="claim_time < :before", crash=0, **_PROCESSING)
+REVOKE = _TAKE_BACK.format(which="strategy = :strategy", crash=0, **_PROCESSING)
 STRAND = _TAKE_BACK.format(
-    which="toolset = :toolset AND updated_at < :before", crash=0, state="pending", order="rank, id"
+    which="toolset = :toolset AND update_time < :before", crash=0, state="pending", order="rank, id", history=HISTORY
 )
 SAVE = """
 UPDATE queue.tasks SET state = :state, priority = :priority, rank = :rank, attempts = :attempts, crashes = :crashes,
-    token = token + 1, lease_until = NULL, run_at = :run_at, updated_at = :now, ended_at = :ended_at, reason = :reason
+    token = token + 1, lease_expire_time = NULL, run_time = :run_time, update_time = :now,
+    end_time = :end_time, reason = :reason
 WHERE id = CAST(:id AS uuid)
 """
 CLEAN_UP = """
 WITH old AS MATERIALIZED (
     SELECT id FROM queue.tasks
-    WHERE id < CAST(:newest AS uuid) AND state IN ('completed', 'failed', 'cancelled') AND ended_at < :before
+    WHERE id < CAST(:newest AS uuid) AND state IN ('completed', 'failed', 'cancelled') AND end_time < :before
     ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),
 gone AS (
     DELETE FROM queue.tasks t WHERE t.id = ANY(ARRAY(SELECT id FROM old))
-    RETURNING t.state, t.priority, extract(epoch FROM t.ended_at - t.created_at) AS seconds),
+    RETURNING t.state, t.priority, extract(epoch FROM t.end_time - t.create_time) AS seconds),
 deltas AS (
-    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    INSERT INTO queue.state_count_deltas (kind, state, count, priority_sum, seconds_sum)
     SELECT 'task', state, -count(*), -sum(priority), CASE WHEN state = 'completed' THEN -sum(seconds) ELSE 0 END
     FROM gone GROUP BY state)
 SELECT count(*) FROM gone
@@ -158,21 +161,8 @@ class Filters:
 
 async def insert(tx: Transaction, tasks: Sequence[NewTask], max_attempts: int) -> None:
     """Saves new tasks, all waiting."""
-    await tx.run(
-        INSERT,
-        now=tx.now,
-        max_attempts=max_attempts,
-        ids=[task.id for task in tasks],
-        reports=[task.report for task in tasks],
-        plugins=[task.plugin for task in tasks],
-        merchants=[task.merchant for task in tasks],
-        strategies=[task.strategy for task in tasks],
-        toolsets=[task.toolset for task in tasks],
-        priorities=[task.priority for task in tasks],
-        ranks=[task.rank for task in tasks],
-        seconds=[task.estimated_seconds for task in tasks],
-        traceparents=[task.traceparent for task in tasks],
-    )
+    fields = "id report plugin merchant strategy toolset priority rank estimated_seconds traceparent"
+    await tx.run(INSERT, now=tx.now, max_attempts=max_attempts, **columns(tasks, fields))
 
 
 async def toolsets(tx: Transaction, after: int = 0) -> dict[int, tuple[str, ...]]:
@@ -180,14 +170,14 @@ async def toolsets(tx: Transaction, after: int = 0) -> dict[int, tuple[str, ...]
     return {row.id: tuple(row.tools) for row in await tx.all(TOOLSETS, after=after)}
 
 
-async def ask(tx: Transaction, asked: Sequence[int]) -> None:
-    """Notes that a worker asked for tasks of these tool sets."""
-    await tx.run(ASK, toolsets=list(asked), now=tx.now)
+async def record_claim(tx: Transaction, claimed: Sequence[int]) -> None:
+    """Records that a worker asked for tasks of these tool sets."""
+    await tx.run(RECORD_CLAIM, toolsets=list(claimed), now=tx.now)
 
 
-async def unasked(tx: Transaction, before: datetime) -> dict[int, tuple[str, ...]]:
+async def unclaimed_toolsets(tx: Transaction, before: datetime) -> dict[int, tuple[str, ...]]:
     """Tool sets that no worker asked for since a moment."""
-    return {row.id: tuple(row.tools) for row in await tx.all(UNASKED, before=before)}
+    return {row.id: tuple(row.tools) for row in await tx.all(UNCLAIMED_TOOLSETS, before=before)}
 
 
 async def strand(tx: Transaction, toolset: int, before: datetime, *, reason: str, limit: int) -> Sequence[Any]:
@@ -196,9 +186,9 @@ async def strand(tx: Transaction, toolset: int, before: datetime, *, reason: str
     return await tx.all(STRAND, now=tx.now, before=before, toolset=toolset, limit=limit, **values)
 
 
-async def intern(tx: Transaction, tools: Sequence[str]) -> None:
+async def insert_toolset(tx: Transaction, tools: Sequence[str]) -> None:
     """Makes sure that a tool set has an id."""
-    await tx.run(INTERN, tools=list(tools))
+    await tx.run(INSERT_TOOLSET, tools=list(tools))
 
 
 async def get(tx: Transaction, task: str) -> Any | None:
@@ -216,9 +206,10 @@ async def active_of(tx: Transaction, report: str) -> Any | None:
     return await tx.first(ACTIVE_OF, report=report)
 
 
-async def page(tx: Transaction, filters: Filters, after: str, limit: int) -> Sequence[Any]:
-    """Tasks, newest first, after the id `after`."""
-    rest = {"plugin": filters.plugin, "worker": filters.worker, "after": after or LAST, "limit": limit}
+async def page(tx: Transaction, filters: Filters, page: Page) -> Sequence[Any]:
+    """A page of tasks, newest first."""
+    (after,) = page.after or (LAST,)
+    rest = {"plugin": filters.plugin, "worker": filters.worker, "after": after, "limit": page.limit}
     if filters.report:
         return await tx.all(LIST_OF_REPORT, report=filters.report, state=filters.state, **rest)
     if filters.state:
@@ -252,7 +243,7 @@ async def revoke(tx: Transaction, strategy: str, *, actor: str, reason: str, mos
 
 
 async def save(tx: Transaction, task: str, values: Mapping[str, Any]) -> None:
-    """Writes what a person made of a task; its token rises, so no lease on it is worth anything."""
+    """Writes what an operator made of a task; its token rises, so no lease on it is worth anything."""
     await tx.run(SAVE, id=task, now=tx.now, **values)
 
 

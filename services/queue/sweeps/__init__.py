@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from services.queue.doors import ServiceContext
+from services.queue.context import ServiceContext
 from services.queue.sweeps.tasks import due, expire, fold, prune, reap, strand, watch
 from services.queue.sweeps.triage import untriaged
 

@@ -1,4 +1,4 @@
-"""Tasks that time moves: leases that were lost, tries that are due, reports that stayed healed, counts, old papers."""
+"""What time does to tasks and reports: lost leases, due tries, watch windows, counts, and what expires."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.telemetry import counter, gauge, span_at, use_traceparent
 from services.queue import leases
-from services.queue.doors import ServiceContext
-from services.queue.doors.ending import MOST_SPANS, given_up
-from services.queue.doors.learning import counted, taught
-from services.queue.stats import figures
-from services.queue.store import counts, filing, history, proposals, reports, requests, tasks
+from services.queue.context import ServiceContext
+from services.queue.operations.completion import MOST_SPANS, record_recovered
+from services.queue.operations.learning import record_outcomes, train_classifier
+from services.queue.stats import queue_stats
+from services.queue.store import history, proposals, report_transitions, reports, requests, state_counts, tasks
 from services.queue.wire import facts
 
 MOST = 500
 MOST_DUE = 2000
 MOST_PRUNED = 2000
-KEPT_REQUESTS = timedelta(hours=24)
+MOST_WATCHES = 100
+REQUEST_RETENTION = timedelta(hours=24)
 
 _depth = gauge("queue_tasks", "Tasks by state", ("state",))
 _reports = gauge("queue_reports", "Error reports by state", ("state",))
 _oldest = gauge("queue_oldest_waiting_seconds", "Age of the oldest task that waits and is due; 0 when none does")
-_lost = counter("queue_leases_lost_total", "Leases that lapsed without a word", ("to",))
+_lost = counter("queue_leases_lost_total", "Leases that lapsed", ("to",))
 _resolved = counter("queue_resolved_total", "Reports that stayed healed")
 
 
@@ -34,13 +35,8 @@ async def reap(ctx: ServiceContext, now: datetime) -> int:
 
     async def work(tx: Transaction) -> Sequence[Any]:
         rows = await tasks.reap(tx, most=leases.MAX_CRASHES, limit=MOST)
-        if rows:
-            event = facts.tasks_recovered(rows, actor="queue", reason="leases were lost", outcome="LEASE_LOST")
-            with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
-                tx.record(event)
-            await given_up(tx, ctx, [row for row in rows if row.state == "failed"], learn=False)
-            tx.after_commit(ctx.work_came)
-            tx.after_commit(lambda: _lapsed(tx.now, rows))
+        await record_recovered(tx, ctx, rows, actor="queue", reason="leases were lost", outcome="LEASE_LOST")
+        tx.after_commit(lambda: _lapsed(tx.now, rows))
         return rows
 
     return len(await ctx.database.transaction(work))
@@ -52,7 +48,7 @@ def _lapsed(now: datetime, rows: Sequence[Any]) -> None:
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"task": str(row.id), "worker": row.worker, "crashes": row.crashes}
-            span_at("lease lost", row.claimed_at or now, now, parent=row.traceparent, error="LEASE_LOST",
+            span_at("lease lost", row.claim_time or now, now, parent=row.traceparent, error="LEASE_LOST",
                     attributes=attributes)  # fmt: skip
 
 
@@ -68,12 +64,10 @@ async def strand(ctx: ServiceContext, now: datetime) -> int:
 
     async def work(tx: Transaction) -> int:
         ended = 0
-        for toolset, tools in (await tasks.unasked(tx, before)).items():
+        for toolset, tools in (await tasks.unclaimed_toolsets(tx, before)).items():
             reason = f"no worker that has {', '.join(tools)} asked for work for {longest:g} s"
             rows = await tasks.strand(tx, toolset, before, reason=reason, limit=MOST)
-            if rows:
-                tx.record(facts.tasks_recovered(rows, actor="queue", reason=reason, outcome=leases.NO_WORKER))
-                await given_up(tx, ctx, rows, learn=False)
+            await record_recovered(tx, ctx, rows, actor="queue", reason=reason, outcome=leases.NO_WORKER)
             ended += len(rows)
         return ended
 
@@ -87,7 +81,7 @@ async def due(ctx: ServiceContext, now: datetime) -> int:
     async def work(tx: Transaction) -> int:
         found = await tasks.due(tx, MOST_DUE)
         if found:
-            tx.after_commit(ctx.work_came)
+            tx.after_commit(ctx.wake_claims)
         return found
 
     return await ctx.database.transaction(work)
@@ -98,24 +92,31 @@ async def watch(ctx: ServiceContext, now: datetime) -> int:
     del now
 
     async def work(tx: Transaction) -> int:
-        watched = await filing.watched(tx)
-        rows = await filing.verify(tx, watched) if watched else ()
+        watched = await report_transitions.end_watch(tx)
+        rows = await report_transitions.resolve(tx, watched) if watched else ()
         if rows:
             await _verified(tx, ctx, rows)
         return len(watched)
 
-    return await ctx.database.transaction(work)
+    ended = 0
+    for _ in range(MOST_WATCHES):
+        found = await ctx.database.transaction(work)
+        if not found:
+            break
+        ended += found
+    return ended
 
 
 async def _verified(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
-    await counts.moved(tx, "report", (("resolved_pending", "resolved", 0) for _ in rows))
+    await state_counts.add_transitions(tx, "report", (("resolved_pending", "resolved", 0) for _ in rows))
     entries = [
-        (str(row.id), str(row.task) if row.task else None, row.strategy, row.resolved_by, row.method) for row in rows
+        (str(row.id), str(row.task) if row.task else None, row.strategy, row.resolved_by, row.resolution_method)
+        for row in rows
     ]
     await history.add(tx, entries, success=True, outcome="VERIFIED", actor="queue")
-    await counted(tx, ctx, [(row.strategy, True) for row in rows])
-    contents = await reports.some(tx, [str(row.id) for row in rows])
-    await taught(tx, [(row.type, reports.report(contents[str(row.id)])) for row in rows if row.strategy])
+    await record_outcomes(tx, ctx, [(row.strategy, True) for row in rows])
+    details = await reports.get_many(tx, [str(row.id) for row in rows])
+    await train_classifier(tx, [(row.type, reports.report(details[str(row.id)])) for row in rows if row.strategy])
     for row in rows:
         with use_traceparent(row.traceparent):
             tx.record(facts.report_resolved(row, tx.now))
@@ -132,15 +133,15 @@ def _spans(now: datetime, rows: Sequence[Any]) -> None:
 
 async def fold(ctx: ServiceContext, now: datetime) -> int:
     """Folds the counts and shows them as metrics; how many sums were touched."""
-    touched = await ctx.database.transaction(counts.fold)
+    touched = await ctx.database.transaction(state_counts.fold)
     async with ctx.database.reading() as tx:
-        counted_ = figures(await counts.figures(tx))
-        status = await counts.status(tx)
-    for state, number in counted_.tasks.items():
+        stats = queue_stats(await state_counts.totals(tx))
+        status = await state_counts.task_states(tx)
+    for state, number in stats.tasks.items():
         _depth.labels(state).set(number)
-    for state, number in counted_.reports.items():
+    for state, number in stats.reports.items():
         _reports.labels(state).set(number)
-    waiting = counts.oldest_waiting(status)
+    waiting = state_counts.oldest_waiting(status)
     _oldest.set(max(0.0, (now - waiting).total_seconds()) if waiting else 0.0)
     return touched
 
@@ -160,4 +161,4 @@ async def expire(ctx: ServiceContext, now: datetime) -> int:
 
 async def prune(ctx: ServiceContext, now: datetime) -> int:
     """Forgets requests that are too old to be repeated; how many."""
-    return await ctx.database.transaction(lambda tx: requests.prune(tx, now - KEPT_REQUESTS, MOST_PRUNED))
+    return await ctx.database.transaction(lambda tx: requests.prune(tx, now - REQUEST_RETENTION, MOST_PRUNED))

@@ -1,7 +1,7 @@
 """Reports that wait for triage are understood, outside of any transaction that somebody waits for.
 
-Rule: classification only reads, so it happens before the transaction, a few reports at a time; what is filed then is
-what still stands as it was read. A report nobody is sure of goes to the model; when its answer is late, triage ends
+Rule: classification only reads, so it happens before the transaction, a few reports at a time; saved then is what is
+unchanged since it was read. A report nobody is sure of goes to the model; when its answer is late, triage ends
 without it. A triage that raises gives the report to a person with the reason: it never comes around again.
 """
 
@@ -16,13 +16,13 @@ from typing import Any
 from libs.common.database import Transaction
 from libs.common.telemetry import use_traceparent
 from services.queue import triage
-from services.queue.book import Book
-from services.queue.doors import ServiceContext
-from services.queue.doors.filing import file
-from services.queue.errands.asking import patience, send_question, wants_model
-from services.queue.learned import Model
-from services.queue.report import Hindrance, Origin, Triage
-from services.queue.store import counts, filing, lessons, reports, strategies
+from services.queue.catalogue import Catalogue
+from services.queue.classifier import Classifier
+from services.queue.context import ServiceContext
+from services.queue.errands.model_triage import deadline_seconds, send_model_triage, wants_model
+from services.queue.operations.enqueue import save_triage
+from services.queue.report import Blocker, Origin, Triage
+from services.queue.store import classifier_counts, report_transitions, reports, state_counts, strategies
 
 log = logging.getLogger(__name__)
 
@@ -34,37 +34,37 @@ LATE = "the model did not answer in time"
 
 
 async def untriaged(ctx: ServiceContext, now: datetime) -> int:
-    """Files or asks about what waits; how many there were."""
+    """Triages what waits, or sends it to the model; returns how many there were."""
     count = 0
     for _ in range(ROUNDS):
         async with ctx.database.reading() as tx:
             rows = await reports.untriaged(tx, now, BATCH)
             if not rows:
                 return count
-            standings = {name: kept.standing for name, kept in (await strategies.everything(tx)).items()}
-            model = await lessons.known(tx)
-        await _settle(ctx, await _judge(rows, ctx.book.standing(standings), model))
+            statuses = {name: stored.status for name, stored in (await strategies.all_statuses(tx)).items()}
+            classifier = await classifier_counts.load(tx)
+        await _settle(ctx, await _judge(rows, ctx.catalogue.with_statuses(statuses), classifier))
         count += len(rows)
         if len(rows) < BATCH:
             break
     return count
 
 
-async def _judge(rows: Sequence[Any], book: Book, model: Model) -> list[tuple[Any, Triage]]:
+async def _judge(rows: Sequence[Any], catalogue: Catalogue, classifier: Classifier) -> list[tuple[Any, Triage]]:
     judged = []
     for index, row in enumerate(rows):
-        judged.append((row, _classify(row, book, model)))
+        judged.append((row, _classify(row, catalogue, classifier)))
         if index % TURN == TURN - 1:
             await asyncio.sleep(0)
     return judged
 
 
-def _classify(row: Any, book: Book, model: Model) -> Triage:
+def _classify(row: Any, catalogue: Catalogue, classifier: Classifier) -> Triage:
     try:
         report = reports.report(row)
-        judged = triage.classify(report, book, model)
+        judged = triage.classify(report, catalogue, classifier)
         if row.state == "triaging" and triage.unsure(judged):
-            return triage.with_opinion(report, book, judged, None, LATE)
+            return triage.with_opinion(report, catalogue, judged, None, LATE)
         return judged
     except Exception as error:
         log.exception("triage of report %s failed", row.id)
@@ -80,33 +80,30 @@ def _broken(row: Any, error: Exception) -> Triage:
         origin=Origin.NONE,
         tools=(),
         estimated_seconds=0.0,
-        why=f"Triage failed with {type(error).__name__}. A person is asked.",
+        explanation=f"Triage failed with {type(error).__name__}. A person is asked.",
         strategy="",
-        hindrance=Hindrance.UNSURE,
+        blocker=Blocker.UNSURE,
     )
 
 
 async def _settle(ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> None:
-    asks = [(row, one) for row, one in judged if row.state != "triaging" and wants_model(one, ctx)]
-    asked = {str(row.id) for row, _ in asks}
-    rest = [(row, one) for row, one in judged if str(row.id) not in asked]
+    for_model = [(row, one) for row, one in judged if row.state != "triaging" and wants_model(one, ctx)]
+    for_model_ids = {str(row.id) for row, _ in for_model}
+    rest = [(row, one) for row, one in judged if str(row.id) not in for_model_ids]
     if rest:
-        await ctx.database.transaction(lambda tx: file(tx, ctx, rest))
-    if asks:
-        await ctx.database.transaction(lambda tx: _ask(tx, ctx, [row for row, _ in asks]))
+        await ctx.database.transaction(lambda tx: save_triage(tx, ctx, rest))
+    if for_model:
+        await ctx.database.transaction(lambda tx: _ask_model(tx, ctx, [row for row, _ in for_model]))
 
 
-async def _ask(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
-    locked = await filing.lock(tx, [str(row.id) for row in rows])
-    standing = [
-        row
-        for row in rows
-        if (now := locked.get(str(row.id))) and (now.state, now.triage_at) == (row.state, row.triage_at)
-    ]
-    if not standing:
+async def _ask_model(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:
+    unchanged = await report_transitions.lock_unchanged(tx, rows)
+    if not unchanged:
         return
-    await filing.ask(tx, [str(row.id) for row in standing], tx.now + timedelta(seconds=patience(ctx)))
-    await counts.moved(tx, "report", ((row.state, "triaging", 0) for row in standing))
-    for row in standing:
+    current = [row for row in rows if str(row.id) in unchanged]
+    until = tx.now + timedelta(seconds=deadline_seconds(ctx))
+    await report_transitions.mark_triaging(tx, sorted(unchanged), until)
+    await state_counts.add_transitions(tx, "report", ((row.state, "triaging", 0) for row in current))
+    for row in current:
         with use_traceparent(row.traceparent):
-            await send_question(tx, ctx, reports.report(row))
+            await send_model_triage(tx, ctx, reports.report(row))

@@ -8,7 +8,7 @@ from services.queue.proposals import Proposal
 
 def resource(proposal: Proposal) -> pb.Proposal:
     """A proposal."""
-    told = pb.Proposal(
+    proto = pb.Proposal(
         name=f"proposals/{proposal.id}",
         action=proposal.action,
         target=proposal.target,
@@ -18,6 +18,6 @@ def resource(proposal: Proposal) -> pb.Proposal:
         decided_by=proposal.decided_by,
         decision_reason=proposal.decision_reason,
     )
-    told.create_time.FromDatetime(proposal.created)
-    told.expire_time.FromDatetime(proposal.expires)
-    return told
+    proto.create_time.FromDatetime(proposal.create_time)
+    proto.expire_time.FromDatetime(proposal.expire_time)
+    return proto

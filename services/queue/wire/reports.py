@@ -1,4 +1,4 @@
-"""Error reports: what strangers tell, checked field by field; what callers see.
+"""Error reports: what strangers report, checked field by field; what callers see.
 
 Rule: one bad error is refused with its field, reason and remedy and does not hold up the rest. Text is kept as it
 came, but for NUL characters, which are dropped, and what is too long: the middle is left out and marked. Nothing here
@@ -18,10 +18,10 @@ from libs.common import names
 from libs.common.errors import Invalid
 from prunella.v1 import queue_pb2 as pb
 from prunella_agent.fingerprint import fingerprint
-from services.queue.recurrence import Count, folded
+from services.queue.recurrence import CounterValue, merge_counters
 from services.queue.report import SEVERITIES
 from services.queue.store.reports import Filters, Occurrence
-from services.queue.wire.words import filtered, milder_than, report_state_number, report_state_word, severity_number
+from services.queue.wire.enums import below_severity, filter_text, report_state_name, report_state_value, severity_value
 
 MOST_ERRORS = 1000
 MOST_CONTEXT = 32
@@ -48,23 +48,23 @@ class Refusal:
     message: str
 
 
-def occurrence(told: pb.ReportedError, id_: str, traceparent: str, now: datetime) -> Occurrence | Refusal:
-    """One error as it is counted, or why it is not."""
-    error = told.error
-    wrong = _wrong(told)
-    if wrong:
-        return wrong
+def occurrence(reported: pb.ReportedError, id_: str, traceparent: str, now: datetime) -> Occurrence | Refusal:
+    """One error as it is counted, or why it is refused."""
+    error = reported.error
+    invalid = _invalid(reported)
+    if invalid:
+        return invalid
     type_ = _line(error.type, LONGEST_TYPE)
     message = _text(error.message, LONGEST_MESSAGE)
     stack = _text(error.stack, LONGEST_STACK)
-    grouped = fingerprint(told.package, type_, message, stack)
+    grouped = fingerprint(reported.package, type_, message, stack)
     return Occurrence(
         id=id_,
-        plugin=told.plugin,
-        merchant=told.merchant,
-        package=told.package,
-        release=told.release,
-        label=told.label.removeprefix("plugins/"),
+        plugin=reported.plugin,
+        merchant=reported.merchant,
+        package=reported.package,
+        release=reported.release,
+        label=reported.label.removeprefix("plugins/"),
         fingerprint=grouped.digest,
         grouping=grouped.parts,
         type=type_,
@@ -72,35 +72,39 @@ def occurrence(told: pb.ReportedError, id_: str, traceparent: str, now: datetime
         module=_line(error.module, LONGEST_MODULE),
         message=message,
         stack=stack,
-        context=_context(told),
+        context=_context(reported),
         counter=_line(error.id, LONGEST_COUNTER),
         value=error.occurrences or 1,
-        seen=_moment(error.time, now) if error.HasField("time") else now,
+        seen=_seen_time(error.time, now) if error.HasField("time") else now,
         traceparent=traceparent,
     )
 
 
-def foreign(told: pb.ReportedError, caller: str) -> Refusal | None:
-    """Why this caller may not tell this error: whose it is comes from a credential, which ingest and people showed."""
-    if not (told.plugin or told.label or told.merchant) or caller == INGEST or caller.startswith(names.operator("")):
+def not_owned(reported: pb.ReportedError, caller: str) -> Refusal | None:
+    """Why this caller may not report this error: ingest and operators alone may say whose it is."""
+    if (
+        not (reported.plugin or reported.label or reported.merchant)
+        or caller == INGEST
+        or caller.startswith(names.operator(""))
+    ):
         return None
     return Refusal(
         "NOT_ITS_OWN",
         "plugin",
-        f"{caller} may tell its own errors only; leave plugin, label and merchant empty, or have ingest tell it",
+        f"{caller} may report its own errors only; leave plugin, label and merchant empty, or have ingest report it",
     )
 
 
-def _wrong(told: pb.ReportedError) -> Refusal | None:
-    error = told.error
+def _invalid(reported: pb.ReportedError) -> Refusal | None:
+    error = reported.error
     for field in ("plugin", "merchant", "package", "release"):
-        value = getattr(told, field)
+        value = getattr(reported, field)
         if value and not names.is_id(value):
             return Refusal("BAD_NAME", field, f"{field} must be an id of letters, digits and ._+-, at most 128 long")
-    if told.label and not names.is_id(told.label.removeprefix("plugins/")):
+    if reported.label and not names.is_id(reported.label.removeprefix("plugins/")):
         return Refusal("BAD_NAME", "label", "label must be plugins/{label}")
     if not error.type.strip("\0 \n") and not error.message.strip("\0 \n"):
-        return Refusal("NOTHING_SAID", "error", "give the error's type or its message; without both it says nothing")
+        return Refusal("EMPTY_ERROR", "error", "give the error's type or its message; without both it says nothing")
     if error.severity and error.severity.lower() not in SEVERITIES:
         words = ", ".join(SEVERITIES)
         return Refusal("BAD_SEVERITY", "severity", f"severity must be one of {words}, or empty")
@@ -109,12 +113,12 @@ def _wrong(told: pb.ReportedError) -> Refusal | None:
     return None
 
 
-def _context(told: pb.ReportedError) -> dict[str, str]:
-    error = told.error
+def _context(reported: pb.ReportedError) -> dict[str, str]:
+    error = reported.error
     own = {"page_url": error.page_url, "user_action": error.user_action, "session": error.session}
-    given = {**{key: value for key, value in own.items() if value}, **dict(sorted(error.context.items()))}
-    kept = list(given.items())[:MOST_CONTEXT]
-    return {_line(key, LONGEST_KEY): _text(value, LONGEST_VALUE) for key, value in kept}
+    fields = {**{key: value for key, value in own.items() if value}, **dict(sorted(error.context.items()))}
+    limited = list(fields.items())[:MOST_CONTEXT]
+    return {_line(key, LONGEST_KEY): _text(value, LONGEST_VALUE) for key, value in limited}
 
 
 def _line(text: str, longest: int) -> str:
@@ -131,23 +135,23 @@ def _text(text: str, longest: int) -> str:
     return text[:half] + mark + text[-half:]
 
 
-def _moment(told: Timestamp, now: datetime) -> datetime:
+def _seen_time(reported: Timestamp, now: datetime) -> datetime:
     # What lies in the future is a clock that is wrong.
     try:
-        return min(told.ToDatetime(UTC), now)
+        return min(reported.ToDatetime(UTC), now)
     except (ValueError, OverflowError):
         return now
 
 
-def waves(taken: Sequence[Occurrence]) -> list[list[Occurrence]]:
-    """Occurrences gathered by kind, ready to be counted: one wave, and another for kinds with several counters."""
-    kinds: dict[tuple[str, str], list[Occurrence]] = {}
-    for one in taken:
-        kinds.setdefault((one.plugin, one.fingerprint), []).append(one)
+def upsert_batches(accepted: Sequence[Occurrence]) -> list[list[Occurrence]]:
+    """Occurrences by kind, ready for upserts that hold each kind once: several counters of a kind need several."""
+    error_types: dict[tuple[str, str], list[Occurrence]] = {}
+    for one in accepted:
+        error_types.setdefault((one.plugin, one.fingerprint), []).append(one)
     found: list[list[Occurrence]] = []
-    for same in kinds.values():
+    for same in error_types.values():
         newest = max(one.seen for one in same)
-        for number, count in enumerate(folded(Count(one.counter, one.value) for one in same)):
+        for number, count in enumerate(merge_counters(CounterValue(one.counter, one.value) for one in same)):
             if number == len(found):
                 found.append([])
             found[number].append(replace(same[0], counter=count.counter, value=count.value, seen=newest))
@@ -155,7 +159,7 @@ def waves(taken: Sequence[Occurrence]) -> list[list[Occurrence]]:
 
 
 def source(request: pb.ReportErrorsRequest) -> str:
-    """Who told us. Raises Invalid for a word that is not one of three, or for too many errors."""
+    """Where errors came from. Raises Invalid for a word that is not one of three, or for too many errors."""
     if len(request.errors) > MOST_ERRORS:
         raise Invalid(
             f"errors may hold {MOST_ERRORS}, there are {len(request.errors)}; send the rest in another request",
@@ -170,17 +174,17 @@ def source(request: pb.ReportErrorsRequest) -> str:
 def filters(request: pb.ListErrorReportsRequest) -> Filters:
     """What a list is asked for. Raises Invalid naming the field."""
     return Filters(
-        plugin=filtered("plugin", request.plugin.removeprefix("plugins/")),
-        state=report_state_word(request.state),
-        type=filtered("type", request.type),
-        fingerprint=filtered("fingerprint", request.fingerprint),
-        milder=milder_than(request.min_severity),
+        plugin=filter_text("plugin", request.plugin.removeprefix("plugins/")),
+        state=report_state_name(request.state),
+        type=filter_text("type", request.type),
+        fingerprint=filter_text("fingerprint", request.fingerprint),
+        below_severity=below_severity(request.min_severity),
     )
 
 
 def resource(row: Any) -> pb.ErrorReportGroup:
     """A report as callers see it."""
-    told = pb.ErrorReportGroup(
+    proto = pb.ErrorReportGroup(
         name=f"errorReports/{row.id}",
         plugin=row.plugin,
         label=row.label,
@@ -188,9 +192,9 @@ def resource(row: Any) -> pb.ErrorReportGroup:
         package=row.package,
         release=row.release,
         fingerprint=row.fingerprint,
-        state=report_state_number(row.state),
+        state=report_state_value(row.state),
         type=row.type,
-        severity=severity_number(row.severity or row.reported_severity),
+        severity=severity_value(row.severity or row.reported_severity),
         module=row.module,
         message=row.message,
         stack=row.stack,
@@ -202,37 +206,37 @@ def resource(row: Any) -> pb.ErrorReportGroup:
         trace_id=row.traceparent[3:35],
         source=row.source,
     )
-    told.first_seen_time.FromDatetime(row.first_seen_at)
-    told.last_seen_time.FromDatetime(row.last_seen_at)
+    proto.first_seen_time.FromDatetime(row.first_seen_time)
+    proto.last_seen_time.FromDatetime(row.last_seen_time)
     if row.triage:
-        told.triage.CopyFrom(triage(row.triage))
-    if row.state in ("resolved_pending", "resolved", "closed") and row.resolved_at:
-        told.resolve_time.FromDatetime(row.resolved_at)
-        told.resolved_by = row.resolved_by
-        told.resolution_method = row.method
-    return told
+        proto.triage.CopyFrom(triage(row.triage))
+    if row.state in ("resolved_pending", "resolved", "closed") and row.resolve_time:
+        proto.resolve_time.FromDatetime(row.resolve_time)
+        proto.resolved_by = row.resolved_by
+        proto.resolution_method = row.resolution_method
+    return proto
 
 
 def triage(stored: dict[str, Any]) -> pb.Triage:
     """A stored triage as callers see it."""
-    told = pb.Triage(
+    proto = pb.Triage(
         type=stored["type"],
-        severity=severity_number(stored["severity"]),
+        severity=severity_value(stored["severity"]),
         auto_fixable=stored["auto_fixable"],
         confidence=stored["confidence"],
         origin=stored["origin"],
         tools=stored["tools"],
-        why=stored["why"],
+        explanation=stored["explanation"],
         strategy=f"strategies/{stored['strategy']}" if stored["strategy"] else "",
     )
-    told.estimated_duration.FromMilliseconds(round(stored["estimated_seconds"] * 1000))
-    told.time.FromDatetime(datetime.fromisoformat(stored["time"]))
-    return told
+    proto.estimated_duration.FromMilliseconds(round(stored["estimated_seconds"] * 1000))
+    proto.create_time.FromDatetime(datetime.fromisoformat(stored["time"]))
+    return proto
 
 
 def entry(row: Any) -> pb.ResolutionEntry:
     """A line of history as callers see it."""
-    told = pb.ResolutionEntry(
+    proto = pb.ResolutionEntry(
         number=row.number,
         task=f"tasks/{row.task}" if row.task else "",
         strategy=f"strategies/{row.strategy}" if row.strategy else "",
@@ -244,6 +248,6 @@ def entry(row: Any) -> pb.ResolutionEntry:
         tools_used=row.tools,
         actor=row.actor,
     )
-    told.duration.FromMilliseconds(round(row.seconds * 1000))
-    told.time.FromDatetime(row.at)
-    return told
+    proto.duration.FromMilliseconds(round(row.seconds * 1000))
+    proto.create_time.FromDatetime(row.create_time)
+    return proto

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prunella.v1 import queue_pb2 as pb
-from services.queue.store.strategies import Kept
+from services.queue.store.strategies import StoredStatus
 from services.queue.strategies import NEW, Fit, Step, Strategy, confidence
 
 
@@ -14,10 +14,10 @@ def name(strategy: str) -> str:
     return f"strategies/{strategy}"
 
 
-def resource(strategy: Strategy, kept: Kept | None) -> pb.Strategy:
-    """A strategy with its standing."""
-    standing = kept.standing if kept else NEW
-    told = pb.Strategy(
+def resource(strategy: Strategy, stored: StoredStatus | None) -> pb.Strategy:
+    """A strategy with its status."""
+    status = stored.status if stored else NEW
+    proto = pb.Strategy(
         name=name(strategy.name),
         title=strategy.title,
         type=strategy.type,
@@ -28,39 +28,41 @@ def resource(strategy: Strategy, kept: Kept | None) -> pb.Strategy:
             comparison=strategy.check.comparison,
             value=strategy.check.value,
         ),
-        state=standing.state,
-        confidence=confidence(strategy, standing),
-        successes=standing.successes,
-        failures=standing.failures,
-        approved=standing.approved,
-        approved_by=kept.approved_by if kept else "",
-        reason=kept.reason if kept else "",
+        state=status.state,
+        confidence=confidence(strategy, status),
+        successes=status.successes,
+        failures=status.failures,
+        approved=status.approved,
+        approved_by=stored.approved_by if stored else "",
+        reason=stored.reason if stored else "",
         patterns=[pattern.text for pattern in strategy.patterns],
         package=strategy.package,
     )
-    told.estimated_duration.FromMilliseconds(round(strategy.estimated_seconds * 1000))
-    if kept:
-        told.update_time.FromDatetime(kept.updated)
-    return told
+    proto.estimated_duration.FromMilliseconds(round(strategy.estimated_seconds * 1000))
+    if stored:
+        proto.update_time.FromDatetime(stored.updated)
+    return proto
 
 
 def _step(step: Step) -> pb.StrategyStep:
     return pb.StrategyStep(tool=step.tool, arguments=step.arguments, write=step.write, purpose=step.purpose)
 
 
-def fit(found: Fit, kept: Kept | None, *, best: bool) -> pb.StrategyFit:
+def fit(found: Fit, stored: StoredStatus | None, *, best: bool) -> pb.StrategyFit:
     """How well a strategy fits, as callers see it."""
-    return pb.StrategyFit(strategy=resource(found.strategy, kept), score=found.score, best=best, why=found.why)
+    return pb.StrategyFit(
+        strategy=resource(found.strategy, stored), score=found.score, best=best, explanation=found.explanation
+    )
 
 
-def entry(row: Any) -> pb.StrategyEntry:
-    """A change of standing, as callers see it."""
-    told = pb.StrategyEntry(
+def change(row: Any) -> pb.StrategyChange:
+    """A change of status, as callers see it."""
+    proto = pb.StrategyChange(
         from_state=row.from_state,
         to_state=row.to_state,
         reason=row.reason,
         actor=row.actor,
         confidence=row.confidence,
     )
-    told.time.FromDatetime(row.at)
-    return told
+    proto.create_time.FromDatetime(row.create_time)
+    return proto

@@ -1,4 +1,4 @@
-"""Tasks, leases and their ends: what workers and people say, checked; what they see."""
+"""Tasks, leases and their ends: what workers and operators send, checked; what they see."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from libs.common import names
 from libs.common.errors import Invalid
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
-from services.queue.stats import Figures
+from services.queue.stats import QueueStats
+from services.queue.store.task_leases import Completion
 from services.queue.store.tasks import Filters
-from services.queue.store.work import Completion
-from services.queue.wire.words import filtered, task_state_number, task_state_word
+from services.queue.wire.enums import filter_text, task_state_name, task_state_value
 
 MOST_TASKS = 1000
 MOST_TOOLS = 500
@@ -54,11 +54,11 @@ NOTHING = "00000000-0000-0000-0000-000000000000"
 
 def resource(row: Any, tools: Sequence[str]) -> pb.Task:
     """A task as callers see it."""
-    told = pb.Task(
+    proto = pb.Task(
         name=f"tasks/{row.id}",
         report=f"errorReports/{row.report}",
         plugin=row.plugin,
-        state=task_state_number(row.state),
+        state=task_state_value(row.state),
         priority=row.priority,
         strategy=f"strategies/{row.strategy}",
         tools=tools,
@@ -68,21 +68,21 @@ def resource(row: Any, tools: Sequence[str]) -> pb.Task:
         worker=row.worker,
         reason=row.reason,
     )
-    told.estimated_duration.FromMilliseconds(round(row.estimated_seconds * 1000))
-    told.run_time.FromDatetime(row.run_at)
-    told.create_time.FromDatetime(row.created_at)
-    told.update_time.FromDatetime(row.updated_at)
-    if row.lease_until:
-        told.lease_until_time.FromDatetime(row.lease_until)
-    if row.ended_at:
-        told.end_time.FromDatetime(row.ended_at)
-    return told
+    proto.estimated_duration.FromMilliseconds(round(row.estimated_seconds * 1000))
+    proto.run_time.FromDatetime(row.run_time)
+    proto.create_time.FromDatetime(row.create_time)
+    proto.update_time.FromDatetime(row.update_time)
+    if row.lease_expire_time:
+        proto.lease_expire_time.FromDatetime(row.lease_expire_time)
+    if row.end_time:
+        proto.end_time.FromDatetime(row.end_time)
+    return proto
 
 
-def leased(into: pb.ClaimTasksResponse, row: Any, tools: Sequence[str], worker: str, until: Timestamp) -> None:
+def add_leased(into: pb.ClaimTasksResponse, row: Any, tools: Sequence[str], worker: str, until: Timestamp) -> None:
     """Adds a task with its token to an answer. Kept lean: a worker may claim a thousand at once."""
-    told = into.tasks.add(token=row.token, traceparent=row.traceparent)
-    task = told.task
+    proto = into.tasks.add(token=row.token, traceparent=row.traceparent)
+    task = proto.task
     task.name = f"tasks/{row.id}"
     task.report = f"errorReports/{row.report}"
     task.plugin = row.plugin
@@ -95,10 +95,10 @@ def leased(into: pb.ClaimTasksResponse, row: Any, tools: Sequence[str], worker: 
     task.max_attempts = row.max_attempts
     task.worker = worker
     task.estimated_duration.seconds = round(row.estimated_seconds)
-    task.lease_until_time.CopyFrom(until)
-    created = row.created_at.timestamp()
+    task.lease_expire_time.CopyFrom(until)
+    created = row.create_time.timestamp()
     task.create_time.seconds = int(created)
-    task.create_time.nanos = row.created_at.microsecond * 1000
+    task.create_time.nanos = row.create_time.microsecond * 1000
 
 
 def worker(text: str) -> str:
@@ -114,77 +114,60 @@ def worker(text: str) -> str:
 
 def max_tasks(number: int) -> int:
     """How many tasks are wanted. Raises Invalid outside 0 to 1,000."""
-    if not 0 <= number <= MOST_TASKS:
-        raise Invalid(
-            f"max_tasks must be 1 to {MOST_TASKS}, or 0 for one; it was {number}",
-            reason="BAD_MAX_TASKS",
-            field="max_tasks",
-        )
+    _between("max_tasks", number, 0, MOST_TASKS, f"1 to {MOST_TASKS}, or 0 for one", "BAD_MAX_TASKS")
     return number or 1
 
 
-def lease(told: Duration, given: bool) -> timedelta:
+def lease(duration: Duration, has_value: bool) -> timedelta:
     """How long a lease is wanted. Raises Invalid outside 5 s to 10 minutes."""
-    if not given:
+    if not has_value:
         return timedelta(seconds=leases.LEASE)
-    seconds = told.seconds + told.nanos / 1e9
-    if not leases.SHORTEST_LEASE <= seconds <= leases.LONGEST_LEASE:
-        raise Invalid(
-            f"lease_duration must be {leases.SHORTEST_LEASE:g} to {leases.LONGEST_LEASE:g} seconds, it was {seconds:g}",
-            reason="BAD_LEASE",
-            field="lease_duration",
-        )
+    rule = f"{leases.SHORTEST_LEASE:g} to {leases.LONGEST_LEASE:g} seconds"
+    seconds = _seconds(duration)
+    _between("lease_duration", seconds, leases.SHORTEST_LEASE, leases.LONGEST_LEASE, rule, "BAD_LEASE")
     return timedelta(seconds=seconds)
 
 
-def wait(told: Duration) -> float:
+def wait(duration: Duration) -> float:
     """How many seconds the caller would wait for a first task. Raises Invalid outside 0 to 30."""
-    seconds = told.seconds + told.nanos / 1e9
-    if not 0 <= seconds <= LONGEST_WAIT:
-        raise Invalid(
-            f"wait_duration must be 0 to {LONGEST_WAIT:g} seconds, it was {seconds:g}",
-            reason="BAD_WAIT",
-            field="wait_duration",
-        )
+    seconds = _seconds(duration)
+    _between("wait_duration", seconds, 0, LONGEST_WAIT, f"0 to {LONGEST_WAIT:g} seconds", "BAD_WAIT")
     return seconds
 
 
-def tools(told: Sequence[str], field: str = "tools") -> tuple[str, ...]:
+def tools(tool_names: Sequence[str], field: str = "tools") -> tuple[str, ...]:
     """Names of tools. Raises Invalid for a name that is none, or too many."""
-    if len(told) > MOST_TOOLS:
+    if len(tool_names) > MOST_TOOLS:
         raise Invalid(f"{field} may hold {MOST_TOOLS} names", reason="TOO_MANY_TOOLS", field=field)
-    for name in told:
+    for name in tool_names:
         if not names.is_id(name) or len(name) > LONGEST_TOOL:
             raise Invalid(
                 f"{field} must hold names such as server.tool, not {name[:40]!r}", reason="BAD_TOOL", field=field
             )
-    return tuple(told)
+    return tuple(tool_names)
 
 
-def completion(told: pb.CompleteTaskRequest) -> Completion:
+def completion(request: pb.CompleteTaskRequest) -> Completion:
     """The end of a try. Raises Invalid naming the field."""
-    seconds = 0.0
-    if told.HasField("duration"):
-        seconds = told.duration.seconds + told.duration.nanos / 1e9
-        if not 0 <= seconds <= LONGEST_WORK:
-            raise Invalid("duration must be 0 to a year", reason="BAD_DURATION", field="duration")
-    success, failure, permanent = told.success, told.failure, told.permanent
+    seconds = _seconds(request.duration)
+    _between("duration", seconds, 0, LONGEST_WORK, "0 to a year", "BAD_DURATION")
+    success, failure, permanent = request.success, request.failure, request.permanent
     if success and (failure or permanent):
         raise Invalid("a success has no failure; leave failure and permanent out", reason="BAD_END", field="failure")
     return Completion(
-        id_of("tasks", told.name),
-        told.token,
+        id_of("tasks", request.name),
+        request.token,
         success,
-        _words("method", told.method, LONGEST_METHOD),
-        _details(told.details),
-        tools(told.tools_used, "tools_used") if told.tools_used else (),
+        _printable("method", request.method, LONGEST_METHOD),
+        _details(request.details),
+        tools(request.tools_used, "tools_used") if request.tools_used else (),
         seconds,
-        _words("failure", failure, LONGEST_FAILURE),
+        _printable("failure", failure, LONGEST_FAILURE),
         permanent,
     )
 
 
-def _words(field: str, text: str, longest: int) -> str:
+def _printable(field: str, text: str, longest: int) -> str:
     if len(text) > longest or not text.isprintable():
         raise Invalid(f"{field} must be at most {longest} printable characters", reason="TOO_LONG", field=field)
     return text
@@ -206,68 +189,67 @@ def _details(text: str) -> str:
 
 
 def reason(text: str, otherwise: str) -> str:
-    """Why a person does something. Raises Invalid when it is too long."""
+    """Why an operator does something. Raises Invalid when it is too long."""
     if len(text) > LONGEST_REASON or "\0" in text:
         raise Invalid(f"reason must be at most {LONGEST_REASON} characters", reason="REASON_TOO_LONG", field="reason")
     return text.strip() or otherwise
 
 
 def priority(number: int) -> int:
-    """A priority a person gives; 0 keeps it. Raises Invalid outside 1 to 10."""
-    if number and not leases.LOWEST <= number <= leases.HIGHEST:
-        raise Invalid(
-            f"priority must be {leases.LOWEST} to {leases.HIGHEST}, or 0 to keep it; it was {number}",
-            reason="BAD_PRIORITY",
-            field="priority",
-        )
+    """A priority an operator sets; 0 keeps it. Raises Invalid outside 1 to 10."""
+    rule = f"{leases.LOWEST} to {leases.HIGHEST}, or 0 to keep it"
+    _between("priority", number or leases.LOWEST, leases.LOWEST, leases.HIGHEST, rule, "BAD_PRIORITY")
     return number
 
 
-def stuck(told: Duration) -> timedelta:
+def stuck(duration: Duration) -> timedelta:
     """How long is stuck. Raises Invalid below a second."""
-    seconds = told.seconds + told.nanos / 1e9
-    if not 1 <= seconds <= 366 * 86400:
-        raise Invalid(
-            f"stuck_duration must be 1 second to a year, it was {seconds:g}; 900s is usual",
-            reason="BAD_DURATION",
-            field="stuck_duration",
-        )
+    seconds = _seconds(duration)
+    _between("stuck_duration", seconds, 1, LONGEST_WORK, "1 second to a year (900s is usual)", "BAD_DURATION")
     return timedelta(seconds=seconds)
 
 
 def days(number: int) -> timedelta:
     """How old is old. Raises Invalid outside 1 to 3650."""
-    if not 1 <= number <= 3650:
-        raise Invalid(f"days must be 1 to 3650, it was {number}", reason="BAD_DAYS", field="days")
+    _between("days", number, 1, 3650, "1 to 3650", "BAD_DAYS")
     return timedelta(days=number)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _between(field: str, value: float, least: float, most: float, rule: str, reason: str) -> None:
+    if not least <= value <= most:
+        raise Invalid(f"{field} must be {rule}; it was {value:g}", reason=reason, field=field)
 
 
 def filters(request: pb.ListTasksRequest) -> Filters:
     """What a list is asked for. Raises Invalid naming the field."""
     bare = request.report.removeprefix("errorReports/")
     return Filters(
-        state=task_state_word(request.state),
+        state=task_state_name(request.state),
         report=id_of("errorReports", f"errorReports/{bare}", field="report") if bare else "",
-        plugin=filtered("plugin", request.plugin.removeprefix("plugins/")),
-        worker=filtered("worker", request.worker),
+        plugin=filter_text("plugin", request.plugin.removeprefix("plugins/")),
+        worker=filter_text("worker", request.worker),
     )
 
 
-def stats(figures: Figures, status: Sequence[Any], now: datetime) -> pb.GetQueueStatsResponse:
+def stats(stats: QueueStats, status: Sequence[Any], now: datetime) -> pb.GetQueueStatsResponse:
     """The queue in figures, as callers see them."""
-    told = pb.GetQueueStatsResponse(
-        tasks=figures.tasks,
-        reports=figures.reports,
-        total=figures.total,
-        success_rate_percent=figures.success_rate_percent,
-        mean_completion_minutes=figures.mean_completion_minutes,
+    proto = pb.GetQueueStatsResponse(
+        tasks=stats.tasks,
+        reports=stats.reports,
+        total=stats.total,
+        success_rate_percent=stats.success_rate_percent,
+        mean_completion_minutes=stats.mean_completion_minutes,
     )
-    told.time.FromDatetime(now)
+    proto.time.FromDatetime(now)
     for row in status:
-        line = told.status.add(state=row.state, count=row.count, mean_priority=row.mean_priority)
-        if row.oldest_task:
-            line.oldest_time.FromDatetime(row.oldest_task)
-            line.newest_time.FromDatetime(row.newest_task)
-        if row.state == "pending" and row.oldest_task:
-            told.oldest_waiting_seconds = max(0.0, (now - row.oldest_task).total_seconds())
-    return told
+        line = proto.task_states.add(state=row.state, count=row.count, mean_priority=row.mean_priority)
+        if row.oldest_create_time:
+            line.oldest_create_time.FromDatetime(row.oldest_create_time)
+            line.newest_create_time.FromDatetime(row.newest_create_time)
+        if row.state == "pending" and row.oldest_create_time:
+            proto.oldest_waiting_seconds = max(0.0, (now - row.oldest_create_time).total_seconds())
+    return proto

@@ -28,7 +28,7 @@ def read(path: Path) -> Config:
     return parse(text, path.name)
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs a worker until a signal; 0 after a clean stop, 1 when it could not start, 2 when it was told wrong."""
     parser = argparse.ArgumentParser(
         prog="prunella-worker", description="Works off the resolution queue with the tools of MCP servers."
@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, type=Path, help="servers and tools (TOML); see docs/queue.md")
     parser.add_argument("--once", action="store_true", help="work off what is due now, then end")
     parser.add_argument("--check", action="store_true", help="only say whether the configuration is right")
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     try:
         config = read(options.config)
         if options.check:
@@ -47,9 +47,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return BAD_CONFIG
     try:
         # The MCP SDK takes most of a second to import; a wrong configuration is said before that.
-        from services.queue.worker.process import live
+        from services.queue.worker.process import run_worker
 
-        asyncio.run(live(config, settings, once=options.once))
+        asyncio.run(run_worker(config, settings, once=options.once))
     except ImportError as error:
         print(f"the worker needs the package {error.name}: pip install 'prunella[mcp]'", file=sys.stderr)
         return CANNOT_START

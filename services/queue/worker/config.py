@@ -150,11 +150,11 @@ class _Reading:
 
     def command(self, table: dict[str, Any], where: str) -> tuple[str, ...]:
         first = self.reader.text(table, "command", where)
-        words = table.get("args", [])
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        arguments = table.get("args", [])
+        if not isinstance(arguments, list) or not all(isinstance(word, str) for word in arguments):
             self.reader.wrong(where, "args", "must be a list of texts", 'write args = ["-m", "my.tools"]')
-            words = []
-        return (sys.executable if first == "python" else first, *words)
+            arguments = []
+        return (sys.executable if first == "python" else first, *arguments)
 
     def url(self, table: dict[str, Any], where: str) -> str:
         text = self.filled(self.reader.text(table, "url", where), where, "url")

@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 MARGIN_SECONDS = 5.0
 # A claim answered this soon (share of the trusted time left) needs no question about its lease.
-FRESH = 0.75
-AGAIN_SECONDS = 0.5
+FRESH_SHARE = 0.75
+RETRY_SECONDS = 0.5
 CALL_SECONDS = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -42,13 +42,13 @@ def duration(seconds: float) -> Duration:
 class Lease:
     """The lease of one task, from `asked` (loop time before the claim was sent)."""
 
-    def __init__(self, queue: Any, leased: queue_pb2.LeasedTask, seconds: float, asked: float) -> None:
+    def __init__(self, queue: Any, leased: queue_pb2.LeasedTask, seconds: float, request_time: float) -> None:
         self.name = leased.task.name
         self.token = leased.token
         self.lost = ""
         self._queue = queue
         self._seconds = seconds
-        self._until = asked + self._trusted
+        self._until = request_time + self._trusted
         self._bound: asyncio.Timeout | None = None
 
     @property
@@ -68,12 +68,12 @@ class Lease:
         if not self.left:
             raise LeaseLost(self.lost or "no word from the queue before the lease ended")
 
-    async def keep(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def hold(self, work: Callable[[], Awaitable[T]]) -> T:
         """Does the work while the lease holds, prolonging it. Raises LeaseLost, the work cut off."""
-        if self.left < self._trusted * FRESH:
+        if self.left < self._trusted * FRESH_SHARE:
             # A claim that waited long says little about when its lease began.
-            await self._first()
-        extending = asyncio.create_task(self._extend(), name=f"lease of {self.name}")
+            await self._extend_first()
+        extending = asyncio.create_task(self._extend_periodically(), name=f"lease of {self.name}")
         try:
             async with asyncio.timeout_at(self._until) as self._bound:
                 return await work()
@@ -84,10 +84,10 @@ class Lease:
         finally:
             await cancellation.cancel_and_wait([extending])
 
-    async def _first(self) -> None:
-        for pause in (AGAIN_SECONDS, AGAIN_SECONDS, 0.0):
+    async def _extend_first(self) -> None:
+        for pause in (RETRY_SECONDS, RETRY_SECONDS, 0.0):
             try:
-                await self._ask(CALL_SECONDS)
+                await self._extend_once(CALL_SECONDS)
                 return
             except Unavailable as problem:
                 self.lost = problem.message
@@ -97,28 +97,28 @@ class Lease:
                 break
         raise LeaseLost(self.lost)
 
-    async def _extend(self) -> None:
+    async def _extend_periodically(self) -> None:
         pause = self._seconds / 3
         while True:
             await asyncio.sleep(pause)
             pause = self._seconds / 3
             try:
-                await self._ask(min(CALL_SECONDS, max(0.5, self.left)))
+                await self._extend_once(min(CALL_SECONDS, max(0.5, self.left)))
             except Unavailable as problem:
-                _log.warning("the lease could not be prolonged yet", task=self.name, why=problem.message)
-                pause = AGAIN_SECONDS
+                _log.warning("the lease could not be prolonged yet", task=self.name, error=problem.message)
+                pause = RETRY_SECONDS
             except Problem as problem:
                 self.lost = problem.message
-                self._move(asyncio.get_running_loop().time())
+                self._reschedule(asyncio.get_running_loop().time())
                 return
 
-    async def _ask(self, timeout: float) -> None:
-        asked = asyncio.get_running_loop().time()
+    async def _extend_once(self, timeout: float) -> None:
+        request_time = asyncio.get_running_loop().time()
         request = queue_pb2.ExtendTaskRequest(name=self.name, token=self.token, lease_duration=duration(self._seconds))
         await self._queue.ExtendTask(request, timeout=timeout)
-        self.lost, self._until = "", asked + self._trusted
-        self._move(self._until)
+        self.lost, self._until = "", request_time + self._trusted
+        self._reschedule(self._until)
 
-    def _move(self, when: float) -> None:
+    def _reschedule(self, when: float) -> None:
         if self._bound is not None and not self._bound.expired():
             self._bound.reschedule(when)

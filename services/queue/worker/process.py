@@ -15,9 +15,9 @@ from libs.common.runtime.parts import STOP_SECONDS, start_parts, stop_parts
 from libs.common.telemetry import configure, metrics_app
 from prunella.v1 import queue_pb2_grpc
 from services.queue.worker.config import Config
-from services.queue.worker.servers import Servers
 from services.queue.worker.settings import WorkerSettings
-from services.queue.worker.work import Worker
+from services.queue.worker.tool_servers import ToolServers
+from services.queue.worker.worker_loop import Worker
 
 
 @dataclass
@@ -35,12 +35,12 @@ class Connection:
         await self.channel.close()
 
 
-async def live(config: Config, settings: WorkerSettings, *, once: bool = False) -> None:
+async def run_worker(config: Config, settings: WorkerSettings, *, once: bool = False) -> None:
     """Runs the worker until a signal, or once. Raises Problem."""
     telemetry = configure(access.WORKER, settings)
     channel = rpc.channel(settings.queue_address, caller=access.WORKER, key=settings.key, telemetry=telemetry)
     queue: Any = queue_pb2_grpc.QueueServiceStub(channel)
-    servers = Servers(config, SystemClock())
+    servers = ToolServers(config, SystemClock())
     worker = Worker(config, servers, queue)
     parts: list[Any] = [Connection(channel), servers]
     if settings.http_listen:
@@ -50,7 +50,7 @@ async def live(config: Config, settings: WorkerSettings, *, once: bool = False) 
         return
     try:
         await start_parts(parts, telemetry)
-        await worker.once()
+        await worker.run_once()
     finally:
         await stop_parts(parts)
         telemetry.close()

@@ -44,7 +44,7 @@ class WorkerSettings(BaseModel):
 
     @field_validator("queue_address")
     @classmethod
-    def _given(cls, value: str) -> str:
+    def _not_empty(cls, value: str) -> str:
         if not value:
             message = "empty"
             raise ValueError(message)

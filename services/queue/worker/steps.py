@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from libs.common import names
 
-PLACES: Final = frozenset({"plugin", "label", "merchant", "package", "release"})
-PLACE: Final = re.compile(r"\{([^{}]*)\}")
+PLACEHOLDERS: Final = frozenset({"plugin", "label", "merchant", "package", "release"})
+PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 COMPARISONS: Final = frozenset({"equals", "at_least", "at_most", "contains", "absent"})
 MOST_ARGUMENTS: Final = 16 * 1024
 DEEPEST: Final = 20
@@ -38,12 +38,12 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CheckResult:
     """Whether a check passed, what was found, and why in one sentence."""
 
     passed: bool
     found: Any
-    why: str
+    explanation: str
 
 
 def arguments(template: str, facts: Mapping[str, str]) -> dict[str, Any]:
@@ -72,21 +72,23 @@ def check(path: str, comparison: str, value: str) -> Check:
     return Check(path, comparison, wanted)
 
 
-def judge(check: Check, answer: Any) -> Verdict:
+def evaluate(check: Check, answer: Any) -> CheckResult:
     """Whether an answer passes a check."""
-    found = at(answer, check.path)
-    place = check.path or "the answer"
+    found = value_at(answer, check.path)
+    field_path = check.path or "the answer"
     if check.comparison == "absent":
         passed = found is NOTHING or found is None or found in ("", [], {})
-        return Verdict(passed, _shown(found), f"{place} is {'absent' if passed else 'there'}")
+        return CheckResult(passed, _shown(found), f"{field_path} is {'absent' if passed else 'there'}")
     if found is NOTHING:
-        return Verdict(False, None, f"{place} is not in the answer")
+        return CheckResult(False, None, f"{field_path} is not in the answer")
     passed = _compare(check, found)
-    word = check.comparison.replace("_", " ")
-    return Verdict(passed, found, f"{place} is {_short(found)}, {'' if passed else 'not '}{word} {_short(check.value)}")
+    comparison = check.comparison.replace("_", " ")
+    return CheckResult(
+        passed, found, f"{field_path} is {_short(found)}, {'' if passed else 'not '}{comparison} {_short(check.value)}"
+    )
 
 
-def at(tree: Any, path: str) -> Any:
+def value_at(tree: Any, path: str) -> Any:
     """What a dotted path leads to (whole numbers count into lists); NOTHING when it leads nowhere."""
     for part in path.split(".") if path else ():
         if isinstance(tree, Mapping) and part in tree:
@@ -115,7 +117,7 @@ def _fill(value: Any, facts: Mapping[str, str], deep: int) -> Any:
     if deep == 0:
         raise BadStrategy(f"arguments: nested deeper than {DEEPEST}")
     if isinstance(value, str):
-        return PLACE.sub(lambda match: _fact(match[1], facts), value)
+        return PLACEHOLDER.sub(lambda match: _fact(match[1], facts), value)
     if isinstance(value, list):
         return [_fill(item, facts, deep - 1) for item in value]
     if isinstance(value, dict):
@@ -123,12 +125,15 @@ def _fill(value: Any, facts: Mapping[str, str], deep: int) -> Any:
     return value
 
 
-def _fact(place: str, facts: Mapping[str, str]) -> str:
-    if place not in PLACES:
-        raise BadStrategy(f"arguments: {{{place[:40]}}} is no place; these are: {', '.join(sorted(PLACES))}")
-    fact = facts.get(place, "")
+def _fact(placeholder: str, facts: Mapping[str, str]) -> str:
+    if placeholder not in PLACEHOLDERS:
+        allowed = ", ".join(sorted(PLACEHOLDERS))
+        raise BadStrategy(f"arguments: {{{placeholder[:40]}}} is no placeholder; these are: {allowed}")
+    fact = facts.get(placeholder, "")
     if not names.is_id(fact):
-        raise BadStrategy(f"arguments: {{{place}}} cannot be filled in: the report's {place} is no id or name")
+        raise BadStrategy(
+            f"arguments: {{{placeholder}}} cannot be filled in: the report's {placeholder} is no id or name"
+        )
     return fact
 
 

@@ -13,21 +13,21 @@ from typing import Any
 from mcp_types import CallToolResult, TextContent
 
 LONGEST_TEXT = 256 * 1024
-LONGEST_WHY = 500
+LONGEST_EXPLANATION = 500
 
 
-class Failed(Exception):  # noqa: N818 - a word of the task's life
+class TaskFailed(Exception):  # noqa: N818 - a word of the task's life
     """A try that did not succeed. `permanent`: another try cannot help."""
 
-    def __init__(self, reason: str, why: str, *, permanent: bool = False) -> None:
-        super().__init__(f"{reason}: {why}")
+    def __init__(self, reason: str, explanation: str, *, permanent: bool = False) -> None:
+        super().__init__(f"{reason}: {explanation}")
         self.reason = reason
-        self.why = why[:LONGEST_WHY]
+        self.explanation = explanation[:LONGEST_EXPLANATION]
         self.permanent = permanent
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ToolResult:
     """A tool's answer: its text, cut, and what it says as a structure."""
 
     text: str
@@ -36,9 +36,9 @@ class Answer:
     seconds: float
 
 
-def read(result: CallToolResult, seconds: float) -> Answer:
+def parse_result(result: CallToolResult, seconds: float) -> ToolResult:
     """An answer in our words. Without a structure of its own, a text that is a JSON object or list is one."""
-    text = "\n".join(_words(part) for part in result.content)[:LONGEST_TEXT]
+    text = "\n".join(_text_of(part) for part in result.content)[:LONGEST_TEXT]
     structure = result.structured_content
     if structure is None:
         try:
@@ -46,19 +46,19 @@ def read(result: CallToolResult, seconds: float) -> Answer:
         except (ValueError, RecursionError):
             parsed = None
         structure = parsed if isinstance(parsed, dict | list) else {"text": text}
-    return Answer(text, structure, bool(result.is_error), seconds)
+    return ToolResult(text, structure, bool(result.is_error), seconds)
 
 
-def clean(value: Any) -> Any:
+def sanitized(value: Any) -> Any:
     """The same without what no database and no wire takes: NUL characters and halves of surrogate pairs."""
     if isinstance(value, str):
         return value.replace("\0", "\ufffd").encode(errors="replace").decode()
     if isinstance(value, list):
-        return [clean(item) for item in value]
+        return [sanitized(item) for item in value]
     if isinstance(value, dict):
-        return {clean(key): clean(item) for key, item in value.items()}
+        return {sanitized(key): sanitized(item) for key, item in value.items()}
     return value
 
 
-def _words(part: Any) -> str:
+def _text_of(part: Any) -> str:
     return part.text[:LONGEST_TEXT] if isinstance(part, TextContent) else f"[{getattr(part, 'type', 'content')}]"

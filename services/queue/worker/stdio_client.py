@@ -21,20 +21,20 @@ from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, jsonrpc_message_a
 
 from prunella_agent.process import leashed, signal_group
 from services.queue.worker.config import ServerConfig
-from services.queue.worker.frames import LONGEST, Frames, Overlong
+from services.queue.worker.framing import LONGEST, LineFramer, OversizedLine
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 CHUNK = 64 * 1024
 WAITING = 16
-LEAVE_SECONDS = 2.0
-LOOK_SECONDS = 0.1
+TERMINATE_SECONDS = 2.0
+POLL_SECONDS = 0.1
 TAIL_BYTES = 2048
 TOO_LARGE = "ANSWER_TOO_LARGE"
 
 _log = structlog.get_logger(__name__)
 
 
-class Program:
+class ServerProcess:
     """One run of a server's program. `lost` is set when it can no longer be spoken with."""
 
     def __init__(self, config: ServerConfig) -> None:
@@ -49,12 +49,12 @@ class Program:
         return self._process.pid if self._process else 0
 
     @property
-    def last_words(self) -> str:
+    def exit_summary(self) -> str:
         """How it ended, and the end of what it wrote to standard error."""
         status = self._process.returncode if self._process else None
         ended = "" if status is None else f"ended with status {status}"
-        said = self.errors.decode(errors="replace").strip()[-500:]
-        return "; ".join(part for part in (ended, said) if part)
+        stderr_tail = self.errors.decode(errors="replace").strip()[-500:]
+        return "; ".join(part for part in (ended, stderr_tail) if part)
 
     @contextlib.asynccontextmanager
     async def transport(self) -> AsyncGenerator[TransportStreams, None]:
@@ -74,7 +74,7 @@ class Program:
             async with from_server, to_server, to_client, from_client, anyio.create_task_group() as group:
                 group.start_soon(self._read, process, to_client)
                 group.start_soon(self._write, process, from_client)
-                group.start_soon(self._listen, process)
+                group.start_soon(self._read_stderr, process)
                 group.start_soon(self._watch, process, to_client)
                 try:
                     yield from_server, to_server
@@ -82,7 +82,7 @@ class Program:
                     with anyio.CancelScope(shield=True):
                         from_server.close()
                         to_server.close()
-                        await self._leave(process)
+                        await self._terminate(process)
                     group.cancel_scope.cancel()
         finally:
             # Whatever else was cut short, nothing of the program stays.
@@ -92,7 +92,7 @@ class Program:
         self, process: asyncio.subprocess.Process, to_client: anyio.abc.ObjectSendStream[SessionMessage | Exception]
     ) -> None:
         assert process.stdout is not None
-        frames = Frames()
+        frames = LineFramer()
         try:
             while chunk := await process.stdout.read(CHUNK):
                 for line in frames.feed(chunk):
@@ -105,8 +105,8 @@ class Program:
             self.lost.set()
             await to_client.aclose()
 
-    def _message(self, line: bytes | Overlong) -> SessionMessage | Exception | None:
-        if isinstance(line, Overlong):
+    def _message(self, line: bytes | OversizedLine) -> SessionMessage | Exception | None:
+        if isinstance(line, OversizedLine):
             return self._refused(line)
         if not line.strip():
             return None
@@ -116,15 +116,15 @@ class Program:
             _log.warning("a tool server wrote something that is no message", server=self.config.name)
             return error
 
-    def _refused(self, line: Overlong) -> SessionMessage | None:
+    def _refused(self, line: OversizedLine) -> SessionMessage | None:
         text = f"{TOO_LARGE}: an answer of {line.size} bytes is more than {LONGEST}"
-        _log.warning("a tool server's message was refused", server=self.config.name, why=text)
-        if line.unasked:
+        _log.warning("a tool server's message was refused", server=self.config.name, error=text)
+        if line.unsolicited:
             return None
-        if line.answers is None:
+        if line.request_id is None:
             raise _Unanswerable(text)
         error = ErrorData(code=INTERNAL_ERROR, message=text)
-        return SessionMessage(JSONRPCError(jsonrpc="2.0", id=line.answers, error=error))
+        return SessionMessage(JSONRPCError(jsonrpc="2.0", id=line.request_id, error=error))
 
     async def _write(
         self, process: asyncio.subprocess.Process, from_client: anyio.abc.ObjectReceiveStream[SessionMessage]
@@ -138,7 +138,7 @@ class Program:
         except (OSError, RuntimeError):
             self.lost.set()  # its input is closed; the reader sees the end of its output
 
-    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+    async def _read_stderr(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
         while chunk := await process.stderr.read(CHUNK):
             self.errors = (self.errors + chunk)[-TAIL_BYTES:]
@@ -148,16 +148,16 @@ class Program:
     ) -> None:
         # Its pipes tell nothing while a program that it started holds them.
         await _exit(process)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         self.lost.set()
         await to_client.aclose()
 
-    async def _leave(self, process: asyncio.subprocess.Process) -> None:
+    async def _terminate(self, process: asyncio.subprocess.Process) -> None:
         if process.stdin is not None:
             process.stdin.close()
         for number in (signal.SIGTERM, signal.SIGKILL, None):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEAVE_SECONDS):
+                async with asyncio.timeout(TERMINATE_SECONDS):
                     await _exit(process)
                 return
             if number is not None:
@@ -170,10 +170,10 @@ class _Unanswerable(Exception):  # noqa: N818 - says what it means
 
 async def _exit(process: asyncio.subprocess.Process) -> None:
     while process.returncode is None:  # noqa: ASYNC110 - its own wait() waits for its pipes too
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def environment(config: ServerConfig) -> dict[str, str]:
     """The program's environment: what every program needs, and what its configuration gives it; nothing of ours."""
-    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return kept | {"PYTHONUNBUFFERED": "1"} | dict(config.env)
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return inherited | {"PYTHONUNBUFFERED": "1"} | dict(config.env)

@@ -1,7 +1,7 @@
-"""What people decide about tasks, reports and strategies; commands and approved proposals take the same way.
+"""Commands of operators about tasks, reports and strategies; approved proposals are carried out by the same functions.
 
-Rule: a person's word is a transaction with its fact and its line of history. It may give an ended or waiting task
-another try, take a task out (its report then belongs to people), end a report, and let a strategy write or not. What
+Rule: a command is a transaction with its fact and its entry in the history. It may give an ended or waiting task
+another try, cancel a task (its report is then escalated), close a report, and approve or revoke a strategy. What
 is so already stays as it is; what the state forbids is refused with what to do instead. When a strategy may not write
 any more, the leases under which it does are worth nothing from then on.
 """
@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from libs.common.database import Transaction
-from libs.common.errors import NotFound, Refused
+from libs.common.errors import Refused, known
 from libs.common.telemetry import use_traceparent
 from services.queue import leases
-from services.queue.doors import ServiceContext
-from services.queue.doors.ending import escalated, unknown
-from services.queue.doors.learning import tell
-from services.queue.store import counts, filing, history, strategies, tasks
+from services.queue.context import ServiceContext
+from services.queue.operations.completion import escalate, record_recovered
+from services.queue.operations.learning import record_status_change
+from services.queue.store import history, report_transitions, state_counts, strategies, tasks
 from services.queue.wire import facts
 
 MOST_STOPPED = 10_000
@@ -28,7 +28,7 @@ async def retry_task(
     tx: Transaction, ctx: ServiceContext, task: str, *, priority: int, actor: str, reason: str
 ) -> None:
     """Gives a task another try at once. Raises NotFound, or Refused when it is in work, done, or replaced."""
-    row = await _locked(tx, task)
+    row = known(await tasks.lock(tx, task), "task", task)
     if row.state in ("processing", "completed"):
         instead = (
             "wait for its end, or cancel it first" if row.state == "processing" else "its report shows what helped"
@@ -43,20 +43,20 @@ async def retry_task(
         )
     wanted = priority or row.priority
     await tasks.save(tx, task, _values(row, "pending", tx.now, reason, priority=wanted, attempts=0, crashes=0))
-    await counts.moved(tx, "task", ((row.state, "", row.priority), ("", "pending", wanted)))
-    report = await filing.lock_report(tx, str(row.report))
+    await state_counts.add_transitions(tx, "task", ((row.state, "", row.priority), ("", "pending", wanted)))
+    report = await report_transitions.lock_report(tx, str(row.report))
     await history.add(tx, [_entry(row)], success=False, outcome="RETRIED", actor=actor)
     if report is not None:
-        await filing.move(tx, str(row.report), "in_progress", f"another try: {reason}", task=task)
-        await counts.moved(tx, "report", [(report.state, "in_progress", 0)])
+        await report_transitions.set_state(tx, str(row.report), "in_progress", f"another try: {reason}", task=task)
+        await state_counts.add_transitions(tx, "report", [(report.state, "in_progress", 0)])
     with use_traceparent(row.traceparent):
         tx.record(facts.task_retried(row, wanted, actor=actor, reason=reason))
-    tx.after_commit(ctx.work_came)
+    tx.after_commit(ctx.wake_claims)
 
 
 async def cancel_task(tx: Transaction, task: str, *, actor: str, reason: str) -> None:
-    """Takes a task out; its report goes to people. Raises NotFound, or Refused when it has ended otherwise."""
-    row = await _locked(tx, task)
+    """Takes a task out; its report is escalated. Raises NotFound, or Refused when it has ended otherwise."""
+    row = known(await tasks.lock(tx, task), "task", task)
     if row.state == "cancelled":
         return
     if row.state not in leases.ACTIVE:
@@ -65,73 +65,59 @@ async def cancel_task(tx: Transaction, task: str, *, actor: str, reason: str) ->
             state=row.state,
         )  # fmt: skip
     await _cancel(tx, row, actor=actor, reason=reason)
-    await escalated(tx, {str(row.report): f"its task was cancelled: {reason}"}, actor=actor)
+    await escalate(tx, {str(row.report): f"its task was cancelled: {reason}"}, actor=actor)
 
 
 async def close_report(tx: Transaction, report: str, *, actor: str, reason: str) -> None:
     """Ends a report and what works on it. Raises NotFound."""
     active = await tasks.active_of(tx, report)
-    row = await filing.lock_report(tx, report)
-    if row is None:
-        raise NotFound(f"there is no error report {report}", reason="REPORT_UNKNOWN", field="name", report=report)
+    row = known(await report_transitions.lock_report(tx, report), "report", report)
     if row.state == "closed":
         return
     if active is not None:
         await _cancel(tx, active, actor=actor, reason=f"its report was closed: {reason}")
     task = str(row.task) if row.task else None
     await history.add(tx, [(report, task, "", "", "closed")], success=True, outcome="CLOSED", actor=actor)
-    await filing.move(tx, report, "closed", reason, resolved_by=actor, method="closed by a person")
-    await counts.moved(tx, "report", [(row.state, "closed", 0)])
+    await report_transitions.set_state(tx, report, "closed", reason, resolved_by=actor, method="closed by a person")
+    await state_counts.add_transitions(tx, "report", [(row.state, "closed", 0)])
     with use_traceparent(row.traceparent):
         tx.record(facts.report_closed(row, actor=actor, reason=reason))
 
 
 async def approve_strategy(
     tx: Transaction, ctx: ServiceContext, name: str, *, approved: bool, actor: str, reason: str
-) -> strategies.Kept:
+) -> strategies.StoredStatus:
     """Lets a strategy use its write tools, or takes that back. Raises NotFound."""
-    strategy = ctx.book.shelf.named(name)
-    before = (await strategies.lock(tx, [name])).get(name)
-    if strategy is None or before is None:
-        raise NotFound(f"there is no strategy {name}", reason="STRATEGY_UNKNOWN", field="name", strategy=name)
-    if before.standing.approved == approved:
+    strategy = known(ctx.catalogue.strategy_set.named(name), "strategy", name)
+    before = known((await strategies.lock(tx, [name])).get(name), "strategy", name)
+    if before.status.approved == approved:
         return before
     after = replace(
         before,
-        standing=replace(before.standing, approved=approved),
+        status=replace(before.status, approved=approved),
         approved_by=actor if approved else "",
         reason=reason,
         updated=tx.now,
     )
     await strategies.save(tx, after)
-    await tell(tx, strategy, before, after, actor=actor, reason=f"{'approved' if approved else 'revoked'}: {reason}")
+    await record_status_change(
+        tx, strategy, before, after, actor=actor, reason=f"{'approved' if approved else 'revoked'}: {reason}"
+    )
     if approved:
-        again = await filing.awaiting(tx, name, f"{name} was approved by {actor}: looked at again")
-        await counts.moved(tx, "report", (("escalated", "new", 0) for _ in range(again)))
-        tx.after_commit(ctx.triage_soon)
+        again = await report_transitions.reopen_approved(tx, name, f"{name} was approved by {actor}: looked at again")
+        await state_counts.add_transitions(tx, "report", (("escalated", "new", 0) for _ in range(again)))
+        tx.after_commit(ctx.nudge_triage)
     elif strategy.writes:
-        await _stop(tx, ctx, name, actor=actor, reason=f"{name} may not write any more: {reason}")
+        # A worker that is at work with it is cut off when it next extends its lease.
+        reason = f"{name} may not write any more: {reason}"
+        rows = await tasks.revoke(tx, name, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_STOPPED)
+        await record_recovered(tx, ctx, rows, actor=actor, reason=reason, outcome="REVOKED")
     return after
-
-
-async def _stop(tx: Transaction, ctx: ServiceContext, strategy: str, *, actor: str, reason: str) -> None:
-    """Ends the leases under which a strategy is at work: a worker is cut off when it next asks for more time."""
-    rows = await tasks.revoke(tx, strategy, actor=actor, reason=reason, most=leases.MAX_CRASHES, limit=MOST_STOPPED)
-    if rows:
-        tx.record(facts.tasks_recovered(rows, actor=actor, reason=reason, outcome="REVOKED"))
-        tx.after_commit(ctx.work_came)
-
-
-async def _locked(tx: Transaction, task: str) -> Any:
-    row = await tasks.lock(tx, task)
-    if row is None:
-        raise unknown(task)
-    return row
 
 
 async def _cancel(tx: Transaction, row: Any, *, actor: str, reason: str) -> None:
     await tasks.save(tx, str(row.id), _values(row, "cancelled", tx.now, reason))
-    await counts.moved(tx, "task", [(row.state, "cancelled", row.priority)])
+    await state_counts.add_transitions(tx, "task", [(row.state, "cancelled", row.priority)])
     await history.add(tx, [_entry(row)], success=False, outcome="CANCELLED", actor=actor)
     with use_traceparent(row.traceparent):
         tx.record(facts.task_cancelled(row, actor=actor, reason=reason))
@@ -146,10 +132,10 @@ def _values(row: Any, state: str, now: Any, reason: str, **changed: Any) -> dict
     return {
         "state": state,
         "priority": priority,
-        "rank": leases.rank(row.created_at, priority),
+        "rank": leases.rank(row.create_time, priority),
         "attempts": row.attempts,
         "crashes": row.crashes,
-        "run_at": now if state == "pending" else row.run_at,
-        "ended_at": None if state == "pending" else now,
+        "run_time": now if state == "pending" else row.run_time,
+        "end_time": None if state == "pending" else now,
         "reason": reason,
     } | changed

@@ -1,8 +1,8 @@
-"""What workers ask: claim, extend, complete.
+"""Claims and what follows: a worker leases tasks, extends leases, completes tasks.
 
-Rule: a claim waits for its first task without holding anything: it looks, sleeps until somebody in this process says
+Rule: a claim waits for its first task without holding anything: it looks, sleeps until somebody in this process signals
 that work came or a quarter of a second has passed, and looks again; it ends at once when the server drains. Everything
-a worker says is fenced by the token of its lease.
+a worker sends is fenced by the token of its lease.
 """
 
 # ruff: noqa: N802 - gRPC names its methods so
@@ -23,10 +23,10 @@ from libs.common.database import Transaction
 from libs.common.errors import Invalid, Problem
 from libs.common.telemetry import histogram, span_at, use_traceparent
 from prunella.v1 import queue_pb2 as pb
-from services.queue.doors import TASKS, ServiceContext
-from services.queue.doors.ending import MOST_SPANS, ended, lapsed, stale, unknown
-from services.queue.store import history, reports, strategies, tasks, work
-from services.queue.store.work import Completion
+from services.queue.context import TASKS, ServiceContext
+from services.queue.operations.completion import MOST_SPANS, complete_tasks, lease_lapsed, stale_token, task_unknown
+from services.queue.store import history, reports, strategies, task_leases, tasks
+from services.queue.store.task_leases import Completion
 from services.queue.wire import facts
 from services.queue.wire import reports as report_wire
 from services.queue.wire import strategies as strategy_wire
@@ -34,11 +34,11 @@ from services.queue.wire import tasks as wire
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 MOST_DUE = 1000
 MOST_HISTORY = 20
 
-_claims = histogram("queue_claim_seconds", "Time one look for tasks took", ("found",))
+_claims = histogram("queue_claim_seconds", "Time one claim took", ("found",))
 _waits = histogram(
     "queue_wait_seconds",
     "How long the most urgent task of a claim had waited since it was due",
@@ -47,7 +47,7 @@ _waits = histogram(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ClaimQuery:
     """What a worker asks for, checked."""
 
     worker: str
@@ -55,11 +55,11 @@ class Wanted:
     lease: timedelta
     tools: tuple[str, ...]
     any_tools: bool
-    brief: bool
+    omit_details: bool
     actor: str
 
 
-class WorkHandlers:
+class ClaimHandlers:
     """The part of `QueueService` for workers."""
 
     ctx: ServiceContext
@@ -67,22 +67,22 @@ class WorkHandlers:
     async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:
         """Leases tasks, waiting for the first. Raises Invalid naming the field."""
         del context
-        wanted = Wanted(
+        query = ClaimQuery(
             worker=wire.worker(request.worker),
             count=wire.max_tasks(request.max_tasks),
             lease=wire.lease(request.lease_duration, request.HasField("lease_duration")),
             tools=wire.tools(request.tools),
             any_tools=request.any_tools,
-            brief=request.brief,
+            omit_details=request.omit_details,
             actor=access.caller(),
         )
         until = time.monotonic() + wire.wait(request.wait_duration)
         while True:
-            answer = await self._look(wanted)
+            answer = await self._poll(query)
             left = until - time.monotonic()
             if answer.tasks or left <= 0 or self.ctx.draining():
                 return answer
-            await self.ctx.database.wait(TASKS, min(LOOK_SECONDS, left))
+            await self.ctx.database.wait(TASKS, min(POLL_SECONDS, left))
 
     async def ExtendTask(self, request: pb.ExtendTaskRequest, context: Context) -> pb.ExtendTaskResponse:
         """Prolongs a lease. Raises NotFound for an unknown task, Stale when the lease is not held any more."""
@@ -91,17 +91,17 @@ class WorkHandlers:
         lease = wire.lease(request.lease_duration, request.HasField("lease_duration"))
 
         async def extend(tx: Transaction) -> datetime:
-            found = await work.extend(tx, task, request.token, tx.now + lease)
+            found = await task_leases.extend(tx, task, request.token, tx.now + lease)
             if found is None:
-                row = (await work.standing(tx, [task])).get(task)
+                row = (await task_leases.tokens(tx, [task])).get(task)
                 if row is None:
-                    raise unknown(task)
+                    raise task_unknown(task)
                 still = (row.token, row.state) == (request.token, "processing")
-                raise lapsed() if still else stale(row.state)
+                raise lease_lapsed() if still else stale_token(row.state)
             return found
 
         answer = pb.ExtendTaskResponse()
-        answer.lease_until_time.FromDatetime(await self.ctx.database.transaction(extend))
+        answer.lease_expire_time.FromDatetime(await self.ctx.database.transaction(extend))
         return answer
 
     async def CompleteTask(self, request: pb.CompleteTaskRequest, context: Context) -> pb.CompleteTaskResponse:
@@ -111,7 +111,7 @@ class WorkHandlers:
         actor = access.caller()
 
         async def complete(tx: Transaction) -> Any:
-            refused = await ended(tx, self.ctx, [one], actor)
+            refused = await complete_tasks(tx, self.ctx, [one], actor)
             for problem in refused.values():
                 raise problem
             row = await tasks.get(tx, one.task)
@@ -119,7 +119,7 @@ class WorkHandlers:
             return row
 
         row = await self.ctx.database.transaction(complete)
-        return pb.CompleteTaskResponse(task=wire.resource(row, self.ctx.toolsets.of(row.toolset)))
+        return pb.CompleteTaskResponse(task=wire.resource(row, self.ctx.toolsets.tools_of(row.toolset)))
 
     async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
         """Ends many tries, each for itself. Raises Invalid when there are too many."""
@@ -132,75 +132,75 @@ class WorkHandlers:
             )
         answer = pb.CompleteTasksResponse()
         good: dict[str, tuple[int, Completion]] = {}
-        for index, told in enumerate(request.completions):
+        for index, completion in enumerate(request.completions):
             try:
-                one = wire.completion(told)
-                _check_once(good.get(one.task), one)
+                one = wire.completion(completion)
+                _check_duplicate(good.get(one.task), one)
             except Problem as problem:
                 _refuse(answer, index, problem)
                 continue
             good.setdefault(one.task, (index, one))
         actor = access.caller()
-        given = [one for _, one in good.values()]
-        refused = await self.ctx.database.transaction(lambda tx: ended(tx, self.ctx, given, actor))
+        completions = [one for _, one in good.values()]
+        refused = await self.ctx.database.transaction(lambda tx: complete_tasks(tx, self.ctx, completions, actor))
         for index, one in good.values() if refused else ():
             if found := refused.get((one.task, one.token)):
                 _refuse(answer, index, found)
         answer.completed = len(request.completions) - len(answer.refusals)
         return answer
 
-    async def _look(self, wanted: Wanted) -> pb.ClaimTasksResponse:
+    async def _poll(self, query: ClaimQuery) -> pb.ClaimTasksResponse:
         began = time.perf_counter()
-        answer = await self.ctx.database.transaction(lambda tx: self._claim(tx, wanted))
+        answer = await self.ctx.database.transaction(lambda tx: self._claim(tx, query))
         _claims.labels("some" if answer.tasks else "none").observe(time.perf_counter() - began)
         return answer
 
-    async def _claim(self, tx: Transaction, wanted: Wanted) -> pb.ClaimTasksResponse:
+    async def _claim(self, tx: Transaction, query: ClaimQuery) -> pb.ClaimTasksResponse:
         toolsets = self.ctx.toolsets
         await toolsets.refresh(tx)
-        until = tx.now + wanted.lease
-        rows = await self._rows(tx, wanted, until)
+        until = tx.now + query.lease
+        rows = await self._rows(tx, query, until)
         if not rows:
             # Nothing waits as far as we know: look whether a retry is due, or a tool set is new.
             await toolsets.refresh(tx, now=True)
             await tasks.due(tx, MOST_DUE)
-            rows = await self._rows(tx, wanted, until)
+            rows = await self._rows(tx, query, until)
         answer = pb.ClaimTasksResponse()
         if not rows:
             return answer
         until_time = Timestamp()
         until_time.FromDatetime(until)
         for row in rows:
-            wire.leased(answer, row, toolsets.of(row.toolset), wanted.worker, until_time)
-        if not wanted.brief:
+            wire.add_leased(answer, row, toolsets.tools_of(row.toolset), query.worker, until_time)
+        if not query.omit_details:
             await self._complement(tx, answer, rows)
-        event = facts.tasks_claimed(wanted.worker, rows, until, actor=wanted.actor)
+        event = facts.tasks_claimed(query.worker, rows, until, actor=query.actor)
         with use_traceparent(rows[0].traceparent if len(rows) == 1 else ""):
             tx.record(event)
-        tx.after_commit(lambda: _measure(tx.now, rows, wanted.worker))
+        tx.after_commit(lambda: _measure(tx.now, rows, query.worker))
         return answer
 
-    async def _rows(self, tx: Transaction, wanted: Wanted, until: datetime) -> Sequence[Any]:
-        able = self.ctx.toolsets.able(wanted.tools, any_tools=wanted.any_tools)
-        if not able:
+    async def _rows(self, tx: Transaction, query: ClaimQuery, until: datetime) -> Sequence[Any]:
+        claimable = self.ctx.toolsets.executable(query.tools, any_tools=query.any_tools)
+        if not claimable:
             return ()
-        await self.ctx.toolsets.ask(tx, able, self.ctx.settings.stranded / 4)
-        return await work.claim(tx, able, worker=wanted.worker, until=until, limit=wanted.count)
+        await self.ctx.toolsets.record_claim(tx, claimable, self.ctx.settings.stranded / 4)
+        return await task_leases.claim(tx, claimable, worker=query.worker, until=until, limit=query.count)
 
     async def _complement(self, tx: Transaction, answer: pb.ClaimTasksResponse, rows: Sequence[Any]) -> None:
         ids = [str(row.report) for row in rows]
-        found = await reports.some(tx, ids)
+        found = await reports.get_many(tx, ids)
         earlier = await history.of_reports(tx, ids, MOST_HISTORY)
-        kept = await strategies.everything(tx)
-        for told, row in zip(answer.tasks, rows, strict=True):
-            told.report.CopyFrom(report_wire.resource(found[str(row.report)]))
-            strategy = self.ctx.book.shelf.named(row.strategy)
+        stored = await strategies.all_statuses(tx)
+        for leased, row in zip(answer.tasks, rows, strict=True):
+            leased.report.CopyFrom(report_wire.resource(found[str(row.report)]))
+            strategy = self.ctx.catalogue.strategy_set.named(row.strategy)
             if strategy:
-                told.strategy.CopyFrom(strategy_wire.resource(strategy, kept.get(row.strategy)))
-            told.history.extend(report_wire.entry(entry) for entry in earlier.get(str(row.report), ()))
+                leased.strategy.CopyFrom(strategy_wire.resource(strategy, stored.get(row.strategy)))
+            leased.history.extend(report_wire.entry(entry) for entry in earlier.get(str(row.report), ()))
 
 
-def _check_once(earlier: tuple[int, Completion] | None, one: Completion) -> None:
+def _check_duplicate(earlier: tuple[int, Completion] | None, one: Completion) -> None:
     if earlier and (earlier[1].token, earlier[1].success) != (one.token, one.success):
         raise Invalid(
             "the task is in this request already, with another end", reason="TASK_GIVEN_TWICE", field="completions"
@@ -212,7 +212,7 @@ def _refuse(answer: pb.CompleteTasksResponse, index: int, problem: Problem) -> N
 
 
 def _measure(now: datetime, rows: Sequence[Any], worker: str) -> None:
-    _waits.observe(max(0.0, (now - rows[0].run_at).total_seconds()))
+    _waits.observe(max(0.0, (now - rows[0].run_time).total_seconds()))
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"task": str(row.id), "worker": worker, "token": row.token}

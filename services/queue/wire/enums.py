@@ -1,4 +1,4 @@
-"""Words of the hearts ⇄ numbers of the protos, and what a list may be asked for.
+"""Names of states and severities ⇄ enum values of the protos, and what a list may be asked for.
 
 Rule: a filter that nothing can fit, because it is no text or no number that we know, is refused and never ignored.
 """
@@ -15,16 +15,16 @@ LONGEST_FILTER = 200
 _SEVERITIES = {word: events_pb2.Severity.Value(f"SEVERITY_{word.upper()}") for word in SEVERITIES}
 _TASK_STATES = {word: queue_pb2.TaskState.Value(f"TASK_STATE_{word.upper()}") for word in TASK_STATES}
 _REPORT_STATES = {word: queue_pb2.ReportState.Value(f"REPORT_STATE_{word.upper()}") for word in REPORT_STATES}
-_TASK_WORDS: dict[int, str] = {number: word for word, number in _TASK_STATES.items()}
-_REPORT_WORDS: dict[int, str] = {number: word for word, number in _REPORT_STATES.items()}
+_TASK_STATE_NAMES: dict[int, str] = {number: word for word, number in _TASK_STATES.items()}
+_REPORT_STATE_NAMES: dict[int, str] = {number: word for word, number in _REPORT_STATES.items()}
 
 
-def severity_number(word: str) -> events_pb2.Severity.ValueType:
+def severity_value(word: str) -> events_pb2.Severity.ValueType:
     """The number of a severity; unspecified for an unknown word."""
     return _SEVERITIES.get(word, events_pb2.SEVERITY_UNSPECIFIED)
 
 
-def milder_than(number: int) -> tuple[str, ...]:
+def below_severity(number: int) -> tuple[str, ...]:
     """The severities below one, and none at all; nothing when any will do. Raises Invalid for an unknown number."""
     if not number:
         return ()
@@ -33,31 +33,31 @@ def milder_than(number: int) -> tuple[str, ...]:
     return ("", *(word for word in SEVERITIES if _SEVERITIES[word] < number))
 
 
-def task_state_number(word: str) -> queue_pb2.TaskState.ValueType:
+def task_state_value(word: str) -> queue_pb2.TaskState.ValueType:
     """The number of a task's state."""
     return _TASK_STATES[word]
 
 
-def task_state_word(number: int) -> str:
+def task_state_name(number: int) -> str:
     """The word for a task's state; empty for any. Raises Invalid for an unknown number."""
-    if number and number not in _TASK_WORDS:
+    if number and number not in _TASK_STATE_NAMES:
         raise _unknown("state", number, TASK_STATES)
-    return _TASK_WORDS.get(number, "")
+    return _TASK_STATE_NAMES.get(number, "")
 
 
-def report_state_number(word: str) -> queue_pb2.ReportState.ValueType:
+def report_state_value(word: str) -> queue_pb2.ReportState.ValueType:
     """The number of a report's state."""
     return _REPORT_STATES[word]
 
 
-def report_state_word(number: int) -> str:
+def report_state_name(number: int) -> str:
     """The word for a report's state; empty for any. Raises Invalid for an unknown number."""
-    if number and number not in _REPORT_WORDS:
+    if number and number not in _REPORT_STATE_NAMES:
         raise _unknown("state", number, REPORT_STATES)
-    return _REPORT_WORDS.get(number, "")
+    return _REPORT_STATE_NAMES.get(number, "")
 
 
-def filtered(field: str, text: str) -> str:
+def filter_text(field: str, text: str) -> str:
     """A text that a list is asked for; empty for any. Raises Invalid for what nothing can be called."""
     if len(text) > LONGEST_FILTER or not text.isprintable():
         raise Invalid(

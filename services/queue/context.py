@@ -1,4 +1,4 @@
-"""What every door of queue holds; the steps doors share are the files beside this one."""
+"""What every door of queue is given: database, clock, model, and the catalogue of strategies."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from libs.common.bus import Bus
 from libs.common.clock import Clock
-from libs.common.database import Database, Transaction
+from libs.common.database import Database
 from libs.common.settings import HttpUrl, ServiceSettings, variable
 from libs.common.telemetry import Telemetry
 from services.queue import leases
-from services.queue.book import Book
-from services.queue.doors.toolsets import Toolsets
-from services.queue.errands.model import ReportModel
-from services.queue.store import reports
+from services.queue.catalogue import Catalogue
+from services.queue.errands.model_client import ModelClient
+from services.queue.operations.toolset_cache import ToolsetCache
 
 SCHEMA = "queue"
-# Who waits for tasks waits for this.
+# The signal that waiting claims wait for.
 TASKS = "queue.tasks"
 
 
@@ -52,7 +50,7 @@ class Settings(ServiceSettings):
     )
     strategies: Path = variable(
         "QUEUE_STRATEGIES",
-        default=Path(__file__).resolve().parents[1] / "strategies.toml",
+        default=Path(__file__).resolve().parent / "strategies.toml",
         rule="file with types, patterns and strategies (TOML)",
         remedy="leave it out for the one that comes along",
     )
@@ -93,32 +91,28 @@ def _nothing() -> None:
 
 @dataclass
 class ServiceContext:
-    """Database, bus, time, the book of strategies, and what is kept in memory; queue asks no sibling."""
+    """Database, bus, clock, the catalogue of strategies, and caches; queue calls no sibling."""
 
     database: Database
     bus: Bus
     clock: Clock
     telemetry: Telemetry
     settings: Settings
-    book: Book
-    model: ReportModel | None = None
+    catalogue: Catalogue
+    model: ModelClient | None = None
     chance: random.Random = field(default_factory=random.Random)
     # Begins the next round of triage at once.
-    triage_soon: Callable[[], None] = _nothing
+    nudge_triage: Callable[[], None] = _nothing
     draining: Callable[[], bool] = lambda: False
-    toolsets: Toolsets = field(init=False)
+    toolsets: ToolsetCache = field(init=False)
     # While it was away nobody could ask.
     since: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Tool sets are read when first needed."""
         self.since = self.clock.monotonic()
-        self.toolsets = Toolsets(self.clock)
+        self.toolsets = ToolsetCache(self.clock)
 
-    def work_came(self) -> None:
-        """Wakes whoever waits for tasks in this process."""
+    def wake_claims(self) -> None:
+        """Wakes the claims that wait for tasks in this process."""
         self.database.signal(TASKS)
-
-    async def report(self, tx: Transaction, report: str) -> Any | None:
-        """One report with its contents."""
-        return await reports.get(tx, report)

@@ -1,4 +1,4 @@
-"""Reading a book from a file that people write (strategies.toml).
+"""Reading the catalogue from a file that people write (strategies.toml).
 
 Rule: everything is checked when the service starts; each mistake is one line with file, table, field, rule and remedy.
 Arguments are constants: their strings may hold {plugin}, {label}, {merchant}, {package} and {release} and no other
@@ -14,10 +14,10 @@ from typing import Any
 
 from libs.common.toml_tables import Reader
 from services.queue import patterns
-from services.queue.book import FIELDS, Book, Kind, Tell
+from services.queue.catalogue import FIELDS, Catalogue, ErrorType, TypePattern
 from services.queue.patterns import Pattern
 from services.queue.report import SEVERITIES
-from services.queue.strategies import COMPARISONS, PLACEHOLDERS, Check, Rules, Shelf, Step, Strategy
+from services.queue.strategies import COMPARISONS, PLACEHOLDERS, Check, StatusRules, Step, Strategy, StrategySet
 
 USUAL_FIELDS = ("type", "message")
 MOST_TYPES = 64
@@ -32,56 +32,57 @@ _PATH = re.compile(r"[A-Za-z0-9_-]{1,60}(?:\.[A-Za-z0-9_-]{1,60}){0,9}")
 _BRACES = re.compile(r"\{[^{}]*\}|[{}]")
 
 
-def parse(text: str, file: str) -> Book:
-    """The book in `text`; `file` is what errors call it. Raises Invalid (BAD_STRATEGIES), one line per mistake."""
+def parse(text: str, file: str) -> Catalogue:
+    """The catalogue in `text`; `file` is what errors call it. Raises Invalid (BAD_STRATEGIES), one line per mistake."""
     reader = Reader(file, reason="BAD_STRATEGIES", variable="QUEUE_STRATEGIES")
     data = reader.parse(text)
-    reader.only_fields(data, {"standing", "type", "strategy"}, "the file")
-    rules = _rules(reader, data.get("standing", {}))
-    kinds = [
-        _kind(reader, table) for table in reader.tables(data, "type", MOST_TYPES, "join types that are healed alike")
+    reader.only_fields(data, {"status", "type", "strategy"}, "the file")
+    rules = _rules(reader, data.get("status", {}))
+    error_types = [
+        _error_type(reader, table)
+        for table in reader.tables(data, "type", MOST_TYPES, "join types that are healed alike")
     ]
     strategies = [
-        _strategy(reader, table, {kind.name for kind in kinds})
+        _strategy(reader, table, {error_type.name for error_type in error_types})
         for table in reader.tables(data, "strategy", MOST_STRATEGIES, "drop those that were retired")
     ]
-    _once(reader, "type", [kind.name for kind in kinds])
-    _once(reader, "strategy", [strategy.name for strategy in strategies])
+    _unique(reader, "type", [error_type.name for error_type in error_types])
+    _unique(reader, "strategy", [strategy.name for strategy in strategies])
     _writes_alike(reader, strategies)
     reader.raise_mistakes()
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Book(version, tuple(kinds), Shelf(tuple(strategies), rules))
+    return Catalogue(version, tuple(error_types), StrategySet(tuple(strategies), rules))
 
 
-def _once(reader: Reader, table: str, found: list[str]) -> None:
+def _unique(reader: Reader, table: str, found: list[str]) -> None:
     for name in sorted({name for name in found if name and found.count(name) > 1}):
         reader.wrong(f"[[{table}]] {name}", "name", "must be given once", "rename or join one of them")
 
 
 def _writes_alike(reader: Reader, strategies: list[Strategy]) -> None:
-    said: dict[str, tuple[bool, str]] = {}
+    text_values: dict[str, tuple[bool, str]] = {}
     for strategy in strategies:
         for step in strategy.calls:
-            write, where = said.setdefault(step.tool, (step.write, strategy.name))
+            write, where = text_values.setdefault(step.tool, (step.write, strategy.name))
             if step.tool and write != step.write:
-                words = f"must be the same for {step.tool} as in strategy {where}"
-                reader.wrong(f"[[strategy]] {strategy.name}", "write", words, "a tool writes everywhere or nowhere")
+                rule = f"must be the same for {step.tool} as in strategy {where}"
+                reader.wrong(f"[[strategy]] {strategy.name}", "write", rule, "a tool writes everywhere or nowhere")
 
 
-def _rules(reader: Reader, table: Any) -> Rules:
-    where = "[standing]"
+def _rules(reader: Reader, table: Any) -> StatusRules:
+    where = "[status]"
     if not isinstance(table, dict):
-        reader.wrong("the file", "standing", "must be a table", f"write {where}")
-        return Rules()
-    usual = {name: getattr(Rules(), name) for name in Rules.__dataclass_fields__}
+        reader.wrong("the file", "status", "must be a table", f"write {where}")
+        return StatusRules()
+    usual = {name: getattr(StatusRules(), name) for name in StatusRules.__dataclass_fields__}
     reader.only_fields(table, set(usual), where)
     read: dict[str, Any] = {}
     for name, value in usual.items():
         if name.endswith("_confidence"):
             read[name] = reader.number(table, name, where, lambda v: 0 < v < 1, "above 0 and below 1", value)
         else:
-            read[name] = int(reader.number(table, name, where, _whole, "a whole number from 1 on", value))
-    rules = Rules(**read)
+            read[name] = int(reader.number(table, name, where, _whole_number, "a whole number from 1 on", value))
+    rules = StatusRules(**read)
     if not rules.retire_confidence <= rules.demote_confidence <= rules.promote_confidence:
         reader.wrong(
             where, "promote_confidence", "must not be below demote_, nor that below retire_", "order the three"
@@ -89,7 +90,7 @@ def _rules(reader: Reader, table: Any) -> Rules:
     return rules
 
 
-def _whole(value: float) -> bool:
+def _whole_number(value: float) -> bool:
     return 1 <= value <= 1_000_000 and value == int(value)
 
 
@@ -103,21 +104,21 @@ def _named(reader: Reader, table: dict[str, Any], where: str) -> str:
     return ""
 
 
-def _kind(reader: Reader, table: dict[str, Any]) -> Kind:
+def _error_type(reader: Reader, table: dict[str, Any]) -> ErrorType:
     name = _named(reader, table, "type")
     where = f"[[type]] {name}"
     reader.only_fields(table, {"name", "title", "severity", "confidence", "fields", "patterns"}, where)
     sure = reader.number(table, "confidence", where, _certain, "above 0 and at most 1", math.nan)
-    given = table.get("patterns")
-    if not isinstance(given, list) or not 1 <= len(given) <= MOST_PATTERNS:
+    values = table.get("patterns")
+    if not isinstance(values, list) or not 1 <= len(values) <= MOST_PATTERNS:
         reader.wrong(where, "patterns", f"must be a list of 1 to {MOST_PATTERNS}", 'write patterns = ["disk full"]')
-        given = []
-    return Kind(
+        values = []
+    return ErrorType(
         name,
         reader.text(table, "title", where),
         reader.choice(table, "severity", where, frozenset(SEVERITIES)),
         _fields(reader, table, where),
-        tuple(tell for entry in given if (tell := _tell(reader, entry, where, sure))),
+        tuple(type_pattern for entry in values if (type_pattern := _type_pattern(reader, entry, where, sure))),
     )
 
 
@@ -126,21 +127,21 @@ def _certain(value: float) -> bool:
 
 
 def _fields(reader: Reader, table: dict[str, Any], where: str) -> tuple[str, ...]:
-    given = table.get("fields", list(USUAL_FIELDS))
-    if isinstance(given, list) and given and all(isinstance(name, str) and name in FIELDS for name in given):
-        return tuple(dict.fromkeys(given))
-    reader.wrong(where, "fields", f"must be a list of some of {', '.join(FIELDS)}", f"it was {given!r}")
+    values = table.get("fields", list(USUAL_FIELDS))
+    if isinstance(values, list) and values and all(isinstance(name, str) and name in FIELDS for name in values):
+        return tuple(dict.fromkeys(values))
+    reader.wrong(where, "fields", f"must be a list of some of {', '.join(FIELDS)}", f"it was {values!r}")
     return USUAL_FIELDS
 
 
-def _tell(reader: Reader, entry: Any, where: str, sure: float) -> Tell | None:
+def _type_pattern(reader: Reader, entry: Any, where: str, sure: float) -> TypePattern | None:
     text = entry
     if isinstance(entry, dict):
         reader.only_fields(entry, {"text", "confidence"}, f"{where}, patterns")
         sure = reader.number(entry, "confidence", f"{where}, patterns", _certain, "above 0 and at most 1", math.nan)
         text = entry.get("text")
     pattern = _pattern(reader, text, where)
-    return Tell(pattern, sure) if pattern else None
+    return TypePattern(pattern, sure) if pattern else None
 
 
 def _pattern(reader: Reader, text: Any, where: str) -> Pattern | None:
@@ -160,7 +161,7 @@ STRATEGY = {
 }  # fmt: skip
 
 
-def _strategy(reader: Reader, table: dict[str, Any], kinds: set[str]) -> Strategy:
+def _strategy(reader: Reader, table: dict[str, Any], error_types: set[str]) -> Strategy:
     name = _named(reader, table, "strategy")
     where = f"[[strategy]] {name}"
     reader.only_fields(table, STRATEGY, where)
@@ -177,23 +178,23 @@ def _strategy(reader: Reader, table: dict[str, Any], kinds: set[str]) -> Strateg
     return Strategy(
         name=name,
         title=reader.text(table, "title", where),
-        type=reader.choice(table, "type", where, frozenset(kinds)),
+        type=reader.choice(table, "type", where, frozenset(error_types)),
         steps=_steps(reader, table, where),
         check=_check(reader, table.get("check"), where),
         prior=reader.prior(table, where),
         package=reader.text(table, "package", where, default="", longest=128),
         auto_fixable=fixable is True,
         patterns=tuple(read for text in narrowed if (read := _pattern(reader, text, where))),
-        stated_seconds=seconds,
+        declared_seconds=seconds,
     )
 
 
 def _steps(reader: Reader, table: dict[str, Any], where: str) -> tuple[Step, ...]:
-    given = table.get("step", [])
-    if not isinstance(given, list) or not all(isinstance(step, dict) for step in given) or len(given) > MOST_STEPS:
+    values = table.get("step", [])
+    if not isinstance(values, list) or not all(isinstance(step, dict) for step in values) or len(values) > MOST_STEPS:
         reader.wrong(where, "step", f"must be at most {MOST_STEPS} tables", "write [[strategy.step]] above each")
         return ()
-    return tuple(_step(reader, step, f"{where}, step {number}", set()) for number, step in enumerate(given, 1))
+    return tuple(_step(reader, step, f"{where}, step {number}", set()) for number, step in enumerate(values, 1))
 
 
 def _step(reader: Reader, table: dict[str, Any], where: str, more: set[str]) -> Step:
@@ -210,14 +211,14 @@ def _step(reader: Reader, table: dict[str, Any], where: str, more: set[str]) -> 
 
 
 def _arguments(reader: Reader, table: dict[str, Any], where: str) -> str:
-    given = table.get("arguments", {})
-    text = _json(given)
-    if not isinstance(given, dict) or not text or len(text) > LONGEST_ARGUMENTS:
+    values = table.get("arguments", {})
+    text = _json(values)
+    if not isinstance(values, dict) or not text or len(text) > LONGEST_ARGUMENTS:
         rule = f"must be a table of JSON values, at most {LONGEST_ARGUMENTS} characters"
         reader.wrong(where, "arguments", rule, 'write arguments = { plugin = "{plugin}" }')
         return "{}"
-    for said in _strings(given):
-        for found in _BRACES.findall(said):
+    for text_values in _strings(values):
+        for found in _BRACES.findall(text_values):
             if found[1:-1] not in PLACEHOLDERS:
                 allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
                 reader.wrong(where, "arguments", f"holds {found[:40]!r}", f"only {allowed} are filled in")

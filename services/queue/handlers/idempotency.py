@@ -16,14 +16,14 @@ from google.protobuf.message import Message
 from libs.common import access
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, Refused
-from services.queue.doors import ServiceContext
+from services.queue.context import ServiceContext
 from services.queue.store import requests
 
 MessageT = TypeVar("MessageT", bound=Message)
 LONGEST_ID = 128
 
 
-async def once(
+async def idempotent(
     ctx: ServiceContext, request: Message, response: type[MessageT], work: Callable[[Transaction], Awaitable[MessageT]]
 ) -> MessageT:
     """Does `work` in one transaction, at most once for the request's `request_id`. Raises Refused for a reused id."""
@@ -34,23 +34,23 @@ async def once(
     digest = _digest(request)
 
     async def guarded(tx: Transaction) -> MessageT:
-        if not await requests.begin(tx, caller, request_id, digest):
-            return _again(await requests.earlier(tx, caller, request_id), digest, response)
+        if not await requests.reserve(tx, caller, request_id, digest):
+            return _repeated(await requests.get(tx, caller, request_id), digest, response)
         answer = await work(tx)
-        await requests.answer(tx, caller, request_id, answer.SerializeToString())
+        await requests.save_response(tx, caller, request_id, answer.SerializeToString())
         return answer
 
     return await ctx.database.transaction(guarded)
 
 
-async def earlier(ctx: ServiceContext, request: Message, response: type[MessageT]) -> MessageT | None:
+async def earlier_response(ctx: ServiceContext, request: Message, response: type[MessageT]) -> MessageT | None:
     """What this request was answered before, for work of many transactions. Raises Refused for a reused id."""
     request_id = _id(request)
     if not request_id:
         return None
     async with ctx.database.reading() as tx:
-        found = await requests.earlier(tx, access.caller(), request_id)
-    return None if found is None else _again(found, _digest(request), response)
+        found = await requests.get(tx, access.caller(), request_id)
+    return None if found is None else _repeated(found, _digest(request), response)
 
 
 def _id(request: Message) -> str:
@@ -64,7 +64,7 @@ def _id(request: Message) -> str:
     return request_id
 
 
-def _again(earlier: object, digest: str, response: type[MessageT]) -> MessageT:
+def _repeated(earlier: object, digest: str, response: type[MessageT]) -> MessageT:
     if getattr(earlier, "digest", digest) != digest:
         raise Refused(
             "this request_id belongs to another request; use a fresh one",

@@ -1,4 +1,4 @@
-"""What a worker does with tasks, each in one statement: claim, extend, complete. Everything is fenced by the token.
+"""Leases of tasks, each step in one statement: claim, extend, complete. Everything is fenced by the token.
 
 Rule: rows are locked with SKIP LOCKED before they are touched, so that any number of workers race without waiting; a
 claim reads only tasks of the tool sets it can do. The counts and the history of a change are written in its statement.
@@ -12,23 +12,25 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from libs.common.database import Transaction
-from services.queue.leases import UNTRIED
+from services.queue.leases import INCONCLUSIVE
+from services.queue.store.columns import columns
+from services.queue.store.history import COLUMNS as HISTORY
 
 _WAITING = "toolset = {toolset} AND state = 'pending' ORDER BY rank, id LIMIT {limit}"
 _LEASE = """
 leased AS (
-    UPDATE queue.tasks t SET state = 'processing', token = t.token + 1, worker = :worker, lease_until = :until,
-        claimed_at = :now, updated_at = :now
+    UPDATE queue.tasks t SET state = 'processing', token = t.token + 1, worker = :worker, lease_expire_time = :until,
+        claim_time = :now, update_time = :now
     WHERE t.id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING CAST(t.id AS text) AS id, CAST(t.report AS text) AS report, t.plugin, t.merchant, t.strategy, t.toolset,
-        t.priority, t.attempts, t.crashes, t.max_attempts, t.token, t.estimated_seconds, t.run_at, t.created_at, t.rank,
-        t.traceparent),
+        t.priority, t.attempts, t.crashes, t.max_attempts, t.token, t.estimated_seconds, t.run_time, t.create_time,
+        t.rank, t.traceparent),
 deltas AS (
-    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    INSERT INTO queue.state_count_deltas (kind, state, count, priority_sum, seconds_sum)
     SELECT 'task', m.state, m.sign * count(*), m.sign * sum(priority), 0
     FROM leased, (VALUES ('pending', -1), ('processing', 1)) AS m (state, sign) GROUP BY m.state, m.sign)
 SELECT id, report, plugin, merchant, strategy, toolset, priority, attempts, crashes, max_attempts, token,
-    estimated_seconds, run_at, created_at, traceparent
+    estimated_seconds, run_time, create_time, traceparent
 FROM leased ORDER BY rank, id
 """
 CLAIM = f"""
@@ -50,73 +52,72 @@ chosen AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED) t),
 {_LEASE}"""
 EXTEND = """
-UPDATE queue.tasks SET lease_until = greatest(lease_until, :until), updated_at = :now
-WHERE id = CAST(:id AS uuid) AND token = :token AND state = 'processing' AND lease_until >= :now
-RETURNING lease_until
+UPDATE queue.tasks SET lease_expire_time = greatest(lease_expire_time, :until), update_time = :now
+WHERE id = CAST(:id AS uuid) AND token = :token AND state = 'processing' AND lease_expire_time >= :now
+RETURNING lease_expire_time
 """
 # Lists come as one text each: the driver looks at every element of an array again and again.
-_TOLD = """CAST(string_to_array(:ids, ',') AS uuid[]), CAST(string_to_array(:tokens, ',') AS bigint[]),
+_COLUMNS = """CAST(string_to_array(:ids, ',') AS uuid[]), CAST(string_to_array(:tokens, ',') AS bigint[]),
         string_to_array(:methods, E'\\x1e'), string_to_array(:details, E'\\x1e'), string_to_array(:tools, E'\\x1e'),
         CAST(string_to_array(:seconds, ',') AS real[])"""
 SEPARATOR = "\x1e"
 _GIVEN = f"""
 given AS MATERIALIZED (
-    SELECT * FROM unnest({_TOLD}, CAST(:states AS text[]),
-        CAST(:attempts AS integer[]), CAST(:run_ats AS timestamptz[]), CAST(:outcomes AS text[]),
-        CAST(:reasons AS text[]))
-        AS g (id, token, method, details, tools, seconds, state, attempts, run_at, outcome, reason))"""
+    SELECT * FROM unnest({_COLUMNS}, CAST(:state AS text[]),
+        CAST(:attempts AS integer[]), CAST(:run_time AS timestamptz[]), CAST(:outcome AS text[]),
+        CAST(:reason AS text[]))
+        AS g (id, token, method, details, tools, seconds, state, attempts, run_time, outcome, reason))"""
 # From the updated reports alone: joined to the ended tasks again, a thousand would be compared with a thousand.
-_NOTED = """RETURNING r.id AS report_id, r.entries, e.id, e.strategy, e.worker, e.method, e.state, e.outcome, e.details,
-        e.tools, e.seconds),
+_NUMBERED = f"""RETURNING r.id AS report_id, r.history_count, r.merchant, e.id, e.strategy, e.worker, e.method, e.state,
+        e.outcome, e.details, e.tools, e.seconds),
 history AS (
-    INSERT INTO queue.history (report, number, task, strategy, worker, method, success, outcome, details, tools,
-        seconds, at, actor)
-    SELECT report_id, entries, id, strategy, worker, method, state = 'completed', outcome, details,
-        string_to_array(tools, E'\\n'), seconds, :now, :actor
-    FROM noted)"""
-# What those who tell of an end need to know.
+    INSERT INTO queue.history ({HISTORY})
+    SELECT queue.uuid_v7(:now), report_id, history_count, merchant, id, strategy, worker, method, state = 'completed',
+        outcome, details, string_to_array(tools, E'\\n'), seconds, :now, :actor
+    FROM numbered)"""
+# What the facts of a completion hold.
 ENDED = """CAST(id AS text) AS id, CAST(report AS text) AS report, plugin, merchant, token, worker, method, state,
-    attempts, claimed_at, traceparent"""
-FAILED = f"{ENDED}, outcome, strategy, run_at, reason"
+    attempts, claim_time, traceparent"""
+FAILED = f"{ENDED}, outcome, strategy, run_time, reason"
 _DELTAS = """
 deltas AS (
-    INSERT INTO queue.count_deltas (kind, state, number, priorities, seconds)
+    INSERT INTO queue.state_count_deltas (kind, state, count, priority_sum, seconds_sum)
     SELECT 'task', 'processing', -count(*), -sum(priority), 0 FROM ended HAVING count(*) > 0
     UNION ALL
     SELECT 'task', state, count(*), sum(priority),
-        sum(CASE WHEN state = 'completed' THEN extract(epoch FROM CAST(:now AS timestamptz) - created_at) ELSE 0 END)
+        sum(CASE WHEN state = 'completed' THEN extract(epoch FROM CAST(:now AS timestamptz) - create_time) ELSE 0 END)
     FROM ended GROUP BY state{more})
 SELECT {columns} FROM ended
 """
 _ENDED = """
 ended AS (
-    UPDATE queue.tasks t SET state = g.state, attempts = g.attempts, run_at = coalesce(g.run_at, t.run_at),
-        lease_until = NULL, updated_at = :now,
-        ended_at = CASE WHEN g.state <> 'retrying' THEN CAST(:now AS timestamptz) END,
+    UPDATE queue.tasks t SET state = g.state, attempts = g.attempts, run_time = coalesce(g.run_time, t.run_time),
+        lease_expire_time = NULL, update_time = :now,
+        end_time = CASE WHEN g.state <> 'retrying' THEN CAST(:now AS timestamptz) END,
         reason = g.reason
-    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.lease_until IS NOT NULL
+    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.lease_expire_time IS NOT NULL
     RETURNING t.*, coalesce(g.method, '') AS method, g.details, coalesce(g.tools, '') AS tools, g.seconds, g.outcome)"""
 # A task has a lease exactly while it is in processing (a check of the table). Asked for by its state, the planner would
 # compare all that are in processing with all that were given.
-# The quick way of a success: a hundred completions are one statement, and nothing else is asked.
+# The fast path of a success: a hundred completions are one statement, and no other.
 COMPLETE = f"""
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest({_TOLD})
+    SELECT * FROM unnest({_COLUMNS})
         AS g (id, token, method, details, tools, seconds)),
 ended AS (
-    UPDATE queue.tasks t SET state = 'completed', lease_until = NULL, updated_at = :now, ended_at = :now
-    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.lease_until IS NOT NULL
+    UPDATE queue.tasks t SET state = 'completed', lease_expire_time = NULL, update_time = :now, end_time = :now
+    FROM given g WHERE t.id = g.id AND t.token = g.token AND t.lease_expire_time IS NOT NULL
     RETURNING t.*, coalesce(g.method, '') AS method, g.details, coalesce(g.tools, '') AS tools, g.seconds,
         'COMPLETED' AS outcome),
-noted AS (
-    UPDATE queue.reports r SET state = 'resolved_pending', watch_until = :watch_until, resolved_at = :now,
-        resolved_by = e.worker, method = e.method, entries = r.entries + 1,
+numbered AS (
+    UPDATE queue.reports r SET state = 'resolved_pending', watch_end_time = :watch_end_time, resolve_time = :now,
+        resolved_by = e.worker, resolution_method = e.method, history_count = r.history_count + 1,
         reason = 'a worker''s check passed; watched for a recurrence'
     FROM ended e WHERE r.id = e.report
-    {_NOTED},
+    {_NUMBERED},
 watches AS (
-    INSERT INTO queue.watches (id, until, reports)
-    SELECT CAST(:watch AS uuid), :watch_until, array_agg(report) FROM ended HAVING count(*) > 0),
+    INSERT INTO queue.watches (id, merchant, end_time, reports)
+    SELECT queue.uuid_v7(:now), merchant, :watch_end_time, array_agg(report) FROM ended GROUP BY merchant),
 {
     _DELTAS.strip().format(
         columns=ENDED,
@@ -129,22 +130,22 @@ watches AS (
 FAIL = f"""
 WITH {_GIVEN.strip()},
 {_ENDED.strip()},
-noted AS (
-    UPDATE queue.reports r SET entries = r.entries + 1,
-        tried = CASE WHEN e.state = 'failed' AND e.outcome <> ALL(CAST(:untried AS text[]))
-            THEN array_append(r.tried, e.strategy) ELSE r.tried END
+numbered AS (
+    UPDATE queue.reports r SET history_count = r.history_count + 1,
+        tried_strategies = CASE WHEN e.state = 'failed' AND e.outcome <> ALL(CAST(:inconclusive AS text[]))
+            THEN array_append(r.tried_strategies, e.strategy) ELSE r.tried_strategies END
     FROM ended e WHERE r.id = e.report
-    {_NOTED},
+    {_NUMBERED},
 {_DELTAS.strip().format(more="", columns=FAILED)}"""
-HELD = """
+LOCK = """
 SELECT id, report, token, state, attempts, max_attempts, strategy, worker FROM queue.tasks
 WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
 """
-STANDING = "SELECT id, token, state FROM queue.tasks WHERE id = ANY(CAST(:ids AS uuid[]))"
+TOKENS = "SELECT id, token, state FROM queue.tasks WHERE id = ANY(CAST(:ids AS uuid[]))"
 
 
 class Completion(NamedTuple):
-    """The end of one try, as a worker tells it; no text in it holds a control character."""
+    """The end of one try, as a worker reports it; no text in it holds a control character."""
 
     task: str
     token: int
@@ -158,13 +159,13 @@ class Completion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Failing:
+class JudgedFailure:
     """A completion that was judged: what becomes of its task."""
 
     completion: Completion
     state: str
     attempts: int
-    run_at: datetime | None
+    run_time: datetime | None
     outcome: str
     reason: str
 
@@ -184,46 +185,41 @@ async def extend(tx: Transaction, task: str, token: int, until: datetime) -> dat
 
 
 async def complete(
-    tx: Transaction, completions: Sequence[Completion], *, actor: str, watch: str, watch_until: datetime
+    tx: Transaction, completions: Sequence[Completion], *, actor: str, watch_end_time: datetime
 ) -> Sequence[Any]:
     """Ends tries that succeeded; a row for each that was recorded."""
     return await tx.all(
         COMPLETE,
         now=tx.now,
         actor=actor,
-        watch=watch,
-        watch_until=watch_until,
-        **_told(completions),
+        watch_end_time=watch_end_time,
+        **_columns(completions),
     )
 
 
-async def fail(tx: Transaction, failing: Sequence[Failing], *, actor: str) -> Sequence[Any]:
+async def fail(tx: Transaction, failures: Sequence[JudgedFailure], *, actor: str) -> Sequence[Any]:
     """Ends tries that failed; a row for each that was recorded."""
     return await tx.all(
         FAIL,
         now=tx.now,
         actor=actor,
-        states=[one.state for one in failing],
-        attempts=[one.attempts for one in failing],
-        run_ats=[one.run_at for one in failing],
-        outcomes=[one.outcome for one in failing],
-        reasons=[one.reason for one in failing],
-        untried=list(UNTRIED),
-        **_told([one.completion for one in failing]),
+        inconclusive=list(INCONCLUSIVE),
+        **columns(failures, "state attempts run_time outcome reason"),
+        **_columns([one.completion for one in failures]),
     )
 
 
-async def held(tx: Transaction, tasks: Sequence[str]) -> dict[str, Any]:
+async def lock(tx: Transaction, tasks: Sequence[str]) -> dict[str, Any]:
     """Tasks by id, locked until the commit."""
-    return {str(row.id): row for row in await tx.all(HELD, ids=list(tasks))}
+    return {str(row.id): row for row in await tx.all(LOCK, ids=list(tasks))}
 
 
-async def standing(tx: Transaction, tasks: Sequence[str]) -> dict[str, Any]:
+async def tokens(tx: Transaction, tasks: Sequence[str]) -> dict[str, Any]:
     """Token and state of tasks, by id."""
-    return {str(row.id): row for row in await tx.all(STANDING, ids=list(tasks))}
+    return {str(row.id): row for row in await tx.all(TOKENS, ids=list(tasks))}
 
 
-def _told(completions: Sequence[Completion]) -> dict[str, str]:
+def _columns(completions: Sequence[Completion]) -> dict[str, str]:
     return {
         "ids": ",".join([one.task for one in completions]),
         "tokens": ",".join([str(one.token) for one in completions]),

@@ -15,8 +15,8 @@ from mcp.client._transport import TransportStreams
 from mcp.client.streamable_http import streamable_http_client
 
 from services.queue.worker.config import ServerConfig
-from services.queue.worker.frames import LONGEST
-from services.queue.worker.pipes import TOO_LARGE
+from services.queue.worker.framing import LONGEST
+from services.queue.worker.stdio_client import TOO_LARGE
 
 CONNECT_SECONDS = 10.0
 # Longer than any deadline of a call; the deadline is the caller's.

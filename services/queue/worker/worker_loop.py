@@ -19,14 +19,14 @@ from libs.common.errors import Problem, Unavailable
 from libs.common.telemetry import counter, gauge, span, use_traceparent
 from prunella.v1 import queue_pb2
 from services.queue.worker.config import Config
+from services.queue.worker.execution import Execution, ExecutionResult
 from services.queue.worker.lease import CALL_SECONDS, Lease, LeaseLost, duration
-from services.queue.worker.servers import Servers
-from services.queue.worker.task import Ending, Try
+from services.queue.worker.tool_servers import ToolServers
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
 NO_TOOLS_SECONDS = 0.5
-AGAIN_SECONDS = 0.5
+RETRY_SECONDS = 0.5
 
 _log = structlog.get_logger(__name__)
 _outcomes = counter("worker_tasks_total", "Tasks this worker worked on, by how its try ended", ("outcome",))
@@ -38,7 +38,7 @@ class Worker:
 
     name = "worker"
 
-    def __init__(self, config: Config, servers: Servers, queue: Any) -> None:
+    def __init__(self, config: Config, servers: ToolServers, queue: Any) -> None:
         self._config = config
         self._servers = servers
         self._queue = queue
@@ -61,7 +61,7 @@ class Worker:
             _log.warning("tasks cut off, their leases lapse", tasks=sorted(task.get_name() for task in self._tasks))
         await cancellation.cancel_and_wait(list(self._tasks))
 
-    async def once(self) -> int:
+    async def run_once(self) -> int:
         """Works off everything that is due now and that the tools can do; how many tries that were. Raises Problem."""
         tries = 0
         while True:
@@ -69,8 +69,8 @@ class Worker:
             if not leased:
                 return tries
             tries += len(leased)
-            for task, asked in leased:
-                self._begin(task, asked)
+            for task, request_time in leased:
+                self._begin(task, request_time)
             await asyncio.wait(set(self._tasks))
 
     async def _claim_on(self) -> None:
@@ -81,12 +81,12 @@ class Worker:
                 leased = await self._claim(room, self._config.wait_seconds)
                 pause = FIRST_PAUSE
             except Problem as problem:
-                _log.warning("cannot claim", why=problem.message, reason=problem.reason, pause=round(pause, 1))
+                _log.warning("cannot claim", error=problem.message, reason=problem.reason, pause=round(pause, 1))
                 leased = []
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads replicas, guards nothing
                 pause = min(pause * 2, LONGEST_PAUSE)
-            for task, asked in leased:
-                self._begin(task, asked)
+            for task, request_time in leased:
+                self._begin(task, request_time)
 
     async def _room(self) -> int:
         """Waits for a free place; how many there are."""
@@ -106,16 +106,16 @@ class Worker:
             wait_duration=duration(wait),
             tools=tools,
         )
-        asked = asyncio.get_running_loop().time()
+        request_time = asyncio.get_running_loop().time()
         answer = await self._queue.ClaimTasks(request, timeout=wait + CALL_SECONDS)
-        return [(task, asked) for task in answer.tasks]
+        return [(task, request_time) for task in answer.tasks]
 
-    def _begin(self, leased: queue_pb2.LeasedTask, asked: float) -> None:
-        task = asyncio.create_task(self._work(leased, asked), name=leased.task.name)
+    def _begin(self, leased: queue_pb2.LeasedTask, request_time: float) -> None:
+        task = asyncio.create_task(self._work(leased, request_time), name=leased.task.name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, leased: queue_pb2.LeasedTask, asked: float) -> None:
+    async def _work(self, leased: queue_pb2.LeasedTask, request_time: float) -> None:
         name = leased.task.name
         strategy = leased.strategy.name
         _log.info("task claimed", task=name, report=leased.task.report, strategy=strategy, fence=leased.token)
@@ -125,56 +125,58 @@ class Worker:
             _running.track_inprogress(),
         ):
             try:
-                outcome = await self._held(leased, asked)
+                outcome = await self._execute_under_lease(leased, request_time)
             except LeaseLost as lost:
                 outcome = "LEASE_LOST"
-                _log.warning("lease lost, nothing is claimed as done", task=name, why=str(lost))
+                _log.warning("lease lost, nothing is claimed as done", task=name, error=str(lost))
             except Exception:  # noqa: BLE001 - one task never ends the worker
                 outcome = "DEFECT"
                 _log.exception("a task failed in a way nobody planned; its lease lapses", task=name)
         _outcomes.labels(outcome).inc()
 
-    async def _held(self, leased: queue_pb2.LeasedTask, asked: float) -> str:
-        lease = Lease(self._queue, leased, self._config.lease_seconds, asked)
+    async def _execute_under_lease(self, leased: queue_pb2.LeasedTask, request_time: float) -> str:
+        lease = Lease(self._queue, leased, self._config.lease_seconds, request_time)
 
         async def work() -> str:
-            ending = await Try(leased, self._servers, self._config).run()
+            result = await Execution(leased, self._servers, self._config).run()
             lease.confirm()
-            return await self._complete(leased, ending)
+            return await self._complete(leased, result)
 
-        return await lease.keep(work)
+        return await lease.hold(work)
 
-    async def _complete(self, leased: queue_pb2.LeasedTask, ending: Ending) -> str:
+    async def _complete(self, leased: queue_pb2.LeasedTask, result: ExecutionResult) -> str:
         """Tells the queue, again and again while the lease holds, until it took or refused it."""
-        request = completion(leased, ending)
+        request = completion(leased, result)
         tries = 0
         while True:
             tries += 1
             try:
                 await self._queue.CompleteTask(request, timeout=CALL_SECONDS)
             except Unavailable as problem:
-                _log.warning("the completion could not be told yet", task=request.name, why=problem.message)
-                await asyncio.sleep(AGAIN_SECONDS)
+                _log.warning("the completion could not be told yet", task=request.name, error=problem.message)
+                await asyncio.sleep(RETRY_SECONDS)
             except Problem as problem:
                 # Said a second time, it may be refused because the first one was taken.
                 unsure = "; an earlier one may have been taken" if tries > 1 else ""
-                _log.warning("completion refused" + unsure, task=request.name, why=problem.message)
+                _log.warning("completion refused" + unsure, task=request.name, error=problem.message)
                 return "REFUSED"
             else:
-                _log.info("task ended", task=request.name, outcome=ending.failure or "SUCCESS", why=ending.why)
-                return ending.failure or "SUCCESS"
+                _log.info(
+                    "task ended", task=request.name, outcome=result.failure or "SUCCESS", explanation=result.explanation
+                )
+                return result.failure or "SUCCESS"
 
 
-def completion(leased: queue_pb2.LeasedTask, ending: Ending) -> queue_pb2.CompleteTaskRequest:
+def completion(leased: queue_pb2.LeasedTask, result: ExecutionResult) -> queue_pb2.CompleteTaskRequest:
     """The end of one try, for the wire."""
     return queue_pb2.CompleteTaskRequest(
         name=leased.task.name,
         token=leased.token,
-        success=ending.success,
+        success=result.success,
         method=leased.strategy.name.removeprefix("strategies/"),
-        details=ending.details(),
-        tools_used=ending.tools,
-        duration=duration(ending.seconds),
-        failure=ending.failure,
-        permanent=ending.permanent,
+        details=result.details(),
+        tools_used=result.tools,
+        duration=duration(result.seconds),
+        failure=result.failure,
+        permanent=result.permanent,
     )

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 LONGEST = 1024 * 1024
-KEPT = 256
-FIRST = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18}|"[^"\\]{1,64}")\s*,')
-LAST = re.compile(rb'"id"\s*:\s*(\d{1,18}|"[^"\\]{1,64}")\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
-ASKS = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"method"\s*:')
+EDGE_BYTES = 256
+ID_FIRST = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18}|"[^"\\]{1,64}")\s*,')
+ID_LAST = re.compile(rb'"id"\s*:\s*(\d{1,18}|"[^"\\]{1,64}")\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
+REQUEST_OR_NOTIFICATION = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"method"\s*:')
 
 
 @dataclass(frozen=True, slots=True)
-class Overlong:
+class OversizedLine:
     """A line that was refused: how many bytes it had, and its two ends."""
 
     size: int
@@ -26,21 +26,21 @@ class Overlong:
     tail: bytes
 
     @property
-    def answers(self) -> int | str | None:
+    def request_id(self) -> int | str | None:
         """The id of the call it answers; None when neither end tells."""
-        found = FIRST.search(self.head) or LAST.search(self.tail)
+        found = ID_FIRST.search(self.head) or ID_LAST.search(self.tail)
         if found is None:
             return None
         text = found[1].decode(errors="replace")
         return text.strip('"') if text.startswith('"') else int(text)
 
     @property
-    def unasked(self) -> bool:
+    def unsolicited(self) -> bool:
         """Whether nobody waits for it: a notification or a request of the server's own."""
-        return ASKS.search(self.head) is not None
+        return REQUEST_OR_NOTIFICATION.search(self.head) is not None
 
 
-class Frames:
+class LineFramer:
     """The lines of one stream."""
 
     def __init__(self, longest: int = LONGEST) -> None:
@@ -50,7 +50,7 @@ class Frames:
         self._head = b""
         self._tail = b""
 
-    def feed(self, chunk: bytes) -> Iterator[bytes | Overlong]:
+    def feed(self, chunk: bytes) -> Iterator[bytes | OversizedLine]:
         """The lines that a chunk completes."""
         *complete, rest = chunk.split(b"\n")
         for part in complete:
@@ -65,13 +65,13 @@ class Frames:
                 self._parts.append(part)
             return
         if self._parts or not self._head:
-            whole = b"".join(self._parts) + part[:KEPT]
-            self._head, self._tail, self._parts = whole[:KEPT], whole[-KEPT:], []
-        self._tail = (self._tail + part[-KEPT:])[-KEPT:]
+            line = b"".join(self._parts) + part[:EDGE_BYTES]
+            self._head, self._tail, self._parts = line[:EDGE_BYTES], line[-EDGE_BYTES:], []
+        self._tail = (self._tail + part[-EDGE_BYTES:])[-EDGE_BYTES:]
 
-    def _end(self) -> bytes | Overlong:
-        line: bytes | Overlong = b"".join(self._parts)
+    def _end(self) -> bytes | OversizedLine:
+        line: bytes | OversizedLine = b"".join(self._parts)
         if self._size > self._longest:
-            line = Overlong(self._size, self._head, self._tail)
+            line = OversizedLine(self._size, self._head, self._tail)
         self._parts, self._size, self._head, self._tail = [], 0, b"", b""
         return line

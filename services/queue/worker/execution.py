@@ -18,9 +18,9 @@ import structlog
 
 from prunella.v1 import queue_pb2
 from services.queue.worker import steps
-from services.queue.worker.answers import Answer, Failed, clean
 from services.queue.worker.config import Config
-from services.queue.worker.servers import Servers
+from services.queue.worker.tool_result import TaskFailed, ToolResult, sanitized
+from services.queue.worker.tool_servers import ToolServers
 
 LONGEST_DETAILS = 60 * 1024
 EXCERPTS = (2000, 400, 80, 0)
@@ -29,11 +29,11 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Ending:
+class ExecutionResult:
     """How a try ended; `failure` is empty for success."""
 
     failure: str = ""
-    why: str = ""
+    explanation: str = ""
     permanent: bool = False
     tools: list[str] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
@@ -49,11 +49,13 @@ class Ending:
         """The try as a JSON object: each call with arguments, an excerpt of its answer and seconds; the check."""
         for longest in EXCERPTS:
             calls = [call | {"answer": call["answer"][:longest]} for call in self.calls]
-            fields = {"why": self.why, "steps": calls, "check": self.check}
-            text = json.dumps(clean(fields), ensure_ascii=False, default=str)
+            fields = {"explanation": self.explanation, "steps": calls, "check": self.check}
+            text = json.dumps(sanitized(fields), ensure_ascii=False, default=str)
             if len(text.encode()) <= LONGEST_DETAILS:
                 return text
-        return json.dumps({"why": clean(self.why), "steps": f"{len(self.calls)} calls, too much to be kept"})
+        return json.dumps(
+            {"explanation": sanitized(self.explanation), "steps": f"{len(self.calls)} calls, too much to be kept"}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +65,26 @@ class _Call:
     purpose: str
 
 
-class Try:
+class Execution:
     """One try at a leased task."""
 
-    def __init__(self, leased: queue_pb2.LeasedTask, servers: Servers, config: Config) -> None:
-        self.ending = Ending()
+    def __init__(self, leased: queue_pb2.LeasedTask, servers: ToolServers, config: Config) -> None:
+        self.result = ExecutionResult()
         self._leased = leased
         self._servers = servers
         self._config = config
 
-    async def run(self) -> Ending:
+    async def run(self) -> ExecutionResult:
         """Carries the strategy out; every outcome is an Ending."""
         began = time.monotonic()
         try:
             await self._carry_out()
-        except Failed as failed:
-            self._fail(failed.reason, failed.why, permanent=failed.permanent)
+        except TaskFailed as failed:
+            self._fail(failed.reason, failed.explanation, permanent=failed.permanent)
         except steps.BadStrategy as error:
             self._fail("STRATEGY_INVALID", str(error), permanent=True)
-        self.ending.seconds = time.monotonic() - began
-        return self.ending
+        self.result.seconds = time.monotonic() - began
+        return self.result
 
     async def _carry_out(self) -> None:
         strategy = self._leased.strategy
@@ -93,51 +95,55 @@ class Try:
         for call in calls:
             answer = await self._call(call)
             if answer.is_error:
-                raise Failed("TOOL_FAILED", f"{call.tool} answered: {answer.text}")
+                raise TaskFailed("TOOL_FAILED", f"{call.tool} answered: {answer.text}")
         if last is None or check is None:
-            raise Failed("NO_CHECK", f"{strategy.name or 'the strategy'} has no check: see findings", permanent=True)
+            raise TaskFailed(
+                "NO_CHECK", f"{strategy.name or 'the strategy'} has no check: see findings", permanent=True
+            )
         await self._check(last, check)
 
     def _plan(self, step: queue_pb2.StrategyStep) -> _Call:
         tool = self._servers.tool(step.tool)
         if (step.write or tool.write) and not self._leased.strategy.approved:
-            why = f"{step.tool} writes, and {self._leased.strategy.name} is not approved; a person can approve it"
-            raise Failed("WRITE_NOT_APPROVED", why, permanent=True)
+            explanation = (
+                f"{step.tool} writes, and {self._leased.strategy.name} is not approved; a person can approve it"
+            )
+            raise TaskFailed("WRITE_NOT_APPROVED", explanation, permanent=True)
         return _Call(step.tool, steps.arguments(step.arguments, facts(self._leased)), step.purpose)
 
     async def _check(self, call: _Call, check: steps.Check) -> None:
         for number in range(1, self._config.check_attempts + 1):
             answer = await self._call(call)
             if answer.is_error:
-                verdict = steps.Verdict(False, None, f"{call.tool} answered: {answer.text[:300]}")
+                outcome = steps.CheckResult(False, None, f"{call.tool} answered: {answer.text[:300]}")
             else:
-                verdict = steps.judge(check, answer.structure)
-            self.ending.check = {
+                outcome = steps.evaluate(check, answer.structure)
+            self.result.check = {
                 "tool": call.tool, "path": check.path, "comparison": check.comparison, "value": check.value,
-                "found": json.dumps(verdict.found, default=str)[:500], "passed": verdict.passed, "tries": number,
-                "why": verdict.why,
+                "found": json.dumps(outcome.found, default=str)[:500], "passed": outcome.passed, "tries": number,
+                "explanation": outcome.explanation,
             }  # fmt: skip
-            if verdict.passed:
-                self.ending.why = verdict.why
+            if outcome.passed:
+                self.result.explanation = outcome.explanation
                 return
             if number < self._config.check_attempts:
                 await asyncio.sleep(self._config.check_pause_seconds)
-        raise Failed("CHECK_FAILED", str(self.ending.check["why"]))
+        raise TaskFailed("CHECK_FAILED", str(self.result.check["explanation"]))
 
-    async def _call(self, call: _Call) -> Answer:
-        if len(self.ending.calls) >= self._config.budget:
-            raise Failed("BUDGET_SPENT", f"more than {self._config.budget} calls for one task", permanent=True)
+    async def _call(self, call: _Call) -> ToolResult:
+        if len(self.result.calls) >= self._config.budget:
+            raise TaskFailed("BUDGET_SPENT", f"more than {self._config.budget} calls for one task", permanent=True)
         entry: dict[str, Any] = {
             "tool": call.tool, "purpose": call.purpose, "arguments": call.arguments, "answer": "", "outcome": "cut off",
         }  # fmt: skip
-        self.ending.calls.append(entry)
-        if call.tool not in self.ending.tools:
-            self.ending.tools.append(call.tool)
+        self.result.calls.append(entry)
+        if call.tool not in self.result.tools:
+            self.result.tools.append(call.tool)
         began = time.monotonic()
         try:
             answer = await self._servers.call(call.tool, call.arguments)
-        except Failed as failed:
-            entry |= {"outcome": failed.reason, "answer": failed.why}
+        except TaskFailed as failed:
+            entry |= {"outcome": failed.reason, "answer": failed.explanation}
             raise
         else:
             entry |= {"outcome": "error" if answer.is_error else "ok", "answer": answer.text[: EXCERPTS[0]]}
@@ -146,8 +152,8 @@ class Try:
             entry["seconds"] = round(time.monotonic() - began, 3)
             _log.info("step", task=self._leased.task.name, tool=call.tool, outcome=entry["outcome"])
 
-    def _fail(self, reason: str, why: str, *, permanent: bool) -> None:
-        self.ending.failure, self.ending.why, self.ending.permanent = reason, why, permanent
+    def _fail(self, reason: str, explanation: str, *, permanent: bool) -> None:
+        self.result.failure, self.result.explanation, self.result.permanent = reason, explanation, permanent
 
 
 def facts(leased: queue_pb2.LeasedTask) -> dict[str, str]:

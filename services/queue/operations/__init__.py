@@ -1,0 +1,1 @@
+"""What several doors of queue do in a transaction of theirs: one file for each operation."""
