@@ -24,7 +24,7 @@ ROOMS = {
     "web": {"prunella.v1", "grpc", "google", "starlette", "msgspec", "libs.common"},
     "errands": {"prunella.v1", "grpc", "libs.common", "httpx2", "msgspec"},
     "channels": {"libs.common", "httpx2", "aiosmtplib", "cryptography"},
-    "staging": {"libs.common", "httpx2", "msgspec", "prunella_agent"},
+    "staging": {"libs.common", "httpx2", "msgspec", "prunella_agent", "rfc8785"},
     "http": {"prunella.v1", "starlette", "msgspec", "libs.common"},
     "receiver": {"opentelemetry", "starlette", "uvicorn", "libs.common", "prometheus_client"},
     "context": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
@@ -47,10 +47,11 @@ ROOMS = {
 }
 # Pure themselves: no clock, no chance, nothing outside.
 HEART = {"libs.common.errors", "libs.common.names", "libs.common.beta_posterior", "libs.common.toml_tables"}
-# What one file alone may import besides. When a cron expression matches and whether a signature is valid is arithmetic,
-# and the protocol of health checks is everybody's: none of it is ours to write again.
+# What one file alone may import besides. When a cron expression matches, what form JSON has and whether a signature is
+# valid is arithmetic, and the protocol of health checks is everybody's: none of it is ours to write again.
 ALSO = {
     "services/patcher/freeze.py": {"cronsim"},
+    "services/patcher/approvals/plan.py": {"rfc8785"},
     "services/ops/audit/note.py": {"cryptography"},
     "services/ops/errands/probing.py": {"grpc_health"},
 }

@@ -26,6 +26,7 @@ from services.patcher.approvals import (
     check,
     enough,
     plan_text,
+    read_plan,
     satisfied,
 )
 
@@ -129,7 +130,8 @@ def test_any_change_of_the_plan_voids_what_was_given_and_makes_its_editor_an_aut
 
 def test_each_byte_of_the_plan_is_in_its_text_and_the_text_is_canonical() -> None:
     text = plan_text(PLAN)
-    assert text.encode() == rfc8785.dumps({**PLAN.__dict__, "scope": ["p1", "p2"]})
+    assert text.encode() == rfc8785.dumps({"type": "prunella.plan/v1", **PLAN.__dict__, "scope": ["p1", "p2"]})
+    assert read_plan(text) == replace(PLAN, scope=("p1", "p2"))
     changed = [
         replace(PLAN, **{name: value + "x"})  # type: ignore[arg-type]
         for name, value in PLAN.__dict__.items()

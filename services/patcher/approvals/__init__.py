@@ -9,19 +9,17 @@ from services.patcher.approvals.model import (
     Fact,
     Observation,
     Owner,
-    Plan,
     PlanChanged,
     Standing,
     Tick,
     Times,
     Told,
-    plan_hash,
-    plan_text,
 )
 from services.patcher.approvals.need import MOST, ROLES, Need, Vote, asked_for, check, enough, identity
+from services.patcher.approvals.plan import Plan, plan_hash, plan_text, read_plan
 
 __all__ = [
     "LIVE", "MOST", "OWNERS", "ROLES", "Approval", "Change", "Fact", "Need", "Observation", "Owner", "Plan",
     "PlanChanged", "Standing", "Tick", "Times", "Told", "Vote", "ask", "asked_for", "check", "enough", "identity",
-    "next", "plan_hash", "plan_text", "satisfied",
+    "next", "plan_hash", "plan_text", "read_plan", "satisfied",
 ]  # fmt: skip

@@ -4,9 +4,7 @@ Rule: no standing without an owner and an end; the sweep reads `Approval.due`.
 """
 
 import enum
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -29,33 +27,6 @@ class Times:
     def escalate(self) -> timedelta:
         """When others are told that nobody answers: after half of it."""
         return self.answer / 2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything people say yes to; `scope` is sorted (plugins, or one rollout's), digests are hexadecimal."""
-
-    subject: str
-    action: str
-    package: str
-    from_release: str
-    to_release: str
-    digest: str
-    scope: tuple[str, ...]
-    policy_version: int
-    config_digest: str = ""
-    rollout: str = ""
-
-
-def plan_text(plan: Plan) -> str:
-    """The plan as canonical JSON (RFC 8785: ASCII keys in order, integers, no spaces); what is hashed and shown."""
-    told = asdict(plan) | {"scope": sorted(plan.scope)}
-    return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def plan_hash(plan: Plan) -> str:
-    """SHA-256 of the plan's canonical JSON, hexadecimal; approvals are for exactly this."""
-    return hashlib.sha256(plan_text(plan).encode()).hexdigest()
 
 
 class Standing(enum.StrEnum):

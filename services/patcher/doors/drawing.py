@@ -6,7 +6,6 @@ plan; everything else begins at once.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,7 @@ from libs.common.names import new_id
 from libs.common.telemetry import current_traceparent, new_traceparent
 from prunella.v1 import ingest_pb2, patcher_pb2
 from services.patcher import rollout as heart
-from services.patcher.approvals import Plan, Standing, plan_hash
+from services.patcher.approvals import Plan, Standing, plan_hash, read_plan
 from services.patcher.doors import approvals
 from services.patcher.doors.given import ServiceContext
 from services.patcher.doors.questions import fleet
@@ -203,8 +202,7 @@ def asks(policy: Policy, kept: Kept, releases_before: Sequence[str], plugins: in
 
 def plan_now(text: str, policy: Policy) -> Plan:
     """The plan that people were asked about, as it is under the policy of now; its plugins never change."""
-    told = json.loads(text)
-    return Plan(**told | {"scope": tuple(told["scope"]), "policy_version": policy.version})
+    return replace(read_plan(text), policy_version=policy.version)
 
 
 async def ask_again(tx: Transaction, kept: Kept) -> bool:
