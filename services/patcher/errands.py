@@ -34,7 +34,9 @@ from services.patcher.attempt import (
     State,
     Stopped,
 )
-from services.patcher.doors import SCHEMA, ServiceContext, go_on, observe, why_not
+from services.patcher.context import SCHEMA, ServiceContext
+from services.patcher.operations.apply_change import go_on, observe
+from services.patcher.operations.ingest_queries import why_not
 from services.patcher.policy import Action
 from services.patcher.staging import Request, StagingLostError, suite
 from services.patcher.staging.signed import ReleaseError, verified, verified_configuration

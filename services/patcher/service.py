@@ -13,7 +13,7 @@ from libs.common.errands import Errands
 from libs.common.runtime import Service, Sweeps
 from libs.common.telemetry import configure
 from prunella.v1 import ingest_pb2_grpc, patcher_pb2_grpc
-from services.patcher.doors import SCHEMA, ServiceContext, Settings, pinned_keys
+from services.patcher.context import SCHEMA, ServiceContext, Settings, pinned_keys
 from services.patcher.errands import COMMANDS, STAGING
 from services.patcher.handlers import PatcherHandlers
 from services.patcher.reactions import REACTIONS

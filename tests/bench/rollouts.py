@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.patcher.rollout.concurrency import Pace, after, room
 from services.patcher.rollout.judging import Counts, Exposure, Rules, doubt, judge
-from services.patcher.rollout.pace import Pace, after, room
 from services.patcher.verdict import Result
 
 ROLLOUTS = 1_000

@@ -29,6 +29,7 @@ ROOMS = {
     "receiver": {"opentelemetry", "starlette", "uvicorn", "libs.common", "prometheus_client"},
     "context": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
     "doors": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
+    "operations": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
     "service": {"prunella.v1", "grpc", "libs.common", "opentelemetry"},
     "worker": {
         "prunella.v1",

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.errors import Invalid
+from services.patcher.rollout.concurrency import Pace, after, in_flight_limit, room
 from services.patcher.rollout.judging import (
     BETS,
     Counts,
@@ -21,7 +22,6 @@ from services.patcher.rollout.judging import (
     null_rate,
     upper_bound,
 )
-from services.patcher.rollout.pace import Pace, after, in_flight_limit, room
 from services.patcher.verdict import Result
 
 RULES = Rules()

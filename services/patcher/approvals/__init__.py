@@ -15,8 +15,8 @@ from services.patcher.approvals.model import (
     Times,
     Told,
 )
-from services.patcher.approvals.need import MOST, ROLES, Need, Vote, asked_for, check, enough, identity
 from services.patcher.approvals.plan import Plan, plan_hash, plan_text, read_plan
+from services.patcher.approvals.quorum import MOST, ROLES, Need, Vote, asked_for, check, enough, identity
 
 __all__ = [
     "LIVE", "MOST", "OWNERS", "ROLES", "Approval", "Change", "Fact", "Need", "Observation", "Owner", "Plan",

@@ -29,7 +29,7 @@ from services.patcher.approvals.model import (
     Times,
     Told,
 )
-from services.patcher.approvals.need import Need, Vote, asked_for, check, enough, identity, invalid, may
+from services.patcher.approvals.quorum import Need, Vote, asked_for, check, enough, identity, invalid, may
 
 SHORTEST: Final = timedelta(minutes=1)
 LONGEST: Final = timedelta(days=7)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.patcher.approvals.need import Need, Vote
+from services.patcher.approvals.quorum import Need, Vote
 
 
 @dataclass(frozen=True)

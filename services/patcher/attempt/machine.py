@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from services.patcher.attempt import words
+from services.patcher.attempt import receipts
 from services.patcher.attempt.model import (
     GRACE,
     HELD_LIMIT,
@@ -20,17 +20,6 @@ from services.patcher.attempt.model import (
     Fact,
     State,
     Told,
-)
-from services.patcher.attempt.moves import (
-    called_off,
-    cancel,
-    commit,
-    fail,
-    issue_health_check,
-    move,
-    refuse,
-    roll_back,
-    switch,
 )
 from services.patcher.attempt.observations import (
     CancelRequested,
@@ -51,6 +40,17 @@ from services.patcher.attempt.observations import (
     StagingFinished,
     StagingLost,
     Stopped,
+)
+from services.patcher.attempt.transitions import (
+    called_off,
+    cancel,
+    commit,
+    fail,
+    issue_health_check,
+    move,
+    refuse,
+    roll_back,
+    switch,
 )
 from services.patcher.policy import Action, Allow, Ask, Hold, Refuse, TakeBack
 from services.patcher.verdict import Probe, Result
@@ -94,13 +94,13 @@ def next(attempt: Attempt, observation: Observation, now: datetime) -> Change:  
         case Permitted():
             return _permitted(attempt, observation, now)
         case CommandFinished():
-            return words.heard(attempt, observation, now)
+            return receipts.heard(attempt, observation, now)
         case Judged():
             return _judged(attempt, observation, now)
         case Seen():
-            return words.seen(attempt, observation, now)
+            return receipts.seen(attempt, observation, now)
         case Gone():
-            return words.gone(attempt, observation, now)
+            return receipts.gone(attempt, observation, now)
         case DeadlinePassed():
             return _deadline(attempt, now)
         case CancelRequested():
@@ -217,7 +217,7 @@ def _issued(attempt: Attempt, issued: CommandIssued) -> Change:
     known = replace(attempt, command=issued.command, generation=issued.generation, fence=issued.fence)
     if _is(attempt, State.CANCELLED, State.FAILED, State.REFUSED, State.STAGED):
         # It was called off, or stopped, while the command was being written down.
-        return Change(attempt, errands=(words.withdraw(known, attempt.reason),))
+        return Change(attempt, errands=(receipts.withdraw(known, attempt.reason),))
     if attempt.command == issued.command or not _is(attempt, State.APPLYING):
         return _same(attempt)
     return Change(known)
@@ -285,7 +285,7 @@ def _deadline(attempt: Attempt, now: datetime) -> Change:
             return _extend(attempt, now, "the evidence is insufficient")
         return roll_back(attempt, now, "deadline", "no verdict in time")
     if _is(attempt, State.APPLYING, State.COMMITTING, State.ROLLING_BACK):
-        return words.unconfirmed(attempt, now)
+        return receipts.unconfirmed(attempt, now)
     return _same(attempt)
 
 

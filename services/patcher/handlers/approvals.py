@@ -18,10 +18,12 @@ from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.approvals import Approval, Standing, plan_hash
 from services.patcher.attempt import FINAL, Attempt, CancelRequested, Granted, Rejected, State
-from services.patcher.doors import ServiceContext, observe, weigh, weighed_out, why_not
-from services.patcher.doors import approvals as door
+from services.patcher.context import ServiceContext
 from services.patcher.handlers import rollout_approvals
 from services.patcher.handlers.policy import said
+from services.patcher.operations import approvals as door
+from services.patcher.operations.apply_change import observe, weigh, weighed_out
+from services.patcher.operations.ingest_queries import why_not
 from services.patcher.store import approvals, attempts
 from services.patcher.store import policy as policies
 

@@ -27,8 +27,10 @@ from services.patcher.attempt import (
     RollbackRequested,
     State,
 )
-from services.patcher.doors import SCHEMA, ServiceContext, observe, plugin_of, weigh
+from services.patcher.context import SCHEMA, ServiceContext
 from services.patcher.handlers.policy import said
+from services.patcher.operations.apply_change import observe, weigh
+from services.patcher.operations.ingest_queries import plugin_of
 from services.patcher.policy import Allow
 from services.patcher.store import approvals, attempts, permits
 from services.patcher.store.permits import Permit, Question

@@ -15,7 +15,7 @@ from libs.common.errors import Conflict, Invalid, NotFound, Refused
 from libs.common.names import parse_configuration
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.doors import SCHEMA, ServiceContext
+from services.patcher.context import SCHEMA, ServiceContext
 from services.patcher.staging.signed import ReleaseError, verified_configuration
 from services.patcher.store import configurations
 from services.patcher.store.configurations import Configuration

@@ -20,9 +20,10 @@ from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.attempt import PERMIT_AGE, Attempt, Bounds, ErrandKind, RollbackRequested, State
-from services.patcher.doors import SCHEMA, ServiceContext, observe
+from services.patcher.context import SCHEMA, ServiceContext
+from services.patcher.operations.apply_change import observe
 from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Difference, Policy, Turn, compare
-from services.patcher.store import attempts, kill_switches, situations
+from services.patcher.store import attempts, gate_inputs, kill_switches
 from services.patcher.store import policy as policies
 from services.patcher.store.kill_switches import KillSwitch
 
@@ -96,7 +97,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             new, _ = wire.changed_policy(request, old)
             decided = await attempts.decided(tx, request.decisions or DECISIONS)
             wider = max(old, new, key=lambda policy: policy.attempts_window)
-            seen = [await situations.recall(tx, wider, attempt) for attempt in decided]
+            seen = [await gate_inputs.recall(tx, wider, attempt) for attempt in decided]
         turns = [turn for turn in compare(old, new, seen) if _differs(turn)]
         told = [wire.policy_turn(turn, decided[turn.place]) for turn in turns]
         return patcher_pb2.PreviewPolicyResponse(turns=told, unchanged=len(decided) - len(told))

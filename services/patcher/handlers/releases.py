@@ -17,7 +17,7 @@ from libs.common.names import parse_release
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from prunella_agent.releases import Manifest, key_id
 from services.patcher import wire
-from services.patcher.doors import SCHEMA, ServiceContext
+from services.patcher.context import SCHEMA, ServiceContext
 from services.patcher.staging.signed import ReleaseError, verified
 from services.patcher.store import releases
 from services.patcher.store.releases import Release

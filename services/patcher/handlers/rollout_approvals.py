@@ -13,10 +13,10 @@ from prunella.v1 import patcher_pb2
 from services.patcher import rollout as heart
 from services.patcher import wire
 from services.patcher.approvals import Standing, plan_hash
-from services.patcher.doors import ServiceContext
-from services.patcher.doors import approvals as door
-from services.patcher.doors.drawing import plan_now
-from services.patcher.doors.rollouts import observe
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals as door
+from services.patcher.operations.apply_rollout_change import observe
+from services.patcher.operations.plan_rollout import plan_now
 from services.patcher.rollout import Allowed
 from services.patcher.store import approvals, rollouts
 from services.patcher.store import policy as policies

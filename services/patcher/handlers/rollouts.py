@@ -14,10 +14,10 @@ from libs.common.errors import Invalid, NotFound
 from libs.common.names import is_id, parse
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.doors import ServiceContext
-from services.patcher.doors.drawing import apart, make, prepare
-from services.patcher.doors.rollouts import observe
+from services.patcher.context import ServiceContext
 from services.patcher.handlers.policy import said
+from services.patcher.operations.apply_rollout_change import observe
+from services.patcher.operations.plan_rollout import apart, make, prepare
 from services.patcher.rollout import (
     AbortRequested,
     MemberState,

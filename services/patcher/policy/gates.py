@@ -30,7 +30,7 @@ from services.patcher.policy.model import (
     Wish,
     scopes,
 )
-from services.patcher.rollout import pace
+from services.patcher.rollout import concurrency
 
 Gate = Callable[[Policy, Situation], Reply]
 OPEN: Final = Allow()
@@ -163,7 +163,7 @@ def budget(policy: Policy, situation: Situation) -> Reply:
 
 def in_flight_limit(policy: Policy, fleet: int) -> int:
     """How many attempts may be in flight among a package's plugins; small fleets always have one."""
-    return pace.in_flight_limit(policy.max_in_flight, policy.max_in_flight_percentage, fleet)
+    return concurrency.in_flight_limit(policy.max_in_flight, policy.max_in_flight_percentage, fleet)
 
 
 def health_time(policy: Policy, situation: Situation) -> Reply:
@@ -174,12 +174,12 @@ def health_time(policy: Policy, situation: Situation) -> Reply:
     return TakeBack("HEALTH_TIMEOUT", f"not healthy {watch.since:.0f} s after the switch, {limit:.0f} s are allowed")
 
 
-def health_pace(policy: Policy, situation: Situation) -> Reply:
+def health_interval(policy: Policy, situation: Situation) -> Reply:
     """How often it is looked at."""
-    watch, pace = situation.watch, policy.health_check_interval.total_seconds()
-    if watch is None or watch.looked >= pace:
+    watch, interval = situation.watch, policy.health_check_interval.total_seconds()
+    if watch is None or watch.looked >= interval:
         return OPEN
-    return Hold("HEALTH_INTERVAL", f"looked {watch.looked:.1f} s ago, the next look is after {pace:.1f} s")
+    return Hold("HEALTH_INTERVAL", f"looked {watch.looked:.1f} s ago, the next look is after {interval:.1f} s")
 
 
 def error_rate(policy: Policy, situation: Situation) -> Reply:
@@ -232,7 +232,7 @@ def _people(policy: Policy, why: str) -> Ask:
 BEFORE: Final[tuple[Gate, ...]] = (
     kill, storm, basic, staging_time, attempts, canary, freeze, major, high_impact, budget,
 )  # fmt: skip
-WATCHING: Final[tuple[Gate, ...]] = (error_rate, silence, health_time, health_pace)
+WATCHING: Final[tuple[Gate, ...]] = (error_rate, silence, health_time, health_interval)
 
 # Which gates each field moves; a field without one would be data without effect.
 EFFECTS: Final[dict[str, tuple[Gate, ...]]] = {
@@ -243,7 +243,7 @@ EFFECTS: Final[dict[str, tuple[Gate, ...]]] = {
     "require_staging": (basic,),
     "staging_timeout": (staging_time,),
     "health_check_timeout": (health_time,),
-    "health_check_interval": (health_pace,),
+    "health_check_interval": (health_interval,),
     "require_multisig_for_major": (major,),
     "require_multisig_for_high_impact": (high_impact,),
     "multisig_quorum": (major, high_impact),

@@ -15,9 +15,11 @@ from prunella.v1.events_pb2 import DecisionMade, Event
 from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.attempt import Attempt, CancelRequested
-from services.patcher.doors import ServiceContext, bounds, fleet_of, observe, plugin_of, stands
-from services.patcher.doors.beginning import OWN, configuration, target
-from services.patcher.doors.beginning import begin as begin_attempt
+from services.patcher.context import ServiceContext
+from services.patcher.operations.apply_change import bounds, observe
+from services.patcher.operations.create_attempt import OWN, configuration, target
+from services.patcher.operations.create_attempt import begin as begin_attempt
+from services.patcher.operations.ingest_queries import fleet_of, plugin_of, stands
 from services.patcher.policy import Action
 from services.patcher.store import attempts, fleets, releases
 from services.patcher.store import policy as policies

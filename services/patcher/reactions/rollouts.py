@@ -11,9 +11,10 @@ from libs.common.bus import Once, Reaction, fact_name
 from libs.common.database import Transaction
 from libs.common.errors import Problem
 from prunella.v1.events_pb2 import Event
-from services.patcher.doors import ServiceContext, approvals
-from services.patcher.doors.rollouts import observe
-from services.patcher.doors.starting import advance
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals
+from services.patcher.operations.apply_rollout_change import observe
+from services.patcher.operations.launch_members import advance
 from services.patcher.rollout import (
     Allowed,
     Member,

@@ -8,7 +8,7 @@ from libs.common.database import Transaction
 from libs.common.errands import send
 from prunella.v1.events_pb2 import Event
 from services.patcher.attempt import ErrandKind
-from services.patcher.doors import SCHEMA, ServiceContext
+from services.patcher.context import SCHEMA, ServiceContext
 from services.patcher.store import storms
 
 

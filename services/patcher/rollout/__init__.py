@@ -5,7 +5,9 @@ sequential test that may be asked after every result (`judging`). `next(rollout,
 from whatever is seen; of the plugins the rollout keeps counts, and each has a row of its own (`members`).
 """
 
+from services.patcher.rollout.concurrency import Pace, in_flight_limit
 from services.patcher.rollout.judging import Counts, Exposure, Judgement, Rules, judge
+from services.patcher.rollout.machine import begin, next  # noqa: A004 - the design's word
 from services.patcher.rollout.members import TOUCHED, Member, MemberState, Tally
 from services.patcher.rollout.model import (
     FINAL,
@@ -50,8 +52,6 @@ from services.patcher.rollout.observations import (
     Tick,
     WentOffline,
 )
-from services.patcher.rollout.pace import Pace, in_flight_limit
-from services.patcher.rollout.rollout import begin, next  # noqa: A004 - the design's word
 from services.patcher.rollout.waves import DEFAULT_WAVES, Candidate, Place, Wave, draw, sizes
 
 __all__ = [

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from libs.common.errors import Invalid
+from services.patcher.rollout.concurrency import Pace
 from services.patcher.rollout.judging import Counts, Judgement, Rules
 from services.patcher.rollout.members import AGAINST, IN_FLIGHT, SETTLED, Member, MemberState, Tallies
-from services.patcher.rollout.pace import Pace
 
 
 class State(enum.StrEnum):

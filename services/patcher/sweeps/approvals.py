@@ -15,9 +15,9 @@ from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
 from services.patcher.approvals import Standing, plan_hash
 from services.patcher.attempt import UNPERMITTED, Attempt, CancelRequested, Granted, State
-from services.patcher.doors import ServiceContext, observe, weigh, weighed_out
-from services.patcher.doors import approvals as door
-from services.patcher.doors.steps import Weighed
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals as door
+from services.patcher.operations.apply_change import Weighed, observe, weigh, weighed_out
 from services.patcher.policy import Ask, Refuse
 from services.patcher.store import approvals, attempts
 

@@ -16,10 +16,12 @@ from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.attempt import Attempt, CancelRequested, DeadlinePassed, Gone, Judged, Observation, Seen, State
-from services.patcher.doors import ServiceContext, answer, go_on, observe, plugin_of, why_not
+from services.patcher.context import ServiceContext
 from services.patcher.freeze import frozen_until
+from services.patcher.operations.apply_change import answer, go_on, observe
+from services.patcher.operations.ingest_queries import plugin_of, why_not
 from services.patcher.policy import Hold, Policy, in_flight_limit, scopes
-from services.patcher.store import attempts, fleets, kill_switches, slots, storms, tidying
+from services.patcher.store import attempts, fleets, kill_switches, retention, slots, storms
 from services.patcher.store import policy as policies
 from services.patcher.verdict import Evidence, Probe, Result, Rules, judge
 
@@ -222,7 +224,7 @@ async def _look(ctx: ServiceContext, attempt: Attempt) -> None:
 
 async def tidy(ctx: ServiceContext, now: datetime) -> int:
     """Removes what nobody will ask for again."""
-    return await ctx.database.transaction(lambda tx: tidying.tidy(tx, now))
+    return await ctx.database.transaction(lambda tx: retention.tidy(tx, now))
 
 
 SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {

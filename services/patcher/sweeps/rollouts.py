@@ -18,12 +18,14 @@ from prunella.v1 import ingest_pb2
 from services.patcher import rollout as heart
 from services.patcher.attempt import CancelRequested
 from services.patcher.attempt import State as AttemptState
-from services.patcher.doors import ServiceContext, bounds, fleet
-from services.patcher.doors import approvals as door
-from services.patcher.doors import observe as observe_attempt
-from services.patcher.doors.drawing import ask_again
-from services.patcher.doors.rollouts import observe
-from services.patcher.doors.starting import advance
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals as door
+from services.patcher.operations.apply_change import bounds
+from services.patcher.operations.apply_change import observe as observe_attempt
+from services.patcher.operations.apply_rollout_change import observe
+from services.patcher.operations.ingest_queries import fleet
+from services.patcher.operations.launch_members import advance
+from services.patcher.operations.plan_rollout import ask_again
 from services.patcher.rollout import (
     Compared,
     Left,
@@ -36,7 +38,7 @@ from services.patcher.rollout import (
     Tick,
     WentOffline,
 )
-from services.patcher.store import approvals, control, fleets, members, rollouts
+from services.patcher.store import approvals, control_group, fleets, members, rollouts
 from services.patcher.store import policy as policies
 from services.patcher.store.rollouts import Kept
 from services.patcher.wire.rollouts import bare
@@ -187,7 +189,7 @@ async def _compare(
             return
         policy, _ = await policies.get(tx)
         before = tx.now - timedelta(seconds=bounds(ctx.settings, policy).probation)
-        counts = await control.watch(tx, found.rollout.id, found.rollout.wave, well=well, ill=ill, before=before)
+        counts = await control_group.watch(tx, found.rollout.id, found.rollout.wave, well=well, ill=ill, before=before)
         if counts != found.rollout.control:
             await observe(tx, ctx, found, Compared(counts))
 

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 
 from libs.common.errors import Problem
 from libs.common.telemetry import counter
-from services.patcher.doors import ServiceContext, fleet_of
+from services.patcher.context import ServiceContext
+from services.patcher.operations.ingest_queries import fleet_of
 from services.patcher.store import fleets, slots
 
 log = logging.getLogger(__name__)

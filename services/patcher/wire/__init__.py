@@ -3,11 +3,11 @@
 from services.patcher.wire.approvals import approval, approval_ended, approval_events, vote
 from services.patcher.wire.attempts import attempt_of
 from services.patcher.wire.configurations import configuration
-from services.patcher.wire.heard import command_finished, question, sums
+from services.patcher.wire.events import SOURCE, event, staged, verdict
 from services.patcher.wire.policy import changed_policy, kill_switch, policy, policy_change, policy_changed, policy_turn
 from services.patcher.wire.releases import release
-from services.patcher.wire.told import SOURCE, event, staged, verdict
-from services.patcher.wire.values import ACTIONS, ACTIVE, HEALTH, KINDS, duration, moment, severity, timestamp
+from services.patcher.wire.requests import command_finished, question, sums
+from services.patcher.wire.scalars import ACTIONS, ACTIVE, HEALTH, KINDS, duration, moment, severity, timestamp
 
 __all__ = [
     "ACTIONS", "ACTIVE", "HEALTH", "KINDS", "SOURCE", "approval", "approval_ended", "approval_events", "attempt_of",

@@ -11,8 +11,8 @@ from libs.common.errors import Invalid
 from prunella.v1 import events_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Event
 from services.patcher.approvals import Approval, Fact, Need, Standing, Told, Vote
-from services.patcher.wire.told import SOURCE
-from services.patcher.wire.values import timestamp
+from services.patcher.wire.events import SOURCE
+from services.patcher.wire.scalars import timestamp
 
 STATES = {
     Standing.WAITING: "open",

@@ -8,8 +8,8 @@ from prunella.v1 import patcher_pb2
 from services.patcher.approvals import Approval
 from services.patcher.attempt import Attempt, Step
 from services.patcher.wire.approvals import approval
-from services.patcher.wire.told import staged, verdict
-from services.patcher.wire.values import ACTIONS, timestamp
+from services.patcher.wire.events import staged, verdict
+from services.patcher.wire.scalars import ACTIONS, timestamp
 
 
 def attempt_of(

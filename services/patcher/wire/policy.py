@@ -11,7 +11,7 @@ from services.patcher.freeze import FreezeWindow
 from services.patcher.policy import EDITABLE, Allow, Difference, Policy, Preview, Severity, Turn, check, diff
 from services.patcher.store.kill_switches import KillSwitch
 from services.patcher.store.policy import Changed
-from services.patcher.wire.values import severity, timestamp
+from services.patcher.wire.scalars import severity, timestamp
 
 DURATIONS = frozenset(field.name for field in fields(Policy) if isinstance(field.default, timedelta))
 LISTS = frozenset({"autopatch_merchants", "canary_merchants", "multisig_roles", "multisig_approvers"})

@@ -28,8 +28,8 @@ from services.patcher.rollout import (
 )
 from services.patcher.store.members import Row
 from services.patcher.store.rollouts import Kept, Line
-from services.patcher.wire.told import SOURCE
-from services.patcher.wire.values import timestamp
+from services.patcher.wire.events import SOURCE
+from services.patcher.wire.scalars import timestamp
 
 NUMBER = re.compile(r"[1-9][0-9]{0,6}")
 SHARE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s?%")

@@ -17,10 +17,11 @@ from prunella.v1 import ingest_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.attempt import Attempt
-from services.patcher.doors import ServiceContext, bounds, fleet_of, plugin_of
-from services.patcher.doors.beginning import OWN, begin, configuration, target
-from services.patcher.doors.questions import incident_of
+from services.patcher.context import ServiceContext
 from services.patcher.handlers.policy import said
+from services.patcher.operations.apply_change import bounds
+from services.patcher.operations.create_attempt import OWN, begin, configuration, target
+from services.patcher.operations.ingest_queries import fleet_of, incident_of, plugin_of
 from services.patcher.policy import Action, Severity
 from services.patcher.store import attempts, fleets, releases
 from services.patcher.store import policy as policies

@@ -14,10 +14,10 @@ from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.approvals import plan_hash
 from services.patcher.attempt import FINAL, IN_FLIGHT, Attempt, Bounds, Change, ErrandKind, Gated, Observation, State
-from services.patcher.doors import approvals
-from services.patcher.doors.given import SCHEMA, ServiceContext, Settings
+from services.patcher.context import SCHEMA, ServiceContext, Settings
+from services.patcher.operations import approvals
 from services.patcher.policy import PLUGIN_BUSY, Action, Allow, Ask, Hold, Policy, Refuse, Reply, ask, in_flight_limit
-from services.patcher.store import attempts, situations, slots
+from services.patcher.store import attempts, gate_inputs, slots
 from services.patcher.store import policy as policies
 
 ENDED = counter("attempts_ended_total", "Attempts that reached a final state", ("state",))
@@ -55,7 +55,7 @@ async def weigh(tx: Transaction, attempt: Attempt, *, lock: bool = True) -> Weig
     """
     policy, _ = await policies.get(tx)
     plan = plan_hash(approvals.plan_of(attempt, policy))
-    situation = await situations.look(tx, policy, attempt, plan)
+    situation = await gate_inputs.look(tx, policy, attempt, plan)
     staging = needs_staging(policy, attempt)
     switches = attempt.state is not State.PENDING or not staging
     # The sandbox is not in flight.

@@ -12,7 +12,8 @@ from datetime import datetime
 
 from libs.common.errors import Invalid
 from libs.common.errors import Refused as Forbidden
-from services.patcher.rollout import moves, sentences
+from services.patcher.rollout import explanations, transitions
+from services.patcher.rollout.concurrency import Pace, after, room
 from services.patcher.rollout.judging import Rules
 from services.patcher.rollout.members import (
     AGAINST,
@@ -53,7 +54,6 @@ from services.patcher.rollout.observations import (
     Wish,
     Word,
 )
-from services.patcher.rollout.pace import Pace, after, room
 from services.patcher.rollout.waves import Place
 from services.patcher.verdict import Result
 
@@ -103,10 +103,10 @@ def next(rollout: Rollout, observation: Observation, now: datetime) -> Change:  
         case Compared(control):
             return _judged(replace(rollout, control=control), now) if rollout.state in WATCHED else Change(rollout)
         case Allowed():
-            return moves.start_wave(rollout, now, 1) if rollout.state is State.PENDING else Change(rollout)
+            return transitions.start_wave(rollout, now, 1) if rollout.state is State.PENDING else Change(rollout)
         case Refused(actor, reason):
             pending = rollout.state is State.PENDING
-            return moves.abort(rollout, now, actor, reason, Scope.NOTHING) if pending else Change(rollout)
+            return transitions.abort(rollout, now, actor, reason, Scope.NOTHING) if pending else Change(rollout)
         case Superseded(by):
             return _superseded(rollout, by)
         case PauseRequested() | ResumeRequested() | PromoteRequested() | AbortRequested() | BudgetChanged():
@@ -119,25 +119,27 @@ def _tick(rollout: Rollout, now: datetime) -> Change:
     due = rollout.deadline is not None and now >= rollout.deadline
     match rollout.state:
         case State.PENDING if due:
-            return moves.abort(rollout, now, "", "nobody let it begin in time", Scope.NOTHING)
+            return transitions.abort(rollout, now, "", "nobody let it begin in time", Scope.NOTHING)
         case State.RUNNING:
             stalled = due and (rollout.waiting or rollout.in_flight)
-            paused = moves.pause(rollout, now, "", sentences.stalled(rollout), doubted=True) if stalled else None
-            return paused or moves.go_on(rollout, now)
+            paused = (
+                transitions.pause(rollout, now, "", explanations.stalled(rollout), doubted=True) if stalled else None
+            )
+            return paused or transitions.go_on(rollout, now)
         case State.SOAKING if due:
-            return moves.assess(rollout, now)
+            return transitions.assess(rollout, now)
         case State.PAUSED if due:
             scope = Scope.WAVE if rollout.doubted else Scope.NOTHING
-            return moves.abort(rollout, now, "", f"nobody came while it was paused: {rollout.reason}", scope)
+            return transitions.abort(rollout, now, "", f"nobody came while it was paused: {rollout.reason}", scope)
         case State.ROLLING_BACK:
-            return moves.back(rollout, now, overdue=due)
+            return transitions.back(rollout, now, overdue=due)
         case State.SUCCEEDED:
-            return moves.late(rollout)
+            return transitions.late(rollout)
     return Change(rollout)
 
 
 def _judged(rollout: Rollout, now: datetime) -> Change:
-    judgement = moves.judged(rollout)
+    judgement = transitions.judged(rollout)
     return _heed(replace(rollout, judgement=judgement), now)
 
 
@@ -145,15 +147,15 @@ def _heed(rollout: Rollout, now: datetime) -> Change:
     """What the latest judgement asks for at once."""
     judgement = rollout.judgement
     if judgement is not None and judgement.result is Result.FAIL:
-        return moves.halt(rollout, now, judgement)
+        return transitions.halt(rollout, now, judgement)
     if judgement is not None and judgement.troubled and rollout.state is not State.PAUSED:
-        return moves.pause(rollout, now, "", sentences.insufficient(rollout, judgement), doubted=True)
+        return transitions.pause(rollout, now, "", explanations.insufficient(rollout, judgement), doubted=True)
     return Change(rollout)
 
 
 def _superseded(rollout: Rollout, by: str) -> Change:
     if rollout.state in {State.SUCCEEDED, State.HALTED, State.ABORTED}:
-        return moves.close(rollout, f"{by} takes its place")
+        return transitions.close(rollout, f"{by} takes its place")
     raise _forbidden(rollout, "superseded", "abort it first")
 
 
@@ -161,13 +163,13 @@ def _wish(rollout: Rollout, wish: Wish, now: datetime) -> Change:
     match wish:
         case AbortRequested(actor, reason, scope):
             if rollout.state in WATCHED | {State.PENDING}:
-                return moves.abort(rollout, now, actor, reason, scope)
+                return transitions.abort(rollout, now, actor, reason, scope)
             if rollout.state in {State.ROLLING_BACK, State.ABORTED}:
                 return Change(rollout)
             raise _forbidden(rollout, "aborted", "roll the release back instead")
         case PauseRequested(actor, reason):
             if rollout.state in {State.RUNNING, State.SOAKING}:
-                return moves.pause(rollout, now, actor, reason)
+                return transitions.pause(rollout, now, actor, reason)
             if rollout.state is State.PAUSED:
                 return Change(rollout)
             raise _forbidden(rollout, "paused", "only a running or soaking one can be")
@@ -181,7 +183,7 @@ def _wish(rollout: Rollout, wish: Wish, now: datetime) -> Change:
             changed = Change(replace(rollout, budget=budget, update_time=now), facts=(told,))
             if rollout.state is not State.RUNNING:
                 return changed
-            return moves.then(changed, moves.go_on(changed.rollout, now))
+            return transitions.then(changed, transitions.go_on(changed.rollout, now))
 
 
 def _resumed(rollout: Rollout, wish: ResumeRequested, now: datetime) -> Change:
@@ -191,8 +193,10 @@ def _resumed(rollout: Rollout, wish: ResumeRequested, now: datetime) -> Change:
         raise _forbidden(rollout, "resumed", "only a paused one can be")
     told = (Fact(Told.RESUMED, wish.reason, rollout.wave, wish.actor),)
     stall = rollout.bounds.stall
-    change = moves.move(rollout, now, State.RUNNING, "resumed", wish.reason, stall, told, pace=Pace(), doubted=False)
-    return moves.then(change, moves.go_on(change.rollout, now))
+    change = transitions.move(
+        rollout, now, State.RUNNING, "resumed", wish.reason, stall, told, pace=Pace(), doubted=False
+    )
+    return transitions.then(change, transitions.go_on(change.rollout, now))
 
 
 def _promoted(rollout: Rollout, wish: PromoteRequested, now: datetime) -> Change:
@@ -203,7 +207,7 @@ def _promoted(rollout: Rollout, wish: PromoteRequested, now: datetime) -> Change
     if rollout.waiting and rollout.wave == len(rollout.tallies):
         raise _forbidden(rollout, "promoted", "it is in its last wave and plugins still wait: resume it")
     told = Fact(Told.PROMOTED, wish.reason, rollout.wave, wish.actor)
-    return moves.then(Change(rollout, facts=(told,)), moves.advance(rollout, now))
+    return transitions.then(Change(rollout, facts=(told,)), transitions.advance(rollout, now))
 
 
 def _word(rollout: Rollout, word: Word, now: datetime) -> Change:
@@ -215,8 +219,8 @@ def _word(rollout: Rollout, word: Word, now: datetime) -> Change:
         rollout = _smaller(rollout, word.member)
     change = Change(rollout, moved.member)
     if moved.settled:
-        change = moves.then(change, _counted(rollout, moved, now))
-    return moves.then(change, _follow(change.rollout, now))
+        change = transitions.then(change, _counted(rollout, moved, now))
+    return transitions.then(change, _follow(change.rollout, now))
 
 
 def _smaller(rollout: Rollout, member: Member) -> Rollout:
@@ -231,13 +235,13 @@ def _smaller(rollout: Rollout, member: Member) -> Rollout:
 def _counted(rollout: Rollout, moved: Moved, now: datetime) -> Change:
     """A result came: it is judged, and the pace follows it."""
     if rollout.state is State.SUCCEEDED:
-        judgement = moves.judged(rollout)
+        judgement = transitions.judged(rollout)
         bad = judgement.doubtful or judgement.result is Result.FAIL
-        closed = moves.close(rollout, "plugins that returned late broke") if moved.against and bad else None
+        closed = transitions.close(rollout, "plugins that returned late broke") if moved.against and bad else None
         return closed or Change(rollout)
     if rollout.state not in WATCHED:
         return Change(rollout)
-    judgement = moves.judged(rollout)
+    judgement = transitions.judged(rollout)
     pace = after(
         rollout.pace,
         against=moved.against,
@@ -254,16 +258,16 @@ def _counted(rollout: Rollout, moved: Moved, now: datetime) -> Change:
 def _follow(rollout: Rollout, now: datetime) -> Change:
     match rollout.state:
         case State.RUNNING:
-            return moves.go_on(rollout, now)
+            return transitions.go_on(rollout, now)
         case State.SOAKING if rollout.waiting and rollout.wave == len(rollout.tallies):
             # The last wave has no later one to join, so it opens again.
             reason = f"wave {rollout.wave} opens again: {rollout.waiting} plugins returned"
-            change = moves.move(rollout, now, State.RUNNING, "returned", reason, rollout.bounds.stall)
-            return moves.then(change, moves.go_on(change.rollout, now))
+            change = transitions.move(rollout, now, State.RUNNING, "returned", reason, rollout.bounds.stall)
+            return transitions.then(change, transitions.go_on(change.rollout, now))
         case State.ROLLING_BACK:
-            return moves.back(rollout, now)
+            return transitions.back(rollout, now)
         case State.SUCCEEDED:
-            return moves.late(rollout)
+            return transitions.late(rollout)
     return Change(rollout)
 
 

@@ -17,10 +17,10 @@ from libs.common.telemetry import current_traceparent, new_traceparent
 from prunella.v1 import ingest_pb2, patcher_pb2
 from services.patcher import rollout as heart
 from services.patcher.approvals import Plan, Standing, plan_hash, read_plan
-from services.patcher.doors import approvals
-from services.patcher.doors.given import ServiceContext
-from services.patcher.doors.questions import fleet
-from services.patcher.doors.rollouts import observe, tell
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals
+from services.patcher.operations.apply_rollout_change import observe, tell
+from services.patcher.operations.ingest_queries import fleet
 from services.patcher.policy import Action, Ask, Policy, Severity, Situation, Wish, objections
 from services.patcher.rollout import Allowed, Change, Member, MemberState, Place, Superseded, draw
 from services.patcher.store import approvals as asked_of

@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from services.patcher.attempt.model import FINAL, HELD_LIMIT, Attempt, Change, Fact, State, Told
-from services.patcher.attempt.moves import fail, move, refuse, roll_back, succeed, withdraw
 from services.patcher.attempt.observations import CommandFinished, Gone, Outcome, Seen
+from services.patcher.attempt.transitions import fail, move, refuse, roll_back, succeed, withdraw
 from services.patcher.policy import HOLDING_GATES, POLICY_GATES
 from services.patcher.verdict import Probe, Result
 

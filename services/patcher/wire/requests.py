@@ -6,7 +6,7 @@ from prunella.v1.events_pb2 import Event
 from services.patcher.attempt import CommandFinished, Outcome
 from services.patcher.store.permits import Question
 from services.patcher.verdict import Sums
-from services.patcher.wire.values import moment
+from services.patcher.wire.scalars import moment
 
 
 def command_finished(heard: Event) -> tuple[str, CommandFinished]:

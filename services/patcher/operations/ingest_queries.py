@@ -4,7 +4,7 @@ from libs.common import names
 from libs.common.errors import NotFound
 from prunella.v1 import ingest_pb2
 from services.patcher.attempt import Attempt
-from services.patcher.doors.given import ServiceContext
+from services.patcher.context import ServiceContext
 
 QUESTION_TIMEOUT = 5.0
 PAGE, MOST_PAGES = 500, 400

@@ -7,10 +7,10 @@ listed with its reason. A plugin that another attempt has is asked again until t
 from libs.common.database import Transaction
 from prunella.v1 import ingest_pb2
 from services.patcher.attempt import Attempt, RollbackRequested, State
-from services.patcher.doors.given import ServiceContext
-from services.patcher.doors.questions import plugin_of
-from services.patcher.doors.rollouts import observe
-from services.patcher.doors.steps import observe as observe_attempt
+from services.patcher.context import ServiceContext
+from services.patcher.operations.apply_change import observe as observe_attempt
+from services.patcher.operations.apply_rollout_change import observe
+from services.patcher.operations.ingest_queries import plugin_of
 from services.patcher.rollout import Left, Member, MemberState, NotSwitched, NotTakenBack, Observation, TakenBack
 from services.patcher.store import attempts, members, rollouts
 from services.patcher.store.members import Row

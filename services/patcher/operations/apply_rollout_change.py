@@ -17,11 +17,11 @@ from prunella.v1.events_pb2 import Event
 from services.patcher import rollout as heart
 from services.patcher.attempt import CancelRequested
 from services.patcher.attempt import State as AttemptState
-from services.patcher.doors import approvals
-from services.patcher.doors.given import ServiceContext
-from services.patcher.doors.steps import observe as observe_attempt
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals
+from services.patcher.operations.apply_change import observe as observe_attempt
 from services.patcher.rollout import CallOff, Change, MemberState, NotSwitched, Observation, RollBack, StartMore, Step
-from services.patcher.store import control, members, rollouts
+from services.patcher.store import control_group, members, rollouts
 from services.patcher.store.rollouts import Kept
 from services.patcher.wire.rollouts import rollout_event
 
@@ -95,7 +95,7 @@ async def _carry_out(tx: Transaction, ctx: ServiceContext, kept: Kept, change: C
         await members.free_slots(tx, rollout)
     if change.steps and kept.rollout.state in heart.FINAL:
         await members.let_go(tx, rollout)
-        await control.forget(tx, rollout)
+        await control_group.forget(tx, rollout)
         subject = approvals.About(names.rollout(rollout))
         await approvals.void(tx, subject, f"the rollout is {kept.rollout.state}", cause=cause)
     for want in change.wants:

@@ -15,11 +15,11 @@ from prunella.v1 import ingest_pb2
 from services.patcher import attempt as attempt_heart
 from services.patcher import rollout as heart
 from services.patcher.attempt import Attempt
-from services.patcher.doors import steps
-from services.patcher.doors.given import ServiceContext
-from services.patcher.doors.questions import plugin_of
-from services.patcher.doors.rollouts import keep, observe, wants_start
-from services.patcher.doors.taking_back import take_back
+from services.patcher.context import ServiceContext
+from services.patcher.operations import apply_change
+from services.patcher.operations.apply_rollout_change import keep, observe, wants_start
+from services.patcher.operations.ingest_queries import plugin_of
+from services.patcher.operations.roll_back_members import take_back
 from services.patcher.policy import Action, Severity
 from services.patcher.rollout import Left, MemberState, Started, StartMore, Tick
 from services.patcher.store import members, rollouts
@@ -131,7 +131,7 @@ async def _wanted(
         round=1,
         # A person chose the build, so there is nothing to be unsure of.
         confidence=1.0,
-        bounds=steps.bounds(ctx.settings, policy),
+        bounds=apply_change.bounds(ctx.settings, policy),
         create_time=tx.now,
         update_time=tx.now,
         deadline=tx.now + attempt_heart.HELD_LIMIT,
@@ -149,8 +149,8 @@ async def _begin(tx: Transaction, ctx: ServiceContext, wanted: Attempt) -> None:
 
     now = tx.now
     with use_traceparent(wanted.trace):
-        weighed = await steps.weigh(tx, wanted)
+        weighed = await apply_change.weigh(tx, wanted)
         change = attempt_heart.begin(wanted, weighed.gated, now)
-        await steps.keep(tx, ctx, change, None, new=True)
-        await steps.weighed_out(tx, weighed, change.attempt, None)
+        await apply_change.keep(tx, ctx, change, None, new=True)
+        await apply_change.weighed_out(tx, weighed, change.attempt, None)
     tx.after_commit(root)

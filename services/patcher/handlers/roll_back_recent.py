@@ -17,8 +17,10 @@ from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.attempt import Attempt, RollbackRequested, State
-from services.patcher.doors import ServiceContext, observe, plugin_of
+from services.patcher.context import ServiceContext
 from services.patcher.handlers.policy import said
+from services.patcher.operations.apply_change import observe
+from services.patcher.operations.ingest_queries import plugin_of
 from services.patcher.policy import Action
 from services.patcher.store import attempts
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from services.patcher.rollout import sentences
+from services.patcher.rollout import explanations
+from services.patcher.rollout.concurrency import Pace, room
 from services.patcher.rollout.judging import Counts, Judgement, judge
 from services.patcher.rollout.members import MemberState, take_back
 from services.patcher.rollout.model import (
@@ -24,7 +25,6 @@ from services.patcher.rollout.model import (
     Want,
 )
 from services.patcher.rollout.observations import Scope
-from services.patcher.rollout.pace import Pace, room
 from services.patcher.verdict import Result
 
 
@@ -92,8 +92,8 @@ def assess(rollout: Rollout, now: datetime) -> Change:
     if judgement.result is Result.FAIL:
         return halt(rollout, now, judgement)
     if judgement.result is Result.INSUFFICIENT:
-        return pause(rollout, now, "", sentences.insufficient(rollout, judgement), doubted=True)
-    told = Fact(Told.WAVE_PASSED, sentences.passed(rollout, judgement), rollout.wave)
+        return pause(rollout, now, "", explanations.insufficient(rollout, judgement), doubted=True)
+    told = Fact(Told.WAVE_PASSED, explanations.passed(rollout, judgement), rollout.wave)
     return then(Change(rollout, facts=(told,)), advance(rollout, now))
 
 
@@ -101,7 +101,7 @@ def advance(rollout: Rollout, now: datetime) -> Change:
     """The next wave, or the end."""
     if rollout.wave < len(rollout.tallies):
         return start_wave(rollout, now, rollout.wave + 1)
-    reason = sentences.finished(rollout)
+    reason = explanations.finished(rollout)
     told = (Fact(Told.SUCCEEDED, reason, rollout.wave),)
     change = move(rollout, now, State.SUCCEEDED, "settled", reason, None, told, doubted=False)
     return then(change, late(change.rollout))
@@ -132,7 +132,7 @@ def pause(rollout: Rollout, now: datetime, actor: str, reason: str, *, doubted: 
 
 def halt(rollout: Rollout, now: datetime, judgement: Judgement) -> Change:
     """The build is to blame: its wave is rolled back."""
-    reason = sentences.halted(rollout, judgement)
+    reason = explanations.halted(rollout, judgement)
     told = Fact(Told.HALTED, f"{reason}; the wave is rolled back", rollout.wave)
     rollout = replace(rollout, judgement=judgement)
     return roll_back(rollout, now, "judged", told, Scope.WAVE, State.HALTED)
@@ -163,7 +163,7 @@ def back(rollout: Rollout, now: datetime, *, overdue: bool = False) -> Change:
     """The end of rolling back, once every plugin was heard or time is up."""
     if rollout.count(MemberState.ROLLING_BACK) and not overdue:
         return Change(rollout)
-    told = (Fact(Told.ROLLED_BACK, sentences.taken_back(rollout), rollout.wave),)
+    told = (Fact(Told.ROLLED_BACK, explanations.taken_back(rollout), rollout.wave),)
     return move(rollout, now, rollout.ends_as, "rolled back", rollout.reason, None, told)
 
 

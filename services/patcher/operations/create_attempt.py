@@ -10,8 +10,8 @@ from prunella.v1 import ingest_pb2
 from prunella.v1.events_pb2 import Event
 from services.patcher import attempt as heart
 from services.patcher.attempt import FINAL, Attempt, CancelRequested, State, Told
-from services.patcher.doors.given import ServiceContext
-from services.patcher.doors.steps import Weighed, keep, observe, weigh, weighed_out
+from services.patcher.context import ServiceContext
+from services.patcher.operations.apply_change import Weighed, keep, observe, weigh, weighed_out
 from services.patcher.policy import KILL_SWITCH, PLUGIN_BUSY, Action, Hold, Refuse
 from services.patcher.store import attempts, configurations
 from services.patcher.store.configurations import Configuration

@@ -9,7 +9,7 @@ from prunella.v1 import events_pb2
 from prunella.v1.events_pb2 import Event
 from services.patcher.attempt import Attempt, Fact, Staged, Told
 from services.patcher.verdict import Verdict
-from services.patcher.wire.values import ACTIONS, duration, timestamp
+from services.patcher.wire.scalars import ACTIONS, duration, timestamp
 
 SOURCE = "patcher"
 
