@@ -33,7 +33,7 @@ def _requested(told: Told) -> str:
 
 
 def _given(told: Told) -> str:
-    return f"{_about(told)}: {told.actor} agreed, {told.text('given', '0')} of {told.text('quorum', '1')}"
+    return f"{_about(told)}: {told.actor} agreed, {told.text('approvals', '0')} of {told.text('quorum', '1')}"
 
 
 def _ended(told: Told) -> str:
@@ -56,16 +56,16 @@ def _calm(told: Told) -> str:
 
 
 def _numbers(told: Told) -> str:
-    numbers: Mapping[str, Any] = told.part("numbers")
+    numbers: Mapping[str, Any] = told.part("counts")
     counted = [
         f"{int(numbers[name])} {word}"
         for name, word in (
             ("healthy", "healthy"),
-            ("against", "against it"),
+            ("counted_against", "against it"),
             ("in_flight", "on their way"),
             ("waiting", "waiting"),
             ("offline", "offline"),
-            ("back", "taken back"),
+            ("rolled_back", "rolled back"),
         )
         if numbers.get(name)
     ]

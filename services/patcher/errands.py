@@ -23,6 +23,7 @@ from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import wire
 from services.patcher.attempt import (
     Attempt,
+    AutomationStopped,
     CancelRequested,
     CommandIssued,
     CommandLost,
@@ -32,7 +33,6 @@ from services.patcher.attempt import (
     StagingFinished,
     StagingLost,
     State,
-    Stopped,
 )
 from services.patcher.context import SCHEMA, ServiceContext
 from services.patcher.operations.apply_change import go_on, observe
@@ -280,7 +280,7 @@ async def stopped(ctx: ServiceContext, tx: Transaction, errand: Errand, _told: d
         return
     found = await attempts.waiting_for_agent(tx, errand.subject)
     for attempt in found:
-        await observe(tx, ctx, attempt, Stopped(errand.payload["gate"], errand.payload["reason"]))
+        await observe(tx, ctx, attempt, AutomationStopped(errand.payload["gate"], errand.payload["reason"]))
     if len(found) == attempts.AT_ONCE:
         await send(tx, SCHEMA, ErrandKind.STOP, errand.subject, errand.payload, database=ctx.database)
 

@@ -30,8 +30,8 @@ class Result(enum.StrEnum):
 class Probe(enum.StrEnum):
     """What the release's own probe said when it was asked in place."""
 
-    NOT_ASKED = ""
-    ASKED = "asked"
+    NOT_REQUESTED = ""
+    REQUESTED = "asked"
     GOOD = "good"
     BAD = "bad"
 
@@ -67,7 +67,7 @@ class Evidence:
     symptom: str
     health: str = "healthy"
     silent: float = 0.0
-    probe: Probe = Probe.NOT_ASKED
+    probe: Probe = Probe.NOT_REQUESTED
     last_call: bool = False
 
 

@@ -273,7 +273,7 @@ async def listed(frail: Frail, name: str, dead: list[FrailAgent], state: str) ->
 def _right(member: patcher_pb2.RolloutMember, agent: FrailAgent) -> bool:
     if member.state == "healthy":
         return agent.release == NEWEST
-    return bool(member.reason) and member.state in {"reverted", "broken", "silent", "back", "skipped"}
+    return bool(member.reason) and member.state in {"reverted", "broken", "silent", "rolled_back", "skipped"}
 
 
 async def retired(frail: Frail, dead: list[FrailAgent]) -> None:

@@ -240,8 +240,8 @@ async def test_a_preview_says_what_other_values_would_have_decided_and_changes_n
     request = patcher_pb2.PreviewPolicyRequest(policy=patcher_pb2.Policy(min_confidence=0.9))
     request.update_mask.paths.append("min_confidence")
     answer = await alone.stub.PreviewPolicy(request, timeout=5)
-    (turn,) = answer.turns
-    assert (turn.plugin, turn.now, turn.then, turn.then_gate, answer.unchanged) == (
+    (turn,) = answer.replays
+    assert (turn.plugin, turn.current, turn.proposed, turn.proposed_gate, answer.unchanged_count) == (
         "w1",
         "allow",
         "refuse",

@@ -72,18 +72,16 @@ async def test_a_paused_rollout_starts_nothing_goes_on_when_resumed_and_is_promo
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("take_back", "release"), [("all", "1.2.0"), ("nothing", "1.2.3")])
-async def test_an_aborted_rollout_takes_back_as_much_as_is_asked_for(
-    fleet: Fleet, take_back: str, release: str
-) -> None:
+@pytest.mark.parametrize(("scope", "release"), [("all", "1.2.0"), ("nothing", "1.2.3")])
+async def test_an_aborted_rollout_takes_back_as_much_as_is_asked_for(fleet: Fleet, scope: str, release: str) -> None:
     made = await fleet.create(waves=["2", "100%"], soak_seconds=HOUR)
     await fleet.reaches(made.name, "soaking")
-    await wish(fleet, "Abort", made.name, take_back=take_back)
+    await wish(fleet, "Abort", made.name, rollback_scope=scope)
     done = await fleet.reaches(made.name, "aborted")
     touched = [member for member in (await fleet.members(made.name)).values() if member.wave == 1]
     assert {fleet.ingest.plugins[member.plugin].release for member in touched} == {release}
-    assert {member.state for member in touched} == {"back" if take_back == "all" else "healthy"}
-    assert done.figures.back == (2 if take_back == "all" else 0)
+    assert {member.state for member in touched} == {"rolled_back" if scope == "all" else "healthy"}
+    assert done.figures.rolled_back == (2 if scope == "all" else 0)
     with pytest.raises(Refused, match="cannot be resumed"):
         await wish(fleet, "Resume", made.name)
     again = await fleet.create(waves=["100%"], soak_seconds=HOUR)
@@ -202,7 +200,7 @@ async def steered_wrongly(fleet: Fleet, name: str) -> None:
         ("Pause", "rollouts/nothing", {}, NotFound, "no rollout nothing"),
         ("Pause", "attempts/x", {}, Invalid, "must look like rollouts/"),
         ("Pause", name, {"reason": ""}, Invalid, "reason must say why"),
-        ("Abort", name, {"take_back": "half"}, Invalid, "take_back must be one of"),
+        ("Abort", name, {"rollback_scope": "half"}, Invalid, "rollback_scope must be one of"),
     ]:
         with pytest.raises(kind, match=words):
             await wish(fleet, verb, where, **fields)

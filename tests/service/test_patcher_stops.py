@@ -144,7 +144,7 @@ async def test_everything_since_a_moment_is_really_taken_back_and_the_rest_named
     await of(alone, "p4", "probation")
     answer = await recent(alone, began)
     assert sorted(each.plugin for each in answer.attempts) == ["p1", "p2", "p4"]
-    assert [each.reason for each in answer.refused] == ["ATTEMPT_OUTDATED"]
+    assert [each.reason for each in answer.refusals] == ["ATTEMPT_OUTDATED"]
     for plugin in ("p1", "p2", "p4"):
         ended = await of(alone, plugin, "rolled_back")
         assert any("all bad" in step.reason for step in ended.history)
@@ -165,7 +165,7 @@ async def test_a_plugin_goes_back_one_attempt_at_a_time(alone: PatcherAlone, tmp
     await of(alone, "p1", "success")
     answer = await recent(alone, began)
     assert [each.to_release for each in answer.attempts] == ["1.2.4"]
-    assert [each.reason for each in answer.refused] == ["LATER_ATTEMPT"]
+    assert [each.reason for each in answer.refusals] == ["LATER_ATTEMPT"]
 
 
 async def test_nobody_waits_for_a_restart_to_go_back(alone: PatcherAlone) -> None:
@@ -178,7 +178,7 @@ async def test_nobody_waits_for_a_restart_to_go_back(alone: PatcherAlone) -> Non
     await until(lambda: len(alone.ingest.commands) >= 3, what="it is restarted")
     await of(alone, "p1", "success")
     answer = await recent(alone, began)
-    assert sorted(each.reason for each in answer.refused) == ["ATTEMPT_OUTDATED", "NOTHING_TO_TAKE_BACK"]
+    assert sorted(each.reason for each in answer.refusals) == ["ATTEMPT_OUTDATED", "NOTHING_TO_TAKE_BACK"]
 
 
 @pytest.mark.parametrize("days", [-1, 8])

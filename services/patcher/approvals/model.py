@@ -8,28 +8,28 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.patcher.approvals.quorum import Need, Vote
+from services.patcher.approvals.quorum import Quorum, Vote
 
 
 @dataclass(frozen=True)
 class Times:
     """How long people may take to answer, and how long their answer is good for."""
 
-    answer: timedelta = timedelta(hours=1)
-    lasts: timedelta = timedelta(hours=1)
+    timeout: timedelta = timedelta(hours=1)
+    validity: timedelta = timedelta(hours=1)
 
     @property
-    def remind(self) -> timedelta:
+    def remind_after(self) -> timedelta:
         """When those asked are reminded: after a quarter of the time to answer."""
-        return self.answer / 4
+        return self.timeout / 4
 
     @property
-    def escalate(self) -> timedelta:
+    def escalate_after(self) -> timedelta:
         """When others are told that nobody answers: after half of it."""
-        return self.answer / 2
+        return self.timeout / 2
 
 
-class Standing(enum.StrEnum):
+class Status(enum.StrEnum):
     """Where an approval stands."""
 
     WAITING = "waiting"
@@ -44,16 +44,16 @@ class Owner:
 
     owner: str
     deadline: str
-    next: Standing | None
+    next: Status | None
 
 
 OWNERS: Final = {
-    Standing.WAITING: Owner("approvers", "expire_time, reminded and escalated before", Standing.EXPIRED),
-    Standing.APPROVED: Owner("patcher", "expire_time", Standing.EXPIRED),
-    Standing.REJECTED: Owner("nobody", "it is over", None),
-    Standing.EXPIRED: Owner("nobody", "it is over", None),
+    Status.WAITING: Owner("approvers", "expire_time, reminded and escalated before", Status.EXPIRED),
+    Status.APPROVED: Owner("patcher", "expire_time", Status.EXPIRED),
+    Status.REJECTED: Owner("nobody", "it is over", None),
+    Status.EXPIRED: Owner("nobody", "it is over", None),
 }
-LIVE: Final = frozenset({Standing.WAITING, Standing.APPROVED})
+LIVE: Final = frozenset({Status.WAITING, Status.APPROVED})
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Tick:
 Observation = Vote | PlanChanged | Tick
 
 
-class Told(enum.StrEnum):
+class ApprovalEvent(enum.StrEnum):
     """The facts an approval tells."""
 
     REQUESTED = "approval_requested"
@@ -89,7 +89,7 @@ class Told(enum.StrEnum):
 class Fact:
     """A fact, with who and why."""
 
-    told: Told
+    event: ApprovalEvent
     reason: str
     actor: str = ""
 
@@ -101,14 +101,14 @@ class Approval:
     id: str
     subject: str
     plan: str
-    need: Need
+    quorum: Quorum
     authors: frozenset[str]
     proposer: str
     times: Times
     create_time: datetime
     expire_time: datetime
-    asked_time: datetime
-    standing: Standing = Standing.WAITING
+    request_time: datetime
+    status: Status = Status.WAITING
     votes: tuple[Vote, ...] = ()
     reminded: bool = False
     escalated: bool = False
@@ -117,12 +117,12 @@ class Approval:
     @property
     def due(self) -> datetime | None:
         """When a tick next has something to say; None when it is over."""
-        if self.standing not in LIVE:
+        if self.status not in LIVE:
             return None
-        if self.standing is Standing.WAITING and not self.reminded:
-            return self.asked_time + self.times.remind
-        if self.standing is Standing.WAITING and not self.escalated:
-            return self.asked_time + self.times.escalate
+        if self.status is Status.WAITING and not self.reminded:
+            return self.request_time + self.times.remind_after
+        if self.status is Status.WAITING and not self.escalated:
+            return self.request_time + self.times.escalate_after
         return self.expire_time
 
 

@@ -12,17 +12,17 @@ from typing import Final
 from libs.common.errors import Invalid
 
 ROLES: Final = frozenset({"operator", "approver", "admin"})
-MOST: Final = 20
+MAX_QUORUM: Final = 20
 
 
 @dataclass(frozen=True)
-class Need:
+class Quorum:
     """How many people, which roles must sit among them, and (when not empty) who may vote at all.
 
     Each seat is filled by a person of its own; whoever holds the role of any seat may vote.
     """
 
-    quorum: int = 2
+    size: int = 2
     seats: tuple[str, ...] = ("approver",)
     approvers: tuple[str, ...] = ()
 
@@ -31,69 +31,69 @@ class Need:
 class Vote:
     """A person's word on a plan, named by its hash. `roles` are all they hold; `request` makes repeats harmless."""
 
-    person: str
+    operator: str
     roles: frozenset[str]
-    yes: bool
+    approved: bool
     plan: str
-    request: str = ""
+    request_id: str = ""
     reason: str = ""
 
 
-def check(need: Need, *, field: str = "need") -> None:
+def check(quorum: Quorum, *, field: str = "quorum") -> None:
     """Raises Invalid, naming field, rule and remedy, for a need that nobody could meet."""
-    unknown = sorted(set(need.seats) - ROLES)
+    unknown = sorted(set(quorum.seats) - ROLES)
     if unknown:
         raise invalid(f"{field}.seats", f"{unknown[0][:40]!r} is not a role", f"use {', '.join(sorted(ROLES))}")
-    if not 1 <= need.quorum <= MOST:
-        raise invalid(f"{field}.quorum", f"{need.quorum} is not between 1 and {MOST}", "ask 2 people")
-    if not 1 <= len(need.seats) <= need.quorum:
-        rule = f"{len(need.seats)} seats do not fit a quorum of {need.quorum}"
+    if not 1 <= quorum.size <= MAX_QUORUM:
+        raise invalid(f"{field}.size", f"{quorum.size} is not between 1 and {MAX_QUORUM}", "ask 2 people")
+    if not 1 <= len(quorum.seats) <= quorum.size:
+        rule = f"{len(quorum.seats)} seats do not fit a quorum of {quorum.size}"
         raise invalid(f"{field}.seats", rule, "name at least one role, and no more than the quorum")
-    if len(people := {identity(name) for name in need.approvers}) != len(need.approvers) or "" in people:
+    if len(people := {identity(name) for name in quorum.approvers}) != len(quorum.approvers) or "" in people:
         raise invalid(f"{field}.approvers", "names must differ and not be empty", "name each person once")
-    if need.approvers and need.quorum > len(need.approvers):
-        rule = f"a quorum of {need.quorum} is more than the {len(need.approvers)} people who may vote"
-        raise invalid(f"{field}.quorum", rule, "lower it or name more people")
+    if quorum.approvers and quorum.size > len(quorum.approvers):
+        rule = f"a quorum of {quorum.size} is more than the {len(quorum.approvers)} people who may vote"
+        raise invalid(f"{field}.size", rule, "lower it or name more people")
 
 
-def enough(need: Need, votes: Iterable[Vote]) -> bool:
+def is_met(quorum: Quorum, votes: Iterable[Vote]) -> bool:
     """Whether the yeses reach the quorum and each seat has a person of its own (Kuhn's augmenting paths)."""
-    people = {identity(vote.person): vote.roles for vote in votes if vote.yes and may(need, vote)}
-    if len(people) < need.quorum:
+    people = {identity(vote.operator): vote.roles for vote in votes if vote.approved and may_vote(quorum, vote)}
+    if len(people) < quorum.size:
         return False
     seated: dict[str, int] = {}
 
     def sit(seat: int, tried: set[str]) -> bool:
-        for person, roles in people.items():
-            if need.seats[seat] not in roles or person in tried:
+        for operator, roles in people.items():
+            if quorum.seats[seat] not in roles or operator in tried:
                 continue
-            tried.add(person)
-            if person not in seated or sit(seated[person], tried):
-                seated[person] = seat
+            tried.add(operator)
+            if operator not in seated or sit(seated[operator], tried):
+                seated[operator] = seat
                 return True
         return False
 
-    return all(sit(seat, set()) for seat in range(len(need.seats)))
+    return all(sit(seat, set()) for seat in range(len(quorum.seats)))
 
 
-def identity(person: str) -> str:
+def identity(operator: str) -> str:
     """One spelling per person, so that nobody counts twice by writing their name differently."""
-    return unicodedata.normalize("NFKC", person).strip().casefold()
+    return unicodedata.normalize("NFKC", operator).strip().casefold()
 
 
-def asked_for(need: Need) -> str:
+def describe(quorum: Quorum) -> str:
     """The need in words."""
-    people = "1 person" if need.quorum == 1 else f"{need.quorum} different people"
-    seats = ", ".join(f"{need.seats.count(role)} {role}" for role in dict.fromkeys(need.seats))
+    people = "1 person" if quorum.size == 1 else f"{quorum.size} different people"
+    seats = ", ".join(f"{quorum.seats.count(role)} {role}" for role in dict.fromkeys(quorum.seats))
     return f"{people} (at least {seats})"
 
 
-def may(need: Need, vote: Vote) -> bool:
+def may_vote(quorum: Quorum, vote: Vote) -> bool:
     """Whether this person may vote at all."""
-    named = not need.approvers or identity(vote.person) in {identity(name) for name in need.approvers}
-    return named and not vote.roles.isdisjoint(need.seats)
+    named = not quorum.approvers or identity(vote.operator) in {identity(name) for name in quorum.approvers}
+    return named and not vote.roles.isdisjoint(quorum.seats)
 
 
 def invalid(field: str, rule: str, remedy: str) -> Invalid:
     """The error that names all three."""
-    return Invalid(f"{field}: {rule}; {remedy}", reason="APPROVAL_NEED", field=field, rule=rule, remedy=remedy)
+    return Invalid(f"{field}: {rule}; {remedy}", reason="QUORUM_INVALID", field=field, rule=rule, remedy=remedy)

@@ -1,30 +1,42 @@
-"""The moves of an attempt: into each state, with its deadline, its fact and its errands.
+"""The transitions of an attempt: into each state with its deadline, its fact and its errands; and those of receipts.
 
-Rule: whoever enters a state through here leaves with that state's deadline set, its fact told and its history written.
+Rule: whoever enters a state through here leaves with that state's deadline set, its fact recorded and its history
+written. Only the agent knows what runs: its COMMITTED or REVERTED about the attempt's generation ends the attempt
+whatever was planned meanwhile, and the first final receipt stands. Silence proves nothing, so it never ends a permitted
+attempt.
 """
 
-from dataclasses import replace
+import enum
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from services.patcher.attempt.model import (
     FINAL,
     GRACE,
+    HELD_LIMIT,
     TRIES,
     Attempt,
+    AttemptEvent,
     Change,
     Errand,
     ErrandKind,
     Fact,
+    Purpose,
     State,
-    Step,
-    Told,
+    Transition,
 )
-from services.patcher.attempt.observations import Purpose
-from services.patcher.policy import Action
+from services.patcher.policy import HOLDING_GATES, POLICY_GATES, Action
+from services.patcher.verdict import Probe, Result
 
 KINDS = {Action.PATCH: "update", Action.CONFIG_FIX: "config_update", Action.RESTART: "restart"}
 SLOW_REVERT = timedelta(seconds=30)
+APPLIED = frozenset({State.APPLYING, State.PROBATION, State.COMMITTING, State.ROLLING_BACK, State.UNCONFIRMED})
+SETTLE = timedelta(seconds=5)
+# How an agent begins its word when the new release ended right after its start.
+# What an agent answers that is told to go back from what it went back from before.
+GONE_BACK = "REVERTED"
+DID_NOT_START = "DID_NOT_START"
 
 
 def move(
@@ -41,24 +53,24 @@ def move(
     """The attempt in a state, with its history."""
     end = (attempt.end_time or now) if state in FINAL else None
     moved = replace(attempt, state=state, reason=reason, deadline=deadline, update_time=now, end_time=end, **changes)
-    return Change(moved, facts, errands, (Step(attempt.state, state, observation, reason),))
+    return Change(moved, facts, errands, (Transition(attempt.state, state, observation, reason),))
 
 
 def refuse(attempt: Attempt, now: datetime, gate: str, reason: str) -> Change:
     """A gate said no."""
-    facts = (Fact(Told.REFUSED, reason, gate=gate),)
+    facts = (Fact(AttemptEvent.REFUSED, reason, gate=gate),)
     return move(attempt, now, State.REFUSED, "refused", reason, None, facts, called_off(attempt, reason), held_by="")
 
 
 def fail(attempt: Attempt, now: datetime, failure: str, reason: str) -> Change:
     """It ended with nothing applied."""
-    facts = (Fact(Told.FAILED, reason, failure=failure),)
+    facts = (Fact(AttemptEvent.FAILED, reason, failure=failure),)
     return move(attempt, now, State.FAILED, failure, reason, None, facts, called_off(attempt, reason), held_by="")
 
 
 def cancel(attempt: Attempt, now: datetime, actor: str, reason: str) -> Change:
     """Somebody called it off with nothing applied."""
-    facts = (Fact(Told.CANCELLED, reason, actor=actor),)
+    facts = (Fact(AttemptEvent.CANCELLED, reason, actor=actor),)
     return move(
         attempt, now, State.CANCELLED, "cancelled", reason, None, facts, called_off(attempt, reason), held_by=""
     )
@@ -101,29 +113,39 @@ def switch(attempt: Attempt, now: datetime) -> Change:
 
 def commit(attempt: Attempt, now: datetime, reason: str) -> Change:
     """Tells the agent to keep what it runs; after the other slot's return there is nothing to keep."""
-    told = Fact(Told.COMMITTING, reason)
+    told = Fact(AttemptEvent.COMMITTING, reason)
     if attempt.other_slot:
         return succeed(attempt, now, reason)
-    errand = issue(attempt, Purpose.COMMIT, 1, "commit", attempt.generation, attempt.last_word)
+    errand = issue(attempt, Purpose.COMMIT, 1, "commit", attempt.generation, attempt.final_receipt_deadline)
     return move(
-        attempt, now, State.COMMITTING, "judged", reason, attempt.last_word, (told,), (errand,), commit_sent=True
+        attempt,
+        now,
+        State.COMMITTING,
+        "judged",
+        reason,
+        attempt.final_receipt_deadline,
+        (told,),
+        (errand,),
+        commit_sent=True,
     )
 
 
 def succeed(attempt: Attempt, now: datetime, reason: str) -> Change:
     """The remedy is in force."""
-    return move(attempt, now, State.SUCCESS, "committed", reason, None, (Fact(Told.SUCCEEDED, reason),), held_by="")
+    return move(
+        attempt, now, State.SUCCESS, "committed", reason, None, (Fact(AttemptEvent.SUCCEEDED, reason),), held_by=""
+    )
 
 
 def roll_back(attempt: Attempt, now: datetime, observation: str, reason: str, *, actor: str = "") -> Change:
     """Takes the remedy back; no permit is needed for that."""
     if attempt.other_slot or attempt.rollbacks >= TRIES:
-        facts = (Fact(Told.ROLLBACK_FAILED, reason),)
+        facts = (Fact(AttemptEvent.ROLLBACK_FAILED, reason),)
         return move(attempt, now, State.ROLLBACK_FAILED, observation, reason, None, facts)
     until = now + timedelta(seconds=attempt.bounds.dead_man) + SLOW_REVERT
     number = attempt.rollbacks + 1
     errand = issue(attempt, Purpose.ROLLBACK, number, "rollback", attempt.generation, until)
-    facts = (Fact(Told.ROLLING_BACK, reason, actor=actor),)
+    facts = (Fact(AttemptEvent.ROLLING_BACK, reason, actor=actor),)
     return move(
         attempt, now, State.ROLLING_BACK, observation, reason, until + GRACE, facts, (errand,), rollbacks=number
     )
@@ -131,7 +153,7 @@ def roll_back(attempt: Attempt, now: datetime, observation: str, reason: str, *,
 
 def issue_health_check(attempt: Attempt) -> Errand:
     """Has the agent run the release's own probe, in place."""
-    return issue(attempt, Purpose.HEALTH_CHECK, 1, "health_check", attempt.generation, attempt.last_commit)
+    return issue(attempt, Purpose.HEALTH_CHECK, 1, "health_check", attempt.generation, attempt.commit_deadline)
 
 
 def issue(attempt: Attempt, purpose: Purpose, number: int, kind: str, generation: int, until: datetime) -> Errand:
@@ -144,3 +166,213 @@ def issue(attempt: Attempt, purpose: Purpose, number: int, kind: str, generation
         "until": until.isoformat(),
     }
     return Errand(ErrandKind.ISSUE_COMMAND, f"{attempt.id}/{purpose}/{number}", payload)
+
+
+# What the agent reports: receipts of commands, and beats.
+
+
+class Outcome(enum.StrEnum):
+    """The agent's word on a command, or its deadline passed in silence."""
+
+    APPLIED = "applied"
+    COMMITTED = "committed"
+    REVERTED = "reverted"
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True)
+class CommandFinished:
+    """The agent's word on a command, as ingest recorded it at `time`."""
+
+    command: str
+    kind: str
+    generation: int
+    fence: int
+    outcome: Outcome
+    detail: str
+    time: datetime
+    unasked: bool = False
+
+
+@dataclass(frozen=True)
+class BeatSeen:
+    """What an authenticated beat says the plugin runs."""
+
+    generation: int
+    release: str
+    digest: str
+    beat_time: datetime
+
+
+@dataclass(frozen=True)
+class PluginLeft:
+    """The plugin left for good; its agent will not be heard again."""
+
+    reason: str
+
+
+def receipt(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
+    """What a finished command means."""
+    if word.kind == "health_check":
+        return _probed(attempt, word)
+    if attempt.state not in APPLIED or not _ours(attempt, word):
+        return Change(attempt)
+    if word.outcome is Outcome.COMMITTED:
+        return succeed(_known(attempt, word), now, "the agent wrote COMMITTED")
+    if word.outcome is Outcome.REVERTED:
+        return _other_slot(attempt, word, now) if attempt.other_slot else reverted(_known(attempt, word), now, word)
+    if word.kind == "rollback" and not attempt.other_slot:
+        return _not_taken_back(attempt, word, now)
+    if word.kind == "commit":
+        # A commit that failed or expired: the agent reverts by itself and will say so.
+        return Change(attempt)
+    if attempt.state is not State.APPLYING:
+        return Change(attempt)
+    if word.outcome is Outcome.APPLIED:
+        return _applied(_known(attempt, word), word, now)
+    return _not_applied(_known(attempt, word), word, now)
+
+
+def _ours(attempt: Attempt, word: CommandFinished) -> bool:
+    if attempt.command:
+        return word.command == attempt.command or word.generation == attempt.generation
+    return word.fence > attempt.fence
+
+
+def _known(attempt: Attempt, word: CommandFinished) -> Attempt:
+    if attempt.command:
+        return attempt
+    return replace(attempt, command=word.command, generation=word.generation, fence=word.fence)
+
+
+def _probed(attempt: Attempt, word: CommandFinished) -> Change:
+    if (
+        attempt.state is not State.PROBATION
+        or attempt.probe is not Probe.REQUESTED
+        or word.generation != attempt.generation
+    ):
+        return Change(attempt)
+    return Change(replace(attempt, probe=Probe.GOOD if word.outcome is Outcome.DONE else Probe.BAD))
+
+
+def _applied(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
+    known = replace(attempt, switch_time=min(word.time, now))
+    if not attempt.permitted:
+        return roll_back(known, now, "applied", "the agent switched without a permit")
+    soft = known.commit_deadline - timedelta(seconds=0.3 * known.bounds.probation)
+    told = (Fact(AttemptEvent.APPLIED, f"generation {known.generation} runs"),)
+    change = move(known, now, State.PROBATION, "applied", f"generation {known.generation} is watched", soft, told)
+    if now > known.commit_deadline:
+        return change.then(roll_back(change.attempt, now, "applied", "the news of the switch came too late to commit"))
+    return change
+
+
+def _not_applied(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
+    why = word.detail or word.outcome.value
+    if word.outcome is Outcome.EXPIRED:
+        # With a permit the silence proves nothing: the deadline of the attempt decides.
+        return Change(attempt) if attempt.permitted else fail(attempt, now, "command_expired", "no answer in time")
+    if attempt.permitted:
+        return reverted(attempt, now, word, f"nothing was switched: {why}", switched=False)
+    if word.outcome is Outcome.FAILED:
+        return fail(attempt, now, "command_failed", why)
+    if word.outcome is Outcome.REFUSED and word.detail in POLICY_GATES:
+        return refuse(attempt, now, word.detail, f"the permit was denied by {word.detail}")
+    if word.outcome is Outcome.REFUSED:
+        return _put_back(attempt, why, now)
+    return Change(attempt)
+
+
+def _put_back(attempt: Attempt, why: str, now: datetime) -> Change:
+    held = why in HOLDING_GATES
+    told = (Fact(AttemptEvent.HELD, f"the permit was denied by {why}", gate=why),) if held else ()
+    # A kill switch, a storm or a freeze is nobody's failure: only other refusals count towards the tries.
+    gate = why if held else "PERMIT"
+    attempt = replace(attempt, refusals=attempt.refusals + (0 if held else 1))
+    return move(attempt, now, State.STAGED, "permit denied", why, now + HELD_LIMIT, told, held_by=gate)
+
+
+def _other_slot(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
+    if attempt.state is not State.APPLYING:
+        return Change(attempt)
+    known = replace(
+        attempt,
+        command=word.command,
+        fence=word.fence,
+        permitted=True,
+        permit_time=now,
+        switch_time=min(word.time, now),
+    )
+    told = (Fact(AttemptEvent.APPLIED, "the agent went back to its other slot"),)
+    return move(known, now, State.PROBATION, "reverted", "the other slot is watched", known.commit_deadline, told)
+
+
+def reverted(
+    attempt: Attempt, now: datetime, word: CommandFinished, reason: str = "", *, switched: bool = True
+) -> Change:
+    """The agent runs what ran before."""
+    why = reason or (f"the agent reverted: {word.detail}" if word.detail else "the agent wrote REVERTED")
+    failure = _failure(attempt, word)
+    # Asked for the first time to go back, it had gone already: its own word of that is still on its way.
+    alone = word.unasked or (word.detail == GONE_BACK and attempt.rollbacks == 1)
+    facts = (
+        Fact(AttemptEvent.ROLLED_BACK, why, failure=failure, dead_man=alone, unswitched=not (switched or failure)),
+    )
+    return move(attempt, now, State.ROLLED_BACK, "reverted", why, None, facts, held_by="")
+
+
+def _failure(attempt: Attempt, word: CommandFinished | None) -> str:
+    """What was wrong with the remedy itself; empty when it was taken back for any other reason."""
+    if word is not None and word.detail.startswith(DID_NOT_START):
+        return "did_not_start"
+    return "verdict" if attempt.verdict is not None and attempt.verdict.result is Result.FAIL else ""
+
+
+def _not_taken_back(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
+    if attempt.state is not State.ROLLING_BACK or word.outcome is not Outcome.FAILED:
+        # Expired or refused: another rollback or the dead-man may still do it.
+        return Change(attempt)
+    facts = (Fact(AttemptEvent.ROLLBACK_FAILED, word.detail or "the agent could not go back"),)
+    return move(attempt, now, State.ROLLBACK_FAILED, "rollback failed", facts[0].reason, None, facts)
+
+
+def unconfirmed(attempt: Attempt, now: datetime) -> Change:
+    """The final word is overdue: a person is asked, and the plugin stays locked."""
+    reason = "the agent's final word never came"
+    return move(attempt, now, State.UNCONFIRMED, "deadline", reason, None, (Fact(AttemptEvent.UNCONFIRMED, reason),))
+
+
+def plugin_left(attempt: Attempt, left: PluginLeft, now: datetime) -> Change:
+    """Nobody will ever say what became of an unconfirmed attempt."""
+    if attempt.state is not State.UNCONFIRMED:
+        return Change(attempt)
+    facts = (Fact(AttemptEvent.ROLLBACK_FAILED, left.reason),)
+    return move(attempt, now, State.ROLLBACK_FAILED, "gone", left.reason, None, facts)
+
+
+def beat(attempt: Attempt, seen: BeatSeen, now: datetime) -> Change:
+    """What a beat tells about an unconfirmed attempt, once the dead-man must have acted."""
+    since = attempt.switch_time or attempt.permit_time
+    settled = since is not None and seen.beat_time >= since + timedelta(seconds=attempt.bounds.dead_man) + SETTLE
+    if attempt.state is not State.UNCONFIRMED or attempt.state in FINAL or not settled:
+        return Change(attempt)
+    if seen.generation < attempt.generation:
+        why = f"a beat says release {seen.release or '(unknown)'} runs"
+        return move(
+            attempt,
+            now,
+            State.ROLLED_BACK,
+            "seen",
+            why,
+            None,
+            (Fact(AttemptEvent.ROLLED_BACK, why, failure=_failure(attempt, None), dead_man=not attempt.rollbacks),),
+        )
+    if seen.generation > attempt.generation:
+        return Change(attempt)
+    if attempt.commit_sent and not attempt.rollbacks:
+        # Without a commit it would have reverted by now.
+        return succeed(attempt, now, "a beat says the committed generation runs")
+    return roll_back(attempt, now, "seen", "a beat says a generation runs that nobody wanted kept")

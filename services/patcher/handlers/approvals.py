@@ -16,8 +16,8 @@ from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.approvals import Approval, Standing, plan_hash
-from services.patcher.attempt import FINAL, Attempt, CancelRequested, Granted, Rejected, State
+from services.patcher.approvals import Approval, Status, plan_hash
+from services.patcher.attempt import FINAL, Attempt, CancelRequested, PlanApproved, PlanRejected, State
 from services.patcher.context import ServiceContext
 from services.patcher.handlers import rollout_approvals
 from services.patcher.handlers.policy import said
@@ -100,17 +100,17 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             raise Refused(
                 f"attempt {attempt.id} is {attempt.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
             )
-        vote = wire.vote(request, asked[0].need, door.person(actor), yes=yes)
+        vote = wire.vote(request, asked[0].quorum, door.person(actor), yes=yes)
         plan = plan_hash(door.plan_of(attempt, policy))
         change = await door.vote(tx, door.about(attempt), vote, plan)
         if change.approval == asked[0]:
             # The same request again.
             return attempt
-        if change.approval.standing is Standing.REJECTED:
+        if change.approval.status is Status.REJECTED:
             return await self._rejected(tx, attempt, actor, request.reason)
-        if change.approval.standing is Standing.APPROVED:
+        if change.approval.status is Status.APPROVED:
             weighed = await weigh(tx, attempt)
-            after = await observe(tx, self.ctx, attempt.id, Granted(weighed.said, weighed.plan))
+            after = await observe(tx, self.ctx, attempt.id, PlanApproved(weighed.said, weighed.plan))
             await weighed_out(tx, weighed, after, None)
             return after or attempt
         return attempt
@@ -123,7 +123,7 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 attempt=attempt.id,
                 state=attempt.state.value,
             )
-        after = await observe(tx, self.ctx, attempt.id, Rejected(actor, reason))
+        after = await observe(tx, self.ctx, attempt.id, PlanRejected(actor, reason))
         assert after is not None
         assert after.state is State.REFUSED
         return after

@@ -48,7 +48,7 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         name = parse("attempts", request.name)
         async with self.ctx.database.reading() as tx:
             found = await attempts.get(tx, name)
-            steps = await attempts.steps(tx, name)
+            steps = await attempts.transitions(tx, name)
             asked = await approvals.newest(tx, names.attempt(name))
         return patcher_pb2.GetAttemptResponse(attempt=wire.attempt_of(_known(found, name), steps, asked))
 

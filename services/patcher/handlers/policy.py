@@ -22,7 +22,7 @@ from services.patcher import wire
 from services.patcher.attempt import PERMIT_AGE, Attempt, Bounds, ErrandKind, RollbackRequested, State
 from services.patcher.context import SCHEMA, ServiceContext
 from services.patcher.operations.apply_change import observe
-from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Difference, Policy, Turn, compare
+from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Difference, Policy, Replay, compare
 from services.patcher.store import attempts, gate_inputs, kill_switches
 from services.patcher.store import policy as policies
 from services.patcher.store.kill_switches import KillSwitch
@@ -98,9 +98,9 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             decided = await attempts.decided(tx, request.decisions or DECISIONS)
             wider = max(old, new, key=lambda policy: policy.attempts_window)
             seen = [await gate_inputs.recall(tx, wider, attempt) for attempt in decided]
-        turns = [turn for turn in compare(old, new, seen) if _differs(turn)]
-        told = [wire.policy_turn(turn, decided[turn.place]) for turn in turns]
-        return patcher_pb2.PreviewPolicyResponse(turns=told, unchanged=len(decided) - len(told))
+        replays = [replay for replay in compare(old, new, seen) if _differs(replay)]
+        shown = [wire.policy_replay(replay, decided[replay.index]) for replay in replays]
+        return patcher_pb2.PreviewPolicyResponse(replays=shown, unchanged_count=len(decided) - len(shown))
 
     async def EngageKillSwitch(
         self, request: patcher_pb2.EngageKillSwitchRequest, context: Any
@@ -169,18 +169,18 @@ async def change_switch(
     if changed:
         kind = events_pb2.KillSwitchEngaged if engaged else events_pb2.KillSwitchReleased
         plugin = scope.removeprefix("plugins/") if scope.startswith("plugins/") else ""
-        told = kind(scope=scope, epoch=switch.epoch)
-        tx.record(fact(SCHEMA, told, actor=actor, reason=reason, plugin=plugin))
+        shown = kind(scope=scope, epoch=switch.epoch)
+        tx.record(fact(SCHEMA, shown, actor=actor, reason=reason, plugin=plugin))
         series = SWITCHES.labels(scope.partition("/")[0], "engaged" if engaged else "released")
         tx.after_commit(series.inc)
     return switch
 
 
-def _differs(turn: Turn) -> bool:
+def _differs(replay: Replay) -> bool:
     """Whether the answer turns, and not only its wording."""
-    before, after = turn.before.reply, turn.after.reply
+    before, after = replay.before.reply, replay.after.reply
     gates = [None if isinstance(reply, Allow) else reply.gate for reply in (before, after)]
-    return type(before) is not type(after) or gates[0] != gates[1] or turn.before.learns != turn.after.learns
+    return type(before) is not type(after) or gates[0] != gates[1] or replay.before.teaches != replay.after.teaches
 
 
 def checked_scope(scope: str) -> str:

@@ -53,14 +53,14 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         for attempt in filter(_brought, found):
             newest.setdefault(attempt.plugin, attempt.id)
 
-        async def one(attempt: Attempt) -> Attempt | patcher_pb2.NotTakenBack:
+        async def one(attempt: Attempt) -> Attempt | patcher_pb2.RollbackRefusal:
             async with free:
                 return await self._take_back(attempt, newest.get(attempt.plugin, ""), actor, reason)
 
         answers = await asyncio.gather(*(one(attempt) for attempt in found))
         return patcher_pb2.RollBackRecentResponse(
             attempts=[wire.attempt_of(each) for each in answers if isinstance(each, Attempt)],
-            refused=[each for each in answers if not isinstance(each, Attempt)],
+            refusals=[each for each in answers if not isinstance(each, Attempt)],
         )
 
     def _since(self, request: patcher_pb2.RollBackRecentRequest) -> datetime:
@@ -76,7 +76,7 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
     async def _take_back(
         self, attempt: Attempt, newest: str, actor: str, reason: str
-    ) -> Attempt | patcher_pb2.NotTakenBack:
+    ) -> Attempt | patcher_pb2.RollbackRefusal:
         if not _brought(attempt):
             return _not(attempt, "NOTHING_TO_TAKE_BACK", f"a {attempt.action} brought nothing new")
         if attempt.id != newest:
@@ -114,5 +114,5 @@ def _brought(attempt: Attempt) -> bool:
     return attempt.action is not Action.RESTART and not attempt.other_slot
 
 
-def _not(attempt: Attempt, reason: str, message: str) -> patcher_pb2.NotTakenBack:
-    return patcher_pb2.NotTakenBack(attempt=attempt.id, reason=reason, message=message)
+def _not(attempt: Attempt, reason: str, message: str) -> patcher_pb2.RollbackRefusal:
+    return patcher_pb2.RollbackRefusal(attempt=attempt.id, reason=reason, message=message)

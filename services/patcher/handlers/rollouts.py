@@ -27,9 +27,9 @@ from services.patcher.rollout import (
     Scope,
     State,
 )
-from services.patcher.rollout.observations import Wish
+from services.patcher.rollout.model import OperatorRequest
 from services.patcher.store import approvals, members, rollouts
-from services.patcher.store.rollouts import Kept
+from services.patcher.store.rollouts import StoredRollout
 from services.patcher.wire.rollouts import member_of, rollout_of
 
 
@@ -55,11 +55,11 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         if request.validate_only:
             async with self.ctx.database.reading() as tx:
                 await apart(tx, drawn)
-            shown = rollout_of(drawn.kept)
+            shown = rollout_of(drawn.stored)
             shown.name = ""
             return patcher_pb2.CreateRolloutResponse(rollout=shown)
-        kept = await self.ctx.database.transaction(lambda tx: make(tx, self.ctx, drawn))
-        return patcher_pb2.CreateRolloutResponse(rollout=await self._shown(kept))
+        stored = await self.ctx.database.transaction(lambda tx: make(tx, self.ctx, drawn))
+        return patcher_pb2.CreateRolloutResponse(rollout=await self._shown(stored))
 
     async def GetRollout(self, request: patcher_pb2.GetRolloutRequest, _context: Any) -> patcher_pb2.GetRolloutResponse:
         """One rollout with its history, and those of its members that are asked for. Raises NotFound."""
@@ -69,13 +69,13 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         query = {"list": "rollout members", "rollout": rollout, "states": sorted(states or [])}
         after = paging.open_token(request.page_token, query)
         async with self.ctx.database.reading() as tx:
-            kept = _known(await rollouts.get(tx, rollout), rollout)
+            stored = _known(await rollouts.get(tx, rollout), rollout)
             rows = [] if states is None else await members.page(tx, rollout, states, after, size + 1)
         last = rows[size - 1] if len(rows) > size else None
         return patcher_pb2.GetRolloutResponse(
-            rollout=await self._shown(kept),
+            rollout=await self._shown(stored),
             members=[member_of(row) for row in rows[:size]],
-            next_page_token=paging.token(query, [last.member.wave, last.rank]) if last else "",
+            next_page_token=paging.token(query, [last.member.wave, last.start_order]) if last else "",
         )
 
     async def ListRollouts(
@@ -89,9 +89,9 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         after = paging.open_token(request.page_token, {"list": "rollouts", **query})
         async with self.ctx.database.reading() as tx:
             found = await rollouts.page(tx, **query, after=after, limit=size + 1)
-            asked = await approvals.newest_of(tx, [names.rollout(kept.rollout.id) for kept in found[:size]])
+            asked = await approvals.newest_of(tx, [names.rollout(stored.rollout.id) for stored in found[:size]])
         more = len(found) > size
-        shown = [rollout_of(kept) for kept in found[:size]]
+        shown = [rollout_of(stored) for stored in found[:size]]
         for each in shown:
             if approval := asked.get(each.name):
                 each.approval.CopyFrom(wire.approval(*approval))
@@ -125,33 +125,33 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.AbortRolloutRequest, context: Any
     ) -> patcher_pb2.AbortRolloutResponse:
         """Ends it. Raises Invalid for an unknown extent, Refused for one that succeeded."""
-        if request.take_back and request.take_back not in set(Scope):
+        if request.rollback_scope and request.rollback_scope not in set(Scope):
             raise Invalid(
-                f"take_back must be one of {', '.join(Scope)}, or empty for wave",
-                reason="TAKE_BACK_UNKNOWN",
-                field="take_back",
+                f"rollback_scope must be one of {', '.join(Scope)}, or empty for wave",
+                reason="ROLLBACK_SCOPE_UNKNOWN",
+                field="rollback_scope",
             )
-        wish = AbortRequested(access.caller(context), said(request.reason), Scope(request.take_back or Scope.WAVE))
+        wish = AbortRequested(access.caller(context), said(request.reason), Scope(request.rollback_scope or Scope.WAVE))
         return patcher_pb2.AbortRolloutResponse(rollout=await self._wished(request, wish))
 
-    async def _wished(self, request: Any, wish: Wish) -> patcher_pb2.Rollout:
+    async def _wished(self, request: Any, wish: OperatorRequest) -> patcher_pb2.Rollout:
         rollout = parse("rollouts", request.name)
 
-        async def work(tx: Transaction) -> Kept:
-            kept = _known(await rollouts.get(tx, rollout, lock=True), rollout)
-            if request.request_id and request.request_id in kept.requests:
-                return kept
+        async def work(tx: Transaction) -> StoredRollout:
+            stored = _known(await rollouts.get(tx, rollout, lock=True), rollout)
+            if request.request_id and request.request_id in stored.requests:
+                return stored
             if request.request_id:
-                kept = replace(kept, requests=(*kept.requests, request.request_id))
-            return await observe(tx, self.ctx, kept, wish)
+                stored = replace(stored, requests=(*stored.requests, request.request_id))
+            return await observe(tx, self.ctx, stored, wish)
 
         return await self._shown(await self.ctx.database.transaction(work))
 
-    async def _shown(self, kept: Kept) -> patcher_pb2.Rollout:
+    async def _shown(self, stored: StoredRollout) -> patcher_pb2.Rollout:
         async with self.ctx.database.reading() as tx:
-            lines = await rollouts.history(tx, kept.rollout.id)
-            approval = await approvals.newest(tx, names.rollout(kept.rollout.id))
-        shown = rollout_of(kept, lines)
+            lines = await rollouts.history(tx, stored.rollout.id)
+            approval = await approvals.newest(tx, names.rollout(stored.rollout.id))
+        shown = rollout_of(stored, lines)
         if approval is not None:
             shown.approval.CopyFrom(wire.approval(*approval))
         return shown
@@ -171,7 +171,7 @@ def _states(asked: list[str]) -> list[str] | None:
     return [] if "all" in asked else asked
 
 
-def _known(found: Kept | None, name: str) -> Kept:
+def _known(found: StoredRollout | None, name: str) -> StoredRollout:
     if found is None:
         raise NotFound(f"there is no rollout {name}", reason="ROLLOUT_UNKNOWN", field="name", rollout=name)
     return found

@@ -13,7 +13,17 @@ from prunella.v1.events_pb2 import Event
 from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.approvals import plan_hash
-from services.patcher.attempt import FINAL, IN_FLIGHT, Attempt, Bounds, Change, ErrandKind, Gated, Observation, State
+from services.patcher.attempt import (
+    FINAL,
+    IN_FLIGHT,
+    Attempt,
+    Bounds,
+    Change,
+    ErrandKind,
+    GatesEvaluated,
+    Observation,
+    State,
+)
 from services.patcher.context import SCHEMA, ServiceContext, Settings
 from services.patcher.operations import approvals
 from services.patcher.policy import PLUGIN_BUSY, Action, Allow, Ask, Hold, Policy, Refuse, Reply, ask, in_flight_limit
@@ -34,9 +44,9 @@ class Weighed:
     needs_staging: bool
 
     @property
-    def gated(self) -> Gated:
+    def gated(self) -> GatesEvaluated:
         """The observation for the attempt's heart."""
-        return Gated(self.said, self.needs_staging, self.plan)
+        return GatesEvaluated(self.said, self.needs_staging, self.plan)
 
 
 def bounds(settings: Settings, policy: Policy) -> Bounds:
@@ -55,20 +65,20 @@ async def weigh(tx: Transaction, attempt: Attempt, *, lock: bool = True) -> Weig
     """
     policy, _ = await policies.get(tx)
     plan = plan_hash(approvals.plan_of(attempt, policy))
-    situation = await gate_inputs.look(tx, policy, attempt, plan)
+    inputs = await gate_inputs.look(tx, policy, attempt, plan)
     staging = needs_staging(policy, attempt)
     switches = attempt.state is not State.PENDING or not staging
     # The sandbox is not in flight.
-    found = ask(policy, situation if switches else replace(situation, in_flight=0))
+    found = ask(policy, inputs if switches else replace(inputs, in_flight=0))
     other = await attempts.busy(tx, attempt.plugin, attempt.id, lock=lock)
     if other is not None and not isinstance(found, Refuse):
         found = Hold(PLUGIN_BUSY, f"attempt {other.id} has the plugin")
     if lock and switches and isinstance(found, Allow):
-        limit = in_flight_limit(policy, situation.fleet)
+        limit = in_flight_limit(policy, inputs.fleet)
         taken = await slots.take(tx, attempt.package, attempt.id, limit)
         if taken is not None:
             found = Hold("BUDGET", f"{taken} attempts are in flight, {limit} may be")
-    asked = isinstance(found, Ask) or (situation.approved and bool(attempt.plan))
+    asked = isinstance(found, Ask) or (inputs.approved and bool(attempt.plan))
     return Weighed(found, policy, plan if asked else "", staging)
 
 
@@ -84,7 +94,7 @@ async def keep(tx: Transaction, ctx: ServiceContext, change: Change, cause: Even
         await attempts.insert(tx, change)
     else:
         await attempts.save(tx, change)
-    if change.steps:
+    if change.transitions:
         await _settle(tx, ctx, change.attempt, cause)
     await _tell(tx, ctx, change, cause)
 
@@ -107,7 +117,7 @@ async def _tell(tx: Transaction, ctx: ServiceContext, change: Change, cause: Eve
         tx.record(wire.event(told, change.attempt, cause))
     for errand in change.errands:
         await send(tx, SCHEMA, errand.kind, change.attempt.id, errand.payload, key=errand.key, database=ctx.database)
-    if change.steps and change.attempt.state in FINAL:
+    if change.transitions and change.attempt.state in FINAL:
         state = change.attempt.state.value
         tx.after_commit(lambda: ENDED.labels(state).inc())
 
@@ -120,7 +130,7 @@ async def observe(
     if found is None:
         return None
     change = heart.next(found, observation, tx.now)
-    if change.attempt != found or change.steps:
+    if change.attempt != found or change.transitions:
         await keep(tx, ctx, change, cause)
     else:
         await _tell(tx, ctx, change, cause)

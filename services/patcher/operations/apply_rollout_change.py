@@ -20,9 +20,18 @@ from services.patcher.attempt import State as AttemptState
 from services.patcher.context import ServiceContext
 from services.patcher.operations import approvals
 from services.patcher.operations.apply_change import observe as observe_attempt
-from services.patcher.rollout import CallOff, Change, MemberState, NotSwitched, Observation, RollBack, StartMore, Step
+from services.patcher.rollout import (
+    CancelUnpermitted,
+    Change,
+    MemberState,
+    NotSwitched,
+    Observation,
+    RollBack,
+    StartMembers,
+    Transition,
+)
 from services.patcher.store import control_group, members, rollouts
-from services.patcher.store.rollouts import Kept
+from services.patcher.store.rollouts import StoredRollout
 from services.patcher.wire.rollouts import rollout_event
 
 TOLD = counter("rollout_facts_total", "What rollouts told", ("fact",))
@@ -32,88 +41,92 @@ MOST_IN_FLIGHT = 10_000
 
 
 async def observe(
-    tx: Transaction, ctx: ServiceContext, kept: Kept, observation: Observation, *, cause: Event | None = None
-) -> Kept:
+    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, observation: Observation, *, cause: Event | None = None
+) -> StoredRollout:
     """Tells a rollout, loaded under its lock, what was observed and saves what follows; the rollout afterwards."""
-    change = heart.next(kept.rollout, observation, tx.now)
-    return await keep(tx, ctx, kept, change, getattr(observation, "member", None), cause=cause)
+    change = heart.next(stored.rollout, observation, tx.now)
+    return await keep(tx, ctx, stored, change, getattr(observation, "member", None), cause=cause)
 
 
 async def keep(
     tx: Transaction,
     ctx: ServiceContext,
-    kept: Kept,
+    stored: StoredRollout,
     change: Change,
     before: heart.Member | None = None,
     *,
     attempt: str = "",
     cause: Event | None = None,
-) -> Kept:
+) -> StoredRollout:
     """Saves a change; `attempt` is the new attempt of the change's member."""
-    moved = replace(kept, rollout=change.rollout)
-    if change.rollout != kept.rollout or change.steps:
+    moved = replace(stored, rollout=change.rollout)
+    if change.rollout != stored.rollout or change.transitions:
         await rollouts.save(tx, moved, change)
     if change.member is not None and (change.member != before or attempt):
-        await members.save(tx, kept.rollout.id, change.member, attempt=attempt)
+        await members.save(tx, stored.rollout.id, change.member, attempt=attempt)
         state = change.member.state.value
         tx.after_commit(lambda: RESULTS.labels(state).inc())
     await tell(tx, moved, change, cause)
-    _trace(tx, kept, change)
+    _trace(tx, stored, change)
     return await _carry_out(tx, ctx, moved, change, cause)
 
 
-async def tell(tx: Transaction, kept: Kept, change: Change, cause: Event | None = None) -> None:
+async def tell(tx: Transaction, stored: StoredRollout, change: Change, cause: Event | None = None) -> None:
     """Tells the facts of a change in the rollout's own trace."""
-    with use_traceparent(kept.trace):
+    with use_traceparent(stored.trace):
         for told in change.facts:
             tx.record(rollout_event(told, change.rollout, cause))
-            tx.after_commit(TOLD.labels(told.told.value).inc)
+            tx.after_commit(TOLD.labels(told.event.value).inc)
 
 
-def _trace(tx: Transaction, kept: Kept, change: Change) -> None:
+def _trace(tx: Transaction, stored: StoredRollout, change: Change) -> None:
     """A span for each state that was left, from its beginning."""
-    for step in change.steps:
-        tx.after_commit(_span(kept, step, tx.now))
+    for step in change.transitions:
+        tx.after_commit(_span(stored, step, tx.now))
 
 
-def _span(kept: Kept, step: Step, now: datetime) -> Callable[[], None]:
+def _span(stored: StoredRollout, step: Transition, now: datetime) -> Callable[[], None]:
     def make() -> None:
         name = f"rollout {step.from_state.value} → {step.to_state.value}"
-        attributes: Attributes = {"rollout": kept.rollout.id, "wave": step.wave, "reason": step.reason[:200]}
-        span_at(name, kept.rollout.update_time, now, parent=kept.trace, attributes=attributes)
+        attributes: Attributes = {"rollout": stored.rollout.id, "wave": step.wave, "reason": step.reason[:200]}
+        span_at(name, stored.rollout.update_time, now, parent=stored.trace, attributes=attributes)
 
     return make
 
 
-async def _carry_out(tx: Transaction, ctx: ServiceContext, kept: Kept, change: Change, cause: Event | None) -> Kept:
-    rollout = kept.rollout.id
-    for want in change.wants:
+async def _carry_out(
+    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, change: Change, cause: Event | None
+) -> StoredRollout:
+    rollout = stored.rollout.id
+    for want in change.effects:
         if isinstance(want, RollBack):
-            await members.take_back(tx, rollout, want.first, want.last, want.reason)
+            await members.roll_back(tx, rollout, want.first, want.last, want.reason)
     landed = change.member is not None and change.member.state not in IN_FLIGHT
-    if landed or any(isinstance(want, RollBack) for want in change.wants):
+    if landed or any(isinstance(want, RollBack) for want in change.effects):
         await members.free_slots(tx, rollout)
-    if change.steps and kept.rollout.state in heart.FINAL:
-        await members.let_go(tx, rollout)
+    if change.transitions and stored.rollout.state in heart.FINAL:
+        await members.unreserve(tx, rollout)
         await control_group.forget(tx, rollout)
         subject = approvals.About(names.rollout(rollout))
-        await approvals.void(tx, subject, f"the rollout is {kept.rollout.state}", cause=cause)
-    for want in change.wants:
-        if isinstance(want, CallOff):
-            kept = await _call_off(tx, ctx, kept, want, cause)
-    return kept
+        await approvals.void(tx, subject, f"the rollout is {stored.rollout.state}", cause=cause)
+    for want in change.effects:
+        if isinstance(want, CancelUnpermitted):
+            stored = await _call_off(tx, ctx, stored, want, cause)
+    return stored
 
 
-async def _call_off(tx: Transaction, ctx: ServiceContext, kept: Kept, want: CallOff, cause: Event | None) -> Kept:
+async def _call_off(
+    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, want: CancelUnpermitted, cause: Event | None
+) -> StoredRollout:
     """Cancels what has no permit yet; what has one is in probation soon and gets its result."""
-    for row in await members.in_state(tx, kept.rollout.id, [MemberState.STARTED], MOST_IN_FLIGHT):
+    for row in await members.in_state(tx, stored.rollout.id, [MemberState.STARTED], MOST_IN_FLIGHT):
         wish = CancelRequested("patcher", f"the rollout stopped: {want.reason}"[:500])
         attempt = await observe_attempt(tx, ctx, row.attempt, wish, cause=cause)
         if attempt is not None and attempt.state is AttemptState.CANCELLED:
-            kept = await observe(tx, ctx, kept, NotSwitched(row.member, want.reason, again=True), cause=cause)
-    return kept
+            stored = await observe(tx, ctx, stored, NotSwitched(row.member, want.reason, retry=True), cause=cause)
+    return stored
 
 
-def wants_start(change: Change) -> StartMore | None:
+def start_effect(change: Change) -> StartMembers | None:
     """What a change wants started, if anything."""
-    return next((want for want in change.wants if isinstance(want, StartMore)), None)
+    return next((want for want in change.effects if isinstance(want, StartMembers)), None)

@@ -15,7 +15,7 @@ from libs.common.telemetry import counter
 from prunella.v1.events_pb2 import Event
 from services.patcher import approvals as heart
 from services.patcher import wire
-from services.patcher.approvals import LIVE, Approval, Change, Plan, PlanChanged, Standing, Tick, Times, Vote
+from services.patcher.approvals import LIVE, Approval, Change, Plan, PlanChanged, Status, Tick, Times, Vote
 from services.patcher.attempt import Attempt
 from services.patcher.policy import Ask, Policy
 from services.patcher.store import approvals, configurations, releases
@@ -64,7 +64,7 @@ def person(actor: str) -> str:
 def still(policy: Policy) -> Ask:
     """What a plan is asked about with when it waits already and the policy would not ask anybody any more."""
     why = "the policy asks nobody about this any more; who was asked still decides"
-    return Ask("APPROVAL", why, policy.need, policy.approval_timeout)
+    return Ask("APPROVAL", why, policy.quorum, policy.approval_timeout)
 
 
 async def ask_about(
@@ -97,15 +97,15 @@ async def ask(
     known = await approvals.living(tx, subject.subject, lock=True)
     if known is None:
         times = Times(asked.within, asked.within)
-        change = heart.ask(
-            new_id(), subject.subject, digest, asked.need, authors=authors, proposer=proposer, times=times, now=tx.now
+        change = heart.create(
+            new_id(), subject.subject, digest, asked.quorum, authors=authors, proposer=proposer, times=times, now=tx.now
         )
     else:
         change = heart.next(known[0], PlanChanged(digest, by), tx.now)
         if change.approval.plan == digest:
             # A policy that was changed meanwhile may ask other people, and give them other times.
             times = Times(asked.within, asked.within)
-            change = replace(change, approval=replace(change.approval, need=asked.need, times=times))
+            change = replace(change, approval=replace(change.approval, quorum=asked.quorum, times=times))
     await _keep(tx, subject, change, text, known[0] if known else None, cause)
     return change.approval
 
@@ -118,7 +118,7 @@ async def vote(tx: Transaction, subject: About, given: Vote, plan: str, *, cause
             f"{subject.subject} does not wait for an approval", reason="APPROVAL_NOT_ASKED", subject=subject.subject
         )
     found, text = known
-    if found.standing is Standing.WAITING and found.plan != plan:
+    if found.status is Status.WAITING and found.plan != plan:
         # The sweep will ask people anew; until then nobody's word counts for what they have not read.
         raise Stale("the plan is another one by now; read it again, then decide", reason="PLAN_CHANGED")
     change = heart.next(found, given, tx.now)
@@ -139,9 +139,9 @@ async def tick(tx: Transaction, subject: About, *, cause: Event | None = None) -
 async def void(tx: Transaction, subject: About, reason: str, *, cause: Event | None = None) -> None:
     """Ends what waits for people because its subject is over."""
     known = await approvals.living(tx, subject.subject, lock=True)
-    if known is None or known[0].standing is not Standing.WAITING:
+    if known is None or known[0].status is not Status.WAITING:
         return
-    over = replace(known[0], standing=Standing.EXPIRED, reason=reason)
+    over = replace(known[0], status=Status.EXPIRED, reason=reason)
     await approvals.put(tx, over, known[1])
     tx.record(wire.approval_ended(subject, over.plan, "void", reason, cause))
     tx.after_commit(ENDED.labels("void").inc)
@@ -160,6 +160,6 @@ async def _keep(
     for told in change.facts:
         for event in wire.approval_events(told, change.approval, before.plan if before else "", subject, cause):
             tx.record(event)
-        tx.after_commit(TOLD.labels(told.told.value).inc)
-    if before is not None and before.standing in LIVE and change.approval.standing is not before.standing:
-        tx.after_commit(ENDED.labels(change.approval.standing.value).inc)
+        tx.after_commit(TOLD.labels(told.event.value).inc)
+    if before is not None and before.status in LIVE and change.approval.status is not before.status:
+        tx.after_commit(ENDED.labels(change.approval.status.value).inc)

@@ -9,7 +9,7 @@ from libs.common.database import Transaction
 from prunella.v1 import ingest_pb2
 from prunella.v1.events_pb2 import Event
 from services.patcher import attempt as heart
-from services.patcher.attempt import FINAL, Attempt, CancelRequested, State, Told
+from services.patcher.attempt import FINAL, Attempt, AttemptEvent, CancelRequested, State
 from services.patcher.context import ServiceContext
 from services.patcher.operations.apply_change import Weighed, keep, observe, weigh, weighed_out
 from services.patcher.policy import KILL_SWITCH, PLUGIN_BUSY, Action, Hold, Refuse
@@ -71,11 +71,11 @@ async def begin(
         # A decision waits for the release; a person who is stopped shall know it, and ask again.
         said = Refuse(said.gate, said.reason)
     weighed = replace(weighed, said=said)
-    change = heart.begin(wanted, weighed.gated, tx.now)
+    change = heart.create(wanted, weighed.gated, tx.now)
     # What a busy plugin runs may still be taken back; that is looked at again when it is free.
     unfit, waits = _unfit(wanted, plugin), change.attempt.held_by == PLUGIN_BUSY
-    if unfit and change.attempt.state not in FINAL and not (waits and unfit[0] is Told.CANCELLED):
-        change = heart.stillborn(wanted, tx.now, *unfit)
+    if unfit and change.attempt.state not in FINAL and not (waits and unfit[0] is AttemptEvent.CANCELLED):
+        change = heart.end_at_creation(wanted, tx.now, *unfit)
     if author:
         told = (replace(fact, actor=author, reason=f"{fact.reason}: {reason}") for fact in change.facts)
         change = replace(change, facts=tuple(told))
@@ -84,27 +84,31 @@ async def begin(
     return change.attempt
 
 
-def _unfit(wanted: Attempt, plugin: ingest_pb2.Plugin) -> tuple[Told, str, str] | None:
+def _unfit(wanted: Attempt, plugin: ingest_pb2.Plugin) -> tuple[AttemptEvent, str, str] | None:
     if wanted.action is Action.PATCH and not wanted.digest:
         return (
-            Told.FAILED,
+            AttemptEvent.FAILED,
             "release_unknown",
             f"release {wanted.package} {wanted.to_release or '(none)'} is not published",
         )
     if wanted.action is Action.CONFIG_FIX and not wanted.digest:
         what = f"configuration {wanted.configuration}" if wanted.configuration else "no configuration"
         missing = "is not published for this plugin" if wanted.configuration else "is published for this plugin"
-        return Told.FAILED, "configuration_unknown", f"{what} of {wanted.package} {missing}"
+        return AttemptEvent.FAILED, "configuration_unknown", f"{what} of {wanted.package} {missing}"
     if wanted.action is Action.CONFIG_FIX and wanted.digest == plugin.config_digest:
         why = f"the plugin has configuration {wanted.configuration} already"
-        return Told.FAILED, "configuration_in_force", why
+        return AttemptEvent.FAILED, "configuration_in_force", why
     if wanted.action is Action.ROLLBACK and wanted.to_release and not wanted.digest:
-        return Told.FAILED, "release_unknown", f"release {wanted.package} {wanted.to_release} is not published"
+        return AttemptEvent.FAILED, "release_unknown", f"release {wanted.package} {wanted.to_release} is not published"
     if wanted.other_slot and not wanted.from_generation:
-        return Told.FAILED, "nothing_before", "it runs what it was installed with; nothing is known to go back to"
+        return (
+            AttemptEvent.FAILED,
+            "nothing_before",
+            "it runs what it was installed with; nothing is known to go back to",
+        )
     if plugin.release != wanted.from_release:
         why = f"the plugin runs {plugin.release} now, the decision was about {wanted.from_release}"
-        return Told.CANCELLED, "", why
+        return AttemptEvent.CANCELLED, "", why
     return None
 
 

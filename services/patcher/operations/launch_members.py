@@ -17,15 +17,15 @@ from services.patcher import rollout as heart
 from services.patcher.attempt import Attempt
 from services.patcher.context import ServiceContext
 from services.patcher.operations import apply_change
-from services.patcher.operations.apply_rollout_change import keep, observe, wants_start
+from services.patcher.operations.apply_rollout_change import keep, observe, start_effect
 from services.patcher.operations.ingest_queries import plugin_of
-from services.patcher.operations.roll_back_members import take_back
+from services.patcher.operations.roll_back_members import roll_back
 from services.patcher.policy import Action, Severity
-from services.patcher.rollout import Left, MemberState, Started, StartMore, Tick
+from services.patcher.rollout import MemberState, PluginLeft, Started, StartMembers, Tick
 from services.patcher.store import members, rollouts
 from services.patcher.store import policy as policies
-from services.patcher.store.members import Row
-from services.patcher.store.rollouts import Kept
+from services.patcher.store.members import MemberRow
+from services.patcher.store.rollouts import StoredRollout
 
 AT_ONCE = 32
 # Looked at beyond what is wanted, since some may be away.
@@ -36,83 +36,85 @@ SPARE = 8
 class Known:
     """A waiting member and what ingest says of its plugin."""
 
-    row: Row
+    row: MemberRow
     plugin: ingest_pb2.Plugin | None
 
 
 async def advance(ctx: ServiceContext, rollout: str) -> bool:
     """Does what is due for a rollout; whether there was anything. Raises Unavailable when ingest is away."""
     async with ctx.database.reading() as tx:
-        kept = await rollouts.get(tx, rollout)
-        if kept is None:
+        stored = await rollouts.get(tx, rollout)
+        if stored is None:
             return False
-        change = heart.next(kept.rollout, Tick(), tx.now)
-        want = wants_start(change)
+        change = heart.next(stored.rollout, Tick(), tx.now)
+        want = start_effect(change)
         rows = await members.upcoming(tx, rollout, want.wave, min(want.most, AT_ONCE) + SPARE) if want else []
-        back = await members.unasked(tx, rollout, AT_ONCE)
+        back = await members.rollback_pending(tx, rollout, AT_ONCE)
     ready = await _ask(ctx, rows)
-    if rows or change.steps or change.rollout != kept.rollout:
+    if rows or change.transitions or change.rollout != stored.rollout:
         await ctx.database.transaction(lambda tx: _go_on(tx, ctx, rollout, ready))
     for row in back:
-        await take_back(ctx, rollout, row)
-    return bool(rows or back or change.steps)
+        await roll_back(ctx, rollout, row)
+    return bool(rows or back or change.transitions)
 
 
-async def _ask(ctx: ServiceContext, rows: list[Row]) -> list[Known]:
+async def _ask(ctx: ServiceContext, rows: list[MemberRow]) -> list[Known]:
     found = await asyncio.gather(*(plugin_of(ctx, row.member.plugin) for row in rows))
     return [Known(row, plugin) for row, plugin in zip(rows, found, strict=True)]
 
 
 async def _go_on(tx: Transaction, ctx: ServiceContext, rollout: str, ready: list[Known]) -> None:
-    kept = await rollouts.get(tx, rollout, lock=True)
-    if kept is None:
+    stored = await rollouts.get(tx, rollout, lock=True)
+    if stored is None:
         return
     for known in ready:
-        why = _unfit(kept, known.plugin)
+        why = _unfit(stored, known.plugin)
         row = await members.get(tx, rollout, known.row.member.plugin) if why else None
         if row is not None and row.member.state is MemberState.WAITING:
-            kept = await observe(tx, ctx, kept, Left(row.member, why))
-    change = heart.next(kept.rollout, Tick(), tx.now)
-    kept = await keep(tx, ctx, kept, change)
-    if want := wants_start(change):
-        await _start(tx, ctx, kept, want, [one for one in ready if one.plugin and not _unfit(kept, one.plugin)])
+            stored = await observe(tx, ctx, stored, PluginLeft(row.member, why))
+    change = heart.next(stored.rollout, Tick(), tx.now)
+    stored = await keep(tx, ctx, stored, change)
+    if want := start_effect(change):
+        await _start(tx, ctx, stored, want, [one for one in ready if one.plugin and not _unfit(stored, one.plugin)])
 
 
-def _unfit(kept: Kept, plugin: ingest_pb2.Plugin | None) -> str:
+def _unfit(stored: StoredRollout, plugin: ingest_pb2.Plugin | None) -> str:
     """Why a plugin is left out, empty when it is not."""
     if plugin is None or plugin.state == "retired":
         return "the plugin left"
     if plugin.state != "active":
         return f"the plugin is {plugin.state}"
-    if not kept.config and plugin.release == kept.rollout.target:
-        return f"it runs {kept.rollout.target} already"
-    if kept.config and plugin.config_digest == kept.digest:
-        return f"it has configuration {kept.rollout.target} already"
-    kind = "config_update" if kept.config else "update"
+    if not stored.config and plugin.release == stored.rollout.target:
+        return f"it runs {stored.rollout.target} already"
+    if stored.config and plugin.config_digest == stored.digest:
+        return f"it has configuration {stored.rollout.target} already"
+    kind = "config_update" if stored.config else "update"
     return "" if kind in plugin.capabilities else f"its agent cannot carry out {kind}"
 
 
-async def _start(tx: Transaction, ctx: ServiceContext, kept: Kept, want: StartMore, ready: list[Known]) -> None:
+async def _start(
+    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, want: StartMembers, ready: list[Known]
+) -> None:
     """Starts up to as many as are wanted; plugins that are away or busy are passed over for now."""
-    rollout, started = kept.rollout.id, 0
+    rollout, started = stored.rollout.id, 0
     waiting = {row.member.plugin: row for row in await members.upcoming(tx, rollout, want.wave, 2 * AT_ONCE)}
     for known in ready:
         row = waiting.get(known.row.member.plugin)
         if started >= want.most or row is None or known.plugin is None or not known.plugin.connected:
             continue
-        change = heart.next(kept.rollout, Started(row.member), tx.now)
+        change = heart.next(stored.rollout, Started(row.member), tx.now)
         if change.member is None or change.member.state is not MemberState.STARTED:
             return
-        if not await members.take_slot(tx, rollout, row.member.plugin, kept.rollout.budget):
+        if not await members.take_slot(tx, rollout, row.member.plugin, stored.rollout.budget):
             return
-        wanted = await _wanted(tx, ctx, kept, known.plugin, row.member.plugin)
-        kept = await keep(tx, ctx, kept, change, row.member, attempt=wanted.id)
+        wanted = await _wanted(tx, ctx, stored, known.plugin, row.member.plugin)
+        stored = await keep(tx, ctx, stored, change, row.member, attempt=wanted.id)
         await _begin(tx, ctx, wanted)
         started += 1
 
 
 async def _wanted(
-    tx: Transaction, ctx: ServiceContext, kept: Kept, plugin: ingest_pb2.Plugin, plugin_id: str
+    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, plugin: ingest_pb2.Plugin, plugin_id: str
 ) -> Attempt:
     policy, _ = await policies.get(tx)
     return Attempt(
@@ -121,11 +123,11 @@ async def _wanted(
         decision="",
         plugin=plugin_id,
         merchant=plugin.merchant,
-        package=kept.rollout.package,
-        action=Action.CONFIG_FIX if kept.config else Action.PATCH,
+        package=stored.rollout.package,
+        action=Action.CONFIG_FIX if stored.config else Action.PATCH,
         from_release=plugin.release,
-        to_release=plugin.release if kept.config else kept.rollout.target,
-        digest=kept.digest,
+        to_release=plugin.release if stored.config else stored.rollout.target,
+        digest=stored.digest,
         severity=Severity.LOW,
         symptom="",
         round=1,
@@ -137,8 +139,8 @@ async def _wanted(
         deadline=tx.now + attempt_heart.HELD_LIMIT,
         from_generation=plugin.generation,
         trace=new_traceparent(),
-        rollout=kept.rollout.id,
-        configuration=kept.rollout.target if kept.config else "",
+        rollout=stored.rollout.id,
+        configuration=stored.rollout.target if stored.config else "",
     )
 
 
@@ -150,7 +152,7 @@ async def _begin(tx: Transaction, ctx: ServiceContext, wanted: Attempt) -> None:
     now = tx.now
     with use_traceparent(wanted.trace):
         weighed = await apply_change.weigh(tx, wanted)
-        change = attempt_heart.begin(wanted, weighed.gated, now)
+        change = attempt_heart.create(wanted, weighed.gated, now)
         await apply_change.keep(tx, ctx, change, None, new=True)
         await apply_change.weighed_out(tx, weighed, change.attempt, None)
     tx.after_commit(root)

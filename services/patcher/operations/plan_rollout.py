@@ -16,17 +16,17 @@ from libs.common.names import new_id
 from libs.common.telemetry import current_traceparent, new_traceparent
 from prunella.v1 import ingest_pb2, patcher_pb2
 from services.patcher import rollout as heart
-from services.patcher.approvals import Plan, Standing, plan_hash, read_plan
+from services.patcher.approvals import Plan, Status, plan_hash, read_plan
 from services.patcher.context import ServiceContext
 from services.patcher.operations import approvals
 from services.patcher.operations.apply_rollout_change import observe, tell
 from services.patcher.operations.ingest_queries import fleet
-from services.patcher.policy import Action, Ask, Policy, Severity, Situation, Wish, objections
-from services.patcher.rollout import Allowed, Change, Member, MemberState, Place, Superseded, draw
-from services.patcher.store import approvals as asked_of
+from services.patcher.policy import Action, Ask, GateInputs, GateRequest, Policy, Severity, objections
+from services.patcher.rollout import Approved, Assignment, Change, Member, MemberState, Superseded, draw
+from services.patcher.store import approvals as approval_store
 from services.patcher.store import configurations, fleets, members, releases, rollouts
 from services.patcher.store import policy as policies
-from services.patcher.store.rollouts import Kept
+from services.patcher.store.rollouts import StoredRollout
 from services.patcher.wire.rollouts import Asked, asked, bare, candidate
 
 DEFAULT_BUDGET = 16
@@ -39,10 +39,10 @@ SEPARATOR = ", "
 class Drawn:
     """A rollout before it is saved, with its members and what is known of their plugins."""
 
-    kept: Kept
+    stored: StoredRollout
     change: Change
     members: tuple[Member, ...]
-    places: tuple[Place, ...]
+    places: tuple[Assignment, ...]
     plugins: dict[str, ingest_pb2.Plugin]
     active: int
 
@@ -73,7 +73,7 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
         rollout=replace(change.rollout, reason=request.reason.strip()),
         facts=tuple(replace(told, actor=author, reason=f"{told.reason}: {request.reason}") for told in change.facts),
     )
-    kept = Kept(
+    stored = StoredRollout(
         change.rollout,
         request.config,
         digest,
@@ -82,7 +82,7 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
         request.settings.SerializeToString(),
         (request.request_id,) if request.request_id else (),
     )
-    return Drawn(kept, change, drawn, places, reached, len(active))
+    return Drawn(stored, change, drawn, places, reached, len(active))
 
 
 async def _digest(tx: Transaction, request: patcher_pb2.CreateRolloutRequest) -> str:
@@ -133,44 +133,44 @@ def _canaries(wanted: Asked, policy: Policy, active: dict[str, ingest_pb2.Plugin
     return found
 
 
-async def make(tx: Transaction, ctx: ServiceContext, drawn: Drawn) -> Kept:
+async def make(tx: Transaction, ctx: ServiceContext, drawn: Drawn) -> StoredRollout:
     """Saves a rollout and lets it begin, or asks people. Raises Conflict when another one has one of its plugins."""
-    kept, rollout = drawn.kept, drawn.kept.rollout
+    stored, rollout = drawn.stored, drawn.stored.rollout
     await rollouts.lock_package(tx, rollout.package)
-    request = kept.requests[0] if kept.requests else ""
+    request = stored.requests[0] if stored.requests else ""
     if known := await rollouts.of_request(tx, rollout.package, request):
         return known
     await apart(tx, drawn)
-    for earlier in await rollouts.open_to_late(tx, rollout.package, config=kept.config):
+    for earlier in await rollouts.open_to_late(tx, rollout.package, config=stored.config):
         if found := await rollouts.get(tx, earlier, lock=True):
             await observe(tx, ctx, found, Superseded(names.rollout(rollout.id)))
-    await rollouts.insert(tx, kept)
+    await rollouts.insert(tx, stored)
     labels = {name: plugin.label for name, plugin in drawn.plugins.items()}
     await members.insert(tx, rollout.id, drawn.members, drawn.places, labels)
     await fleets.put(tx, rollout.package, drawn.active)
-    await tell(tx, kept, drawn.change)
+    await tell(tx, stored, drawn.change)
     policy, _ = await policies.get(tx)
-    people = asks(policy, kept, _from(drawn), len(drawn.members))
+    people = asks(policy, stored, _from(drawn), len(drawn.members))
     if people is None:
-        return await observe(tx, ctx, kept, Allowed())
-    authors = {approvals.person(kept.author), await _publisher(tx, kept)} - {""}
+        return await observe(tx, ctx, stored, Approved())
+    authors = {approvals.person(stored.author), await _publisher(tx, stored)} - {""}
     subject = approvals.About(names.rollout(rollout.id))
     plan = _plan(drawn, policy)
-    await approvals.ask(tx, subject, people, plan, authors=sorted(authors), proposer="", by=kept.author)
-    return kept
+    await approvals.ask(tx, subject, people, plan, authors=sorted(authors), proposer="", by=stored.author)
+    return stored
 
 
-async def _publisher(tx: Transaction, kept: Kept) -> str:
+async def _publisher(tx: Transaction, stored: StoredRollout) -> str:
     """Who published what is brought."""
-    package, target = kept.rollout.package, kept.rollout.target
-    read = configurations.get if kept.config else releases.get
+    package, target = stored.rollout.package, stored.rollout.target
+    read = configurations.get if stored.config else releases.get
     made = await read(tx, package, target)
     return approvals.person(made.publisher) if made else ""
 
 
 async def apart(tx: Transaction, drawn: Drawn) -> None:
     """Raises Conflict when a live rollout has one of these plugins."""
-    taken = await members.held(tx, [member.plugin for member in drawn.members])
+    taken = await members.reserved(tx, [member.plugin for member in drawn.members])
     if taken is None:
         return
     plugin, other = taken
@@ -183,18 +183,18 @@ async def apart(tx: Transaction, drawn: Drawn) -> None:
     )
 
 
-def asks(policy: Policy, kept: Kept, releases_before: Sequence[str], plugins: int) -> Ask | None:
+def asks(policy: Policy, stored: StoredRollout, releases_before: Sequence[str], plugins: int) -> Ask | None:
     """Whom the policy wants to approve a rollout: for many plugins, or for a major version; None when nobody."""
     for before in releases_before:
-        situation = Situation(
-            wish=Wish("", "", _action(kept), Severity.LOW, 1.0, None),
-            now=kept.rollout.create_time,
+        inputs = GateInputs(
+            request=GateRequest("", "", _action(stored), Severity.LOW, 1.0, None),
+            now=stored.rollout.create_time,
             from_release=before,
-            to_release=kept.rollout.target,
+            to_release=stored.rollout.target,
             plugins=plugins,
             proven=True,
         )
-        for reply in objections(policy, situation):
+        for reply in objections(policy, inputs):
             if isinstance(reply, Ask):
                 return reply
     return None
@@ -205,17 +205,17 @@ def plan_now(text: str, policy: Policy) -> Plan:
     return replace(read_plan(text), policy_version=policy.version)
 
 
-async def ask_again(tx: Transaction, kept: Kept) -> bool:
+async def ask_again(tx: Transaction, stored: StoredRollout) -> bool:
     """Asks people anew when the plan they were asked about is another one by now; whether it is."""
-    subject = approvals.About(names.rollout(kept.rollout.id))
-    known = await asked_of.living(tx, subject.subject)
-    if known is None or known[0].standing is not Standing.WAITING:
+    subject = approvals.About(names.rollout(stored.rollout.id))
+    known = await approval_store.living(tx, subject.subject)
+    if known is None or known[0].status is not Status.WAITING:
         return False
     policy, _ = await policies.get(tx)
     plan = plan_now(known[1], policy)
     if plan_hash(plan) == known[0].plan:
         return False
-    wanted = asks(policy, kept, plan.from_release.split(SEPARATOR), kept.rollout.count(*MemberState))
+    wanted = asks(policy, stored, plan.from_release.split(SEPARATOR), stored.rollout.count(*MemberState))
     people = wanted or approvals.still(policy)
     authors = sorted(known[0].authors)
     await approvals.ask(tx, subject, people, plan, authors=authors, proposer="", by=approvals.person(policy.updated_by))
@@ -223,17 +223,17 @@ async def ask_again(tx: Transaction, kept: Kept) -> bool:
 
 
 def _plan(drawn: Drawn, policy: Policy) -> Plan:
-    rollout = drawn.kept.rollout
+    rollout = drawn.stored.rollout
     return Plan(
         subject=names.rollout(rollout.id),
-        action=_action(drawn.kept).value,
+        action=_action(drawn.stored).value,
         package=rollout.package,
         from_release=SEPARATOR.join(_from(drawn)),
-        to_release="" if drawn.kept.config else rollout.target,
-        digest="" if drawn.kept.config else drawn.kept.digest,
+        to_release="" if drawn.stored.config else rollout.target,
+        digest="" if drawn.stored.config else drawn.stored.digest,
         scope=_scope([member.plugin for member in drawn.members]),
         policy_version=policy.version,
-        config_digest=drawn.kept.digest if drawn.kept.config else "",
+        config_digest=drawn.stored.digest if drawn.stored.config else "",
         rollout=names.rollout(rollout.id),
     )
 
@@ -249,5 +249,5 @@ def _from(drawn: Drawn) -> list[str]:
     return sorted({plugin.release for plugin in drawn.plugins.values()})
 
 
-def _action(kept: Kept) -> Action:
-    return Action.CONFIG_FIX if kept.config else Action.PATCH
+def _action(stored: StoredRollout) -> Action:
+    return Action.CONFIG_FIX if stored.config else Action.PATCH

@@ -11,38 +11,46 @@ from services.patcher.context import ServiceContext
 from services.patcher.operations.apply_change import observe as observe_attempt
 from services.patcher.operations.apply_rollout_change import observe
 from services.patcher.operations.ingest_queries import plugin_of
-from services.patcher.rollout import Left, Member, MemberState, NotSwitched, NotTakenBack, Observation, TakenBack
+from services.patcher.rollout import (
+    Member,
+    MemberState,
+    NotSwitched,
+    Observation,
+    PluginLeft,
+    RollbackFailed,
+    RolledBack,
+)
 from services.patcher.store import attempts, members, rollouts
-from services.patcher.store.members import Row
+from services.patcher.store.members import MemberRow
 
 UNAPPLIED = frozenset({State.FAILED, State.CANCELLED, State.REFUSED})
 
 
-async def take_back(ctx: ServiceContext, rollout: str, row: Row) -> None:
+async def roll_back(ctx: ServiceContext, rollout: str, row: MemberRow) -> None:
     """Has one plugin of a rollout rolled back. Raises Unavailable when ingest is away."""
     plugin = await plugin_of(ctx, row.member.plugin)
 
     async def work(tx: Transaction) -> None:
-        kept = await rollouts.get(tx, rollout, lock=True)
+        stored = await rollouts.get(tx, rollout, lock=True)
         fresh = await members.get(tx, rollout, row.member.plugin)
-        if kept is None or fresh is None or fresh.member.state is not MemberState.ROLLING_BACK or fresh.asked:
+        if stored is None or fresh is None or fresh.member.state is not MemberState.ROLLING_BACK or fresh.asked:
             return
-        asked, word = await _ask(tx, ctx, fresh, plugin, kept.rollout.reason)
+        asked, word = await _ask(tx, ctx, fresh, plugin, stored.rollout.reason)
         if asked:
-            await members.note_asked(tx, rollout, fresh.member.plugin, asked=True)
+            await members.set_rollback_requested(tx, rollout, fresh.member.plugin, asked=True)
         if word is not None:
-            await observe(tx, ctx, kept, word)
+            await observe(tx, ctx, stored, word)
 
     await ctx.database.transaction(work)
 
 
 async def _ask(
-    tx: Transaction, ctx: ServiceContext, row: Row, plugin: ingest_pb2.Plugin | None, reason: str
+    tx: Transaction, ctx: ServiceContext, row: MemberRow, plugin: ingest_pb2.Plugin | None, reason: str
 ) -> tuple[bool, Observation | None]:
     """Whether the plugin is done with for now, and what is known of it at once."""
     member = row.member
     if plugin is None or plugin.state == "retired":
-        return True, Left(member, "the plugin left")
+        return True, PluginLeft(member, "the plugin left")
     attempt = await attempts.get(tx, row.attempt, lock=True)
     if attempt is None:
         return True, NotSwitched(member, "nothing was begun")
@@ -60,15 +68,15 @@ def _moved_on(member: Member, attempt: Attempt, plugin: ingest_pb2.Plugin) -> Ob
     if plugin.release == attempt.from_release and not (
         attempt.configuration and plugin.config_digest == attempt.digest
     ):
-        return TakenBack(member)
-    return NotTakenBack(member, f"it runs {plugin.release or 'something else'} by now")
+        return RolledBack(member)
+    return RollbackFailed(member, f"it runs {plugin.release or 'something else'} by now")
 
 
 def _known(member: Member, attempt: Attempt) -> Observation | None:
     if attempt.state in UNAPPLIED:
         return NotSwitched(member, attempt.reason)
     if attempt.state is State.ROLLED_BACK:
-        return TakenBack(member)
+        return RolledBack(member)
     if attempt.state is State.ROLLBACK_FAILED:
-        return NotTakenBack(member, attempt.reason)
+        return RollbackFailed(member, attempt.reason)
     return None

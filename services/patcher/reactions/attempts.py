@@ -34,12 +34,12 @@ async def on_decision_made(ctx: ServiceContext, event: Event, once: Once) -> Non
     plugin, fleet = None, None
     if action is not None:
         # Three questions, one wait: somebody's plugin is broken meanwhile.
-        plugin, standing, fleet = await asyncio.gather(
+        plugin, status, fleet = await asyncio.gather(
             plugin_of(ctx, event.plugin),
             stands(ctx, event.incident, told.round),
             fleet_of(ctx, told.package),
         )
-        plugin = plugin if standing else None
+        plugin = plugin if status else None
     if action is None or plugin is None or plugin.state != "active":
         await once(_nothing)
         return
@@ -65,41 +65,41 @@ async def _wanted(
     attempt: str,
     trace: str,
 ) -> Attempt:
-    told: DecisionMade = event.decision_made
+    decision: DecisionMade = event.decision_made
     policy, _ = await policies.get(tx)
-    version = await target(tx, event.plugin, plugin, action, told.release)
+    version = await target(tx, event.plugin, plugin, action, decision.release)
     release = await releases.get(tx, plugin.package, version) if version and action not in OWN else None
-    fix = await configuration(tx, event.plugin, plugin, told.release) if action is Action.CONFIG_FIX else None
-    if action is Action.ROLLBACK and release is None and not told.release:
+    fix = await configuration(tx, event.plugin, plugin, decision.release) if action is Action.CONFIG_FIX else None
+    if action is Action.ROLLBACK and release is None and not decision.release:
         # Nothing published is known to have run before: the agent's other slot is.
         version = ""
     return Attempt(
         id=attempt,
         incident=event.incident,
-        decision=told.decision,
+        decision=decision.decision,
         plugin=event.plugin,
         merchant=plugin.merchant,
         package=plugin.package,
         action=action,
-        from_release=told.from_release or plugin.release,
+        from_release=decision.from_release or plugin.release,
         to_release=version,
         digest=fix.digest
         if fix
         else release.digest
         if release
         else (plugin.digest if action is Action.RESTART else ""),
-        severity=wire.severity(told.severity),
-        symptom=told.type,
-        round=told.round,
-        confidence=told.confidence,
+        severity=wire.severity(decision.severity),
+        symptom=decision.type,
+        round=decision.round,
+        confidence=decision.confidence,
         bounds=bounds(ctx.settings, policy),
         create_time=tx.now,
         update_time=tx.now,
         deadline=tx.now + heart.HELD_LIMIT,
         from_generation=plugin.generation,
-        failing_inputs=tuple(text[:LONGEST_INPUT] for text in told.evidence.failing_inputs[:MOST_INPUTS]),
+        failing_inputs=tuple(text[:LONGEST_INPUT] for text in decision.evidence.failing_inputs[:MOST_INPUTS]),
         trace=trace,
-        configuration=fix.version if fix else told.release if action is Action.CONFIG_FIX else "",
+        configuration=fix.version if fix else decision.release if action is Action.CONFIG_FIX else "",
     )
 
 

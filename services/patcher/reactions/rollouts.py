@@ -16,14 +16,14 @@ from services.patcher.operations import approvals
 from services.patcher.operations.apply_rollout_change import observe
 from services.patcher.operations.launch_members import advance
 from services.patcher.rollout import (
-    Allowed,
+    Approved,
     Member,
     MemberState,
     NotSwitched,
     Observation,
     Outcome,
     PauseRequested,
-    Refused,
+    Rejected,
     Settled,
     State,
     Switched,
@@ -41,22 +41,22 @@ PAUSABLE = frozenset({State.RUNNING, State.SOAKING})
 
 def _failed(event: Event, member: Member) -> Observation:
     told = event.attempt_failed
-    return NotSwitched(member, event.reason, again=told.failure not in FOR_GOOD)
+    return NotSwitched(member, event.reason, retry=told.failure not in FOR_GOOD)
 
 
 def _cancelled(event: Event, member: Member) -> Observation:
     # What the plane itself called off may be tried again; what a person called off stays so.
-    return NotSwitched(member, event.reason, again=event.actor in {"", "patcher"})
+    return NotSwitched(member, event.reason, retry=event.actor in {"", "patcher"})
 
 
 def _refused(event: Event, member: Member) -> Observation:
-    return NotSwitched(member, event.reason, again=event.attempt_refused.gate in FOR_ALL_GATES)
+    return NotSwitched(member, event.reason, retry=event.attempt_refused.gate in FOR_ALL_GATES)
 
 
 def _rolled_back(event: Event, member: Member) -> Observation:
     # An agent that got no answer in time says nothing about the build; one that fell silent under it may.
     if event.attempt_rolled_back.unswitched:
-        return NotSwitched(member, event.reason, again=True)
+        return NotSwitched(member, event.reason, retry=True)
     return Settled(member, Outcome.REVERTED, event.reason)
 
 
@@ -64,7 +64,7 @@ def _settled(outcome: Outcome) -> Callable[[Event, Member], Observation]:
     return lambda event, member: Settled(member, outcome, event.reason)
 
 
-WORDS: dict[str, Callable[[Event, Member], Observation]] = {
+OBSERVATIONS: dict[str, Callable[[Event, Member], Observation]] = {
     "apply_authorized": lambda _event, member: Switched(member),
     "attempt_succeeded": _settled(Outcome.HEALTHY),
     "attempt_rolled_back": _rolled_back,
@@ -87,21 +87,21 @@ async def on_attempt(ctx: ServiceContext, event: Event, once: Once) -> None:
 
     async def hear(tx: Transaction) -> None:
         nonlocal moved
-        place = await members.of_attempt(tx, getattr(event, fact_name(event)).attempt)
-        if place is None:
+        switch_number = await members.of_attempt(tx, getattr(event, fact_name(event)).attempt)
+        if switch_number is None:
             return
-        kept = await rollouts.get(tx, place[0], lock=True)
-        row = await members.get(tx, *place)
-        if kept is None or row is None:
+        stored = await rollouts.get(tx, switch_number[0], lock=True)
+        row = await members.get(tx, *switch_number)
+        if stored is None or row is None:
             return
         name, member = fact_name(event), row.member
         if name == "attempt_succeeded" and member.state is MemberState.ROLLING_BACK:
             # Its commit was quicker than the rollback: it has to be asked once more.
-            await members.note_asked(tx, kept.rollout.id, member.plugin, asked=False)
-        kept = await observe(tx, ctx, kept, WORDS[name](event, member), cause=event)
-        if for_all(event) and kept.rollout.state in PAUSABLE:
-            await observe(tx, ctx, kept, PauseRequested("patcher", event.reason), cause=event)
-        moved = kept.rollout.id
+            await members.set_rollback_requested(tx, stored.rollout.id, member.plugin, asked=False)
+        stored = await observe(tx, ctx, stored, OBSERVATIONS[name](event, member), cause=event)
+        if for_all(event) and stored.rollout.state in PAUSABLE:
+            await observe(tx, ctx, stored, PauseRequested("patcher", event.reason), cause=event)
+        moved = stored.rollout.id
 
     await once(hear)
     await _advance(ctx, moved)
@@ -111,13 +111,13 @@ async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
     """A plugin that was well after its switch fell ill while its rollout goes on."""
 
     async def hear(tx: Transaction) -> None:
-        rollout = await members.holder(tx, event.plugin)
-        kept = await rollouts.get(tx, rollout, lock=True) if rollout else None
+        rollout = await members.reserving_rollout(tx, event.plugin)
+        stored = await rollouts.get(tx, rollout, lock=True) if rollout else None
         row = await members.get(tx, rollout, event.plugin) if rollout else None
-        if kept is None or row is None or row.member.state is not MemberState.HEALTHY:
+        if stored is None or row is None or row.member.state is not MemberState.HEALTHY:
             return
         why = f"{event.incident_opened.type}: {event.reason}"
-        await observe(tx, ctx, kept, Settled(row.member, Outcome.BROKEN, why), cause=event)
+        await observe(tx, ctx, stored, Settled(row.member, Outcome.BROKEN, why), cause=event)
 
     await once(hear)
 
@@ -128,14 +128,14 @@ async def on_approval(ctx: ServiceContext, event: Event, once: Once) -> None:
     collection, _, rollout = told.subject.partition("/")
 
     async def hear(tx: Transaction) -> None:
-        kept = await rollouts.get(tx, rollout, lock=True) if collection == "rollouts" else None
-        if kept is None or kept.rollout.state is not State.PENDING:
+        stored = await rollouts.get(tx, rollout, lock=True) if collection == "rollouts" else None
+        if stored is None or stored.rollout.state is not State.PENDING:
             return
         if told.outcome == "approved":
             await approvals.used(tx, approvals.About(told.subject))
-            await observe(tx, ctx, kept, Allowed(), cause=event)
+            await observe(tx, ctx, stored, Approved(), cause=event)
         elif told.outcome != "void":
-            await observe(tx, ctx, kept, Refused(event.actor, f"{told.outcome}: {event.reason}"), cause=event)
+            await observe(tx, ctx, stored, Rejected(event.actor, f"{told.outcome}: {event.reason}"), cause=event)
 
     await once(hear)
     await _advance(ctx, rollout if collection == "rollouts" else "")
@@ -152,7 +152,7 @@ async def _advance(ctx: ServiceContext, rollout: str) -> None:
 
 
 REACTIONS: dict[str, Reaction] = {
-    **dict.fromkeys(WORDS, on_attempt),
+    **dict.fromkeys(OBSERVATIONS, on_attempt),
     "incident_opened": on_incident,
     "approval_ended": on_approval,
 }

@@ -14,7 +14,7 @@ from libs.common.errors import Invalid
 
 
 @dataclass(frozen=True)
-class Pace:
+class Concurrency:
     """The width in force, and what came of the batch it is counting."""
 
     width: int = 1
@@ -22,21 +22,21 @@ class Pace:
     broken: int = 0
 
 
-def after(pace: Pace, *, against: bool, doubtful: bool, budget: int, floor: float) -> Pace:
+def after(concurrency: Concurrency, *, counted_against: bool, doubtful: bool, budget: int, floor: float) -> Concurrency:
     """The pace after one more result; `floor` is the noise allowed, 0 to 1."""
-    settled, broken = pace.settled + 1, pace.broken + against
+    settled, broken = concurrency.settled + 1, concurrency.broken + counted_against
     if doubtful:
-        return Pace()
-    if broken > math.floor(floor * pace.width + 1e-9):
-        return Pace(max(1, pace.width // 2))
-    if settled >= pace.width:
-        return Pace(max(1, min(budget, pace.width * 2)))
-    return Pace(pace.width, settled, broken)
+        return Concurrency()
+    if broken > math.floor(floor * concurrency.width + 1e-9):
+        return Concurrency(max(1, concurrency.width // 2))
+    if settled >= concurrency.width:
+        return Concurrency(max(1, min(budget, concurrency.width * 2)))
+    return Concurrency(concurrency.width, settled, broken)
 
 
-def room(pace: Pace, budget: int, in_flight: int) -> int:
+def room(concurrency: Concurrency, budget: int, in_flight: int) -> int:
     """How many more plugins may be started now."""
-    return max(0, min(pace.width, budget) - in_flight)
+    return max(0, min(concurrency.width, budget) - in_flight)
 
 
 def in_flight_limit(absolute: int, percent: float, fleet: int) -> int:

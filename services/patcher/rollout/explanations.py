@@ -1,7 +1,7 @@
 """Sentences: why a rollout stopped or went on, in one sentence with the numbers it rests on."""
 
 from services.patcher.rollout.judging import Counts, Judgement
-from services.patcher.rollout.members import AGAINST, MemberState
+from services.patcher.rollout.members import COUNTED_AGAINST, MemberState
 from services.patcher.rollout.model import Rollout
 
 
@@ -23,7 +23,7 @@ def passed(rollout: Rollout, judgement: Judgement) -> str:
 def insufficient(rollout: Rollout, judgement: Judgement) -> str:
     """Why the wave neither passed nor failed."""
     wave = judgement.wave
-    if judgement.troubled:
+    if judgement.common_cause:
         return f"wave {rollout.wave} meets trouble all around: {_broke(wave)}, {_control(judgement.control)}"
     if judgement.doubtful:
         why = f"more than {_percent(rollout.rules.floor)}, but not enough to blame the build"
@@ -44,15 +44,15 @@ def stalled(rollout: Rollout) -> str:
 
 def finished(rollout: Rollout) -> str:
     """What became of a rollout that reached its end."""
-    healthy, against = rollout.count(MemberState.HEALTHY), rollout.count(*AGAINST)
-    return f"{rollout.target} runs on {healthy} plugins; {against} broke" + _left_out(rollout)
+    healthy, counted_against = rollout.count(MemberState.HEALTHY), rollout.count(*COUNTED_AGAINST)
+    return f"{rollout.target} runs on {healthy} plugins; {counted_against} broke" + _left_out(rollout)
 
 
 def taken_back(rollout: Rollout) -> str:
     """What became of the plugins that were rolled back."""
-    back = rollout.count(MemberState.BACK)
-    missing = rollout.count(MemberState.STUCK, MemberState.ROLLING_BACK)
-    return f"{back} plugins rolled back" + (f", {missing} not confirmed" if missing else "")
+    rolled_back = rollout.count(MemberState.ROLLED_BACK)
+    missing = rollout.count(MemberState.ROLLBACK_FAILED, MemberState.ROLLING_BACK)
+    return f"{rolled_back} plugins rolled back" + (f", {missing} not confirmed" if missing else "")
 
 
 def _broke(counts: Counts) -> str:

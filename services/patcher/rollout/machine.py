@@ -13,48 +13,54 @@ from datetime import datetime
 from libs.common.errors import Invalid
 from libs.common.errors import Refused as Forbidden
 from services.patcher.rollout import explanations, transitions
-from services.patcher.rollout.concurrency import Pace, after, room
+from services.patcher.rollout.concurrency import Concurrency, after, room
 from services.patcher.rollout.judging import Rules
 from services.patcher.rollout.members import (
-    AGAINST,
+    COUNTED_AGAINST,
     IN_FLIGHT,
     Member,
+    MemberChange,
+    MemberObservation,
     MemberState,
-    Moved,
+    NotSwitched,
+    Outcome,
+    PluginLeft,
+    Returned,
+    RollbackFailed,
+    RolledBack,
+    Settled,
+    Started,
+    Switched,
     Tally,
+    WentOffline,
     move,
     settle,
     start,
     switch,
 )
-from services.patcher.rollout.model import Bounds, Change, Fact, Rollout, State, Told, check
-from services.patcher.rollout.observations import (
+from services.patcher.rollout.model import (
     AbortRequested,
-    Allowed,
+    Approved,
+    Bounds,
     BudgetChanged,
-    Compared,
-    Left,
-    NotSwitched,
-    NotTakenBack,
+    Change,
+    ControlGroupUpdated,
+    Fact,
     Observation,
-    Outcome,
+    OperatorRequest,
     PauseRequested,
     PromoteRequested,
-    Refused,
+    Rejected,
     ResumeRequested,
-    Returned,
+    Rollout,
+    RolloutEvent,
     Scope,
-    Settled,
-    Started,
+    State,
     Superseded,
-    Switched,
-    TakenBack,
     Tick,
-    WentOffline,
-    Wish,
-    Word,
+    check,
 )
-from services.patcher.rollout.waves import Place
+from services.patcher.rollout.waves import Assignment
 from services.patcher.verdict import Result
 
 WATCHED = frozenset({State.RUNNING, State.SOAKING, State.PAUSED})
@@ -66,7 +72,7 @@ def begin(
     rollout: str,
     package: str,
     target: str,
-    places: Iterable[Place],
+    places: Iterable[Assignment],
     now: datetime,
     *,
     budget: int = 16,
@@ -91,7 +97,7 @@ def begin(
     deadline = now + bounds.start_within
     made = Rollout(rollout, package, target, tuple(tallies), now, now, deadline, budget, rules, bounds)
     sizes = ", ".join(str(tally.planned) for tally in tallies)
-    told = Fact(Told.CREATED, f"{target} for {len(members)} plugins in waves of {sizes}", 1)
+    told = Fact(RolloutEvent.CREATED, f"{target} for {len(members)} plugins in waves of {sizes}", 1)
     return Change(made, facts=(told,)), members
 
 
@@ -100,11 +106,11 @@ def next(rollout: Rollout, observation: Observation, now: datetime) -> Change:  
     match observation:
         case Tick():
             return _tick(rollout, now)
-        case Compared(control):
+        case ControlGroupUpdated(control):
             return _judged(replace(rollout, control=control), now) if rollout.state in WATCHED else Change(rollout)
-        case Allowed():
+        case Approved():
             return transitions.start_wave(rollout, now, 1) if rollout.state is State.PENDING else Change(rollout)
-        case Refused(actor, reason):
+        case Rejected(actor, reason):
             pending = rollout.state is State.PENDING
             return transitions.abort(rollout, now, actor, reason, Scope.NOTHING) if pending else Change(rollout)
         case Superseded(by):
@@ -132,7 +138,7 @@ def _tick(rollout: Rollout, now: datetime) -> Change:
             scope = Scope.WAVE if rollout.doubted else Scope.NOTHING
             return transitions.abort(rollout, now, "", f"nobody came while it was paused: {rollout.reason}", scope)
         case State.ROLLING_BACK:
-            return transitions.back(rollout, now, overdue=due)
+            return transitions.rolled_back(rollout, now, overdue=due)
         case State.SUCCEEDED:
             return transitions.late(rollout)
     return Change(rollout)
@@ -148,7 +154,7 @@ def _heed(rollout: Rollout, now: datetime) -> Change:
     judgement = rollout.judgement
     if judgement is not None and judgement.result is Result.FAIL:
         return transitions.halt(rollout, now, judgement)
-    if judgement is not None and judgement.troubled and rollout.state is not State.PAUSED:
+    if judgement is not None and judgement.common_cause and rollout.state is not State.PAUSED:
         return transitions.pause(rollout, now, "", explanations.insufficient(rollout, judgement), doubted=True)
     return Change(rollout)
 
@@ -159,7 +165,7 @@ def _superseded(rollout: Rollout, by: str) -> Change:
     raise _forbidden(rollout, "superseded", "abort it first")
 
 
-def _wish(rollout: Rollout, wish: Wish, now: datetime) -> Change:
+def _wish(rollout: Rollout, wish: OperatorRequest, now: datetime) -> Change:
     match wish:
         case AbortRequested(actor, reason, scope):
             if rollout.state in WATCHED | {State.PENDING}:
@@ -179,7 +185,9 @@ def _wish(rollout: Rollout, wish: Wish, now: datetime) -> Change:
             return _promoted(rollout, wish, now)
         case BudgetChanged(budget, actor, reason):
             check(budget, rollout.rules, rollout.bounds)
-            told = Fact(Told.BUDGET_CHANGED, f"budget {rollout.budget} becomes {budget}: {reason}", rollout.wave, actor)
+            told = Fact(
+                RolloutEvent.BUDGET_CHANGED, f"budget {rollout.budget} becomes {budget}: {reason}", rollout.wave, actor
+            )
             changed = Change(replace(rollout, budget=budget, update_time=now), facts=(told,))
             if rollout.state is not State.RUNNING:
                 return changed
@@ -191,10 +199,10 @@ def _resumed(rollout: Rollout, wish: ResumeRequested, now: datetime) -> Change:
         return Change(rollout)
     if rollout.state is not State.PAUSED:
         raise _forbidden(rollout, "resumed", "only a paused one can be")
-    told = (Fact(Told.RESUMED, wish.reason, rollout.wave, wish.actor),)
+    told = (Fact(RolloutEvent.RESUMED, wish.reason, rollout.wave, wish.actor),)
     stall = rollout.bounds.stall
     change = transitions.move(
-        rollout, now, State.RUNNING, "resumed", wish.reason, stall, told, pace=Pace(), doubted=False
+        rollout, now, State.RUNNING, "resumed", wish.reason, stall, told, concurrency=Concurrency(), doubted=False
     )
     return transitions.then(change, transitions.go_on(change.rollout, now))
 
@@ -206,16 +214,16 @@ def _promoted(rollout: Rollout, wish: PromoteRequested, now: datetime) -> Change
         raise _forbidden(rollout, "promoted", f"wait for the {rollout.in_flight} plugins in flight")
     if rollout.waiting and rollout.wave == len(rollout.tallies):
         raise _forbidden(rollout, "promoted", "it is in its last wave and plugins still wait: resume it")
-    told = Fact(Told.PROMOTED, wish.reason, rollout.wave, wish.actor)
+    told = Fact(RolloutEvent.PROMOTED, wish.reason, rollout.wave, wish.actor)
     return transitions.then(Change(rollout, facts=(told,)), transitions.advance(rollout, now))
 
 
-def _word(rollout: Rollout, word: Word, now: datetime) -> Change:
+def _word(rollout: Rollout, word: MemberObservation, now: datetime) -> Change:
     moved = _moved(rollout, word)
     if moved is None:
         return Change(rollout, word.member)
     rollout = replace(rollout, tallies=moved.tallies, update_time=now)
-    if isinstance(word, Left) and moved.member.state is S.SKIPPED and not moved.member.place:
+    if isinstance(word, PluginLeft) and moved.member.state is S.SKIPPED and not moved.member.switch_number:
         rollout = _smaller(rollout, word.member)
     change = Change(rollout, moved.member)
     if moved.settled:
@@ -232,27 +240,29 @@ def _smaller(rollout: Rollout, member: Member) -> Rollout:
     return replace(rollout, tallies=tuple(tallies))
 
 
-def _counted(rollout: Rollout, moved: Moved, now: datetime) -> Change:
+def _counted(rollout: Rollout, moved: MemberChange, now: datetime) -> Change:
     """A result came: it is judged, and the pace follows it."""
     if rollout.state is State.SUCCEEDED:
         judgement = transitions.judged(rollout)
         bad = judgement.doubtful or judgement.result is Result.FAIL
-        closed = transitions.close(rollout, "plugins that returned late broke") if moved.against and bad else None
+        closed = (
+            transitions.close(rollout, "plugins that returned late broke") if moved.counted_against and bad else None
+        )
         return closed or Change(rollout)
     if rollout.state not in WATCHED:
         return Change(rollout)
     judgement = transitions.judged(rollout)
-    pace = after(
-        rollout.pace,
-        against=moved.against,
+    concurrency = after(
+        rollout.concurrency,
+        counted_against=moved.counted_against,
         doubtful=judgement.doubtful,
         budget=rollout.budget,
         floor=rollout.rules.floor,
     )
     running = rollout.state is State.RUNNING
     deadline = now + rollout.bounds.stall if running else rollout.deadline
-    rollout = replace(rollout, judgement=judgement, pace=pace, deadline=deadline)
-    return _heed(rollout, now) if moved.against else Change(rollout)
+    rollout = replace(rollout, judgement=judgement, concurrency=concurrency, deadline=deadline)
+    return _heed(rollout, now) if moved.counted_against else Change(rollout)
 
 
 def _follow(rollout: Rollout, now: datetime) -> Change:
@@ -265,13 +275,13 @@ def _follow(rollout: Rollout, now: datetime) -> Change:
             change = transitions.move(rollout, now, State.RUNNING, "returned", reason, rollout.bounds.stall)
             return transitions.then(change, transitions.go_on(change.rollout, now))
         case State.ROLLING_BACK:
-            return transitions.back(rollout, now)
+            return transitions.rolled_back(rollout, now)
         case State.SUCCEEDED:
             return transitions.late(rollout)
     return Change(rollout)
 
 
-def _moved(rollout: Rollout, word: Word) -> Moved | None:
+def _moved(rollout: Rollout, word: MemberObservation) -> MemberChange | None:
     """The member and the tallies after the word; None when it says nothing new."""
     member, tallies = word.member, rollout.tallies
     match word:
@@ -281,33 +291,39 @@ def _moved(rollout: Rollout, word: Word) -> Moved | None:
             return switch(member, tallies)
         case Settled(_, outcome, reason):
             return _settled(rollout, member, outcome, reason)
-        case NotSwitched(_, reason, again) if member.state in IN_FLIGHT:
-            again = again and member.tries < TRIES
-            return move(member, tallies, S.WAITING if again else S.SKIPPED, reason)
+        case NotSwitched(_, reason, retry) if member.state in IN_FLIGHT:
+            retry = retry and member.tries < TRIES
+            return move(member, tallies, S.WAITING if retry else S.SKIPPED, reason)
         case NotSwitched(_, reason) if member.state is S.ROLLING_BACK:
-            return move(member, tallies, S.BACK, reason)
+            return move(member, tallies, S.ROLLED_BACK, reason)
         case WentOffline() if member.state in {S.WAITING, S.STARTED}:
             return move(member, tallies, S.OFFLINE, "not connected")
         case Returned() if member.state is S.OFFLINE:
             return move(member, tallies, S.WAITING)
-        case Left(_, reason) if member.state in {S.WAITING, S.OFFLINE, *IN_FLIGHT, S.ROLLING_BACK, S.STUCK}:
+        case PluginLeft(_, reason) if member.state in {
+            S.WAITING,
+            S.OFFLINE,
+            *IN_FLIGHT,
+            S.ROLLING_BACK,
+            S.ROLLBACK_FAILED,
+        }:
             return move(member, tallies, S.SKIPPED, reason)
-        case TakenBack() if member.state in {S.ROLLING_BACK, S.STUCK}:
-            return move(member, tallies, S.BACK)
-        case NotTakenBack(_, reason) if member.state is S.ROLLING_BACK:
-            return move(member, tallies, S.STUCK, reason)
+        case RolledBack() if member.state in {S.ROLLING_BACK, S.ROLLBACK_FAILED}:
+            return move(member, tallies, S.ROLLED_BACK)
+        case RollbackFailed(_, reason) if member.state is S.ROLLING_BACK:
+            return move(member, tallies, S.ROLLBACK_FAILED, reason)
     return None
 
 
-def _settled(rollout: Rollout, member: Member, outcome: Outcome, reason: str) -> Moved | None:
+def _settled(rollout: Rollout, member: Member, outcome: Outcome, reason: str) -> MemberChange | None:
     tallies = rollout.tallies
-    if member.state in {S.ROLLING_BACK, S.STUCK}:
+    if member.state in {S.ROLLING_BACK, S.ROLLBACK_FAILED}:
         # Healthy now is no end: the rollback it was sent follows.
-        ends = {Outcome.REVERTED: S.BACK, Outcome.BROKEN: S.STUCK, Outcome.SILENT: S.STUCK}
+        ends = {Outcome.REVERTED: S.ROLLED_BACK, Outcome.BROKEN: S.ROLLBACK_FAILED, Outcome.SILENT: S.ROLLBACK_FAILED}
         state = ends.get(outcome, member.state)
         return move(member, tallies, state, reason) if state is not member.state else None
     heard = member.state in {S.SILENT, S.BROKEN} and outcome in {Outcome.HEALTHY, Outcome.REVERTED}
-    relapsed = member.state is S.HEALTHY and outcome.state in AGAINST
+    relapsed = member.state is S.HEALTHY and outcome.state in COUNTED_AGAINST
     if member.state in IN_FLIGHT or heard or relapsed:
         return settle(member, tallies, outcome.state, reason)
     return None
@@ -316,7 +332,7 @@ def _settled(rollout: Rollout, member: Member, outcome: Outcome, reason: str) ->
 def _may_start(rollout: Rollout) -> bool:
     if rollout.state is State.SUCCEEDED:
         return not rollout.closed and not rollout.in_flight
-    return rollout.state is State.RUNNING and room(rollout.pace, rollout.budget, rollout.in_flight) > 0
+    return rollout.state is State.RUNNING and room(rollout.concurrency, rollout.budget, rollout.in_flight) > 0
 
 
 def _forbidden(rollout: Rollout, verb: str, remedy: str) -> Forbidden:

@@ -8,23 +8,23 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from services.patcher.rollout import explanations
-from services.patcher.rollout.concurrency import Pace, room
+from services.patcher.rollout.concurrency import Concurrency, room
 from services.patcher.rollout.judging import Counts, Judgement, judge
-from services.patcher.rollout.members import MemberState, take_back
+from services.patcher.rollout.members import MemberState, roll_back_waves
 from services.patcher.rollout.model import (
     FINAL,
-    CallOff,
+    CancelUnpermitted,
     Change,
+    Effect,
     Fact,
     RollBack,
     Rollout,
-    StartMore,
+    RolloutEvent,
+    Scope,
+    StartMembers,
     State,
-    Step,
-    Told,
-    Want,
+    Transition,
 )
-from services.patcher.rollout.observations import Scope
 from services.patcher.verdict import Result
 
 
@@ -34,8 +34,8 @@ def then(first: Change, second: Change) -> Change:
         second,
         member=second.member or first.member,
         facts=first.facts + second.facts,
-        wants=first.wants + second.wants,
-        steps=first.steps + second.steps,
+        effects=first.effects + second.effects,
+        transitions=first.transitions + second.transitions,
     )
 
 
@@ -47,21 +47,21 @@ def move(
     reason: str,
     lasts: timedelta | None,
     facts: tuple[Fact, ...] = (),
-    wants: tuple[Want, ...] = (),
+    effects: tuple[Effect, ...] = (),
     **changes: Any,
 ) -> Change:
     """The rollout in a state, with its history."""
     end = (rollout.end_time or now) if state in FINAL else None
     deadline = None if lasts is None else now + lasts
     moved = replace(rollout, state=state, reason=reason, deadline=deadline, update_time=now, end_time=end, **changes)
-    return Change(moved, None, facts, wants, (Step(rollout.state, state, moved.wave, observation, reason),))
+    return Change(moved, None, facts, effects, (Transition(rollout.state, state, moved.wave, observation, reason),))
 
 
 def start_wave(rollout: Rollout, now: datetime, number: int) -> Change:
     """A wave begins, with a control group of its own; the pace goes on as it was."""
     planned = rollout.tallies[number - 1].planned
     reason = f"wave {number} of {len(rollout.tallies)} begins: {planned} plugins"
-    told = (Fact(Told.WAVE_STARTED, reason, number),)
+    told = (Fact(RolloutEvent.WAVE_STARTED, reason, number),)
     change = move(
         rollout, now, State.RUNNING, "wave", reason, rollout.bounds.stall, told,
         wave=number, control=Counts(), judgement=None, doubted=False,
@@ -72,8 +72,8 @@ def start_wave(rollout: Rollout, now: datetime, number: int) -> Change:
 def go_on(rollout: Rollout, now: datetime) -> Change:
     """What a running wave does next: start more, or soak when everything has settled."""
     if rollout.waiting or rollout.in_flight:
-        most = min(rollout.waiting, room(rollout.pace, rollout.budget, rollout.in_flight))
-        return Change(rollout, wants=(StartMore(rollout.wave, most),) if most else ())
+        most = min(rollout.waiting, room(rollout.concurrency, rollout.budget, rollout.in_flight))
+        return Change(rollout, effects=(StartMembers(rollout.wave, most),) if most else ())
     return soak(rollout, now)
 
 
@@ -93,7 +93,7 @@ def assess(rollout: Rollout, now: datetime) -> Change:
         return halt(rollout, now, judgement)
     if judgement.result is Result.INSUFFICIENT:
         return pause(rollout, now, "", explanations.insufficient(rollout, judgement), doubted=True)
-    told = Fact(Told.WAVE_PASSED, explanations.passed(rollout, judgement), rollout.wave)
+    told = Fact(RolloutEvent.WAVE_PASSED, explanations.passed(rollout, judgement), rollout.wave)
     return then(Change(rollout, facts=(told,)), advance(rollout, now))
 
 
@@ -102,7 +102,7 @@ def advance(rollout: Rollout, now: datetime) -> Change:
     if rollout.wave < len(rollout.tallies):
         return start_wave(rollout, now, rollout.wave + 1)
     reason = explanations.finished(rollout)
-    told = (Fact(Told.SUCCEEDED, reason, rollout.wave),)
+    told = (Fact(RolloutEvent.SUCCEEDED, reason, rollout.wave),)
     change = move(rollout, now, State.SUCCEEDED, "settled", reason, None, told, doubted=False)
     return then(change, late(change.rollout))
 
@@ -122,60 +122,62 @@ def judged(rollout: Rollout) -> Judgement:
 
 def pause(rollout: Rollout, now: datetime, actor: str, reason: str, *, doubted: bool = False) -> Change:
     """Nothing more is started, and what has no permit yet is called off."""
-    told = (Fact(Told.PAUSED, reason, rollout.wave, actor),)
-    off: tuple[Want, ...] = (CallOff(reason),) if rollout.count(MemberState.STARTED) else ()
+    told = (Fact(RolloutEvent.PAUSED, reason, rollout.wave, actor),)
+    off: tuple[Effect, ...] = (CancelUnpermitted(reason),) if rollout.count(MemberState.STARTED) else ()
     return move(
         rollout, now, State.PAUSED, "paused", reason, rollout.bounds.pause_limit, told, off,
-        pace=Pace(), doubted=doubted,
+        concurrency=Concurrency(), doubted=doubted,
     )  # fmt: skip
 
 
 def halt(rollout: Rollout, now: datetime, judgement: Judgement) -> Change:
     """The build is to blame: its wave is rolled back."""
     reason = explanations.halted(rollout, judgement)
-    told = Fact(Told.HALTED, f"{reason}; the wave is rolled back", rollout.wave)
+    told = Fact(RolloutEvent.HALTED, f"{reason}; the wave is rolled back", rollout.wave)
     rollout = replace(rollout, judgement=judgement)
     return roll_back(rollout, now, "judged", told, Scope.WAVE, State.HALTED)
 
 
 def abort(rollout: Rollout, now: datetime, actor: str, reason: str, scope: Scope) -> Change:
     """It ends early, because somebody wants it or nobody came."""
-    told = Fact(Told.ABORTED, reason, rollout.wave, actor)
+    told = Fact(RolloutEvent.ABORTED, reason, rollout.wave, actor)
     if rollout.state is State.PENDING or scope is Scope.NOTHING:
-        off: tuple[Want, ...] = (CallOff(reason),) if rollout.count(MemberState.STARTED) else ()
+        off: tuple[Effect, ...] = (CancelUnpermitted(reason),) if rollout.count(MemberState.STARTED) else ()
         return move(rollout, now, State.ABORTED, "aborted", reason, None, (told,), off, closed=True)
     return roll_back(rollout, now, "aborted", told, scope, State.ABORTED)
 
 
-def roll_back(rollout: Rollout, now: datetime, observation: str, told: Fact, scope: Scope, ends_as: State) -> Change:
+def roll_back(
+    rollout: Rollout, now: datetime, observation: str, told: Fact, scope: Scope, final_state: State
+) -> Change:
     """Everything touched in the wave, or in all of them, goes back to what ran before."""
     first = rollout.wave if scope is Scope.WAVE else 1
-    tallies = take_back(rollout.tallies, range(first, rollout.wave + 1))
-    wants = (RollBack(first, rollout.wave, told.reason),)
+    tallies = roll_back_waves(rollout.tallies, range(first, rollout.wave + 1))
+    effects = (RollBack(first, rollout.wave, told.reason),)
     change = move(
-        rollout, now, State.ROLLING_BACK, observation, told.reason, rollout.bounds.roll_back_limit, (told,), wants,
-        tallies=tallies, ends_as=ends_as, closed=True,
+        rollout, now, State.ROLLING_BACK, observation, told.reason, rollout.bounds.roll_back_limit, (told,), effects,
+        tallies=tallies, final_state=final_state, closed=True,
     )  # fmt: skip
-    return then(change, back(change.rollout, now))
+    return then(change, rolled_back(change.rollout, now))
 
 
-def back(rollout: Rollout, now: datetime, *, overdue: bool = False) -> Change:
+def rolled_back(rollout: Rollout, now: datetime, *, overdue: bool = False) -> Change:
     """The end of rolling back, once every plugin was heard or time is up."""
     if rollout.count(MemberState.ROLLING_BACK) and not overdue:
         return Change(rollout)
-    told = (Fact(Told.ROLLED_BACK, explanations.taken_back(rollout), rollout.wave),)
-    return move(rollout, now, rollout.ends_as, "rolled back", rollout.reason, None, told)
+    told = (Fact(RolloutEvent.ROLLED_BACK, explanations.taken_back(rollout), rollout.wave),)
+    return move(rollout, now, rollout.final_state, "rolled back", rollout.reason, None, told)
 
 
 def late(rollout: Rollout) -> Change:
     """A rollout that is over brings the build to plugins that return, one at a time, until another takes over."""
     if rollout.closed or rollout.in_flight or not rollout.waiting:
         return Change(rollout)
-    return Change(rollout, wants=(StartMore(rollout.wave, 1),))
+    return Change(rollout, effects=(StartMembers(rollout.wave, 1),))
 
 
 def close(rollout: Rollout, reason: str) -> Change:
     """Plugins that return no longer get this build."""
     if rollout.closed:
         return Change(rollout)
-    return Change(replace(rollout, closed=True), facts=(Fact(Told.CLOSED, reason, rollout.wave),))
+    return Change(replace(rollout, closed=True), facts=(Fact(RolloutEvent.CLOSED, reason, rollout.wave),))

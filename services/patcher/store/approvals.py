@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.database import Transaction
-from services.patcher.approvals import Approval, Need, Standing, Times, Vote
+from services.patcher.approvals import Approval, Quorum, Status, Times, Vote
 
 COLUMNS = "id, subject, plan, plan_text, standing, due, create_time, expire_time, detail"
 PUT = f"""
@@ -43,14 +43,14 @@ def read(row: Any) -> Approval:
         id=row.id,
         subject=row.subject,
         plan=row.plan,
-        need=Need(kept["quorum"], tuple(kept["seats"]), tuple(kept["approvers"])),
+        quorum=Quorum(kept["quorum"], tuple(kept["seats"]), tuple(kept["approvers"])),
         authors=frozenset(kept["authors"]),
         proposer=kept["proposer"],
         times=Times(timedelta(seconds=kept["answer"]), timedelta(seconds=kept["lasts"])),
         create_time=row.create_time,
         expire_time=row.expire_time,
-        asked_time=datetime.fromisoformat(kept["asked_time"]),
-        standing=Standing(row.standing),
+        request_time=datetime.fromisoformat(kept["asked_time"]),
+        status=Status(row.status),
         votes=tuple(_vote(each) for each in kept["votes"]),
         reminded=kept["reminded"],
         escalated=kept["escalated"],
@@ -65,14 +65,14 @@ def _vote(kept: dict[str, Any]) -> Vote:
 async def put(tx: Transaction, approval: Approval, plan_text: str) -> None:
     """Saves an approval with the plan people read. Raises IntegrityError for a subject that has another living one."""
     detail = {
-        "quorum": approval.need.quorum,
-        "seats": approval.need.seats,
-        "approvers": approval.need.approvers,
+        "quorum": approval.quorum.size,
+        "seats": approval.quorum.seats,
+        "approvers": approval.quorum.approvers,
         "authors": sorted(approval.authors),
         "proposer": approval.proposer,
-        "answer": approval.times.answer.total_seconds(),
-        "lasts": approval.times.lasts.total_seconds(),
-        "asked_time": approval.asked_time.isoformat(),
+        "answer": approval.times.timeout.total_seconds(),
+        "lasts": approval.times.validity.total_seconds(),
+        "asked_time": approval.request_time.isoformat(),
         "votes": [vars(vote) | {"roles": sorted(vote.roles)} for vote in approval.votes],
         "reminded": approval.reminded,
         "escalated": approval.escalated,
@@ -84,7 +84,7 @@ async def put(tx: Transaction, approval: Approval, plan_text: str) -> None:
         subject=approval.subject,
         plan=approval.plan,
         plan_text=plan_text,
-        standing=approval.standing.value,
+        status=approval.status.value,
         due=approval.due,
         create_time=approval.create_time,
         expire_time=approval.expire_time,

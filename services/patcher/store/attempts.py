@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State, Step
+from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State, Transition
 from services.patcher.policy import PLUGIN_BUSY, Action, Severity
 from services.patcher.verdict import Probe, Result, Verdict
 
@@ -168,7 +168,7 @@ async def save(tx: Transaction, change: Change) -> None:
 
 
 async def _append(tx: Transaction, change: Change) -> None:
-    for step in change.steps:
+    for step in change.transitions:
         await tx.run(
             HISTORY,
             attempt=change.attempt.id,
@@ -205,10 +205,10 @@ async def busy(tx: Transaction, plugin: str, but: str, *, lock: bool = True) -> 
     return read(row) if row else None
 
 
-async def steps(tx: Transaction, attempt: str) -> list[tuple[datetime, Step]]:
+async def transitions(tx: Transaction, attempt: str) -> list[tuple[datetime, Transition]]:
     """The history of an attempt, oldest first."""
     rows = await tx.all(STEPS, attempt=attempt)
-    return [(r.time, Step(State(r.from_state), State(r.to_state), r.observation, r.reason)) for r in rows]
+    return [(r.time, Transition(State(r.from_state), State(r.to_state), r.observation, r.reason)) for r in rows]
 
 
 async def page(

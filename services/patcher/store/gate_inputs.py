@@ -8,7 +8,7 @@ from libs.common import names
 from libs.common.database import Transaction
 from services.patcher import approvals as heart
 from services.patcher.attempt import Attempt, State
-from services.patcher.policy import Action, Policy, Severity, Situation, Wish
+from services.patcher.policy import Action, GateInputs, GateRequest, Policy, Severity
 from services.patcher.store import approvals
 
 LOOK = """
@@ -35,12 +35,12 @@ WHERE package = :package AND id <> :id AND permit_time <= :then AND (end_time IS
 """
 
 
-async def look(tx: Transaction, policy: Policy, attempt: Attempt, plan: str) -> Situation:
+async def look(tx: Transaction, policy: Policy, attempt: Attempt, plan: str) -> GateInputs:
     """The situation of an attempt right now; `plan` is the hash of its plan as it is now."""
     row = await tx.first(LOOK, **_values(policy, attempt), now=tx.now)
     assert row is not None
     found = await approvals.living(tx, names.attempt(attempt.id)) if attempt.plan else None
-    seen = _seen(attempt, _wish(attempt), row)
+    seen = _seen(attempt, _request(attempt), row)
     return replace(
         seen,
         now=tx.now,
@@ -52,15 +52,15 @@ async def look(tx: Transaction, policy: Policy, attempt: Attempt, plan: str) -> 
     )
 
 
-async def recall(tx: Transaction, policy: Policy, attempt: Attempt) -> Situation:
+async def recall(tx: Transaction, policy: Policy, attempt: Attempt) -> GateInputs:
     """The situation in which an attempt was begun, as far as rows still tell: the gates of stops and storms open."""
     then = attempt.create_time
     row = await tx.first(LOOK, **_values(policy, attempt), now=then)
     assert row is not None
     busy = await tx.value(THEN, package=attempt.package, id=attempt.id, then=then)
-    wish = replace(_wish(attempt), staged=attempt.staging.passed if attempt.staging else None)
+    request = replace(_request(attempt), staged=attempt.staging.passed if attempt.staging else None)
     seconds = attempt.staging.seconds if attempt.staging else None
-    return replace(_seen(attempt, wish, row), now=then, in_flight=int(busy), staging=seconds)
+    return replace(_seen(attempt, request, row), now=then, in_flight=int(busy), staging=seconds)
 
 
 def _values(policy: Policy, attempt: Attempt) -> dict[str, Any]:
@@ -76,9 +76,9 @@ def _values(policy: Policy, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _seen(attempt: Attempt, wish: Wish, row: Any) -> Situation:
-    return Situation(
-        wish=wish,
+def _seen(attempt: Attempt, request: GateRequest, row: Any) -> GateInputs:
+    return GateInputs(
+        request=request,
         now=attempt.create_time,
         from_release=attempt.from_release,
         to_release=attempt.to_release,
@@ -88,17 +88,17 @@ def _seen(attempt: Attempt, wish: Wish, row: Any) -> Situation:
         proven=bool(attempt.rollout) or row.proven,
         in_flight=row.in_flight,
         fleet=row.fleet,
-        begun=tuple(row.begun),
+        recent_permits=tuple(row.recent_permits),
         approved=bool(attempt.rollout),
     )
 
 
-def _wish(attempt: Attempt) -> Wish:
+def _request(attempt: Attempt) -> GateRequest:
     staged = attempt.staging.passed if attempt.staging else None
     # Before staging is due only its result is missing; from then on it must be good.
     late = attempt.state not in {State.PENDING, State.STAGING}
     due = late and attempt.action is not Action.RESTART and not attempt.other_slot
     # What a rollout brings a person chose: it answers no incident, so there is no severity to cap.
     severity = Severity.LOW if attempt.rollout else attempt.severity
-    wish = Wish(attempt.plugin, attempt.merchant, attempt.action, severity, attempt.confidence, None)
-    return replace(wish, staged=bool(staged)) if due else wish
+    request = GateRequest(attempt.plugin, attempt.merchant, attempt.action, severity, attempt.confidence, None)
+    return replace(request, staged=bool(staged)) if due else request

@@ -10,7 +10,7 @@ from typing import Any
 
 from libs.common.database import Transaction
 from services.patcher.attempt import LIVE
-from services.patcher.rollout import TOUCHED, Member, MemberState, Place
+from services.patcher.rollout import TOUCHED, Assignment, Member, MemberState
 
 COLUMNS = "plugin, wave, rank, state, place, against, tries, reason, label, attempt, asked"
 LIVE_STATES = ", ".join(f"'{state}'" for state in sorted(LIVE))
@@ -54,7 +54,7 @@ SET wave = :wave, state = :state, place = :place, against = :against, tries = :t
     attempt = CASE WHEN :attempt = '' THEN attempt ELSE :attempt END
 WHERE rollout = :rollout AND plugin = :plugin
 """
-ASKED = "UPDATE patcher.rollout_members SET asked = :asked WHERE rollout = :rollout AND plugin = :plugin"
+REQUESTED = "UPDATE patcher.rollout_members SET asked = :asked WHERE rollout = :rollout AND plugin = :plugin"
 STATES = "SELECT plugin, state FROM patcher.rollout_members WHERE rollout = :rollout"
 TAKE_BACK = f"""
 UPDATE patcher.rollout_members SET state = 'rolling_back', reason = :reason, asked = false
@@ -76,27 +76,29 @@ DELETE FROM patcher.rollout_slots s WHERE s.rollout = :rollout AND NOT EXISTS (
 
 
 @dataclass(frozen=True)
-class Row:
+class MemberRow:
     """A member with its place in the order, its newest attempt, and whether its rollback was asked for."""
 
     member: Member
-    rank: int
+    start_order: int
     label: str
     attempt: str
     asked: bool
 
 
-def read(row: Any) -> Row:
+def read(row: Any) -> MemberRow:
     """The member in a row."""
-    member = Member(row.plugin, row.wave, MemberState(row.state), row.place, row.against, row.tries, row.reason)
-    return Row(member, row.rank, row.label, row.attempt, row.asked)
+    member = Member(
+        row.plugin, row.wave, MemberState(row.state), row.switch_number, row.counted_against, row.tries, row.reason
+    )
+    return MemberRow(member, row.start_order, row.label, row.attempt, row.asked)
 
 
 async def insert(
-    tx: Transaction, rollout: str, members: Sequence[Member], places: Sequence[Place], labels: dict[str, str]
+    tx: Transaction, rollout: str, members: Sequence[Member], places: Sequence[Assignment], labels: dict[str, str]
 ) -> None:
     """Saves the members of a new rollout. Raises IntegrityError when another rollout has one of the plugins."""
-    ranks = {place.plugin: place.rank for place in places}
+    ranks = {switch_number.plugin: switch_number.start_order for switch_number in places}
     await tx.run(
         INSERT,
         rollout=rollout,
@@ -108,13 +110,13 @@ async def insert(
     )
 
 
-async def held(tx: Transaction, plugins: Sequence[str]) -> tuple[str, str] | None:
+async def reserved(tx: Transaction, plugins: Sequence[str]) -> tuple[str, str] | None:
     """One of these plugins that a rollout has already, by label or id, and the rollout."""
     row = await tx.first(HELD, plugins=list(plugins))
     return (row.label or row.plugin, row.rollout) if row else None
 
 
-async def get(tx: Transaction, rollout: str, plugin: str) -> Row | None:
+async def get(tx: Transaction, rollout: str, plugin: str) -> MemberRow | None:
     """One member."""
     row = await tx.first(GET, rollout=rollout, plugin=plugin)
     return read(row) if row else None
@@ -126,32 +128,32 @@ async def of_attempt(tx: Transaction, attempt: str) -> tuple[str, str] | None:
     return (row.rollout, row.plugin) if row else None
 
 
-async def holder(tx: Transaction, plugin: str) -> str:
+async def reserving_rollout(tx: Transaction, plugin: str) -> str:
     """The live rollout that has the plugin, or an empty text."""
     return str(await tx.value(HOLDER, plugin=plugin) or "")
 
 
 async def page(
     tx: Transaction, rollout: str, states: Sequence[str], after: Sequence[Any] | None, limit: int
-) -> list[Row]:
+) -> list[MemberRow]:
     """Members in their order; `after` is (wave, rank) of the last one seen, `states` empty for all."""
-    wave, rank = (int(after[0]), int(after[1])) if after else (0, 0)
-    rows = await tx.all(PAGE, rollout=rollout, states=list(states), wave=wave, rank=rank, limit=limit)
+    wave, start_order = (int(after[0]), int(after[1])) if after else (0, 0)
+    rows = await tx.all(PAGE, rollout=rollout, states=list(states), wave=wave, start_order=start_order, limit=limit)
     return [read(row) for row in rows]
 
 
-async def upcoming(tx: Transaction, rollout: str, wave: int, limit: int) -> list[Row]:
+async def upcoming(tx: Transaction, rollout: str, wave: int, limit: int) -> list[MemberRow]:
     """Waiting members of the waves so far that no attempt has, lowest wave and rank first."""
     return [read(row) for row in await tx.all(NEXT, rollout=rollout, wave=wave, limit=limit)]
 
 
-async def in_state(tx: Transaction, rollout: str, states: Sequence[MemberState], limit: int) -> list[Row]:
+async def in_state(tx: Transaction, rollout: str, states: Sequence[MemberState], limit: int) -> list[MemberRow]:
     """Members in these states."""
     rows = await tx.all(IN_STATE, rollout=rollout, states=[state.value for state in states], limit=limit)
     return [read(row) for row in rows]
 
 
-async def unasked(tx: Transaction, rollout: str, limit: int) -> list[Row]:
+async def rollback_pending(tx: Transaction, rollout: str, limit: int) -> list[MemberRow]:
     """Members being rolled back whose attempts have not been told."""
     return [read(row) for row in await tx.all(UNASKED, rollout=rollout, limit=limit)]
 
@@ -164,17 +166,17 @@ async def save(tx: Transaction, rollout: str, member: Member, *, attempt: str = 
         plugin=member.plugin,
         wave=member.wave,
         state=member.state.value,
-        place=member.place,
-        against=member.against,
+        switch_number=member.switch_number,
+        counted_against=member.counted_against,
         tries=member.tries,
         reason=member.reason[:500],
         attempt=attempt,
     )
 
 
-async def note_asked(tx: Transaction, rollout: str, plugin: str, *, asked: bool) -> None:
+async def set_rollback_requested(tx: Transaction, rollout: str, plugin: str, *, asked: bool) -> None:
     """Notes whether the rollback of a member is under way, or has to be asked for."""
-    await tx.run(ASKED, rollout=rollout, plugin=plugin, asked=asked)
+    await tx.run(REQUESTED, rollout=rollout, plugin=plugin, asked=asked)
 
 
 async def states(tx: Transaction, rollout: str) -> dict[str, MemberState]:
@@ -182,12 +184,12 @@ async def states(tx: Transaction, rollout: str) -> dict[str, MemberState]:
     return {row.plugin: MemberState(row.state) for row in await tx.all(STATES, rollout=rollout)}
 
 
-async def take_back(tx: Transaction, rollout: str, first: int, last: int, reason: str) -> int:
+async def roll_back(tx: Transaction, rollout: str, first: int, last: int, reason: str) -> int:
     """Marks everything these waves touched as being rolled back; how many."""
     return await tx.run(TAKE_BACK, rollout=rollout, first=first, last=last, reason=reason[:500])
 
 
-async def let_go(tx: Transaction, rollout: str) -> None:
+async def unreserve(tx: Transaction, rollout: str) -> None:
     """Other rollouts may have the plugins."""
     await tx.run(LET_GO, rollout=rollout)
 

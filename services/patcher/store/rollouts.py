@@ -14,15 +14,15 @@ from libs.common.database import Transaction
 from services.patcher.rollout import (
     Bounds,
     Change,
+    Concurrency,
     Counts,
     Judgement,
     MemberState,
-    Pace,
     Rollout,
     Rules,
     State,
-    Step,
     Tally,
+    Transition,
 )
 from services.patcher.verdict import Result
 
@@ -71,7 +71,7 @@ WHERE rollout = :rollout ORDER BY number LIMIT 1000
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredRollout:
     """A rollout with what its heart need not know. `asked` are the settings as the author gave them."""
 
     rollout: Rollout
@@ -84,29 +84,29 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Line:
+class HistoryEntry:
     """A row of the history."""
 
     time: datetime
-    step: Step
+    step: Transition
     actor: str
 
 
-async def insert(tx: Transaction, kept: Kept) -> None:
+async def insert(tx: Transaction, stored: StoredRollout) -> None:
     """Saves a new rollout."""
-    await tx.run(INSERT, **_values(kept))
+    await tx.run(INSERT, **_values(stored))
 
 
-async def save(tx: Transaction, kept: Kept, change: Change) -> None:
+async def save(tx: Transaction, stored: StoredRollout, change: Change) -> None:
     """Saves a rollout with the steps of a change; who made it is told by its facts."""
-    values = _values(kept)
+    values = _values(stored)
     fixed = ("package", "target", "create_time", "config", "digest", "author", "trace", "asked")
     await tx.run(UPDATE, **{name: value for name, value in values.items() if name not in fixed})
     actor = next((told.actor for told in change.facts if told.actor), "")
-    for step in change.steps:
+    for step in change.transitions:
         await tx.run(
             HISTORY,
-            rollout=kept.rollout.id,
+            rollout=stored.rollout.id,
             time=tx.now,
             from_state=step.from_state.value,
             to_state=step.to_state.value,
@@ -117,25 +117,27 @@ async def save(tx: Transaction, kept: Kept, change: Change) -> None:
         )
 
 
-async def get(tx: Transaction, rollout: str, *, lock: bool = False) -> Kept | None:
+async def get(tx: Transaction, rollout: str, *, lock: bool = False) -> StoredRollout | None:
     """One rollout; locked until the end of the transaction when asked."""
     row = await tx.first(f"{GET} FOR UPDATE" if lock else GET, id=rollout)
     return _read(row) if row else None
 
 
-async def of_request(tx: Transaction, package: str, request: str) -> Kept | None:
+async def of_request(tx: Transaction, package: str, request: str) -> StoredRollout | None:
     """The rollout of a package that this request made or moved."""
     row = await tx.first(OF_REQUEST, package=package, request=request) if request else None
     return _read(row) if row else None
 
 
-async def page(tx: Transaction, *, package: str, state: str, after: Sequence[Any] | None, limit: int) -> list[Kept]:
+async def page(
+    tx: Transaction, *, package: str, state: str, after: Sequence[Any] | None, limit: int
+) -> list[StoredRollout]:
     """Rollouts, newest first; `after` holds the id of the last one seen."""
     before = str(after[0]) if after else ""
     return [_read(row) for row in await tx.all(LIST, package=package, state=state, after=before, limit=limit)]
 
 
-async def unfinished(tx: Transaction) -> list[Kept]:
+async def unfinished(tx: Transaction) -> list[StoredRollout]:
     """Rollouts that may still move: live ones, and those over that bring the build to plugins that return."""
     return [_read(row) for row in await tx.all(UNFINISHED)]
 
@@ -150,16 +152,18 @@ async def lock_package(tx: Transaction, package: str) -> None:
     await tx.run(LOCK_PACKAGE, package=package)
 
 
-async def history(tx: Transaction, rollout: str) -> list[Line]:
+async def history(tx: Transaction, rollout: str) -> list[HistoryEntry]:
     """The history, oldest first."""
     return [
-        Line(r.time, Step(State(r.from_state), State(r.to_state), r.wave, r.observation, r.reason), r.actor)
+        HistoryEntry(
+            r.time, Transition(State(r.from_state), State(r.to_state), r.wave, r.observation, r.reason), r.actor
+        )
         for r in await tx.all(STEPS, rollout=rollout)
     ]
 
 
-def _values(kept: Kept) -> dict[str, Any]:
-    found = kept.rollout
+def _values(stored: StoredRollout) -> dict[str, Any]:
+    found = stored.rollout
     judgement = found.judgement
     detail = {
         "tallies": [
@@ -177,25 +181,25 @@ def _values(kept: Kept) -> dict[str, Any]:
             name: value.total_seconds() if isinstance(value, timedelta) else value
             for name, value in vars(found.bounds).items()
         },
-        "pace": asdict(found.pace),
+        "pace": asdict(found.concurrency),
         "control": asdict(found.control),
         "doubted": found.doubted,
-        "ends_as": found.ends_as.value,
+        "ends_as": found.final_state.value,
         "judgement": asdict(judgement) if judgement else None,
     }
     return {name: getattr(found, name) for name in PLAIN} | {
         "state": found.state.value,
-        "config": kept.config,
-        "digest": kept.digest,
-        "author": kept.author,
-        "requests": list(kept.requests[-REMEMBERED:]),
-        "trace": kept.trace,
-        "asked": kept.asked,
+        "config": stored.config,
+        "digest": stored.digest,
+        "author": stored.author,
+        "requests": list(stored.requests[-REMEMBERED:]),
+        "trace": stored.trace,
+        "asked": stored.asked,
         "detail": json.dumps(detail),
     }
 
 
-def _read(row: Any) -> Kept:
+def _read(row: Any) -> StoredRollout:
     detail = row.detail
     times = {name: timedelta(seconds=value) for name, value in detail["bounds"].items() if name != "exposure"}
     rollout = Rollout(
@@ -205,13 +209,13 @@ def _read(row: Any) -> Kept:
         rules=Rules(**detail["rules"]),
         bounds=Bounds(exposure=detail["bounds"]["exposure"], **times),
         state=State(row.state),
-        pace=Pace(**detail["pace"]),
+        concurrency=Concurrency(**detail["pace"]),
         control=Counts(**detail["control"]),
         doubted=detail["doubted"],
-        ends_as=State(detail["ends_as"]),
+        final_state=State(detail["ends_as"]),
         judgement=_judgement(detail["judgement"]) if detail["judgement"] else None,
     )
-    return Kept(rollout, row.config, row.digest, row.author, row.trace, bytes(row.asked), tuple(row.requests))
+    return StoredRollout(rollout, row.config, row.digest, row.author, row.trace, bytes(row.asked), tuple(row.requests))
 
 
 def _tally(told: dict[str, Any]) -> Tally:

@@ -13,8 +13,8 @@ from libs.common.database import Transaction
 from libs.common.errors import Problem
 from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
-from services.patcher.approvals import Standing, plan_hash
-from services.patcher.attempt import UNPERMITTED, Attempt, CancelRequested, Granted, State
+from services.patcher.approvals import Status, plan_hash
+from services.patcher.attempt import UNPERMITTED, Attempt, CancelRequested, PlanApproved, State
 from services.patcher.context import ServiceContext
 from services.patcher.operations import approvals as door
 from services.patcher.operations.apply_change import Weighed, observe, weigh, weighed_out
@@ -47,7 +47,7 @@ async def _due(tx: Transaction, ctx: ServiceContext, name: str) -> None:
             await door.used(tx, about)
             return
         after = await door.tick(tx, about)
-        if after is not None and after.standing is Standing.EXPIRED and attempt.state is State.AWAITING_APPROVAL:
+        if after is not None and after.status is Status.EXPIRED and attempt.state is State.AWAITING_APPROVAL:
             await observe(tx, ctx, name, CancelRequested("patcher", f"nobody approved it: {after.reason}"))
 
 
@@ -82,7 +82,7 @@ async def _turn(tx: Transaction, ctx: ServiceContext, seen: Attempt) -> None:
     if not isinstance(weighed.said, Refuse | Ask):
         weighed = replace(weighed, said=door.still(weighed.policy))
     with use_traceparent(attempt.trace):
-        after = await observe(tx, ctx, attempt.id, Granted(weighed.said, _plan(weighed, attempt)))
+        after = await observe(tx, ctx, attempt.id, PlanApproved(weighed.said, _plan(weighed, attempt)))
         await weighed_out(tx, weighed, after, None)
 
 

@@ -15,7 +15,16 @@ from libs.common.telemetry import span, use_traceparent
 from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import attempt as heart
 from services.patcher import wire
-from services.patcher.attempt import Attempt, CancelRequested, DeadlinePassed, Gone, Judged, Observation, Seen, State
+from services.patcher.attempt import (
+    Attempt,
+    BeatSeen,
+    CancelRequested,
+    DeadlinePassed,
+    Observation,
+    PluginLeft,
+    State,
+    VerdictReached,
+)
 from services.patcher.context import ServiceContext
 from services.patcher.freeze import frozen_until
 from services.patcher.operations.apply_change import answer, go_on, observe
@@ -145,7 +154,7 @@ async def _judge(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: dat
             request.generation = told.plugin.generation
             told = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
     except Problem:
-        if now < attempt.last_commit:
+        if now < attempt.commit_deadline:
             raise
         await _observed(ctx, attempt, "no verdict", DeadlinePassed())
         return
@@ -155,9 +164,9 @@ async def _judge(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: dat
     if verdict.result is Result.INSUFFICIENT:
         # Looks that decide nothing would fill the trace.
         with use_traceparent(attempt.trace):
-            await ctx.database.transaction(lambda tx: observe(tx, ctx, attempt.id, Judged(verdict)))
+            await ctx.database.transaction(lambda tx: observe(tx, ctx, attempt.id, VerdictReached(verdict)))
         return
-    await _observed(ctx, attempt, f"verdict {verdict.result}", Judged(verdict))
+    await _observed(ctx, attempt, f"verdict {verdict.result}", VerdictReached(verdict))
 
 
 async def _observed(ctx: ServiceContext, attempt: Attempt, name: str, observation: Observation) -> None:
@@ -181,7 +190,7 @@ def evidence(attempt: Attempt, told: ingest_pb2.GetTelemetryResponse, now: datet
     switched = attempt.switch_time or attempt.update_time
     beaten = wire.moment(told.plugin.last_beat_time) if told.plugin.HasField("last_beat_time") else switched
     running = told.plugin.generation == attempt.generation or attempt.other_slot
-    asked = attempt.probe is not Probe.NOT_ASKED
+    asked = attempt.probe is not Probe.NOT_REQUESTED
     return Evidence(
         before=wire.sums(told.before),
         after=wire.sums(told.after),
@@ -212,13 +221,13 @@ async def unconfirmed(ctx: ServiceContext, _now: datetime) -> int:
 async def _look(ctx: ServiceContext, attempt: Attempt) -> None:
     plugin = await plugin_of(ctx, attempt.plugin)
     if plugin is None or plugin.state == "retired":
-        await _observed(ctx, attempt, "agent gone", Gone("the plugin left before its agent's final word"))
+        await _observed(ctx, attempt, "agent gone", PluginLeft("the plugin left before its agent's final word"))
         return
     if not plugin.HasField("last_beat_time") or plugin.health == agent_pb2.HEALTH_UNSPECIFIED:
         return
-    seen = Seen(plugin.generation, plugin.release, plugin.digest, wire.moment(plugin.last_beat_time))
+    seen = BeatSeen(plugin.generation, plugin.release, plugin.digest, wire.moment(plugin.last_beat_time))
     # Most looks find nothing: only one that ends the attempt belongs into its trace.
-    if heart.next(attempt, seen, ctx.clock.now()).steps:
+    if heart.next(attempt, seen, ctx.clock.now()).transitions:
         await _observed(ctx, attempt, "agent heard again", seen)
 
 

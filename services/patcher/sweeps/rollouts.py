@@ -27,11 +27,11 @@ from services.patcher.operations.ingest_queries import fleet
 from services.patcher.operations.launch_members import advance
 from services.patcher.operations.plan_rollout import ask_again
 from services.patcher.rollout import (
-    Compared,
-    Left,
+    ControlGroupUpdated,
     Member,
     MemberState,
     Observation,
+    PluginLeft,
     Returned,
     Rollout,
     State,
@@ -40,7 +40,7 @@ from services.patcher.rollout import (
 )
 from services.patcher.store import approvals, control_group, fleets, members, rollouts
 from services.patcher.store import policy as policies
-from services.patcher.store.rollouts import Kept
+from services.patcher.store.rollouts import StoredRollout
 from services.patcher.wire.rollouts import bare
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ COMING = (S.WAITING, S.OFFLINE, S.STARTED)
 async def go_on(ctx: ServiceContext, now: datetime) -> int:
     """Does what is due for every rollout."""
     async with ctx.database.reading() as tx:
-        found = [kept.rollout for kept in await rollouts.unfinished(tx)]
+        found = [stored.rollout for stored in await rollouts.unfinished(tx)]
     due = [rollout.id for rollout in found if _due(rollout, now)]
     return sum([await _quietly(ctx, rollout) for rollout in due])
 
@@ -64,7 +64,7 @@ async def go_on(ctx: ServiceContext, now: datetime) -> int:
 def _due(rollout: Rollout, now: datetime) -> bool:
     """Whether time, or room in flight, brings something; asking the heart costs nothing."""
     change = heart.next(rollout, Tick(), now)
-    return bool(change.wants or change.steps) or rollout.state is State.ROLLING_BACK
+    return bool(change.effects or change.transitions) or rollout.state is State.ROLLING_BACK
 
 
 async def _quietly(ctx: ServiceContext, rollout: str) -> bool:
@@ -78,16 +78,16 @@ async def _quietly(ctx: ServiceContext, rollout: str) -> bool:
 async def look(ctx: ServiceContext, now: datetime) -> int:
     """Looks at the plugins of every package that has a rollout. Raises Unavailable when ingest is away."""
     async with ctx.database.reading() as tx:
-        found = [kept for kept in await rollouts.unfinished(tx) if _watches(kept.rollout)]
+        found = [stored for stored in await rollouts.unfinished(tx) if _watches(stored.rollout)]
     told = 0
-    for package in sorted({kept.rollout.package for kept in found}):
+    for package in sorted({stored.rollout.package for stored in found}):
         known = {bare(plugin.name): plugin for plugin in await fleet(ctx, package)}
         away = _away(ctx, known.values(), now)
         active = sum(plugin.state == "active" for plugin in known.values())
         await _count(ctx, package, active)
-        for kept in found:
-            if kept.rollout.package == package:
-                told += await _look(ctx, kept, known, away)
+        for stored in found:
+            if stored.rollout.package == package:
+                told += await _look(ctx, stored, known, away)
     return told
 
 
@@ -112,15 +112,17 @@ def _away(ctx: ServiceContext, known: Iterable[ingest_pb2.Plugin], now: datetime
     return frozenset(away)
 
 
-async def _look(ctx: ServiceContext, kept: Kept, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]) -> int:
-    rollout = kept.rollout.id
+async def _look(
+    ctx: ServiceContext, stored: StoredRollout, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]
+) -> int:
+    rollout = stored.rollout.id
     async with ctx.database.reading() as tx:
         states = await members.states(tx, rollout)
     news = [plugin for plugin, state in states.items() if _news(state, plugin, known, away)][:MOST_AT_ONCE]
     if news:
         await ctx.database.transaction(lambda tx: _tell(tx, ctx, rollout, news, known, away))
-    if kept.rollout.state in WATCHED:
-        await _compare(ctx, kept, states, known)
+    if stored.rollout.state in WATCHED:
+        await _compare(ctx, stored, states, known)
     return len(news)
 
 
@@ -142,14 +144,14 @@ async def _tell(
     known: dict[str, ingest_pb2.Plugin],
     away: frozenset[str],
 ) -> None:
-    kept = await rollouts.get(tx, rollout, lock=True)
+    stored = await rollouts.get(tx, rollout, lock=True)
     for plugin in news:
         row = await members.get(tx, rollout, plugin)
-        if kept is None or row is None or not _news(row.member.state, plugin, known, away):
+        if stored is None or row is None or not _news(row.member.state, plugin, known, away):
             continue
         if row.member.state is S.STARTED and not await _called_off(tx, ctx, row.attempt):
             continue
-        kept = await observe(tx, ctx, kept, _word(row.member, known.get(plugin)))
+        stored = await observe(tx, ctx, stored, _observation(row.member, known.get(plugin)))
 
 
 async def _called_off(tx: Transaction, ctx: ServiceContext, attempt: str) -> bool:
@@ -158,16 +160,16 @@ async def _called_off(tx: Transaction, ctx: ServiceContext, attempt: str) -> boo
     return ended is not None and ended.state is AttemptState.CANCELLED
 
 
-def _word(member: Member, found: ingest_pb2.Plugin | None) -> Observation:
+def _observation(member: Member, found: ingest_pb2.Plugin | None) -> Observation:
     if found is None:
-        return Left(member, "the plugin left")
+        return PluginLeft(member, "the plugin left")
     if found.state != "active":
-        return Left(member, f"the plugin is {found.state}")
+        return PluginLeft(member, f"the plugin is {found.state}")
     return Returned(member) if member.state is S.OFFLINE else WentOffline(member)
 
 
 async def _compare(
-    ctx: ServiceContext, kept: Kept, states: dict[str, MemberState], known: dict[str, ingest_pb2.Plugin]
+    ctx: ServiceContext, stored: StoredRollout, states: dict[str, MemberState], known: dict[str, ingest_pb2.Plugin]
 ) -> None:
     """Brings the control group up to date: connected plugins of the package that the rollout has not switched."""
     others = [
@@ -176,7 +178,7 @@ async def _compare(
         if plugin.connected
         and plugin.state == "active"
         and states.get(name, S.WAITING) in COMING
-        and (plugin.config_digest != kept.digest if kept.config else plugin.release != kept.rollout.target)
+        and (plugin.config_digest != stored.digest if stored.config else plugin.release != stored.rollout.target)
     ]
     others.sort(key=lambda plugin: hashlib.sha256(plugin.name.encode()).digest())
     sample = others[:MOST_CONTROL]
@@ -184,14 +186,14 @@ async def _compare(
     ill = [bare(plugin.name) for plugin in sample if plugin.open_incidents]
 
     async def work(tx: Transaction) -> None:
-        found = await rollouts.get(tx, kept.rollout.id, lock=True)
-        if found is None or found.rollout.state not in WATCHED or found.rollout.wave != kept.rollout.wave:
+        found = await rollouts.get(tx, stored.rollout.id, lock=True)
+        if found is None or found.rollout.state not in WATCHED or found.rollout.wave != stored.rollout.wave:
             return
         policy, _ = await policies.get(tx)
         before = tx.now - timedelta(seconds=bounds(ctx.settings, policy).probation)
         counts = await control_group.watch(tx, found.rollout.id, found.rollout.wave, well=well, ill=ill, before=before)
         if counts != found.rollout.control:
-            await observe(tx, ctx, found, Compared(counts))
+            await observe(tx, ctx, found, ControlGroupUpdated(counts))
 
     await ctx.database.transaction(work)
 
@@ -199,18 +201,20 @@ async def _compare(
 async def people(ctx: ServiceContext, now: datetime) -> int:
     """Reminds and escalates where a rollout waits for people, ends what nobody answered, and asks anew."""
     async with ctx.database.reading() as tx:
-        pending = [kept.rollout.id for kept in await rollouts.unfinished(tx) if kept.rollout.state is State.PENDING]
+        pending = [
+            stored.rollout.id for stored in await rollouts.unfinished(tx) if stored.rollout.state is State.PENDING
+        ]
         due = {name for name in await approvals.due(tx, now) if name.startswith("rollouts/")} if pending else set()
 
     async def work(tx: Transaction, rollout: str) -> bool:
-        kept = await rollouts.get(tx, rollout, lock=True)
-        if kept is None or kept.rollout.state is not State.PENDING:
+        stored = await rollouts.get(tx, rollout, lock=True)
+        if stored is None or stored.rollout.state is not State.PENDING:
             return False
-        with use_traceparent(kept.trace):
+        with use_traceparent(stored.trace):
             if names.rollout(rollout) in due:
                 await door.tick(tx, door.About(names.rollout(rollout)))
                 return True
-            return await ask_again(tx, kept)
+            return await ask_again(tx, stored)
 
     return sum([await ctx.database.transaction(partial(work, rollout=rollout)) for rollout in pending])
 

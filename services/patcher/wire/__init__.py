@@ -4,14 +4,21 @@ from services.patcher.wire.approvals import approval, approval_ended, approval_e
 from services.patcher.wire.attempts import attempt_of
 from services.patcher.wire.configurations import configuration
 from services.patcher.wire.events import SOURCE, event, staged, verdict
-from services.patcher.wire.policy import changed_policy, kill_switch, policy, policy_change, policy_changed, policy_turn
+from services.patcher.wire.policy import (
+    changed_policy,
+    kill_switch,
+    policy,
+    policy_change,
+    policy_changed,
+    policy_replay,
+)
 from services.patcher.wire.releases import release
 from services.patcher.wire.requests import command_finished, question, sums
 from services.patcher.wire.scalars import ACTIONS, ACTIVE, HEALTH, KINDS, duration, moment, severity, timestamp
 
 __all__ = [
     "ACTIONS", "ACTIVE", "HEALTH", "KINDS", "SOURCE", "approval", "approval_ended", "approval_events", "attempt_of",
-    "changed_policy", "command_finished", "configuration", "duration", "event",
-    "kill_switch", "moment", "policy", "policy_change", "policy_changed", "policy_turn",
-    "question", "release", "severity", "staged", "sums", "timestamp", "verdict", "vote",
+    "changed_policy", "command_finished", "configuration", "duration", "event", "kill_switch", "moment", "policy",
+    "policy_change", "policy_changed", "policy_replay", "question", "release", "severity", "staged", "sums",
+    "timestamp", "verdict", "vote",
 ]  # fmt: skip

@@ -10,17 +10,17 @@ from libs.common.bus import fact
 from libs.common.errors import Invalid
 from prunella.v1 import events_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Event
-from services.patcher.approvals import Approval, Fact, Need, Standing, Told, Vote
+from services.patcher.approvals import Approval, ApprovalEvent, Fact, Quorum, Status, Vote
 from services.patcher.wire.events import SOURCE
 from services.patcher.wire.scalars import timestamp
 
 STATES = {
-    Standing.WAITING: "open",
-    Standing.APPROVED: "approved",
-    Standing.REJECTED: "rejected",
-    Standing.EXPIRED: "expired",
+    Status.WAITING: "open",
+    Status.APPROVED: "approved",
+    Status.REJECTED: "rejected",
+    Status.EXPIRED: "expired",
 }
-ENDS = {Told.GRANTED: "approved", Told.REJECTED: "rejected", Told.EXPIRED: "expired"}
+ENDS = {ApprovalEvent.GRANTED: "approved", ApprovalEvent.REJECTED: "rejected", ApprovalEvent.EXPIRED: "expired"}
 
 
 class Subject(Protocol):
@@ -48,21 +48,21 @@ def approval(found: Approval, plan_text: str) -> patcher_pb2.Approval:
     told = patcher_pb2.Approval(
         plan=plan_text,
         plan_hash=found.plan,
-        quorum=found.need.quorum,
-        roles=found.need.seats,
-        state=STATES[found.standing],
+        quorum=found.quorum.size,
+        roles=found.quorum.seats,
+        state=STATES[found.status],
         expire_time=timestamp(found.expire_time),
         excluded=sorted(name for name in found.authors | {found.proposer} if name),
         reason=found.reason,
     )
     for vote in found.votes:
         role = next(iter(sorted(vote.roles)), "")
-        told.votes.add(actor=names.operator(vote.person), role=role, approved=vote.yes, reason=vote.reason)
+        told.votes.add(actor=names.operator(vote.operator), role=role, approved=vote.approved, reason=vote.reason)
     return told
 
 
 def vote(
-    request: patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest, need: Need, who: str, *, yes: bool
+    request: patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest, need: Quorum, who: str, *, yes: bool
 ) -> Vote:
     """A person's word. Raises Invalid when the plan is not named, or the role is none that is asked for."""
     if not request.plan_hash:
@@ -80,10 +80,10 @@ def vote(
 
 def approval_events(told: Fact, found: Approval, before: str, about: Subject, cause: Event | None) -> Iterator[Event]:
     """The events that tell a fact of an approval; `before` is the hash of the plan that was in force."""
-    if told.told in ENDS:
-        yield approval_ended(about, found.plan, ENDS[told.told], told.reason, cause, told.actor)
+    if told.event in ENDS:
+        yield approval_ended(about, found.plan, ENDS[told.event], told.reason, cause, told.actor)
         return
-    if told.told is Told.VOIDED:
+    if told.event is ApprovalEvent.VOIDED:
         yield approval_ended(about, before, "void", told.reason, cause, told.actor)
         yield _event(about, _requested(about, found), "people are asked about the changed plan", cause)
         return
@@ -100,25 +100,25 @@ def _requested(about: Subject, found: Approval) -> events_pb2.ApprovalRequested:
     return events_pb2.ApprovalRequested(
         subject=about.subject,
         plan_hash=found.plan,
-        quorum=found.need.quorum,
-        roles=found.need.seats,
+        quorum=found.quorum.size,
+        roles=found.quorum.seats,
         expire_time=timestamp(found.expire_time),
     )
 
 
 def _message(told: Fact, about: Subject, found: Approval) -> Message:
-    if told.told is Told.REQUESTED:
+    if told.event is ApprovalEvent.REQUESTED:
         return _requested(about, found)
-    if told.told is Told.VOTED:
-        role = next((next(iter(sorted(vote.roles)), "") for vote in found.votes if vote.person == told.actor), "")
-        given = sum(vote.yes for vote in found.votes)
+    if told.event is ApprovalEvent.VOTED:
+        role = next((next(iter(sorted(vote.roles)), "") for vote in found.votes if vote.operator == told.actor), "")
+        approvals = sum(vote.approved for vote in found.votes)
         return events_pb2.ApprovalGiven(
-            subject=about.subject, plan_hash=found.plan, role=role, given=given, quorum=found.need.quorum
+            subject=about.subject, plan_hash=found.plan, role=role, approvals=approvals, quorum=found.quorum.size
         )
     return events_pb2.ApprovalOverdue(
         subject=about.subject,
         plan_hash=found.plan,
-        escalated=told.told is Told.ESCALATED,
+        escalated=told.event is ApprovalEvent.ESCALATED,
         expire_time=timestamp(found.expire_time),
     )
 

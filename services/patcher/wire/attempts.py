@@ -6,7 +6,7 @@ from libs.common import names
 from libs.common.telemetry.context import trace_id
 from prunella.v1 import patcher_pb2
 from services.patcher.approvals import Approval
-from services.patcher.attempt import Attempt, Step
+from services.patcher.attempt import Attempt, Transition
 from services.patcher.wire.approvals import approval
 from services.patcher.wire.events import staged, verdict
 from services.patcher.wire.scalars import ACTIONS, timestamp
@@ -14,7 +14,7 @@ from services.patcher.wire.scalars import ACTIONS, timestamp
 
 def attempt_of(
     found: Attempt,
-    steps: list[tuple[datetime, Step]] | None = None,
+    steps: list[tuple[datetime, Transition]] | None = None,
     asked: tuple[Approval, str] | None = None,
 ) -> patcher_pb2.Attempt:
     """An attempt as callers see it; `asked` is its approval with the plan's text."""
@@ -54,8 +54,8 @@ def attempt_of(
     )
 
 
-def _step(time: datetime, step: Step) -> patcher_pb2.AttemptStep:
-    return patcher_pb2.AttemptStep(
+def _step(time: datetime, step: Transition) -> patcher_pb2.AttemptTransition:
+    return patcher_pb2.AttemptTransition(
         time=timestamp(time),
         from_state=step.from_state.value,
         to_state=step.to_state.value,

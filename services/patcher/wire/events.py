@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from libs.common.bus import fact
 from prunella.v1 import events_pb2
 from prunella.v1.events_pb2 import Event
-from services.patcher.attempt import Attempt, Fact, Staged, Told
+from services.patcher.attempt import Attempt, AttemptEvent, Fact, Staged
 from services.patcher.verdict import Verdict
 from services.patcher.wire.scalars import ACTIONS, duration, timestamp
 
@@ -20,7 +20,7 @@ def event(told: Fact, attempt: Attempt, cause: Event | None) -> Event:
         SOURCE,
         _message(told, attempt),
         actor=told.actor,
-        reason=told.reason or attempt.reason or told.told.value,
+        reason=told.reason or attempt.reason or told.event.value,
         plugin=attempt.plugin,
         merchant=attempt.merchant,
         incident=attempt.incident,
@@ -33,27 +33,27 @@ def _message(told: Fact, attempt: Attempt) -> Message:
     both = own | {"from_release": attempt.from_release, "to_release": attempt.target}
     action = ACTIONS[attempt.action]
     judged = verdict(attempt.verdict) if attempt.verdict else None
-    match told.told:
-        case Told.CREATED:
+    match told.event:
+        case AttemptEvent.CREATED:
             return events_pb2.AttemptCreated(**both, action=action)
-        case Told.REFUSED:
+        case AttemptEvent.REFUSED:
             return events_pb2.AttemptRefused(**own, gate=told.gate, action=action, to_release=attempt.target)
-        case Told.HELD:
+        case AttemptEvent.HELD:
             return events_pb2.AttemptHeld(attempt=attempt.id, gate=told.gate)
-        case Told.STAGED:
+        case AttemptEvent.STAGED:
             return staged(attempt)
-        case Told.APPLIED:
-            until = timestamp(attempt.last_commit)
+        case AttemptEvent.APPLIED:
+            until = timestamp(attempt.commit_deadline)
             return events_pb2.AttemptApplied(
                 attempt=attempt.id, generation=attempt.generation, probation_until_time=until
             )
-        case Told.COMMITTING:
+        case AttemptEvent.COMMITTING:
             return events_pb2.AttemptCommitting(attempt=attempt.id, verdict=judged)
-        case Told.ROLLING_BACK:
+        case AttemptEvent.ROLLING_BACK:
             return events_pb2.AttemptRollingBack(attempt=attempt.id, verdict=judged)
-        case Told.SUCCEEDED:
+        case AttemptEvent.SUCCEEDED:
             return events_pb2.AttemptSucceeded(**both, action=action, generation=attempt.generation, verdict=judged)
-        case Told.ROLLED_BACK:
+        case AttemptEvent.ROLLED_BACK:
             return events_pb2.AttemptRolledBack(
                 **both, action=action, dead_man=told.dead_man, failure=told.failure, unswitched=told.unswitched
             )
@@ -62,18 +62,18 @@ def _message(told: Fact, attempt: Attempt) -> Message:
 
 
 def _ending(told: Fact, attempt: Attempt, own: dict[str, Any]) -> Message:
-    match told.told:
-        case Told.ROLLBACK_FAILED:
+    match told.event:
+        case AttemptEvent.ROLLBACK_FAILED:
             return events_pb2.AttemptRollbackFailed(**own, to_release=attempt.target)
-        case Told.UNCONFIRMED:
+        case AttemptEvent.UNCONFIRMED:
             return events_pb2.AttemptUnconfirmed(**own, to_release=attempt.target)
-        case Told.FAILED:
+        case AttemptEvent.FAILED:
             action = ACTIONS[attempt.action]
             return events_pb2.AttemptFailed(**own, action=action, to_release=attempt.target, failure=told.failure)
-        case Told.CANCELLED:
+        case AttemptEvent.CANCELLED:
             return events_pb2.AttemptCancelled(**own)
         case _:
-            raise AssertionError(told.told)
+            raise AssertionError(told.event)
 
 
 def staged(attempt: Attempt) -> events_pb2.AttemptStaged:

@@ -21,13 +21,13 @@ from services.patcher.rollout import (
     Fact,
     MemberState,
     Rollout,
+    RolloutEvent,
     Rules,
-    Told,
     Wave,
     figures,
 )
-from services.patcher.store.members import Row
-from services.patcher.store.rollouts import Kept, Line
+from services.patcher.store.members import MemberRow
+from services.patcher.store.rollouts import HistoryEntry, StoredRollout
 from services.patcher.wire.events import SOURCE
 from services.patcher.wire.scalars import timestamp
 
@@ -35,19 +35,19 @@ NUMBER = re.compile(r"[1-9][0-9]{0,6}")
 SHARE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s?%")
 LONGEST = timedelta(days=90)
 MOST_NAMED = 1000
-MESSAGES: dict[Told, Any] = {
-    Told.CREATED: events_pb2.RolloutCreated,
-    Told.WAVE_STARTED: events_pb2.RolloutWaveStarted,
-    Told.WAVE_PASSED: events_pb2.RolloutWavePassed,
-    Told.PAUSED: events_pb2.RolloutPaused,
-    Told.RESUMED: events_pb2.RolloutResumed,
-    Told.PROMOTED: events_pb2.RolloutPromoted,
-    Told.BUDGET_CHANGED: events_pb2.RolloutBudgetChanged,
-    Told.HALTED: events_pb2.RolloutHalted,
-    Told.ABORTED: events_pb2.RolloutAborted,
-    Told.ROLLED_BACK: events_pb2.RolloutRolledBack,
-    Told.SUCCEEDED: events_pb2.RolloutSucceeded,
-    Told.CLOSED: events_pb2.RolloutClosed,
+MESSAGES: dict[RolloutEvent, Any] = {
+    RolloutEvent.CREATED: events_pb2.RolloutCreated,
+    RolloutEvent.WAVE_STARTED: events_pb2.RolloutWaveStarted,
+    RolloutEvent.WAVE_PASSED: events_pb2.RolloutWavePassed,
+    RolloutEvent.PAUSED: events_pb2.RolloutPaused,
+    RolloutEvent.RESUMED: events_pb2.RolloutResumed,
+    RolloutEvent.PROMOTED: events_pb2.RolloutPromoted,
+    RolloutEvent.BUDGET_CHANGED: events_pb2.RolloutBudgetChanged,
+    RolloutEvent.HALTED: events_pb2.RolloutHalted,
+    RolloutEvent.ABORTED: events_pb2.RolloutAborted,
+    RolloutEvent.ROLLED_BACK: events_pb2.RolloutRolledBack,
+    RolloutEvent.SUCCEEDED: events_pb2.RolloutSucceeded,
+    RolloutEvent.CLOSED: events_pb2.RolloutClosed,
 }
 
 
@@ -114,13 +114,13 @@ def _invalid(field: str, rule: str) -> Invalid:
 
 def candidate(plugin: ingest_pb2.Plugin) -> Candidate:
     """A plugin as it is drawn."""
-    place = plugin.environment
+    switch_number = plugin.environment
     return Candidate(
         bare(plugin.name),
         plugin.merchant,
         plugin.release,
-        place.get("cms", ""),
-        place.get("region", ""),
+        switch_number.get("cms", ""),
+        switch_number.get("region", ""),
         plugin.connected,
     )
 
@@ -136,32 +136,32 @@ def bare(name: str) -> str:
 def rollout_event(told: Fact, rollout: Rollout, cause: Event | None) -> Event:
     """The event that tells a fact of a rollout."""
     shown = figures(rollout)
-    numbers = events_pb2.RolloutNumbers(
+    counts = events_pb2.RolloutCounts(
         plugins=shown.plugins,
         healthy=shown.healthy,
-        against=shown.against,
+        counted_against=shown.counted_against,
         in_flight=shown.in_flight,
         waiting=shown.waiting,
         offline=shown.offline,
-        back=shown.back,
+        rolled_back=shown.rolled_back,
     )
-    message: Message = MESSAGES[told.told](
-        rollout=rollout.id, package=rollout.package, target=rollout.target, wave=told.wave, numbers=numbers
+    message: Message = MESSAGES[told.event](
+        rollout=rollout.id, package=rollout.package, target=rollout.target, wave=told.wave, counts=counts
     )
-    return fact(SOURCE, message, actor=told.actor, reason=told.reason or told.told.value, cause=cause)
+    return fact(SOURCE, message, actor=told.actor, reason=told.reason or told.event.value, cause=cause)
 
 
 # What is answered.
 
 
-def rollout_of(kept: Kept, lines: Sequence[Line] = ()) -> patcher_pb2.Rollout:
+def rollout_of(stored: StoredRollout, lines: Sequence[HistoryEntry] = ()) -> patcher_pb2.Rollout:
     """A rollout as callers see it."""
-    found = kept.rollout
+    found = stored.rollout
     return patcher_pb2.Rollout(
         name=names.rollout(found.id),
         package=found.package,
         target=found.target,
-        config=kept.config,
+        config=stored.config,
         state=found.state.value,
         wave=found.wave,
         waves=[
@@ -173,15 +173,15 @@ def rollout_of(kept: Kept, lines: Sequence[Line] = ()) -> patcher_pb2.Rollout:
             for number, tally in enumerate(found.tallies, 1)
         ],
         budget=found.budget,
-        pace=min(found.pace.width, found.budget),
-        author=kept.author,
+        concurrency=min(found.concurrency.width, found.budget),
+        author=stored.author,
         reason=found.reason,
         figures=_figures(found),
         create_time=timestamp(found.create_time),
         update_time=timestamp(found.update_time),
         deadline_time=timestamp(found.deadline),
         end_time=timestamp(found.end_time),
-        settings=_settings(kept),
+        settings=_settings(stored),
         history=[_line(line) for line in lines],
     )
 
@@ -191,22 +191,22 @@ def _figures(rollout: Rollout) -> patcher_pb2.RolloutFigures:
     told = patcher_pb2.RolloutFigures(
         plugins=shown.plugins,
         healthy=shown.healthy,
-        against=shown.against,
+        counted_against=shown.counted_against,
         in_flight=shown.in_flight,
         waiting=shown.waiting,
         offline=shown.offline,
         skipped=shown.skipped,
-        back=shown.back,
+        rolled_back=shown.rolled_back,
     )
-    if shown.healthy or shown.against or shown.back:
+    if shown.healthy or shown.counted_against or shown.rolled_back:
         told.success_rate, told.rollback_rate = shown.success_rate, shown.rollback_rate
     return told
 
 
-def _settings(kept: Kept) -> patcher_pb2.RolloutSettings:
+def _settings(stored: StoredRollout) -> patcher_pb2.RolloutSettings:
     """What is in force: the author's settings with the defaults filled in."""
-    told = patcher_pb2.RolloutSettings.FromString(kept.asked)
-    found = kept.rollout
+    told = patcher_pb2.RolloutSettings.FromString(stored.asked)
+    found = stored.rollout
     if not told.waves:
         told.waves.extend(f"{wave.plugins}" if wave.plugins else f"{wave.percent:g}%" for wave in DEFAULT_WAVES)
     told.budget, told.exposure = found.budget, found.bounds.exposure
@@ -216,8 +216,8 @@ def _settings(kept: Kept) -> patcher_pb2.RolloutSettings:
     return told
 
 
-def _line(line: Line) -> patcher_pb2.RolloutStep:
-    return patcher_pb2.RolloutStep(
+def _line(line: HistoryEntry) -> patcher_pb2.RolloutTransition:
+    return patcher_pb2.RolloutTransition(
         time=timestamp(line.time),
         from_state=line.step.from_state.value,
         to_state=line.step.to_state.value,
@@ -228,7 +228,7 @@ def _line(line: Line) -> patcher_pb2.RolloutStep:
     )
 
 
-def member_of(row: Row) -> patcher_pb2.RolloutMember:
+def member_of(row: MemberRow) -> patcher_pb2.RolloutMember:
     """A plugin of a rollout as callers see it."""
     return patcher_pb2.RolloutMember(
         plugin=row.member.plugin,
