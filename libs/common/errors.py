@@ -8,7 +8,9 @@ is not a Problem is a defect of ours and reaches callers as INTERNAL without det
 # The names are words of the design; none of them needs the suffix "Error".
 # ruff: noqa: N818
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class Problem(Exception):
@@ -96,6 +98,16 @@ class Unavailable(Problem):
     """Something we need does not answer; the same call may succeed later."""
 
     code = "UNAVAILABLE"
+
+
+def known(found: T | None, kind: str, id_: str, *, field: str = "name") -> T:
+    """What was looked up by its id. Raises NotFound with the reason `{KIND}_UNKNOWN` when there is no such thing."""
+    if found is None:
+        message = f"there is no {kind.replace('_', ' ')} {id_[:80]}"
+        problem = NotFound(message, reason=f"{kind.upper()}_UNKNOWN", field=field)
+        problem.metadata[kind] = id_[:80]
+        raise problem
+    return found
 
 
 def _rebuild(

@@ -124,6 +124,22 @@ def _parse_version(collection: str, name: str, field: str) -> tuple[str, str]:
     return parts[1], parts[3]
 
 
+def id_of(name: str) -> str:
+    """The id at the end of a name, where callers may write `collection/id` or the id alone."""
+    return name.rpartition("/")[2]
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a text can be looked up as a UUID; only the usual form with hyphens can."""
+    if len(text) != 36:
+        return False
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_id(text: str) -> bool:
     """Whether the text can stand as an id or a label in a name."""
     return _ID.fullmatch(text) is not None

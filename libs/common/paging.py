@@ -4,15 +4,21 @@ A token carries the sort key of the last row and a digest of the query's other a
 only says where to go on, so it needs no signature, but a token of another query is refused.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 from libs.common.errors import Invalid
+
+Row = TypeVar("Row")
 
 DEFAULT_SIZE = 50
 LARGEST_SIZE = 500
@@ -20,6 +26,47 @@ LONGEST_TOKEN = 4096
 
 # These may change from page to page without making it another query.
 _PAGING = frozenset({"page_size", "page_token"})
+
+
+class ListRequest(Protocol):
+    """What every request of a list has."""
+
+    page_size: int
+    page_token: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a list: its size, and the sort key `after` which it begins (None for the first page)."""
+
+    query: Mapping[str, Any]
+    size: int
+    after: list[Any] | None
+
+    @property
+    def limit(self) -> int:
+        """Rows to read: one more than the page holds, which says whether another page follows."""
+        return self.size + 1
+
+    def cut(self, rows: Sequence[Row], key: Callable[[Row], Sequence[Any]]) -> tuple[list[Row], str]:
+        """The rows of this page and the token of the next one, which is empty after the last page."""
+        if len(rows) <= self.size:
+            return list(rows), ""
+        return list(rows[: self.size]), token(self.query, key(rows[self.size - 1]))
+
+
+def page(request: ListRequest, query: Mapping[str, Any], *key: type, largest: int = LARGEST_SIZE) -> Page:
+    """The page that a request wants of the list of this query, whose sort key has values of these types.
+
+    A UUID is handed on as text. Raises Invalid for a negative size and for a token that is damaged or of another query.
+    """
+    after = open_token(request.page_token, query)
+    if after is not None:
+        try:
+            after = [_typed(value, kind) for value, kind in zip(after, key, strict=True)]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise _damaged() from error
+    return Page(query, min(page_size(request.page_size), largest), after)
 
 
 def page_size(requested: int) -> int:
@@ -35,7 +82,7 @@ def page_size(requested: int) -> int:
 
 
 def token(query: Mapping[str, Any], after: Sequence[Any]) -> str:
-    """The token that goes on after the row with this sort key (text, numbers, booleans, aware moments)."""
+    """The token that goes on after the row with this sort key (text, numbers, booleans, UUIDs, aware times)."""
     body = json.dumps([_digest(query), [_pack(value) for value in after]], separators=(",", ":"))
     return base64.urlsafe_b64encode(body.encode()).rstrip(b"=").decode()
 
@@ -64,9 +111,19 @@ def _read(text: str) -> tuple[str, list[Any]]:
             raise TypeError
         return digest, [_unpack(value) for value in after]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as wrong:
-        raise Invalid(
-            "page_token is not one of ours; start again without it", reason="BAD_PAGE_TOKEN", field="page_token"
-        ) from wrong
+        raise _damaged() from wrong
+
+
+def _damaged() -> Invalid:
+    return Invalid("page_token is damaged; start again without it", reason="BAD_PAGE_TOKEN", field="page_token")
+
+
+def _typed(value: Any, kind: type) -> Any:
+    if kind is UUID:
+        return str(UUID(value))
+    if type(value) is not kind:
+        raise TypeError
+    return value
 
 
 def _digest(query: Mapping[str, Any]) -> str:
@@ -76,7 +133,9 @@ def _digest(query: Mapping[str, Any]) -> str:
 
 
 def _pack(value: Any) -> Any:
-    return {"t": value.isoformat()} if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return {"t": value.isoformat()}
+    return str(value) if isinstance(value, UUID) else value
 
 
 def _unpack(value: Any) -> Any:

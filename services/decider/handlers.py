@@ -1,11 +1,11 @@
 """Door 1, someone asked: decisions with their reasons, previews, what was learned, the playbook. All only read."""
 
-import uuid
 from typing import Any
+from uuid import UUID
 
 from libs.common import paging
-from libs.common.errors import Invalid, NotFound
-from libs.common.names import new_id, parse
+from libs.common.errors import Invalid, known
+from libs.common.names import id_of, new_id, parse
 from prunella.v1 import decider_pb2, decider_pb2_grpc
 from services.decider import wire
 from services.decider.context import ServiceContext, consider, versions
@@ -30,16 +30,16 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
         self, request: decider_pb2.ListDecisionsRequest, _context: Any
     ) -> decider_pb2.ListDecisionsResponse:
         """Decisions, newest first. Raises Invalid for bad paging or filters."""
-        size = paging.page_size(request.page_size)
-        query = {"list": "decisions", "incident": _bare(request.incident), "plugin": _bare(request.plugin)}
-        after = _after(paging.open_token(request.page_token, query))
+        query = {"list": "decisions", "incident": id_of(request.incident), "plugin": id_of(request.plugin)}
+        page = paging.page(request, query, UUID)
+        (after,) = page.after or [""]
         async with self.ctx.database.reading() as tx:
             found = await decisions.page(
-                tx, incident=query["incident"], plugin=query["plugin"], after=after, limit=size + 1
+                tx, incident=query["incident"], plugin=query["plugin"], after=after, limit=page.limit
             )
+        found, more = page.cut(found, lambda decision: [decision.id])
         return decider_pb2.ListDecisionsResponse(
-            decisions=[wire.decision(decision) for decision in found[:size]],
-            next_page_token=paging.token(query, [found[size - 1].id]) if len(found) > size else "",
+            decisions=[wire.decision(decision) for decision in found], next_page_token=more
         )
 
     async def ExplainDecision(  # noqa: N802 - the proto names it
@@ -102,23 +102,4 @@ class DeciderHandlers(decider_pb2_grpc.DeciderServiceServicer):
     async def _decision(self, name: str) -> Decision:
         decision = parse("decisions", name)
         async with self.ctx.database.reading() as tx:
-            found = await decisions.get(tx, decision)
-        if found is None:
-            raise NotFound(f"there is no decision {decision}", reason="DECISION_NOT_FOUND", field="name", name=name)
-        return found
-
-
-def _after(key: list[Any] | None) -> str:
-    if key is None:
-        return ""
-    try:
-        (last,) = key
-        return str(uuid.UUID(last))
-    except (ValueError, TypeError, AttributeError) as error:
-        message = "page_token is damaged; start again without it"
-        raise Invalid(message, reason="BAD_PAGE_TOKEN", field="page_token") from error
-
-
-def _bare(name: str) -> str:
-    # Filters take ids and full names alike.
-    return name.rpartition("/")[2]
+            return known(await decisions.get(tx, decision), "decision", decision)

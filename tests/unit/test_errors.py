@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from libs.common import errors
-from libs.common.errors import Invalid, Problem
+from libs.common.errors import Invalid, NotFound, Problem, known
 
 KINDS = [
     kind
@@ -37,3 +37,12 @@ def test_every_class_stands_for_its_own_code() -> None:
 
 def test_a_problem_shows_class_reason_and_sentence() -> None:
     assert repr(Invalid("too long", reason="TOO_LONG")) == "Invalid(TOO_LONG: too long)"
+
+
+def test_what_is_known_is_returned_and_what_is_not_is_named() -> None:
+    assert known("row", "incident", "i1") == "row"
+    with pytest.raises(NotFound) as caught:
+        known(None, "error_report", "r" * 200)
+    assert caught.value.reason == "ERROR_REPORT_UNKNOWN"
+    assert caught.value.message == "there is no error report " + "r" * 80
+    assert (caught.value.field, caught.value.metadata) == ("name", {"error_report": "r" * 80})

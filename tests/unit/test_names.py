@@ -99,3 +99,16 @@ def test_a_shard_is_one_of_sixteen(plugin: str) -> None:
 
 def test_shards_never_change() -> None:
     assert [names.shard(text) for text in ("", "shop-7", "0198c0de-0000-7000-8000-000000000000")] == [4, 3, 12]
+
+
+@pytest.mark.parametrize(("name", "id_"), [("incidents/i1", "i1"), ("i1", "i1"), ("", "")])
+def test_a_filter_takes_names_and_ids_alike(name: str, id_: str) -> None:
+    assert names.id_of(name) == id_
+
+
+@pytest.mark.parametrize(
+    "text", ["", "i1", "0198c0de00007000800000000000000000000000", "x198c0de-0000-7000-8000-000000000000"]
+)
+def test_only_a_uuid_can_be_looked_up_as_one(text: str) -> None:
+    assert not names.is_uuid(text)
+    assert names.is_uuid("0198c0de-0000-7000-8000-000000000000")

@@ -1,6 +1,8 @@
 """A token goes on where the page ended, for the same query only."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from libs.common.errors import Invalid
 KEYS = st.lists(
     st.none() | st.booleans() | st.integers() | st.text(max_size=40) | st.datetimes(timezones=st.just(UTC)), max_size=4
 )
+ID = "0198a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b"
 QUERIES = st.dictionaries(st.text(max_size=10), st.none() | st.integers() | st.text(max_size=10), max_size=4)
 
 
@@ -66,3 +69,42 @@ def test_a_negative_page_size_is_invalid() -> None:
 def test_moments_survive_with_their_microseconds() -> None:
     moment = datetime(2026, 3, 4, 5, 6, 7, 891234, tzinfo=UTC)
     assert paging.open_token(paging.token({}, [moment, "id"]), {}) == [moment, "id"]
+
+
+@dataclass
+class Request:
+    page_size: int = 0
+    page_token: str = ""
+
+
+@given(st.integers(0, 30), st.integers(1, 7))
+def test_pages_one_after_the_other_are_the_whole_list(rows: int, size: int) -> None:
+    seen: list[int] = []
+    request = Request(size)
+    while True:
+        page = paging.page(request, {"list": "numbers"}, int)
+        (after,) = page.after or [-1]
+        found = [number for number in range(rows) if number > after][: page.limit]
+        shown, request.page_token = page.cut(found, lambda number: [number])
+        assert len(shown) <= size
+        seen += shown
+        if not request.page_token:
+            break
+    assert seen == list(range(rows))
+
+
+def test_a_key_comes_back_in_the_types_of_the_list() -> None:
+    moment = datetime(2026, 3, 4, tzinfo=UTC)
+    token = paging.token({}, [moment, UUID(ID), 5, "x"])
+    assert paging.page(Request(1, token), {}, datetime, UUID, int, str).after == [moment, ID, 5, "x"]
+
+
+@pytest.mark.parametrize("after", [["no id"], [5], [True], [None], [ID, ID], []])
+def test_a_key_of_other_types_is_a_damaged_token(after: list[object]) -> None:
+    with pytest.raises(Invalid) as caught:
+        paging.page(Request(1, paging.token({}, after)), {}, UUID)
+    assert caught.value.reason == "BAD_PAGE_TOKEN"
+
+
+def test_a_list_of_large_rows_may_have_smaller_pages() -> None:
+    assert paging.page(Request(400), {}, int, largest=100).limit == 101

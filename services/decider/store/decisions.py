@@ -1,13 +1,13 @@
 """Rows of decisions ⇄ dataclasses. A decision is unique for its incident and round; only an asking one ever changes."""
 
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.names import is_uuid
 from services.decider.decision import (
     Candidate,
     Choice,
@@ -106,7 +106,7 @@ async def supersede_rounds(tx: Transaction, incident: str, before: int) -> None:
 
 async def get(tx: Transaction, decision: str) -> Decision | None:
     """One decision; None for an id that is unknown or no id at all."""
-    if not _is_uuid(decision):
+    if not is_uuid(decision):
         return None
     row = await tx.first(GET, id=decision)
     return None if row is None else _decision(row)
@@ -132,14 +132,6 @@ async def history(tx: Transaction, plugin: str) -> dict[str, int]:
     """How many incidents of a plugin were decided on, were critical, and were healed."""
     row = await tx.first(HISTORY, plugin=plugin)
     return {"total": 0, "critical": 0, "mitigated": 0} if row is None else row._asdict()
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _chosen(decision: Decision) -> dict[str, Any]:
