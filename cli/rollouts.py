@@ -105,7 +105,7 @@ async def _create(plane: Plane, request: Any, *, dry_run: bool, watch: bool, yes
 
 def _begun(made: Any) -> str:
     said = f"rollout {ids.short(made.name)} is {made.state}"
-    if made.HasField("approval") and made.approval.state in ("", "open"):
+    if made.HasField("approval") and made.approval.status in ("", "open"):
         return f"{said} and waits for people: prunella approve rollouts/{ids.short(made.name)} --reason …"
     return f"{said}; watch it: prunella rollout show {ids.short(made.name)} --watch"
 
@@ -255,7 +255,7 @@ def _show(answer: Any, *, listed: bool) -> None:
             ("by", safe(rollout.author)),
             ("figures", safe(progress.figures(rollout))),
             ("budget", f"{rollout.budget} in flight at most"),
-            ("approval", coloured(rollout.approval.state) if rollout.HasField("approval") else ""),
+            ("approval", coloured(rollout.approval.status) if rollout.HasField("approval") else ""),
             ("began", words.ago(rollout.create_time, now)),
             ("deadline", words.ago(rollout.deadline_time, now).removeprefix(words.NOTHING)),
             ("took", words.took(rollout.create_time, rollout.end_time).removeprefix(words.NOTHING)),

@@ -106,7 +106,7 @@ async def test_the_budget_in_flight_is_the_smaller_of_number_and_share(alone: Pa
 async def test_each_field_about_people_asks_them(alone: PatcherAlone) -> None:
     await alone.decide(plugin="a1", release="2.0.0")
     asked = await of(alone, "a1", "awaiting_approval")
-    assert (asked.approval.quorum, list(asked.approval.roles), asked.approval.state) == (2, ["approver"], "open")
+    assert (asked.approval.quorum, list(asked.approval.roles), asked.approval.status) == (2, ["approver"], "open")
     assert "1.2.0 → 2.0.0 is a major change" in asked.reason
     await alone.decide(plugin="a2", severity=HIGH)
     await of(alone, "a2", "awaiting_approval")

@@ -95,7 +95,7 @@ async def test_a_rollout_to_many_waits_until_a_person_other_than_its_author_appr
     await fleet.stub.UpdatePolicy(change, timeout=5)
     ann = person(fleet, "ann")
     made = await fleet.create()
-    assert (made.state, made.approval.state) == ("pending", "open")
+    assert (made.state, made.approval.status) == ("pending", "open")
     assert '"scope":["plugins/p1"' in made.approval.plan
     assert "local" in made.approval.excluded
     assert not fleet.ingest.commands
@@ -148,7 +148,7 @@ async def test_a_rollout_that_waits_can_be_approved_when_nobody_would_be_asked_a
         await reject(fleet, "ben", made)
     assert late.value.reason == "ROLLOUT_NOT_WAITING"
     after = await fleet.rollout(made.name)
-    assert (after.state in {"running", "soaking"}, after.approval.state) == (True, "approved")
+    assert (after.state in {"running", "soaking"}, after.approval.status) == (True, "approved")
     assert [event.approval_ended.outcome for event in await fleet.plane.facts("approval_ended")] == ["void", "approved"]
 
 

@@ -29,7 +29,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 NEW = Attempt(
     id="a1", incident="i1", decision="d1", plugin="p1", merchant="m1", package="checkout", action=Action.PATCH,
     from_release="1.2.0", to_release="1.2.3", digest="f" * 64, severity=Severity.MEDIUM, symptom="webhook_fail_rate",
-    round=1, confidence=0.87, bounds=Bounds(dead_man=60), create_time=START, update_time=START, deadline=START,
+    round=1, confidence=0.87, bounds=Bounds(dead_man=60), create_time=START, update_time=START, deadline_time=START,
     from_generation=3,
 )  # fmt: skip
 ALLOWED = GatesEvaluated(Allow(), needs_staging=True)

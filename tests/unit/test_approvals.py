@@ -56,7 +56,7 @@ def after(approval: Approval, *observations: heart.Observation, now: datetime = 
 
 def test_two_different_people_start_it_and_one_does_not() -> None:
     one = after(asked(), yes("bea"))
-    assert one.status is Status.WAITING
+    assert one.status is Status.OPEN
     change = heart.next(one, yes("cem"), START)
     assert change.approval.status is Status.APPROVED
     assert [told.event for told in change.facts] == [ApprovalEvent.VOTED, ApprovalEvent.GRANTED]
@@ -73,7 +73,7 @@ def test_two_different_people_start_it_and_one_does_not() -> None:
         (yes("dan", frozenset({"operator"})), Denied, "APPROVAL_ROLE"),
         (yes("dan", frozenset()), Denied, "APPROVAL_ROLE"),
         (yes(" "), Denied, "APPROVAL_ANONYMOUS"),
-        (yes("cem", plan="h0"), Stale, "PLAN_CHANGED"),
+        (yes("cem", plan_hash="h0"), Stale, "PLAN_CHANGED"),
         (yes("bea"), Refused, "APPROVED_TWICE"),
         (yes("Bea"), Refused, "APPROVED_TWICE"),
         (Vote("ada", APPROVER, False, "h1"), Denied, "APPROVAL_BY_AUTHOR"),
@@ -117,14 +117,14 @@ def test_one_rejection_ends_it_even_by_who_approved_and_even_after_the_quorum() 
 def test_any_change_of_the_plan_voids_what_was_given_and_makes_its_editor_an_author() -> None:
     granted = after(asked(), yes("bea"), yes("cem"))
     change = heart.next(granted, PlanChanged("h2", "cem"), START + MINUTE)
-    assert change.approval.status is Status.WAITING
+    assert change.approval.status is Status.OPEN
     assert [told.event for told in change.facts] == [ApprovalEvent.VOIDED]
     assert not satisfied(change.approval, "h1", START + MINUTE)
     assert not satisfied(change.approval, "h2", START + MINUTE)
     with pytest.raises(Denied):
-        after(change.approval, yes("cem", plan="h2"), now=START + MINUTE)
+        after(change.approval, yes("cem", plan_hash="h2"), now=START + MINUTE)
     assert satisfied(
-        after(change.approval, yes("bea", plan="h2"), yes("dan", plan="h2"), now=START + MINUTE), "h2", START
+        after(change.approval, yes("bea", plan_hash="h2"), yes("dan", plan_hash="h2"), now=START + MINUTE), "h2", START
     )
 
 
@@ -148,7 +148,7 @@ def test_people_are_reminded_then_others_told_then_it_expires_each_once() -> Non
         approval = change.approval
         told += [(minute, fact.event) for fact in change.facts]
     assert told == [(15, ApprovalEvent.REMINDED), (30, ApprovalEvent.ESCALATED), (60, ApprovalEvent.EXPIRED)]
-    assert approval.due is None
+    assert approval.due_time is None
 
 
 def test_a_sweep_that_was_away_says_only_what_still_matters() -> None:
@@ -160,14 +160,14 @@ def test_what_was_approved_and_not_used_expires_too() -> None:
     granted = after(asked(), yes("bea"), yes("cem"), now=START + 50 * MINUTE)
     assert satisfied(granted, "h1", START + 109 * MINUTE)
     assert not satisfied(granted, "h1", START + 110 * MINUTE)
-    assert granted.due == START + 110 * MINUTE
+    assert granted.due_time == START + 110 * MINUTE
     assert after(granted, Tick(), now=START + 110 * MINUTE).status is Status.EXPIRED
 
 
 def test_a_tick_at_its_due_time_always_says_something() -> None:
     approval = asked()
-    while approval.due:
-        change = heart.next(approval, Tick(), approval.due)
+    while approval.due_time:
+        change = heart.next(approval, Tick(), approval.due_time)
         assert change.facts
         approval = change.approval
 
@@ -246,7 +246,7 @@ class Votes(RuleBasedStateMachine):
     )
     def begin(self, quorum: int, seats: tuple[str, ...], named: tuple[str, ...]) -> None:
         self.quorum = Quorum(max(quorum, len(seats)), seats, named)
-        self.now, self.plan, self.edits = START, "h0", 0
+        self.now, self.plan_hash, self.edits = START, "h0", 0
         made = heart.create(
             "x", "a", "h0", self.quorum, authors=["ada"], proposer="decider", times=Times(10 * MINUTE, 5 * MINUTE),
             now=START,
@@ -259,7 +259,7 @@ class Votes(RuleBasedStateMachine):
 
     @rule(operator=st.sampled_from(PEOPLE), roles=ROLE_SETS, yes=st.integers(0, 7), old=st.booleans())
     def vote(self, operator: str, roles: frozenset[str], yes: int, old: bool) -> None:
-        self.cast(Vote(operator, roles, yes > 0, "h0" if old else self.plan, f"r{len(self.sent)}"))
+        self.cast(Vote(operator, roles, yes > 0, "h0" if old else self.plan_hash, f"r{len(self.sent)}"))
 
     @rule(which=st.integers(0, 30))
     def replay(self, which: int) -> None:
@@ -276,9 +276,9 @@ class Votes(RuleBasedStateMachine):
             assert before == self.approval
             assert not self.counts(vote), "a vote that counts was refused"
             return
-        person, fits = vote.operator.casefold(), vote.plan == self.plan
+        person, fits = vote.operator.casefold(), vote.plan_hash == self.plan_hash
         known = any(
-            old.request_id == vote.request_id and old.plan == vote.plan and old.approved == vote.approved
+            old.request_id == vote.request_id and old.plan_hash == vote.plan_hash and old.approved == vote.approved
             for old in before.votes
         )
         if known or self.over:
@@ -302,16 +302,22 @@ class Votes(RuleBasedStateMachine):
             not self.quorum.approvers or person in self.quorum.approvers
         )
         new = not vote.approved or (person not in self.diary and self.granted is None)
-        return able and new and not self.over and vote.plan == self.plan and person not in self.authors | {"decider"}
+        return (
+            able
+            and new
+            and not self.over
+            and vote.plan_hash == self.plan_hash
+            and person not in self.authors | {"decider"}
+        )
 
     @rule(editor=st.sampled_from(PEOPLE), same=st.booleans())
     def edit(self, editor: str, same: bool) -> None:
         self.edits += 1
-        plan = self.plan if same else f"h{self.edits}"
+        plan = self.plan_hash if same else f"h{self.edits}"
         self.lapse()
         self.approval = heart.next(self.approval, PlanChanged(plan, editor), self.now).approval
-        if plan != self.plan and not self.over:
-            self.plan, self.diary, self.granted = plan, {}, None
+        if plan != self.plan_hash and not self.over:
+            self.plan_hash, self.diary, self.granted = plan, {}, None
             self.authors.add(editor.casefold())
             self.until = self.now + 10 * MINUTE
 
@@ -332,13 +338,13 @@ class Votes(RuleBasedStateMachine):
         if not hasattr(self, "approval"):
             return
         good = not self.over and self.now < self.until and seated(self.quorum, list(self.diary.items()))
-        assert satisfied(self.approval, self.plan, self.now) == good
+        assert satisfied(self.approval, self.plan_hash, self.now) == good
         if good:
             assert len(set(self.diary) - self.authors - {"decider"}) >= self.quorum.size
         for number in range(self.edits + 1):
-            if f"h{number}" != self.plan:
+            if f"h{number}" != self.plan_hash:
                 assert not satisfied(self.approval, f"h{number}", self.now)
 
 
 TestVotes = Votes.TestCase
-TestVotes.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestVotes.settings = settings(max_examples=300, stateful_step_count=40, deadline_time=None)

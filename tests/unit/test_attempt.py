@@ -172,7 +172,7 @@ def test_a_late_commit_is_success_even_when_a_rollback_was_wanted() -> None:
 
 def test_insufficient_evidence_asks_the_probe_and_extends_once() -> None:
     story = probation().sees(UNSURE, after=36)
-    assert (story.attempt.probe, story.attempt.deadline) == (Probe.REQUESTED, story.attempt.commit_deadline)
+    assert (story.attempt.probe, story.attempt.deadline_time) == (Probe.REQUESTED, story.attempt.commit_deadline)
     story.sees(UNSURE, word(Outcome.DONE, "health_check"), word(Outcome.FAILED, "health_check"))
     assert story.attempt.probe is Probe.GOOD
     kinds = [p["kind"] for p in story.errands(ErrandKind.ISSUE_COMMAND)]

@@ -116,7 +116,7 @@ def live(attempt: Attempt) -> bool:
     return attempt.state in LIVE and attempt.state is not State.UNCONFIRMED
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline_time=None)
 @given(beginnings, stories)
 def test_no_sequence_of_observations_leads_where_it_must_not(
     attempt: Attempt, seen: list[tuple[Observation, float]]
@@ -132,8 +132,8 @@ def test_no_sequence_of_observations_leads_where_it_must_not(
     for _ in range(8):
         if not live(attempt):
             break
-        assert attempt.deadline is not None
-        attempt = heart.next(attempt, DeadlinePassed(), attempt.deadline).attempt
+        assert attempt.deadline_time is not None
+        attempt = heart.next(attempt, DeadlinePassed(), attempt.deadline_time).attempt
     assert not live(attempt), "left alone, every attempt ends by its deadlines"
 
 
@@ -166,7 +166,7 @@ def lawful(before: Attempt, observation: Observation, change: Change) -> None:
         assert change.attempt.permitted
         assert change.attempt.state not in PERMITTED_NEVER | UNPERMITTED, (before.state, observation)
     if live(change.attempt):
-        assert change.attempt.deadline is not None
+        assert change.attempt.deadline_time is not None
     if change.attempt.state in FINAL:
         assert change.attempt.end_time is not None
 
@@ -179,7 +179,7 @@ def test_every_observation_is_lawful_in_every_state_at_every_age(beginning: Atte
         lawful(beginning, observation, heart.next(beginning, observation, now))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline_time=None)
 @given(beginnings, stories, st.integers(0, 39))
 def test_an_observation_that_comes_twice_has_its_effect_once(
     attempt: Attempt, seen: list[tuple[Observation, float]], at: int

@@ -90,7 +90,7 @@ def observation(row: Member, kind: str, what: object) -> Observation:
 
 def lawful(story: Story, before: Rollout) -> None:
     after = story.rollout
-    assert (after.deadline is not None) == (after.state in LIVE)
+    assert (after.deadline_time is not None) == (after.state in LIVE)
     assert (after.end_time is not None) == (after.state in FINAL)
     assert before.state is after.state or before.state not in FINAL
     limit = max(before.budget, after.budget)
@@ -101,7 +101,7 @@ def lawful(story: Story, before: Rollout) -> None:
         assert len(set(new.broken)) == len(new.broken) <= new.exposed
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline_time=None)
 @given(st.sampled_from([(3, 7), (10,), (1, 4, 5)]), st.lists(steps, max_size=60))
 def test_no_sequence_of_observations_leads_where_it_must_not(
     sizes: tuple[int, ...], seen: list[tuple[str, tuple[str, object]] | Observation | timedelta]
@@ -121,8 +121,8 @@ def test_no_sequence_of_observations_leads_where_it_must_not(
     for _ in range(40):
         if story.state() in FINAL:
             break
-        assert story.rollout.deadline is not None
-        story.sees(Tick(), after=max(timedelta(0), story.rollout.deadline - story.now))
+        assert story.rollout.deadline_time is not None
+        story.sees(Tick(), after=max(timedelta(0), story.rollout.deadline_time - story.now))
     assert story.state() in FINAL, "left alone, every rollout ends by its deadlines"
     ends = [RolloutEvent.SUCCEEDED, RolloutEvent.ROLLED_BACK, RolloutEvent.ABORTED, RolloutEvent.HALTED]
     assert any(end in story.events for end in ends)
@@ -133,7 +133,7 @@ def _path(story: Story) -> list[tuple[State, State]]:
     return [(step.from_state, step.to_state) for step in story.transitions]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline_time=None)
 @given(st.lists(st.tuples(plugins, words), min_size=1, max_size=40), st.data())
 def test_a_stale_row_or_a_repeated_word_never_counts_twice(
     seen: list[tuple[str, tuple[str, object]]], data: st.DataObject

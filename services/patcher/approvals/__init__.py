@@ -12,6 +12,7 @@ from services.patcher.approvals.model import (
     Owner,
     PlanChanged,
     Status,
+    Subject,
     Tick,
     Times,
 )
@@ -20,6 +21,6 @@ from services.patcher.approvals.quorum import MAX_QUORUM, ROLES, Quorum, Vote, c
 
 __all__ = [
     "LIVE", "MAX_QUORUM", "OWNERS", "ROLES", "Approval", "ApprovalEvent", "Change", "Fact", "Observation", "Owner",
-    "Plan", "PlanChanged", "Quorum", "Status", "Tick", "Times", "Vote", "check", "create", "describe", "identity",
-    "is_met", "next", "plan_hash", "plan_text", "read_plan", "satisfied",
+    "Plan", "PlanChanged", "Quorum", "Status", "Subject", "Tick", "Times", "Vote", "check", "create", "describe",
+    "identity", "is_met", "next", "plan_hash", "plan_text", "read_plan", "satisfied",
 ]  # fmt: skip

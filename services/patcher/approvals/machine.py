@@ -80,7 +80,7 @@ def satisfied(approval: Approval, plan: str, now: datetime) -> bool:
     """Whether exactly this plan may go ahead now: the one question a gate asks."""
     return (
         approval.status is Status.APPROVED
-        and approval.plan == plan
+        and approval.plan_hash == plan
         and now < approval.expire_time
         and is_met(approval.quorum, approval.votes)
     )
@@ -108,16 +108,16 @@ def _tick(approval: Approval, now: datetime) -> Change:
 
 def _changed(passed: Change, changed: PlanChanged, now: datetime) -> Change:
     approval = passed.approval
-    if approval.status not in LIVE or changed.plan == approval.plan:
+    if approval.status not in LIVE or changed.plan_hash == approval.plan_hash:
         return passed
-    if not changed.plan:
+    if not changed.plan_hash:
         raise invalid("plan", "a plan is known by its hash", "compute it from plan_text")
-    why = f"the plan changed to {changed.plan[:12]}, {len(approval.votes)} approvals are void"
+    why = f"the plan changed to {changed.plan_hash[:12]}, {len(approval.votes)} approvals are void"
     anew = replace(
         approval,
-        plan=changed.plan,
+        plan_hash=changed.plan_hash,
         authors=approval.authors | {identity(changed.author)},
-        status=Status.WAITING,
+        status=Status.OPEN,
         votes=(),
         reminded=False,
         escalated=False,
@@ -155,8 +155,8 @@ def _voted(passed: Change, vote: Vote, now: datetime) -> Change:
 
 def _counted(approval: Approval, vote: Vote) -> bool:
     return bool(vote.request_id) and any(
-        (known.request_id, identity(known.operator), known.approved, known.plan)
-        == (vote.request_id, identity(vote.operator), vote.approved, vote.plan)
+        (known.request_id, identity(known.operator), known.approved, known.plan_hash)
+        == (vote.request_id, identity(vote.operator), vote.approved, vote.plan_hash)
         for known in approval.votes
     )
 
@@ -175,7 +175,7 @@ def _admit(approval: Approval, vote: Vote) -> None:
         raise Denied(f"{vote.operator} proposed this plan; a person must decide", reason="APPROVAL_BY_PROPOSER")
     if not may_vote(approval.quorum, vote):
         raise Denied(f"this takes {describe(approval.quorum)}; {vote.operator} is none of them", reason="APPROVAL_ROLE")
-    if vote.plan != approval.plan:
+    if vote.plan_hash != approval.plan_hash:
         raise Stale("the plan has changed since you read it; read it again, then decide", reason="PLAN_CHANGED")
     if vote.approved and any(identity(known.operator) == operator for known in approval.votes):
         raise Refused(f"{vote.operator} has approved already; it takes another person", reason="APPROVED_TWICE")

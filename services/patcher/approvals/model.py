@@ -1,6 +1,6 @@
 """The record of an approval, its standings with owner and end, and what can be observed.
 
-Rule: no standing without an owner and an end; the sweep reads `Approval.due`.
+Rule: no standing without an owner and an end; the sweep reads `Approval.due_time`.
 """
 
 import enum
@@ -29,10 +29,20 @@ class Times:
         return self.timeout / 2
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What an approval is about: `name` is attempts/{attempt} or rollouts/{rollout}, the rest is for its facts."""
+
+    name: str
+    plugin: str = ""
+    merchant: str = ""
+    incident: str = ""
+
+
 class Status(enum.StrEnum):
     """Where an approval stands."""
 
-    WAITING = "waiting"
+    OPEN = "open"
     APPROVED = "approved"
     REJECTED = "rejected"
     EXPIRED = "expired"
@@ -43,24 +53,24 @@ class Owner:
     """Who moves a standing on, until when, and what follows when nobody does."""
 
     owner: str
-    deadline: str
+    deadline_time: str
     next: Status | None
 
 
 OWNERS: Final = {
-    Status.WAITING: Owner("approvers", "expire_time, reminded and escalated before", Status.EXPIRED),
+    Status.OPEN: Owner("approvers", "expire_time, reminded and escalated before", Status.EXPIRED),
     Status.APPROVED: Owner("patcher", "expire_time", Status.EXPIRED),
     Status.REJECTED: Owner("nobody", "it is over", None),
     Status.EXPIRED: Owner("nobody", "it is over", None),
 }
-LIVE: Final = frozenset({Status.WAITING, Status.APPROVED})
+LIVE: Final = frozenset({Status.OPEN, Status.APPROVED})
 
 
 @dataclass(frozen=True)
 class PlanChanged:
     """The plan is another one now; who changed it is an author from here on."""
 
-    plan: str
+    plan_hash: str
     author: str
 
 
@@ -100,7 +110,7 @@ class Approval:
 
     id: str
     subject: str
-    plan: str
+    plan_hash: str
     quorum: Quorum
     authors: frozenset[str]
     proposer: str
@@ -108,20 +118,20 @@ class Approval:
     create_time: datetime
     expire_time: datetime
     request_time: datetime
-    status: Status = Status.WAITING
+    status: Status = Status.OPEN
     votes: tuple[Vote, ...] = ()
     reminded: bool = False
     escalated: bool = False
     reason: str = ""
 
     @property
-    def due(self) -> datetime | None:
+    def due_time(self) -> datetime | None:
         """When a tick next has something to say; None when it is over."""
         if self.status not in LIVE:
             return None
-        if self.status is Status.WAITING and not self.reminded:
+        if self.status is Status.OPEN and not self.reminded:
             return self.request_time + self.times.remind_after
-        if self.status is Status.WAITING and not self.escalated:
+        if self.status is Status.OPEN and not self.escalated:
             return self.request_time + self.times.escalate_after
         return self.expire_time
 

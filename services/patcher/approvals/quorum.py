@@ -34,7 +34,7 @@ class Vote:
     operator: str
     roles: frozenset[str]
     approved: bool
-    plan: str
+    plan_hash: str
     request_id: str = ""
     reason: str = ""
 

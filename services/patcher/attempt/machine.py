@@ -140,18 +140,25 @@ def _gates(attempt: Attempt, gates: GatesEvaluated, now: datetime) -> Change:
             if attempt.held_by == reply.gate:
                 return Change(attempt)
             held = (Fact(AttemptEvent.HELD, reply.reason, gate=reply.gate),)
-            deadline = now + HELD_LIMIT if not attempt.held_by else attempt.deadline
+            deadline = now + HELD_LIMIT if not attempt.held_by else attempt.deadline_time
             return move(attempt, now, attempt.state, "held", reply.reason, deadline, held, held_by=reply.gate)
         case Allow():
             if _is(attempt, State.PENDING) and gates.needs_staging and attempt.action is not Action.RESTART:
                 return _stage(attempt, now)
-            return switch(replace(attempt, plan=gates.plan), now)
+            return switch(replace(attempt, plan_hash=gates.plan_hash), now)
         case Ask():
             if _is(attempt, State.PENDING) and gates.needs_staging and attempt.action is not Action.RESTART:
                 return _stage(attempt, now)
             until = now + reply.within + GRACE
             return move(
-                attempt, now, State.AWAITING_APPROVAL, "asked", reply.reason, until, held_by="", plan=gates.plan
+                attempt,
+                now,
+                State.AWAITING_APPROVAL,
+                "asked",
+                reply.reason,
+                until,
+                held_by="",
+                plan_hash=gates.plan_hash,
             )
         case RollBack():
             # Nothing was switched that could be taken back.
@@ -177,14 +184,16 @@ def _approved(attempt: Attempt, approved: PlanApproved, now: datetime) -> Change
             return refuse(attempt, now, gate, reason)
         case Hold(gate, reason):
             held = (Fact(AttemptEvent.HELD, reason, gate=gate),)
-            known = replace(attempt, plan=approved.plan)
+            known = replace(attempt, plan_hash=approved.plan_hash)
             return move(known, now, State.STAGED, "approved", reason, now + HELD_LIMIT, held, held_by=gate)
         case Allow():
-            return switch(replace(attempt, plan=approved.plan), now)
-        case Ask(within=within, reason=reason) if approved.plan != attempt.plan:
+            return switch(replace(attempt, plan_hash=approved.plan_hash), now)
+        case Ask(within=within, reason=reason) if approved.plan_hash != attempt.plan_hash:
             # The plan is another one by now, and people are asked anew.
             until = now + within + GRACE
-            return move(attempt, now, State.AWAITING_APPROVAL, "asked again", reason, until, plan=approved.plan)
+            return move(
+                attempt, now, State.AWAITING_APPROVAL, "asked again", reason, until, plan_hash=approved.plan_hash
+            )
         case _:
             return Change(attempt)
 
@@ -257,7 +266,7 @@ def _judged(attempt: Attempt, judged: VerdictReached, now: datetime) -> Change:
         return roll_back(known, now, "judged", f"too late to commit: {verdict.explanation}")
     if verdict.result is Result.PASS:
         return commit(known, now, verdict.explanation)
-    if attempt.deadline and now >= attempt.deadline and attempt.probe is Probe.NOT_REQUESTED:
+    if attempt.deadline_time and now >= attempt.deadline_time and attempt.probe is Probe.NOT_REQUESTED:
         return _extend(known, now, verdict.explanation)
     return Change(known)
 
@@ -277,7 +286,7 @@ def _extend(attempt: Attempt, now: datetime, reason: str) -> Change:
 
 
 def _deadline(attempt: Attempt, now: datetime) -> Change:
-    if attempt.deadline is None or now < attempt.deadline:
+    if attempt.deadline_time is None or now < attempt.deadline_time:
         return Change(attempt)
     if attempt.state in UNPERMITTED - {State.STAGING}:
         waited = f" for {attempt.held_by}" if attempt.held_by else ""

@@ -136,7 +136,7 @@ class Attempt:
     bounds: Bounds
     create_time: datetime
     update_time: datetime
-    deadline: datetime | None
+    deadline_time: datetime | None
     state: State = State.PENDING
     reason: str = ""
     held_by: str = ""
@@ -156,10 +156,10 @@ class Attempt:
     verdict: Verdict | None = None
     probe: Probe = Probe.NOT_REQUESTED
     failing_inputs: tuple[str, ...] = ()
-    trace: str = ""
+    traceparent: str = ""
     rollout: str = ""
     # Hash of the plan people are asked about, or have approved; empty while nobody is asked.
-    plan: str = ""
+    plan_hash: str = ""
     configuration: str = ""
     # The person who wants it (operators/{operator}) and the id of that request; empty for a decision's and a rollout's.
     author: str = ""
@@ -224,7 +224,7 @@ class ErrandKind(enum.StrEnum):
     STAGE = "stage"
     ISSUE_COMMAND = "issue_command"
     WITHDRAW_COMMAND = "withdraw_command"
-    GO_ON = "go_on"
+    RESUME = "resume"
     STOP = "stop"
 
 
@@ -272,7 +272,7 @@ class GatesEvaluated:
 
     reply: Reply
     needs_staging: bool
-    plan: str = ""
+    plan_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ class PlanApproved:
     """People have approved the plan, and the policy was asked once more."""
 
     reply: Reply
-    plan: str
+    plan_hash: str
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,9 @@ def move(
 ) -> Change:
     """The attempt in a state, with its history."""
     end = (attempt.end_time or now) if state in FINAL else None
-    moved = replace(attempt, state=state, reason=reason, deadline=deadline, update_time=now, end_time=end, **changes)
+    moved = replace(
+        attempt, state=state, reason=reason, deadline_time=deadline, update_time=now, end_time=end, **changes
+    )
     return Change(moved, facts, errands, (Transition(attempt.state, state, observation, reason),))
 
 

@@ -20,10 +20,10 @@ from services.patcher.approvals import Approval, Status, plan_hash
 from services.patcher.attempt import FINAL, Attempt, CancelRequested, PlanApproved, PlanRejected, State
 from services.patcher.context import ServiceContext
 from services.patcher.handlers import rollout_approvals
-from services.patcher.handlers.policy import said
+from services.patcher.handlers.policy import required_reason
 from services.patcher.operations import approvals as door
-from services.patcher.operations.apply_change import observe, weigh, weighed_out
-from services.patcher.operations.ingest_queries import why_not
+from services.patcher.operations.apply_change import after_gates, evaluate_gates, observe
+from services.patcher.operations.ingest_queries import cancel_reason
 from services.patcher.store import approvals, attempts
 from services.patcher.store import policy as policies
 
@@ -40,20 +40,20 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.ApproveAttemptResponse:
         """A person agrees. Raises Denied for who has no vote, Stale for another plan, Refused when it is too late."""
         if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), yes=True)
+            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), approved=True)
             return patcher_pb2.ApproveAttemptResponse(attempt=shown)
-        found, asked = await self._heard(request, access.caller(context), yes=True)
+        found, asked = await self._heard(request, access.caller(context), approved=True)
         return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
 
     async def RejectAttempt(
         self, request: patcher_pb2.RejectAttemptRequest, context: Any
     ) -> patcher_pb2.RejectAttemptResponse:
         """A person says no; one is enough. Raises Invalid without a reason, Refused once it is applied."""
-        said(request.reason)
+        required_reason(request.reason)
         if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), yes=False)
+            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), approved=False)
             return patcher_pb2.RejectAttemptResponse(attempt=shown)
-        found, asked = await self._heard(request, access.caller(context), yes=False)
+        found, asked = await self._heard(request, access.caller(context), approved=False)
         return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
 
     async def _heard(
@@ -61,18 +61,18 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         request: patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest,
         actor: str,
         *,
-        yes: bool,
+        approved: bool,
     ) -> tuple[Attempt, Asked | None]:
         name = parse("attempts", request.name)
-        if yes:
+        if approved:
             await self._still_wanted(name)
 
         async def work(tx: Transaction) -> tuple[Attempt, Asked | None]:
             attempt = await attempts.get(tx, name, lock=True)
             if attempt is None:
                 raise NotFound(f"there is no attempt {name}", reason="ATTEMPT_UNKNOWN", field="name", attempt=name)
-            with use_traceparent(attempt.trace):
-                after = await self._voted(tx, attempt, request, actor, yes)
+            with use_traceparent(attempt.traceparent):
+                after = await self._voted(tx, attempt, request, actor, approved)
             return after, await approvals.newest(tx, names.attempt(name))
 
         return await self.ctx.database.transaction(work)
@@ -83,35 +83,35 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             found = await attempts.get(tx, name)
         if found is None or found.state is not State.AWAITING_APPROVAL:
             return
-        why = await why_not(self.ctx, found)
+        why = await cancel_reason(self.ctx, found)
         if not why:
             return
         wish = CancelRequested("patcher", why)
-        with use_traceparent(found.trace):
+        with use_traceparent(found.traceparent):
             await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, name, wish))
         raise Refused(
             f"attempt {name} has nothing to go on for any more: {why}", reason="ATTEMPT_OUTDATED", attempt=name
         )
 
-    async def _voted(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, yes: bool) -> Attempt:
+    async def _voted(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, approved: bool) -> Attempt:
         policy, _ = await policies.get(tx)
         asked = await approvals.newest(tx, names.attempt(attempt.id))
         if asked is None:
             raise Refused(
                 f"attempt {attempt.id} is {attempt.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
             )
-        vote = wire.vote(request, asked[0].quorum, door.person(actor), yes=yes)
+        vote = wire.vote(request, asked[0].quorum, door.operator_id(actor), approved=approved)
         plan = plan_hash(door.plan_of(attempt, policy))
-        change = await door.vote(tx, door.about(attempt), vote, plan)
+        change = await door.vote(tx, door.subject_of(attempt), vote, plan)
         if change.approval == asked[0]:
             # The same request again.
             return attempt
         if change.approval.status is Status.REJECTED:
             return await self._rejected(tx, attempt, actor, request.reason)
         if change.approval.status is Status.APPROVED:
-            weighed = await weigh(tx, attempt)
-            after = await observe(tx, self.ctx, attempt.id, PlanApproved(weighed.said, weighed.plan))
-            await weighed_out(tx, weighed, after, None)
+            gates = await evaluate_gates(tx, attempt)
+            after = await observe(tx, self.ctx, attempt.id, PlanApproved(gates.reply, gates.plan_hash))
+            await after_gates(tx, gates, after, None)
             return after or attempt
         return attempt
 

@@ -28,9 +28,9 @@ from services.patcher.attempt import (
     State,
 )
 from services.patcher.context import SCHEMA, ServiceContext
-from services.patcher.handlers.policy import said
-from services.patcher.operations.apply_change import observe, weigh
-from services.patcher.operations.ingest_queries import plugin_of
+from services.patcher.handlers.policy import required_reason
+from services.patcher.operations.apply_change import evaluate_gates, observe
+from services.patcher.operations.ingest_queries import get_plugin
 from services.patcher.policy import Allow
 from services.patcher.store import approvals, attempts, permits
 from services.patcher.store.permits import Permit, Question
@@ -64,7 +64,7 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         after = paging.open_token(request.page_token, {"list": "attempts", **query})
         async with self.ctx.database.reading() as tx:
             found = await attempts.page(tx, **query, after=after, limit=size + 1)
-            asked = await approvals.newest_of(tx, [names.attempt(each.id) for each in found[:size] if each.plan])
+            asked = await approvals.newest_of(tx, [names.attempt(each.id) for each in found[:size] if each.plan_hash])
         more = len(found) > size
         return patcher_pb2.ListAttemptsResponse(
             attempts=[wire.attempt_of(each, asked=asked.get(names.attempt(each.id))) for each in found[:size]],
@@ -75,7 +75,7 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.CancelAttemptRequest, context: Any
     ) -> patcher_pb2.CancelAttemptResponse:
         """Stops an attempt that has no permit. Raises Refused for one that has, or is over."""
-        actor, reason = access.caller(context), said(request.reason)
+        actor, reason = access.caller(context), required_reason(request.reason)
         wish = CancelRequested(actor, reason)
         found = await self._moved(request.name, wish, {State.CANCELLED}, "ATTEMPT_NOT_CANCELLABLE")
         return patcher_pb2.CancelAttemptResponse(attempt=wire.attempt_of(found))
@@ -84,7 +84,7 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.RollBackAttemptRequest, context: Any
     ) -> patcher_pb2.RollBackAttemptResponse:
         """Takes an applied attempt back. Raises Refused when there is nothing of it to take back."""
-        actor, reason = access.caller(context), said(request.reason)
+        actor, reason = access.caller(context), required_reason(request.reason)
         await self._still_runs(parse("attempts", request.name))
         wish = RollbackRequested(actor, reason)
         ends = {State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED}
@@ -94,10 +94,10 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     async def _still_runs(self, name: str) -> None:
         async with self.ctx.database.reading() as tx:
             found = _known(await attempts.get(tx, name), name)
-            other = await attempts.busy(tx, found.plugin, found.id, lock=False)
+            other = await attempts.occupying(tx, found.plugin, found.id, lock=False)
         if found.state is not State.SUCCESS:
             return
-        plugin = await plugin_of(self.ctx, found.plugin)
+        plugin = await get_plugin(self.ctx, found.plugin)
         if other is not None or plugin is None or plugin.generation != found.generation:
             raise Refused(
                 "the plugin has moved on since this attempt; only what it runs now can be taken back",
@@ -138,8 +138,8 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             found = await attempts.get(tx, question.attempt)
             if found is None or found.state is not State.APPLYING:
                 return ""
-            weighed = await weigh(tx, found, lock=False)
-        return "" if isinstance(weighed.said, Allow) else weighed.said.gate
+            gates = await evaluate_gates(tx, found, lock=False)
+        return "" if isinstance(gates.reply, Allow) else gates.reply.gate
 
     async def _authorize(self, tx: Transaction, question: Question, objection: str) -> Permit:
         permit = await permits.authorize(tx, question, objection)

@@ -14,17 +14,14 @@ from libs.common.database import Transaction
 from libs.common.errors import Invalid, NotFound, Refused
 from libs.common.telemetry import current_traceparent, new_traceparent
 from prunella.v1 import ingest_pb2, patcher_pb2, patcher_pb2_grpc
-from services.patcher import attempt as heart
 from services.patcher import wire
 from services.patcher.attempt import Attempt
 from services.patcher.context import ServiceContext
-from services.patcher.handlers.policy import said
-from services.patcher.operations.apply_change import bounds
-from services.patcher.operations.create_attempt import OWN, begin, configuration, target
-from services.patcher.operations.ingest_queries import fleet_of, incident_of, plugin_of
+from services.patcher.handlers.policy import required_reason
+from services.patcher.operations.create_attempt import create, draft, resolve
+from services.patcher.operations.ingest_queries import count_plugins, get_incident, get_plugin
 from services.patcher.policy import Action, Severity
-from services.patcher.store import attempts, fleets, releases
-from services.patcher.store import policy as policies
+from services.patcher.store import attempts, fleets
 
 OVER = frozenset({"mitigated", "closed"})
 LONGEST_REQUEST = 128
@@ -52,25 +49,25 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.CreateAttemptRequest, context: Any
     ) -> patcher_pb2.CreateAttemptResponse:
         """Begins an attempt. Raises Invalid, NotFound, Refused; a gate's no is the attempt's state and reason."""
-        author, reason, asked = access.caller(context), said(request.reason), _request(request.request_id)
+        author, reason, asked = access.caller(context), required_reason(request.reason), _request(request.request_id)
         async with self.ctx.database.reading() as tx:
             known = await attempts.of_request(tx, author, asked)
         if known is not None:
             return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(_same(known, request)))
         wanted = await self._wanted(request, author)
-        fleet = await fleet_of(self.ctx, wanted.plugin.package)
+        fleet = await count_plugins(self.ctx, wanted.plugin.package)
         trace = current_traceparent() or new_traceparent()
 
         async def work(tx: Transaction) -> Attempt:
             if fleet is not None:
                 await fleets.put(tx, wanted.plugin.package, fleet)
             # Under the plugin's lock a repeat of this request finds what the first one made.
-            await attempts.busy(tx, wanted.plugin_id, "")
+            await attempts.occupying(tx, wanted.plugin_id, "")
             earlier = await attempts.of_request(tx, author, asked)
             if earlier is not None:
                 return _same(earlier, request)
-            made = await _attempt(tx, self.ctx, wanted, trace)
-            return await begin(tx, self.ctx, made, wanted.plugin, None, author=author, reason=reason)
+            made = await _draft(tx, self.ctx, wanted, trace)
+            return await create(tx, self.ctx, made, wanted.plugin, None, author=author, reason=reason)
 
         return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(await self.ctx.database.transaction(work)))
 
@@ -87,14 +84,14 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         if action is Action.PATCH and not request.target:
             raise Invalid("a patch needs the release it brings", reason="TARGET_MISSING", field="target")
         incident = await self._incident(request.incident) if request.incident else None
-        plugin_id = _bare(request.plugin) or (_bare(incident.plugin) if incident else "")
+        plugin_id = names.id_of(request.plugin) or (names.id_of(incident.plugin) if incident else "")
         if not plugin_id:
             raise Invalid("name a plugin or an incident", reason="PLUGIN_MISSING", field="plugin")
-        if incident is not None and _bare(incident.plugin) != plugin_id:
+        if incident is not None and names.id_of(incident.plugin) != plugin_id:
             raise Invalid(
-                f"the incident is about plugin {_bare(incident.plugin)}", reason="PLUGIN_DIFFERS", field="plugin"
+                f"the incident is about plugin {names.id_of(incident.plugin)}", reason="PLUGIN_DIFFERS", field="plugin"
             )
-        plugin = await plugin_of(self.ctx, plugin_id)
+        plugin = await get_plugin(self.ctx, plugin_id)
         if plugin is None:
             raise NotFound(f"there is no plugin {plugin_id}", reason="PLUGIN_UNKNOWN", field="plugin")
         if plugin.state != "active":
@@ -103,7 +100,7 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
     async def _incident(self, name: str) -> ingest_pb2.Incident:
         incident = names.parse("incidents", name if "/" in name else names.incident(name), field="incident")
-        found = await incident_of(self.ctx, incident)
+        found = await get_incident(self.ctx, incident)
         if found.state in OVER:
             raise Refused(
                 f"incident {incident} is {found.state}; leave it out to change the plugin all the same",
@@ -114,18 +111,11 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         return found
 
 
-async def _attempt(tx: Transaction, ctx: ServiceContext, wanted: Wanted, trace: str) -> Attempt:
+async def _draft(tx: Transaction, ctx: ServiceContext, wanted: Wanted, trace: str) -> Attempt:
     """The attempt that is wanted. Raises NotFound for what is not published."""
     plugin, action, incident = wanted.plugin, wanted.action, wanted.incident
-    policy, _ = await policies.get(tx)
-    version = await target(tx, wanted.plugin_id, plugin, action, wanted.target)
-    release = await releases.get(tx, plugin.package, version) if version and action not in OWN else None
-    named = wanted.target if action is Action.CONFIG_FIX else ""
-    fix = await configuration(tx, wanted.plugin_id, plugin, named) if action is Action.CONFIG_FIX else None
-    if action is Action.ROLLBACK and release is None and not wanted.target:
-        # Nothing published is known to have run before: the agent's other slot is.
-        version = ""
-    if (version and action not in OWN and release is None) or (action is Action.CONFIG_FIX and fix is None):
+    target = await resolve(tx, wanted.plugin_id, plugin, action, wanted.target)
+    if not target.digest and (target.release or action is Action.CONFIG_FIX) and action is not Action.RESTART:
         kind = "configuration" if action is Action.CONFIG_FIX else "release"
         raise NotFound(
             f"there is no {kind} {wanted.target} of package {plugin.package} for this plugin; publish it first",
@@ -134,30 +124,22 @@ async def _attempt(tx: Transaction, ctx: ServiceContext, wanted: Wanted, trace: 
             package=plugin.package,
             target=wanted.target,
         )
-    brought = fix.digest if fix else release.digest if release else ""
-    return Attempt(
+    return await draft(
+        tx,
+        ctx,
+        wanted.plugin_id,
+        plugin,
+        target,
         id=names.new_id(tx.now),
-        incident=_bare(incident.name) if incident else "",
+        incident=names.id_of(incident.name) if incident else "",
         decision="",
-        plugin=wanted.plugin_id,
-        merchant=plugin.merchant,
-        package=plugin.package,
         action=action,
-        from_release=plugin.release,
-        to_release=version,
-        digest=plugin.digest if action is Action.RESTART else brought,
         severity=wire.severity(incident.severity) if incident else Severity.LOW,
         symptom=incident.type if incident else "",
         round=incident.round if incident else 1,
-        # A person chose, so there is nothing to be unsure of.
+        # An operator chose, so there is nothing to be unsure of.
         confidence=1.0,
-        bounds=bounds(ctx.settings, policy),
-        create_time=tx.now,
-        update_time=tx.now,
-        deadline=tx.now + heart.HELD_LIMIT,
-        from_generation=plugin.generation,
-        trace=trace,
-        configuration=fix.version if fix else "",
+        traceparent=trace,
         author=wanted.author,
         request_id=wanted.request,
     )
@@ -165,7 +147,7 @@ async def _attempt(tx: Transaction, ctx: ServiceContext, wanted: Wanted, trace: 
 
 def _same(known: Attempt, request: patcher_pb2.CreateAttemptRequest) -> Attempt:
     """The attempt of an earlier request with the same id. Raises Refused when that asked for something else."""
-    where = _bare(request.plugin) in {"", known.plugin} and _bare(request.incident) == known.incident
+    where = names.id_of(request.plugin) in {"", known.plugin} and names.id_of(request.incident) == known.incident
     what = request.target in {"", known.target} and wire.ACTIVE.get(request.action) is known.action
     if not (where and what):
         raise Refused(
@@ -184,7 +166,3 @@ def _request(given: str) -> str:
             field="request_id",
         )
     return given
-
-
-def _bare(name: str) -> str:
-    return name.rpartition("/")[2]

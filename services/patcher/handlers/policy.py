@@ -52,7 +52,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.UpdatePolicyRequest, context: Any
     ) -> patcher_pb2.UpdatePolicyResponse:
         """Changes the fields in the mask. Raises Invalid naming the field, Stale when the etag is not the newest."""
-        actor, reason = access.caller(context), said(request.reason)
+        actor, reason = access.caller(context), required_reason(request.reason)
 
         async def work(tx: Transaction) -> patcher_pb2.UpdatePolicyResponse:
             found, by = await policies.get(tx, lock=True)
@@ -97,7 +97,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             new, _ = wire.changed_policy(request, old)
             decided = await attempts.decided(tx, request.decisions or DECISIONS)
             wider = max(old, new, key=lambda policy: policy.attempts_window)
-            seen = [await gate_inputs.recall(tx, wider, attempt) for attempt in decided]
+            seen = [await gate_inputs.read_past(tx, wider, attempt) for attempt in decided]
         replays = [replay for replay in compare(old, new, seen) if _differs(replay)]
         shown = [wire.policy_replay(replay, decided[replay.index]) for replay in replays]
         return patcher_pb2.PreviewPolicyResponse(replays=shown, unchanged_count=len(decided) - len(shown))
@@ -106,7 +106,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.EngageKillSwitchRequest, context: Any
     ) -> patcher_pb2.EngageKillSwitchResponse:
         """Stops automation in a scope; when this returns, no further switch is permitted there."""
-        scope, actor, reason = checked_scope(request.scope), access.caller(context), said(request.reason)
+        scope, actor, reason = checked_scope(request.scope), access.caller(context), required_reason(request.reason)
         switch, flying = await self._engage(scope, actor, reason, request.request_id)
         if request.revert_in_flight:
             flying = [await self._revert(attempt, actor, reason) for attempt in flying]
@@ -141,7 +141,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ReleaseKillSwitchRequest, context: Any
     ) -> patcher_pb2.ReleaseKillSwitchResponse:
         """Lets automation go on in a scope; what was held goes on within a second or two."""
-        scope, actor, reason = checked_scope(request.scope), access.caller(context), said(request.reason)
+        scope, actor, reason = checked_scope(request.scope), access.caller(context), required_reason(request.reason)
 
         async def work(tx: Transaction) -> KillSwitch:
             await tx.run(kill_switches.LOCK, scope=scope)
@@ -200,7 +200,7 @@ def checked_scope(scope: str) -> str:
     return scope
 
 
-def said(reason: str) -> str:
+def required_reason(reason: str) -> str:
     """The reason a person gave. Raises Invalid when there is none."""
     text = reason.strip()
     if not text or len(text) > LONGEST_REASON:

@@ -18,9 +18,9 @@ from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.attempt import Attempt, RollbackRequested, State
 from services.patcher.context import ServiceContext
-from services.patcher.handlers.policy import said
+from services.patcher.handlers.policy import required_reason
 from services.patcher.operations.apply_change import observe
-from services.patcher.operations.ingest_queries import plugin_of
+from services.patcher.operations.ingest_queries import get_plugin
 from services.patcher.policy import Action
 from services.patcher.store import attempts
 
@@ -38,7 +38,7 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.RollBackRecentRequest, context: Any
     ) -> patcher_pb2.RollBackRecentResponse:
         """Takes back what was applied since then. Raises Invalid for a moment out of bounds, Refused for too much."""
-        actor, reason = access.caller(context), said(request.reason)
+        actor, reason = access.caller(context), required_reason(request.reason)
         since = self._since(request)
         async with self.ctx.database.reading() as tx:
             found = await attempts.recent(tx, since, request.package, MOST + 1)
@@ -85,7 +85,7 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         if attempt.state is State.ROLLING_BACK:
             return attempt
         try:
-            plugin = await plugin_of(self.ctx, attempt.plugin)
+            plugin = await get_plugin(self.ctx, attempt.plugin)
         except Problem as problem:
             return _not(attempt, problem.reason, problem.message)
         if plugin is None or plugin.state == "retired":
@@ -95,10 +95,10 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
         async def work(tx: Transaction) -> Attempt | None:
             await attempts.get(tx, attempt.id, lock=True)
-            other = await attempts.busy(tx, attempt.plugin, attempt.id)
+            other = await attempts.occupying(tx, attempt.plugin, attempt.id)
             if other is not None and attempt.state is State.SUCCESS:
                 return None
-            with use_traceparent(attempt.trace):
+            with use_traceparent(attempt.traceparent):
                 return await observe(tx, self.ctx, attempt.id, RollbackRequested(actor, reason))
 
         after = await self.ctx.database.transaction(work)

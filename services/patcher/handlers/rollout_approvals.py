@@ -12,11 +12,11 @@ from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2
 from services.patcher import rollout as heart
 from services.patcher import wire
-from services.patcher.approvals import Status, plan_hash
+from services.patcher.approvals import Status, Subject, plan_hash
 from services.patcher.context import ServiceContext
 from services.patcher.operations import approvals as door
 from services.patcher.operations.apply_rollout_change import observe
-from services.patcher.operations.plan_rollout import plan_now
+from services.patcher.operations.plan_rollout import current_plan
 from services.patcher.rollout import Approved
 from services.patcher.store import approvals, rollouts
 from services.patcher.store import policy as policies
@@ -26,7 +26,7 @@ COLLECTION = "rollouts/"
 Request = patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest
 
 
-async def heard(ctx: ServiceContext, request: Request, actor: str, *, yes: bool) -> patcher_pb2.Attempt:
+async def heard(ctx: ServiceContext, request: Request, actor: str, *, approved: bool) -> patcher_pb2.Attempt:
     """Hears a person on a rollout; answers with its plan and approval. Raises as for an attempt."""
     rollout = parse("rollouts", request.name)
 
@@ -34,25 +34,25 @@ async def heard(ctx: ServiceContext, request: Request, actor: str, *, yes: bool)
         stored = await rollouts.get(tx, rollout, lock=True)
         if stored is None:
             raise NotFound(f"there is no rollout {rollout}", reason="ROLLOUT_UNKNOWN", field="name", rollout=rollout)
-        with use_traceparent(stored.trace):
-            stored = await _voted(tx, ctx, stored, request, actor, yes)
+        with use_traceparent(stored.traceparent):
+            stored = await _voted(tx, ctx, stored, request, actor, approved)
         return await _shown(tx, stored)
 
     return await ctx.database.transaction(work)
 
 
 async def _voted(
-    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, request: Request, actor: str, yes: bool
+    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, request: Request, actor: str, approved: bool
 ) -> StoredRollout:
-    subject = door.About(request.name)
+    subject = Subject(request.name)
     asked = await approvals.newest(tx, request.name)
     if asked is None:
         raise Refused(
             f"{request.name} is {stored.rollout.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
         )
-    vote = wire.vote(request, asked[0].quorum, door.person(actor), yes=yes)
+    vote = wire.vote(request, asked[0].quorum, door.operator_id(actor), approved=approved)
     policy, _ = await policies.get(tx)
-    change = await door.vote(tx, subject, vote, plan_hash(plan_now(asked[1], policy)))
+    change = await door.vote(tx, subject, vote, plan_hash(current_plan(asked[1], policy)))
     if change.approval == asked[0]:
         # The same request again.
         return stored
@@ -64,7 +64,7 @@ async def _voted(
             state=stored.rollout.state.value,
         )
     if change.approval.status is Status.APPROVED:
-        await door.used(tx, subject)
+        await door.mark_used(tx, subject)
         return await observe(tx, ctx, stored, Approved())
     if change.approval.status is Status.REJECTED:
         return await observe(tx, ctx, stored, heart.Rejected(actor, f"rejected: {request.reason}"))

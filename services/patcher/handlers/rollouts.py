@@ -1,6 +1,6 @@
 """Rollouts: what people bring to many plugins, and how they steer it.
 
-Rule: every wish is asked of the heart under the rollout's lock and says why; a repeated request changes nothing.
+Rule: every wanted is asked of the heart under the rollout's lock and says why; a repeated request changes nothing.
 """
 
 # ruff: noqa: N802 - the proto names the methods
@@ -15,9 +15,9 @@ from libs.common.names import is_id, parse
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.context import ServiceContext
-from services.patcher.handlers.policy import said
+from services.patcher.handlers.policy import required_reason
 from services.patcher.operations.apply_rollout_change import observe
-from services.patcher.operations.plan_rollout import apart, make, prepare
+from services.patcher.operations.plan_rollout import check_overlap, create, prepare
 from services.patcher.rollout import (
     AbortRequested,
     MemberState,
@@ -43,7 +43,7 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.CreateRolloutResponse:
         """Draws the members and begins, or asks people first. Raises Invalid, NotFound or Conflict."""
         author = access.caller(context)
-        said(request.reason)
+        required_reason(request.reason)
         for field in ("package", "target"):
             if not is_id(getattr(request, field)):
                 raise Invalid(f"{field} must be given", reason="FIELD_MISSING", field=field)
@@ -51,14 +51,14 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             known = await rollouts.of_request(tx, request.package, request.request_id)
         if known is not None and not request.validate_only:
             return patcher_pb2.CreateRolloutResponse(rollout=rollout_of(known))
-        drawn = await prepare(self.ctx, request, author)
+        planned = await prepare(self.ctx, request, author)
         if request.validate_only:
             async with self.ctx.database.reading() as tx:
-                await apart(tx, drawn)
-            shown = rollout_of(drawn.stored)
+                await check_overlap(tx, planned)
+            shown = rollout_of(planned.stored)
             shown.name = ""
             return patcher_pb2.CreateRolloutResponse(rollout=shown)
-        stored = await self.ctx.database.transaction(lambda tx: make(tx, self.ctx, drawn))
+        stored = await self.ctx.database.transaction(lambda tx: create(tx, self.ctx, planned))
         return patcher_pb2.CreateRolloutResponse(rollout=await self._shown(stored))
 
     async def GetRollout(self, request: patcher_pb2.GetRolloutRequest, _context: Any) -> patcher_pb2.GetRolloutResponse:
@@ -104,22 +104,22 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.PauseRolloutRequest, context: Any
     ) -> patcher_pb2.PauseRolloutResponse:
         """Starts nothing new. Raises Refused when nothing is under way."""
-        wish = PauseRequested(access.caller(context), said(request.reason))
-        return patcher_pb2.PauseRolloutResponse(rollout=await self._wished(request, wish))
+        wanted = PauseRequested(access.caller(context), required_reason(request.reason))
+        return patcher_pb2.PauseRolloutResponse(rollout=await self._apply(request, wanted))
 
     async def ResumeRollout(
         self, request: patcher_pb2.ResumeRolloutRequest, context: Any
     ) -> patcher_pb2.ResumeRolloutResponse:
         """Goes on. Raises Refused for one that is not paused."""
-        wish = ResumeRequested(access.caller(context), said(request.reason))
-        return patcher_pb2.ResumeRolloutResponse(rollout=await self._wished(request, wish))
+        wanted = ResumeRequested(access.caller(context), required_reason(request.reason))
+        return patcher_pb2.ResumeRolloutResponse(rollout=await self._apply(request, wanted))
 
     async def PromoteRollout(
         self, request: patcher_pb2.PromoteRolloutRequest, context: Any
     ) -> patcher_pb2.PromoteRolloutResponse:
         """A person vouches for the wave. Raises Refused while plugins are in flight."""
-        wish = PromoteRequested(access.caller(context), said(request.reason))
-        return patcher_pb2.PromoteRolloutResponse(rollout=await self._wished(request, wish))
+        wanted = PromoteRequested(access.caller(context), required_reason(request.reason))
+        return patcher_pb2.PromoteRolloutResponse(rollout=await self._apply(request, wanted))
 
     async def AbortRollout(
         self, request: patcher_pb2.AbortRolloutRequest, context: Any
@@ -131,19 +131,21 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 reason="ROLLBACK_SCOPE_UNKNOWN",
                 field="rollback_scope",
             )
-        wish = AbortRequested(access.caller(context), said(request.reason), Scope(request.rollback_scope or Scope.WAVE))
-        return patcher_pb2.AbortRolloutResponse(rollout=await self._wished(request, wish))
+        wanted = AbortRequested(
+            access.caller(context), required_reason(request.reason), Scope(request.rollback_scope or Scope.WAVE)
+        )
+        return patcher_pb2.AbortRolloutResponse(rollout=await self._apply(request, wanted))
 
-    async def _wished(self, request: Any, wish: OperatorRequest) -> patcher_pb2.Rollout:
+    async def _apply(self, request: Any, wanted: OperatorRequest) -> patcher_pb2.Rollout:
         rollout = parse("rollouts", request.name)
 
         async def work(tx: Transaction) -> StoredRollout:
             stored = _known(await rollouts.get(tx, rollout, lock=True), rollout)
-            if request.request_id and request.request_id in stored.requests:
+            if request.request_id and request.request_id in stored.request_ids:
                 return stored
             if request.request_id:
-                stored = replace(stored, requests=(*stored.requests, request.request_id))
-            return await observe(tx, self.ctx, stored, wish)
+                stored = replace(stored, request_ids=(*stored.request_ids, request.request_id))
+            return await observe(tx, self.ctx, stored, wanted)
 
         return await self._shown(await self.ctx.database.transaction(work))
 

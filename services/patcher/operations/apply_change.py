@@ -1,7 +1,7 @@
-"""The step that all doors share: load, ask the heart, save with facts and errands.
+"""The step that all doors share for an attempt: load under its lock, ask the heart, save with facts and errands.
 
-Rule: an attempt changes only here, under its row's lock, in the transaction that also tells its facts, writes its
-history, takes or frees its slot and sends its errands. Gates are asked again each time an attempt wants to go on.
+Rule: an attempt changes only here, under its row's lock, in the transaction that also records its facts, writes its
+history, takes or frees its slot and sends its errands. Gates are evaluated again each time an attempt wants to go on.
 """
 
 from dataclasses import dataclass, replace
@@ -35,18 +35,18 @@ GATES = counter("gate_answers_total", "Answers of the gates to attempts that wan
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """What the gates say, under which policy, and the plan people approved or are to be asked about (its hash)."""
+class GateResult:
+    """The gates' reply, under which policy, and the hash of the plan that was, or is to be, approved."""
 
-    said: Reply
+    reply: Reply
     policy: Policy
-    plan: str
+    plan_hash: str
     needs_staging: bool
 
     @property
-    def gated(self) -> GatesEvaluated:
+    def observation(self) -> GatesEvaluated:
         """The observation for the attempt's heart."""
-        return GatesEvaluated(self.said, self.needs_staging, self.plan)
+        return GatesEvaluated(self.reply, self.needs_staging, self.plan_hash)
 
 
 def bounds(settings: Settings, policy: Policy) -> Bounds:
@@ -58,106 +58,95 @@ def bounds(settings: Settings, policy: Policy) -> Bounds:
     )
 
 
-async def weigh(tx: Transaction, attempt: Attempt, *, lock: bool = True) -> Weighed:
-    """What the gates say about an attempt right now; a plugin that another attempt has is one of them.
+async def evaluate_gates(tx: Transaction, attempt: Attempt, *, lock: bool = True) -> GateResult:
+    """What the gates reply to an attempt right now; a plugin that another attempt has is one of them.
 
     With `lock` a yes to the next switch has taken its slot.
     """
     policy, _ = await policies.get(tx)
     plan = plan_hash(approvals.plan_of(attempt, policy))
-    inputs = await gate_inputs.look(tx, policy, attempt, plan)
+    inputs = await gate_inputs.read(tx, policy, attempt, plan)
     staging = needs_staging(policy, attempt)
     switches = attempt.state is not State.PENDING or not staging
     # The sandbox is not in flight.
-    found = ask(policy, inputs if switches else replace(inputs, in_flight=0))
-    other = await attempts.busy(tx, attempt.plugin, attempt.id, lock=lock)
-    if other is not None and not isinstance(found, Refuse):
-        found = Hold(PLUGIN_BUSY, f"attempt {other.id} has the plugin")
-    if lock and switches and isinstance(found, Allow):
+    reply = ask(policy, inputs if switches else replace(inputs, in_flight=0))
+    other = await attempts.occupying(tx, attempt.plugin, attempt.id, lock=lock)
+    if other is not None and not isinstance(reply, Refuse):
+        reply = Hold(PLUGIN_BUSY, f"attempt {other.id} has the plugin")
+    if lock and switches and isinstance(reply, Allow):
         limit = in_flight_limit(policy, inputs.fleet)
-        taken = await slots.take(tx, attempt.package, attempt.id, limit)
+        taken = await slots.take(tx, attempt.package, attempt.id, attempt.merchant, limit)
         if taken is not None:
-            found = Hold("BUDGET", f"{taken} attempts are in flight, {limit} may be")
-    asked = isinstance(found, Ask) or (inputs.approved and bool(attempt.plan))
-    return Weighed(found, policy, plan if asked else "", staging)
-
-
-async def answer(tx: Transaction, attempt: Attempt, *, lock: bool = True) -> tuple[Reply, Policy]:
-    """What the gates say about an attempt right now, and the policy they asked."""
-    weighed = await weigh(tx, attempt, lock=lock)
-    return weighed.said, weighed.policy
-
-
-async def keep(tx: Transaction, ctx: ServiceContext, change: Change, cause: Event | None, *, new: bool = False) -> None:
-    """Saves a change with its history, slot, facts and errands."""
-    if new:
-        await attempts.insert(tx, change)
-    else:
-        await attempts.save(tx, change)
-    if change.transitions:
-        await _settle(tx, ctx, change.attempt, cause)
-    await _tell(tx, ctx, change, cause)
-
-
-async def _settle(tx: Transaction, ctx: ServiceContext, attempt: Attempt, cause: Event | None) -> None:
-    """Frees the slot of what is not in flight any more, and ends what people need not answer any more."""
-    over = attempt.state in FINAL
-    if over and attempt.plan:
-        await approvals.void(tx, approvals.about(attempt), f"the attempt is {attempt.state}", cause=cause)
-    if attempt.state in IN_FLIGHT:
-        return
-    package = await slots.free(tx, attempt.id)
-    waiting = await attempts.next_for_slot(tx, package) if package else None
-    if waiting:
-        await send(tx, SCHEMA, ErrandKind.GO_ON, waiting, {}, database=ctx.database)
-
-
-async def _tell(tx: Transaction, ctx: ServiceContext, change: Change, cause: Event | None) -> None:
-    for told in change.facts:
-        tx.record(wire.event(told, change.attempt, cause))
-    for errand in change.errands:
-        await send(tx, SCHEMA, errand.kind, change.attempt.id, errand.payload, key=errand.key, database=ctx.database)
-    if change.transitions and change.attempt.state in FINAL:
-        state = change.attempt.state.value
-        tx.after_commit(lambda: ENDED.labels(state).inc())
-
-
-async def observe(
-    tx: Transaction, ctx: ServiceContext, attempt: str, observation: Observation, *, cause: Event | None = None
-) -> Attempt | None:
-    """Tells an attempt what was observed and saves what follows; None when there is no such attempt."""
-    found = await attempts.get(tx, attempt, lock=True)
-    if found is None:
-        return None
-    change = heart.next(found, observation, tx.now)
-    if change.attempt != found or change.transitions:
-        await keep(tx, ctx, change, cause)
-    else:
-        await _tell(tx, ctx, change, cause)
-    return change.attempt
-
-
-async def go_on(tx: Transaction, ctx: ServiceContext, attempt: str, *, cause: Event | None = None) -> Attempt | None:
-    """Asks the gates and lets the attempt go on, wait, ask people or end."""
-    found = await attempts.get(tx, attempt, lock=True)
-    if found is None or found.state not in {State.PENDING, State.STAGED}:
-        return found
-    weighed = await weigh(tx, found)
-    after = await observe(tx, ctx, attempt, weighed.gated, cause=cause)
-    await weighed_out(tx, weighed, after, cause)
-    return after
-
-
-async def weighed_out(tx: Transaction, weighed: Weighed, attempt: Attempt | None, cause: Event | None) -> None:
-    """Asks people when the gates said so and nothing is left to do before."""
-    said = weighed.said
-    gate = "" if isinstance(said, Allow) else said.gate
-    word = type(said).__name__.lower()
-    tx.after_commit(lambda: GATES.labels(gate or "none", word).inc())
-    if isinstance(said, Ask) and attempt is not None and attempt.state is State.AWAITING_APPROVAL:
-        await approvals.ask_about(tx, attempt, weighed.policy, said, cause=cause)
+            reply = Hold("BUDGET", f"{taken} attempts are in flight, {limit} may be")
+    planned = isinstance(reply, Ask) or (inputs.approved and bool(attempt.plan_hash))
+    return GateResult(reply, policy, plan if planned else "", staging)
 
 
 def needs_staging(policy: Policy, attempt: Attempt) -> bool:
     """Whether the sandbox has to prove something first."""
     return policy.require_staging and attempt.action is not Action.RESTART and not attempt.other_slot
+
+
+async def after_gates(tx: Transaction, gates: GateResult, attempt: Attempt | None, cause: Event | None) -> None:
+    """Counts the reply, and requests approval when the gates want it and nothing is left to do before."""
+    reply = gates.reply
+    gate, kind = "" if isinstance(reply, Allow) else reply.gate, type(reply).__name__.lower()
+    tx.after_commit(lambda: GATES.labels(gate or "none", kind).inc())
+    if isinstance(reply, Ask) and attempt is not None and attempt.state is State.AWAITING_APPROVAL:
+        await approvals.request_for_attempt(tx, attempt, gates.policy, reply, cause=cause)
+
+
+async def observe(
+    tx: Transaction, ctx: ServiceContext, attempt: str, observation: Observation, *, cause: Event | None = None
+) -> Attempt | None:
+    """Applies an observation to an attempt and saves what follows; None when there is no such attempt."""
+    found = await attempts.get(tx, attempt, lock=True)
+    if found is None:
+        return None
+    change = heart.next(found, observation, tx.now)
+    if change.attempt != found or change.transitions:
+        await save(tx, ctx, change, cause)
+    else:
+        await _record(tx, ctx, change, cause)
+    return change.attempt
+
+
+async def resume(tx: Transaction, ctx: ServiceContext, attempt: str, *, cause: Event | None = None) -> Attempt | None:
+    """Evaluates the gates and lets the attempt go on, wait, ask for approval or end."""
+    found = await attempts.get(tx, attempt, lock=True)
+    if found is None or found.state not in {State.PENDING, State.STAGED}:
+        return found
+    gates = await evaluate_gates(tx, found)
+    after = await observe(tx, ctx, attempt, gates.observation, cause=cause)
+    await after_gates(tx, gates, after, cause)
+    return after
+
+
+async def save(tx: Transaction, ctx: ServiceContext, change: Change, cause: Event | None, *, new: bool = False) -> None:
+    """Saves a change with its history, slot, facts and errands."""
+    await (attempts.insert if new else attempts.save)(tx, change)
+    if change.transitions:
+        await _release_slot(tx, ctx, change.attempt, cause)
+    await _record(tx, ctx, change, cause)
+
+
+async def _release_slot(tx: Transaction, ctx: ServiceContext, attempt: Attempt, cause: Event | None) -> None:
+    """Frees the slot of what is not in flight any more, and ends an approval that nothing waits for any more."""
+    if attempt.state in FINAL and attempt.plan_hash:
+        await approvals.void(tx, approvals.subject_of(attempt), f"the attempt is {attempt.state}", cause=cause)
+    if attempt.state in IN_FLIGHT:
+        return
+    package = await slots.free(tx, attempt.id)
+    waiting = await attempts.next_for_slot(tx, package) if package else None
+    if waiting:
+        await send(tx, SCHEMA, ErrandKind.RESUME, waiting, {}, database=ctx.database)
+
+
+async def _record(tx: Transaction, ctx: ServiceContext, change: Change, cause: Event | None) -> None:
+    for happened in change.facts:
+        tx.record(wire.attempt_event(happened, change.attempt, cause))
+    for errand in change.errands:
+        await send(tx, SCHEMA, errand.kind, change.attempt.id, errand.payload, key=errand.key, database=ctx.database)
+    if change.transitions and change.attempt.state in FINAL:
+        state = change.attempt.state.value
+        tx.after_commit(lambda: ENDED.labels(state).inc())

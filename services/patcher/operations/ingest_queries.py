@@ -6,14 +6,14 @@ from prunella.v1 import ingest_pb2
 from services.patcher.attempt import Attempt
 from services.patcher.context import ServiceContext
 
-QUESTION_TIMEOUT = 5.0
+QUERY_TIMEOUT = 5.0
 PAGE, MOST_PAGES = 500, 400
 FLEET_KEPT, MOST_PACKAGES = 10.0, 10_000
 # An incident that is neither of these has ended, or belongs to a person.
 STANDING = frozenset({"open", "in_progress"})
 
 
-async def stands(ctx: ServiceContext, incident: str, number: int) -> bool:
+async def is_current(ctx: ServiceContext, incident: str, number: int) -> bool:
     """Whether an incident is still in this round and nobody else has taken over. Raises Unavailable.
 
     An attempt without an incident is a rollout's, which calls it off itself.
@@ -22,16 +22,16 @@ async def stands(ctx: ServiceContext, incident: str, number: int) -> bool:
         return True
     request = ingest_pb2.GetIncidentRequest(name=names.incident(incident))
     try:
-        found = (await ctx.ingest.GetIncident(request, timeout=QUESTION_TIMEOUT)).incident
+        found = (await ctx.ingest.GetIncident(request, timeout=QUERY_TIMEOUT)).incident
     except NotFound:
         return False
     return found.state in STANDING and found.round == number
 
 
-async def incident_of(ctx: ServiceContext, incident: str) -> ingest_pb2.Incident:
+async def get_incident(ctx: ServiceContext, incident: str) -> ingest_pb2.Incident:
     """The incident as ingest knows it. Raises NotFound or Unavailable."""
     request = ingest_pb2.GetIncidentRequest(name=names.incident(incident))
-    return (await ctx.ingest.GetIncident(request, timeout=QUESTION_TIMEOUT)).incident
+    return (await ctx.ingest.GetIncident(request, timeout=QUERY_TIMEOUT)).incident
 
 
 async def fleet(ctx: ServiceContext, package: str) -> list[ingest_pb2.Plugin]:
@@ -40,7 +40,7 @@ async def fleet(ctx: ServiceContext, package: str) -> list[ingest_pb2.Plugin]:
     token = ""
     for _ in range(MOST_PAGES):
         request = ingest_pb2.ListPluginsRequest(package=package, page_size=PAGE, page_token=token)
-        page = await ctx.ingest.ListPlugins(request, timeout=QUESTION_TIMEOUT)
+        page = await ctx.ingest.ListPlugins(request, timeout=QUERY_TIMEOUT)
         found += [plugin for plugin in page.plugins if plugin.state != "retired"]
         token = page.next_page_token
         if not token:
@@ -48,31 +48,31 @@ async def fleet(ctx: ServiceContext, package: str) -> list[ingest_pb2.Plugin]:
     return found
 
 
-async def plugin_of(ctx: ServiceContext, plugin: str) -> ingest_pb2.Plugin | None:
+async def get_plugin(ctx: ServiceContext, plugin: str) -> ingest_pb2.Plugin | None:
     """The plugin as ingest knows it, None when it does not. Raises Unavailable."""
     request = ingest_pb2.GetPluginRequest(name=names.plugin(plugin))
     try:
-        return (await ctx.ingest.GetPlugin(request, timeout=QUESTION_TIMEOUT)).plugin
+        return (await ctx.ingest.GetPlugin(request, timeout=QUERY_TIMEOUT)).plugin
     except NotFound:
         return None
 
 
-async def fleet_of(ctx: ServiceContext, package: str) -> int | None:
+async def count_plugins(ctx: ServiceContext, package: str) -> int | None:
     """How many active plugins a package has; None when that was asked seconds ago. Raises Unavailable."""
     now = ctx.clock.monotonic()
     if ctx.counted.get(package, -FLEET_KEPT) + FLEET_KEPT > now:
         return None
     request = ingest_pb2.GetFleetRequest(package=package)
-    found = await ctx.ingest.GetFleet(request, timeout=QUESTION_TIMEOUT)
+    found = await ctx.ingest.GetFleet(request, timeout=QUERY_TIMEOUT)
     if len(ctx.counted) > MOST_PACKAGES:
         ctx.counted.clear()
     ctx.counted[package] = now
     return found.plugins
 
 
-async def why_not(ctx: ServiceContext, attempt: Attempt) -> str:
+async def cancel_reason(ctx: ServiceContext, attempt: Attempt) -> str:
     """Why an attempt that waited has nothing to go on for, empty when it has. Raises Unavailable."""
-    plugin = await plugin_of(ctx, attempt.plugin)
+    plugin = await get_plugin(ctx, attempt.plugin)
     if plugin is not None and (
         plugin.release != attempt.from_release or (attempt.other_slot and plugin.generation != attempt.from_generation)
     ):
@@ -80,6 +80,6 @@ async def why_not(ctx: ServiceContext, attempt: Attempt) -> str:
     if plugin is None or plugin.state != "active":
         return "its cause is gone"
     # A person may want it just because the incident was handed to people.
-    if not attempt.author and not await stands(ctx, attempt.incident, attempt.round):
+    if not attempt.author and not await is_current(ctx, attempt.incident, attempt.round):
         return "its cause is gone"
     return ""

@@ -1,6 +1,6 @@
-"""Going on with a rollout: what is due is done, plugins are started, and what must go back is asked to.
+"""Advancing a rollout: what is due is done, members are launched, and rollbacks that wait are requested.
 
-Rule: ingest is asked about each plugin before the transaction; under the rollout's lock the heart is asked again, and a
+Rule: ingest is queried for each plugin before the transaction; under the rollout's lock the heart decides again, and a
 plugin is started by writing its row, its slot and its attempt at once. Whoever comes second finds nothing left to do.
 """
 
@@ -17,13 +17,13 @@ from services.patcher import rollout as heart
 from services.patcher.attempt import Attempt
 from services.patcher.context import ServiceContext
 from services.patcher.operations import apply_change
-from services.patcher.operations.apply_rollout_change import keep, observe, start_effect
-from services.patcher.operations.ingest_queries import plugin_of
+from services.patcher.operations.apply_rollout_change import observe, save, start_effect
+from services.patcher.operations.create_attempt import Target, draft
+from services.patcher.operations.ingest_queries import get_plugin
 from services.patcher.operations.roll_back_members import roll_back
 from services.patcher.policy import Action, Severity
 from services.patcher.rollout import MemberState, PluginLeft, Started, StartMembers, Tick
 from services.patcher.store import members, rollouts
-from services.patcher.store import policy as policies
 from services.patcher.store.members import MemberRow
 from services.patcher.store.rollouts import StoredRollout
 
@@ -33,7 +33,7 @@ SPARE = 8
 
 
 @dataclass(frozen=True)
-class Known:
+class Candidate:
     """A waiting member and what ingest says of its plugin."""
 
     row: MemberRow
@@ -50,20 +50,20 @@ async def advance(ctx: ServiceContext, rollout: str) -> bool:
         want = start_effect(change)
         rows = await members.upcoming(tx, rollout, want.wave, min(want.most, AT_ONCE) + SPARE) if want else []
         back = await members.rollback_pending(tx, rollout, AT_ONCE)
-    ready = await _ask(ctx, rows)
+    ready = await _candidates(ctx, rows)
     if rows or change.transitions or change.rollout != stored.rollout:
-        await ctx.database.transaction(lambda tx: _go_on(tx, ctx, rollout, ready))
+        await ctx.database.transaction(lambda tx: _launch(tx, ctx, rollout, ready))
     for row in back:
         await roll_back(ctx, rollout, row)
     return bool(rows or back or change.transitions)
 
 
-async def _ask(ctx: ServiceContext, rows: list[MemberRow]) -> list[Known]:
-    found = await asyncio.gather(*(plugin_of(ctx, row.member.plugin) for row in rows))
-    return [Known(row, plugin) for row, plugin in zip(rows, found, strict=True)]
+async def _candidates(ctx: ServiceContext, rows: list[MemberRow]) -> list[Candidate]:
+    found = await asyncio.gather(*(get_plugin(ctx, row.member.plugin) for row in rows))
+    return [Candidate(row, plugin) for row, plugin in zip(rows, found, strict=True)]
 
 
-async def _go_on(tx: Transaction, ctx: ServiceContext, rollout: str, ready: list[Known]) -> None:
+async def _launch(tx: Transaction, ctx: ServiceContext, rollout: str, ready: list[Candidate]) -> None:
     stored = await rollouts.get(tx, rollout, lock=True)
     if stored is None:
         return
@@ -73,7 +73,7 @@ async def _go_on(tx: Transaction, ctx: ServiceContext, rollout: str, ready: list
         if row is not None and row.member.state is MemberState.WAITING:
             stored = await observe(tx, ctx, stored, PluginLeft(row.member, why))
     change = heart.next(stored.rollout, Tick(), tx.now)
-    stored = await keep(tx, ctx, stored, change)
+    stored = await save(tx, ctx, stored, change)
     if want := start_effect(change):
         await _start(tx, ctx, stored, want, [one for one in ready if one.plugin and not _unfit(stored, one.plugin)])
 
@@ -93,7 +93,7 @@ def _unfit(stored: StoredRollout, plugin: ingest_pb2.Plugin | None) -> str:
 
 
 async def _start(
-    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, want: StartMembers, ready: list[Known]
+    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, want: StartMembers, ready: list[Candidate]
 ) -> None:
     """Starts up to as many as are wanted; plugins that are away or busy are passed over for now."""
     rollout, started = stored.rollout.id, 0
@@ -107,52 +107,46 @@ async def _start(
             return
         if not await members.take_slot(tx, rollout, row.member.plugin, stored.rollout.budget):
             return
-        wanted = await _wanted(tx, ctx, stored, known.plugin, row.member.plugin)
-        stored = await keep(tx, ctx, stored, change, row.member, attempt=wanted.id)
+        wanted = await _draft(tx, ctx, stored, row.member.plugin, known.plugin)
+        stored = await save(tx, ctx, stored, change, row.member, attempt=wanted.id)
         await _begin(tx, ctx, wanted)
         started += 1
 
 
-async def _wanted(
-    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, plugin: ingest_pb2.Plugin, plugin_id: str
+async def _draft(
+    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, plugin_id: str, plugin: ingest_pb2.Plugin
 ) -> Attempt:
-    policy, _ = await policies.get(tx)
-    return Attempt(
+    version = stored.rollout.target
+    release, configuration = (plugin.release, version) if stored.config else (version, "")
+    return await draft(
+        tx,
+        ctx,
+        plugin_id,
+        plugin,
+        Target(release, stored.digest, configuration),
         id=new_id(),
         incident="",
         decision="",
-        plugin=plugin_id,
-        merchant=plugin.merchant,
-        package=stored.rollout.package,
         action=Action.CONFIG_FIX if stored.config else Action.PATCH,
-        from_release=plugin.release,
-        to_release=plugin.release if stored.config else stored.rollout.target,
-        digest=stored.digest,
         severity=Severity.LOW,
         symptom="",
         round=1,
-        # A person chose the build, so there is nothing to be unsure of.
+        # An operator chose the build, so there is nothing to be unsure of.
         confidence=1.0,
-        bounds=apply_change.bounds(ctx.settings, policy),
-        create_time=tx.now,
-        update_time=tx.now,
-        deadline=tx.now + attempt_heart.HELD_LIMIT,
-        from_generation=plugin.generation,
-        trace=new_traceparent(),
+        traceparent=new_traceparent(),
         rollout=stored.rollout.id,
-        configuration=stored.rollout.target if stored.config else "",
     )
 
 
 async def _begin(tx: Transaction, ctx: ServiceContext, wanted: Attempt) -> None:
     def root() -> None:
         attributes: Attributes = {"attempt": wanted.id, "rollout": wanted.rollout, "plugin": wanted.plugin}
-        span_at("rollout reaches a plugin", now, now, parent="", traceparent=wanted.trace, attributes=attributes)
+        span_at("rollout reaches a plugin", now, now, parent="", traceparent=wanted.traceparent, attributes=attributes)
 
     now = tx.now
-    with use_traceparent(wanted.trace):
-        weighed = await apply_change.weigh(tx, wanted)
-        change = attempt_heart.create(wanted, weighed.gated, now)
-        await apply_change.keep(tx, ctx, change, None, new=True)
-        await apply_change.weighed_out(tx, weighed, change.attempt, None)
+    with use_traceparent(wanted.traceparent):
+        gates = await apply_change.evaluate_gates(tx, wanted)
+        change = attempt_heart.create(wanted, gates.observation, now)
+        await apply_change.save(tx, ctx, change, None, new=True)
+        await apply_change.after_gates(tx, gates, change.attempt, None)
     tx.after_commit(root)

@@ -1,6 +1,6 @@
 """A rollout is made: which plugins it reaches, in which waves, and whether people have to be asked first.
 
-Rule: members are drawn once, from the plugins as ingest knows them now; what runs the target already, and what has left
+Rule: members are planned once, from the plugins as ingest knows them now; what runs the target already, and what has left
 or is quarantined, is no member. No plugin is in two live rollouts. What policy wants approved waits for people with its
 plan; everything else begins at once.
 """
@@ -16,10 +16,10 @@ from libs.common.names import new_id
 from libs.common.telemetry import current_traceparent, new_traceparent
 from prunella.v1 import ingest_pb2, patcher_pb2
 from services.patcher import rollout as heart
-from services.patcher.approvals import Plan, Status, plan_hash, read_plan
+from services.patcher.approvals import Plan, Status, Subject, plan_hash, read_plan
 from services.patcher.context import ServiceContext
 from services.patcher.operations import approvals
-from services.patcher.operations.apply_rollout_change import observe, tell
+from services.patcher.operations.apply_rollout_change import observe, record
 from services.patcher.operations.ingest_queries import fleet
 from services.patcher.policy import Action, Ask, GateInputs, GateRequest, Policy, Severity, objections
 from services.patcher.rollout import Approved, Assignment, Change, Member, MemberState, Superseded, draw
@@ -27,7 +27,7 @@ from services.patcher.store import approvals as approval_store
 from services.patcher.store import configurations, fleets, members, releases, rollouts
 from services.patcher.store import policy as policies
 from services.patcher.store.rollouts import StoredRollout
-from services.patcher.wire.rollouts import Asked, asked, bare, candidate
+from services.patcher.wire.rollouts import Settings, bare, candidate, read_settings
 
 DEFAULT_BUDGET = 16
 # A plan names its plugins one by one up to here, then all of them by one digest.
@@ -36,7 +36,7 @@ SEPARATOR = ", "
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PlannedRollout:
     """A rollout before it is saved, with its members and what is known of their plugins."""
 
     stored: StoredRollout
@@ -47,9 +47,9 @@ class Drawn:
     active: int
 
 
-async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest, author: str) -> Drawn:
+async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest, author: str) -> PlannedRollout:
     """Draws a rollout. Raises Invalid or NotFound, naming the field; Unavailable when ingest is away."""
-    wanted = asked(request.settings)
+    wanted = read_settings(request.settings)
     async with ctx.database.reading() as tx:
         digest = await _digest(tx, request)
         policy, _ = await policies.get(tx)
@@ -58,7 +58,7 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
     reached = {name: plugin for name, plugin in active.items() if _reached(plugin, request, digest)}
     rollout = new_id(ctx.clock.now())
     places = draw(rollout, map(candidate, reached.values()), wanted.waves, _canaries(wanted, policy, active))
-    change, drawn = heart.begin(
+    change, planned = heart.begin(
         rollout,
         request.package,
         request.target,
@@ -82,7 +82,7 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
         request.settings.SerializeToString(),
         (request.request_id,) if request.request_id else (),
     )
-    return Drawn(stored, change, drawn, places, reached, len(active))
+    return PlannedRollout(stored, change, planned, places, reached, len(active))
 
 
 async def _digest(tx: Transaction, request: patcher_pb2.CreateRolloutRequest) -> str:
@@ -116,7 +116,7 @@ def _reached(plugin: ingest_pb2.Plugin, request: patcher_pb2.CreateRolloutReques
     return plugin.config_digest != digest if request.config else plugin.release != request.target
 
 
-def _canaries(wanted: Asked, policy: Policy, active: dict[str, ingest_pb2.Plugin]) -> list[str]:
+def _canaries(wanted: Settings, policy: Policy, active: dict[str, ingest_pb2.Plugin]) -> list[str]:
     """Plugins and merchants that come first. Raises Invalid for a plugin that nobody knows."""
     labels = {plugin.label: name for name, plugin in active.items() if plugin.label}
     found = [*wanted.canary_merchants, *policy.canary_merchants]
@@ -133,30 +133,30 @@ def _canaries(wanted: Asked, policy: Policy, active: dict[str, ingest_pb2.Plugin
     return found
 
 
-async def make(tx: Transaction, ctx: ServiceContext, drawn: Drawn) -> StoredRollout:
-    """Saves a rollout and lets it begin, or asks people. Raises Conflict when another one has one of its plugins."""
-    stored, rollout = drawn.stored, drawn.stored.rollout
+async def create(tx: Transaction, ctx: ServiceContext, planned: PlannedRollout) -> StoredRollout:
+    """Saves a rollout and lets it begin, or required_approval people. Raises Conflict when another one has one of its plugins."""
+    stored, rollout = planned.stored, planned.stored.rollout
     await rollouts.lock_package(tx, rollout.package)
-    request = stored.requests[0] if stored.requests else ""
+    request = stored.request_ids[0] if stored.request_ids else ""
     if known := await rollouts.of_request(tx, rollout.package, request):
         return known
-    await apart(tx, drawn)
+    await check_overlap(tx, planned)
     for earlier in await rollouts.open_to_late(tx, rollout.package, config=stored.config):
         if found := await rollouts.get(tx, earlier, lock=True):
             await observe(tx, ctx, found, Superseded(names.rollout(rollout.id)))
     await rollouts.insert(tx, stored)
-    labels = {name: plugin.label for name, plugin in drawn.plugins.items()}
-    await members.insert(tx, rollout.id, drawn.members, drawn.places, labels)
-    await fleets.put(tx, rollout.package, drawn.active)
-    await tell(tx, stored, drawn.change)
+    labels = {name: plugin.label for name, plugin in planned.plugins.items()}
+    await members.insert(tx, rollout.id, planned.members, planned.places, labels)
+    await fleets.put(tx, rollout.package, planned.active)
+    await record(tx, stored, planned.change)
     policy, _ = await policies.get(tx)
-    people = asks(policy, stored, _from(drawn), len(drawn.members))
-    if people is None:
+    approval = required_approval(policy, stored, _from(planned), len(planned.members))
+    if approval is None:
         return await observe(tx, ctx, stored, Approved())
-    authors = {approvals.person(stored.author), await _publisher(tx, stored)} - {""}
-    subject = approvals.About(names.rollout(rollout.id))
-    plan = _plan(drawn, policy)
-    await approvals.ask(tx, subject, people, plan, authors=sorted(authors), proposer="", by=stored.author)
+    authors = {approvals.operator_id(stored.author), await _publisher(tx, stored)} - {""}
+    subject = Subject(names.rollout(rollout.id))
+    plan = _plan(planned, policy)
+    await approvals.request(tx, subject, approval, plan, authors=sorted(authors), proposer="", by=stored.author)
     return stored
 
 
@@ -165,12 +165,12 @@ async def _publisher(tx: Transaction, stored: StoredRollout) -> str:
     package, target = stored.rollout.package, stored.rollout.target
     read = configurations.get if stored.config else releases.get
     made = await read(tx, package, target)
-    return approvals.person(made.publisher) if made else ""
+    return approvals.operator_id(made.publisher) if made else ""
 
 
-async def apart(tx: Transaction, drawn: Drawn) -> None:
+async def check_overlap(tx: Transaction, planned: PlannedRollout) -> None:
     """Raises Conflict when a live rollout has one of these plugins."""
-    taken = await members.reserved(tx, [member.plugin for member in drawn.members])
+    taken = await members.reserved(tx, [member.plugin for member in planned.members])
     if taken is None:
         return
     plugin, other = taken
@@ -183,7 +183,9 @@ async def apart(tx: Transaction, drawn: Drawn) -> None:
     )
 
 
-def asks(policy: Policy, stored: StoredRollout, releases_before: Sequence[str], plugins: int) -> Ask | None:
+def required_approval(
+    policy: Policy, stored: StoredRollout, releases_before: Sequence[str], plugins: int
+) -> Ask | None:
     """Whom the policy wants to approve a rollout: for many plugins, or for a major version; None when nobody."""
     for before in releases_before:
         inputs = GateInputs(
@@ -200,40 +202,42 @@ def asks(policy: Policy, stored: StoredRollout, releases_before: Sequence[str], 
     return None
 
 
-def plan_now(text: str, policy: Policy) -> Plan:
+def current_plan(text: str, policy: Policy) -> Plan:
     """The plan that people were asked about, as it is under the policy of now; its plugins never change."""
     return replace(read_plan(text), policy_version=policy.version)
 
 
-async def ask_again(tx: Transaction, stored: StoredRollout) -> bool:
+async def renew_request(tx: Transaction, stored: StoredRollout) -> bool:
     """Asks people anew when the plan they were asked about is another one by now; whether it is."""
-    subject = approvals.About(names.rollout(stored.rollout.id))
-    known = await approval_store.living(tx, subject.subject)
-    if known is None or known[0].status is not Status.WAITING:
+    subject = Subject(names.rollout(stored.rollout.id))
+    known = await approval_store.live(tx, subject.name)
+    if known is None or known[0].status is not Status.OPEN:
         return False
     policy, _ = await policies.get(tx)
-    plan = plan_now(known[1], policy)
-    if plan_hash(plan) == known[0].plan:
+    plan = current_plan(known[1], policy)
+    if plan_hash(plan) == known[0].plan_hash:
         return False
-    wanted = asks(policy, stored, plan.from_release.split(SEPARATOR), stored.rollout.count(*MemberState))
-    people = wanted or approvals.still(policy)
+    wanted = required_approval(policy, stored, plan.from_release.split(SEPARATOR), stored.rollout.count(*MemberState))
+    approval = wanted or approvals.keep_asking(policy)
     authors = sorted(known[0].authors)
-    await approvals.ask(tx, subject, people, plan, authors=authors, proposer="", by=approvals.person(policy.updated_by))
+    await approvals.request(
+        tx, subject, approval, plan, authors=authors, proposer="", by=approvals.operator_id(policy.updated_by)
+    )
     return True
 
 
-def _plan(drawn: Drawn, policy: Policy) -> Plan:
-    rollout = drawn.stored.rollout
+def _plan(planned: PlannedRollout, policy: Policy) -> Plan:
+    rollout = planned.stored.rollout
     return Plan(
         subject=names.rollout(rollout.id),
-        action=_action(drawn.stored).value,
+        action=_action(planned.stored).value,
         package=rollout.package,
-        from_release=SEPARATOR.join(_from(drawn)),
-        to_release="" if drawn.stored.config else rollout.target,
-        digest="" if drawn.stored.config else drawn.stored.digest,
-        scope=_scope([member.plugin for member in drawn.members]),
+        from_release=SEPARATOR.join(_from(planned)),
+        to_release="" if planned.stored.config else rollout.target,
+        digest="" if planned.stored.config else planned.stored.digest,
+        scope=_scope([member.plugin for member in planned.members]),
         policy_version=policy.version,
-        config_digest=drawn.stored.digest if drawn.stored.config else "",
+        config_digest=planned.stored.digest if planned.stored.config else "",
         rollout=names.rollout(rollout.id),
     )
 
@@ -245,8 +249,8 @@ def _scope(plugins: Sequence[str]) -> tuple[str, ...]:
     return (f"{len(named)} plugins", f"sha256:{hashlib.sha256(' '.join(named).encode()).hexdigest()}")
 
 
-def _from(drawn: Drawn) -> list[str]:
-    return sorted({plugin.release for plugin in drawn.plugins.values()})
+def _from(planned: PlannedRollout) -> list[str]:
+    return sorted({plugin.release for plugin in planned.plugins.values()})
 
 
 def _action(stored: StoredRollout) -> Action:

@@ -10,7 +10,7 @@ from services.patcher.attempt import Attempt, RollbackRequested, State
 from services.patcher.context import ServiceContext
 from services.patcher.operations.apply_change import observe as observe_attempt
 from services.patcher.operations.apply_rollout_change import observe
-from services.patcher.operations.ingest_queries import plugin_of
+from services.patcher.operations.ingest_queries import get_plugin
 from services.patcher.rollout import (
     Member,
     MemberState,
@@ -28,7 +28,7 @@ UNAPPLIED = frozenset({State.FAILED, State.CANCELLED, State.REFUSED})
 
 async def roll_back(ctx: ServiceContext, rollout: str, row: MemberRow) -> None:
     """Has one plugin of a rollout rolled back. Raises Unavailable when ingest is away."""
-    plugin = await plugin_of(ctx, row.member.plugin)
+    plugin = await get_plugin(ctx, row.member.plugin)
 
     async def work(tx: Transaction) -> None:
         stored = await rollouts.get(tx, rollout, lock=True)
@@ -55,7 +55,7 @@ async def _ask(
     if attempt is None:
         return True, NotSwitched(member, "nothing was begun")
     if attempt.state is State.SUCCESS:
-        if await attempts.busy(tx, attempt.plugin, attempt.id) is not None:
+        if await attempts.occupying(tx, attempt.plugin, attempt.id) is not None:
             return False, None
         if plugin.generation != attempt.generation:
             return True, _moved_on(member, attempt, plugin)

@@ -10,97 +10,63 @@ from libs.common.bus import Once, Reaction
 from libs.common.database import Transaction
 from libs.common.names import new_id
 from libs.common.telemetry import current_traceparent
-from prunella.v1 import ingest_pb2
-from prunella.v1.events_pb2 import DecisionMade, Event
-from services.patcher import attempt as heart
+from prunella.v1.events_pb2 import Event
 from services.patcher import wire
-from services.patcher.attempt import Attempt, CancelRequested
+from services.patcher.attempt import CancelRequested
 from services.patcher.context import ServiceContext
-from services.patcher.operations.apply_change import bounds, observe
-from services.patcher.operations.create_attempt import OWN, configuration, target
-from services.patcher.operations.create_attempt import begin as begin_attempt
-from services.patcher.operations.ingest_queries import fleet_of, plugin_of, stands
-from services.patcher.policy import Action
-from services.patcher.store import attempts, fleets, releases
-from services.patcher.store import policy as policies
+from services.patcher.operations.apply_change import observe
+from services.patcher.operations.ingest_queries import count_plugins, get_plugin, is_current
+from services.patcher.store import attempts, fleets
 
 MOST_INPUTS, LONGEST_INPUT = 10, 4096
 
 
 async def on_decision_made(ctx: ServiceContext, event: Event, once: Once) -> None:
     """Begins an attempt. Raises Unavailable when ingest is away."""
-    told = event.decision_made
-    action = wire.ACTIVE.get(told.action)
+    decision = event.decision_made
+    action = wire.ACTIVE.get(decision.action)
     plugin, fleet = None, None
     if action is not None:
         # Three questions, one wait: somebody's plugin is broken meanwhile.
-        plugin, status, fleet = await asyncio.gather(
-            plugin_of(ctx, event.plugin),
-            stands(ctx, event.incident, told.round),
-            fleet_of(ctx, told.package),
+        plugin, current, fleet = await asyncio.gather(
+            get_plugin(ctx, event.plugin),
+            is_current(ctx, event.incident, decision.round),
+            count_plugins(ctx, decision.package),
         )
-        plugin = plugin if status else None
+        plugin = plugin if current else None
     if action is None or plugin is None or plugin.state != "active":
         await once(_nothing)
         return
     attempt, trace = new_id(), current_traceparent()
 
     async def begin(tx: Transaction) -> None:
-        if await attempts.of_decision(tx, told.decision):
+        if await attempts.of_decision(tx, decision.decision):
             return
         if fleet is not None:
-            await fleets.put(tx, told.package, fleet)
-        wanted = await _wanted(tx, ctx, event, plugin, action, attempt, trace)
-        await begin_attempt(tx, ctx, wanted, plugin, event)
+            await fleets.put(tx, decision.package, fleet)
+        target = await resolve(tx, event.plugin, plugin, action, decision.release)
+        inputs = decision.evidence.failing_inputs[:MOST_INPUTS]
+        wanted = await draft(
+            tx,
+            ctx,
+            event.plugin,
+            plugin,
+            target,
+            id=attempt,
+            incident=event.incident,
+            decision=decision.decision,
+            action=action,
+            from_release=decision.from_release or plugin.release,
+            severity=wire.severity(decision.severity),
+            symptom=decision.type,
+            round=decision.round,
+            confidence=decision.confidence,
+            failing_inputs=tuple(text[:LONGEST_INPUT] for text in inputs),
+            traceparent=trace,
+        )
+        await create(tx, ctx, wanted, plugin, event)
 
     await once(begin)
-
-
-async def _wanted(
-    tx: Transaction,
-    ctx: ServiceContext,
-    event: Event,
-    plugin: ingest_pb2.Plugin,
-    action: Action,
-    attempt: str,
-    trace: str,
-) -> Attempt:
-    decision: DecisionMade = event.decision_made
-    policy, _ = await policies.get(tx)
-    version = await target(tx, event.plugin, plugin, action, decision.release)
-    release = await releases.get(tx, plugin.package, version) if version and action not in OWN else None
-    fix = await configuration(tx, event.plugin, plugin, decision.release) if action is Action.CONFIG_FIX else None
-    if action is Action.ROLLBACK and release is None and not decision.release:
-        # Nothing published is known to have run before: the agent's other slot is.
-        version = ""
-    return Attempt(
-        id=attempt,
-        incident=event.incident,
-        decision=decision.decision,
-        plugin=event.plugin,
-        merchant=plugin.merchant,
-        package=plugin.package,
-        action=action,
-        from_release=decision.from_release or plugin.release,
-        to_release=version,
-        digest=fix.digest
-        if fix
-        else release.digest
-        if release
-        else (plugin.digest if action is Action.RESTART else ""),
-        severity=wire.severity(decision.severity),
-        symptom=decision.type,
-        round=decision.round,
-        confidence=decision.confidence,
-        bounds=bounds(ctx.settings, policy),
-        create_time=tx.now,
-        update_time=tx.now,
-        deadline=tx.now + heart.HELD_LIMIT,
-        from_generation=plugin.generation,
-        failing_inputs=tuple(text[:LONGEST_INPUT] for text in decision.evidence.failing_inputs[:MOST_INPUTS]),
-        trace=trace,
-        configuration=fix.version if fix else decision.release if action is Action.CONFIG_FIX else "",
-    )
 
 
 async def on_command_finished(ctx: ServiceContext, event: Event, once: Once) -> None:

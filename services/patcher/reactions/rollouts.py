@@ -11,6 +11,7 @@ from libs.common.bus import Once, Reaction, fact_name
 from libs.common.database import Transaction
 from libs.common.errors import Problem
 from prunella.v1.events_pb2 import Event
+from services.patcher.approvals import Subject
 from services.patcher.context import ServiceContext
 from services.patcher.operations import approvals
 from services.patcher.operations.apply_rollout_change import observe
@@ -132,7 +133,7 @@ async def on_approval(ctx: ServiceContext, event: Event, once: Once) -> None:
         if stored is None or stored.rollout.state is not State.PENDING:
             return
         if told.outcome == "approved":
-            await approvals.used(tx, approvals.About(told.subject))
+            await approvals.mark_used(tx, Subject(told.subject))
             await observe(tx, ctx, stored, Approved(), cause=event)
         elif told.outcome != "void":
             await observe(tx, ctx, stored, Rejected(event.actor, f"{told.outcome}: {event.reason}"), cause=event)

@@ -122,7 +122,7 @@ def next(rollout: Rollout, observation: Observation, now: datetime) -> Change:  
 
 
 def _tick(rollout: Rollout, now: datetime) -> Change:
-    due = rollout.deadline is not None and now >= rollout.deadline
+    due = rollout.deadline_time is not None and now >= rollout.deadline_time
     match rollout.state:
         case State.PENDING if due:
             return transitions.abort(rollout, now, "", "nobody let it begin in time", Scope.NOTHING)
@@ -131,7 +131,7 @@ def _tick(rollout: Rollout, now: datetime) -> Change:
             paused = (
                 transitions.pause(rollout, now, "", explanations.stalled(rollout), doubted=True) if stalled else None
             )
-            return paused or transitions.go_on(rollout, now)
+            return paused or transitions.continue_wave(rollout, now)
         case State.SOAKING if due:
             return transitions.assess(rollout, now)
         case State.PAUSED if due:
@@ -191,7 +191,7 @@ def _wish(rollout: Rollout, wish: OperatorRequest, now: datetime) -> Change:
             changed = Change(replace(rollout, budget=budget, update_time=now), facts=(told,))
             if rollout.state is not State.RUNNING:
                 return changed
-            return transitions.then(changed, transitions.go_on(changed.rollout, now))
+            return transitions.then(changed, transitions.continue_wave(changed.rollout, now))
 
 
 def _resumed(rollout: Rollout, wish: ResumeRequested, now: datetime) -> Change:
@@ -204,7 +204,7 @@ def _resumed(rollout: Rollout, wish: ResumeRequested, now: datetime) -> Change:
     change = transitions.move(
         rollout, now, State.RUNNING, "resumed", wish.reason, stall, told, concurrency=Concurrency(), doubted=False
     )
-    return transitions.then(change, transitions.go_on(change.rollout, now))
+    return transitions.then(change, transitions.continue_wave(change.rollout, now))
 
 
 def _promoted(rollout: Rollout, wish: PromoteRequested, now: datetime) -> Change:
@@ -260,20 +260,20 @@ def _counted(rollout: Rollout, moved: MemberChange, now: datetime) -> Change:
         floor=rollout.rules.floor,
     )
     running = rollout.state is State.RUNNING
-    deadline = now + rollout.bounds.stall if running else rollout.deadline
-    rollout = replace(rollout, judgement=judgement, concurrency=concurrency, deadline=deadline)
+    deadline = now + rollout.bounds.stall if running else rollout.deadline_time
+    rollout = replace(rollout, judgement=judgement, concurrency=concurrency, deadline_time=deadline)
     return _heed(rollout, now) if moved.counted_against else Change(rollout)
 
 
 def _follow(rollout: Rollout, now: datetime) -> Change:
     match rollout.state:
         case State.RUNNING:
-            return transitions.go_on(rollout, now)
+            return transitions.continue_wave(rollout, now)
         case State.SOAKING if rollout.waiting and rollout.wave == len(rollout.tallies):
             # The last wave has no later one to join, so it opens again.
             reason = f"wave {rollout.wave} opens again: {rollout.waiting} plugins returned"
             change = transitions.move(rollout, now, State.RUNNING, "returned", reason, rollout.bounds.stall)
-            return transitions.then(change, transitions.go_on(change.rollout, now))
+            return transitions.then(change, transitions.continue_wave(change.rollout, now))
         case State.ROLLING_BACK:
             return transitions.rolled_back(rollout, now)
         case State.SUCCEEDED:

@@ -81,7 +81,7 @@ class Rollout:
     tallies: Tallies
     create_time: datetime
     update_time: datetime
-    deadline: datetime | None
+    deadline_time: datetime | None
     budget: int = 16
     rules: Rules = field(default_factory=Rules)
     bounds: Bounds = field(default_factory=Bounds)

@@ -53,7 +53,9 @@ def move(
     """The rollout in a state, with its history."""
     end = (rollout.end_time or now) if state in FINAL else None
     deadline = None if lasts is None else now + lasts
-    moved = replace(rollout, state=state, reason=reason, deadline=deadline, update_time=now, end_time=end, **changes)
+    moved = replace(
+        rollout, state=state, reason=reason, deadline_time=deadline, update_time=now, end_time=end, **changes
+    )
     return Change(moved, None, facts, effects, (Transition(rollout.state, state, moved.wave, observation, reason),))
 
 
@@ -66,10 +68,10 @@ def start_wave(rollout: Rollout, now: datetime, number: int) -> Change:
         rollout, now, State.RUNNING, "wave", reason, rollout.bounds.stall, told,
         wave=number, control=Counts(), judgement=None, doubted=False,
     )  # fmt: skip
-    return then(change, go_on(change.rollout, now))
+    return then(change, continue_wave(change.rollout, now))
 
 
-def go_on(rollout: Rollout, now: datetime) -> Change:
+def continue_wave(rollout: Rollout, now: datetime) -> Change:
     """What a running wave does next: start more, or soak when everything has settled."""
     if rollout.waiting or rollout.in_flight:
         most = min(rollout.waiting, room(rollout.concurrency, rollout.budget, rollout.in_flight))

@@ -39,12 +39,12 @@ class HttpRunner:
         }
         try:
             async with asyncio.timeout(request.seconds):
-                answer = await self._ask(body)
+                gate_reply = await self._ask(body)
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, OSError) as error:
             raise StagingLostError(
                 f"the staging runner did not answer: {str(error) or type(error).__name__}"
             ) from error
-        return read(answer, request.nonce)
+        return read(gate_reply, request.nonce)
 
     async def _ask(self, body: dict[str, object]) -> bytes:
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
@@ -57,9 +57,9 @@ class HttpRunner:
             kind = response.headers.get("content-type", "").partition(";")[0].strip()
             if kind != "application/json":
                 raise StagingLostError(f"the staging runner answered {kind or 'something'} instead of JSON")
-            answer = b""
+            gate_reply = b""
             async for piece in response.aiter_bytes():
-                answer += piece
-                if len(answer) > LONGEST_ANSWER:
+                gate_reply += piece
+                if len(gate_reply) > LONGEST_ANSWER:
                     raise StagingLostError(f"the staging runner wrote more than {LONGEST_ANSWER} bytes")
-            return answer
+            return gate_reply

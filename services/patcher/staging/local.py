@@ -62,14 +62,14 @@ class LocalRunner:
         try:
             # A little longer than the sandbox's own deadline, so that it can still say what it was waiting for.
             async with asyncio.timeout(request.seconds + 3.0):
-                answer = await _talk(child, question(request))
+                gate_reply = await _talk(child, question(request))
         except TimeoutError:
             return Staged(False, 0, 0, request.seconds, failures=("the sandbox gave no result in time",))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
-        return read(answer, request.nonce)
+        return read(gate_reply, request.nonce)
 
 
 async def _talk(child: asyncio.subprocess.Process, text: bytes) -> bytes:
@@ -79,12 +79,12 @@ async def _talk(child: asyncio.subprocess.Process, text: bytes) -> bytes:
         child.stdin.write(text)
         await child.stdin.drain()
         child.stdin.close()
-    answer = b""
-    while len(answer) <= LONGEST_ANSWER:
+    gate_reply = b""
+    while len(gate_reply) <= LONGEST_ANSWER:
         piece = await child.stdout.read(65536)
         if not piece:
-            return answer
-        answer += piece
+            return gate_reply
+        gate_reply += piece
     raise StagingLostError(f"the sandbox wrote more than {LONGEST_ANSWER} bytes")
 
 
@@ -117,10 +117,10 @@ def question(request: Request) -> bytes:
     ).encode()
 
 
-def read(answer: bytes, nonce: str) -> Staged:
+def read(gate_reply: bytes, nonce: str) -> Staged:
     """The result in a runner's answer. Raises StagingLostError unless it is exactly one that answers this nonce."""
     try:
-        told = json.loads(answer)
+        told = json.loads(gate_reply)
         return _checked(told, nonce)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StagingLostError(f"the runner's answer is not a result: {error or type(error).__name__}"[:300]) from error

@@ -81,7 +81,7 @@ WHERE state IN ('pending', 'staged') AND held_by <> '' ORDER BY update_time LIMI
 NEXT_FOR_SLOT = """
 SELECT a.id FROM patcher.attempts a
 WHERE a.package = :package AND a.state IN ('pending', 'staged') AND a.held_by = 'BUDGET'
-  AND NOT EXISTS (SELECT 1 FROM patcher.errands e WHERE e.subject = a.id AND e.kind = 'go_on' AND e.state = 'pending')
+  AND NOT EXISTS (SELECT 1 FROM patcher.errands e WHERE e.subject = a.id AND e.kind = 'resume' AND e.state = 'pending')
 ORDER BY a.update_time LIMIT 1
 """
 WAITING_FOR_AGENT = f"""
@@ -197,7 +197,7 @@ async def of_request(tx: Transaction, author: str, request: str) -> Attempt | No
     return read(row) if row else None
 
 
-async def busy(tx: Transaction, plugin: str, but: str, *, lock: bool = True) -> Attempt | None:
+async def occupying(tx: Transaction, plugin: str, but: str, *, lock: bool = True) -> Attempt | None:
     """The other attempt that has the plugin; under the lock nobody else takes it until the transaction ends."""
     if lock:
         await tx.run(LOCK_PLUGIN, plugin=plugin)

@@ -35,11 +35,11 @@ WHERE package = :package AND id <> :id AND permit_time <= :then AND (end_time IS
 """
 
 
-async def look(tx: Transaction, policy: Policy, attempt: Attempt, plan: str) -> GateInputs:
+async def read(tx: Transaction, policy: Policy, attempt: Attempt, plan: str) -> GateInputs:
     """The situation of an attempt right now; `plan` is the hash of its plan as it is now."""
     row = await tx.first(LOOK, **_values(policy, attempt), now=tx.now)
     assert row is not None
-    found = await approvals.living(tx, names.attempt(attempt.id)) if attempt.plan else None
+    found = await approvals.live(tx, names.attempt(attempt.id)) if attempt.plan_hash else None
     seen = _seen(attempt, _request(attempt), row)
     return replace(
         seen,
@@ -52,7 +52,7 @@ async def look(tx: Transaction, policy: Policy, attempt: Attempt, plan: str) -> 
     )
 
 
-async def recall(tx: Transaction, policy: Policy, attempt: Attempt) -> GateInputs:
+async def read_past(tx: Transaction, policy: Policy, attempt: Attempt) -> GateInputs:
     """The situation in which an attempt was begun, as far as rows still tell: the gates of stops and storms open."""
     then = attempt.create_time
     row = await tx.first(LOOK, **_values(policy, attempt), now=then)

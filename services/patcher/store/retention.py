@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from libs.common.database import Transaction
 
-LASTS = {
+KEEP = {
     "permits": ("nonce", "create_time", timedelta(days=7), ""),
     "errands": ("id", "created_at", timedelta(days=7), "AND state <> 'pending'"),
     "staging_cache": ("ctid", "create_time", timedelta(days=30), ""),
@@ -12,13 +12,13 @@ LASTS = {
 MOST = 5000
 
 
-async def tidy(tx: Transaction, now: datetime) -> int:
+async def clean_up(tx: Transaction, now: datetime) -> int:
     """Removes rows older than they are useful; how many."""
     removed = 0
-    for table, (key, time, lasts, also) in LASTS.items():
+    for table, (key, time, keep, also) in KEEP.items():
         removed += await tx.run(
             f"DELETE FROM patcher.{table} WHERE {key} IN "
             f"(SELECT {key} FROM patcher.{table} WHERE {time} < :before {also} LIMIT {MOST})",
-            before=now - lasts,
+            before=now - keep,
         )
     return removed

@@ -27,24 +27,24 @@ from services.patcher.rollout import (
 from services.patcher.verdict import Result
 
 PLAIN = ("id", "package", "target", "create_time", "update_time", "deadline", "wave", "reason", "closed", "end_time")
-COLUMNS = f"{', '.join(PLAIN)}, state, config, digest, author, requests, trace, asked, detail"
+COLUMNS = f"{', '.join(PLAIN)}, state, config, digest, author, request_ids, trace, settings, detail"
 # Requests whose repeats are recognised.
 REMEMBERED = 20
 
 INSERT = f"""
 INSERT INTO patcher.rollouts ({COLUMNS})
-VALUES ({", ".join(f":{name}" for name in PLAIN)}, :state, :config, :digest, :author, CAST(:requests AS text[]), :trace,
-        :asked, CAST(:detail AS jsonb))
+VALUES ({", ".join(f":{name}" for name in PLAIN)}, :state, :config, :digest, :author, CAST(:request_ids AS text[]), :trace,
+        :settings, CAST(:detail AS jsonb))
 """
 UPDATE = """
 UPDATE patcher.rollouts SET state = :state, wave = :wave, reason = :reason, closed = :closed, deadline = :deadline,
-    update_time = :update_time, end_time = :end_time, requests = CAST(:requests AS text[]),
+    update_time = :update_time, end_time = :end_time, request_ids = CAST(:request_ids AS text[]),
     detail = CAST(:detail AS jsonb)
 WHERE id = :id
 """
 GET = f"SELECT {COLUMNS} FROM patcher.rollouts WHERE id = :id"
 OF_REQUEST = f"""
-SELECT {COLUMNS} FROM patcher.rollouts WHERE package = :package AND :request = ANY (requests) ORDER BY id DESC LIMIT 1
+SELECT {COLUMNS} FROM patcher.rollouts WHERE package = :package AND :request = ANY (request_ids) ORDER BY id DESC LIMIT 1
 """
 LIST = f"""
 SELECT {COLUMNS} FROM patcher.rollouts
@@ -72,15 +72,15 @@ WHERE rollout = :rollout ORDER BY number LIMIT 1000
 
 @dataclass(frozen=True)
 class StoredRollout:
-    """A rollout with what its heart need not know. `asked` are the settings as the author gave them."""
+    """A rollout with what its heart need not know. `settings` are the settings as the author gave them."""
 
     rollout: Rollout
     config: bool
     digest: str
     author: str
-    trace: str
-    asked: bytes
-    requests: tuple[str, ...] = ()
+    traceparent: str
+    settings: bytes
+    request_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ async def insert(tx: Transaction, stored: StoredRollout) -> None:
 async def save(tx: Transaction, stored: StoredRollout, change: Change) -> None:
     """Saves a rollout with the steps of a change; who made it is told by its facts."""
     values = _values(stored)
-    fixed = ("package", "target", "create_time", "config", "digest", "author", "trace", "asked")
+    fixed = ("package", "target", "create_time", "config", "digest", "author", "trace", "settings")
     await tx.run(UPDATE, **{name: value for name, value in values.items() if name not in fixed})
     actor = next((told.actor for told in change.facts if told.actor), "")
     for step in change.transitions:
@@ -118,7 +118,7 @@ async def save(tx: Transaction, stored: StoredRollout, change: Change) -> None:
 
 
 async def get(tx: Transaction, rollout: str, *, lock: bool = False) -> StoredRollout | None:
-    """One rollout; locked until the end of the transaction when asked."""
+    """One rollout; locked until the end of the transaction when settings."""
     row = await tx.first(f"{GET} FOR UPDATE" if lock else GET, id=rollout)
     return _read(row) if row else None
 
@@ -192,9 +192,9 @@ def _values(stored: StoredRollout) -> dict[str, Any]:
         "config": stored.config,
         "digest": stored.digest,
         "author": stored.author,
-        "requests": list(stored.requests[-REMEMBERED:]),
-        "trace": stored.trace,
-        "asked": stored.asked,
+        "request_ids": list(stored.request_ids[-REMEMBERED:]),
+        "trace": stored.traceparent,
+        "settings": stored.settings,
         "detail": json.dumps(detail),
     }
 
@@ -215,7 +215,9 @@ def _read(row: Any) -> StoredRollout:
         final_state=State(detail["ends_as"]),
         judgement=_judgement(detail["judgement"]) if detail["judgement"] else None,
     )
-    return StoredRollout(rollout, row.config, row.digest, row.author, row.trace, bytes(row.asked), tuple(row.requests))
+    return StoredRollout(
+        rollout, row.config, row.digest, row.author, row.traceparent, bytes(row.settings), tuple(row.request_ids)
+    )
 
 
 def _tally(told: dict[str, Any]) -> Tally:

@@ -27,8 +27,8 @@ from services.patcher.attempt import (
 )
 from services.patcher.context import ServiceContext
 from services.patcher.freeze import frozen_until
-from services.patcher.operations.apply_change import answer, go_on, observe
-from services.patcher.operations.ingest_queries import plugin_of, why_not
+from services.patcher.operations.apply_change import evaluate_gates, observe, resume
+from services.patcher.operations.ingest_queries import cancel_reason, get_plugin
 from services.patcher.policy import Hold, Policy, in_flight_limit, scopes
 from services.patcher.store import attempts, fleets, kill_switches, retention, slots, storms
 from services.patcher.store import policy as policies
@@ -57,7 +57,7 @@ async def _each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]
 
 
 async def _traced(attempt: Attempt, name: str, work: Callable[[], Awaitable[object]]) -> None:
-    with use_traceparent(attempt.trace), span(name, attributes={"attempt": attempt.id}):
+    with use_traceparent(attempt.traceparent), span(name, attributes={"attempt": attempt.id}):
         await work()
 
 
@@ -67,7 +67,7 @@ async def held(ctx: ServiceContext, now: datetime) -> int:
         waiting = await attempts.held(tx)
         # A stopped fleet may hold very many: only those whose gate can have opened are asked one by one.
         hopeful = await _hopeful(tx, waiting, now) if waiting else []
-        ready = [found for found in hopeful if not _still((await answer(tx, found, lock=False))[0], found)]
+        ready = [found for found in hopeful if not _still((await evaluate_gates(tx, found, lock=False)).reply, found)]
     await _each(ready, lambda attempt: _traced(attempt, "gate opened", lambda: _go_on(ctx, attempt)))
     return len(ready)
 
@@ -106,16 +106,16 @@ def _stopped(found: Attempt, stopped: frozenset[str]) -> bool:
     return not stopped.isdisjoint(scopes(found.plugin, found.merchant, found.action))
 
 
-def _still(said: object, found: Attempt) -> bool:
-    return isinstance(said, Hold) and said.gate == found.held_by
+def _still(reply: object, found: Attempt) -> bool:
+    return isinstance(reply, Hold) and reply.gate == found.held_by
 
 
 async def _go_on(ctx: ServiceContext, attempt: Attempt) -> None:
-    why = await why_not(ctx, attempt)
+    why = await cancel_reason(ctx, attempt)
 
     async def work(tx: Transaction) -> None:
         if not why:
-            await go_on(tx, ctx, attempt.id)
+            await resume(tx, ctx, attempt.id)
             return
         await observe(tx, ctx, attempt.id, CancelRequested("patcher", why))
 
@@ -136,7 +136,7 @@ async def probation(ctx: ServiceContext, now: datetime) -> int:
 def _due(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: datetime) -> bool:
     """Whether it is time for another look: one each interval of the policy, and no deadline passes without one."""
     looked = ctx.looked.get(attempt.id)
-    near = attempt.deadline is not None and now >= attempt.deadline - LAST_CALL
+    near = attempt.deadline_time is not None and now >= attempt.deadline_time - LAST_CALL
     if looked is not None and now - looked < policy.health_check_interval and not near:
         return False
     ctx.looked[attempt.id] = now
@@ -159,11 +159,11 @@ async def _judge(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: dat
         await _observed(ctx, attempt, "no verdict", DeadlinePassed())
         return
     verdict = judge(evidence(attempt, told, now), rules(ctx, policy))
-    if attempt.verdict == verdict and attempt.deadline and now < attempt.deadline:
+    if attempt.verdict == verdict and attempt.deadline_time and now < attempt.deadline_time:
         return
     if verdict.result is Result.INSUFFICIENT:
         # Looks that decide nothing would fill the trace.
-        with use_traceparent(attempt.trace):
+        with use_traceparent(attempt.traceparent):
             await ctx.database.transaction(lambda tx: observe(tx, ctx, attempt.id, VerdictReached(verdict)))
         return
     await _observed(ctx, attempt, f"verdict {verdict.result}", VerdictReached(verdict))
@@ -199,7 +199,7 @@ def evidence(attempt: Attempt, told: ingest_pb2.GetTelemetryResponse, now: datet
         health=wire.HEALTH.get(told.plugin.health, "") if running else "",
         silent=(now - max(beaten, switched)).total_seconds(),
         probe=attempt.probe,
-        last_call=asked and attempt.deadline is not None and now >= attempt.deadline - LAST_CALL,
+        last_call=asked and attempt.deadline_time is not None and now >= attempt.deadline_time - LAST_CALL,
     )
 
 
@@ -219,7 +219,7 @@ async def unconfirmed(ctx: ServiceContext, _now: datetime) -> int:
 
 
 async def _look(ctx: ServiceContext, attempt: Attempt) -> None:
-    plugin = await plugin_of(ctx, attempt.plugin)
+    plugin = await get_plugin(ctx, attempt.plugin)
     if plugin is None or plugin.state == "retired":
         await _observed(ctx, attempt, "agent gone", PluginLeft("the plugin left before its agent's final word"))
         return
@@ -231,9 +231,9 @@ async def _look(ctx: ServiceContext, attempt: Attempt) -> None:
         await _observed(ctx, attempt, "agent heard again", seen)
 
 
-async def tidy(ctx: ServiceContext, now: datetime) -> int:
+async def clean_up(ctx: ServiceContext, now: datetime) -> int:
     """Removes what nobody will ask for again."""
-    return await ctx.database.transaction(lambda tx: retention.tidy(tx, now))
+    return await ctx.database.transaction(lambda tx: retention.clean_up(tx, now))
 
 
 SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
@@ -241,5 +241,5 @@ SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[in
     "probation": (0.5, probation),
     "deadlines": (1.0, deadlines),
     "unconfirmed": (3.0, unconfirmed),
-    "tidy": (600.0, tidy),
+    "clean_up": (600.0, clean_up),
 }

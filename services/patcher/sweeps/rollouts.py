@@ -16,6 +16,7 @@ from libs.common.errors import Problem
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import ingest_pb2
 from services.patcher import rollout as heart
+from services.patcher.approvals import Subject
 from services.patcher.attempt import CancelRequested
 from services.patcher.attempt import State as AttemptState
 from services.patcher.context import ServiceContext
@@ -25,7 +26,7 @@ from services.patcher.operations.apply_change import observe as observe_attempt
 from services.patcher.operations.apply_rollout_change import observe
 from services.patcher.operations.ingest_queries import fleet
 from services.patcher.operations.launch_members import advance
-from services.patcher.operations.plan_rollout import ask_again
+from services.patcher.operations.plan_rollout import renew_request
 from services.patcher.rollout import (
     ControlGroupUpdated,
     Member,
@@ -53,7 +54,7 @@ S = MemberState
 COMING = (S.WAITING, S.OFFLINE, S.STARTED)
 
 
-async def go_on(ctx: ServiceContext, now: datetime) -> int:
+async def resume(ctx: ServiceContext, now: datetime) -> int:
     """Does what is due for every rollout."""
     async with ctx.database.reading() as tx:
         found = [stored.rollout for stored in await rollouts.unfinished(tx)]
@@ -210,13 +211,13 @@ async def people(ctx: ServiceContext, now: datetime) -> int:
         stored = await rollouts.get(tx, rollout, lock=True)
         if stored is None or stored.rollout.state is not State.PENDING:
             return False
-        with use_traceparent(stored.trace):
+        with use_traceparent(stored.traceparent):
             if names.rollout(rollout) in due:
-                await door.tick(tx, door.About(names.rollout(rollout)))
+                await door.tick(tx, Subject(names.rollout(rollout)))
                 return True
-            return await ask_again(tx, stored)
+            return await renew_request(tx, stored)
 
     return sum([await ctx.database.transaction(partial(work, rollout=rollout)) for rollout in pending])
 
 
-SWEEPS = {"rollouts": (1.0, go_on), "rollout_plugins": (3.0, look), "rollout_approvals": (1.0, people)}
+SWEEPS = {"rollouts": (1.0, resume), "rollout_plugins": (3.0, look), "rollout_approvals": (1.0, people)}

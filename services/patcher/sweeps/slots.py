@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from libs.common.errors import Problem
 from libs.common.telemetry import counter
 from services.patcher.context import ServiceContext
-from services.patcher.operations.ingest_queries import fleet_of
+from services.patcher.operations.ingest_queries import count_plugins
 from services.patcher.store import fleets, slots
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ async def count(ctx: ServiceContext, _now: datetime) -> int:
         packages = await fleets.stale(tx)
     for package in packages:
         try:
-            found = await fleet_of(ctx, package)
+            found = await count_plugins(ctx, package)
         except Problem as problem:
             log.warning("the fleet of %s is not counted: %s", package, problem.message)
             return 0

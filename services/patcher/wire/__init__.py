@@ -1,9 +1,9 @@
 """Protobuf ⇄ dataclasses. The only room that sees both; it parses or raises Invalid."""
 
-from services.patcher.wire.approvals import approval, approval_ended, approval_events, vote
+from services.patcher.wire.approvals import approval, vote
 from services.patcher.wire.attempts import attempt_of
 from services.patcher.wire.configurations import configuration
-from services.patcher.wire.events import SOURCE, event, staged, verdict
+from services.patcher.wire.events import approval_ended, approval_events, attempt_event, rollout_event, staged, verdict
 from services.patcher.wire.policy import (
     changed_policy,
     kill_switch,
@@ -17,8 +17,8 @@ from services.patcher.wire.requests import command_finished, question, sums
 from services.patcher.wire.scalars import ACTIONS, ACTIVE, HEALTH, KINDS, duration, moment, severity, timestamp
 
 __all__ = [
-    "ACTIONS", "ACTIVE", "HEALTH", "KINDS", "SOURCE", "approval", "approval_ended", "approval_events", "attempt_of",
-    "changed_policy", "command_finished", "configuration", "duration", "event", "kill_switch", "moment", "policy",
-    "policy_change", "policy_changed", "policy_replay", "question", "release", "severity", "staged", "sums",
-    "timestamp", "verdict", "vote",
+    "ACTIONS", "ACTIVE", "HEALTH", "KINDS", "approval", "approval_ended", "approval_events", "attempt_event",
+    "attempt_of", "changed_policy", "command_finished", "configuration", "duration", "kill_switch", "moment",
+    "policy", "policy_change", "policy_changed", "policy_replay", "question", "release", "rollout_event",
+    "severity", "staged", "sums", "timestamp", "verdict", "vote",
 ]  # fmt: skip

@@ -36,7 +36,7 @@ def attempt_of(
         severity=int(found.severity),  # type: ignore[arg-type]
         create_time=timestamp(found.create_time),
         update_time=timestamp(found.update_time),
-        deadline_time=timestamp(found.deadline),
+        deadline_time=timestamp(found.deadline_time),
         end_time=timestamp(found.end_time),
         switch_time=timestamp(found.switch_time),
         reason=found.reason,
@@ -45,7 +45,7 @@ def attempt_of(
         verdict=verdict(found.verdict) if found.verdict else None,
         permitted=found.permitted,
         history=[_step(time, step) for time, step in steps or []],
-        trace_id=trace_id(found.trace),
+        trace_id=trace_id(found.traceparent),
         command=found.command,
         approval=approval(*asked) if asked else None,
         configuration=found.configuration,

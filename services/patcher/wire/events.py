@@ -1,86 +1,76 @@
-"""What is told: facts of attempts as events."""
+"""Facts as events: the message of a fact is filled, field by field, with the values known under the same names.
 
+Rule: each field of a message has a value of its name, or building it fails; a new field of a fact is one entry here.
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
 
+from libs.common import names
 from libs.common.bus import fact
 from prunella.v1 import events_pb2
 from prunella.v1.events_pb2 import Event
-from services.patcher.attempt import Attempt, AttemptEvent, Fact, Staged
+from services.patcher import approvals, attempt, rollout
+from services.patcher.approvals import Approval, ApprovalEvent, Subject
+from services.patcher.attempt import Attempt, Staged
+from services.patcher.rollout import Rollout, figures
 from services.patcher.verdict import Verdict
 from services.patcher.wire.scalars import ACTIONS, duration, timestamp
 
 SOURCE = "patcher"
+FACTS = Event.DESCRIPTOR.oneofs_by_name["fact"].fields
+MESSAGES: dict[str, Any] = {one.name: getattr(events_pb2, one.message_type.name) for one in FACTS if one.message_type}
+OUTCOMES = {
+    ApprovalEvent.GRANTED: "approved",
+    ApprovalEvent.REJECTED: "rejected",
+    ApprovalEvent.EXPIRED: "expired",
+    ApprovalEvent.VOIDED: "void",
+}
 
 
-def event(told: Fact, attempt: Attempt, cause: Event | None) -> Event:
-    """The event that tells a fact of an attempt."""
+def _message(name: str, values: Mapping[str, Any]) -> Message:
+    kind = MESSAGES[name]
+    made: Message = kind(**{field: values[field] for field in kind.DESCRIPTOR.fields_by_name})
+    return made
+
+
+def attempt_event(happened: attempt.Fact, found: Attempt, cause: Event | None) -> Event:
+    """The event that reports a fact of an attempt; to_release of a config_fix is its configuration's version."""
+    values = {
+        "attempt": found.id,
+        "decision": found.decision,
+        "round": found.round,
+        "action": ACTIONS[found.action],
+        "from_release": found.from_release,
+        "to_release": found.target,
+        "generation": found.generation,
+        "probation_until_time": timestamp(found.commit_deadline),
+        "verdict": verdict(found.verdict) if found.verdict else None,
+        "gate": happened.gate,
+        "failure": happened.failure,
+        "dead_man": happened.dead_man,
+        "unswitched": happened.unswitched,
+    }
+    message = staged(found) if happened.event is attempt.AttemptEvent.STAGED else _message(happened.event, values)
     return fact(
         SOURCE,
-        _message(told, attempt),
-        actor=told.actor,
-        reason=told.reason or attempt.reason or told.event.value,
-        plugin=attempt.plugin,
-        merchant=attempt.merchant,
-        incident=attempt.incident,
+        message,
+        actor=happened.actor,
+        reason=happened.reason or found.reason or happened.event.value,
+        plugin=found.plugin,
+        merchant=found.merchant,
+        incident=found.incident,
         cause=cause,
     )
 
 
-def _message(told: Fact, attempt: Attempt) -> Message:
-    own: dict[str, Any] = {"attempt": attempt.id, "decision": attempt.decision, "round": attempt.round}
-    both = own | {"from_release": attempt.from_release, "to_release": attempt.target}
-    action = ACTIONS[attempt.action]
-    judged = verdict(attempt.verdict) if attempt.verdict else None
-    match told.event:
-        case AttemptEvent.CREATED:
-            return events_pb2.AttemptCreated(**both, action=action)
-        case AttemptEvent.REFUSED:
-            return events_pb2.AttemptRefused(**own, gate=told.gate, action=action, to_release=attempt.target)
-        case AttemptEvent.HELD:
-            return events_pb2.AttemptHeld(attempt=attempt.id, gate=told.gate)
-        case AttemptEvent.STAGED:
-            return staged(attempt)
-        case AttemptEvent.APPLIED:
-            until = timestamp(attempt.commit_deadline)
-            return events_pb2.AttemptApplied(
-                attempt=attempt.id, generation=attempt.generation, probation_until_time=until
-            )
-        case AttemptEvent.COMMITTING:
-            return events_pb2.AttemptCommitting(attempt=attempt.id, verdict=judged)
-        case AttemptEvent.ROLLING_BACK:
-            return events_pb2.AttemptRollingBack(attempt=attempt.id, verdict=judged)
-        case AttemptEvent.SUCCEEDED:
-            return events_pb2.AttemptSucceeded(**both, action=action, generation=attempt.generation, verdict=judged)
-        case AttemptEvent.ROLLED_BACK:
-            return events_pb2.AttemptRolledBack(
-                **both, action=action, dead_man=told.dead_man, failure=told.failure, unswitched=told.unswitched
-            )
-        case _:
-            return _ending(told, attempt, own)
-
-
-def _ending(told: Fact, attempt: Attempt, own: dict[str, Any]) -> Message:
-    match told.event:
-        case AttemptEvent.ROLLBACK_FAILED:
-            return events_pb2.AttemptRollbackFailed(**own, to_release=attempt.target)
-        case AttemptEvent.UNCONFIRMED:
-            return events_pb2.AttemptUnconfirmed(**own, to_release=attempt.target)
-        case AttemptEvent.FAILED:
-            action = ACTIONS[attempt.action]
-            return events_pb2.AttemptFailed(**own, action=action, to_release=attempt.target, failure=told.failure)
-        case AttemptEvent.CANCELLED:
-            return events_pb2.AttemptCancelled(**own)
-        case _:
-            raise AssertionError(told.event)
-
-
-def staged(attempt: Attempt) -> events_pb2.AttemptStaged:
+def staged(found: Attempt) -> events_pb2.AttemptStaged:
     """What staging said, as callers see it."""
-    result = attempt.staging or Staged(False, 0, 0, 0.0)
+    result = found.staging or Staged(False, 0, 0, 0.0)
     return events_pb2.AttemptStaged(
-        attempt=attempt.id,
+        attempt=found.id,
         passed=result.passed,
         tests_passed=result.tests_passed,
         tests_run=result.tests_run,
@@ -100,4 +90,71 @@ def verdict(found: Verdict) -> events_pb2.Verdict:
         error_rate_after=found.after,
         control_error_rate=found.control,
         low_evidence=found.low_evidence,
+    )
+
+
+def rollout_event(happened: rollout.Fact, found: Rollout, cause: Event | None) -> Event:
+    """The event that reports a fact of a rollout, with its plugins by state."""
+    known = figures(found)
+    counts = {name: getattr(known, name) for name in events_pb2.RolloutCounts.DESCRIPTOR.fields_by_name}
+    values = {
+        "rollout": found.id,
+        "package": found.package,
+        "target": found.target,
+        "wave": happened.wave,
+        "counts": events_pb2.RolloutCounts(**counts),
+    }
+    message = _message(happened.event, values)
+    return fact(SOURCE, message, actor=happened.actor, reason=happened.reason or happened.event.value, cause=cause)
+
+
+def approval_events(
+    happened: approvals.Fact, found: Approval, before: str, subject: Subject, cause: Event | None
+) -> Iterator[Event]:
+    """The events that report a fact of an approval; `before` is the hash of the plan that was in force."""
+    plan_hash = before if happened.event is ApprovalEvent.VOIDED else found.plan_hash
+    if outcome := OUTCOMES.get(happened.event):
+        yield approval_ended(subject, plan_hash, outcome, happened.reason, cause, happened.actor)
+    else:
+        values = _approval(found, subject, happened)
+        name = {ApprovalEvent.REQUESTED: "approval_requested", ApprovalEvent.VOTED: "approval_given"}
+        message = _message(name.get(happened.event, "approval_overdue"), values)
+        yield _about(subject, message, happened.reason, cause, happened.actor)
+    if happened.event is ApprovalEvent.VOIDED:
+        message = _message("approval_requested", _approval(found, subject, happened))
+        yield _about(subject, message, "people are asked about the changed plan", cause)
+
+
+def approval_ended(
+    subject: Subject, plan_hash: str, outcome: str, reason: str, cause: Event | None, actor: str = ""
+) -> Event:
+    """The event that reports an end: approved, rejected, expired or void."""
+    message = events_pb2.ApprovalEnded(subject=subject.name, plan_hash=plan_hash, outcome=outcome)
+    return _about(subject, message, reason, cause, actor)
+
+
+def _approval(found: Approval, subject: Subject, happened: approvals.Fact) -> dict[str, Any]:
+    roles = {vote.operator: next(iter(sorted(vote.roles)), "") for vote in reversed(found.votes)}
+    return {
+        "subject": subject.name,
+        "plan_hash": found.plan_hash,
+        "quorum": found.quorum.size,
+        "roles": found.quorum.seats,
+        "role": roles.get(happened.actor, ""),
+        "approvals": sum(vote.approved for vote in found.votes),
+        "expire_time": timestamp(found.expire_time),
+        "escalated": happened.event is ApprovalEvent.ESCALATED,
+    }
+
+
+def _about(subject: Subject, message: Message, reason: str, cause: Event | None, actor: str = "") -> Event:
+    return fact(
+        SOURCE,
+        message,
+        actor=names.operator(actor) if actor else "",
+        reason=reason,
+        plugin=subject.plugin,
+        merchant=subject.merchant,
+        incident=subject.incident,
+        cause=cause,
     )

@@ -4,55 +4,34 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 
 from libs.common import names
-from libs.common.bus import fact
 from libs.common.errors import Invalid
-from prunella.v1 import events_pb2, ingest_pb2, patcher_pb2
-from prunella.v1.events_pb2 import Event
+from prunella.v1 import ingest_pb2, patcher_pb2
 from services.patcher.rollout import (
     DEFAULT_WAVES,
     Bounds,
     Candidate,
-    Fact,
     MemberState,
     Rollout,
-    RolloutEvent,
     Rules,
     Wave,
     figures,
 )
 from services.patcher.store.members import MemberRow
 from services.patcher.store.rollouts import HistoryEntry, StoredRollout
-from services.patcher.wire.events import SOURCE
 from services.patcher.wire.scalars import timestamp
 
 NUMBER = re.compile(r"[1-9][0-9]{0,6}")
 SHARE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s?%")
 LONGEST = timedelta(days=90)
 MOST_NAMED = 1000
-MESSAGES: dict[RolloutEvent, Any] = {
-    RolloutEvent.CREATED: events_pb2.RolloutCreated,
-    RolloutEvent.WAVE_STARTED: events_pb2.RolloutWaveStarted,
-    RolloutEvent.WAVE_PASSED: events_pb2.RolloutWavePassed,
-    RolloutEvent.PAUSED: events_pb2.RolloutPaused,
-    RolloutEvent.RESUMED: events_pb2.RolloutResumed,
-    RolloutEvent.PROMOTED: events_pb2.RolloutPromoted,
-    RolloutEvent.BUDGET_CHANGED: events_pb2.RolloutBudgetChanged,
-    RolloutEvent.HALTED: events_pb2.RolloutHalted,
-    RolloutEvent.ABORTED: events_pb2.RolloutAborted,
-    RolloutEvent.ROLLED_BACK: events_pb2.RolloutRolledBack,
-    RolloutEvent.SUCCEEDED: events_pb2.RolloutSucceeded,
-    RolloutEvent.CLOSED: events_pb2.RolloutClosed,
-}
 
 
 @dataclass(frozen=True)
-class Asked:
+class Settings:
     """The settings of a rollout; a budget of 0 leaves it to the policy."""
 
     waves: tuple[Wave, ...]
@@ -63,7 +42,7 @@ class Asked:
     canary_merchants: tuple[str, ...]
 
 
-def asked(told: patcher_pb2.RolloutSettings) -> Asked:
+def read_settings(told: patcher_pb2.RolloutSettings) -> Settings:
     """The settings, with defaults for what is absent. Raises Invalid, naming the field."""
     if told.budget < 0:
         raise _invalid("settings.budget", f"must be at least 1 plugin, it was {told.budget}; leave it out for 16")
@@ -81,7 +60,7 @@ def asked(told: patcher_pb2.RolloutSettings) -> Asked:
         else usual.start_within,
         stall=_length(told.stall, "stall") if told.HasField("stall") else usual.stall,
     )
-    return Asked(
+    return Settings(
         waves=tuple(_wave(word, number) for number, word in enumerate(told.waves)) or DEFAULT_WAVES,
         budget=told.budget,
         rules=rules,
@@ -130,30 +109,6 @@ def bare(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-# What is told.
-
-
-def rollout_event(told: Fact, rollout: Rollout, cause: Event | None) -> Event:
-    """The event that tells a fact of a rollout."""
-    shown = figures(rollout)
-    counts = events_pb2.RolloutCounts(
-        plugins=shown.plugins,
-        healthy=shown.healthy,
-        counted_against=shown.counted_against,
-        in_flight=shown.in_flight,
-        waiting=shown.waiting,
-        offline=shown.offline,
-        rolled_back=shown.rolled_back,
-    )
-    message: Message = MESSAGES[told.event](
-        rollout=rollout.id, package=rollout.package, target=rollout.target, wave=told.wave, counts=counts
-    )
-    return fact(SOURCE, message, actor=told.actor, reason=told.reason or told.event.value, cause=cause)
-
-
-# What is answered.
-
-
 def rollout_of(stored: StoredRollout, lines: Sequence[HistoryEntry] = ()) -> patcher_pb2.Rollout:
     """A rollout as callers see it."""
     found = stored.rollout
@@ -179,7 +134,7 @@ def rollout_of(stored: StoredRollout, lines: Sequence[HistoryEntry] = ()) -> pat
         figures=_figures(found),
         create_time=timestamp(found.create_time),
         update_time=timestamp(found.update_time),
-        deadline_time=timestamp(found.deadline),
+        deadline_time=timestamp(found.deadline_time),
         end_time=timestamp(found.end_time),
         settings=_settings(stored),
         history=[_line(line) for line in lines],
@@ -205,7 +160,7 @@ def _figures(rollout: Rollout) -> patcher_pb2.RolloutFigures:
 
 def _settings(stored: StoredRollout) -> patcher_pb2.RolloutSettings:
     """What is in force: the author's settings with the defaults filled in."""
-    told = patcher_pb2.RolloutSettings.FromString(stored.asked)
+    told = patcher_pb2.RolloutSettings.FromString(stored.settings)
     found = stored.rollout
     if not told.waves:
         told.waves.extend(f"{wave.plugins}" if wave.plugins else f"{wave.percent:g}%" for wave in DEFAULT_WAVES)

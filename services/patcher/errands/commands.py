@@ -1,24 +1,17 @@
-"""What attempts want done outside: run staging, have commands written down or withdrawn.
+"""The errands about commands: have them written down or withdrawn, let attempts go on, stop what has no permit yet.
 
 Rule: the errand's id is the request_id outside, so doing it twice is harmless; what an attempt no longer wants is not
-done. Staging may take minutes, so its lease is short and renewed while it runs: a patcher that dies gives it back
-within seconds.
+done.
 """
 
-import asyncio
 import contextlib
-import secrets
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from libs.common import names
-from libs.common.cancellation import end
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner, send
-from libs.common.errors import Conflict, Invalid, NotFound, Problem, Refused
-from libs.common.telemetry import histogram
+from libs.common.errors import Conflict, Invalid, NotFound, Refused
 from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import wire
 from services.patcher.attempt import (
@@ -29,153 +22,22 @@ from services.patcher.attempt import (
     CommandLost,
     ErrandKind,
     Purpose,
-    Staged,
-    StagingFinished,
-    StagingLost,
     State,
 )
 from services.patcher.context import SCHEMA, ServiceContext
-from services.patcher.operations.apply_change import go_on, observe
-from services.patcher.operations.ingest_queries import why_not
-from services.patcher.policy import Action
-from services.patcher.staging import Request, StagingLostError, suite
-from services.patcher.staging.signed import ReleaseError, verified, verified_configuration
-from services.patcher.store import attempts, configurations, kill_switches, leases, releases, storms
-from services.patcher.store import staging as results
-from services.patcher.store.configurations import Configuration
-from services.patcher.store.releases import Release
+from services.patcher.errands.staging import Material
+from services.patcher.operations.apply_change import observe, resume
+from services.patcher.operations.ingest_queries import cancel_reason
+from services.patcher.store import attempts, configurations, kill_switches, releases, storms
 
-LONGEST_STAGING = 3700.0
 COMMAND_TIMEOUT = 5.0
 TRIES = 40
-STAGING_SECONDS = histogram(
-    "staging_seconds", "Time a release took to prove itself", buckets=(0.5, 1, 2, 5, 15, 60, 300)
-)
 WANTED = {
     Purpose.SWITCH: State.APPLYING,
     Purpose.COMMIT: State.COMMITTING,
     Purpose.ROLLBACK: State.ROLLING_BACK,
     Purpose.HEALTH_CHECK: State.PROBATION,
 }
-
-
-@contextlib.asynccontextmanager
-async def leased(ctx: ServiceContext, errand: Errand) -> AsyncIterator[None]:
-    """Keeps a short lease alive around the block."""
-
-    async def renew() -> None:
-        while True:
-            with contextlib.suppress(Problem):
-                await ctx.database.transaction(lambda tx: leases.renew(tx, errand.id, errand.token))
-            await asyncio.sleep(leases.RENEWAL)
-
-    renewing = asyncio.create_task(renew(), name=f"lease {errand.id}")
-    try:
-        yield
-    finally:
-        await end([renewing])
-
-
-async def stage(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
-    """The sandbox's result, from the cache when the same was proven before. Raises StagingLostError."""
-    async with leased(ctx, errand):
-        return await _stage(ctx, errand)
-
-
-@dataclass(frozen=True)
-class Material:
-    """What an attempt brings to the sandbox: a release, and the configuration where that is what is new."""
-
-    release: Release | None
-    artifact: bytes | None
-    configuration: Configuration | None
-
-
-async def _material(tx: Transaction, attempt: Attempt) -> Material:
-    configuration = None
-    if attempt.action is Action.CONFIG_FIX:
-        configuration = await configurations.get(tx, attempt.package, attempt.configuration)
-        release = await releases.get(tx, attempt.package, attempt.from_release)
-    else:
-        release = await releases.by_digest(tx, attempt.digest)
-    artifact = await releases.piece(tx, release.digest, 0, release.size) if release else None
-    return Material(release, artifact, configuration)
-
-
-async def _stage(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
-    async with ctx.database.reading() as tx:
-        attempt = await attempts.get(tx, errand.subject)
-        if attempt is None or attempt.state is not State.STAGING:
-            return {"unwanted": True}
-        material = await _material(tx, attempt)
-    try:
-        request = _request(attempt, material, ctx.keys)
-    except ReleaseError as error:
-        # What was published once no longer verifies, since somebody altered it, or what runs was never published.
-        return {"result": asdict(Staged(False, 0, 0, 0.0, failures=(error.message,)))}
-    config = material.configuration.digest if material.configuration else ""
-    place = {
-        "digest": request.manifest.digest,
-        "suite": suite(request.manifest, attempt.failing_inputs, config),
-        "environment": ctx.runner.environment,
-    }
-    async with ctx.proving(tuple(place.values())):
-        async with ctx.database.reading() as tx:
-            result = await results.get(tx, **place)
-        if result is None:
-            result = await _prove(ctx, request, place)
-    return {"result": asdict(result)}
-
-
-def _request(attempt: Attempt, material: Material, keys: tuple[bytes, ...]) -> Request:
-    """What is to be proven. Raises ReleaseError, or StagingLostError when it is gone."""
-    fixes, document = attempt.action is Action.CONFIG_FIX, b""
-    if material.release is None or material.artifact is None:
-        if not fixes:
-            raise StagingLostError("the release is gone")
-        raise ReleaseError(
-            f"release {attempt.package} {attempt.from_release} is not published, so nothing can be proven of it",
-            "RELEASE_UNKNOWN",
-        )
-    manifest = verified(material.release.envelope, material.artifact, keys)
-    if fixes:
-        if material.configuration is None:
-            raise StagingLostError("the configuration is gone")
-        _, document = verified_configuration(material.configuration.envelope, material.configuration.document, keys)
-    return Request(
-        nonce=secrets.token_hex(16),
-        manifest=manifest,
-        artifact=material.artifact,
-        failing_inputs=attempt.failing_inputs,
-        seconds=attempt.bounds.staging_timeout,
-        attempt=attempt.id,
-        plugin=attempt.plugin,
-        merchant=attempt.merchant,
-        config=document,
-    )
-
-
-async def _prove(ctx: ServiceContext, request: Request, place: dict[str, str]) -> Staged:
-    began = ctx.clock.monotonic()
-    result = await ctx.runner.run(request)
-    STAGING_SECONDS.observe(ctx.clock.monotonic() - began)
-    # A run that got nowhere may have had bad luck with the machine: only tests that ran are worth keeping.
-    if result.tests_run:
-        await ctx.database.transaction(lambda tx: results.put(tx, result=result, **place))
-    return result
-
-
-async def staging_done(ctx: ServiceContext, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
-    """Tells the result and lets the attempt go on."""
-    if "result" not in told:
-        return
-    await observe(tx, ctx, errand.subject, StagingFinished(results.read(told["result"])))
-    await go_on(tx, ctx, errand.subject)
-
-
-async def staging_lost(ctx: ServiceContext, tx: Transaction, errand: Errand, error: str) -> None:
-    """Every try gave nothing."""
-    await observe(tx, ctx, errand.subject, StagingLost(error))
 
 
 async def issue(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
@@ -258,7 +120,7 @@ async def ready(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
         attempt = await attempts.get(tx, errand.subject)
     if attempt is None or attempt.state not in {State.PENDING, State.STAGED}:
         return {"unwanted": True}
-    return {"not": await why_not(ctx, attempt)}
+    return {"not": await cancel_reason(ctx, attempt)}
 
 
 async def resumed(ctx: ServiceContext, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
@@ -266,7 +128,7 @@ async def resumed(ctx: ServiceContext, tx: Transaction, errand: Errand, told: di
     if told.get("not"):
         await observe(tx, ctx, errand.subject, CancelRequested("patcher", told["not"]))
     elif "not" in told:
-        await go_on(tx, ctx, errand.subject)
+        await resume(tx, ctx, errand.subject)
 
 
 async def look(_doors: ServiceContext, _errand: Errand) -> dict[str, Any]:
@@ -298,10 +160,9 @@ async def _nothing(_doors: ServiceContext, _tx: Transaction, _errand: Errand, _t
     return
 
 
-STAGING = {ErrandKind.STAGE.value: Runner(stage, staging_done, staging_lost, LONGEST_STAGING, 4)}
 COMMANDS = {
     ErrandKind.ISSUE_COMMAND.value: Runner(issue, issued, not_issued, COMMAND_TIMEOUT, TRIES),
     ErrandKind.WITHDRAW_COMMAND.value: Runner(withdraw, _nothing, _nothing, COMMAND_TIMEOUT, TRIES),
-    ErrandKind.GO_ON.value: Runner(ready, resumed, _nothing, COMMAND_TIMEOUT, TRIES),
+    ErrandKind.RESUME.value: Runner(ready, resumed, _nothing, COMMAND_TIMEOUT, TRIES),
     ErrandKind.STOP.value: Runner(look, stopped, _nothing, COMMAND_TIMEOUT, TRIES),
 }
