@@ -46,8 +46,9 @@ ENVIRONMENT = {
 }
 # A sweep looks each second; a machine with better things to do may look late.
 OVERDUE = """
-SELECT id, state, deadline FROM patcher.attempts
-WHERE end_time IS NULL AND state <> 'unconfirmed' AND (deadline IS NULL OR deadline < now() - interval '8 seconds')
+SELECT id, state, deadline_time FROM patcher.attempts
+WHERE end_time IS NULL AND state <> 'unconfirmed' AND
+  (deadline_time IS NULL OR deadline_time < now() - interval '8 seconds')
 """
 SWITCHING = "SELECT plugin FROM patcher.attempts WHERE state = 'applying'"
 LEFT_OPEN = "SELECT plugin, state FROM patcher.attempts WHERE end_time IS NULL"

@@ -39,9 +39,10 @@ async def asked(alone: PatcherAlone, plugin: str = "p1") -> patcher_pb2.Attempt:
 
 
 OLDER = r"""
-UPDATE patcher.approvals SET due = due - CAST(:by AS interval), expire_time = expire_time - CAST(:by AS interval),
-    detail = jsonb_set(detail, '{asked_time}', to_jsonb(to_char(
-        CAST(detail->>'asked_time' AS timestamptz) - CAST(:by AS interval), 'YYYY-MM-DD"T"HH24\:MI\:SSOF')))
+UPDATE patcher.approvals
+SET due_time = due_time - CAST(:by AS interval), expire_time = expire_time - CAST(:by AS interval),
+    detail = jsonb_set(detail, '{request_time}', to_jsonb(to_char(
+        CAST(detail->>'request_time' AS timestamptz) - CAST(:by AS interval), 'YYYY-MM-DD"T"HH24\:MI\:SSOF')))
 """
 
 

@@ -143,7 +143,7 @@ async def test_plugins_that_were_not_touched_are_compared_and_one_that_leaves_is
         return rows[0].control["exposed"], rows[0].control["broken"]
 
     async def watched() -> bool:
-        rows = await fleet.plane.sql("SELECT plugin FROM patcher.rollout_control WHERE wave = 1")
+        rows = await fleet.plane.sql("SELECT plugin FROM patcher.rollout_control_group WHERE wave = 1")
         return {row.plugin for row in rows} >= set(untouched)
 
     await until(watched, what="the control group is watched")

@@ -36,7 +36,7 @@ async def test_a_good_build_passes_three_waves_and_reaches_every_plugin(fleet: F
         (made.name.removeprefix("rollouts/"), "", "", "success")
     }
     assert not await fleet.plane.sql("SELECT 1 FROM patcher.rollout_slots")
-    assert not await fleet.plane.sql("SELECT 1 FROM patcher.rollout_members WHERE holds")
+    assert not await fleet.plane.sql("SELECT 1 FROM patcher.rollout_members WHERE reserved")
 
 
 async def test_a_bad_build_is_halted_in_the_first_wave_and_the_wave_goes_back(fleet: Fleet) -> None:

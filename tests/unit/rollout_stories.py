@@ -58,7 +58,7 @@ class Story:
         allowed: bool = True,
     ) -> None:
         self.now = START
-        change, members = heart.begin(
+        change, members = heart.create(
             "r1", "checkout", "1.2.3", places(*sizes, offline=offline), START, budget=budget, bounds=bounds, rules=rules
         )
         self.rollout: Rollout = change.rollout

@@ -44,8 +44,8 @@ def asked(quorum: Quorum | None = None, times: Times | None = None) -> Approval:
     return made.approval
 
 
-def yes(person: str, roles: frozenset[str] = APPROVER, plan: str = "h1", request: str = "") -> Vote:
-    return Vote(person, roles, True, plan, request)
+def yes(operator: str, roles: frozenset[str] = APPROVER, plan: str = "h1", request: str = "") -> Vote:
+    return Vote(operator, roles, True, plan, request)
 
 
 def after(approval: Approval, *observations: heart.Observation, now: datetime = START) -> Approval:
@@ -73,7 +73,7 @@ def test_two_different_people_start_it_and_one_does_not() -> None:
         (yes("dan", frozenset({"operator"})), Denied, "APPROVAL_ROLE"),
         (yes("dan", frozenset()), Denied, "APPROVAL_ROLE"),
         (yes(" "), Denied, "APPROVAL_ANONYMOUS"),
-        (yes("cem", plan_hash="h0"), Stale, "PLAN_CHANGED"),
+        (yes("cem", plan="h0"), Stale, "PLAN_CHANGED"),
         (yes("bea"), Refused, "APPROVED_TWICE"),
         (yes("Bea"), Refused, "APPROVED_TWICE"),
         (Vote("ada", APPROVER, False, "h1"), Denied, "APPROVAL_BY_AUTHOR"),
@@ -122,9 +122,9 @@ def test_any_change_of_the_plan_voids_what_was_given_and_makes_its_editor_an_aut
     assert not satisfied(change.approval, "h1", START + MINUTE)
     assert not satisfied(change.approval, "h2", START + MINUTE)
     with pytest.raises(Denied):
-        after(change.approval, yes("cem", plan_hash="h2"), now=START + MINUTE)
+        after(change.approval, yes("cem", plan="h2"), now=START + MINUTE)
     assert satisfied(
-        after(change.approval, yes("bea", plan_hash="h2"), yes("dan", plan_hash="h2"), now=START + MINUTE), "h2", START
+        after(change.approval, yes("bea", plan="h2"), yes("dan", plan="h2"), now=START + MINUTE), "h2", START
     )
 
 
@@ -347,4 +347,4 @@ class Votes(RuleBasedStateMachine):
 
 
 TestVotes = Votes.TestCase
-TestVotes.settings = settings(max_examples=300, stateful_step_count=40, deadline_time=None)
+TestVotes.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

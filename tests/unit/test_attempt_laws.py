@@ -116,7 +116,7 @@ def live(attempt: Attempt) -> bool:
     return attempt.state in LIVE and attempt.state is not State.UNCONFIRMED
 
 
-@settings(max_examples=600, deadline_time=None)
+@settings(max_examples=600, deadline=None)
 @given(beginnings, stories)
 def test_no_sequence_of_observations_leads_where_it_must_not(
     attempt: Attempt, seen: list[tuple[Observation, float]]
@@ -179,7 +179,7 @@ def test_every_observation_is_lawful_in_every_state_at_every_age(beginning: Atte
         lawful(beginning, observation, heart.next(beginning, observation, now))
 
 
-@settings(max_examples=300, deadline_time=None)
+@settings(max_examples=300, deadline=None)
 @given(beginnings, stories, st.integers(0, 39))
 def test_an_observation_that_comes_twice_has_its_effect_once(
     attempt: Attempt, seen: list[tuple[Observation, float]], at: int

@@ -101,7 +101,7 @@ def lawful(story: Story, before: Rollout) -> None:
         assert len(set(new.broken)) == len(new.broken) <= new.exposed
 
 
-@settings(max_examples=400, deadline_time=None)
+@settings(max_examples=400, deadline=None)
 @given(st.sampled_from([(3, 7), (10,), (1, 4, 5)]), st.lists(steps, max_size=60))
 def test_no_sequence_of_observations_leads_where_it_must_not(
     sizes: tuple[int, ...], seen: list[tuple[str, tuple[str, object]] | Observation | timedelta]
@@ -133,7 +133,7 @@ def _path(story: Story) -> list[tuple[State, State]]:
     return [(step.from_state, step.to_state) for step in story.transitions]
 
 
-@settings(max_examples=200, deadline_time=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(plugins, words), min_size=1, max_size=40), st.data())
 def test_a_stale_row_or_a_repeated_word_never_counts_twice(
     seen: list[tuple[str, tuple[str, object]]], data: st.DataObject

@@ -340,12 +340,12 @@ def test_a_live_rollout_is_not_superseded() -> None:
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: heart.begin("r", "p", "1", [], START), "rollout.plugins"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, budget=0), "rollout.budget"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, rules=Rules(alpha=0.5)), "rollout.alpha"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, rules=Rules(doubt=500)), "rollout.doubt"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, bounds=Bounds(exposure=0)), "rollout.exposure"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, bounds=Bounds(stall=timedelta(0))), "rollout.stall"),
+        (lambda: heart.create("r", "p", "1", [], START), "rollout.plugins"),
+        (lambda: heart.create("r", "p", "1", places(1), START, budget=0), "rollout.budget"),
+        (lambda: heart.create("r", "p", "1", places(1), START, rules=Rules(alpha=0.5)), "rollout.alpha"),
+        (lambda: heart.create("r", "p", "1", places(1), START, rules=Rules(doubt=500)), "rollout.doubt"),
+        (lambda: heart.create("r", "p", "1", places(1), START, bounds=Bounds(exposure=0)), "rollout.exposure"),
+        (lambda: heart.create("r", "p", "1", places(1), START, bounds=Bounds(stall=timedelta(0))), "rollout.stall"),
     ],
     ids=["nobody", "budget", "alpha", "doubt", "exposure", "stall"],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from libs.common import access, names
 from libs.common.database import Transaction
-from libs.common.errors import NotFound, Refused
+from libs.common.errors import Refused, known
 from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
@@ -40,10 +40,10 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.ApproveAttemptResponse:
         """A person agrees. Raises Denied for who has no vote, Stale for another plan, Refused when it is too late."""
         if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), approved=True)
+            shown = await rollout_approvals.vote(self.ctx, request, access.caller(context), approved=True)
             return patcher_pb2.ApproveAttemptResponse(attempt=shown)
-        found, asked = await self._heard(request, access.caller(context), approved=True)
-        return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
+        found, asked = await self._vote(request, access.caller(context), approved=True)
+        return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, approval=asked))
 
     async def RejectAttempt(
         self, request: patcher_pb2.RejectAttemptRequest, context: Any
@@ -51,12 +51,12 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """A person says no; one is enough. Raises Invalid without a reason, Refused once it is applied."""
         required_reason(request.reason)
         if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), approved=False)
+            shown = await rollout_approvals.vote(self.ctx, request, access.caller(context), approved=False)
             return patcher_pb2.RejectAttemptResponse(attempt=shown)
-        found, asked = await self._heard(request, access.caller(context), approved=False)
-        return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
+        found, asked = await self._vote(request, access.caller(context), approved=False)
+        return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, approval=asked))
 
-    async def _heard(
+    async def _vote(
         self,
         request: patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest,
         actor: str,
@@ -68,11 +68,9 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             await self._still_wanted(name)
 
         async def work(tx: Transaction) -> tuple[Attempt, Asked | None]:
-            attempt = await attempts.get(tx, name, lock=True)
-            if attempt is None:
-                raise NotFound(f"there is no attempt {name}", reason="ATTEMPT_UNKNOWN", field="name", attempt=name)
+            attempt = known(await attempts.get(tx, name, lock=True), "attempt", name)
             with use_traceparent(attempt.traceparent):
-                after = await self._voted(tx, attempt, request, actor, approved)
+                after = await self._count(tx, attempt, request, actor, approved)
             return after, await approvals.newest(tx, names.attempt(name))
 
         return await self.ctx.database.transaction(work)
@@ -86,14 +84,14 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         why = await cancel_reason(self.ctx, found)
         if not why:
             return
-        wish = CancelRequested("patcher", why)
+        wanted = CancelRequested("patcher", why)
         with use_traceparent(found.traceparent):
-            await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, name, wish))
+            await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, name, wanted))
         raise Refused(
             f"attempt {name} has nothing to go on for any more: {why}", reason="ATTEMPT_OUTDATED", attempt=name
         )
 
-    async def _voted(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, approved: bool) -> Attempt:
+    async def _count(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, approved: bool) -> Attempt:
         policy, _ = await policies.get(tx)
         asked = await approvals.newest(tx, names.attempt(attempt.id))
         if asked is None:

@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 from libs.common import access, names, paging
 from libs.common.bus import fact
 from libs.common.database import Transaction
-from libs.common.errors import Invalid, NotFound, Refused
-from libs.common.names import parse
+from libs.common.errors import Invalid, Refused, known
+from libs.common.names import id_of, parse
 from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
@@ -48,36 +48,33 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         name = parse("attempts", request.name)
         async with self.ctx.database.reading() as tx:
             found = await attempts.get(tx, name)
-            steps = await attempts.transitions(tx, name)
-            asked = await approvals.newest(tx, names.attempt(name))
-        return patcher_pb2.GetAttemptResponse(attempt=wire.attempt_of(_known(found, name), steps, asked))
+            history = await attempts.history(tx, name)
+            approval = await approvals.newest(tx, names.attempt(name))
+        shown = wire.attempt_of(known(found, "attempt", name), history, approval)
+        return patcher_pb2.GetAttemptResponse(attempt=shown)
 
     async def ListAttempts(
         self, request: patcher_pb2.ListAttemptsRequest, _context: Any
     ) -> patcher_pb2.ListAttemptsResponse:
         """Attempts, newest first. Raises Invalid for bad paging or an unknown state."""
-        size = paging.page_size(request.page_size)
         if request.state and request.state not in set(State):
-            states = ", ".join(State)
-            raise Invalid(f"state must be one of {states}", reason="STATE_UNKNOWN", field="state")
-        query = {"incident": _bare(request.incident), "plugin": _bare(request.plugin), "state": request.state}
-        after = paging.open_token(request.page_token, {"list": "attempts", **query})
+            raise Invalid(f"state must be one of {', '.join(State)}", reason="STATE_UNKNOWN", field="state")
+        filters = {"incident": id_of(request.incident), "plugin": id_of(request.plugin), "state": request.state}
+        page = paging.page(request, {"list": "attempts", **filters}, str)
         async with self.ctx.database.reading() as tx:
-            found = await attempts.page(tx, **query, after=after, limit=size + 1)
-            asked = await approvals.newest_of(tx, [names.attempt(each.id) for each in found[:size] if each.plan_hash])
-        more = len(found) > size
-        return patcher_pb2.ListAttemptsResponse(
-            attempts=[wire.attempt_of(each, asked=asked.get(names.attempt(each.id))) for each in found[:size]],
-            next_page_token=paging.token({"list": "attempts", **query}, [found[size - 1].id]) if more else "",
-        )
+            rows = await attempts.page(tx, **filters, after=page.after, limit=page.limit)
+            found, next_token = page.cut(rows, lambda row: (row.id,))
+            asked = await approvals.newest_of(tx, [names.attempt(each.id) for each in found if each.plan_hash])
+        shown = [wire.attempt_of(each, approval=asked.get(names.attempt(each.id))) for each in found]
+        return patcher_pb2.ListAttemptsResponse(attempts=shown, next_page_token=next_token)
 
     async def CancelAttempt(
         self, request: patcher_pb2.CancelAttemptRequest, context: Any
     ) -> patcher_pb2.CancelAttemptResponse:
         """Stops an attempt that has no permit. Raises Refused for one that has, or is over."""
         actor, reason = access.caller(context), required_reason(request.reason)
-        wish = CancelRequested(actor, reason)
-        found = await self._moved(request.name, wish, {State.CANCELLED}, "ATTEMPT_NOT_CANCELLABLE")
+        wanted = CancelRequested(actor, reason)
+        found = await self._apply_to_attempt(request.name, wanted, {State.CANCELLED}, "ATTEMPT_NOT_CANCELLABLE")
         return patcher_pb2.CancelAttemptResponse(attempt=wire.attempt_of(found))
 
     async def RollBackAttempt(
@@ -86,14 +83,14 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """Takes an applied attempt back. Raises Refused when there is nothing of it to take back."""
         actor, reason = access.caller(context), required_reason(request.reason)
         await self._still_runs(parse("attempts", request.name))
-        wish = RollbackRequested(actor, reason)
+        wanted = RollbackRequested(actor, reason)
         ends = {State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED}
-        found = await self._moved(request.name, wish, ends, "ATTEMPT_NOT_APPLIED")
+        found = await self._apply_to_attempt(request.name, wanted, ends, "ATTEMPT_NOT_APPLIED")
         return patcher_pb2.RollBackAttemptResponse(attempt=wire.attempt_of(found))
 
     async def _still_runs(self, name: str) -> None:
         async with self.ctx.database.reading() as tx:
-            found = _known(await attempts.get(tx, name), name)
+            found = known(await attempts.get(tx, name), "attempt", name)
             other = await attempts.occupying(tx, found.plugin, found.id, lock=False)
         if found.state is not State.SUCCESS:
             return
@@ -105,12 +102,12 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 attempt=name,
             )
 
-    async def _moved(self, name: str, wish: Observation, ends: set[State], reason: str) -> Attempt:
+    async def _apply_to_attempt(self, name: str, wanted: Observation, ends: set[State], reason: str) -> Attempt:
         attempt = parse("attempts", name)
 
         async def work(tx: Transaction) -> Attempt:
-            before = _known(await attempts.get(tx, attempt, lock=True), attempt)
-            after = before if before.state in ends & FINAL else await observe(tx, self.ctx, attempt, wish)
+            before = known(await attempts.get(tx, attempt, lock=True), "attempt", attempt)
+            after = before if before.state in ends & FINAL else await observe(tx, self.ctx, attempt, wanted)
             if after is None or after.state not in ends:
                 raise Refused(
                     f"attempt {attempt} is {before.state}; that cannot be done any more",
@@ -152,25 +149,15 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 attempt=found.id, permit=permit.permit, command=question.command, generation=question.generation
             )
             tx.record(_about(found, granted, "every gate is open"))
-            word = Permitted(question.command, question.generation, question.fence)
-            await observe(tx, self.ctx, found.id, word)
+            observation = Permitted(question.command, question.generation, question.fence)
+            await observe(tx, self.ctx, found.id, observation)
         else:
             denied = events_pb2.ApplyDenied(attempt=found.id, command=question.command, gate=permit.gate)
             tx.record(_about(found, denied, f"denied by {permit.gate}"))
         return permit
 
 
-def _about(attempt: Attempt, told: Message, reason: str) -> events_pb2.Event:
+def _about(attempt: Attempt, message: Message, reason: str) -> events_pb2.Event:
     return fact(
-        SCHEMA, told, reason=reason, plugin=attempt.plugin, merchant=attempt.merchant, incident=attempt.incident
+        SCHEMA, message, reason=reason, plugin=attempt.plugin, merchant=attempt.merchant, incident=attempt.incident
     )
-
-
-def _known(found: Attempt | None, name: str) -> Attempt:
-    if found is None:
-        raise NotFound(f"there is no attempt {name}", reason="ATTEMPT_UNKNOWN", field="name", attempt=name)
-    return found
-
-
-def _bare(name: str) -> str:
-    return name.rpartition("/")[2]

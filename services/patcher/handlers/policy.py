@@ -65,7 +65,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             if differences:
                 made = replace(made, version=found.version + 1, update_time=tx.now, updated_by=actor, reason=reason)
                 await policies.put(tx, made, request.request_id)
-                await policies.note(tx, made, differences)
+                await policies.append_change(tx, made, differences)
                 tx.record(fact(SCHEMA, wire.policy_changed(made, differences), actor=actor, reason=reason))
                 tx.after_commit(CHANGES.inc)
             return patcher_pb2.UpdatePolicyResponse(policy=wire.policy(made))
@@ -76,14 +76,12 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ListPolicyChangesRequest, _context: Any
     ) -> patcher_pb2.ListPolicyChangesResponse:
         """Every version of the policy, newest first. Raises Invalid for bad paging."""
-        size, query = paging.page_size(request.page_size), {"list": "policy_changes"}
-        after = paging.open_token(request.page_token, query)
+        page = paging.page(request, {"list": "policy_changes"}, int)
         async with self.ctx.database.reading() as tx:
-            found = await policies.changes(tx, int(after[0]) if after else None, size + 1)
-        more = paging.token(query, [found[size - 1].version]) if len(found) > size else ""
-        return patcher_pb2.ListPolicyChangesResponse(
-            changes=[wire.policy_change(each) for each in found[:size]], next_page_token=more
-        )
+            rows = await policies.changes(tx, page.after[0] if page.after else None, page.limit)
+        found, next_token = page.cut(rows, lambda row: (row.version,))
+        shown = [wire.policy_change(each) for each in found]
+        return patcher_pb2.ListPolicyChangesResponse(changes=shown, next_page_token=next_token)
 
     async def PreviewPolicy(
         self, request: patcher_pb2.PreviewPolicyRequest, _context: Any

@@ -6,7 +6,7 @@ has no vote. The last yes that is needed lets it begin, one no ends it.
 
 from libs.common import names
 from libs.common.database import Transaction
-from libs.common.errors import NotFound, Refused
+from libs.common.errors import Refused, known
 from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2
@@ -26,22 +26,20 @@ COLLECTION = "rollouts/"
 Request = patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest
 
 
-async def heard(ctx: ServiceContext, request: Request, actor: str, *, approved: bool) -> patcher_pb2.Attempt:
+async def vote(ctx: ServiceContext, request: Request, actor: str, *, approved: bool) -> patcher_pb2.Attempt:
     """Hears a person on a rollout; answers with its plan and approval. Raises as for an attempt."""
     rollout = parse("rollouts", request.name)
 
     async def work(tx: Transaction) -> patcher_pb2.Attempt:
-        stored = await rollouts.get(tx, rollout, lock=True)
-        if stored is None:
-            raise NotFound(f"there is no rollout {rollout}", reason="ROLLOUT_UNKNOWN", field="name", rollout=rollout)
+        stored = known(await rollouts.get(tx, rollout, lock=True), "rollout", rollout)
         with use_traceparent(stored.traceparent):
-            stored = await _voted(tx, ctx, stored, request, actor, approved)
+            stored = await _count(tx, ctx, stored, request, actor, approved)
         return await _shown(tx, stored)
 
     return await ctx.database.transaction(work)
 
 
-async def _voted(
+async def _count(
     tx: Transaction, ctx: ServiceContext, stored: StoredRollout, request: Request, actor: str, approved: bool
 ) -> StoredRollout:
     subject = Subject(request.name)
@@ -50,9 +48,9 @@ async def _voted(
         raise Refused(
             f"{request.name} is {stored.rollout.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
         )
-    vote = wire.vote(request, asked[0].quorum, door.operator_id(actor), approved=approved)
+    cast = wire.vote(request, asked[0].quorum, door.operator_id(actor), approved=approved)
     policy, _ = await policies.get(tx)
-    change = await door.vote(tx, subject, vote, plan_hash(current_plan(asked[1], policy)))
+    change = await door.vote(tx, subject, cast, plan_hash(current_plan(asked[1], policy)))
     if change.approval == asked[0]:
         # The same request again.
         return stored
@@ -73,7 +71,7 @@ async def _voted(
 
 async def _shown(tx: Transaction, stored: StoredRollout) -> patcher_pb2.Attempt:
     name = names.rollout(stored.rollout.id)
-    told = patcher_pb2.Attempt(
+    shown = patcher_pb2.Attempt(
         name=name,
         rollout=name,
         package=stored.rollout.package,
@@ -81,9 +79,9 @@ async def _shown(tx: Transaction, stored: StoredRollout) -> patcher_pb2.Attempt:
         reason=stored.rollout.reason,
     )
     if stored.config:
-        told.configuration = stored.rollout.target
+        shown.configuration = stored.rollout.target
     else:
-        told.to_release = stored.rollout.target
+        shown.to_release = stored.rollout.target
     if asked := await approvals.newest(tx, name):
-        told.approval.CopyFrom(wire.approval(*asked))
-    return told
+        shown.approval.CopyFrom(wire.approval(*asked))
+    return shown

@@ -10,10 +10,9 @@ from typing import Any
 
 from libs.common import access, names, paging
 from libs.common.database import Transaction
-from libs.common.errors import Invalid, NotFound
+from libs.common.errors import Invalid, known
 from libs.common.names import is_id, parse
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
-from services.patcher import wire
 from services.patcher.context import ServiceContext
 from services.patcher.handlers.policy import required_reason
 from services.patcher.operations.apply_rollout_change import observe
@@ -48,9 +47,9 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             if not is_id(getattr(request, field)):
                 raise Invalid(f"{field} must be given", reason="FIELD_MISSING", field=field)
         async with self.ctx.database.reading() as tx:
-            known = await rollouts.of_request(tx, request.package, request.request_id)
-        if known is not None and not request.validate_only:
-            return patcher_pb2.CreateRolloutResponse(rollout=rollout_of(known))
+            earlier = await rollouts.of_request(tx, request.package, request.request_id)
+        if earlier is not None and not request.validate_only:
+            return patcher_pb2.CreateRolloutResponse(rollout=rollout_of(earlier))
         planned = await prepare(self.ctx, request, author)
         if request.validate_only:
             async with self.ctx.database.reading() as tx:
@@ -65,17 +64,14 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """One rollout with its history, and those of its members that are asked for. Raises NotFound."""
         rollout = parse("rollouts", request.name)
         states = _states(list(request.member_states))
-        size = paging.page_size(request.page_size)
         query = {"list": "rollout members", "rollout": rollout, "states": sorted(states or [])}
-        after = paging.open_token(request.page_token, query)
+        page = paging.page(request, query, int, int)
         async with self.ctx.database.reading() as tx:
-            stored = _known(await rollouts.get(tx, rollout), rollout)
-            rows = [] if states is None else await members.page(tx, rollout, states, after, size + 1)
-        last = rows[size - 1] if len(rows) > size else None
+            stored = known(await rollouts.get(tx, rollout), "rollout", rollout)
+            rows = [] if states is None else await members.page(tx, rollout, states, page.after, page.limit)
+        found, next_token = page.cut(rows, lambda row: (row.member.wave, row.start_order))
         return patcher_pb2.GetRolloutResponse(
-            rollout=await self._shown(stored),
-            members=[member_of(row) for row in rows[:size]],
-            next_page_token=paging.token(query, [last.member.wave, last.start_order]) if last else "",
+            rollout=await self._shown(stored), members=[member_of(row) for row in found], next_page_token=next_token
         )
 
     async def ListRollouts(
@@ -84,42 +80,35 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """Rollouts, newest first. Raises Invalid for bad paging or an unknown state."""
         if request.state and request.state not in set(State):
             raise Invalid(f"state must be one of {', '.join(State)}", reason="STATE_UNKNOWN", field="state")
-        size = paging.page_size(request.page_size)
-        query = {"package": request.package, "state": request.state}
-        after = paging.open_token(request.page_token, {"list": "rollouts", **query})
+        filters = {"package": request.package, "state": request.state}
+        page = paging.page(request, {"list": "rollouts", **filters}, str)
         async with self.ctx.database.reading() as tx:
-            found = await rollouts.page(tx, **query, after=after, limit=size + 1)
-            asked = await approvals.newest_of(tx, [names.rollout(stored.rollout.id) for stored in found[:size]])
-        more = len(found) > size
-        shown = [rollout_of(stored) for stored in found[:size]]
-        for each in shown:
-            if approval := asked.get(each.name):
-                each.approval.CopyFrom(wire.approval(*approval))
-        return patcher_pb2.ListRolloutsResponse(
-            rollouts=shown,
-            next_page_token=paging.token({"list": "rollouts", **query}, [found[size - 1].rollout.id]) if more else "",
-        )
+            rows = await rollouts.page(tx, **filters, after=page.after, limit=page.limit)
+            found, next_token = page.cut(rows, lambda row: (row.rollout.id,))
+            asked = await approvals.newest_of(tx, [names.rollout(stored.rollout.id) for stored in found])
+        shown = [rollout_of(stored, approval=asked.get(names.rollout(stored.rollout.id))) for stored in found]
+        return patcher_pb2.ListRolloutsResponse(rollouts=shown, next_page_token=next_token)
 
     async def PauseRollout(
         self, request: patcher_pb2.PauseRolloutRequest, context: Any
     ) -> patcher_pb2.PauseRolloutResponse:
         """Starts nothing new. Raises Refused when nothing is under way."""
         wanted = PauseRequested(access.caller(context), required_reason(request.reason))
-        return patcher_pb2.PauseRolloutResponse(rollout=await self._apply(request, wanted))
+        return patcher_pb2.PauseRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
 
     async def ResumeRollout(
         self, request: patcher_pb2.ResumeRolloutRequest, context: Any
     ) -> patcher_pb2.ResumeRolloutResponse:
         """Goes on. Raises Refused for one that is not paused."""
         wanted = ResumeRequested(access.caller(context), required_reason(request.reason))
-        return patcher_pb2.ResumeRolloutResponse(rollout=await self._apply(request, wanted))
+        return patcher_pb2.ResumeRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
 
     async def PromoteRollout(
         self, request: patcher_pb2.PromoteRolloutRequest, context: Any
     ) -> patcher_pb2.PromoteRolloutResponse:
         """A person vouches for the wave. Raises Refused while plugins are in flight."""
         wanted = PromoteRequested(access.caller(context), required_reason(request.reason))
-        return patcher_pb2.PromoteRolloutResponse(rollout=await self._apply(request, wanted))
+        return patcher_pb2.PromoteRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
 
     async def AbortRollout(
         self, request: patcher_pb2.AbortRolloutRequest, context: Any
@@ -134,13 +123,13 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         wanted = AbortRequested(
             access.caller(context), required_reason(request.reason), Scope(request.rollback_scope or Scope.WAVE)
         )
-        return patcher_pb2.AbortRolloutResponse(rollout=await self._apply(request, wanted))
+        return patcher_pb2.AbortRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
 
-    async def _apply(self, request: Any, wanted: OperatorRequest) -> patcher_pb2.Rollout:
+    async def _apply_to_rollout(self, request: Any, wanted: OperatorRequest) -> patcher_pb2.Rollout:
         rollout = parse("rollouts", request.name)
 
         async def work(tx: Transaction) -> StoredRollout:
-            stored = _known(await rollouts.get(tx, rollout, lock=True), rollout)
+            stored = known(await rollouts.get(tx, rollout, lock=True), "rollout", rollout)
             if request.request_id and request.request_id in stored.request_ids:
                 return stored
             if request.request_id:
@@ -151,12 +140,9 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
     async def _shown(self, stored: StoredRollout) -> patcher_pb2.Rollout:
         async with self.ctx.database.reading() as tx:
-            lines = await rollouts.history(tx, stored.rollout.id)
+            history = await rollouts.history(tx, stored.rollout.id)
             approval = await approvals.newest(tx, names.rollout(stored.rollout.id))
-        shown = rollout_of(stored, lines)
-        if approval is not None:
-            shown.approval.CopyFrom(wire.approval(*approval))
-        return shown
+        return rollout_of(stored, history, approval)
 
 
 def _states(asked: list[str]) -> list[str] | None:
@@ -171,9 +157,3 @@ def _states(asked: list[str]) -> list[str] | None:
     if not asked:
         return None
     return [] if "all" in asked else asked
-
-
-def _known(found: StoredRollout | None, name: str) -> StoredRollout:
-    if found is None:
-        raise NotFound(f"there is no rollout {name}", reason="ROLLOUT_UNKNOWN", field="name", rollout=name)
-    return found

@@ -44,7 +44,7 @@ MOST_IN_FLIGHT = 10_000
 async def observe(
     tx: Transaction, ctx: ServiceContext, stored: StoredRollout, observation: Observation, *, cause: Event | None = None
 ) -> StoredRollout:
-    """Applies an observation to a rollout, loaded under its lock, and saves what follows; returns the rollout afterwards."""
+    """Applies an observation to a rollout, loaded under its lock, and saves what follows; the rollout afterwards."""
     change = heart.next(stored.rollout, observation, tx.now)
     return await save(tx, ctx, stored, change, getattr(observation, "member", None), cause=cause)
 

@@ -1,8 +1,8 @@
-"""A rollout is made: which plugins it reaches, in which waves, and whether people have to be asked first.
+"""A rollout is planned: which plugins it reaches, in which waves, and whether it has to be approved first.
 
-Rule: members are planned once, from the plugins as ingest knows them now; what runs the target already, and what has left
-or is quarantined, is no member. No plugin is in two live rollouts. What policy wants approved waits for people with its
-plan; everything else begins at once.
+Rule: members are drawn once, from the plugins as ingest knows them now; what runs the target already, and what has left
+or is quarantined, is no member. No plugin is in two live rollouts. What the policy wants approved waits for votes on
+its plan; everything else begins at once.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from services.patcher.store import approvals as approval_store
 from services.patcher.store import configurations, fleets, members, releases, rollouts
 from services.patcher.store import policy as policies
 from services.patcher.store.rollouts import StoredRollout
-from services.patcher.wire.rollouts import Settings, bare, candidate, read_settings
+from services.patcher.wire.rollouts import Settings, candidate, read_settings
 
 DEFAULT_BUDGET = 16
 # A plan names its plugins one by one up to here, then all of them by one digest.
@@ -42,7 +42,7 @@ class PlannedRollout:
     stored: StoredRollout
     change: Change
     members: tuple[Member, ...]
-    places: tuple[Assignment, ...]
+    assignments: tuple[Assignment, ...]
     plugins: dict[str, ingest_pb2.Plugin]
     active: int
 
@@ -53,16 +53,16 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
     async with ctx.database.reading() as tx:
         digest = await _digest(tx, request)
         policy, _ = await policies.get(tx)
-    known = {bare(plugin.name): plugin for plugin in await fleet(ctx, request.package)}
+    known = {names.id_of(plugin.name): plugin for plugin in await fleet(ctx, request.package)}
     active = {name: plugin for name, plugin in known.items() if plugin.state == "active"}
     reached = {name: plugin for name, plugin in active.items() if _reached(plugin, request, digest)}
     rollout = new_id(ctx.clock.now())
-    places = draw(rollout, map(candidate, reached.values()), wanted.waves, _canaries(wanted, policy, active))
-    change, planned = heart.begin(
+    assignments = draw(rollout, map(candidate, reached.values()), wanted.waves, _canaries(wanted, policy, active))
+    change, drawn = heart.create(
         rollout,
         request.package,
         request.target,
-        places,
+        assignments,
         ctx.clock.now(),
         budget=wanted.budget or DEFAULT_BUDGET,
         rules=wanted.rules,
@@ -71,7 +71,7 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
     change = replace(
         change,
         rollout=replace(change.rollout, reason=request.reason.strip()),
-        facts=tuple(replace(told, actor=author, reason=f"{told.reason}: {request.reason}") for told in change.facts),
+        facts=tuple(replace(fact, actor=author, reason=f"{fact.reason}: {request.reason}") for fact in change.facts),
     )
     stored = StoredRollout(
         change.rollout,
@@ -82,7 +82,7 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
         request.settings.SerializeToString(),
         (request.request_id,) if request.request_id else (),
     )
-    return PlannedRollout(stored, change, planned, places, reached, len(active))
+    return PlannedRollout(stored, change, drawn, assignments, reached, len(active))
 
 
 async def _digest(tx: Transaction, request: patcher_pb2.CreateRolloutRequest) -> str:
@@ -121,7 +121,7 @@ def _canaries(wanted: Settings, policy: Policy, active: dict[str, ingest_pb2.Plu
     labels = {plugin.label: name for name, plugin in active.items() if plugin.label}
     found = [*wanted.canary_merchants, *policy.canary_merchants]
     for number, word in enumerate(wanted.canaries):
-        name = labels.get(bare(word), bare(word))
+        name = labels.get(names.id_of(word), names.id_of(word))
         if name not in active:
             raise Invalid(
                 f"settings.canaries[{number}] must name an active plugin of the package, {word[:80]!r} is none",
@@ -134,7 +134,7 @@ def _canaries(wanted: Settings, policy: Policy, active: dict[str, ingest_pb2.Plu
 
 
 async def create(tx: Transaction, ctx: ServiceContext, planned: PlannedRollout) -> StoredRollout:
-    """Saves a rollout and lets it begin, or required_approval people. Raises Conflict when another one has one of its plugins."""
+    """Saves a rollout and lets it begin, or requests approval. Raises Conflict when another has one of its plugins."""
     stored, rollout = planned.stored, planned.stored.rollout
     await rollouts.lock_package(tx, rollout.package)
     request = stored.request_ids[0] if stored.request_ids else ""
@@ -145,8 +145,8 @@ async def create(tx: Transaction, ctx: ServiceContext, planned: PlannedRollout) 
         if found := await rollouts.get(tx, earlier, lock=True):
             await observe(tx, ctx, found, Superseded(names.rollout(rollout.id)))
     await rollouts.insert(tx, stored)
-    labels = {name: plugin.label for name, plugin in planned.plugins.items()}
-    await members.insert(tx, rollout.id, planned.members, planned.places, labels)
+    plugins = {name: (plugin.label, plugin.merchant) for name, plugin in planned.plugins.items()}
+    await members.insert(tx, rollout.id, planned.members, planned.assignments, plugins)
     await fleets.put(tx, rollout.package, planned.active)
     await record(tx, stored, planned.change)
     policy, _ = await policies.get(tx)

@@ -1,6 +1,6 @@
-"""Taking a rollout's plugins back: the same way a person takes one attempt back, one plugin after another.
+"""Rolling back a rollout's members: as an operator rolls back one attempt, one plugin after another.
 
-Rule: rolling back passes no gate. Only what the plugin still runs is taken back; whoever has moved on meanwhile is
+Rule: rolling back passes no gate. Only what the plugin still runs is rolled back; whoever has moved on meanwhile is
 listed with its reason. A plugin that another attempt has is asked again until that attempt is over, or time is up.
 """
 
@@ -33,18 +33,20 @@ async def roll_back(ctx: ServiceContext, rollout: str, row: MemberRow) -> None:
     async def work(tx: Transaction) -> None:
         stored = await rollouts.get(tx, rollout, lock=True)
         fresh = await members.get(tx, rollout, row.member.plugin)
-        if stored is None or fresh is None or fresh.member.state is not MemberState.ROLLING_BACK or fresh.asked:
+        if stored is None or fresh is None or fresh.rollback_requested:
             return
-        asked, word = await _ask(tx, ctx, fresh, plugin, stored.rollout.reason)
-        if asked:
-            await members.set_rollback_requested(tx, rollout, fresh.member.plugin, asked=True)
-        if word is not None:
-            await observe(tx, ctx, stored, word)
+        if fresh.member.state is not MemberState.ROLLING_BACK:
+            return
+        requested, observation = await _request(tx, ctx, fresh, plugin, stored.rollout.reason)
+        if requested:
+            await members.set_rollback_requested(tx, rollout, fresh.member.plugin, requested=True)
+        if observation is not None:
+            await observe(tx, ctx, stored, observation)
 
     await ctx.database.transaction(work)
 
 
-async def _ask(
+async def _request(
     tx: Transaction, ctx: ServiceContext, row: MemberRow, plugin: ingest_pb2.Plugin | None, reason: str
 ) -> tuple[bool, Observation | None]:
     """Whether the plugin is done with for now, and what is known of it at once."""

@@ -15,6 +15,7 @@ from services.patcher import wire
 from services.patcher.attempt import CancelRequested
 from services.patcher.context import ServiceContext
 from services.patcher.operations.apply_change import observe
+from services.patcher.operations.create_attempt import create, draft, resolve
 from services.patcher.operations.ingest_queries import count_plugins, get_plugin, is_current
 from services.patcher.store import attempts, fleets
 

@@ -98,7 +98,7 @@ async def on_attempt(ctx: ServiceContext, event: Event, once: Once) -> None:
         name, member = fact_name(event), row.member
         if name == "attempt_succeeded" and member.state is MemberState.ROLLING_BACK:
             # Its commit was quicker than the rollback: it has to be asked once more.
-            await members.set_rollback_requested(tx, stored.rollout.id, member.plugin, asked=False)
+            await members.set_rollback_requested(tx, stored.rollout.id, member.plugin, requested=False)
         stored = await observe(tx, ctx, stored, OBSERVATIONS[name](event, member), cause=event)
         if for_all(event) and stored.rollout.state in PAUSABLE:
             await observe(tx, ctx, stored, PauseRequested("patcher", event.reason), cause=event)
@@ -112,7 +112,7 @@ async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
     """A plugin that was well after its switch fell ill while its rollout goes on."""
 
     async def hear(tx: Transaction) -> None:
-        rollout = await members.reserving_rollout(tx, event.plugin)
+        rollout = await members.reserved_by(tx, event.plugin)
         stored = await rollouts.get(tx, rollout, lock=True) if rollout else None
         row = await members.get(tx, rollout, event.plugin) if rollout else None
         if stored is None or row is None or row.member.state is not MemberState.HEALTHY:

@@ -7,7 +7,7 @@ from whatever is seen; of the plugins the rollout keeps counts, and each has a r
 
 from services.patcher.rollout.concurrency import Concurrency, in_flight_limit
 from services.patcher.rollout.judging import Counts, Exposure, Judgement, Rules, judge
-from services.patcher.rollout.machine import begin, next  # noqa: A004 - the design's word
+from services.patcher.rollout.machine import create, next  # noqa: A004 - the design's word
 from services.patcher.rollout.members import (
     TOUCHED,
     Member,
@@ -64,5 +64,5 @@ __all__ = [
     "Outcome", "Owner", "PauseRequested", "PluginLeft", "PromoteRequested", "Rejected", "ResumeRequested",
     "Returned", "RollBack", "RollbackFailed", "RolledBack", "Rollout", "RolloutEvent", "Rules", "Scope", "Settled",
     "StartMembers", "Started", "State", "Superseded", "Switched", "Tally", "Tick", "Transition", "Wave",
-    "WentOffline", "begin", "draw", "figures", "in_flight_limit", "judge", "next", "sizes",
+    "WentOffline", "create", "draw", "figures", "in_flight_limit", "judge", "next", "sizes",
 ]  # fmt: skip

@@ -68,7 +68,7 @@ TRIES = 5  # starts that came to nothing before a plugin is left out
 S = MemberState
 
 
-def begin(
+def create(
     rollout: str,
     package: str,
     target: str,

@@ -27,7 +27,7 @@ SELECT
     coalesce((SELECT plugins FROM patcher.fleets WHERE package = :package), 1) AS fleet,
     ARRAY(SELECT permit_time FROM patcher.attempts
           WHERE plugin = :plugin AND permitted AND id <> :id AND permit_time > :since AND permit_time < :now
-          ORDER BY permit_time DESC LIMIT 1001) AS begun
+          ORDER BY permit_time DESC LIMIT 1001) AS recent_permits
 """
 THEN = """
 SELECT count(*) AS in_flight FROM patcher.attempts

@@ -26,25 +26,37 @@ from services.patcher.rollout import (
 )
 from services.patcher.verdict import Result
 
-PLAIN = ("id", "package", "target", "create_time", "update_time", "deadline", "wave", "reason", "closed", "end_time")
-COLUMNS = f"{', '.join(PLAIN)}, state, config, digest, author, request_ids, trace, settings, detail"
+PLAIN = (
+    "id",
+    "package",
+    "target",
+    "create_time",
+    "update_time",
+    "deadline_time",
+    "wave",
+    "reason",
+    "closed",
+    "end_time",
+)
+COLUMNS = f"{', '.join(PLAIN)}, state, config, digest, author, request_ids, traceparent, settings, detail"
 # Requests whose repeats are recognised.
 REMEMBERED = 20
 
 INSERT = f"""
 INSERT INTO patcher.rollouts ({COLUMNS})
-VALUES ({", ".join(f":{name}" for name in PLAIN)}, :state, :config, :digest, :author, CAST(:request_ids AS text[]), :trace,
-        :settings, CAST(:detail AS jsonb))
+VALUES ({", ".join(f":{name}" for name in PLAIN)}, :state, :config, :digest, :author, CAST(:request_ids AS text[]),
+        :traceparent, :settings, CAST(:detail AS jsonb))
 """
 UPDATE = """
-UPDATE patcher.rollouts SET state = :state, wave = :wave, reason = :reason, closed = :closed, deadline = :deadline,
-    update_time = :update_time, end_time = :end_time, request_ids = CAST(:request_ids AS text[]),
-    detail = CAST(:detail AS jsonb)
+UPDATE patcher.rollouts SET state = :state, wave = :wave, reason = :reason, closed = :closed,
+    deadline_time = :deadline_time, update_time = :update_time, end_time = :end_time,
+    request_ids = CAST(:request_ids AS text[]), detail = CAST(:detail AS jsonb)
 WHERE id = :id
 """
 GET = f"SELECT {COLUMNS} FROM patcher.rollouts WHERE id = :id"
 OF_REQUEST = f"""
-SELECT {COLUMNS} FROM patcher.rollouts WHERE package = :package AND :request = ANY (request_ids) ORDER BY id DESC LIMIT 1
+SELECT {COLUMNS} FROM patcher.rollouts WHERE package = :package AND :request = ANY (request_ids)
+ORDER BY id DESC LIMIT 1
 """
 LIST = f"""
 SELECT {COLUMNS} FROM patcher.rollouts
@@ -60,12 +72,14 @@ SELECT id FROM patcher.rollouts
 WHERE package = :package AND config = :config AND state = 'succeeded' AND NOT closed ORDER BY id LIMIT 100
 """
 LOCK_PACKAGE = "SELECT pg_advisory_xact_lock(hashtextextended('prunella rollouts of ' || :package, 0))"
-HISTORY = """
-INSERT INTO patcher.rollout_history (rollout, time, from_state, to_state, wave, observation, reason, actor)
-VALUES (:rollout, :time, :from_state, :to_state, :wave, :observation, :reason, :actor)
+APPEND = """
+INSERT INTO patcher.rollout_history (rollout, number, create_time, from_state, to_state, wave, observation, reason,
+    actor)
+VALUES (:rollout, (SELECT coalesce(max(number), 0) + 1 FROM patcher.rollout_history WHERE rollout = :rollout),
+        :create_time, :from_state, :to_state, :wave, :observation, :reason, :actor)
 """
-STEPS = """
-SELECT time, from_state, to_state, wave, observation, reason, actor FROM patcher.rollout_history
+HISTORY = """
+SELECT create_time, from_state, to_state, wave, observation, reason, actor FROM patcher.rollout_history
 WHERE rollout = :rollout ORDER BY number LIMIT 1000
 """
 
@@ -87,8 +101,8 @@ class StoredRollout:
 class HistoryEntry:
     """A row of the history."""
 
-    time: datetime
-    step: Transition
+    create_time: datetime
+    transition: Transition
     actor: str
 
 
@@ -98,21 +112,21 @@ async def insert(tx: Transaction, stored: StoredRollout) -> None:
 
 
 async def save(tx: Transaction, stored: StoredRollout, change: Change) -> None:
-    """Saves a rollout with the steps of a change; who made it is told by its facts."""
+    """Saves a rollout with the transitions of a change; who made it stands in its facts."""
     values = _values(stored)
-    fixed = ("package", "target", "create_time", "config", "digest", "author", "trace", "settings")
+    fixed = ("package", "target", "create_time", "config", "digest", "author", "traceparent", "settings")
     await tx.run(UPDATE, **{name: value for name, value in values.items() if name not in fixed})
-    actor = next((told.actor for told in change.facts if told.actor), "")
-    for step in change.transitions:
+    actor = next((fact.actor for fact in change.facts if fact.actor), "")
+    for transition in change.transitions:
         await tx.run(
-            HISTORY,
+            APPEND,
             rollout=stored.rollout.id,
-            time=tx.now,
-            from_state=step.from_state.value,
-            to_state=step.to_state.value,
-            wave=step.wave,
-            observation=step.observation,
-            reason=step.reason[:2000],
+            create_time=tx.now,
+            from_state=transition.from_state.value,
+            to_state=transition.to_state.value,
+            wave=transition.wave,
+            observation=transition.observation,
+            reason=transition.reason[:2000],
             actor=actor,
         )
 
@@ -156,9 +170,11 @@ async def history(tx: Transaction, rollout: str) -> list[HistoryEntry]:
     """The history, oldest first."""
     return [
         HistoryEntry(
-            r.time, Transition(State(r.from_state), State(r.to_state), r.wave, r.observation, r.reason), r.actor
+            r.create_time,
+            Transition(State(r.from_state), State(r.to_state), r.wave, r.observation, r.reason),
+            r.actor,
         )
-        for r in await tx.all(STEPS, rollout=rollout)
+        for r in await tx.all(HISTORY, rollout=rollout)
     ]
 
 
@@ -181,10 +197,10 @@ def _values(stored: StoredRollout) -> dict[str, Any]:
             name: value.total_seconds() if isinstance(value, timedelta) else value
             for name, value in vars(found.bounds).items()
         },
-        "pace": asdict(found.concurrency),
+        "concurrency": asdict(found.concurrency),
         "control": asdict(found.control),
         "doubted": found.doubted,
-        "ends_as": found.final_state.value,
+        "final_state": found.final_state.value,
         "judgement": asdict(judgement) if judgement else None,
     }
     return {name: getattr(found, name) for name in PLAIN} | {
@@ -193,7 +209,7 @@ def _values(stored: StoredRollout) -> dict[str, Any]:
         "digest": stored.digest,
         "author": stored.author,
         "request_ids": list(stored.request_ids[-REMEMBERED:]),
-        "trace": stored.traceparent,
+        "traceparent": stored.traceparent,
         "settings": stored.settings,
         "detail": json.dumps(detail),
     }
@@ -209,10 +225,10 @@ def _read(row: Any) -> StoredRollout:
         rules=Rules(**detail["rules"]),
         bounds=Bounds(exposure=detail["bounds"]["exposure"], **times),
         state=State(row.state),
-        concurrency=Concurrency(**detail["pace"]),
+        concurrency=Concurrency(**detail["concurrency"]),
         control=Counts(**detail["control"]),
         doubted=detail["doubted"],
-        final_state=State(detail["ends_as"]),
+        final_state=State(detail["final_state"]),
         judgement=_judgement(detail["judgement"]) if detail["judgement"] else None,
     )
     return StoredRollout(

@@ -42,7 +42,6 @@ from services.patcher.rollout import (
 from services.patcher.store import approvals, control_group, fleets, members, rollouts
 from services.patcher.store import policy as policies
 from services.patcher.store.rollouts import StoredRollout
-from services.patcher.wire.rollouts import bare
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ async def look(ctx: ServiceContext, now: datetime) -> int:
         found = [stored for stored in await rollouts.unfinished(tx) if _watches(stored.rollout)]
     told = 0
     for package in sorted({stored.rollout.package for stored in found}):
-        known = {bare(plugin.name): plugin for plugin in await fleet(ctx, package)}
+        known = {names.id_of(plugin.name): plugin for plugin in await fleet(ctx, package)}
         away = _away(ctx, known.values(), now)
         active = sum(plugin.state == "active" for plugin in known.values())
         await _count(ctx, package, active)
@@ -105,7 +104,7 @@ def _away(ctx: ServiceContext, known: Iterable[ingest_pb2.Plugin], now: datetime
     """Plugins that have not been connected for a while."""
     away = set()
     for plugin in known:
-        name = bare(plugin.name)
+        name = names.id_of(plugin.name)
         if plugin.connected:
             ctx.absent.pop(name, None)
         elif now - ctx.absent.setdefault(name, now) >= AWAY:
@@ -183,8 +182,8 @@ async def _compare(
     ]
     others.sort(key=lambda plugin: hashlib.sha256(plugin.name.encode()).digest())
     sample = others[:MOST_CONTROL]
-    well = [bare(plugin.name) for plugin in sample if not plugin.open_incidents]
-    ill = [bare(plugin.name) for plugin in sample if plugin.open_incidents]
+    well = {names.id_of(plugin.name): plugin.merchant for plugin in sample if not plugin.open_incidents}
+    ill = {names.id_of(plugin.name): plugin.merchant for plugin in sample if plugin.open_incidents}
 
     async def work(tx: Transaction) -> None:
         found = await rollouts.get(tx, stored.rollout.id, lock=True)

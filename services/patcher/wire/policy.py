@@ -10,7 +10,7 @@ from services.patcher.attempt import Attempt
 from services.patcher.freeze import FreezeWindow
 from services.patcher.policy import EDITABLE, Allow, Difference, Policy, Preview, Replay, Severity, check, diff
 from services.patcher.store.kill_switches import KillSwitch
-from services.patcher.store.policy import Changed
+from services.patcher.store.policy import PolicyVersion
 from services.patcher.wire.scalars import severity, timestamp
 
 DURATIONS = frozenset(field.name for field in fields(Policy) if isinstance(field.default, timedelta))
@@ -68,10 +68,10 @@ def policy_changed(made: Policy, differences: tuple[Difference, ...]) -> events_
     return shown
 
 
-def policy_change(found: Changed) -> patcher_pb2.PolicyChange:
+def policy_change(found: PolicyVersion) -> patcher_pb2.PolicyChange:
     """One version of the policy as callers see it."""
     shown = patcher_pb2.PolicyChange(
-        version=found.version, actor=found.actor, reason=found.reason, time=timestamp(found.time)
+        version=found.version, actor=found.actor, reason=found.reason, time=timestamp(found.create_time)
     )
     for each in found.fields:
         shown.fields.add(field=each.field, before=each.before, after=each.after)

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from libs.common import names
 from libs.common.errors import Invalid
 from prunella.v1 import ingest_pb2, patcher_pb2
+from services.patcher.approvals import Approval
 from services.patcher.rollout import (
     DEFAULT_WAVES,
     Bounds,
@@ -22,6 +23,7 @@ from services.patcher.rollout import (
 )
 from services.patcher.store.members import MemberRow
 from services.patcher.store.rollouts import HistoryEntry, StoredRollout
+from services.patcher.wire.approvals import approval as show_approval
 from services.patcher.wire.scalars import timestamp
 
 NUMBER = re.compile(r"[1-9][0-9]{0,6}")
@@ -95,7 +97,7 @@ def candidate(plugin: ingest_pb2.Plugin) -> Candidate:
     """A plugin as it is drawn."""
     switch_number = plugin.environment
     return Candidate(
-        bare(plugin.name),
+        names.id_of(plugin.name),
         plugin.merchant,
         plugin.release,
         switch_number.get("cms", ""),
@@ -104,13 +106,10 @@ def candidate(plugin: ingest_pb2.Plugin) -> Candidate:
     )
 
 
-def bare(name: str) -> str:
-    """The id in a name."""
-    return name.rpartition("/")[2]
-
-
-def rollout_of(stored: StoredRollout, lines: Sequence[HistoryEntry] = ()) -> patcher_pb2.Rollout:
-    """A rollout as callers see it."""
+def rollout_of(
+    stored: StoredRollout, history: Sequence[HistoryEntry] = (), approval: tuple[Approval, str] | None = None
+) -> patcher_pb2.Rollout:
+    """A rollout as callers see it; `approval` comes with its plan's text."""
     found = stored.rollout
     return patcher_pb2.Rollout(
         name=names.rollout(found.id),
@@ -137,7 +136,8 @@ def rollout_of(stored: StoredRollout, lines: Sequence[HistoryEntry] = ()) -> pat
         deadline_time=timestamp(found.deadline_time),
         end_time=timestamp(found.end_time),
         settings=_settings(stored),
-        history=[_line(line) for line in lines],
+        history=[_transition(entry) for entry in history],
+        approval=show_approval(*approval) if approval else None,
     )
 
 
@@ -171,15 +171,15 @@ def _settings(stored: StoredRollout) -> patcher_pb2.RolloutSettings:
     return told
 
 
-def _line(line: HistoryEntry) -> patcher_pb2.RolloutTransition:
+def _transition(entry: HistoryEntry) -> patcher_pb2.RolloutTransition:
     return patcher_pb2.RolloutTransition(
-        time=timestamp(line.time),
-        from_state=line.step.from_state.value,
-        to_state=line.step.to_state.value,
-        wave=line.step.wave,
-        observation=line.step.observation,
-        reason=line.step.reason,
-        actor=line.actor,
+        time=timestamp(entry.create_time),
+        from_state=entry.transition.from_state.value,
+        to_state=entry.transition.to_state.value,
+        wave=entry.transition.wave,
+        observation=entry.transition.observation,
+        reason=entry.transition.reason,
+        actor=entry.actor,
     )
 
 
