@@ -61,12 +61,12 @@ class Settings(ServiceSettings):
 
 def pinned_keys(text: str) -> tuple[bytes, ...]:
     """The raw keys in PATCHER_RELEASE_KEYS; none when it is empty. Raises Invalid."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    keys_given = [key_text.strip() for key_text in text.split(",") if key_text.strip()]
     try:
-        keys = tuple(bytes.fromhex(word) for word in words)
+        keys = tuple(bytes.fromhex(key_text) for key_text in keys_given)
     except ValueError:
         keys = ()
-    if words and (len(set(keys)) != 2 or any(len(key) != 32 for key in keys)):
+    if keys_given and (len(set(keys)) != 2 or any(len(key) != 32 for key in keys)):
         raise Invalid(
             "PATCHER_RELEASE_KEYS must hold two different keys of 64 hexadecimal digits, separated by a comma",
             reason="RELEASE_KEYS",
@@ -88,10 +88,10 @@ class ServiceContext:
     runner: Runner
     ingest: ingest_pb2_grpc.IngestServiceAsyncStub
     # When a package's plugins were last counted (monotonic), and when probation was last looked at.
-    counted: dict[str, float] = field(default_factory=dict)
-    looked: dict[str, datetime] = field(default_factory=dict)
+    fleet_counted: dict[str, float] = field(default_factory=dict)
+    judged_times: dict[str, datetime] = field(default_factory=dict)
     # Plugins that were not connected when last looked at, and since when. Bounded by the fleet.
-    absent: dict[str, datetime] = field(default_factory=dict)
+    absent_since: dict[str, datetime] = field(default_factory=dict)
     _proving: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def proving(self, what: tuple[str, ...]) -> asyncio.Lock:

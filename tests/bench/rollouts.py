@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.patcher.rollout.concurrency import Concurrency, after, room
+from services.patcher.rollout.concurrency import Concurrency, after, headroom
 from services.patcher.rollout.judging import Counts, Exposure, Rules, doubt, judge
 from services.patcher.verdict import Result
 
@@ -80,7 +80,7 @@ def ours(wave: Sequence[Plugin], budget: int, control: ControlGroup | None = Non
     """The wave under our rule: ramp, e-process, control group."""
     concurrency, flight, broken, switched, time = Concurrency(), list[tuple[float, int]](), list[int](), 0, 0.0
     while switched < len(wave) or flight:
-        for _ in range(min(room(concurrency, budget, len(flight)), len(wave) - switched)):
+        for _ in range(min(headroom(concurrency, budget, len(flight)), len(wave) - switched)):
             switched += 1
             heapq.heappush(flight, (time + wave[switched - 1][1], switched))
         time, switch_number = heapq.heappop(flight)

@@ -10,8 +10,8 @@ import pytest
 
 from deploy.local.testing import Ground
 from tests.service.cli_terminal import Answer, Terminal, surroundings
+from tests.service.governance import of, set_policy
 from tests.service.patcher_alone import MAIN, archive
-from tests.service.reins import of, set_policy
 from tests.service.rollout_fleet import Fleet
 
 WHY = ("-m", "a test")

@@ -11,8 +11,8 @@ from deploy.local.testing import Ground, until
 from libs.common.database import Transaction
 from prunella.v1 import agent_pb2
 from services.patcher.store import slots
+from tests.service.governance import of, set_policy
 from tests.service.patcher_alone import KINDS, PatcherAlone, archive
-from tests.service.reins import of, set_policy
 
 BUDGET, RUSH = 3, 15
 # Counted by the database itself whenever a slot is taken: what a test could only glance at is written down each time.

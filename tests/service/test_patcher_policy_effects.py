@@ -12,8 +12,8 @@ from libs.common.errors import Invalid
 from prunella.v1 import events_pb2, patcher_pb2
 from services.patcher.attempt import Bounds
 from services.patcher.policy import EDITABLE, Policy
+from tests.service.governance import of, set_policy, whole
 from tests.service.patcher_alone import SMOKE, PatcherAlone, archive, plugin_of
-from tests.service.reins import of, set_policy, whole
 
 HIGH = events_pb2.SEVERITY_HIGH
 ALWAYS = patcher_pb2.FreezeWindow(cron="* * * * *", time_zone="UTC", duration=Duration(seconds=3600), reason="a feast")

@@ -13,10 +13,10 @@ from libs.common.errors import Invalid
 from libs.common.names import new_id
 from prunella.v1 import patcher_pb2
 from services.patcher.attempt import State
-from services.patcher.errands import stopped
+from services.patcher.errands.commands import stopped
 from services.patcher.store import slots
+from tests.service.governance import of, set_policy, storm
 from tests.service.patcher_alone import MAIN, PatcherAlone, archive
-from tests.service.reins import of, set_policy, storm
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ MAJOR = replace(PATCH, to_release="2.0.0")
 
 
 def watched(silent: float = 0, error_rate: float = 0) -> GateInputs:
-    return replace(PATCH, watch=Probation(20, silent=silent, error_rate=error_rate, healthy=True))
+    return replace(PATCH, probation=Probation(20, silent=silent, error_rate=error_rate, healthy=True))
 
 
 WEEKEND = FreezeWindow("0 18 * * 5", "Europe/Berlin", 62 * HOUR, "the weekend")
@@ -60,8 +60,8 @@ CASES: list[Case] = [
     ("min_confidence", 0.9, PATCH, Allow, Refuse),
     ("require_staging", False, replace(PATCH, request=replace(REQUEST, staged=False)), Refuse, Allow),
     ("staging_timeout", 10 * SECOND, replace(PATCH, staging=60.0), Allow, Refuse),
-    ("health_check_timeout", 10 * SECOND, replace(PATCH, watch=Probation(since=20)), Allow, RollBack),
-    ("health_check_interval", 9 * SECOND, replace(PATCH, watch=Probation(20, looked=5, healthy=True)), Allow, Hold),
+    ("health_check_timeout", 10 * SECOND, replace(PATCH, probation=Probation(since=20)), Allow, RollBack),
+    ("health_check_interval", 9 * SECOND, replace(PATCH, probation=Probation(20, looked=5, healthy=True)), Allow, Hold),
     ("require_multisig_for_major", False, MAJOR, Ask, Allow),
     ("require_multisig_for_high_impact", False, replace(PATCH, plugins=51), Ask, Allow),
     ("multisig_quorum", 3, MAJOR, Ask, Ask),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.errors import Invalid
-from services.patcher.rollout.concurrency import Concurrency, after, in_flight_limit, room
+from services.patcher.rollout.concurrency import Concurrency, after, headroom, in_flight_limit
 from services.patcher.rollout.judging import (
     BETS,
     Counts,
@@ -198,7 +198,11 @@ def test_a_wave_in_doubt_goes_on_one_by_one() -> None:
 
 
 def test_room_is_what_is_left_of_pace_and_budget() -> None:
-    assert [room(Concurrency(8), 16, 3), room(Concurrency(8), 4, 3), room(Concurrency(2), 16, 5)] == [5, 1, 0]
+    assert [headroom(Concurrency(8), 16, 3), headroom(Concurrency(8), 4, 3), headroom(Concurrency(2), 16, 5)] == [
+        5,
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(

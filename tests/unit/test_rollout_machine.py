@@ -328,8 +328,8 @@ def test_a_larger_budget_starts_more_at_once_and_zero_is_refused() -> None:
 def test_a_rollout_that_is_not_let_begin_ends() -> None:
     story = Story(5, allowed=False).sees(Rejected("bob", "not on a Friday"))
     assert (story.state(), story.facts[-1].actor) == (State.ABORTED, "bob")
-    late = Story(5, allowed=False).sees(Tick(), after=timedelta(hours=24))
-    assert late.state() is State.ABORTED
+    continue_late = Story(5, allowed=False).sees(Tick(), after=timedelta(hours=24))
+    assert continue_late.state() is State.ABORTED
 
 
 def test_a_live_rollout_is_not_superseded() -> None:

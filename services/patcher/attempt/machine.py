@@ -38,20 +38,20 @@ from services.patcher.attempt.transitions import (
     BeatSeen,
     CommandFinished,
     PluginLeft,
+    agent_receipt,
     beat,
-    called_off,
     cancel,
     commit,
     fail,
     issue_health_check,
     move,
     plugin_left,
-    receipt,
     refuse,
     roll_back,
     switch,
     unconfirmed,
     withdraw,
+    withdrawal,
 )
 from services.patcher.policy import Action, Allow, Ask, Hold, Refuse, RollBack
 from services.patcher.verdict import Probe, Result
@@ -104,7 +104,7 @@ def next(attempt: Attempt, observation: Observation, now: datetime) -> Change:  
         case Permitted():
             return _permitted(attempt, observation, now)
         case CommandFinished():
-            return receipt(attempt, observation, now)
+            return agent_receipt(attempt, observation, now)
         case VerdictReached():
             return _judged(attempt, observation, now)
         case BeatSeen():
@@ -171,7 +171,7 @@ def _stopped(attempt: Attempt, stopped: AutomationStopped, now: datetime) -> Cha
     if not _is(attempt, State.APPLYING) or attempt.permitted:
         return Change(attempt)
     held = (Fact(AttemptEvent.HELD, stopped.reason, gate=stopped.gate),)
-    back = called_off(attempt, stopped.reason)
+    back = withdrawal(attempt, stopped.reason)
     until = now + HELD_LIMIT
     return move(attempt, now, State.STAGED, "stopped", stopped.reason, until, held, back, held_by=stopped.gate)
 
@@ -212,11 +212,11 @@ def _staged(attempt: Attempt, finished: StagingFinished, now: datetime) -> Chang
     result = finished.result
     summary = f"{result.tests_passed}/{result.tests_run} tests passed"
     known = replace(attempt, staging=result)
-    told = (Fact(AttemptEvent.STAGED, summary),)
+    facts = (Fact(AttemptEvent.STAGED, summary),)
     if not result.passed:
         why = f"{summary}: {result.failures[0]}" if result.failures else summary
-        return Change(known, told).then(fail(known, now, "staging_failed", why))
-    return move(known, now, State.STAGED, "staging passed", summary, now + HELD_LIMIT, told)
+        return Change(known, facts).then(fail(known, now, "staging_failed", why))
+    return move(known, now, State.STAGED, "staging passed", summary, now + HELD_LIMIT, facts)
 
 
 def _issued(attempt: Attempt, issued: CommandIssued) -> Change:
@@ -304,11 +304,11 @@ def _deadline(attempt: Attempt, now: datetime) -> Change:
     return Change(attempt)
 
 
-def _rolled_back(attempt: Attempt, wish: RollbackRequested, now: datetime) -> Change:
+def _rolled_back(attempt: Attempt, request: RollbackRequested, now: datetime) -> Change:
     if _unpermitted(attempt):
-        return cancel(attempt, now, wish.actor, wish.reason)
+        return cancel(attempt, now, request.actor, request.reason)
     if attempt.other_slot:
         return Change(attempt)
     if attempt.state in WATCHED or _is(attempt, State.APPLYING, State.UNCONFIRMED, State.SUCCESS):
-        return roll_back(attempt, now, "rollback requested", wish.reason, actor=wish.actor)
+        return roll_back(attempt, now, "rollback requested", request.reason, actor=request.actor)
     return Change(attempt)

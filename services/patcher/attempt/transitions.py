@@ -61,24 +61,24 @@ def move(
 def refuse(attempt: Attempt, now: datetime, gate: str, reason: str) -> Change:
     """A gate said no."""
     facts = (Fact(AttemptEvent.REFUSED, reason, gate=gate),)
-    return move(attempt, now, State.REFUSED, "refused", reason, None, facts, called_off(attempt, reason), held_by="")
+    return move(attempt, now, State.REFUSED, "refused", reason, None, facts, withdrawal(attempt, reason), held_by="")
 
 
 def fail(attempt: Attempt, now: datetime, failure: str, reason: str) -> Change:
     """It ended with nothing applied."""
     facts = (Fact(AttemptEvent.FAILED, reason, failure=failure),)
-    return move(attempt, now, State.FAILED, failure, reason, None, facts, called_off(attempt, reason), held_by="")
+    return move(attempt, now, State.FAILED, failure, reason, None, facts, withdrawal(attempt, reason), held_by="")
 
 
 def cancel(attempt: Attempt, now: datetime, actor: str, reason: str) -> Change:
     """Somebody called it off with nothing applied."""
     facts = (Fact(AttemptEvent.CANCELLED, reason, actor=actor),)
     return move(
-        attempt, now, State.CANCELLED, "cancelled", reason, None, facts, called_off(attempt, reason), held_by=""
+        attempt, now, State.CANCELLED, "cancelled", reason, None, facts, withdrawal(attempt, reason), held_by=""
     )
 
 
-def called_off(attempt: Attempt, reason: str) -> tuple[Errand, ...]:
+def withdrawal(attempt: Attempt, reason: str) -> tuple[Errand, ...]:
     """The errand that withdraws a command nobody permitted."""
     return (withdraw(attempt, reason),) if attempt.state is State.APPLYING and attempt.command else ()
 
@@ -115,7 +115,7 @@ def switch(attempt: Attempt, now: datetime) -> Change:
 
 def commit(attempt: Attempt, now: datetime, reason: str) -> Change:
     """Tells the agent to keep what it runs; after the other slot's return there is nothing to keep."""
-    told = Fact(AttemptEvent.COMMITTING, reason)
+    facts = Fact(AttemptEvent.COMMITTING, reason)
     if attempt.other_slot:
         return succeed(attempt, now, reason)
     errand = issue(attempt, Purpose.COMMIT, 1, "commit", attempt.generation, attempt.final_receipt_deadline)
@@ -126,7 +126,7 @@ def commit(attempt: Attempt, now: datetime, reason: str) -> Change:
         "judged",
         reason,
         attempt.final_receipt_deadline,
-        (told,),
+        (facts,),
         (errand,),
         commit_sent=True,
     )
@@ -216,128 +216,132 @@ class PluginLeft:
     reason: str
 
 
-def receipt(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
+def agent_receipt(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
     """What a finished command means."""
-    if word.kind == "health_check":
-        return _probed(attempt, word)
-    if attempt.state not in APPLIED or not _ours(attempt, word):
+    if receipt.kind == "health_check":
+        return _probed(attempt, receipt)
+    if attempt.state not in APPLIED or not _ours(attempt, receipt):
         return Change(attempt)
-    if word.outcome is Outcome.COMMITTED:
-        return succeed(_known(attempt, word), now, "the agent wrote COMMITTED")
-    if word.outcome is Outcome.REVERTED:
-        return _other_slot(attempt, word, now) if attempt.other_slot else reverted(_known(attempt, word), now, word)
-    if word.kind == "rollback" and not attempt.other_slot:
-        return _not_taken_back(attempt, word, now)
-    if word.kind == "commit":
+    if receipt.outcome is Outcome.COMMITTED:
+        return succeed(_known(attempt, receipt), now, "the agent wrote COMMITTED")
+    if receipt.outcome is Outcome.REVERTED:
+        return (
+            _other_slot(attempt, receipt, now)
+            if attempt.other_slot
+            else reverted(_known(attempt, receipt), now, receipt)
+        )
+    if receipt.kind == "rollback" and not attempt.other_slot:
+        return _not_taken_back(attempt, receipt, now)
+    if receipt.kind == "commit":
         # A commit that failed or expired: the agent reverts by itself and will say so.
         return Change(attempt)
     if attempt.state is not State.APPLYING:
         return Change(attempt)
-    if word.outcome is Outcome.APPLIED:
-        return _applied(_known(attempt, word), word, now)
-    return _not_applied(_known(attempt, word), word, now)
+    if receipt.outcome is Outcome.APPLIED:
+        return _applied(_known(attempt, receipt), receipt, now)
+    return _not_applied(_known(attempt, receipt), receipt, now)
 
 
-def _ours(attempt: Attempt, word: CommandFinished) -> bool:
+def _ours(attempt: Attempt, receipt: CommandFinished) -> bool:
     if attempt.command:
-        return word.command == attempt.command or word.generation == attempt.generation
-    return word.fence > attempt.fence
+        return receipt.command == attempt.command or receipt.generation == attempt.generation
+    return receipt.fence > attempt.fence
 
 
-def _known(attempt: Attempt, word: CommandFinished) -> Attempt:
+def _known(attempt: Attempt, receipt: CommandFinished) -> Attempt:
     if attempt.command:
         return attempt
-    return replace(attempt, command=word.command, generation=word.generation, fence=word.fence)
+    return replace(attempt, command=receipt.command, generation=receipt.generation, fence=receipt.fence)
 
 
-def _probed(attempt: Attempt, word: CommandFinished) -> Change:
+def _probed(attempt: Attempt, receipt: CommandFinished) -> Change:
     if (
         attempt.state is not State.PROBATION
         or attempt.probe is not Probe.REQUESTED
-        or word.generation != attempt.generation
+        or receipt.generation != attempt.generation
     ):
         return Change(attempt)
-    return Change(replace(attempt, probe=Probe.GOOD if word.outcome is Outcome.DONE else Probe.BAD))
+    return Change(replace(attempt, probe=Probe.GOOD if receipt.outcome is Outcome.DONE else Probe.BAD))
 
 
-def _applied(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
-    known = replace(attempt, switch_time=min(word.time, now))
+def _applied(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
+    known = replace(attempt, switch_time=min(receipt.time, now))
     if not attempt.permitted:
         return roll_back(known, now, "applied", "the agent switched without a permit")
     soft = known.commit_deadline - timedelta(seconds=0.3 * known.bounds.probation)
-    told = (Fact(AttemptEvent.APPLIED, f"generation {known.generation} runs"),)
-    change = move(known, now, State.PROBATION, "applied", f"generation {known.generation} is watched", soft, told)
+    facts = (Fact(AttemptEvent.APPLIED, f"generation {known.generation} runs"),)
+    change = move(known, now, State.PROBATION, "applied", f"generation {known.generation} is watched", soft, facts)
     if now > known.commit_deadline:
         return change.then(roll_back(change.attempt, now, "applied", "the news of the switch came too late to commit"))
     return change
 
 
-def _not_applied(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
-    why = word.detail or word.outcome.value
-    if word.outcome is Outcome.EXPIRED:
+def _not_applied(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
+    why = receipt.detail or receipt.outcome.value
+    if receipt.outcome is Outcome.EXPIRED:
         # With a permit the silence proves nothing: the deadline of the attempt decides.
         return Change(attempt) if attempt.permitted else fail(attempt, now, "command_expired", "no answer in time")
     if attempt.permitted:
-        return reverted(attempt, now, word, f"nothing was switched: {why}", switched=False)
-    if word.outcome is Outcome.FAILED:
+        return reverted(attempt, now, receipt, f"nothing was switched: {why}", switched=False)
+    if receipt.outcome is Outcome.FAILED:
         return fail(attempt, now, "command_failed", why)
-    if word.outcome is Outcome.REFUSED and word.detail in POLICY_GATES:
-        return refuse(attempt, now, word.detail, f"the permit was denied by {word.detail}")
-    if word.outcome is Outcome.REFUSED:
+    if receipt.outcome is Outcome.REFUSED and receipt.detail in POLICY_GATES:
+        return refuse(attempt, now, receipt.detail, f"the permit was denied by {receipt.detail}")
+    if receipt.outcome is Outcome.REFUSED:
         return _put_back(attempt, why, now)
     return Change(attempt)
 
 
 def _put_back(attempt: Attempt, why: str, now: datetime) -> Change:
     held = why in HOLDING_GATES
-    told = (Fact(AttemptEvent.HELD, f"the permit was denied by {why}", gate=why),) if held else ()
+    facts = (Fact(AttemptEvent.HELD, f"the permit was denied by {why}", gate=why),) if held else ()
     # A kill switch, a storm or a freeze is nobody's failure: only other refusals count towards the tries.
     gate = why if held else "PERMIT"
     attempt = replace(attempt, refusals=attempt.refusals + (0 if held else 1))
-    return move(attempt, now, State.STAGED, "permit denied", why, now + HELD_LIMIT, told, held_by=gate)
+    return move(attempt, now, State.STAGED, "permit denied", why, now + HELD_LIMIT, facts, held_by=gate)
 
 
-def _other_slot(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
+def _other_slot(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
     if attempt.state is not State.APPLYING:
         return Change(attempt)
     known = replace(
         attempt,
-        command=word.command,
-        fence=word.fence,
+        command=receipt.command,
+        fence=receipt.fence,
         permitted=True,
         permit_time=now,
-        switch_time=min(word.time, now),
+        switch_time=min(receipt.time, now),
     )
-    told = (Fact(AttemptEvent.APPLIED, "the agent went back to its other slot"),)
-    return move(known, now, State.PROBATION, "reverted", "the other slot is watched", known.commit_deadline, told)
+    facts = (Fact(AttemptEvent.APPLIED, "the agent went back to its other slot"),)
+    return move(known, now, State.PROBATION, "reverted", "the other slot is watched", known.commit_deadline, facts)
 
 
 def reverted(
-    attempt: Attempt, now: datetime, word: CommandFinished, reason: str = "", *, switched: bool = True
+    attempt: Attempt, now: datetime, receipt: CommandFinished, reason: str = "", *, switched: bool = True
 ) -> Change:
     """The agent runs what ran before."""
-    why = reason or (f"the agent reverted: {word.detail}" if word.detail else "the agent wrote REVERTED")
-    failure = _failure(attempt, word)
+    why = reason or (f"the agent reverted: {receipt.detail}" if receipt.detail else "the agent wrote REVERTED")
+    failure = _failure(attempt, receipt)
     # Asked for the first time to go back, it had gone already: its own word of that is still on its way.
-    alone = word.unasked or (word.detail == GONE_BACK and attempt.rollbacks == 1)
+    alone = receipt.unasked or (receipt.detail == GONE_BACK and attempt.rollbacks == 1)
     facts = (
         Fact(AttemptEvent.ROLLED_BACK, why, failure=failure, dead_man=alone, unswitched=not (switched or failure)),
     )
     return move(attempt, now, State.ROLLED_BACK, "reverted", why, None, facts, held_by="")
 
 
-def _failure(attempt: Attempt, word: CommandFinished | None) -> str:
+def _failure(attempt: Attempt, receipt: CommandFinished | None) -> str:
     """What was wrong with the remedy itself; empty when it was taken back for any other reason."""
-    if word is not None and word.detail.startswith(DID_NOT_START):
+    if receipt is not None and receipt.detail.startswith(DID_NOT_START):
         return "did_not_start"
     return "verdict" if attempt.verdict is not None and attempt.verdict.result is Result.FAIL else ""
 
 
-def _not_taken_back(attempt: Attempt, word: CommandFinished, now: datetime) -> Change:
-    if attempt.state is not State.ROLLING_BACK or word.outcome is not Outcome.FAILED:
+def _not_taken_back(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
+    if attempt.state is not State.ROLLING_BACK or receipt.outcome is not Outcome.FAILED:
         # Expired or refused: another rollback or the dead-man may still do it.
         return Change(attempt)
-    facts = (Fact(AttemptEvent.ROLLBACK_FAILED, word.detail or "the agent could not go back"),)
+    facts = (Fact(AttemptEvent.ROLLBACK_FAILED, receipt.detail or "the agent could not go back"),)
     return move(attempt, now, State.ROLLBACK_FAILED, "rollback failed", facts[0].reason, None, facts)
 
 

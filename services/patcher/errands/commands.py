@@ -88,20 +88,20 @@ def _wanted(attempt: Attempt, purpose: Purpose, number: int) -> bool:
     return attempt.state is WANTED[purpose] and current == number
 
 
-async def issued(ctx: ServiceContext, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
+async def issued(ctx: ServiceContext, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
     """Writes down which command it became, or that it never will be one."""
-    if "refused" in told:
-        await not_issued(ctx, tx, errand, told["refused"])
-    if "command" in told:
+    if "refused" in answer:
+        await not_issued(ctx, tx, errand, answer["refused"])
+    if "command" in answer:
         purpose, number = Purpose(errand.payload["purpose"]), errand.payload["number"]
-        word = CommandIssued(purpose, number, told["command"], told["generation"], told["fence"])
-        await observe(tx, ctx, errand.subject, word)
+        observation = CommandIssued(purpose, number, answer["command"], answer["generation"], answer["fence"])
+        await observe(tx, ctx, errand.subject, observation)
 
 
 async def not_issued(ctx: ServiceContext, tx: Transaction, errand: Errand, error: str) -> None:
     """Every try failed."""
-    word = CommandLost(Purpose(errand.payload["purpose"]), errand.payload["number"], error)
-    await observe(tx, ctx, errand.subject, word)
+    observation = CommandLost(Purpose(errand.payload["purpose"]), errand.payload["number"], error)
+    await observe(tx, ctx, errand.subject, observation)
 
 
 async def withdraw(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
@@ -123,15 +123,15 @@ async def ready(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     return {"not": await cancel_reason(ctx, attempt)}
 
 
-async def resumed(ctx: ServiceContext, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
+async def resumed(ctx: ServiceContext, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
     """Lets it go on, or ends it."""
-    if told.get("not"):
-        await observe(tx, ctx, errand.subject, CancelRequested("patcher", told["not"]))
-    elif "not" in told:
+    if answer.get("not"):
+        await observe(tx, ctx, errand.subject, CancelRequested("patcher", answer["not"]))
+    elif "not" in answer:
         await resume(tx, ctx, errand.subject)
 
 
-async def look(_doors: ServiceContext, _errand: Errand) -> dict[str, Any]:
+async def look(_ctx: ServiceContext, _errand: Errand) -> dict[str, Any]:
     """Nothing to do outside: what is stopped is known in the database alone."""
     return {}
 
@@ -151,12 +151,12 @@ async def _on(tx: Transaction, scope: str) -> bool:
     """Whether a scope is still stopped: an errand that comes late must not stop what was let go on since."""
     if scope.startswith("storms/"):
         _, package, symptom = scope.split("/", 2)
-        return (package, symptom) in await storms.raging(tx)
+        return (package, symptom) in await storms.active(tx)
     await tx.run(kill_switches.LOCK, scope=scope)
     return scope in await kill_switches.engaged(tx)
 
 
-async def _nothing(_doors: ServiceContext, _tx: Transaction, _errand: Errand, _told: Any) -> None:
+async def _nothing(_ctx: ServiceContext, _tx: Transaction, _errand: Errand, _told: Any) -> None:
     return
 
 

@@ -112,11 +112,11 @@ async def _prove(ctx: ServiceContext, request: Request, place: dict[str, str]) -
     return result
 
 
-async def staging_done(ctx: ServiceContext, tx: Transaction, errand: Errand, told: dict[str, Any]) -> None:
+async def staging_done(ctx: ServiceContext, tx: Transaction, errand: Errand, answer: dict[str, Any]) -> None:
     """Tells the result and lets the attempt go on."""
-    if "result" not in told:
+    if "result" not in answer:
         return
-    await observe(tx, ctx, errand.subject, StagingFinished(results.read(told["result"])))
+    await observe(tx, ctx, errand.subject, StagingFinished(results.read(answer["result"])))
     await resume(tx, ctx, errand.subject)
 
 

@@ -42,8 +42,8 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         if request.name.startswith(rollout_approvals.COLLECTION):
             shown = await rollout_approvals.vote(self.ctx, request, access.caller(context), approved=True)
             return patcher_pb2.ApproveAttemptResponse(attempt=shown)
-        found, asked = await self._vote(request, access.caller(context), approved=True)
-        return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, approval=asked))
+        found, approval = await self._vote(request, access.caller(context), approved=True)
+        return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, approval=approval))
 
     async def RejectAttempt(
         self, request: patcher_pb2.RejectAttemptRequest, context: Any
@@ -53,8 +53,8 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         if request.name.startswith(rollout_approvals.COLLECTION):
             shown = await rollout_approvals.vote(self.ctx, request, access.caller(context), approved=False)
             return patcher_pb2.RejectAttemptResponse(attempt=shown)
-        found, asked = await self._vote(request, access.caller(context), approved=False)
-        return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, approval=asked))
+        found, approval = await self._vote(request, access.caller(context), approved=False)
+        return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, approval=approval))
 
     async def _vote(
         self,
@@ -93,15 +93,15 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
     async def _count(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, approved: bool) -> Attempt:
         policy, _ = await policies.get(tx)
-        asked = await approvals.newest(tx, names.attempt(attempt.id))
-        if asked is None:
+        approval = await approvals.newest(tx, names.attempt(attempt.id))
+        if approval is None:
             raise Refused(
                 f"attempt {attempt.id} is {attempt.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
             )
-        vote = wire.vote(request, asked[0].quorum, door.operator_id(actor), approved=approved)
+        vote = wire.vote(request, approval[0].quorum, door.operator_id(actor), approved=approved)
         plan = plan_hash(door.plan_of(attempt, policy))
         change = await door.vote(tx, door.subject_of(attempt), vote, plan)
-        if change.approval == asked[0]:
+        if change.approval == approval[0]:
             # The same request again.
             return attempt
         if change.approval.status is Status.REJECTED:

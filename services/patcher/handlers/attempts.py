@@ -33,7 +33,7 @@ from services.patcher.operations.apply_change import evaluate_gates, observe
 from services.patcher.operations.ingest_queries import get_plugin
 from services.patcher.policy import Allow
 from services.patcher.store import approvals, attempts, permits
-from services.patcher.store.permits import Permit, Question
+from services.patcher.store.permits import Permit, PermitRequest
 
 PERMITS = counter("permit_answers_total", "Answers to the question for a permit", ("gate",))
 
@@ -64,8 +64,8 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         async with self.ctx.database.reading() as tx:
             rows = await attempts.page(tx, **filters, after=page.after, limit=page.limit)
             found, next_token = page.cut(rows, lambda row: (row.id,))
-            asked = await approvals.newest_of(tx, [names.attempt(each.id) for each in found if each.plan_hash])
-        shown = [wire.attempt_of(each, approval=asked.get(names.attempt(each.id))) for each in found]
+            approval = await approvals.newest_of(tx, [names.attempt(each.id) for each in found if each.plan_hash])
+        shown = [wire.attempt_of(each, approval=approval.get(names.attempt(each.id))) for each in found]
         return patcher_pb2.ListAttemptsResponse(attempts=shown, next_page_token=next_token)
 
     async def CancelAttempt(
@@ -123,36 +123,39 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.AuthorizeApplyRequest, _context: Any
     ) -> patcher_pb2.AuthorizeApplyResponse:
         """Permits one switch, now, or names the gate that denies it. A repeat gets the same answer."""
-        question = wire.question(request)
-        objection = await self._objection(question)
-        permit = await self.ctx.database.transaction(lambda tx: self._authorize(tx, question, objection))
+        permit_request = wire.permit_request(request)
+        objection = await self._objection(permit_request)
+        permit = await self.ctx.database.transaction(lambda tx: self._authorize(tx, permit_request, objection))
         PERMITS.labels(permit.gate or "granted").inc()
         return patcher_pb2.AuthorizeApplyResponse(granted=permit.granted, permit=permit.permit, gate=permit.gate)
 
-    async def _objection(self, question: Question) -> str:
+    async def _objection(self, permit_request: PermitRequest) -> str:
         """The gate that has something against the switch by now, besides those the permit function reads itself."""
         async with self.ctx.database.reading() as tx:
-            found = await attempts.get(tx, question.attempt)
+            found = await attempts.get(tx, permit_request.attempt)
             if found is None or found.state is not State.APPLYING:
                 return ""
             gates = await evaluate_gates(tx, found, lock=False)
         return "" if isinstance(gates.reply, Allow) else gates.reply.gate
 
-    async def _authorize(self, tx: Transaction, question: Question, objection: str) -> Permit:
-        permit = await permits.authorize(tx, question, objection)
+    async def _authorize(self, tx: Transaction, permit_request: PermitRequest, objection: str) -> Permit:
+        permit = await permits.authorize(tx, permit_request, objection)
         if not permit.fresh:
             return permit
-        found = await attempts.get(tx, question.attempt)
+        found = await attempts.get(tx, permit_request.attempt)
         assert found is not None
         if permit.granted:
             granted = events_pb2.ApplyAuthorized(
-                attempt=found.id, permit=permit.permit, command=question.command, generation=question.generation
+                attempt=found.id,
+                permit=permit.permit,
+                command=permit_request.command,
+                generation=permit_request.generation,
             )
             tx.record(_about(found, granted, "every gate is open"))
-            observation = Permitted(question.command, question.generation, question.fence)
+            observation = Permitted(permit_request.command, permit_request.generation, permit_request.fence)
             await observe(tx, self.ctx, found.id, observation)
         else:
-            denied = events_pb2.ApplyDenied(attempt=found.id, command=question.command, gate=permit.gate)
+            denied = events_pb2.ApplyDenied(attempt=found.id, command=permit_request.command, gate=permit.gate)
             tx.record(_about(found, denied, f"denied by {permit.gate}"))
         return permit
 

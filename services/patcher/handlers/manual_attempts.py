@@ -28,7 +28,7 @@ LONGEST_REQUEST = 128
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ManualRequest:
     """What a person wants, where."""
 
     author: str
@@ -40,7 +40,7 @@ class Wanted:
     incident: ingest_pb2.Incident | None
 
 
-class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
+class ManualAttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """The part of PatcherService for remedies that people choose."""
 
     ctx: ServiceContext
@@ -49,9 +49,13 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.CreateAttemptRequest, context: Any
     ) -> patcher_pb2.CreateAttemptResponse:
         """Begins an attempt. Raises Invalid, NotFound, Refused; a gate's no is the attempt's state and reason."""
-        author, reason, asked = access.caller(context), required_reason(request.reason), _request(request.request_id)
+        author, reason, request_id = (
+            access.caller(context),
+            required_reason(request.reason),
+            _request(request.request_id),
+        )
         async with self.ctx.database.reading() as tx:
-            known = await attempts.of_request(tx, author, asked)
+            known = await attempts.of_request(tx, author, request_id)
         if known is not None:
             return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(_same(known, request)))
         wanted = await self._wanted(request, author)
@@ -63,7 +67,7 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 await fleets.put(tx, wanted.plugin.package, fleet)
             # Under the plugin's lock a repeat of this request finds what the first one made.
             await attempts.occupying(tx, wanted.plugin_id, "")
-            earlier = await attempts.of_request(tx, author, asked)
+            earlier = await attempts.of_request(tx, author, request_id)
             if earlier is not None:
                 return _same(earlier, request)
             made = await _draft(tx, self.ctx, wanted, trace)
@@ -71,7 +75,7 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
         return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(await self.ctx.database.transaction(work)))
 
-    async def _wanted(self, request: patcher_pb2.CreateAttemptRequest, author: str) -> Wanted:
+    async def _wanted(self, request: patcher_pb2.CreateAttemptRequest, author: str) -> ManualRequest:
         action = wire.ACTIVE.get(request.action)
         if action is None:
             raise Invalid(
@@ -96,7 +100,7 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             raise NotFound(f"there is no plugin {plugin_id}", reason="PLUGIN_UNKNOWN", field="plugin")
         if plugin.state != "active":
             raise Refused(f"the plugin is {plugin.state}", reason="PLUGIN_INACTIVE", field="plugin", plugin=plugin_id)
-        return Wanted(author, request.request_id, action, request.target, plugin_id, plugin, incident)
+        return ManualRequest(author, request.request_id, action, request.target, plugin_id, plugin, incident)
 
     async def _incident(self, name: str) -> ingest_pb2.Incident:
         incident = names.parse("incidents", name if "/" in name else names.incident(name), field="incident")
@@ -111,7 +115,7 @@ class ByHandHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         return found
 
 
-async def _draft(tx: Transaction, ctx: ServiceContext, wanted: Wanted, trace: str) -> Attempt:
+async def _draft(tx: Transaction, ctx: ServiceContext, wanted: ManualRequest, trace: str) -> Attempt:
     """The attempt that is wanted. Raises NotFound for what is not published."""
     plugin, action, incident = wanted.plugin, wanted.action, wanted.incident
     target = await resolve(tx, wanted.plugin_id, plugin, action, wanted.target)
@@ -158,11 +162,11 @@ def _same(known: Attempt, request: patcher_pb2.CreateAttemptRequest) -> Attempt:
     return known
 
 
-def _request(given: str) -> str:
-    if len(given) > LONGEST_REQUEST or not given.isprintable():
+def _request(text: str) -> str:
+    if len(text) > LONGEST_REQUEST or not text.isprintable():
         raise Invalid(
             f"request_id must be printable and at most {LONGEST_REQUEST} characters; a UUID is best",
             reason="BAD_REQUEST_ID",
             field="request_id",
         )
-    return given
+    return text

@@ -131,8 +131,8 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     async def _revert(self, attempt: Attempt, actor: str, reason: str) -> Attempt:
         if attempt.state not in {State.PROBATION, State.APPLYING}:
             return attempt
-        wish = RollbackRequested(actor, f"kill switch: {reason}")
-        found = await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, attempt.id, wish))
+        wanted = RollbackRequested(actor, f"kill switch: {reason}")
+        found = await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, attempt.id, wanted))
         return found or attempt
 
     async def ReleaseKillSwitch(
@@ -153,7 +153,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.ListKillSwitchesResponse:
         """Every switch that is or was engaged."""
         async with self.ctx.database.reading() as tx:
-            found = await kill_switches.everything(tx)
+            found = await kill_switches.list_all(tx)
         return patcher_pb2.ListKillSwitchesResponse(kill_switches=[wire.kill_switch(switch) for switch in found])
 
 

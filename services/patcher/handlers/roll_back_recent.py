@@ -29,7 +29,7 @@ MOST, AT_ONCE = 1000, 16
 GOING_BACK = frozenset({State.ROLLING_BACK, State.ROLLED_BACK})
 
 
-class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
+class RollBackRecentHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """RollBackRecent."""
 
     ctx: ServiceContext
@@ -65,7 +65,7 @@ class TakingBackHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
     def _since(self, request: patcher_pb2.RollBackRecentRequest) -> datetime:
         now = self.ctx.clock.now()
-        since = wire.moment(request.since_time)
+        since = wire.time_of(request.since_time)
         if not request.HasField("since_time") or not now - LONGEST_AGO <= since <= now:
             raise Invalid(
                 "since_time must lie within the last 7 days; name when the trouble began",

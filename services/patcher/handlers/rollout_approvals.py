@@ -43,15 +43,15 @@ async def _count(
     tx: Transaction, ctx: ServiceContext, stored: StoredRollout, request: Request, actor: str, approved: bool
 ) -> StoredRollout:
     subject = Subject(request.name)
-    asked = await approvals.newest(tx, request.name)
-    if asked is None:
+    approval = await approvals.newest(tx, request.name)
+    if approval is None:
         raise Refused(
             f"{request.name} is {stored.rollout.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
         )
-    cast = wire.vote(request, asked[0].quorum, door.operator_id(actor), approved=approved)
+    cast = wire.vote(request, approval[0].quorum, door.operator_id(actor), approved=approved)
     policy, _ = await policies.get(tx)
-    change = await door.vote(tx, subject, cast, plan_hash(current_plan(asked[1], policy)))
-    if change.approval == asked[0]:
+    change = await door.vote(tx, subject, cast, plan_hash(current_plan(approval[1], policy)))
+    if change.approval == approval[0]:
         # The same request again.
         return stored
     if stored.rollout.state is not heart.State.PENDING:
@@ -82,6 +82,6 @@ async def _shown(tx: Transaction, stored: StoredRollout) -> patcher_pb2.Attempt:
         shown.configuration = stored.rollout.target
     else:
         shown.to_release = stored.rollout.target
-    if asked := await approvals.newest(tx, name):
-        shown.approval.CopyFrom(wire.approval(*asked))
+    if approval := await approvals.newest(tx, name):
+        shown.approval.CopyFrom(wire.approval(*approval))
     return shown

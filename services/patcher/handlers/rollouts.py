@@ -85,8 +85,8 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         async with self.ctx.database.reading() as tx:
             rows = await rollouts.page(tx, **filters, after=page.after, limit=page.limit)
             found, next_token = page.cut(rows, lambda row: (row.rollout.id,))
-            asked = await approvals.newest_of(tx, [names.rollout(stored.rollout.id) for stored in found])
-        shown = [rollout_of(stored, approval=asked.get(names.rollout(stored.rollout.id))) for stored in found]
+            approval = await approvals.newest_of(tx, [names.rollout(stored.rollout.id) for stored in found])
+        shown = [rollout_of(stored, approval=approval.get(names.rollout(stored.rollout.id))) for stored in found]
         return patcher_pb2.ListRolloutsResponse(rollouts=shown, next_page_token=next_token)
 
     async def PauseRollout(
@@ -145,15 +145,15 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         return rollout_of(stored, history, approval)
 
 
-def _states(asked: list[str]) -> list[str] | None:
+def _states(approval: list[str]) -> list[str] | None:
     """Which members are listed: None for none, empty for all. Raises Invalid."""
-    unknown = [word for word in asked if word != "all" and word not in set(MemberState)]
+    unknown = [word for word in approval if word != "all" and word not in set(MemberState)]
     if unknown:
         raise Invalid(
             f"member_states must be all, or some of {', '.join(MemberState)}; {unknown[0][:40]!r} is none of them",
             reason="STATE_UNKNOWN",
             field="member_states",
         )
-    if not asked:
+    if not approval:
         return None
-    return [] if "all" in asked else asked
+    return [] if "all" in approval else approval

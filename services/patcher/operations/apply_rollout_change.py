@@ -121,8 +121,8 @@ async def _cancel_unpermitted(
 ) -> StoredRollout:
     """Cancels what has no permit yet; what has one is in probation soon and gets its result."""
     for row in await members.in_state(tx, stored.rollout.id, [MemberState.STARTED], MOST_IN_FLIGHT):
-        wish = CancelRequested("patcher", f"the rollout stopped: {effect.reason}"[:500])
-        attempt = await observe_attempt(tx, ctx, row.attempt, wish, cause=cause)
+        wanted = CancelRequested("patcher", f"the rollout stopped: {effect.reason}"[:500])
+        attempt = await observe_attempt(tx, ctx, row.attempt, wanted, cause=cause)
         if attempt is not None and attempt.state is AttemptState.CANCELLED:
             stored = await observe(tx, ctx, stored, NotSwitched(row.member, effect.reason, retry=True), cause=cause)
     return stored

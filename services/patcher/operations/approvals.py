@@ -136,7 +136,7 @@ async def void(tx: Transaction, subject: Subject, reason: str, *, cause: Event |
 
 async def mark_used(tx: Transaction, subject: Subject) -> None:
     """Notes that an approval was used, so that it does not expire any more."""
-    await approvals.settle(tx, subject.name)
+    await approvals.mark_used(tx, subject.name)
 
 
 async def _save(

@@ -8,7 +8,7 @@ from services.patcher.context import ServiceContext
 
 QUERY_TIMEOUT = 5.0
 PAGE, MOST_PAGES = 500, 400
-FLEET_KEPT, MOST_PACKAGES = 10.0, 10_000
+FLEET_COUNT_VALID, MOST_PACKAGES = 10.0, 10_000
 # An incident that is neither of these has ended, or belongs to a person.
 STANDING = frozenset({"open", "in_progress"})
 
@@ -34,7 +34,7 @@ async def get_incident(ctx: ServiceContext, incident: str) -> ingest_pb2.Inciden
     return (await ctx.ingest.GetIncident(request, timeout=QUERY_TIMEOUT)).incident
 
 
-async def fleet(ctx: ServiceContext, package: str) -> list[ingest_pb2.Plugin]:
+async def list_plugins(ctx: ServiceContext, package: str) -> list[ingest_pb2.Plugin]:
     """Every plugin of a package that has not left, newest first. Raises Unavailable."""
     found: list[ingest_pb2.Plugin] = []
     token = ""
@@ -60,13 +60,13 @@ async def get_plugin(ctx: ServiceContext, plugin: str) -> ingest_pb2.Plugin | No
 async def count_plugins(ctx: ServiceContext, package: str) -> int | None:
     """How many active plugins a package has; None when that was asked seconds ago. Raises Unavailable."""
     now = ctx.clock.monotonic()
-    if ctx.counted.get(package, -FLEET_KEPT) + FLEET_KEPT > now:
+    if ctx.fleet_counted.get(package, -FLEET_COUNT_VALID) + FLEET_COUNT_VALID > now:
         return None
     request = ingest_pb2.GetFleetRequest(package=package)
     found = await ctx.ingest.GetFleet(request, timeout=QUERY_TIMEOUT)
-    if len(ctx.counted) > MOST_PACKAGES:
-        ctx.counted.clear()
-    ctx.counted[package] = now
+    if len(ctx.fleet_counted) > MOST_PACKAGES:
+        ctx.fleet_counted.clear()
+    ctx.fleet_counted[package] = now
     return found.plugins
 
 

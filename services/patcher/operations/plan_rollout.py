@@ -20,7 +20,7 @@ from services.patcher.approvals import Plan, Status, Subject, plan_hash, read_pl
 from services.patcher.context import ServiceContext
 from services.patcher.operations import approvals
 from services.patcher.operations.apply_rollout_change import observe, record
-from services.patcher.operations.ingest_queries import fleet
+from services.patcher.operations.ingest_queries import list_plugins
 from services.patcher.policy import Action, Ask, GateInputs, GateRequest, Policy, Severity, objections
 from services.patcher.rollout import Approved, Assignment, Change, Member, MemberState, Superseded, draw
 from services.patcher.store import approvals as approval_store
@@ -53,7 +53,7 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
     async with ctx.database.reading() as tx:
         digest = await _digest(tx, request)
         policy, _ = await policies.get(tx)
-    known = {names.id_of(plugin.name): plugin for plugin in await fleet(ctx, request.package)}
+    known = {names.id_of(plugin.name): plugin for plugin in await list_plugins(ctx, request.package)}
     active = {name: plugin for name, plugin in known.items() if plugin.state == "active"}
     reached = {name: plugin for name, plugin in active.items() if _reached(plugin, request, digest)}
     rollout = new_id(ctx.clock.now())
@@ -120,14 +120,14 @@ def _canaries(wanted: Settings, policy: Policy, active: dict[str, ingest_pb2.Plu
     """Plugins and merchants that come first. Raises Invalid for a plugin that nobody knows."""
     labels = {plugin.label: name for name, plugin in active.items() if plugin.label}
     found = [*wanted.canary_merchants, *policy.canary_merchants]
-    for number, word in enumerate(wanted.canaries):
-        name = labels.get(names.id_of(word), names.id_of(word))
+    for number, named in enumerate(wanted.canaries):
+        name = labels.get(names.id_of(named), names.id_of(named))
         if name not in active:
             raise Invalid(
-                f"settings.canaries[{number}] must name an active plugin of the package, {word[:80]!r} is none",
+                f"settings.canaries[{number}] must name an active plugin of the package, {named[:80]!r} is none",
                 reason="CANARY_UNKNOWN",
                 field=f"settings.canaries[{number}]",
-                canary=word[:80],
+                canary=named[:80],
             )
         found.append(name)
     return found

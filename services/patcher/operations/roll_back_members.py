@@ -61,8 +61,8 @@ async def _request(
             return False, None
         if plugin.generation != attempt.generation:
             return True, _moved_on(member, attempt, plugin)
-    wish = RollbackRequested("patcher", f"the rollout goes back: {reason}"[:500])
-    after = await observe_attempt(tx, ctx, attempt.id, wish) or attempt
+    wanted = RollbackRequested("patcher", f"the rollout goes back: {reason}"[:500])
+    after = await observe_attempt(tx, ctx, attempt.id, wanted) or attempt
     return True, _known(member, after)
 
 

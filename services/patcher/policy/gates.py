@@ -56,13 +56,13 @@ def gate(policy: Policy, engaged: Collection[str], request: GateRequest) -> Answ
 
 def ask(policy: Policy, inputs: GateInputs) -> Reply:
     """Asks every gate of this step and gives the first answer that is not yes."""
-    gates = AFTER_SWITCH if inputs.watch else BEFORE_SWITCH
+    gates = AFTER_SWITCH if inputs.probation else BEFORE_SWITCH
     return next((reply for each in gates if (reply := each(policy, inputs)) != OPEN), OPEN)
 
 
 def objections(policy: Policy, inputs: GateInputs) -> tuple[Reply, ...]:
     """What every gate of this step has against it, not only the first; empty when nothing has."""
-    gates = AFTER_SWITCH if inputs.watch else BEFORE_SWITCH
+    gates = AFTER_SWITCH if inputs.probation else BEFORE_SWITCH
     return tuple(dict.fromkeys(reply for each in gates if (reply := each(policy, inputs)) != OPEN))
 
 
@@ -135,8 +135,8 @@ def freeze(policy: Policy, inputs: GateInputs) -> Reply:
 def major(policy: Policy, inputs: GateInputs) -> Reply:
     """A new major version needs people."""
     patched = inputs.request.action is Action.PATCH
-    asked = policy.require_multisig_for_major and patched and not inputs.approved
-    if not asked or not is_major(inputs.from_release, inputs.to_release):
+    needed = policy.require_multisig_for_major and patched and not inputs.approved
+    if not needed or not is_major(inputs.from_release, inputs.to_release):
         return OPEN
     return _people(policy, f"{inputs.from_release} → {inputs.to_release} is a major change")
 
@@ -168,34 +168,38 @@ def in_flight_limit(policy: Policy, fleet: int) -> int:
 
 def health_time(policy: Policy, inputs: GateInputs) -> Reply:
     """A plugin that is not well in time after its switch goes back."""
-    watch, limit = inputs.watch, policy.health_check_timeout.total_seconds()
-    if watch is None or watch.healthy or watch.since <= limit:
+    probation, limit = inputs.probation, policy.health_check_timeout.total_seconds()
+    if probation is None or probation.healthy or probation.since <= limit:
         return OPEN
-    return RollBack("HEALTH_TIMEOUT", f"not healthy {watch.since:.0f} s after the switch, {limit:.0f} s are allowed")
+    return RollBack(
+        "HEALTH_TIMEOUT", f"not healthy {probation.since:.0f} s after the switch, {limit:.0f} s are allowed"
+    )
 
 
 def health_interval(policy: Policy, inputs: GateInputs) -> Reply:
     """How often it is looked at."""
-    watch, interval = inputs.watch, policy.health_check_interval.total_seconds()
-    if watch is None or watch.looked >= interval:
+    probation, interval = inputs.probation, policy.health_check_interval.total_seconds()
+    if probation is None or probation.looked >= interval:
         return OPEN
-    return Hold("HEALTH_INTERVAL", f"looked {watch.looked:.1f} s ago, the next look is after {interval:.1f} s")
+    return Hold("HEALTH_INTERVAL", f"looked {probation.looked:.1f} s ago, the next look is after {interval:.1f} s")
 
 
 def error_rate(policy: Policy, inputs: GateInputs) -> Reply:
     """Too many failures after the switch take it back."""
-    watch, limit = inputs.watch, policy.rollback_error_rate_threshold
-    if watch is None or not watch.error_rate > limit:
+    probation, limit = inputs.probation, policy.rollback_error_rate_threshold
+    if probation is None or not probation.error_rate > limit:
         return OPEN
-    return RollBack("ERROR_RATE", f"{watch.error_rate:.1f} % fail after the switch, {limit:.1f} % may")
+    return RollBack("ERROR_RATE", f"{probation.error_rate:.1f} % fail after the switch, {limit:.1f} % may")
 
 
 def silence(policy: Policy, inputs: GateInputs) -> Reply:
     """Silence after the switch takes it back."""
-    watch, limit = inputs.watch, policy.rollback_heartbeat_missed.total_seconds()
-    if watch is None or watch.silent <= limit:
+    probation, limit = inputs.probation, policy.rollback_heartbeat_missed.total_seconds()
+    if probation is None or probation.silent <= limit:
         return OPEN
-    return RollBack("HEARTBEAT_MISSED", f"silent for {watch.silent:.0f} s after the switch, {limit:.0f} s are allowed")
+    return RollBack(
+        "HEARTBEAT_MISSED", f"silent for {probation.silent:.0f} s after the switch, {limit:.0f} s are allowed"
+    )
 
 
 def learning(policy: Policy, _situation: GateInputs) -> Reply:

@@ -137,7 +137,7 @@ class GateInputs:
     fleet: int = 1
     recent_permits: tuple[datetime, ...] = ()
     approved: bool = False
-    watch: Probation | None = None
+    probation: Probation | None = None
 
 
 @dataclass(frozen=True)

@@ -72,25 +72,25 @@ async def on_decision_made(ctx: ServiceContext, event: Event, once: Once) -> Non
 
 async def on_command_finished(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The agent's word on a command."""
-    attempt, word = wire.command_finished(event)
+    attempt, receipt = wire.command_finished(event)
 
-    async def hear(tx: Transaction) -> None:
+    async def apply(tx: Transaction) -> None:
         if attempt:
-            await observe(tx, ctx, attempt, word, cause=event)
+            await observe(tx, ctx, attempt, receipt, cause=event)
 
-    await once(hear)
+    await once(apply)
 
 
 async def on_cause_gone(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The incident ended or a person took over, or the plugin left: what has no permit is called off."""
 
-    async def call_off(tx: Transaction) -> None:
+    async def cancel_all(tx: Transaction) -> None:
         column, value = ("incident", event.incident) if event.incident else ("plugin", event.plugin)
-        wish = CancelRequested(event.actor or event.source, event.reason or "its cause is gone")
+        wanted = CancelRequested(event.actor or event.source, event.reason or "its cause is gone")
         for attempt in await attempts.live_of(tx, column, value):
-            await observe(tx, ctx, attempt, wish, cause=event)
+            await observe(tx, ctx, attempt, wanted, cause=event)
 
-    await once(call_off)
+    await once(cancel_all)
 
 
 async def _nothing(_tx: Transaction) -> None:

@@ -34,15 +34,15 @@ from services.patcher.store import members, rollouts
 log = logging.getLogger(__name__)
 
 # Said of one plugin, true for all.
-FOR_ALL_GATES = frozenset({"AUTOPATCH_DISABLED", "CONFIDENCE", "SEVERITY", "STAGING"})
-FOR_ALL_FAILURES = frozenset({"release_unknown", "staging_failed", "staging_lost", "staging_timeout"})
+GATES_FOR_ALL = frozenset({"AUTOPATCH_DISABLED", "CONFIDENCE", "SEVERITY", "STAGING"})
+FAILURES_FOR_ALL = frozenset({"release_unknown", "staging_failed", "staging_lost", "staging_timeout"})
 FOR_GOOD = frozenset({"command_not_issued", "command_refused"})
 PAUSABLE = frozenset({State.RUNNING, State.SOAKING})
 
 
 def _failed(event: Event, member: Member) -> Observation:
-    told = event.attempt_failed
-    return NotSwitched(member, event.reason, retry=told.failure not in FOR_GOOD)
+    message = event.attempt_failed
+    return NotSwitched(member, event.reason, retry=message.failure not in FOR_GOOD)
 
 
 def _cancelled(event: Event, member: Member) -> Observation:
@@ -51,7 +51,7 @@ def _cancelled(event: Event, member: Member) -> Observation:
 
 
 def _refused(event: Event, member: Member) -> Observation:
-    return NotSwitched(member, event.reason, retry=event.attempt_refused.gate in FOR_ALL_GATES)
+    return NotSwitched(member, event.reason, retry=event.attempt_refused.gate in GATES_FOR_ALL)
 
 
 def _rolled_back(event: Event, member: Member) -> Observation:
@@ -77,16 +77,16 @@ OBSERVATIONS: dict[str, Callable[[Event, Member], Observation]] = {
 }
 
 
-def for_all(event: Event) -> bool:
+def affects_all(event: Event) -> bool:
     """Whether what stopped this attempt would stop every other one of the rollout."""
-    return event.attempt_failed.failure in FOR_ALL_FAILURES or event.attempt_refused.gate in FOR_ALL_GATES
+    return event.attempt_failed.failure in FAILURES_FOR_ALL or event.attempt_refused.gate in GATES_FOR_ALL
 
 
 async def on_attempt(ctx: ServiceContext, event: Event, once: Once) -> None:
     """A word about an attempt of a rollout; then the next plugin is started at once."""
     moved = ""
 
-    async def hear(tx: Transaction) -> None:
+    async def apply(tx: Transaction) -> None:
         nonlocal moved
         switch_number = await members.of_attempt(tx, getattr(event, fact_name(event)).attempt)
         if switch_number is None:
@@ -100,18 +100,18 @@ async def on_attempt(ctx: ServiceContext, event: Event, once: Once) -> None:
             # Its commit was quicker than the rollback: it has to be asked once more.
             await members.set_rollback_requested(tx, stored.rollout.id, member.plugin, requested=False)
         stored = await observe(tx, ctx, stored, OBSERVATIONS[name](event, member), cause=event)
-        if for_all(event) and stored.rollout.state in PAUSABLE:
+        if affects_all(event) and stored.rollout.state in PAUSABLE:
             await observe(tx, ctx, stored, PauseRequested("patcher", event.reason), cause=event)
         moved = stored.rollout.id
 
-    await once(hear)
+    await once(apply)
     await _advance(ctx, moved)
 
 
 async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
     """A plugin that was well after its switch fell ill while its rollout goes on."""
 
-    async def hear(tx: Transaction) -> None:
+    async def apply(tx: Transaction) -> None:
         rollout = await members.reserved_by(tx, event.plugin)
         stored = await rollouts.get(tx, rollout, lock=True) if rollout else None
         row = await members.get(tx, rollout, event.plugin) if rollout else None
@@ -120,25 +120,25 @@ async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
         why = f"{event.incident_opened.type}: {event.reason}"
         await observe(tx, ctx, stored, Settled(row.member, Outcome.BROKEN, why), cause=event)
 
-    await once(hear)
+    await once(apply)
 
 
 async def on_approval(ctx: ServiceContext, event: Event, once: Once) -> None:
     """People, or the end of their time, decided about a rollout."""
-    told = event.approval_ended
-    collection, _, rollout = told.subject.partition("/")
+    message = event.approval_ended
+    collection, _, rollout = message.subject.partition("/")
 
-    async def hear(tx: Transaction) -> None:
+    async def apply(tx: Transaction) -> None:
         stored = await rollouts.get(tx, rollout, lock=True) if collection == "rollouts" else None
         if stored is None or stored.rollout.state is not State.PENDING:
             return
-        if told.outcome == "approved":
-            await approvals.mark_used(tx, Subject(told.subject))
+        if message.outcome == "approved":
+            await approvals.mark_used(tx, Subject(message.subject))
             await observe(tx, ctx, stored, Approved(), cause=event)
-        elif told.outcome != "void":
-            await observe(tx, ctx, stored, Rejected(event.actor, f"{told.outcome}: {event.reason}"), cause=event)
+        elif message.outcome != "void":
+            await observe(tx, ctx, stored, Rejected(event.actor, f"{message.outcome}: {event.reason}"), cause=event)
 
-    await once(hear)
+    await once(apply)
     await _advance(ctx, rollout if collection == "rollouts" else "")
 
 

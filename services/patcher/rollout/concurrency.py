@@ -34,7 +34,7 @@ def after(concurrency: Concurrency, *, counted_against: bool, doubtful: bool, bu
     return Concurrency(concurrency.width, settled, broken)
 
 
-def room(concurrency: Concurrency, budget: int, in_flight: int) -> int:
+def headroom(concurrency: Concurrency, budget: int, in_flight: int) -> int:
     """How many more plugins may be started now."""
     return max(0, min(concurrency.width, budget) - in_flight)
 

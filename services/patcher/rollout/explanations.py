@@ -48,7 +48,7 @@ def finished(rollout: Rollout) -> str:
     return f"{rollout.target} runs on {healthy} plugins; {counted_against} broke" + _left_out(rollout)
 
 
-def taken_back(rollout: Rollout) -> str:
+def rolled_back(rollout: Rollout) -> str:
     """What became of the plugins that were rolled back."""
     rolled_back = rollout.count(MemberState.ROLLED_BACK)
     missing = rollout.count(MemberState.ROLLBACK_FAILED, MemberState.ROLLING_BACK)
@@ -66,9 +66,9 @@ def _control(counts: Counts) -> str:
 
 
 def _left_out(rollout: Rollout) -> str:
-    begun = rollout.begun
-    offline = sum(tally.of(MemberState.OFFLINE) for tally in begun)
-    skipped = sum(tally.of(MemberState.SKIPPED) for tally in begun)
+    started_waves = rollout.started_waves
+    offline = sum(tally.of(MemberState.OFFLINE) for tally in started_waves)
+    skipped = sum(tally.of(MemberState.SKIPPED) for tally in started_waves)
     parts = [f"{count} {word}" for count, word in ((offline, "offline"), (skipped, "left out")) if count]
     return f" ({', '.join(parts)})" if parts else ""
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from libs.common.errors import Invalid
 from libs.common.errors import Refused as Forbidden
 from services.patcher.rollout import explanations, transitions
-from services.patcher.rollout.concurrency import Concurrency, after, room
+from services.patcher.rollout.concurrency import Concurrency, after, headroom
 from services.patcher.rollout.judging import Rules
 from services.patcher.rollout.members import (
     COUNTED_AGAINST,
@@ -97,8 +97,8 @@ def create(
     deadline = now + bounds.start_within
     made = Rollout(rollout, package, target, tuple(tallies), now, now, deadline, budget, rules, bounds)
     sizes = ", ".join(str(tally.planned) for tally in tallies)
-    told = Fact(RolloutEvent.CREATED, f"{target} for {len(members)} plugins in waves of {sizes}", 1)
-    return Change(made, facts=(told,)), members
+    fact = Fact(RolloutEvent.CREATED, f"{target} for {len(members)} plugins in waves of {sizes}", 1)
+    return Change(made, facts=(fact,)), members
 
 
 def next(rollout: Rollout, observation: Observation, now: datetime) -> Change:  # noqa: A001 - the design's word
@@ -116,9 +116,9 @@ def next(rollout: Rollout, observation: Observation, now: datetime) -> Change:  
         case Superseded(by):
             return _superseded(rollout, by)
         case PauseRequested() | ResumeRequested() | PromoteRequested() | AbortRequested() | BudgetChanged():
-            return _wish(rollout, observation, now)
+            return _request(rollout, observation, now)
         case _:
-            return _word(rollout, observation, now)
+            return _member_seen(rollout, observation, now)
 
 
 def _tick(rollout: Rollout, now: datetime) -> Change:
@@ -138,9 +138,9 @@ def _tick(rollout: Rollout, now: datetime) -> Change:
             scope = Scope.WAVE if rollout.doubted else Scope.NOTHING
             return transitions.abort(rollout, now, "", f"nobody came while it was paused: {rollout.reason}", scope)
         case State.ROLLING_BACK:
-            return transitions.rolled_back(rollout, now, overdue=due)
+            return transitions.finish_rollback(rollout, now, overdue=due)
         case State.SUCCEEDED:
-            return transitions.late(rollout)
+            return transitions.continue_late(rollout)
     return Change(rollout)
 
 
@@ -165,8 +165,8 @@ def _superseded(rollout: Rollout, by: str) -> Change:
     raise _forbidden(rollout, "superseded", "abort it first")
 
 
-def _wish(rollout: Rollout, wish: OperatorRequest, now: datetime) -> Change:
-    match wish:
+def _request(rollout: Rollout, request: OperatorRequest, now: datetime) -> Change:
+    match request:
         case AbortRequested(actor, reason, scope):
             if rollout.state in WATCHED | {State.PENDING}:
                 return transitions.abort(rollout, now, actor, reason, scope)
@@ -180,51 +180,51 @@ def _wish(rollout: Rollout, wish: OperatorRequest, now: datetime) -> Change:
                 return Change(rollout)
             raise _forbidden(rollout, "paused", "only a running or soaking one can be")
         case ResumeRequested():
-            return _resumed(rollout, wish, now)
+            return _resumed(rollout, request, now)
         case PromoteRequested():
-            return _promoted(rollout, wish, now)
+            return _promoted(rollout, request, now)
         case BudgetChanged(budget, actor, reason):
             check(budget, rollout.rules, rollout.bounds)
-            told = Fact(
+            fact = Fact(
                 RolloutEvent.BUDGET_CHANGED, f"budget {rollout.budget} becomes {budget}: {reason}", rollout.wave, actor
             )
-            changed = Change(replace(rollout, budget=budget, update_time=now), facts=(told,))
+            changed = Change(replace(rollout, budget=budget, update_time=now), facts=(fact,))
             if rollout.state is not State.RUNNING:
                 return changed
             return transitions.then(changed, transitions.continue_wave(changed.rollout, now))
 
 
-def _resumed(rollout: Rollout, wish: ResumeRequested, now: datetime) -> Change:
+def _resumed(rollout: Rollout, request: ResumeRequested, now: datetime) -> Change:
     if rollout.state in {State.RUNNING, State.SOAKING}:
         return Change(rollout)
     if rollout.state is not State.PAUSED:
         raise _forbidden(rollout, "resumed", "only a paused one can be")
-    told = (Fact(RolloutEvent.RESUMED, wish.reason, rollout.wave, wish.actor),)
+    fact = (Fact(RolloutEvent.RESUMED, request.reason, rollout.wave, request.actor),)
     stall = rollout.bounds.stall
     change = transitions.move(
-        rollout, now, State.RUNNING, "resumed", wish.reason, stall, told, concurrency=Concurrency(), doubted=False
+        rollout, now, State.RUNNING, "resumed", request.reason, stall, fact, concurrency=Concurrency(), doubted=False
     )
     return transitions.then(change, transitions.continue_wave(change.rollout, now))
 
 
-def _promoted(rollout: Rollout, wish: PromoteRequested, now: datetime) -> Change:
+def _promoted(rollout: Rollout, request: PromoteRequested, now: datetime) -> Change:
     if rollout.state not in {State.SOAKING, State.PAUSED}:
         raise _forbidden(rollout, "promoted", "only a soaking or paused one can be")
     if rollout.in_flight:
         raise _forbidden(rollout, "promoted", f"wait for the {rollout.in_flight} plugins in flight")
     if rollout.waiting and rollout.wave == len(rollout.tallies):
         raise _forbidden(rollout, "promoted", "it is in its last wave and plugins still wait: resume it")
-    told = Fact(RolloutEvent.PROMOTED, wish.reason, rollout.wave, wish.actor)
-    return transitions.then(Change(rollout, facts=(told,)), transitions.advance(rollout, now))
+    fact = Fact(RolloutEvent.PROMOTED, request.reason, rollout.wave, request.actor)
+    return transitions.then(Change(rollout, facts=(fact,)), transitions.advance(rollout, now))
 
 
-def _word(rollout: Rollout, word: MemberObservation, now: datetime) -> Change:
-    moved = _moved(rollout, word)
+def _member_seen(rollout: Rollout, seen: MemberObservation, now: datetime) -> Change:
+    moved = _moved(rollout, seen)
     if moved is None:
-        return Change(rollout, word.member)
+        return Change(rollout, seen.member)
     rollout = replace(rollout, tallies=moved.tallies, update_time=now)
-    if isinstance(word, PluginLeft) and moved.member.state is S.SKIPPED and not moved.member.switch_number:
-        rollout = _smaller(rollout, word.member)
+    if isinstance(seen, PluginLeft) and moved.member.state is S.SKIPPED and not moved.member.switch_number:
+        rollout = _smaller(rollout, seen.member)
     change = Change(rollout, moved.member)
     if moved.settled:
         change = transitions.then(change, _counted(rollout, moved, now))
@@ -275,16 +275,16 @@ def _follow(rollout: Rollout, now: datetime) -> Change:
             change = transitions.move(rollout, now, State.RUNNING, "returned", reason, rollout.bounds.stall)
             return transitions.then(change, transitions.continue_wave(change.rollout, now))
         case State.ROLLING_BACK:
-            return transitions.rolled_back(rollout, now)
+            return transitions.finish_rollback(rollout, now)
         case State.SUCCEEDED:
-            return transitions.late(rollout)
+            return transitions.continue_late(rollout)
     return Change(rollout)
 
 
-def _moved(rollout: Rollout, word: MemberObservation) -> MemberChange | None:
+def _moved(rollout: Rollout, seen: MemberObservation) -> MemberChange | None:
     """The member and the tallies after the word; None when it says nothing new."""
-    member, tallies = word.member, rollout.tallies
-    match word:
+    member, tallies = seen.member, rollout.tallies
+    match seen:
         case Started() if member.state is S.WAITING and member.wave <= rollout.wave and _may_start(rollout):
             return start(member, tallies, rollout.wave)
         case Switched() if member.state is S.STARTED:
@@ -322,9 +322,9 @@ def _settled(rollout: Rollout, member: Member, outcome: Outcome, reason: str) ->
         ends = {Outcome.REVERTED: S.ROLLED_BACK, Outcome.BROKEN: S.ROLLBACK_FAILED, Outcome.SILENT: S.ROLLBACK_FAILED}
         state = ends.get(outcome, member.state)
         return move(member, tallies, state, reason) if state is not member.state else None
-    heard = member.state in {S.SILENT, S.BROKEN} and outcome in {Outcome.HEALTHY, Outcome.REVERTED}
+    late = member.state in {S.SILENT, S.BROKEN} and outcome in {Outcome.HEALTHY, Outcome.REVERTED}
     relapsed = member.state is S.HEALTHY and outcome.state in COUNTED_AGAINST
-    if member.state in IN_FLIGHT or heard or relapsed:
+    if member.state in IN_FLIGHT or late or relapsed:
         return settle(member, tallies, outcome.state, reason)
     return None
 
@@ -332,7 +332,7 @@ def _settled(rollout: Rollout, member: Member, outcome: Outcome, reason: str) ->
 def _may_start(rollout: Rollout) -> bool:
     if rollout.state is State.SUCCEEDED:
         return not rollout.closed and not rollout.in_flight
-    return rollout.state is State.RUNNING and room(rollout.concurrency, rollout.budget, rollout.in_flight) > 0
+    return rollout.state is State.RUNNING and headroom(rollout.concurrency, rollout.budget, rollout.in_flight) > 0
 
 
 def _forbidden(rollout: Rollout, verb: str, remedy: str) -> Forbidden:

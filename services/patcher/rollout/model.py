@@ -97,7 +97,7 @@ class Rollout:
     end_time: datetime | None = None
 
     @property
-    def begun(self) -> Tallies:
+    def started_waves(self) -> Tallies:
         """The waves up to the current one."""
         return self.tallies[: self.wave]
 
@@ -113,7 +113,7 @@ class Rollout:
     @property
     def waiting(self) -> int:
         """How many plugins of the waves begun so far have not been started."""
-        return sum(tally.of(MemberState.WAITING) for tally in self.begun)
+        return sum(tally.of(MemberState.WAITING) for tally in self.started_waves)
 
 
 def check(budget: int, rules: Rules, bounds: Bounds) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from services.patcher.rollout import explanations
-from services.patcher.rollout.concurrency import Concurrency, room
+from services.patcher.rollout.concurrency import Concurrency, headroom
 from services.patcher.rollout.judging import Counts, Judgement, judge
 from services.patcher.rollout.members import MemberState, roll_back_waves
 from services.patcher.rollout.model import (
@@ -63,9 +63,9 @@ def start_wave(rollout: Rollout, now: datetime, number: int) -> Change:
     """A wave begins, with a control group of its own; the pace goes on as it was."""
     planned = rollout.tallies[number - 1].planned
     reason = f"wave {number} of {len(rollout.tallies)} begins: {planned} plugins"
-    told = (Fact(RolloutEvent.WAVE_STARTED, reason, number),)
+    fact = (Fact(RolloutEvent.WAVE_STARTED, reason, number),)
     change = move(
-        rollout, now, State.RUNNING, "wave", reason, rollout.bounds.stall, told,
+        rollout, now, State.RUNNING, "wave", reason, rollout.bounds.stall, fact,
         wave=number, control=Counts(), judgement=None, doubted=False,
     )  # fmt: skip
     return then(change, continue_wave(change.rollout, now))
@@ -74,7 +74,7 @@ def start_wave(rollout: Rollout, now: datetime, number: int) -> Change:
 def continue_wave(rollout: Rollout, now: datetime) -> Change:
     """What a running wave does next: start more, or soak when everything has settled."""
     if rollout.waiting or rollout.in_flight:
-        most = min(rollout.waiting, room(rollout.concurrency, rollout.budget, rollout.in_flight))
+        most = min(rollout.waiting, headroom(rollout.concurrency, rollout.budget, rollout.in_flight))
         return Change(rollout, effects=(StartMembers(rollout.wave, most),) if most else ())
     return soak(rollout, now)
 
@@ -95,8 +95,8 @@ def assess(rollout: Rollout, now: datetime) -> Change:
         return halt(rollout, now, judgement)
     if judgement.result is Result.INSUFFICIENT:
         return pause(rollout, now, "", explanations.insufficient(rollout, judgement), doubted=True)
-    told = Fact(RolloutEvent.WAVE_PASSED, explanations.passed(rollout, judgement), rollout.wave)
-    return then(Change(rollout, facts=(told,)), advance(rollout, now))
+    fact = Fact(RolloutEvent.WAVE_PASSED, explanations.passed(rollout, judgement), rollout.wave)
+    return then(Change(rollout, facts=(fact,)), advance(rollout, now))
 
 
 def advance(rollout: Rollout, now: datetime) -> Change:
@@ -104,9 +104,9 @@ def advance(rollout: Rollout, now: datetime) -> Change:
     if rollout.wave < len(rollout.tallies):
         return start_wave(rollout, now, rollout.wave + 1)
     reason = explanations.finished(rollout)
-    told = (Fact(RolloutEvent.SUCCEEDED, reason, rollout.wave),)
-    change = move(rollout, now, State.SUCCEEDED, "settled", reason, None, told, doubted=False)
-    return then(change, late(change.rollout))
+    fact = (Fact(RolloutEvent.SUCCEEDED, reason, rollout.wave),)
+    change = move(rollout, now, State.SUCCEEDED, "settled", reason, None, fact, doubted=False)
+    return then(change, continue_late(change.rollout))
 
 
 def judged(rollout: Rollout) -> Judgement:
@@ -118,16 +118,16 @@ def judged(rollout: Rollout) -> Judgement:
     tally = rollout.tallies[rollout.wave - 1]
     last = 1 < rollout.wave == len(rollout.tallies)
     needed = 0 if last else max(1, min(rollout.bounds.exposure, tally.planned))
-    waves = [begun.exposure for begun in rollout.begun]
+    waves = [started_waves.exposure for started_waves in rollout.started_waves]
     return judge(waves, len(rollout.tallies), rollout.control, rollout.rules, needed)
 
 
 def pause(rollout: Rollout, now: datetime, actor: str, reason: str, *, doubted: bool = False) -> Change:
     """Nothing more is started, and what has no permit yet is called off."""
-    told = (Fact(RolloutEvent.PAUSED, reason, rollout.wave, actor),)
+    fact = (Fact(RolloutEvent.PAUSED, reason, rollout.wave, actor),)
     off: tuple[Effect, ...] = (CancelUnpermitted(reason),) if rollout.count(MemberState.STARTED) else ()
     return move(
-        rollout, now, State.PAUSED, "paused", reason, rollout.bounds.pause_limit, told, off,
+        rollout, now, State.PAUSED, "paused", reason, rollout.bounds.pause_limit, fact, off,
         concurrency=Concurrency(), doubted=doubted,
     )  # fmt: skip
 
@@ -135,43 +135,43 @@ def pause(rollout: Rollout, now: datetime, actor: str, reason: str, *, doubted: 
 def halt(rollout: Rollout, now: datetime, judgement: Judgement) -> Change:
     """The build is to blame: its wave is rolled back."""
     reason = explanations.halted(rollout, judgement)
-    told = Fact(RolloutEvent.HALTED, f"{reason}; the wave is rolled back", rollout.wave)
+    fact = Fact(RolloutEvent.HALTED, f"{reason}; the wave is rolled back", rollout.wave)
     rollout = replace(rollout, judgement=judgement)
-    return roll_back(rollout, now, "judged", told, Scope.WAVE, State.HALTED)
+    return roll_back(rollout, now, "judged", fact, Scope.WAVE, State.HALTED)
 
 
 def abort(rollout: Rollout, now: datetime, actor: str, reason: str, scope: Scope) -> Change:
     """It ends early, because somebody wants it or nobody came."""
-    told = Fact(RolloutEvent.ABORTED, reason, rollout.wave, actor)
+    fact = Fact(RolloutEvent.ABORTED, reason, rollout.wave, actor)
     if rollout.state is State.PENDING or scope is Scope.NOTHING:
         off: tuple[Effect, ...] = (CancelUnpermitted(reason),) if rollout.count(MemberState.STARTED) else ()
-        return move(rollout, now, State.ABORTED, "aborted", reason, None, (told,), off, closed=True)
-    return roll_back(rollout, now, "aborted", told, scope, State.ABORTED)
+        return move(rollout, now, State.ABORTED, "aborted", reason, None, (fact,), off, closed=True)
+    return roll_back(rollout, now, "aborted", fact, scope, State.ABORTED)
 
 
 def roll_back(
-    rollout: Rollout, now: datetime, observation: str, told: Fact, scope: Scope, final_state: State
+    rollout: Rollout, now: datetime, observation: str, fact: Fact, scope: Scope, final_state: State
 ) -> Change:
     """Everything touched in the wave, or in all of them, goes back to what ran before."""
     first = rollout.wave if scope is Scope.WAVE else 1
     tallies = roll_back_waves(rollout.tallies, range(first, rollout.wave + 1))
-    effects = (RollBack(first, rollout.wave, told.reason),)
+    effects = (RollBack(first, rollout.wave, fact.reason),)
     change = move(
-        rollout, now, State.ROLLING_BACK, observation, told.reason, rollout.bounds.roll_back_limit, (told,), effects,
+        rollout, now, State.ROLLING_BACK, observation, fact.reason, rollout.bounds.roll_back_limit, (fact,), effects,
         tallies=tallies, final_state=final_state, closed=True,
     )  # fmt: skip
-    return then(change, rolled_back(change.rollout, now))
+    return then(change, finish_rollback(change.rollout, now))
 
 
-def rolled_back(rollout: Rollout, now: datetime, *, overdue: bool = False) -> Change:
+def finish_rollback(rollout: Rollout, now: datetime, *, overdue: bool = False) -> Change:
     """The end of rolling back, once every plugin was heard or time is up."""
     if rollout.count(MemberState.ROLLING_BACK) and not overdue:
         return Change(rollout)
-    told = (Fact(RolloutEvent.ROLLED_BACK, explanations.taken_back(rollout), rollout.wave),)
-    return move(rollout, now, rollout.final_state, "rolled back", rollout.reason, None, told)
+    fact = (Fact(RolloutEvent.ROLLED_BACK, explanations.rolled_back(rollout), rollout.wave),)
+    return move(rollout, now, rollout.final_state, "rolled back", rollout.reason, None, fact)
 
 
-def late(rollout: Rollout) -> Change:
+def continue_late(rollout: Rollout) -> Change:
     """A rollout that is over brings the build to plugins that return, one at a time, until another takes over."""
     if rollout.closed or rollout.in_flight or not rollout.waiting:
         return Change(rollout)

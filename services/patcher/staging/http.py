@@ -12,7 +12,7 @@ import httpx2
 
 from services.patcher.attempt import Staged
 from services.patcher.staging import Request, StagingLostError
-from services.patcher.staging.local import LONGEST_ANSWER, question, read
+from services.patcher.staging.local import LONGEST_ANSWER, permit_request, read
 
 
 class HttpRunner:
@@ -29,7 +29,7 @@ class HttpRunner:
 
     async def run(self, request: Request) -> Staged:
         """The runner's result. Raises StagingLostError when it gave none that counts."""
-        body = json.loads(question(request)) | {
+        body = json.loads(permit_request(request)) | {
             "package": request.manifest.package,
             "version": request.manifest.version,
             "digest": request.manifest.digest,

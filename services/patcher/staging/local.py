@@ -62,7 +62,7 @@ class LocalRunner:
         try:
             # A little longer than the sandbox's own deadline, so that it can still say what it was waiting for.
             async with asyncio.timeout(request.seconds + 3.0):
-                gate_reply = await _talk(child, question(request))
+                gate_reply = await _talk(child, permit_request(request))
         except TimeoutError:
             return Staged(False, 0, 0, request.seconds, failures=("the sandbox gave no result in time",))
         finally:
@@ -100,7 +100,7 @@ def scrubbed(folder: Path) -> dict[str, str]:
     }
 
 
-def question(request: Request) -> bytes:
+def permit_request(request: Request) -> bytes:
     """What the sandbox is told, on its standard input."""
     manifest = request.manifest
     return json.dumps(

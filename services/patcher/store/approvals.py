@@ -28,7 +28,7 @@ NEWEST_OF = f"""
 SELECT DISTINCT ON (subject) {COLUMNS} FROM patcher.approvals WHERE subject = ANY (CAST(:subjects AS text[]))
 ORDER BY subject, id DESC
 """
-SETTLE = """
+MARK_USED = """
 UPDATE patcher.approvals SET due_time = NULL WHERE subject = :subject AND status = 'approved' AND due_time IS NOT NULL
 """
 DUE = """
@@ -108,9 +108,9 @@ async def newest_of(tx: Transaction, subjects: Sequence[str]) -> dict[str, tuple
     return {row.subject: (read(row), row.plan_text) for row in rows}
 
 
-async def settle(tx: Transaction, subject: str) -> None:
+async def mark_used(tx: Transaction, subject: str) -> None:
     """Notes that an approval was used: it does not expire any more."""
-    await tx.run(SETTLE, subject=subject)
+    await tx.run(MARK_USED, subject=subject)
 
 
 async def due(tx: Transaction, now: datetime) -> list[str]:

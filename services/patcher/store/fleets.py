@@ -28,6 +28,6 @@ async def stale(tx: Transaction) -> list[str]:
     return [row.package for row in await tx.all(STALE, stale=tx.now - KEPT)]
 
 
-async def everything(tx: Transaction) -> dict[str, int]:
+async def sizes(tx: Transaction) -> dict[str, int]:
     """Every fleet's size."""
     return {row.package: row.plugins for row in await tx.all("SELECT package, plugins FROM patcher.fleets")}

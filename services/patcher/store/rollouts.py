@@ -236,11 +236,11 @@ def _read(row: Any) -> StoredRollout:
     )
 
 
-def _tally(told: dict[str, Any]) -> Tally:
-    counts = {MemberState(state): count for state, count in told["counts"].items()}
-    return Tally(told["planned"], counts, told["exposed"], tuple(told["broken"]))
+def _tally(row: dict[str, Any]) -> Tally:
+    counts = {MemberState(state): count for state, count in row["counts"].items()}
+    return Tally(row["planned"], counts, row["exposed"], tuple(row["broken"]))
 
 
-def _judgement(told: dict[str, Any]) -> Judgement:
-    parsed = {"result": Result(told["result"]), "wave": Counts(**told["wave"]), "control": Counts(**told["control"])}
-    return Judgement(**told | parsed)
+def _judgement(row: dict[str, Any]) -> Judgement:
+    parsed = {"result": Result(row["result"]), "wave": Counts(**row["wave"]), "control": Counts(**row["control"])}
+    return Judgement(**row | parsed)

@@ -51,20 +51,22 @@ async def _due(tx: Transaction, ctx: ServiceContext, name: str) -> None:
             await observe(tx, ctx, name, CancelRequested("patcher", f"nobody approved it: {after.reason}"))
 
 
-async def waiting(ctx: ServiceContext, _now: datetime) -> int:
+async def check_plans(ctx: ServiceContext, _now: datetime) -> int:
     """Looks whether plans that people are asked about are still the same, and whether policy still lets them be."""
     async with ctx.database.reading() as tx:
-        asked = await attempts.in_state(tx, State.AWAITING_APPROVAL)
-        turned = [attempt for attempt in asked if _turned(await evaluate_gates(tx, attempt, lock=False), attempt)]
-    for attempt in turned:
+        approval = await attempts.in_state(tx, State.AWAITING_APPROVAL)
+        outdated = [
+            attempt for attempt in approval if _is_outdated(await evaluate_gates(tx, attempt, lock=False), attempt)
+        ]
+    for attempt in outdated:
         try:
-            await ctx.database.transaction(lambda tx, attempt=attempt: _turn(tx, ctx, attempt))  # type: ignore[misc]
+            await ctx.database.transaction(lambda tx, attempt=attempt: _renew(tx, ctx, attempt))  # type: ignore[misc]
         except Problem as problem:
             log.warning("attempt %s waits: %s", attempt.id, problem.message)
-    return len(turned)
+    return len(outdated)
 
 
-def _turned(gates: GateResult, attempt: Attempt) -> bool:
+def _is_outdated(gates: GateResult, attempt: Attempt) -> bool:
     return isinstance(gates.reply, Refuse) or _plan(gates, attempt) != attempt.plan_hash
 
 
@@ -72,12 +74,12 @@ def _plan(gates: GateResult, attempt: Attempt) -> str:
     return plan_hash(door.plan_of(attempt, gates.policy))
 
 
-async def _turn(tx: Transaction, ctx: ServiceContext, seen: Attempt) -> None:
+async def _renew(tx: Transaction, ctx: ServiceContext, seen: Attempt) -> None:
     attempt = await attempts.get(tx, seen.id, lock=True)
     if attempt is None or attempt.state is not State.AWAITING_APPROVAL:
         return
     gates = await evaluate_gates(tx, attempt, lock=False)
-    if not _turned(gates, attempt):
+    if not _is_outdated(gates, attempt):
         return
     if not isinstance(gates.reply, Refuse | Ask):
         gates = replace(gates, reply=door.keep_asking(gates.policy))
@@ -88,5 +90,5 @@ async def _turn(tx: Transaction, ctx: ServiceContext, seen: Attempt) -> None:
 
 SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
     "approvals": (1.0, due),
-    "plans": (1.0, waiting),
+    "plans": (1.0, check_plans),
 }

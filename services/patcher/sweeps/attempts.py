@@ -73,7 +73,7 @@ async def held(ctx: ServiceContext, now: datetime) -> int:
 
 
 async def _hopeful(tx: Transaction, waiting: list[Attempt], now: datetime) -> list[Attempt]:
-    stopped, raging = await kill_switches.engaged(tx), await storms.raging(tx)
+    stopped, active = await kill_switches.engaged(tx), await storms.active(tx)
     policy, _ = await policies.get(tx)
     frozen = frozen_until(policy.freeze_windows, now) is not None
     free = await _free(tx, policy)
@@ -82,7 +82,7 @@ async def _hopeful(tx: Transaction, waiting: list[Attempt], now: datetime) -> li
         match found.held_by:
             case "KILL_SWITCH" if _stopped(found, stopped):
                 continue
-            case "STORM" if (found.package, found.symptom) in raging:
+            case "STORM" if (found.package, found.symptom) in active:
                 continue
             case "FREEZE" if frozen:
                 continue
@@ -98,7 +98,7 @@ async def _hopeful(tx: Transaction, waiting: list[Attempt], now: datetime) -> li
 
 async def _free(tx: Transaction, policy: Policy) -> dict[str, int]:
     taken = await slots.taken(tx)
-    sizes = await fleets.everything(tx)
+    sizes = await fleets.sizes(tx)
     return {name: in_flight_limit(policy, sizes.get(name, 1)) - taken.get(name, 0) for name in sizes | taken}
 
 
@@ -128,18 +128,18 @@ async def probation(ctx: ServiceContext, now: datetime) -> int:
         watched = await attempts.in_state(tx, State.PROBATION)
         policy, _ = await policies.get(tx)
     known = {attempt.id for attempt in watched}
-    ctx.looked = {name: time for name, time in ctx.looked.items() if name in known}
+    ctx.judged_times = {name: time for name, time in ctx.judged_times.items() if name in known}
     due = [attempt for attempt in watched if _due(ctx, policy, attempt, now)]
     return await _each(due, lambda attempt: _judge(ctx, policy, attempt, now))
 
 
 def _due(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: datetime) -> bool:
     """Whether it is time for another look: one each interval of the policy, and no deadline passes without one."""
-    looked = ctx.looked.get(attempt.id)
+    before = ctx.judged_times.get(attempt.id)
     near = attempt.deadline_time is not None and now >= attempt.deadline_time - LAST_CALL
-    if looked is not None and now - looked < policy.health_check_interval and not near:
+    if before is not None and now - before < policy.health_check_interval and not near:
         return False
-    ctx.looked[attempt.id] = now
+    ctx.judged_times[attempt.id] = now
     return True
 
 
@@ -148,17 +148,17 @@ async def _judge(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: dat
         plugin=attempt.plugin, generation=attempt.generation, switch_time=wire.timestamp(attempt.switch_time)
     )
     try:
-        told = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
-        if attempt.other_slot and told.plugin.generation != attempt.generation:
+        message = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
+        if attempt.other_slot and message.plugin.generation != attempt.generation:
             # The attempt's generation is the one that was left; what counts is the one that runs now.
-            request.generation = told.plugin.generation
-            told = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
+            request.generation = message.plugin.generation
+            message = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
     except Problem:
         if now < attempt.commit_deadline:
             raise
         await _observed(ctx, attempt, "no verdict", DeadlinePassed())
         return
-    verdict = judge(evidence(attempt, told, now), rules(ctx, policy))
+    verdict = judge(evidence(attempt, message, now), rules(ctx, policy))
     if attempt.verdict == verdict and attempt.deadline_time and now < attempt.deadline_time:
         return
     if verdict.result is Result.INSUFFICIENT:
@@ -185,21 +185,21 @@ def rules(ctx: ServiceContext, policy: Policy) -> Rules:
     )
 
 
-def evidence(attempt: Attempt, told: ingest_pb2.GetTelemetryResponse, now: datetime) -> Evidence:
+def evidence(attempt: Attempt, message: ingest_pb2.GetTelemetryResponse, now: datetime) -> Evidence:
     """What a verdict is made of."""
     switched = attempt.switch_time or attempt.update_time
-    beaten = wire.moment(told.plugin.last_beat_time) if told.plugin.HasField("last_beat_time") else switched
-    running = told.plugin.generation == attempt.generation or attempt.other_slot
-    asked = attempt.probe is not Probe.NOT_REQUESTED
+    beaten = wire.time_of(message.plugin.last_beat_time) if message.plugin.HasField("last_beat_time") else switched
+    running = message.plugin.generation == attempt.generation or attempt.other_slot
+    requested = attempt.probe is not Probe.NOT_REQUESTED
     return Evidence(
-        before=wire.sums(told.before),
-        after=wire.sums(told.after),
-        control=wire.sums(told.control),
+        before=wire.sums(message.before),
+        after=wire.sums(message.after),
+        control=wire.sums(message.control),
         symptom=attempt.symptom,
-        health=wire.HEALTH.get(told.plugin.health, "") if running else "",
+        health=wire.HEALTH.get(message.plugin.health, "") if running else "",
         silent=(now - max(beaten, switched)).total_seconds(),
         probe=attempt.probe,
-        last_call=asked and attempt.deadline_time is not None and now >= attempt.deadline_time - LAST_CALL,
+        last_call=requested and attempt.deadline_time is not None and now >= attempt.deadline_time - LAST_CALL,
     )
 
 
@@ -225,7 +225,7 @@ async def _look(ctx: ServiceContext, attempt: Attempt) -> None:
         return
     if not plugin.HasField("last_beat_time") or plugin.health == agent_pb2.HEALTH_UNSPECIFIED:
         return
-    seen = BeatSeen(plugin.generation, plugin.release, plugin.digest, wire.moment(plugin.last_beat_time))
+    seen = BeatSeen(plugin.generation, plugin.release, plugin.digest, wire.time_of(plugin.last_beat_time))
     # Most looks find nothing: only one that ends the attempt belongs into its trace.
     if heart.next(attempt, seen, ctx.clock.now()).transitions:
         await _observed(ctx, attempt, "agent heard again", seen)

@@ -24,7 +24,7 @@ from services.patcher.operations import approvals as door
 from services.patcher.operations.apply_change import bounds
 from services.patcher.operations.apply_change import observe as observe_attempt
 from services.patcher.operations.apply_rollout_change import observe
-from services.patcher.operations.ingest_queries import fleet
+from services.patcher.operations.ingest_queries import list_plugins
 from services.patcher.operations.launch_members import advance
 from services.patcher.operations.plan_rollout import renew_request
 from services.patcher.rollout import (
@@ -75,20 +75,20 @@ async def _quietly(ctx: ServiceContext, rollout: str) -> bool:
         return False
 
 
-async def look(ctx: ServiceContext, now: datetime) -> int:
+async def refresh_members(ctx: ServiceContext, now: datetime) -> int:
     """Looks at the plugins of every package that has a rollout. Raises Unavailable when ingest is away."""
     async with ctx.database.reading() as tx:
         found = [stored for stored in await rollouts.unfinished(tx) if _watches(stored.rollout)]
-    told = 0
+    changed = 0
     for package in sorted({stored.rollout.package for stored in found}):
-        known = {names.id_of(plugin.name): plugin for plugin in await fleet(ctx, package)}
+        known = {names.id_of(plugin.name): plugin for plugin in await list_plugins(ctx, package)}
         away = _away(ctx, known.values(), now)
         active = sum(plugin.state == "active" for plugin in known.values())
         await _count(ctx, package, active)
         for stored in found:
             if stored.rollout.package == package:
-                told += await _look(ctx, stored, known, away)
-    return told
+                changed += await _look(ctx, stored, known, away)
+    return changed
 
 
 def _watches(rollout: Rollout) -> bool:
@@ -106,8 +106,8 @@ def _away(ctx: ServiceContext, known: Iterable[ingest_pb2.Plugin], now: datetime
     for plugin in known:
         name = names.id_of(plugin.name)
         if plugin.connected:
-            ctx.absent.pop(name, None)
-        elif now - ctx.absent.setdefault(name, now) >= AWAY:
+            ctx.absent_since.pop(name, None)
+        elif now - ctx.absent_since.setdefault(name, now) >= AWAY:
             away.add(name)
     return frozenset(away)
 
@@ -198,7 +198,7 @@ async def _compare(
     await ctx.database.transaction(work)
 
 
-async def people(ctx: ServiceContext, now: datetime) -> int:
+async def pending_approvals(ctx: ServiceContext, now: datetime) -> int:
     """Reminds and escalates where a rollout waits for people, ends what nobody answered, and asks anew."""
     async with ctx.database.reading() as tx:
         pending = [
@@ -219,4 +219,8 @@ async def people(ctx: ServiceContext, now: datetime) -> int:
     return sum([await ctx.database.transaction(partial(work, rollout=rollout)) for rollout in pending])
 
 
-SWEEPS = {"rollouts": (1.0, resume), "rollout_plugins": (3.0, look), "rollout_approvals": (1.0, people)}
+SWEEPS = {
+    "rollouts": (1.0, resume),
+    "rollout_plugins": (3.0, refresh_members),
+    "rollout_approvals": (1.0, pending_approvals),
+}

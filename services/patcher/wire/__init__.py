@@ -13,12 +13,12 @@ from services.patcher.wire.policy import (
     policy_replay,
 )
 from services.patcher.wire.releases import release
-from services.patcher.wire.requests import command_finished, question, sums
-from services.patcher.wire.scalars import ACTIONS, ACTIVE, HEALTH, KINDS, duration, moment, severity, timestamp
+from services.patcher.wire.requests import command_finished, permit_request, sums
+from services.patcher.wire.scalars import ACTIONS, ACTIVE, HEALTH, KINDS, duration, severity, time_of, timestamp
 
 __all__ = [
     "ACTIONS", "ACTIVE", "HEALTH", "KINDS", "approval", "approval_ended", "approval_events", "attempt_event",
-    "attempt_of", "changed_policy", "command_finished", "configuration", "duration", "kill_switch", "moment",
-    "policy", "policy_change", "policy_changed", "policy_replay", "question", "release", "rollout_event",
-    "severity", "staged", "sums", "timestamp", "verdict", "vote",
+    "attempt_of", "changed_policy", "command_finished", "configuration", "duration", "kill_switch",
+    "permit_request", "policy", "policy_change", "policy_changed", "policy_replay", "release", "rollout_event",
+    "severity", "staged", "sums", "time_of", "timestamp", "verdict", "vote",
 ]  # fmt: skip

@@ -44,49 +44,49 @@ class Settings:
     canary_merchants: tuple[str, ...]
 
 
-def read_settings(told: patcher_pb2.RolloutSettings) -> Settings:
+def read_settings(message: patcher_pb2.RolloutSettings) -> Settings:
     """The settings, with defaults for what is absent. Raises Invalid, naming the field."""
-    if told.budget < 0:
-        raise _invalid("settings.budget", f"must be at least 1 plugin, it was {told.budget}; leave it out for 16")
+    if message.budget < 0:
+        raise _invalid("settings.budget", f"must be at least 1 plugin, it was {message.budget}; leave it out for 16")
     for name in ("canaries", "canary_merchants"):
-        if len(getattr(told, name)) > MOST_NAMED:
+        if len(getattr(message, name)) > MOST_NAMED:
             raise _invalid(f"settings.{name}", f"must name at most {MOST_NAMED:,}")
-    given = {name: getattr(told, name) for name in ("alpha", "floor") if getattr(told, name) != 0}
-    rules, usual = replace(Rules(), **given), Bounds()
+    overrides = {name: getattr(message, name) for name in ("alpha", "floor") if getattr(message, name) != 0}
+    rules, usual = replace(Rules(), **overrides), Bounds()
     bounds = replace(
         usual,
-        exposure=told.exposure or usual.exposure,
-        soak=_length(told.soak, "soak") if told.HasField("soak") else usual.soak,
-        start_within=_length(told.start_within, "start_within")
-        if told.HasField("start_within")
+        exposure=message.exposure or usual.exposure,
+        soak=_length(message.soak, "soak") if message.HasField("soak") else usual.soak,
+        start_within=_length(message.start_within, "start_within")
+        if message.HasField("start_within")
         else usual.start_within,
-        stall=_length(told.stall, "stall") if told.HasField("stall") else usual.stall,
+        stall=_length(message.stall, "stall") if message.HasField("stall") else usual.stall,
     )
     return Settings(
-        waves=tuple(_wave(word, number) for number, word in enumerate(told.waves)) or DEFAULT_WAVES,
-        budget=told.budget,
+        waves=tuple(_wave(text, number) for number, text in enumerate(message.waves)) or DEFAULT_WAVES,
+        budget=message.budget,
         rules=rules,
         bounds=bounds,
-        canaries=tuple(told.canaries),
-        canary_merchants=tuple(told.canary_merchants),
+        canaries=tuple(message.canaries),
+        canary_merchants=tuple(message.canary_merchants),
     )
 
 
-def _wave(word: str, number: int) -> Wave:
-    text = word.strip()
+def _wave(text: str, number: int) -> Wave:
+    text = text.strip()
     if NUMBER.fullmatch(text):
         return Wave(plugins=int(text))
     if (share := SHARE.fullmatch(text)) and float(share[1]):
         return Wave(percent=float(share[1]))
     raise _invalid(
-        f"settings.waves[{number}]", f"must be a number of plugins such as 5, or a share such as 20%, not {word[:40]!r}"
+        f"settings.waves[{number}]", f"must be a number of plugins such as 5, or a share such as 20%, not {text[:40]!r}"
     )
 
 
-def _length(told: Duration, name: str) -> timedelta:
-    if not -LONGEST.total_seconds() <= told.seconds <= LONGEST.total_seconds():
+def _length(message: Duration, name: str) -> timedelta:
+    if not -LONGEST.total_seconds() <= message.seconds <= LONGEST.total_seconds():
         raise _invalid(f"settings.{name}", "must be at most 90 days")
-    return told.ToTimedelta()
+    return message.ToTimedelta()
 
 
 def _invalid(field: str, rule: str) -> Invalid:
@@ -143,7 +143,7 @@ def rollout_of(
 
 def _figures(rollout: Rollout) -> patcher_pb2.RolloutFigures:
     shown = figures(rollout)
-    told = patcher_pb2.RolloutFigures(
+    message = patcher_pb2.RolloutFigures(
         plugins=shown.plugins,
         healthy=shown.healthy,
         counted_against=shown.counted_against,
@@ -154,21 +154,21 @@ def _figures(rollout: Rollout) -> patcher_pb2.RolloutFigures:
         rolled_back=shown.rolled_back,
     )
     if shown.healthy or shown.counted_against or shown.rolled_back:
-        told.success_rate, told.rollback_rate = shown.success_rate, shown.rollback_rate
-    return told
+        message.success_rate, message.rollback_rate = shown.success_rate, shown.rollback_rate
+    return message
 
 
 def _settings(stored: StoredRollout) -> patcher_pb2.RolloutSettings:
     """What is in force: the author's settings with the defaults filled in."""
-    told = patcher_pb2.RolloutSettings.FromString(stored.settings)
+    message = patcher_pb2.RolloutSettings.FromString(stored.settings)
     found = stored.rollout
-    if not told.waves:
-        told.waves.extend(f"{wave.plugins}" if wave.plugins else f"{wave.percent:g}%" for wave in DEFAULT_WAVES)
-    told.budget, told.exposure = found.budget, found.bounds.exposure
-    told.alpha, told.floor = found.rules.alpha, found.rules.floor
+    if not message.waves:
+        message.waves.extend(f"{wave.plugins}" if wave.plugins else f"{wave.percent:g}%" for wave in DEFAULT_WAVES)
+    message.budget, message.exposure = found.budget, found.bounds.exposure
+    message.alpha, message.floor = found.rules.alpha, found.rules.floor
     for name in ("soak", "start_within", "stall"):
-        getattr(told, name).FromTimedelta(getattr(found.bounds, name))
-    return told
+        getattr(message, name).FromTimedelta(getattr(found.bounds, name))
+    return message
 
 
 def _transition(entry: HistoryEntry) -> patcher_pb2.RolloutTransition:

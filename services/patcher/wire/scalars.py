@@ -31,27 +31,27 @@ HEALTH = {
 }
 
 
-def timestamp(moment: datetime | None) -> Timestamp | None:
+def timestamp(time: datetime | None) -> Timestamp | None:
     """A moment as callers see it."""
-    if moment is None:
+    if time is None:
         return None
-    told = Timestamp()
-    told.FromDatetime(moment)
-    return told
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
 
 
 def duration(seconds: float) -> Duration:
     """A length of time as callers see it."""
-    told = Duration()
-    told.FromTimedelta(timedelta(seconds=seconds))
-    return told
+    message = Duration()
+    message.FromTimedelta(timedelta(seconds=seconds))
+    return message
 
 
-def moment(told: Timestamp) -> datetime:
+def time_of(message: Timestamp) -> datetime:
     """A told moment, aware."""
-    return told.ToDatetime(UTC)
+    return message.ToDatetime(UTC)
 
 
-def severity(told: int) -> Severity:
+def severity(message: int) -> Severity:
     """A severity; unknown numbers are UNKNOWN and pass no cap."""
-    return Severity(told) if told in set(Severity) else Severity.UNKNOWN
+    return Severity(message) if message in set(Severity) else Severity.UNKNOWN

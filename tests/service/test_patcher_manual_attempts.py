@@ -12,8 +12,8 @@ from libs.common.bus import fact_name
 from libs.common.errors import Denied, Invalid, NotFound, Problem, Refused
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2, patcher_pb2, patcher_pb2_grpc
+from tests.service.governance import approve, set_policy
 from tests.service.patcher_alone import MAIN, IngestStandIn, PatcherAlone, archive, plugin_of
-from tests.service.reins import approve, set_policy
 
 PATCH, RESTART = events_pb2.ACTION_PATCH, events_pb2.ACTION_RESTART
 ROLLBACK, CONFIG = events_pb2.ACTION_ROLLBACK, events_pb2.ACTION_CONFIG_FIX

@@ -23,8 +23,8 @@ from libs.common.names import new_id
 from prunella.v1 import agent_pb2, patcher_pb2
 from tests.chaos import invariants, witness
 from tests.chaos.siege import Asked, Siege, Stop, contradictions, steadily
+from tests.service.governance import set_policy
 from tests.service.patcher_alone import PatcherAlone, archive
-from tests.service.reins import set_policy
 
 ATTEMPTS, AT_ONCE = 50, 5
 LEAST_KILLS, LEAST_DENIED = 3, 3

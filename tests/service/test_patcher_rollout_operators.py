@@ -14,7 +14,7 @@ from libs.common import rpc
 from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
-from tests.service.reins import approve, reject, set_policy
+from tests.service.governance import approve, reject, set_policy
 from tests.service.rollout_fleet import Fleet
 
 HOUR = 3_600
