@@ -179,12 +179,7 @@ def _healed(evidence: Evidence) -> str:
 
 def _verdict(evidence: Evidence, result: Result, explanation: str) -> Verdict:
     return Verdict(
-        result,
-        explanation,
-        evidence.after.beats,
-        evidence.before.rate,
-        evidence.after.rate,
-        evidence.control.rate,
+        result, explanation, evidence.after.beats, evidence.before.rate, evidence.after.rate, evidence.control.rate
     )
 
 

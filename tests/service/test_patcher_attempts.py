@@ -56,7 +56,7 @@ async def test_a_good_patch_is_staged_applied_watched_and_kept(alone: PatcherAlo
     rows = await alone.plane.sql(
         "SELECT DISTINCT split_part(traceparent, '-', 2) AS trace FROM bus.facts WHERE incident <> ''"
     )
-    assert [row.traceparent for row in rows] == [attempt.trace_id], "one healing, one trace"
+    assert [row.trace for row in rows] == [attempt.trace_id], "one healing, one trace"
 
 
 async def test_a_bad_patch_is_taken_back(alone: PatcherAlone) -> None:

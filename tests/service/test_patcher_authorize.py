@@ -35,8 +35,9 @@ BEGIN
     SELECT CASE WHEN EXISTS (SELECT 1 FROM patcher.kill_switches WHERE engaged) THEN 'KILL_SWITCH' ELSE '' END
     INTO gate FROM locked;
     granted := gate = ''; permit := CASE WHEN granted THEN p_permit ELSE '' END; fresh := true;
-    INSERT INTO patcher.permits (nonce, permit, attempt, plugin, command, generation, fence, granted, gate, create_time)
-    VALUES (p_nonce, permit, p_attempt, p_plugin, p_command, p_generation, p_fence, granted, gate, p_now);
+    INSERT INTO patcher.permits (attempt, merchant, nonce, permit, plugin, command, generation, fence, granted, gate,
+                                 create_time)
+    VALUES (p_attempt, 'm1', p_nonce, permit, p_plugin, p_command, p_generation, p_fence, granted, gate, p_now);
 END $$
 """
 WAITING = """

@@ -80,8 +80,8 @@ async def test_without_the_limit_the_same_rush_goes_over_the_budget(
 ) -> None:
     take = slots.take
 
-    async def generous(tx: Transaction, package: str, holder: str, _limit: int) -> int | None:
-        return await take(tx, package, holder, 10_000)
+    async def generous(tx: Transaction, package: str, holder: str, merchant: str, _limit: int) -> int | None:
+        return await take(tx, package, holder, merchant, 10_000)
 
     monkeypatch.setattr(slots, "take", generous)
     monkeypatch.setattr("services.patcher.policy.gates.in_flight_limit", lambda _policy, _fleet: 10_000)

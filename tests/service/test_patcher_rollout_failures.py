@@ -43,7 +43,7 @@ async def test_two_patchers_one_of_which_dies_and_comes_back_never_exceed_the_bu
     await fleet.plane.end("patcher")
     await fleet.plane.begin("patcher")
     done = await fleet.reaches(made.name, "succeeded")
-    assert (done.figures.healthy, done.figures.against) == (8, 0)
+    assert (done.figures.healthy, done.figures.counted_against) == (8, 0)
     rows = await fleet.plane.sql(OVERLAPS)
     assert 1 <= rows[0].most <= 3
     tries = await fleet.plane.sql("SELECT plugin, count(*) AS tries FROM patcher.attempts GROUP BY plugin")

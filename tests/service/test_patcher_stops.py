@@ -191,7 +191,7 @@ async def test_a_moment_out_of_bounds_takes_nothing_back(alone: PatcherAlone, da
 async def test_a_slot_whose_holder_is_over_is_freed_and_no_other(alone: PatcherAlone) -> None:
     await alone.decide()
     await of(alone, "p1", "applying")
-    await alone.ctx.database.transaction(lambda tx: slots.take(tx, "checkout", "nobody", 5))
+    await alone.ctx.database.transaction(lambda tx: slots.take(tx, "checkout", "nobody", "m1", 5))
     later = datetime.now(UTC) + timedelta(minutes=1)
     assert await alone.ctx.database.transaction(lambda tx: slots.reclaim(tx, later)) == 1
     (left,) = await alone.plane.sql("SELECT holder FROM patcher.slots")

@@ -38,15 +38,13 @@ from services.patcher.attempt.transitions import (
     BeatSeen,
     CommandFinished,
     PluginLeft,
-    agent_receipt,
-    beat,
     cancel,
     commit,
     fail,
     issue_health_check,
     move,
-    plugin_left,
     refuse,
+    reported,
     roll_back,
     switch,
     unconfirmed,
@@ -103,14 +101,10 @@ def next(attempt: Attempt, observation: Observation, now: datetime) -> Change:  
             return _lost(attempt, observation, now)
         case Permitted():
             return _permitted(attempt, observation, now)
-        case CommandFinished():
-            return agent_receipt(attempt, observation, now)
         case VerdictReached():
             return _judged(attempt, observation, now)
-        case BeatSeen():
-            return beat(attempt, observation, now)
-        case PluginLeft():
-            return plugin_left(attempt, observation, now)
+        case CommandFinished() | BeatSeen() | PluginLeft():
+            return reported(attempt, observation, now)
         case DeadlinePassed():
             return _deadline(attempt, now)
         case CancelRequested(actor, reason):
@@ -150,16 +144,8 @@ def _gates(attempt: Attempt, gates: GatesEvaluated, now: datetime) -> Change:
             if _is(attempt, State.PENDING) and gates.needs_staging and attempt.action is not Action.RESTART:
                 return _stage(attempt, now)
             until = now + reply.within + GRACE
-            return move(
-                attempt,
-                now,
-                State.AWAITING_APPROVAL,
-                "asked",
-                reply.reason,
-                until,
-                held_by="",
-                plan_hash=gates.plan_hash,
-            )
+            plan = gates.plan_hash
+            return move(attempt, now, State.AWAITING_APPROVAL, "asked", reply.reason, until, plan_hash=plan)
         case RollBack():
             # Nothing was switched that could be taken back.
             return Change(attempt)
@@ -203,7 +189,7 @@ def _stage(attempt: Attempt, now: datetime) -> Change:
     errand = Errand(ErrandKind.STAGE, f"{attempt.id}/stage", {"digest": attempt.digest})
     with_it = f" with configuration {attempt.configuration}" if attempt.configuration else ""
     reason = f"the sandbox runs {attempt.package} {attempt.to_release}{with_it}"
-    return move(attempt, now, State.STAGING, "allowed", reason, until, errands=(errand,), held_by="")
+    return move(attempt, now, State.STAGING, "allowed", reason, until, errands=(errand,))
 
 
 def _staged(attempt: Attempt, finished: StagingFinished, now: datetime) -> Change:
@@ -244,14 +230,8 @@ def _permitted(attempt: Attempt, permitted: Permitted, now: datetime) -> Change:
         return Change(attempt)
     if attempt.command not in {"", permitted.command}:
         return Change(attempt)
-    known = replace(
-        attempt,
-        command=permitted.command,
-        generation=permitted.generation,
-        fence=permitted.fence,
-        permitted=True,
-        permit_time=now,
-    )
+    command, generation, fence = permitted.command, permitted.generation, permitted.fence
+    known = replace(attempt, command=command, generation=generation, fence=fence, permitted=True, permit_time=now)
     return move(known, now, State.APPLYING, "permitted", "the switch is authorised", known.final_receipt_deadline)
 
 
@@ -272,17 +252,8 @@ def _judged(attempt: Attempt, judged: VerdictReached, now: datetime) -> Change:
 
 
 def _extend(attempt: Attempt, now: datetime, reason: str) -> Change:
-    errands = (issue_health_check(attempt),)
-    return move(
-        attempt,
-        now,
-        State.PROBATION,
-        "extended",
-        reason,
-        attempt.commit_deadline,
-        errands=errands,
-        probe=Probe.REQUESTED,
-    )
+    errands, until = (issue_health_check(attempt),), attempt.commit_deadline
+    return move(attempt, now, State.PROBATION, "extended", reason, until, errands=errands, probe=Probe.REQUESTED)
 
 
 def _deadline(attempt: Attempt, now: datetime) -> Change:

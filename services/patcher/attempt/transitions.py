@@ -45,37 +45,34 @@ def move(
     state: State,
     observation: str,
     reason: str,
-    deadline: datetime | None,
+    deadline: datetime | None = None,
     facts: tuple[Fact, ...] = (),
     errands: tuple[Errand, ...] = (),
+    held_by: str = "",
     **changes: Any,
 ) -> Change:
-    """The attempt in a state, with its history."""
-    end = (attempt.end_time or now) if state in FINAL else None
-    moved = replace(
-        attempt, state=state, reason=reason, deadline_time=deadline, update_time=now, end_time=end, **changes
-    )
+    """The attempt in a state, with its history; held by no gate unless one is named."""
+    changes |= {"state": state, "reason": reason, "deadline_time": deadline, "held_by": held_by, "update_time": now}
+    moved = replace(attempt, end_time=(attempt.end_time or now) if state in FINAL else None, **changes)
     return Change(moved, facts, errands, (Transition(attempt.state, state, observation, reason),))
 
 
 def refuse(attempt: Attempt, now: datetime, gate: str, reason: str) -> Change:
     """A gate said no."""
     facts = (Fact(AttemptEvent.REFUSED, reason, gate=gate),)
-    return move(attempt, now, State.REFUSED, "refused", reason, None, facts, withdrawal(attempt, reason), held_by="")
+    return move(attempt, now, State.REFUSED, "refused", reason, None, facts, withdrawal(attempt, reason))
 
 
 def fail(attempt: Attempt, now: datetime, failure: str, reason: str) -> Change:
     """It ended with nothing applied."""
     facts = (Fact(AttemptEvent.FAILED, reason, failure=failure),)
-    return move(attempt, now, State.FAILED, failure, reason, None, facts, withdrawal(attempt, reason), held_by="")
+    return move(attempt, now, State.FAILED, failure, reason, None, facts, withdrawal(attempt, reason))
 
 
 def cancel(attempt: Attempt, now: datetime, actor: str, reason: str) -> Change:
     """Somebody called it off with nothing applied."""
     facts = (Fact(AttemptEvent.CANCELLED, reason, actor=actor),)
-    return move(
-        attempt, now, State.CANCELLED, "cancelled", reason, None, facts, withdrawal(attempt, reason), held_by=""
-    )
+    return move(attempt, now, State.CANCELLED, "cancelled", reason, None, facts, withdrawal(attempt, reason))
 
 
 def withdrawal(attempt: Attempt, reason: str) -> tuple[Errand, ...]:
@@ -97,46 +94,23 @@ def switch(attempt: Attempt, now: datetime) -> Change:
     kind = "rollback" if attempt.other_slot else KINDS.get(attempt.action, "update")
     until = now + timedelta(seconds=attempt.bounds.apply_timeout)
     generation = attempt.from_generation if attempt.other_slot else 0
-    errand = issue(attempt, Purpose.SWITCH, number, kind, generation, until)
-    reason = f"command {kind} {attempt.target}".strip()
-    return move(
-        attempt,
-        now,
-        State.APPLYING,
-        "allowed",
-        reason,
-        until + GRACE,
-        errands=(errand,),
-        tries=number,
-        command="",
-        held_by="",
-    )
+    errands = (issue(attempt, Purpose.SWITCH, number, kind, generation, until),)
+    reason, late = f"command {kind} {attempt.target}".strip(), until + GRACE
+    return move(attempt, now, State.APPLYING, "allowed", reason, late, errands=errands, tries=number, command="")
 
 
 def commit(attempt: Attempt, now: datetime, reason: str) -> Change:
     """Tells the agent to keep what it runs; after the other slot's return there is nothing to keep."""
-    facts = Fact(AttemptEvent.COMMITTING, reason)
     if attempt.other_slot:
         return succeed(attempt, now, reason)
-    errand = issue(attempt, Purpose.COMMIT, 1, "commit", attempt.generation, attempt.final_receipt_deadline)
-    return move(
-        attempt,
-        now,
-        State.COMMITTING,
-        "judged",
-        reason,
-        attempt.final_receipt_deadline,
-        (facts,),
-        (errand,),
-        commit_sent=True,
-    )
+    until, facts = attempt.final_receipt_deadline, (Fact(AttemptEvent.COMMITTING, reason),)
+    errands = (issue(attempt, Purpose.COMMIT, 1, "commit", attempt.generation, until),)
+    return move(attempt, now, State.COMMITTING, "judged", reason, until, facts, errands, commit_sent=True)
 
 
 def succeed(attempt: Attempt, now: datetime, reason: str) -> Change:
     """The remedy is in force."""
-    return move(
-        attempt, now, State.SUCCESS, "committed", reason, None, (Fact(AttemptEvent.SUCCEEDED, reason),), held_by=""
-    )
+    return move(attempt, now, State.SUCCESS, "committed", reason, None, (Fact(AttemptEvent.SUCCEEDED, reason),))
 
 
 def roll_back(attempt: Attempt, now: datetime, observation: str, reason: str, *, actor: str = "") -> Change:
@@ -216,7 +190,18 @@ class PluginLeft:
     reason: str
 
 
-def agent_receipt(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
+def reported(attempt: Attempt, report: CommandFinished | BeatSeen | PluginLeft, now: datetime) -> Change:
+    """What a receipt, a beat or the plugin's leaving means."""
+    match report:
+        case CommandFinished():
+            return _receipt(attempt, report, now)
+        case BeatSeen():
+            return _beat(attempt, report, now)
+        case PluginLeft():
+            return _plugin_left(attempt, report, now)
+
+
+def _receipt(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
     """What a finished command means."""
     if receipt.kind == "health_check":
         return _probed(attempt, receipt)
@@ -228,7 +213,7 @@ def agent_receipt(attempt: Attempt, receipt: CommandFinished, now: datetime) -> 
         return (
             _other_slot(attempt, receipt, now)
             if attempt.other_slot
-            else reverted(_known(attempt, receipt), now, receipt)
+            else _reverted(_known(attempt, receipt), now, receipt)
         )
     if receipt.kind == "rollback" and not attempt.other_slot:
         return _not_taken_back(attempt, receipt, now)
@@ -282,7 +267,7 @@ def _not_applied(attempt: Attempt, receipt: CommandFinished, now: datetime) -> C
         # With a permit the silence proves nothing: the deadline of the attempt decides.
         return Change(attempt) if attempt.permitted else fail(attempt, now, "command_expired", "no answer in time")
     if attempt.permitted:
-        return reverted(attempt, now, receipt, f"nothing was switched: {why}", switched=False)
+        return _reverted(attempt, now, receipt, f"nothing was switched: {why}", switched=False)
     if receipt.outcome is Outcome.FAILED:
         return fail(attempt, now, "command_failed", why)
     if receipt.outcome is Outcome.REFUSED and receipt.detail in POLICY_GATES:
@@ -304,19 +289,13 @@ def _put_back(attempt: Attempt, why: str, now: datetime) -> Change:
 def _other_slot(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
     if attempt.state is not State.APPLYING:
         return Change(attempt)
-    known = replace(
-        attempt,
-        command=receipt.command,
-        fence=receipt.fence,
-        permitted=True,
-        permit_time=now,
-        switch_time=min(receipt.time, now),
-    )
+    known = replace(attempt, command=receipt.command, fence=receipt.fence, permitted=True, permit_time=now)
+    known = replace(known, switch_time=min(receipt.time, now))
     facts = (Fact(AttemptEvent.APPLIED, "the agent went back to its other slot"),)
     return move(known, now, State.PROBATION, "reverted", "the other slot is watched", known.commit_deadline, facts)
 
 
-def reverted(
+def _reverted(
     attempt: Attempt, now: datetime, receipt: CommandFinished, reason: str = "", *, switched: bool = True
 ) -> Change:
     """The agent runs what ran before."""
@@ -327,7 +306,7 @@ def reverted(
     facts = (
         Fact(AttemptEvent.ROLLED_BACK, why, failure=failure, dead_man=alone, unswitched=not (switched or failure)),
     )
-    return move(attempt, now, State.ROLLED_BACK, "reverted", why, None, facts, held_by="")
+    return move(attempt, now, State.ROLLED_BACK, "reverted", why, None, facts)
 
 
 def _failure(attempt: Attempt, receipt: CommandFinished | None) -> str:
@@ -351,7 +330,7 @@ def unconfirmed(attempt: Attempt, now: datetime) -> Change:
     return move(attempt, now, State.UNCONFIRMED, "deadline", reason, None, (Fact(AttemptEvent.UNCONFIRMED, reason),))
 
 
-def plugin_left(attempt: Attempt, left: PluginLeft, now: datetime) -> Change:
+def _plugin_left(attempt: Attempt, left: PluginLeft, now: datetime) -> Change:
     """Nobody will ever say what became of an unconfirmed attempt."""
     if attempt.state is not State.UNCONFIRMED:
         return Change(attempt)
@@ -359,7 +338,7 @@ def plugin_left(attempt: Attempt, left: PluginLeft, now: datetime) -> Change:
     return move(attempt, now, State.ROLLBACK_FAILED, "gone", left.reason, None, facts)
 
 
-def beat(attempt: Attempt, seen: BeatSeen, now: datetime) -> Change:
+def _beat(attempt: Attempt, seen: BeatSeen, now: datetime) -> Change:
     """What a beat tells about an unconfirmed attempt, once the dead-man must have acted."""
     since = attempt.switch_time or attempt.permit_time
     settled = since is not None and seen.beat_time >= since + timedelta(seconds=attempt.bounds.dead_man) + SETTLE
@@ -367,15 +346,9 @@ def beat(attempt: Attempt, seen: BeatSeen, now: datetime) -> Change:
         return Change(attempt)
     if seen.generation < attempt.generation:
         why = f"a beat says release {seen.release or '(unknown)'} runs"
-        return move(
-            attempt,
-            now,
-            State.ROLLED_BACK,
-            "seen",
-            why,
-            None,
-            (Fact(AttemptEvent.ROLLED_BACK, why, failure=_failure(attempt, None), dead_man=not attempt.rollbacks),),
-        )
+        failure, alone = _failure(attempt, None), not attempt.rollbacks
+        facts = (Fact(AttemptEvent.ROLLED_BACK, why, failure=failure, dead_man=alone),)
+        return move(attempt, now, State.ROLLED_BACK, "seen", why, None, facts)
     if seen.generation > attempt.generation:
         return Change(attempt)
     if attempt.commit_sent and not attempt.rollbacks:

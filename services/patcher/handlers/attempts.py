@@ -18,15 +18,7 @@ from libs.common.names import id_of, parse
 from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.attempt import (
-    FINAL,
-    Attempt,
-    CancelRequested,
-    Observation,
-    Permitted,
-    RollbackRequested,
-    State,
-)
+from services.patcher.attempt import FINAL, Attempt, CancelRequested, Observation, Permitted, RollbackRequested, State
 from services.patcher.context import SCHEMA, ServiceContext
 from services.patcher.handlers.policy import required_reason
 from services.patcher.operations.apply_change import evaluate_gates, observe

@@ -12,14 +12,7 @@ from prunella.v1.events_pb2 import Event
 from services.patcher import attempt as heart
 from services.patcher.attempt import FINAL, HELD_LIMIT, Attempt, AttemptEvent, CancelRequested, State
 from services.patcher.context import ServiceContext
-from services.patcher.operations.apply_change import (
-    GateResult,
-    after_gates,
-    bounds,
-    evaluate_gates,
-    observe,
-    save,
-)
+from services.patcher.operations.apply_change import GateResult, after_gates, bounds, evaluate_gates, observe, save
 from services.patcher.policy import KILL_SWITCH, PLUGIN_BUSY, Action, Hold, Refuse
 from services.patcher.store import attempts, configurations, releases
 from services.patcher.store import policy as policies

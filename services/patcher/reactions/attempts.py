@@ -5,6 +5,7 @@ whether the cause still stands; what an attempt makes of a late word is its hear
 """
 
 import asyncio
+from typing import Any
 
 from libs.common.bus import Once, Reaction
 from libs.common.database import Transaction
@@ -46,28 +47,29 @@ async def on_decision_made(ctx: ServiceContext, event: Event, once: Once) -> Non
         if fleet is not None:
             await fleets.put(tx, decision.package, fleet)
         target = await resolve(tx, event.plugin, plugin, action, decision.release)
-        inputs = decision.evidence.failing_inputs[:MOST_INPUTS]
+        values = _values(event, plugin.release)
         wanted = await draft(
-            tx,
-            ctx,
-            event.plugin,
-            plugin,
-            target,
-            id=attempt,
-            incident=event.incident,
-            decision=decision.decision,
-            action=action,
-            from_release=decision.from_release or plugin.release,
-            severity=wire.severity(decision.severity),
-            symptom=decision.type,
-            round=decision.round,
-            confidence=decision.confidence,
-            failing_inputs=tuple(text[:LONGEST_INPUT] for text in inputs),
-            traceparent=trace,
+            tx, ctx, event.plugin, plugin, target, id=attempt, action=action, traceparent=trace, **values
         )
         await create(tx, ctx, wanted, plugin, event)
 
     await once(begin)
+
+
+def _values(event: Event, release: str) -> dict[str, Any]:
+    """What only the decision knows of an attempt."""
+    decision = event.decision_made
+    inputs = decision.evidence.failing_inputs[:MOST_INPUTS]
+    return {
+        "incident": event.incident,
+        "decision": decision.decision,
+        "from_release": decision.from_release or release,
+        "severity": wire.severity(decision.severity),
+        "symptom": decision.type,
+        "round": decision.round,
+        "confidence": decision.confidence,
+        "failing_inputs": tuple(text[:LONGEST_INPUT] for text in inputs),
+    }
 
 
 async def on_command_finished(ctx: ServiceContext, event: Event, once: Once) -> None:

@@ -156,17 +156,9 @@ async def save(tx: Transaction, change: Change) -> None:
 
 
 async def _append(tx: Transaction, change: Change) -> None:
-    for transition in change.transitions:
-        await tx.run(
-            APPEND,
-            attempt=change.attempt.id,
-            merchant=change.attempt.merchant,
-            create_time=tx.now,
-            from_state=transition.from_state.value,
-            to_state=transition.to_state.value,
-            observation=transition.observation,
-            reason=transition.reason[:2000],
-        )
+    about = {"attempt": change.attempt.id, "merchant": change.attempt.merchant, "create_time": tx.now}
+    for each in change.transitions:
+        await tx.run(APPEND, **about, **vars(each) | {"reason": each.reason[:2000]})
 
 
 async def get(tx: Transaction, attempt: str, *, lock: bool = False) -> Attempt | None:

@@ -50,17 +50,7 @@ class Configuration:
 
 def read(row: Any) -> Configuration:
     """The configuration in a row."""
-    return Configuration(
-        row.package,
-        row.version,
-        row.plugin,
-        row.merchant,
-        row.digest,
-        bytes(row.document),
-        bytes(row.envelope),
-        row.publish_time,
-        row.publisher,
-    )
+    return Configuration(**row._asdict())
 
 
 async def insert(tx: Transaction, configuration: Configuration) -> bool:

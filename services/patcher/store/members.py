@@ -175,18 +175,8 @@ async def rollback_pending(tx: Transaction, rollout: str, limit: int) -> list[Me
 
 async def save(tx: Transaction, rollout: str, member: Member, *, attempt: str = "") -> None:
     """Saves a member; with `attempt`, its newest attempt."""
-    await tx.run(
-        SAVE,
-        rollout=rollout,
-        plugin=member.plugin,
-        wave=member.wave,
-        state=member.state.value,
-        switch_number=member.switch_number,
-        counted_against=member.counted_against,
-        tries=member.tries,
-        reason=member.reason[:500],
-        attempt=attempt,
-    )
+    values = vars(member) | {"state": member.state.value, "reason": member.reason[:500]}
+    await tx.run(SAVE, rollout=rollout, attempt=attempt, **values)
 
 
 async def set_rollback_requested(tx: Transaction, rollout: str, plugin: str, *, requested: bool) -> None:

@@ -117,18 +117,9 @@ async def save(tx: Transaction, stored: StoredRollout, change: Change) -> None:
     fixed = ("package", "target", "create_time", "config", "digest", "author", "traceparent", "settings")
     await tx.run(UPDATE, **{name: value for name, value in values.items() if name not in fixed})
     actor = next((fact.actor for fact in change.facts if fact.actor), "")
-    for transition in change.transitions:
-        await tx.run(
-            APPEND,
-            rollout=stored.rollout.id,
-            create_time=tx.now,
-            from_state=transition.from_state.value,
-            to_state=transition.to_state.value,
-            wave=transition.wave,
-            observation=transition.observation,
-            reason=transition.reason[:2000],
-            actor=actor,
-        )
+    about = {"rollout": stored.rollout.id, "create_time": tx.now, "actor": actor}
+    for each in change.transitions:
+        await tx.run(APPEND, **about, **vars(each) | {"reason": each.reason[:2000]})
 
 
 async def get(tx: Transaction, rollout: str, *, lock: bool = False) -> StoredRollout | None:
@@ -170,9 +161,7 @@ async def history(tx: Transaction, rollout: str) -> list[HistoryEntry]:
     """The history, oldest first."""
     return [
         HistoryEntry(
-            r.create_time,
-            Transition(State(r.from_state), State(r.to_state), r.wave, r.observation, r.reason),
-            r.actor,
+            r.create_time, Transition(State(r.from_state), State(r.to_state), r.wave, r.observation, r.reason), r.actor
         )
         for r in await tx.all(HISTORY, rollout=rollout)
     ]

@@ -14,9 +14,7 @@ from services.patcher.wire.scalars import ACTIONS, timestamp
 
 
 def attempt_of(
-    found: Attempt,
-    history: Sequence[tuple[datetime, Transition]] = (),
-    approval: tuple[Approval, str] | None = None,
+    found: Attempt, history: Sequence[tuple[datetime, Transition]] = (), approval: tuple[Approval, str] | None = None
 ) -> patcher_pb2.Attempt:
     """An attempt as callers see it; `approval` comes with its plan's text."""
     return patcher_pb2.Attempt(

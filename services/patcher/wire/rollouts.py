@@ -11,16 +11,7 @@ from libs.common import names
 from libs.common.errors import Invalid
 from prunella.v1 import ingest_pb2, patcher_pb2
 from services.patcher.approvals import Approval
-from services.patcher.rollout import (
-    DEFAULT_WAVES,
-    Bounds,
-    Candidate,
-    MemberState,
-    Rollout,
-    Rules,
-    Wave,
-    figures,
-)
+from services.patcher.rollout import DEFAULT_WAVES, Bounds, Candidate, MemberState, Rollout, Rules, Wave, figures
 from services.patcher.store.members import MemberRow
 from services.patcher.store.rollouts import HistoryEntry, StoredRollout
 from services.patcher.wire.approvals import approval as show_approval
@@ -143,18 +134,10 @@ def rollout_of(
 
 def _figures(rollout: Rollout) -> patcher_pb2.RolloutFigures:
     shown = figures(rollout)
-    message = patcher_pb2.RolloutFigures(
-        plugins=shown.plugins,
-        healthy=shown.healthy,
-        counted_against=shown.counted_against,
-        in_flight=shown.in_flight,
-        waiting=shown.waiting,
-        offline=shown.offline,
-        skipped=shown.skipped,
-        rolled_back=shown.rolled_back,
-    )
-    if shown.healthy or shown.counted_against or shown.rolled_back:
-        message.success_rate, message.rollback_rate = shown.success_rate, shown.rollback_rate
+    message = patcher_pb2.RolloutFigures(**vars(shown))
+    if not (shown.healthy or shown.counted_against or shown.rolled_back):
+        message.ClearField("success_rate")
+        message.ClearField("rollback_rate")
     return message
 
 
