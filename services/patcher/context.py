@@ -61,12 +61,12 @@ class Settings(ServiceSettings):
 
 def pinned_keys(text: str) -> tuple[bytes, ...]:
     """The raw keys in PATCHER_RELEASE_KEYS; none when it is empty. Raises Invalid."""
-    keys_given = [key_text.strip() for key_text in text.split(",") if key_text.strip()]
+    texts = [key_text.strip() for key_text in text.split(",") if key_text.strip()]
     try:
-        keys = tuple(bytes.fromhex(key_text) for key_text in keys_given)
+        keys = tuple(bytes.fromhex(key_text) for key_text in texts)
     except ValueError:
         keys = ()
-    if keys_given and (len(set(keys)) != 2 or any(len(key) != 32 for key in keys)):
+    if texts and (len(set(keys)) != 2 or any(len(key) != 32 for key in keys)):
         raise Invalid(
             "PATCHER_RELEASE_KEYS must hold two different keys of 64 hexadecimal digits, separated by a comma",
             reason="RELEASE_KEYS",

@@ -206,7 +206,7 @@ def test_one_person_cannot_sit_on_two_seats() -> None:
     assert is_met(quorum, [yes("cem"), yes("bea", ADMIN)])
 
 
-def test_every_standing_has_an_owner_and_an_end() -> None:
+def test_every_status_has_an_owner_and_an_end() -> None:
     assert set(OWNERS) == set(Status)
 
 

@@ -143,14 +143,14 @@ def _voted(passed: Change, vote: Vote, now: datetime) -> Change:
         )
         return Change(over, (*passed.facts, Fact(ApprovalEvent.REJECTED, why, vote.operator)))
     known = replace(approval, votes=(*approval.votes, vote))
-    said = Fact(
+    voted = Fact(
         ApprovalEvent.VOTED, f"{len(known.votes)} of {known.quorum.size}: {vote.reason}".rstrip(": "), vote.operator
     )
     if not is_met(known.quorum, known.votes):
-        return Change(known, (*passed.facts, said))
+        return Change(known, (*passed.facts, voted))
     granted = replace(known, status=Status.APPROVED, expire_time=now + known.times.validity)
     names = ", ".join(each.operator for each in known.votes)
-    return Change(granted, (*passed.facts, said, Fact(ApprovalEvent.GRANTED, f"approved by {names}", vote.operator)))
+    return Change(granted, (*passed.facts, voted, Fact(ApprovalEvent.GRANTED, f"approved by {names}", vote.operator)))
 
 
 def _counted(approval: Approval, vote: Vote) -> bool:

@@ -1,6 +1,6 @@
-"""The record of an approval, its standings with owner and end, and what can be observed.
+"""The record of an approval, its statuses with owner and end, and what can be observed.
 
-Rule: no standing without an owner and an end; the sweep reads `Approval.due_time`.
+Rule: no status without an owner and an end; the sweep reads `Approval.due_time`.
 """
 
 import enum
@@ -40,7 +40,7 @@ class Subject:
 
 
 class Status(enum.StrEnum):
-    """Where an approval stands."""
+    """The status of an approval."""
 
     OPEN = "open"
     APPROVED = "approved"
@@ -50,7 +50,7 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Owner:
-    """Who moves a standing on, until when, and what follows when nobody does."""
+    """Who ends a status, until when, and what follows when nobody does."""
 
     owner: str
     deadline_time: str
@@ -83,7 +83,7 @@ Observation = Vote | PlanChanged | Tick
 
 
 class ApprovalEvent(enum.StrEnum):
-    """The facts an approval tells."""
+    """The facts an approval records."""
 
     REQUESTED = "approval_requested"
     VOTED = "approval_voted"

@@ -49,7 +49,8 @@ def check(quorum: Quorum, *, field: str = "quorum") -> None:
     if not 1 <= len(quorum.seats) <= quorum.size:
         rule = f"{len(quorum.seats)} seats do not fit a quorum of {quorum.size}"
         raise invalid(f"{field}.seats", rule, "name at least one role, and no more than the quorum")
-    if len(people := {identity(name) for name in quorum.approvers}) != len(quorum.approvers) or "" in people:
+    named = {identity(name) for name in quorum.approvers}
+    if len(named) != len(quorum.approvers) or "" in named:
         raise invalid(f"{field}.approvers", "names must differ and not be empty", "name each person once")
     if quorum.approvers and quorum.size > len(quorum.approvers):
         rule = f"a quorum of {quorum.size} is more than the {len(quorum.approvers)} people who may vote"
@@ -58,13 +59,15 @@ def check(quorum: Quorum, *, field: str = "quorum") -> None:
 
 def is_met(quorum: Quorum, votes: Iterable[Vote]) -> bool:
     """Whether the yeses reach the quorum and each seat has a person of its own (Kuhn's augmenting paths)."""
-    people = {identity(vote.operator): vote.roles for vote in votes if vote.approved and may_vote(quorum, vote)}
-    if len(people) < quorum.size:
+    roles_by_operator = {
+        identity(vote.operator): vote.roles for vote in votes if vote.approved and may_vote(quorum, vote)
+    }
+    if len(roles_by_operator) < quorum.size:
         return False
     seated: dict[str, int] = {}
 
     def sit(seat: int, tried: set[str]) -> bool:
-        for operator, roles in people.items():
+        for operator, roles in roles_by_operator.items():
             if quorum.seats[seat] not in roles or operator in tried:
                 continue
             tried.add(operator)
@@ -83,9 +86,9 @@ def identity(operator: str) -> str:
 
 def describe(quorum: Quorum) -> str:
     """The need in words."""
-    people = "1 person" if quorum.size == 1 else f"{quorum.size} different people"
+    operators = "1 person" if quorum.size == 1 else f"{quorum.size} different people"
     seats = ", ".join(f"{quorum.seats.count(role)} {role}" for role in dict.fromkeys(quorum.seats))
-    return f"{people} (at least {seats})"
+    return f"{operators} (at least {seats})"
 
 
 def may_vote(quorum: Quorum, vote: Vote) -> bool:

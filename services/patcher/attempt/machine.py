@@ -1,6 +1,6 @@
 """The machine of an attempt: what follows from each observation in each state.
 
-Rule: before a permit everything can be called off; after it only the agent's word ends the attempt. An observation
+Rule: before a permit everything can be called off; after it only the agent's receipt ends the attempt. An observation
 that says nothing new, or comes too late to matter, changes nothing.
 """
 
@@ -157,9 +157,9 @@ def _stopped(attempt: Attempt, stopped: AutomationStopped, now: datetime) -> Cha
     if not _is(attempt, State.APPLYING) or attempt.permitted:
         return Change(attempt)
     held = (Fact(AttemptEvent.HELD, stopped.reason, gate=stopped.gate),)
-    back = withdrawal(attempt, stopped.reason)
+    withdrawn = withdrawal(attempt, stopped.reason)
     until = now + HELD_LIMIT
-    return move(attempt, now, State.STAGED, "stopped", stopped.reason, until, held, back, held_by=stopped.gate)
+    return move(attempt, now, State.STAGED, "stopped", stopped.reason, until, held, withdrawn, held_by=stopped.gate)
 
 
 def _approved(attempt: Attempt, approved: PlanApproved, now: datetime) -> Change:

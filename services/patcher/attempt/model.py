@@ -188,7 +188,7 @@ class Attempt:
 
 
 class AttemptEvent(enum.StrEnum):
-    """The facts an attempt tells."""
+    """The facts an attempt records."""
 
     CREATED = "attempt_created"
     REFUSED = "attempt_refused"

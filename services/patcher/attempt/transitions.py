@@ -35,7 +35,7 @@ APPLIED = frozenset({State.APPLYING, State.PROBATION, State.COMMITTING, State.RO
 SETTLE = timedelta(seconds=5)
 # How an agent begins its word when the new release ended right after its start.
 # What an agent answers that is told to go back from what it went back from before.
-GONE_BACK = "REVERTED"
+ALREADY_REVERTED = "REVERTED"
 DID_NOT_START = "DID_NOT_START"
 
 
@@ -216,7 +216,7 @@ def _receipt(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Chang
             else _reverted(_known(attempt, receipt), now, receipt)
         )
     if receipt.kind == "rollback" and not attempt.other_slot:
-        return _not_taken_back(attempt, receipt, now)
+        return _rollback_failed(attempt, receipt, now)
     if receipt.kind == "commit":
         # A commit that failed or expired: the agent reverts by itself and will say so.
         return Change(attempt)
@@ -273,11 +273,11 @@ def _not_applied(attempt: Attempt, receipt: CommandFinished, now: datetime) -> C
     if receipt.outcome is Outcome.REFUSED and receipt.detail in POLICY_GATES:
         return refuse(attempt, now, receipt.detail, f"the permit was denied by {receipt.detail}")
     if receipt.outcome is Outcome.REFUSED:
-        return _put_back(attempt, why, now)
+        return _permit_denied(attempt, why, now)
     return Change(attempt)
 
 
-def _put_back(attempt: Attempt, why: str, now: datetime) -> Change:
+def _permit_denied(attempt: Attempt, why: str, now: datetime) -> Change:
     held = why in HOLDING_GATES
     facts = (Fact(AttemptEvent.HELD, f"the permit was denied by {why}", gate=why),) if held else ()
     # A kill switch, a storm or a freeze is nobody's failure: only other refusals count towards the tries.
@@ -302,7 +302,7 @@ def _reverted(
     why = reason or (f"the agent reverted: {receipt.detail}" if receipt.detail else "the agent wrote REVERTED")
     failure = _failure(attempt, receipt)
     # Asked for the first time to go back, it had gone already: its own word of that is still on its way.
-    alone = receipt.unasked or (receipt.detail == GONE_BACK and attempt.rollbacks == 1)
+    alone = receipt.unasked or (receipt.detail == ALREADY_REVERTED and attempt.rollbacks == 1)
     facts = (
         Fact(AttemptEvent.ROLLED_BACK, why, failure=failure, dead_man=alone, unswitched=not (switched or failure)),
     )
@@ -316,7 +316,7 @@ def _failure(attempt: Attempt, receipt: CommandFinished | None) -> str:
     return "verdict" if attempt.verdict is not None and attempt.verdict.result is Result.FAIL else ""
 
 
-def _not_taken_back(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
+def _rollback_failed(attempt: Attempt, receipt: CommandFinished, now: datetime) -> Change:
     if attempt.state is not State.ROLLING_BACK or receipt.outcome is not Outcome.FAILED:
         # Expired or refused: another rollback or the dead-man may still do it.
         return Change(attempt)

@@ -131,12 +131,12 @@ async def resumed(ctx: ServiceContext, tx: Transaction, errand: Errand, answer: 
         await resume(tx, ctx, errand.subject)
 
 
-async def look(_ctx: ServiceContext, _errand: Errand) -> dict[str, Any]:
+async def nothing_outside(_ctx: ServiceContext, _errand: Errand) -> dict[str, Any]:
     """Nothing to do outside: what is stopped is known in the database alone."""
     return {}
 
 
-async def stopped(ctx: ServiceContext, tx: Transaction, errand: Errand, _told: dict[str, Any]) -> None:
+async def stopped(ctx: ServiceContext, tx: Transaction, errand: Errand, _answer: dict[str, Any]) -> None:
     """Takes commands back that no permit was given for, in the scope of a kill switch or a storm that is still on."""
     if not await _on(tx, errand.subject):
         return
@@ -156,7 +156,7 @@ async def _on(tx: Transaction, scope: str) -> bool:
     return scope in await kill_switches.engaged(tx)
 
 
-async def _nothing(_ctx: ServiceContext, _tx: Transaction, _errand: Errand, _told: Any) -> None:
+async def _nothing(_ctx: ServiceContext, _tx: Transaction, _errand: Errand, _answer: Any) -> None:
     return
 
 
@@ -164,5 +164,5 @@ COMMANDS = {
     ErrandKind.ISSUE_COMMAND.value: Runner(issue, issued, not_issued, COMMAND_TIMEOUT, TRIES),
     ErrandKind.WITHDRAW_COMMAND.value: Runner(withdraw, _nothing, _nothing, COMMAND_TIMEOUT, TRIES),
     ErrandKind.RESUME.value: Runner(ready, resumed, _nothing, COMMAND_TIMEOUT, TRIES),
-    ErrandKind.STOP.value: Runner(look, stopped, _nothing, COMMAND_TIMEOUT, TRIES),
+    ErrandKind.STOP.value: Runner(nothing_outside, stopped, _nothing, COMMAND_TIMEOUT, TRIES),
 }

@@ -1,6 +1,6 @@
-"""Approvals: a person's yes or no to exactly the plan an attempt waits with.
+"""Approvals: an operator's vote on exactly the plan an attempt waits with.
 
-Rule: people are told apart by who they are to the plane, so nobody counts twice. The role is the one they name, and
+Rule: operators are told apart by their identity, so nobody counts twice. The role is the one they name, and
 must be one the policy asks for. The last yes that is needed asks every gate again and starts the
 attempt; nothing else does.
 """
@@ -27,7 +27,7 @@ from services.patcher.operations.ingest_queries import cancel_reason
 from services.patcher.store import approvals, attempts
 from services.patcher.store import policy as policies
 
-Asked = tuple[Approval, str]
+Requested = tuple[Approval, str]
 
 
 class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
@@ -62,12 +62,12 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         actor: str,
         *,
         approved: bool,
-    ) -> tuple[Attempt, Asked | None]:
+    ) -> tuple[Attempt, Requested | None]:
         name = parse("attempts", request.name)
         if approved:
             await self._still_wanted(name)
 
-        async def work(tx: Transaction) -> tuple[Attempt, Asked | None]:
+        async def work(tx: Transaction) -> tuple[Attempt, Requested | None]:
             attempt = known(await attempts.get(tx, name, lock=True), "attempt", name)
             with use_traceparent(attempt.traceparent):
                 after = await self._count(tx, attempt, request, actor, approved)

@@ -1,6 +1,6 @@
 """Attempts and permits: what is tried, what people take back, and the one yes that lets an agent switch.
 
-Rule: AuthorizeApply is asked in a transaction of its own whose first statement is the permit function; the permit, the
+Rule: AuthorizeApply runs in a transaction of its own whose first statement is the permit function; the permit, the
 attempt's mark and the fact commit together or not at all.
 """
 

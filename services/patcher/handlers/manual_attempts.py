@@ -1,4 +1,4 @@
-"""Attempts by hand: a person wants a remedy for a plugin, with or without an incident.
+"""Manual attempts: an operator wants a remedy for a plugin, with or without an incident.
 
 Rule: who asks chooses the remedy, and nothing else: kill switches, freezes, budgets, staging, approvals of others and
 the verdict are the same as for a decision. An incident brings its severity along; without one there is none to cap.

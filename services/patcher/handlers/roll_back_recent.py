@@ -26,7 +26,7 @@ from services.patcher.store import attempts
 
 LONGEST_AGO = timedelta(days=7)
 MOST, AT_ONCE = 1000, 16
-GOING_BACK = frozenset({State.ROLLING_BACK, State.ROLLED_BACK})
+ROLLED_BACK_STATES = frozenset({State.ROLLING_BACK, State.ROLLED_BACK})
 
 
 class RollBackRecentHandlers(patcher_pb2_grpc.PatcherServiceServicer):
@@ -55,7 +55,7 @@ class RollBackRecentHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
         async def one(attempt: Attempt) -> Attempt | patcher_pb2.RollbackRefusal:
             async with free:
-                return await self._take_back(attempt, newest.get(attempt.plugin, ""), actor, reason)
+                return await self._roll_back(attempt, newest.get(attempt.plugin, ""), actor, reason)
 
         answers = await asyncio.gather(*(one(attempt) for attempt in found))
         return patcher_pb2.RollBackRecentResponse(
@@ -74,7 +74,7 @@ class RollBackRecentHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             )
         return since
 
-    async def _take_back(
+    async def _roll_back(
         self, attempt: Attempt, newest: str, actor: str, reason: str
     ) -> Attempt | patcher_pb2.RollbackRefusal:
         if not _brought(attempt):
@@ -104,7 +104,7 @@ class RollBackRecentHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         after = await self.ctx.database.transaction(work)
         if after is None:
             return _not(attempt, "PLUGIN_BUSY", "another attempt has the plugin; ask again when it is over")
-        if after.state not in GOING_BACK:
+        if after.state not in ROLLED_BACK_STATES:
             return _not(attempt, "ATTEMPT_NOT_APPLIED", f"it is {after.state}")
         return after
 

@@ -1,4 +1,4 @@
-"""A person's yes or no to a rollout that waits for people, heard through the same door as for an attempt.
+"""An operator's vote on a rollout that waits for approval, through the same methods as for an attempt.
 
 Rule: the plan names every plugin the rollout reaches and never changes; who made the rollout or published its release
 has no vote. The last yes that is needed lets it begin, one no ends it.

@@ -1,6 +1,6 @@
 """Rollouts: what people bring to many plugins, and how they steer it.
 
-Rule: every wanted is asked of the heart under the rollout's lock and says why; a repeated request changes nothing.
+Rule: every request is decided by the heart under the rollout's lock and says why; a repeated request changes nothing.
 """
 
 # ruff: noqa: N802 - the proto names the methods
@@ -147,7 +147,7 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
 
 def _states(approval: list[str]) -> list[str] | None:
     """Which members are listed: None for none, empty for all. Raises Invalid."""
-    unknown = [word for word in approval if word != "all" and word not in set(MemberState)]
+    unknown = [name for name in approval if name != "all" and name not in set(MemberState)]
     if unknown:
         raise Invalid(
             f"member_states must be all, or some of {', '.join(MemberState)}; {unknown[0][:40]!r} is none of them",

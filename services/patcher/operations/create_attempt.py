@@ -172,8 +172,8 @@ def _unfit(wanted: Attempt, plugin: ingest_pb2.Plugin) -> tuple[AttemptEvent, st
 async def _preempt(tx: Transaction, ctx: ServiceContext, wanted: Attempt, cause: Event | None) -> GateResult | None:
     """Ends an attempt of lower severity that only waits, and asks the gates again."""
     other = await attempts.occupying(tx, wanted.plugin, wanted.id)
-    awaits_approval = other is not None and other.state is State.AWAITING_APPROVAL
-    waits = awaits_approval or (
+    waits_for_approval = other is not None and other.state is State.AWAITING_APPROVAL
+    waits = waits_for_approval or (
         other is not None and other.state in {State.PENDING, State.STAGED} and bool(other.held_by)
     )
     if other is None or not waits or other.severity >= wanted.severity:

@@ -1,4 +1,4 @@
-"""What the patcher asks ingest before a transaction: whether the cause still stands, and what the plugin runs."""
+"""Queries to ingest before a transaction: whether the cause still stands, and what the plugin runs."""
 
 from libs.common import names
 from libs.common.errors import NotFound
@@ -10,7 +10,7 @@ QUERY_TIMEOUT = 5.0
 PAGE, MOST_PAGES = 500, 400
 FLEET_COUNT_VALID, MOST_PACKAGES = 10.0, 10_000
 # An incident that is neither of these has ended, or belongs to a person.
-STANDING = frozenset({"open", "in_progress"})
+LIVE_STATES = frozenset({"open", "in_progress"})
 
 
 async def is_current(ctx: ServiceContext, incident: str, number: int) -> bool:
@@ -25,7 +25,7 @@ async def is_current(ctx: ServiceContext, incident: str, number: int) -> bool:
         found = (await ctx.ingest.GetIncident(request, timeout=QUERY_TIMEOUT)).incident
     except NotFound:
         return False
-    return found.state in STANDING and found.round == number
+    return found.state in LIVE_STATES and found.round == number
 
 
 async def get_incident(ctx: ServiceContext, incident: str) -> ingest_pb2.Incident:

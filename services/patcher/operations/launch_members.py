@@ -29,7 +29,7 @@ from services.patcher.store.rollouts import StoredRollout
 
 AT_ONCE = 32
 # Looked at beyond what is wanted, since some may be away.
-SPARE = 8
+EXTRA = 8
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ async def advance(ctx: ServiceContext, rollout: str) -> bool:
             return False
         change = heart.next(stored.rollout, Tick(), tx.now)
         want = start_effect(change)
-        rows = await members.upcoming(tx, rollout, want.wave, min(want.most, AT_ONCE) + SPARE) if want else []
-        back = await members.rollback_pending(tx, rollout, AT_ONCE)
+        rows = await members.upcoming(tx, rollout, want.wave, min(want.most, AT_ONCE) + EXTRA) if want else []
+        rollbacks = await members.rollback_pending(tx, rollout, AT_ONCE)
     ready = await _candidates(ctx, rows)
     if rows or change.transitions or change.rollout != stored.rollout:
         await ctx.database.transaction(lambda tx: _launch(tx, ctx, rollout, ready))
-    for row in back:
+    for row in rollbacks:
         await roll_back(ctx, rollout, row)
-    return bool(rows or back or change.transitions)
+    return bool(rows or rollbacks or change.transitions)
 
 
 async def _candidates(ctx: ServiceContext, rows: list[MemberRow]) -> list[Candidate]:

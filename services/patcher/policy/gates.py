@@ -99,7 +99,7 @@ def staging_time(policy: Policy, inputs: GateInputs) -> Reply:
 def attempts(policy: Policy, inputs: GateInputs) -> Reply:
     """A plugin that is touched again and again needs a person."""
     since = inputs.now - policy.attempts_window
-    count = sum(moment > since for moment in inputs.recent_permits)
+    count = sum(time > since for time in inputs.recent_permits)
     if count < policy.max_attempts:
         return OPEN
     return Refuse("ATTEMPTS", f"{count} attempts on this plugin within {policy.attempts_window}, no more are allowed")
@@ -138,7 +138,7 @@ def major(policy: Policy, inputs: GateInputs) -> Reply:
     needed = policy.require_multisig_for_major and patched and not inputs.approved
     if not needed or not is_major(inputs.from_release, inputs.to_release):
         return OPEN
-    return _people(policy, f"{inputs.from_release} → {inputs.to_release} is a major change")
+    return _require_approval(policy, f"{inputs.from_release} → {inputs.to_release} is a major change")
 
 
 def high_impact(policy: Policy, inputs: GateInputs) -> Reply:
@@ -147,9 +147,9 @@ def high_impact(policy: Policy, inputs: GateInputs) -> Reply:
     if not policy.require_multisig_for_high_impact or request.action not in CAPPED or inputs.approved:
         return OPEN
     if inputs.plugins > policy.high_impact_plugins:
-        return _people(policy, f"it touches {inputs.plugins} plugins, more than {policy.high_impact_plugins}")
+        return _require_approval(policy, f"it touches {inputs.plugins} plugins, more than {policy.high_impact_plugins}")
     if request.severity >= Severity.HIGH:
-        return _people(policy, f"its severity is {request.severity.name.lower()}")
+        return _require_approval(policy, f"its severity is {request.severity.name.lower()}")
     return OPEN
 
 
@@ -179,9 +179,9 @@ def health_time(policy: Policy, inputs: GateInputs) -> Reply:
 def health_interval(policy: Policy, inputs: GateInputs) -> Reply:
     """How often it is looked at."""
     probation, interval = inputs.probation, policy.health_check_interval.total_seconds()
-    if probation is None or probation.looked >= interval:
+    if probation is None or probation.last_look >= interval:
         return OPEN
-    return Hold("HEALTH_INTERVAL", f"looked {probation.looked:.1f} s ago, the next look is after {interval:.1f} s")
+    return Hold("HEALTH_INTERVAL", f"looked {probation.last_look:.1f} s ago, the next look is after {interval:.1f} s")
 
 
 def error_rate(policy: Policy, inputs: GateInputs) -> Reply:
@@ -227,7 +227,7 @@ def _version(text: str) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
 
 
-def _people(policy: Policy, why: str) -> Ask:
+def _require_approval(policy: Policy, why: str) -> Ask:
     return Ask("APPROVAL", f"{why}: {describe(policy.quorum)} must approve", policy.quorum, policy.approval_timeout)
 
 

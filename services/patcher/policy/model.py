@@ -108,7 +108,7 @@ class Probation:
     """A plugin after its switch: seconds since it, the last look and the last beat; its failure rate in percent."""
 
     since: float
-    looked: float = 60.0
+    last_look: float = 60.0
     silent: float = 0.0
     error_rate: float = 0.0
     healthy: bool = False

@@ -1,7 +1,7 @@
-"""Door 2, something happened: a decision wants to be carried out, an agent has spoken, a cause is gone.
+"""Door 2, something happened: a decision is to be carried out, an agent sent a receipt, a cause is gone.
 
-Rule: one attempt per decision, however often and in whatever order facts arrive. Before anything begins ingest is asked
-whether the cause still stands; what an attempt makes of a late word is its heart's business.
+Rule: one attempt per decision, however often and in whatever order facts arrive. Before anything begins ingest is
+queried whether the cause still stands; what a late receipt means is decided by the heart.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""What happens to an attempt is a word about its plugin in a rollout; and people say yes or no to a rollout.
+"""What happens to an attempt is a result of its plugin in a rollout; and operators approve or reject a rollout.
 
-Rule: a word counts only when it is about the newest attempt of the plugin, and the heart knows a repeated one. What a
+Rule: a result counts only when it is of the newest attempt of the plugin, and the heart knows a repeated one. What a
 gate or the sandbox says of every plugin alike pauses the rollout instead of leaving out one plugin after another.
 """
 

@@ -69,7 +69,7 @@ def _left_out(rollout: Rollout) -> str:
     started_waves = rollout.started_waves
     offline = sum(tally.of(MemberState.OFFLINE) for tally in started_waves)
     skipped = sum(tally.of(MemberState.SKIPPED) for tally in started_waves)
-    parts = [f"{count} {word}" for count, word in ((offline, "offline"), (skipped, "left out")) if count]
+    parts = [f"{count} {label}" for count, label in ((offline, "offline"), (skipped, "left out")) if count]
     return f" ({', '.join(parts)})" if parts else ""
 
 

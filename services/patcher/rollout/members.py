@@ -1,8 +1,9 @@
-"""Members: where each plugin of a rollout stands, and what a word about one does to it.
+"""Members: where each plugin of a rollout stands, and what an observation of one does to it.
 
 Rule: a plugin is exposed from the moment its switch is permitted, in that order, and what is counted against the build
-stays counted, whatever is heard later: a test that takes evidence back guarantees nothing. A plugin that is offline or
-left out is in no denominator. A word that comes late, twice or about another state changes nothing.
+stays counted, whatever is reported later: a test that takes evidence back guarantees nothing. A plugin that is offline or
+left out is in no denominator. An observation that comes late, twice or about
+another state changes nothing.
 """
 
 import bisect
@@ -209,10 +210,10 @@ def settle(member: Member, tallies: Tallies, state: MemberState, reason: str) ->
 
 def roll_back_waves(tallies: Tallies, waves: range) -> Tallies:
     """The tallies when everything touched in these waves is being rolled back."""
-    return tuple(_taken_back(tally) if number in waves else tally for number, tally in enumerate(tallies, 1))
+    return tuple(_rolled_back_tally(tally) if number in waves else tally for number, tally in enumerate(tallies, 1))
 
 
-def _taken_back(tally: Tally) -> Tally:
+def _rolled_back_tally(tally: Tally) -> Tally:
     counts = {state: count for state, count in tally.counts.items() if state not in TOUCHED}
     rolling = counts.get(MemberState.ROLLING_BACK, 0) + tally.of(*TOUCHED)
     return replace(tally, counts={**counts, MemberState.ROLLING_BACK: rolling} if rolling else counts)

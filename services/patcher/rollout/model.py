@@ -220,7 +220,7 @@ Observation = MemberObservation | OperatorRequest | Approved | Rejected | Contro
 
 
 class RolloutEvent(enum.StrEnum):
-    """The facts a rollout tells."""
+    """The facts a rollout records."""
 
     CREATED = "rollout_created"
     WAVE_STARTED = "rollout_wave_started"
@@ -250,7 +250,7 @@ class Fact:
 class StartMembers:
     """Start up to `most` waiting plugins of the waves up to `wave`, lowest wave and rank first, each with a slot.
 
-    Carried out under the rollout's lock, in the transaction that saves the change: each plugin is told back as
+    Carried out under the rollout's lock, in the transaction that saves the change: each plugin comes back as
     `Started`, and gets its attempt when its row comes out as started.
     """
 
@@ -260,7 +260,7 @@ class StartMembers:
 
 @dataclass(frozen=True)
 class CancelUnpermitted:
-    """Cancel the attempts of this rollout that have no permit yet; they are told back as `NotSwitched`, again."""
+    """Cancel the attempts of this rollout that have no permit yet; they come back as `NotSwitched`, again."""
 
     reason: str
 

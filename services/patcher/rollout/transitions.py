@@ -1,6 +1,6 @@
-"""The moves of a rollout: into each state, with its deadline, its fact and its wants.
+"""The transitions of a rollout: into each state, with its deadline, its fact and its effects.
 
-Rule: whoever enters a state through here leaves with that state's deadline set, its fact told and its history written.
+Rule: whoever enters a state through here leaves with that state's deadline set, its fact recorded and its history written.
 """
 
 from dataclasses import replace

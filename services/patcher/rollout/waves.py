@@ -119,9 +119,9 @@ def _interleaved(rollout: str, candidates: Iterable[Candidate]) -> list[Candidat
     return [one for _, _, one in sorted(keyed, key=lambda entry: entry[:2])]
 
 
-def _fraction(*words: str) -> float:
+def _fraction(*parts: str) -> float:
     """A number in [0, 1) that these words always give."""
-    digest = hashlib.sha256("\0".join(words).encode()).digest()
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 

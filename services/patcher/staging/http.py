@@ -12,7 +12,7 @@ import httpx2
 
 from services.patcher.attempt import Staged
 from services.patcher.staging import Request, StagingLostError
-from services.patcher.staging.local import LONGEST_ANSWER, permit_request, read
+from services.patcher.staging.local import LONGEST_ANSWER, question, read
 
 
 class HttpRunner:
@@ -29,7 +29,7 @@ class HttpRunner:
 
     async def run(self, request: Request) -> Staged:
         """The runner's result. Raises StagingLostError when it gave none that counts."""
-        body = json.loads(permit_request(request)) | {
+        body = json.loads(question(request)) | {
             "package": request.manifest.package,
             "version": request.manifest.version,
             "digest": request.manifest.digest,
@@ -39,12 +39,12 @@ class HttpRunner:
         }
         try:
             async with asyncio.timeout(request.seconds):
-                gate_reply = await self._ask(body)
+                answer = await self._ask(body)
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, OSError) as error:
             raise StagingLostError(
                 f"the staging runner did not answer: {str(error) or type(error).__name__}"
             ) from error
-        return read(gate_reply, request.nonce)
+        return read(answer, request.nonce)
 
     async def _ask(self, body: dict[str, object]) -> bytes:
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
@@ -57,9 +57,9 @@ class HttpRunner:
             kind = response.headers.get("content-type", "").partition(";")[0].strip()
             if kind != "application/json":
                 raise StagingLostError(f"the staging runner answered {kind or 'something'} instead of JSON")
-            gate_reply = b""
+            answer = b""
             async for piece in response.aiter_bytes():
-                gate_reply += piece
-                if len(gate_reply) > LONGEST_ANSWER:
+                answer += piece
+                if len(answer) > LONGEST_ANSWER:
                     raise StagingLostError(f"the staging runner wrote more than {LONGEST_ANSWER} bytes")
-            return gate_reply
+            return answer

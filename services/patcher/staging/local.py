@@ -62,14 +62,14 @@ class LocalRunner:
         try:
             # A little longer than the sandbox's own deadline, so that it can still say what it was waiting for.
             async with asyncio.timeout(request.seconds + 3.0):
-                gate_reply = await _talk(child, permit_request(request))
+                answer = await _talk(child, question(request))
         except TimeoutError:
             return Staged(False, 0, 0, request.seconds, failures=("the sandbox gave no result in time",))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
-        return read(gate_reply, request.nonce)
+        return read(answer, request.nonce)
 
 
 async def _talk(child: asyncio.subprocess.Process, text: bytes) -> bytes:
@@ -79,12 +79,12 @@ async def _talk(child: asyncio.subprocess.Process, text: bytes) -> bytes:
         child.stdin.write(text)
         await child.stdin.drain()
         child.stdin.close()
-    gate_reply = b""
-    while len(gate_reply) <= LONGEST_ANSWER:
+    answer = b""
+    while len(answer) <= LONGEST_ANSWER:
         piece = await child.stdout.read(65536)
         if not piece:
-            return gate_reply
-        gate_reply += piece
+            return answer
+        answer += piece
     raise StagingLostError(f"the sandbox wrote more than {LONGEST_ANSWER} bytes")
 
 
@@ -100,8 +100,8 @@ def scrubbed(folder: Path) -> dict[str, str]:
     }
 
 
-def permit_request(request: Request) -> bytes:
-    """What the sandbox is told, on its standard input."""
+def question(request: Request) -> bytes:
+    """What the sandbox reads on its standard input."""
     manifest = request.manifest
     return json.dumps(
         {
@@ -117,31 +117,31 @@ def permit_request(request: Request) -> bytes:
     ).encode()
 
 
-def read(gate_reply: bytes, nonce: str) -> Staged:
+def read(answer: bytes, nonce: str) -> Staged:
     """The result in a runner's answer. Raises StagingLostError unless it is exactly one that answers this nonce."""
     try:
-        told = json.loads(gate_reply)
-        return _checked(told, nonce)
+        report = json.loads(answer)
+        return _checked(report, nonce)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StagingLostError(f"the runner's answer is not a result: {error or type(error).__name__}"[:300]) from error
 
 
-def _checked(told: dict[str, Any], nonce: str) -> Staged:
-    if told["nonce"] != nonce:
+def _checked(report: dict[str, Any], nonce: str) -> Staged:
+    if report["nonce"] != nonce:
         raise ValueError("it answers another request")
-    run, good = told["tests_run"], told["tests_passed"]
+    run, good = report["tests_run"], report["tests_passed"]
     whole = all(type(count) is int and 0 <= count <= 100_000 for count in (run, good)) and good <= run
-    if not whole or type(told["passed"]) is not bool:
+    if not whole or type(report["passed"]) is not bool:
         raise ValueError("its figures make no sense")
-    failures = tuple(str(failure)[:300] for failure in told.get("failures", ())[:MOST_FAILURES])
+    failures = tuple(str(failure)[:300] for failure in report.get("failures", ())[:MOST_FAILURES])
     if run == 0:
         failures = (*failures, "no test was run")
     return Staged(
-        passed=told["passed"] and run > 0 and good == run,
+        passed=report["passed"] and run > 0 and good == run,
         tests_passed=good,
         tests_run=run,
-        seconds=float(told.get("seconds", 0.0)),
+        seconds=float(report.get("seconds", 0.0)),
         failures=failures,
-        network=str(told.get("network", ""))[:40],
-        user=str(told.get("user", ""))[:40],
+        network=str(report.get("network", ""))[:40],
+        user=str(report.get("user", ""))[:40],
     )

@@ -11,7 +11,7 @@ from services.patcher.attempt import Attempt, State
 from services.patcher.policy import Action, GateInputs, GateRequest, Policy, Severity
 from services.patcher.store import approvals
 
-LOOK = """
+READ = """
 SELECT
     ARRAY(SELECT scope FROM patcher.kill_switches WHERE engaged) AS engaged,
     (SELECT reason FROM patcher.storms
@@ -37,7 +37,7 @@ WHERE package = :package AND id <> :id AND permit_time <= :then AND (end_time IS
 
 async def read(tx: Transaction, policy: Policy, attempt: Attempt, plan: str) -> GateInputs:
     """The situation of an attempt right now; `plan` is the hash of its plan as it is now."""
-    row = await tx.first(LOOK, **_values(policy, attempt), now=tx.now)
+    row = await tx.first(READ, **_values(policy, attempt), now=tx.now)
     assert row is not None
     found = await approvals.live(tx, names.attempt(attempt.id)) if attempt.plan_hash else None
     seen = _seen(attempt, _request(attempt), row)
@@ -55,7 +55,7 @@ async def read(tx: Transaction, policy: Policy, attempt: Attempt, plan: str) -> 
 async def read_past(tx: Transaction, policy: Policy, attempt: Attempt) -> GateInputs:
     """The situation in which an attempt was begun, as far as rows still tell: the gates of stops and storms open."""
     then = attempt.create_time
-    row = await tx.first(LOOK, **_values(policy, attempt), now=then)
+    row = await tx.first(READ, **_values(policy, attempt), now=then)
     assert row is not None
     busy = await tx.value(THEN, package=attempt.package, id=attempt.id, then=then)
     request = replace(_request(attempt), staged=attempt.staging.passed if attempt.staging else None)

@@ -1,4 +1,4 @@
-"""The question for a permit, and its answer."""
+"""Permits: requested once under a nonce, granted or denied by one SQL function."""
 
 from dataclasses import dataclass
 

@@ -1,10 +1,10 @@
-"""What may be forgotten: answered permits, finished errands and old staging results, a bounded number at a time."""
+"""Retention: what is deleted when it is old, namely answered permits, finished errands and old staging results, a bounded number at a time."""
 
 from datetime import datetime, timedelta
 
 from libs.common.database import Transaction
 
-KEEP = {
+RETENTION = {
     "permits": ("nonce", "create_time", timedelta(days=7), ""),
     "errands": ("id", "created_at", timedelta(days=7), "AND state <> 'pending'"),
     "staging_cache": ("ctid", "create_time", timedelta(days=30), ""),
@@ -15,10 +15,10 @@ MOST = 5000
 async def clean_up(tx: Transaction, now: datetime) -> int:
     """Removes rows older than they are useful; how many."""
     removed = 0
-    for table, (key, time, keep, also) in KEEP.items():
+    for table, (key, time, age, also) in RETENTION.items():
         removed += await tx.run(
             f"DELETE FROM patcher.{table} WHERE {key} IN "
             f"(SELECT {key} FROM patcher.{table} WHERE {time} < :before {also} LIMIT {MOST})",
-            before=now - keep,
+            before=now - age,
         )
     return removed

@@ -215,10 +215,10 @@ async def unconfirmed(ctx: ServiceContext, _now: datetime) -> int:
     """Looks for agents that are heard again."""
     async with ctx.database.reading() as tx:
         lost = await attempts.in_state(tx, State.UNCONFIRMED)
-    return await _each(lost, lambda attempt: _look(ctx, attempt))
+    return await _each(lost, lambda attempt: _refresh(ctx, attempt))
 
 
-async def _look(ctx: ServiceContext, attempt: Attempt) -> None:
+async def _refresh(ctx: ServiceContext, attempt: Attempt) -> None:
     plugin = await get_plugin(ctx, attempt.plugin)
     if plugin is None or plugin.state == "retired":
         await _observed(ctx, attempt, "agent gone", PluginLeft("the plugin left before its agent's final word"))

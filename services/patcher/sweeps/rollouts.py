@@ -87,7 +87,7 @@ async def refresh_members(ctx: ServiceContext, now: datetime) -> int:
         await _count(ctx, package, active)
         for stored in found:
             if stored.rollout.package == package:
-                changed += await _look(ctx, stored, known, away)
+                changed += await _refresh(ctx, stored, known, away)
     return changed
 
 
@@ -112,7 +112,7 @@ def _away(ctx: ServiceContext, known: Iterable[ingest_pb2.Plugin], now: datetime
     return frozenset(away)
 
 
-async def _look(
+async def _refresh(
     ctx: ServiceContext, stored: StoredRollout, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]
 ) -> int:
     rollout = stored.rollout.id

@@ -39,11 +39,11 @@ async def count(ctx: ServiceContext, _now: datetime) -> int:
             log.warning("the fleet of %s is not counted: %s", package, problem.message)
             return 0
         if found is not None:
-            await _keep(ctx, package, found)
+            await _save(ctx, package, found)
     return len(packages)
 
 
-async def _keep(ctx: ServiceContext, package: str, found: int) -> None:
+async def _save(ctx: ServiceContext, package: str, found: int) -> None:
     await ctx.database.transaction(lambda tx: fleets.put(tx, package, found))
 
 

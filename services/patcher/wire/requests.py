@@ -1,4 +1,4 @@
-"""What is heard: the agent's words, its figures, and the switch it asks for. Parses or raises Invalid."""
+"""Requests and facts of others as records: the agent's receipts, its figures, the permit it asks for; or Invalid."""
 
 from libs.common.errors import Invalid
 from prunella.v1 import ingest_pb2, patcher_pb2

@@ -1,4 +1,4 @@
-"""Moments, durations and words: what callers write in numbers, and what the patcher calls it."""
+"""Times, durations and enums, in protobuf and in Python."""
 
 from datetime import UTC, datetime, timedelta
 
