@@ -1,9 +1,8 @@
 """Members: where each plugin of a rollout stands, and what an observation of one does to it.
 
 Rule: a plugin is exposed from the moment its switch is permitted, in that order, and what is counted against the build
-stays counted, whatever is reported later: a test that takes evidence back guarantees nothing. A plugin that is offline or
-left out is in no denominator. An observation that comes late, twice or about
-another state changes nothing.
+stays counted, whatever is reported later: a test that takes evidence back guarantees nothing. A plugin that is offline
+or left out is in no denominator. An observation that comes late, twice or about another state changes nothing.
 """
 
 import bisect

@@ -1,6 +1,7 @@
 """The transitions of a rollout: into each state, with its deadline, its fact and its effects.
 
-Rule: whoever enters a state through here leaves with that state's deadline set, its fact recorded and its history written.
+Rule: whoever enters a state through here leaves with that state's deadline set, its fact recorded and its
+history written.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Retention: what is deleted when it is old, namely answered permits, finished errands and old staging results, a bounded number at a time."""
+"""Retention: old permits, finished errands and staging results are deleted, a bounded number at a time."""
 
 from datetime import datetime, timedelta
 
