@@ -22,7 +22,7 @@ from libs.common.bus import dead_letters
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2, patcher_pb2
 from tests.chaos import invariants, witness
-from tests.chaos.siege import Asked, Siege, Stop, contradictions, steadily
+from tests.chaos.siege import PermitAnswer, Siege, Stop, contradictions, steadily
 from tests.service.governance import set_policy
 from tests.service.patcher_alone import PatcherAlone, archive
 
@@ -61,14 +61,14 @@ async def test_nothing_is_permitted_after_an_engage_whatever_dies_meanwhile(grou
         siege.ingest.carry_out = siege.fare
         siege.report()
         pulled = asyncio.Event()
-        await asyncio.gather(pull_the_reins(siege, pulled), break_things(siege, pulled))
+        await asyncio.gather(engage_at_random(siege, pulled), break_things(siege, pulled))
         await ends(siege)
     finally:
         await siege.stop()
     await check(ground, siege)
 
 
-async def pull_the_reins(siege: Siege, pulled: asyncio.Event) -> None:
+async def engage_at_random(siege: Siege, pulled: asyncio.Event) -> None:
     """Some attempts, an engage and a release in their midst, and again: however slow the machine, each is raced for."""
     for first in range(0, ATTEMPTS, AT_ONCE):
         await asyncio.gather(*(decided(siege, f"p{number}") for number in range(first, first + AT_ONCE)))
@@ -92,11 +92,11 @@ async def decided(siege: Siege, plugin: str) -> None:
 
 def denied(siege: Siege) -> int:
     """How many asked while a kill switch covered them."""
-    return sum(one.gate == "KILL_SWITCH" for one in siege.asked)
+    return sum(one.gate == "KILL_SWITCH" for one in siege.permit_answers)
 
 
 async def break_things(siege: Siege, pulled: asyncio.Event) -> None:
-    """Kills patchers until the reins are pulled no more, and restarts the database once in between."""
+    """Kills patchers until automation is stopped no more, and restarts the database once in between."""
     postgres, restarted = siege.ground.servers.postgres, False
     while not (pulled.is_set() and restarted and siege.kills >= LEAST_KILLS):
         # Ever more seldom, so that a slow machine has time for something else too.
@@ -123,11 +123,11 @@ async def ends(siege: Siege) -> None:
     try:
         await until(all_over, 180, what="every attempt ends")
     except AssertionError:
-        await tell_what_is_missing(siege)
+        await report_what_is_missing(siege)
         raise
 
 
-async def tell_what_is_missing(siege: Siege) -> None:
+async def report_what_is_missing(siege: Siege) -> None:
     connection = await asyncpg.connect(siege.ground.url())
     try:
         for row in [*await connection.fetch(UNTRIED), *await connection.fetch(UNENDED)]:
@@ -137,7 +137,7 @@ async def tell_what_is_missing(siege: Siege) -> None:
 
 
 async def check(ground: Ground, siege: Siege) -> None:
-    answers = Counter(one.gate or "granted" for one in siege.asked)
+    answers = Counter(one.gate or "granted" for one in siege.permit_answers)
     connection = await asyncpg.connect(ground.url())
     try:
         states = {row["state"]: row["number"] for row in await connection.fetch(ENDS)}
@@ -146,7 +146,7 @@ async def check(ground: Ground, siege: Siege) -> None:
             f"{siege.kills} kills, {len(siege.stops)} engages, {len(parked)} facts parked, {dict(answers)}, {states}"
         )
         assert not [one for one in parked if one["errors"] or one["crashes"] < dead_letters.CRASHES], parked
-        assert contradictions(siege.asked, siege.stops) == []
+        assert contradictions(siege.permit_answers, siege.stops) == []
         assert await witness.no_permit_under_a_kill(connection) == []
         assert await witness.budget_kept(connection, 2 * ATTEMPTS) == []
         assert await invariants.no_apply_after_kill(connection) == []
@@ -177,9 +177,9 @@ async def test_a_build_without_the_gate_is_found_out(ground: Ground, tmp_path: P
         try:
             if gate == "taken out":
                 await take_the_gate_out(connection)
-            asked, stop = await asked_after_engaging(alone, command)
-            assert asked.granted is (gate == "taken out")
-            found = [contradictions([asked], [stop]), await witness.no_permit_under_a_kill(connection)]
+            permit_answers, stop = await answer_after_engaging(alone, command)
+            assert permit_answers.granted is (gate == "taken out")
+            found = [contradictions([permit_answers], [stop]), await witness.no_permit_under_a_kill(connection)]
         finally:
             await connection.close()
         assert [bool(complaints) for complaints in found] == [gate == "taken out"] * 2
@@ -193,7 +193,7 @@ async def take_the_gate_out(connection: asyncpg.Connection) -> None:
     await connection.execute(definition.replace(GATE, "gate := ''; granted := true;"))
 
 
-async def asked_after_engaging(alone: PatcherAlone, command: agent_pb2.Command) -> tuple[Asked, Stop]:
+async def answer_after_engaging(alone: PatcherAlone, command: agent_pb2.Command) -> tuple[PermitAnswer, Stop]:
     """A permit that is asked for a moment after everything was stopped."""
 
     request = patcher_pb2.EngageKillSwitchRequest(scope="global", reason="a test", request_id=new_id())
@@ -201,4 +201,4 @@ async def asked_after_engaging(alone: PatcherAlone, command: agent_pb2.Command) 
     stop = Stop("global", time.monotonic())
     begun = time.monotonic()
     answer = await steadily(lambda: alone.ask(command))
-    return Asked("p1", begun, time.monotonic(), answer.granted, answer.gate), stop
+    return PermitAnswer("p1", begun, time.monotonic(), answer.granted, answer.gate), stop

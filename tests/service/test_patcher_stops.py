@@ -178,7 +178,7 @@ async def test_nobody_waits_for_a_restart_to_go_back(alone: PatcherAlone) -> Non
     await until(lambda: len(alone.ingest.commands) >= 3, what="it is restarted")
     await of(alone, "p1", "success")
     answer = await recent(alone, began)
-    assert sorted(each.reason for each in answer.refusals) == ["ATTEMPT_OUTDATED", "NOTHING_TO_TAKE_BACK"]
+    assert sorted(each.reason for each in answer.refusals) == ["ATTEMPT_OUTDATED", "NOTHING_TO_ROLL_BACK"]
 
 
 @pytest.mark.parametrize("days", [-1, 8])

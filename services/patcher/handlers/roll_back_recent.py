@@ -78,7 +78,7 @@ class RollBackRecentHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, attempt: Attempt, newest: str, actor: str, reason: str
     ) -> Attempt | patcher_pb2.RollbackRefusal:
         if not _brought(attempt):
-            return _not(attempt, "NOTHING_TO_TAKE_BACK", f"a {attempt.action} brought nothing new")
+            return _not(attempt, "NOTHING_TO_ROLL_BACK", f"a {attempt.action} brought nothing new")
         if attempt.id != newest:
             why = f"attempt {newest} came later on this plugin and goes back first; ask again when it has"
             return _not(attempt, "LATER_ATTEMPT", why)
