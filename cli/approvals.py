@@ -74,7 +74,7 @@ async def _speak(plane: Plane, typed: str, reason: str, role: str, *, agree: boo
     if json:
         show_json(plain(after))
         return
-    typer.echo(f"{_spoken(after)}: {after.approval.state}, {_count(after.approval)}; it is {after.state}")
+    typer.echo(f"{_spoken(after)}: {after.approval.status}, {_count(after.approval)}; it is {after.state}")
 
 
 async def _found(plane: Plane, typed: str) -> Any:
@@ -115,7 +115,7 @@ def _plan(subject: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("to", safe(to or ", ".join(map(str, scope)))),
         *((f"plan: {name.replace('_', ' ')}", safe(value)) for name, value in plan.items() if value not in ("", None)),
         ("plan hash", approval.plan_hash),
-        ("state", coloured(approval.state)),
+        ("status", coloured(approval.status)),
         ("asks for", safe(f"{words.count(approval.quorum, 'person')}, among them {', '.join(approval.roles)}")),
         ("said so far", safe("; ".join(map(_vote, approval.votes)) or words.NOTHING)),
         ("not by", safe(", ".join(approval.excluded))),

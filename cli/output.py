@@ -41,7 +41,7 @@ COLOURS = {
     "running": "yellow", "soaking": "yellow", "paused": "bold yellow", "succeeded": "green", "halted": "bold red",
     "aborted": "magenta", "ongoing": "bold red", "over": "green", "allow": "green", "ask": "yellow", "hold": "yellow",
     "refuse": "magenta", "started": "yellow", "switched": "yellow", "reverted": "magenta", "broken": "red",
-    "silent": "red", "back": "magenta", "stuck": "bold red", "offline": "dim", "skipped": "dim",
+    "silent": "red", "offline": "dim", "skipped": "dim",
 }  # fmt: skip
 
 

@@ -116,13 +116,12 @@ def dry_run(
             show_json(plain(answer))
             return
         _differ(old, new, named)
-        labels = await ids.labels(plane, (turn.plugin for turn in answer.turns))
+        labels = await ids.labels(plane, (replay.plugin for replay in answer.replays))
         columns = ("attempt", "plugin", "now", "then", "why")
-        show_table(
-            columns, (_turn(turn, labels) for turn in answer.turns), empty="nothing would have turned out otherwise"
-        )
-        looked = words.count(len(answer.turns) + answer.unchanged, "decision")
-        typer.echo(f"{len(answer.turns)} of {looked} would have turned out otherwise; nothing was changed")
+        rows = (_replay(replay, labels) for replay in answer.replays)
+        show_table(columns, rows, empty="nothing would have turned out otherwise")
+        looked = words.count(len(answer.replays) + answer.unchanged_count, "decision")
+        typer.echo(f"{len(answer.replays)} of {looked} would have turned out otherwise; nothing was changed")
 
     run(work)
 
@@ -158,13 +157,13 @@ def _change(entry: Any, now: datetime) -> tuple[str, ...]:
     return (str(entry.version), words.ago(entry.time, now), safe(entry.actor), safe(what), safe(entry.reason))
 
 
-def _turn(turn: Any, labels: dict[str, str]) -> tuple[str, ...]:
+def _replay(replay: Any, labels: dict[str, str]) -> tuple[str, ...]:
     return (
-        ids.short(turn.attempt or turn.decision),
-        safe(labels.get(turn.plugin, "")),
-        _word(turn.now, turn.now_gate),
-        _word(turn.then, turn.then_gate),
-        safe(turn.sentence),
+        ids.short(replay.attempt or replay.decision),
+        safe(labels.get(replay.plugin, "")),
+        _word(replay.current, replay.current_gate),
+        _word(replay.proposed, replay.proposed_gate),
+        safe(replay.explanation),
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OVER = frozenset({"succeeded", "halted", "aborted"})
 # Members that have their result, the good ones first.
 GOOD = ("healthy",)
-BAD = ("reverted", "broken", "silent", "stuck", "back")
+BAD = ("reverted", "broken", "silent", "rollback_failed", "rolled_back")
 BUSY = ("started", "switched", "rolling_back")
 APART = ("waiting", "offline", "skipped")
 BAR = 24
@@ -127,9 +127,13 @@ def _told(wave: Any) -> str:
 def figures(rollout: Any) -> str:
     """The whole in one line of numbers."""
     found = rollout.figures
-    parts = [f"{found.healthy} of {found.plugins} healthy", f"{found.in_flight} in flight (pace {rollout.pace})"]
-    others = (("against", "against"), ("waiting", "waiting"), ("offline", "offline"), ("skipped", "skipped"))
-    parts += [f"{count} {said}" for name, said in (*others, ("back", "taken back")) if (count := getattr(found, name))]
+    flying = f"{found.in_flight} in flight (at most {rollout.concurrency})"
+    parts = [f"{found.healthy} of {found.plugins} healthy", flying]
+    others = (
+        ("counted_against", "against"), ("waiting", "waiting"), ("offline", "offline"), ("skipped", "skipped"),
+        ("rolled_back", "rolled back"),
+    )  # fmt: skip
+    parts += [f"{count} {said}" for name, said in others if (count := getattr(found, name))]
     if found.HasField("success_rate"):
         parts.append(f"success {words.percent(found.success_rate)}")
     if found.HasField("rollback_rate"):

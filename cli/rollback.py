@@ -63,7 +63,7 @@ def rollback(
             show_json(plain(answer))
         else:
             await _show(plane, answer)
-        return FAILED if answer.refused or (watch and any(one.state not in BACK for one in taken)) else 0
+        return FAILED if answer.refusals or (watch and any(one.state not in BACK for one in taken)) else 0
 
     run(work)
 
@@ -116,7 +116,7 @@ async def _to_the_end(plane: Plane, name: str) -> Any:
 
 async def _show(plane: Plane, answer: Any) -> None:
     await _table(plane, list(answer.attempts), err=False)
-    for one in answer.refused:
+    for one in answer.refusals:
         typer.echo(f"attempt {ids.short(one.attempt)} stays as it is ({one.reason}): {safe(one.message)}", err=True)
 
 

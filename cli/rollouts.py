@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 app = group("A release or a configuration on its way to many plugins.")
 
 DRAW_TIMEOUT = 60.0
-TAKE_BACK = "nothing, wave or all"
+ROLLBACK_SCOPES = "nothing, wave or all"
 Name = Annotated[
     str, typer.Argument(help="Id of the rollout, or a unique part of it.", autocompletion=complete.rollout)
 ]
@@ -105,7 +105,7 @@ async def _create(plane: Plane, request: Any, *, dry_run: bool, watch: bool, yes
 
 def _begun(made: Any) -> str:
     said = f"rollout {ids.short(made.name)} is {made.state}"
-    if made.HasField("approval") and made.approval.state in ("", "open"):
+    if made.HasField("approval") and made.approval.status in ("", "open"):
         return f"{said} and waits for people: prunella approve rollouts/{ids.short(made.name)} --reason …"
     return f"{said}; watch it: prunella rollout show {ids.short(made.name)} --watch"
 
@@ -179,16 +179,16 @@ def promote(rollout: Name, reason: Reason, json: Json = False) -> None:
 def abort(
     rollout: Name,
     reason: Reason,
-    take_back: Annotated[str, typer.Option("--take-back", help=f"What is taken back: {TAKE_BACK}.")] = "wave",
+    scope: Annotated[str, typer.Option("--roll-back", help=f"What is rolled back: {ROLLBACK_SCOPES}.")] = "wave",
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Ends it, and takes back as much as is said."""
-    if take_back not in ("nothing", "wave", "all"):
-        raise typer.BadParameter(f"use {TAKE_BACK}", param_hint="--take-back")
+    if scope not in ("nothing", "wave", "all"):
+        raise typer.BadParameter(f"use {ROLLBACK_SCOPES}", param_hint="--roll-back")
     back = {"nothing": "take nothing back", "wave": "take the present wave back", "all": "take every plugin back"}
-    agreed(f"end the rollout and {back[take_back]}?", yes=yes)
-    _move("Abort", rollout, reason, json=json, take_back=take_back)
+    agreed(f"end the rollout and {back[scope]}?", yes=yes)
+    _move("Abort", rollout, reason, json=json, rollback_scope=scope)
 
 
 def _move(verb: str, rollout: str, reason: str, *, json: bool, **more: str) -> None:
@@ -237,7 +237,7 @@ def _row(rollout: Any, now: datetime) -> tuple[str, ...]:
         coloured(rollout.state),
         f"{rollout.wave}/{len(rollout.waves)}",
         f"{figures.healthy}/{figures.plugins}",
-        str(figures.against),
+        str(figures.counted_against),
         words.ago(rollout.create_time, now),
         words.took(rollout.create_time, rollout.end_time),
         safe(rollout.reason),
@@ -255,7 +255,7 @@ def _show(answer: Any, *, listed: bool) -> None:
             ("by", safe(rollout.author)),
             ("figures", safe(progress.figures(rollout))),
             ("budget", f"{rollout.budget} in flight at most"),
-            ("approval", coloured(rollout.approval.state) if rollout.HasField("approval") else ""),
+            ("approval", coloured(rollout.approval.status) if rollout.HasField("approval") else ""),
             ("began", words.ago(rollout.create_time, now)),
             ("deadline", words.ago(rollout.deadline_time, now).removeprefix(words.NOTHING)),
             ("took", words.took(rollout.create_time, rollout.end_time).removeprefix(words.NOTHING)),

@@ -10,7 +10,7 @@ from libs.common.clock import Clock
 from libs.common.runtime import Service
 from libs.common.runtime.assembly import assemble
 from prunella.v1 import ingest_pb2_grpc, patcher_pb2_grpc
-from services.patcher.doors import SCHEMA, ServiceContext, Settings, pinned_keys
+from services.patcher.context import SCHEMA, ServiceContext, Settings, pinned_keys
 from services.patcher.errands import COMMANDS, STAGING
 from services.patcher.handlers import PatcherHandlers
 from services.patcher.reactions import REACTIONS

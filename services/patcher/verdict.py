@@ -30,8 +30,8 @@ class Result(enum.StrEnum):
 class Probe(enum.StrEnum):
     """What the release's own probe said when it was asked in place."""
 
-    NOT_ASKED = ""
-    ASKED = "asked"
+    NOT_REQUESTED = ""
+    REQUESTED = "asked"
     GOOD = "good"
     BAD = "bad"
 
@@ -67,7 +67,7 @@ class Evidence:
     symptom: str
     health: str = "healthy"
     silent: float = 0.0
-    probe: Probe = Probe.NOT_ASKED
+    probe: Probe = Probe.NOT_REQUESTED
     last_call: bool = False
 
 
@@ -179,12 +179,7 @@ def _healed(evidence: Evidence) -> str:
 
 def _verdict(evidence: Evidence, result: Result, explanation: str) -> Verdict:
     return Verdict(
-        result,
-        explanation,
-        evidence.after.beats,
-        evidence.before.rate,
-        evidence.after.rate,
-        evidence.control.rate,
+        result, explanation, evidence.after.beats, evidence.before.rate, evidence.after.rate, evidence.control.rate
     )
 
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.patcher.rollout.concurrency import Concurrency, after, headroom
 from services.patcher.rollout.judging import Counts, Exposure, Rules, doubt, judge
-from services.patcher.rollout.pace import Pace, after, room
 from services.patcher.verdict import Result
 
 ROLLOUTS = 1_000
@@ -78,23 +78,25 @@ class ControlGroup:
 
 def ours(wave: Sequence[Plugin], budget: int, control: ControlGroup | None = None) -> End:
     """The wave under our rule: ramp, e-process, control group."""
-    pace, flight, broken, switched, time = Pace(), list[tuple[float, int]](), list[int](), 0, 0.0
+    concurrency, flight, broken, switched, time = Concurrency(), list[tuple[float, int]](), list[int](), 0, 0.0
     while switched < len(wave) or flight:
-        for _ in range(min(room(pace, budget, len(flight)), len(wave) - switched)):
+        for _ in range(min(headroom(concurrency, budget, len(flight)), len(wave) - switched)):
             switched += 1
             heapq.heappush(flight, (time + wave[switched - 1][1], switched))
-        time, place = heapq.heappop(flight)
-        against = wave[place - 1][0]
-        if against:
-            bisect.insort(broken, place)
+        time, switch_number = heapq.heappop(flight)
+        counted_against = wave[switch_number - 1][0]
+        if counted_against:
+            bisect.insort(broken, switch_number)
             seen = control.until(time) if control else Counts()
             said = judge([Exposure(switched, tuple(broken))], 1, seen, RULES)
             failed = said.result is Result.FAIL
-            if failed or said.troubled:
+            if failed or said.common_cause:
                 in_all = sum(breaks for breaks, _ in wave[:switched])
                 return End(failed, len(broken), in_all, switched, time, paused=not failed)
         doubtful = doubt(Counts(switched, len(broken)), RULES) >= RULES.doubt
-        pace = after(pace, against=against, doubtful=doubtful, budget=budget, floor=RULES.floor)
+        concurrency = after(
+            concurrency, counted_against=counted_against, doubtful=doubtful, budget=budget, floor=RULES.floor
+        )
     return End(False, len(broken), len(broken), switched, time)
 
 

@@ -63,8 +63,8 @@ WHERE tstzrange(a.permit_time, coalesce(a.end_time, 'infinity'))
 # Whose plan needed people, with every answer that people gave about exactly this plan.
 PLANNED = """
 SELECT a.id, p.detail FROM patcher.attempts a LEFT JOIN patcher.approvals p
-  ON p.subject = 'attempts/' || a.id AND p.plan = a.plan AND p.standing <> 'waiting'
-WHERE a.permitted AND a.plan <> ''
+  ON p.subject = 'attempts/' || a.id AND p.plan_hash = a.plan_hash AND p.status <> 'open'
+WHERE a.permitted AND a.plan_hash <> ''
 """
 UNSIGNED = """
 SELECT a.id, a.to_release, a.digest FROM patcher.attempts a WHERE a.permitted AND a.action = 'patch'
@@ -187,7 +187,7 @@ async def only_approved(connection: asyncpg.Connection) -> list[str]:
     for row in await connection.fetch(PLANNED):
         asked = json.loads(row["detail"] or "{}")
         others = {*asked.get("authors", ()), asked.get("proposer", "")}
-        said = {vote["person"].strip().casefold() for vote in asked.get("votes", ()) if vote["yes"]}
+        said = {vote["operator"].strip().casefold() for vote in asked.get("votes", ()) if vote["approved"]}
         said -= {name.casefold() for name in others}
         if len(said) < asked.get("quorum", 1):
             found.append(f"attempt {row['id']} was permitted with the yes of {len(said)}: {', '.join(sorted(said))}")

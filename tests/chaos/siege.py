@@ -33,7 +33,7 @@ LONGEST_DOWNLOAD = 1.5
 
 
 @dataclass(frozen=True)
-class Asked:
+class PermitAnswer:
     """One question for a permit, from its first try to the answer."""
 
     plugin: str
@@ -56,11 +56,11 @@ class Stop:
         return self.scope in {"global", "merchants/m1", f"plugins/{plugin}", "actions/patch"}
 
 
-def contradictions(asked: Sequence[Asked], stops: Sequence[Stop]) -> list[str]:
+def contradictions(permit_answers: Sequence[PermitAnswer], stops: Sequence[Stop]) -> list[str]:
     """3, from outside: yeses to questions asked after an engage was confirmed and answered before its release."""
     return [
         f"{one.plugin} was permitted {one.begun - stop.confirmed:.3f} s after {stop.scope} was engaged"
-        for one in asked
+        for one in permit_answers
         for stop in stops
         if one.granted and stop.covers(one.plugin) and stop.confirmed < one.begun and one.answered < stop.released
     ]
@@ -85,7 +85,7 @@ class Siege(PatcherAlone):
     names: Sequence[str] = ()
     chance: random.Random = field(default_factory=random.Random)
     watches: list[ServiceWatch] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    permit_answers: list[PermitAnswer] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
     kills: int = 0
     _starter: Starter | None = None
@@ -148,7 +148,7 @@ class Siege(PatcherAlone):
                 break
             except Problem:
                 await asyncio.sleep(0.05)
-        self.asked.append(Asked(plugin, begun, time.monotonic(), answer.granted, answer.gate))
+        self.permit_answers.append(PermitAnswer(plugin, begun, time.monotonic(), answer.granted, answer.gate))
         return answer
 
     async def finish(

@@ -26,7 +26,7 @@ async def take(database: Database, holder: str, limit: int) -> bool:
     """Takes a slot; whether there was one."""
 
     async def work(tx: Transaction) -> bool:
-        return await slots.take(tx, "checkout", holder, limit) is None
+        return await slots.take(tx, "checkout", holder, "m1", limit) is None
 
     return await database.transaction(work)
 

@@ -46,8 +46,9 @@ ENVIRONMENT = {
 }
 # A sweep looks each second; a machine with better things to do may look late.
 OVERDUE = """
-SELECT id, state, deadline FROM patcher.attempts
-WHERE end_time IS NULL AND state <> 'unconfirmed' AND (deadline IS NULL OR deadline < now() - interval '8 seconds')
+SELECT id, state, deadline_time FROM patcher.attempts
+WHERE end_time IS NULL AND state <> 'unconfirmed' AND
+  (deadline_time IS NULL OR deadline_time < now() - interval '8 seconds')
 """
 SWITCHING = "SELECT plugin FROM patcher.attempts WHERE state = 'applying'"
 LEFT_OPEN = "SELECT plugin, state FROM patcher.attempts WHERE end_time IS NULL"
@@ -273,7 +274,7 @@ async def listed(frail: Frail, name: str, dead: list[FrailAgent], state: str) ->
 def _right(member: patcher_pb2.RolloutMember, agent: FrailAgent) -> bool:
     if member.state == "healthy":
         return agent.release == NEWEST
-    return bool(member.reason) and member.state in {"reverted", "broken", "silent", "back", "skipped"}
+    return bool(member.reason) and member.state in {"reverted", "broken", "silent", "rolled_back", "skipped"}
 
 
 async def retired(frail: Frail, dead: list[FrailAgent]) -> None:

@@ -123,7 +123,7 @@ async def test_a_permit_under_a_kill_switch_that_covers_it_is_seen(
     made = await attempt(connection, "success", merchant="m", action="patch")
     for second, permit in ((5, "before"), (15, "under"), (25, "after")):
         await connection.execute(
-            "INSERT INTO patcher.permits VALUES ($1, $1, $3, 'p', 'c', 1, 1, true, '', $2)",
+            "INSERT INTO patcher.permits VALUES ($3, 'm', $1, $1, 'p', 'c', 1, 1, true, '', $2)",
             permit, T0 + timedelta(seconds=second), made,
         )  # fmt: skip
     expected = [f"permit under under the kill switch {scope}"] if covers else []
@@ -141,21 +141,21 @@ async def test_two_permitted_attempts_of_a_plugin_at_once_are_seen(connection: a
     assert PLUGIN in complaint
 
 
-@pytest.mark.parametrize(("yes", "standing", "plan", "enough"), [
+@pytest.mark.parametrize(("yes", "status", "plan", "enough"), [
     (("bea", "cem"), "approved", "h", True), (("bea", "cem"), "expired", "h", True),
     (("bea",), "approved", "h", False), (("bea", "Bea "), "approved", "h", False),
     (("bea", "ada"), "approved", "h", False), (("bea", "decider"), "approved", "h", False),
-    (("bea", "cem"), "approved", "another", False), (("bea", "cem"), "waiting", "h", False),
+    (("bea", "cem"), "approved", "another", False), (("bea", "cem"), "open", "h", False),
 ])  # fmt: skip
 async def test_a_switch_without_enough_other_people_is_seen(
-    connection: asyncpg.Connection, yes: tuple[str, ...], standing: str, plan: str, enough: bool
+    connection: asyncpg.Connection, yes: tuple[str, ...], status: str, plan: str, enough: bool
 ) -> None:
-    made = await attempt(connection, "success", plan="h", action="restart")
-    votes = [{"person": person, "yes": True} for person in yes]
+    made = await attempt(connection, "success", plan_hash="h", action="restart")
+    votes = [{"operator": operator, "approved": True} for operator in yes]
     detail = {"quorum": 2, "authors": ["ada"], "proposer": "decider", "votes": votes}
     await connection.execute(
-        "INSERT INTO patcher.approvals VALUES ('ap', $1, $2, '{}', $3, NULL, $4, $4, $5)",
-        f"attempts/{made}", plan, standing, T0, json.dumps(detail),
+        "INSERT INTO patcher.approvals VALUES ('ap', 'm', $1, $2, '{}', $3, NULL, $4, $4, $5)",
+        f"attempts/{made}", plan, status, T0, json.dumps(detail),
     )  # fmt: skip
     assert bool(await invariants.only_approved(connection)) is not enough
 

@@ -24,6 +24,16 @@ PLANE_WIDE = {
     "ops.projection_backfill": "how far projections were filled from the timeline: one row",
     "ops.service_health": "the health of the plane's own services",
     "ops.task_outcomes": "tries of tasks counted by batches, and a batch holds tasks of several merchants",
+    "patcher.policy": "one policy for the plane",
+    "patcher.policy_changes": "how that policy changed",
+    "patcher.kill_switches": "a scope says itself what it covers, a merchant included",
+    "patcher.storms": "trouble of a package that many merchants share",
+    "patcher.fleets": "how many plugins a package has, over all merchants",
+    "patcher.releases": "a release is the same for every merchant",
+    "patcher.staging_cache": "what the sandbox found of an artifact, which is the same for every merchant",
+    "patcher.rollouts": "a rollout spans merchants; its members, slots and control group carry theirs",
+    "patcher.rollout_history": "transitions of rollouts, which span merchants",
+    "patcher.errands": "work of the service itself, which is done within seconds and shown to nobody",
     "queue.toolsets": "names of tools, which tasks of all merchants share",
     "queue.toolset_claims": "when a worker that has a set's tools last claimed",
     "queue.state_counts": "tasks and reports of the whole queue by state",
@@ -35,16 +45,3 @@ PLANE_WIDE = {
     "queue.errands": "work of the service itself, which is done within seconds and shown to nobody",
     "ops.uptime_probes": "probes of the plane's own services",
 }
-
-# Tables whose owners have not said yet; empty when every schema is at its first revision.
-PENDING = frozenset(
-    f"{schema}.{table}"
-    for schema, tables in {
-        "patcher": """
-            approvals attempt_history configurations errands fleets kill_switches permits policy
-            policy_changes releases rollout_control rollout_history rollout_members rollout_slots rollouts
-            slots staging_cache storms
-        """,
-    }.items()
-    for table in tables.split()
-)

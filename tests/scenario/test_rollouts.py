@@ -83,7 +83,7 @@ async def test_a_good_build_reaches_everybody_although_the_patcher_is_restarted_
         await relay_plane.stop_service("patcher")
         await relay_plane.start_service("patcher")
         done = await reaches(relay_plane, name, "succeeded")
-        assert (done.figures.healthy, done.figures.against, done.figures.offline) == (AGENTS - 1, 0, 1)
+        assert (done.figures.healthy, done.figures.counted_against, done.figures.offline) == (AGENTS - 1, 0, 1)
         assert {agent.release for agent in agents[:-1]} == {"1.2.3"}
         assert len(await relay_plane.facts("rollout_wave_passed")) == 3
         assert (await relay_plane.sql(OVERLAPS))[0].most <= 4
@@ -98,7 +98,7 @@ async def test_a_bad_build_is_halted_in_the_first_wave_and_taken_back_from_whoev
         done = await reaches(relay_plane, name, "halted")
         assert done.wave == 1
         assert "plugins broke" in done.reason
-        assert done.figures.against <= 5
+        assert done.figures.counted_against <= 5
 
         def back() -> bool:
             return {agent.release for agent in agents} == {"1.2.0"}
@@ -107,4 +107,4 @@ async def test_a_bad_build_is_halted_in_the_first_wave_and_taken_back_from_whoev
         rows = await relay_plane.sql("SELECT DISTINCT state FROM patcher.attempts WHERE rollout <> ''")
         assert {row.state for row in rows} <= {"rolled_back", "cancelled"}
         halted = await relay_plane.wait_for_fact("rollout_halted")
-        assert halted.rollout_halted.numbers.against == done.figures.against
+        assert halted.rollout_halted.counts.counted_against == done.figures.counted_against

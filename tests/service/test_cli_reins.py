@@ -10,8 +10,8 @@ import pytest
 
 from deploy.local.testing import Ground
 from tests.service.cli_terminal import Answer, Terminal, surroundings
+from tests.service.governance import of, set_policy
 from tests.service.patcher_alone import MAIN, archive
-from tests.service.reins import of, set_policy
 from tests.service.rollout_fleet import Fleet
 
 WHY = ("-m", "a test")
@@ -95,7 +95,7 @@ async def test_a_rollout_is_drawn_followed_steered_and_ended(fleet: Fleet, termi
     assert "running" in good(await terminal("rollout", "promote", id_, *WHY)).out
     overlapping = await terminal("rollout", "create", "checkout", "2.0.0", *WHY, "--yes")
     assert (overlapping.code, "wait for its end, or abort it" in overlapping.err) == (1, True)
-    good(await terminal("rollout", "abort", id_, *WHY, "--take-back", "all", "--yes"))
+    good(await terminal("rollout", "abort", id_, *WHY, "--roll-back", "all", "--yes"))
     followed = await terminal("rollout", "show", id_, "--watch")
     assert (followed.code, "aborted" in followed.out) == (1, True), "only success ends well"
     assert {plugin.release for plugin in fleet.ingest.plugins.values()} == {"1.2.0"}

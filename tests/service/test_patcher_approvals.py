@@ -15,8 +15,8 @@ from libs.common.errors import Denied, Invalid, NotFound, Problem, Refused, Stal
 from libs.common.names import new_id
 from prunella.v1 import patcher_pb2
 from services.patcher.sweeps.approvals import due
+from tests.service.governance import approve, of, reject, set_policy, whole
 from tests.service.patcher_alone import PatcherAlone, archive
-from tests.service.reins import approve, of, reject, set_policy, whole
 
 
 @pytest.fixture
@@ -39,9 +39,10 @@ async def asked(alone: PatcherAlone, plugin: str = "p1") -> patcher_pb2.Attempt:
 
 
 OLDER = r"""
-UPDATE patcher.approvals SET due = due - CAST(:by AS interval), expire_time = expire_time - CAST(:by AS interval),
-    detail = jsonb_set(detail, '{asked_time}', to_jsonb(to_char(
-        CAST(detail->>'asked_time' AS timestamptz) - CAST(:by AS interval), 'YYYY-MM-DD"T"HH24\:MI\:SSOF')))
+UPDATE patcher.approvals
+SET due_time = due_time - CAST(:by AS interval), expire_time = expire_time - CAST(:by AS interval),
+    detail = jsonb_set(detail, '{request_time}', to_jsonb(to_char(
+        CAST(detail->>'request_time' AS timestamptz) - CAST(:by AS interval), 'YYYY-MM-DD"T"HH24\:MI\:SSOF')))
 """
 
 
@@ -62,7 +63,7 @@ async def test_two_people_start_the_attempt_and_one_does_not(alone: PatcherAlone
     assert (once.state, len(once.approval.votes)) == ("awaiting_approval", 1)
     assert not alone.ingest.commands
     twice = await approve(alone, "ben", waiting)
-    assert (twice.state, twice.approval.state) == ("applying", "approved")
+    assert (twice.state, twice.approval.status) == ("applying", "approved")
     await until(lambda: alone.ingest.commands, what="the command is issued")
     assert (await alone.ask(alone.ingest.commands[0])).granted
     told = await alone.plane.facts("approval_requested", "approval_given", "approval_ended")
@@ -109,7 +110,7 @@ async def test_one_no_ends_it(alone: PatcherAlone) -> None:
     with pytest.raises(Invalid):
         await reject(alone, "ben", waiting, reason="")
     ended = await reject(alone, "ben", waiting)
-    assert (ended.state, ended.approval.state) == ("refused", "rejected")
+    assert (ended.state, ended.approval.status) == ("refused", "rejected")
     told = await alone.plane.wait_for_fact("attempt_refused")
     assert (told.attempt_refused.gate, told.reason) == ("APPROVAL", "rejected by operators/ben: not today")
     with pytest.raises(Refused) as late:
@@ -126,7 +127,7 @@ async def test_people_are_reminded_then_others_are_told_then_it_expires(alone: P
         assert told.approval_overdue.escalated == (times == 2)
     await later(alone, 1800)
     ended = await of(alone, "p1", "cancelled")
-    assert (ended.approval.state, ended.reason) == ("expired", "nobody approved it: nobody answered within 1:00:00")
+    assert (ended.approval.status, ended.reason) == ("expired", "nobody approved it: nobody answered within 1:00:00")
     with pytest.raises(Refused) as late:
         await approve(alone, "ann", waiting)
     assert late.value.reason == "APPROVAL_EXPIRED"
@@ -219,7 +220,7 @@ async def test_what_has_nothing_to_go_on_for_any_more_ends_instead_of_beginning(
         await approve(alone, "ben", waiting)
     assert outdated.value.reason == "ATTEMPT_OUTDATED"
     ended = await whole(alone, waiting.name)
-    assert (ended.state, ended.approval.state) == ("cancelled", "expired")
+    assert (ended.state, ended.approval.status) == ("cancelled", "expired")
     assert not alone.ingest.commands
 
 

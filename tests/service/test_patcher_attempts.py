@@ -84,8 +84,8 @@ async def test_a_decision_told_twice_and_again_by_another_event_is_one_attempt(a
 
 async def test_a_decision_whose_cause_is_gone_starts_nothing(alone: PatcherAlone) -> None:
     incident = new_id()
-    for standing in (("mitigated", 1), ("escalated", 1), ("open", 2)):
-        alone.ingest.incidents[incident] = standing
+    for status in (("mitigated", 1), ("escalated", 1), ("open", 2)):
+        alone.ingest.incidents[incident] = status
         _, event = await alone.decide(incident=incident)
         await alone.heard(event)
     assert not await alone.plane.sql("SELECT 1 FROM patcher.attempts")

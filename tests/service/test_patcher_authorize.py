@@ -16,7 +16,7 @@ from deploy.local.testing import Ground, until
 from libs.common.errors import Denied
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2, patcher_pb2
-from services.patcher.policy import Action, Policy, Refuse, Severity, Wish, gate
+from services.patcher.policy import Action, GateRequest, Policy, Refuse, Severity, gate
 from tests.service.patcher_alone import PatcherAlone, archive, plugin_of
 
 # What the permit function must not be: the snapshot is older than the lock.
@@ -35,8 +35,9 @@ BEGIN
     SELECT CASE WHEN EXISTS (SELECT 1 FROM patcher.kill_switches WHERE engaged) THEN 'KILL_SWITCH' ELSE '' END
     INTO gate FROM locked;
     granted := gate = ''; permit := CASE WHEN granted THEN p_permit ELSE '' END; fresh := true;
-    INSERT INTO patcher.permits (nonce, permit, attempt, plugin, command, generation, fence, granted, gate, create_time)
-    VALUES (p_nonce, permit, p_attempt, p_plugin, p_command, p_generation, p_fence, granted, gate, p_now);
+    INSERT INTO patcher.permits (attempt, merchant, nonce, permit, plugin, command, generation, fence, granted, gate,
+                                 create_time)
+    VALUES (p_attempt, 'm1', p_nonce, permit, p_plugin, p_command, p_generation, p_fence, granted, gate, p_now);
 END $$
 """
 WAITING = """
@@ -277,7 +278,7 @@ POLICIES = [
     Policy(require_staging=False),
 ]
 WISHES = [
-    Wish("p1", "m1", action, severity, confidence, staged)
+    GateRequest("p1", "m1", action, severity, confidence, staged)
     for action in Action
     for severity in Severity
     for confidence in (0.74, 0.75, 1.0)

@@ -11,8 +11,8 @@ from deploy.local.testing import Ground, until
 from libs.common.database import Transaction
 from prunella.v1 import agent_pb2
 from services.patcher.store import slots
+from tests.service.governance import of, set_policy
 from tests.service.patcher_alone import KINDS, PatcherAlone, archive
-from tests.service.reins import of, set_policy
 
 BUDGET, RUSH = 3, 15
 # Counted by the database itself whenever a slot is taken: what a test could only glance at is written down each time.
@@ -80,8 +80,8 @@ async def test_without_the_limit_the_same_rush_goes_over_the_budget(
 ) -> None:
     take = slots.take
 
-    async def generous(tx: Transaction, package: str, holder: str, _limit: int) -> int | None:
-        return await take(tx, package, holder, 10_000)
+    async def generous(tx: Transaction, package: str, holder: str, merchant: str, _limit: int) -> int | None:
+        return await take(tx, package, holder, merchant, 10_000)
 
     monkeypatch.setattr(slots, "take", generous)
     monkeypatch.setattr("services.patcher.policy.gates.in_flight_limit", lambda _policy, _fleet: 10_000)

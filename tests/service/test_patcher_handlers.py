@@ -14,7 +14,7 @@ from libs.common.names import new_id
 from libs.common.settings import BadSettings
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from prunella_agent.releases import describe, generate_key, sign
-from services.patcher.doors import pinned_keys
+from services.patcher.context import pinned_keys
 from services.patcher.service import load
 from tests.service.patcher_alone import KEYS, PatcherAlone, archive
 

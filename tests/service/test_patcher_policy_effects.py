@@ -12,8 +12,8 @@ from libs.common.errors import Invalid
 from prunella.v1 import events_pb2, patcher_pb2
 from services.patcher.attempt import Bounds
 from services.patcher.policy import EDITABLE, Policy
+from tests.service.governance import of, set_policy, whole
 from tests.service.patcher_alone import SMOKE, PatcherAlone, archive, plugin_of
-from tests.service.reins import of, set_policy, whole
 
 HIGH = events_pb2.SEVERITY_HIGH
 ALWAYS = patcher_pb2.FreezeWindow(cron="* * * * *", time_zone="UTC", duration=Duration(seconds=3600), reason="a feast")
@@ -106,7 +106,7 @@ async def test_the_budget_in_flight_is_the_smaller_of_number_and_share(alone: Pa
 async def test_each_field_about_people_asks_them(alone: PatcherAlone) -> None:
     await alone.decide(plugin="a1", release="2.0.0")
     asked = await of(alone, "a1", "awaiting_approval")
-    assert (asked.approval.quorum, list(asked.approval.roles), asked.approval.state) == (2, ["approver"], "open")
+    assert (asked.approval.quorum, list(asked.approval.roles), asked.approval.status) == (2, ["approver"], "open")
     assert "1.2.0 → 2.0.0 is a major change" in asked.reason
     await alone.decide(plugin="a2", severity=HIGH)
     await of(alone, "a2", "awaiting_approval")
@@ -240,8 +240,8 @@ async def test_a_preview_says_what_other_values_would_have_decided_and_changes_n
     request = patcher_pb2.PreviewPolicyRequest(policy=patcher_pb2.Policy(min_confidence=0.9))
     request.update_mask.paths.append("min_confidence")
     answer = await alone.stub.PreviewPolicy(request, timeout=5)
-    (turn,) = answer.turns
-    assert (turn.plugin, turn.now, turn.then, turn.then_gate, answer.unchanged) == (
+    (turn,) = answer.replays
+    assert (turn.plugin, turn.current, turn.proposed, turn.proposed_gate, answer.unchanged_count) == (
         "w1",
         "allow",
         "refuse",

@@ -36,7 +36,7 @@ async def test_a_good_build_passes_three_waves_and_reaches_every_plugin(fleet: F
         (made.name.removeprefix("rollouts/"), "", "", "success")
     }
     assert not await fleet.plane.sql("SELECT 1 FROM patcher.rollout_slots")
-    assert not await fleet.plane.sql("SELECT 1 FROM patcher.rollout_members WHERE holds")
+    assert not await fleet.plane.sql("SELECT 1 FROM patcher.rollout_members WHERE reserved")
 
 
 async def test_a_bad_build_is_halted_in_the_first_wave_and_the_wave_goes_back(fleet: Fleet) -> None:
@@ -47,7 +47,7 @@ async def test_a_bad_build_is_halted_in_the_first_wave_and_the_wave_goes_back(fl
     assert done.reason.startswith("wave 1 is halted: 2 of 2 plugins broke (100 %)")
     members = await fleet.members(made.name)
     assert {member.state for member in members.values() if member.wave == 2} == {"waiting"}
-    assert {member.state for member in members.values() if member.wave == 1} <= {"back", "reverted", "waiting"}
+    assert {member.state for member in members.values() if member.wave == 1} <= {"rolled_back", "reverted", "waiting"}
     assert {plugin.release for plugin in fleet.ingest.plugins.values()} == {"1.2.0"}
     assert (await fleet.told())[-2:] == ["halted", "rolled_back"]
     assert not await fleet.plane.sql("SELECT 1 FROM patcher.rollout_slots")
@@ -61,7 +61,7 @@ async def test_what_was_well_goes_back_with_the_wave_it_was_in(fleet: Fleet) -> 
     await fleet.reaches(made.name, "halted")
     members = await fleet.members(made.name)
     lucky = {members[plugin].state for plugin in fleet.ingest.lucky}
-    assert lucky == {"back"}
+    assert lucky == {"rolled_back"}
     rows = await fleet.plane.sql(
         "SELECT reason FROM bus.facts WHERE fact = 'attempt_rolling_back' AND actor = 'patcher'"
     )

@@ -13,10 +13,10 @@ from libs.common.errors import Invalid
 from libs.common.names import new_id
 from prunella.v1 import patcher_pb2
 from services.patcher.attempt import State
-from services.patcher.errands import stopped
+from services.patcher.errands.commands import stopped
 from services.patcher.store import slots
+from tests.service.governance import of, set_policy, storm
 from tests.service.patcher_alone import MAIN, PatcherAlone, archive
-from tests.service.reins import of, set_policy, storm
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ async def test_everything_since_a_moment_is_really_taken_back_and_the_rest_named
     await of(alone, "p4", "probation")
     answer = await recent(alone, began)
     assert sorted(each.plugin for each in answer.attempts) == ["p1", "p2", "p4"]
-    assert [each.reason for each in answer.refused] == ["ATTEMPT_OUTDATED"]
+    assert [each.reason for each in answer.refusals] == ["ATTEMPT_OUTDATED"]
     for plugin in ("p1", "p2", "p4"):
         ended = await of(alone, plugin, "rolled_back")
         assert any("all bad" in step.reason for step in ended.history)
@@ -165,7 +165,7 @@ async def test_a_plugin_goes_back_one_attempt_at_a_time(alone: PatcherAlone, tmp
     await of(alone, "p1", "success")
     answer = await recent(alone, began)
     assert [each.to_release for each in answer.attempts] == ["1.2.4"]
-    assert [each.reason for each in answer.refused] == ["LATER_ATTEMPT"]
+    assert [each.reason for each in answer.refusals] == ["LATER_ATTEMPT"]
 
 
 async def test_nobody_waits_for_a_restart_to_go_back(alone: PatcherAlone) -> None:
@@ -178,7 +178,7 @@ async def test_nobody_waits_for_a_restart_to_go_back(alone: PatcherAlone) -> Non
     await until(lambda: len(alone.ingest.commands) >= 3, what="it is restarted")
     await of(alone, "p1", "success")
     answer = await recent(alone, began)
-    assert sorted(each.reason for each in answer.refused) == ["ATTEMPT_OUTDATED", "NOTHING_TO_TAKE_BACK"]
+    assert sorted(each.reason for each in answer.refusals) == ["ATTEMPT_OUTDATED", "NOTHING_TO_ROLL_BACK"]
 
 
 @pytest.mark.parametrize("days", [-1, 8])
@@ -191,7 +191,7 @@ async def test_a_moment_out_of_bounds_takes_nothing_back(alone: PatcherAlone, da
 async def test_a_slot_whose_holder_is_over_is_freed_and_no_other(alone: PatcherAlone) -> None:
     await alone.decide()
     await of(alone, "p1", "applying")
-    await alone.ctx.database.transaction(lambda tx: slots.take(tx, "checkout", "nobody", 5))
+    await alone.ctx.database.transaction(lambda tx: slots.take(tx, "checkout", "nobody", "m1", 5))
     later = datetime.now(UTC) + timedelta(minutes=1)
     assert await alone.ctx.database.transaction(lambda tx: slots.reclaim(tx, later)) == 1
     (left,) = await alone.plane.sql("SELECT holder FROM patcher.slots")

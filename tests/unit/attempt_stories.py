@@ -6,21 +6,21 @@ from datetime import UTC, datetime, timedelta
 from services.patcher import attempt as heart
 from services.patcher.attempt import (
     Attempt,
+    AttemptEvent,
     Bounds,
     Change,
     CommandFinished,
     CommandIssued,
     DeadlinePassed,
     ErrandKind,
-    Gated,
-    Judged,
+    GatesEvaluated,
     Observation,
     Outcome,
     Permitted,
     Purpose,
     Staged,
     StagingFinished,
-    Told,
+    VerdictReached,
 )
 from services.patcher.policy import Action, Allow, Hold, Severity
 from services.patcher.verdict import Result, Verdict
@@ -29,15 +29,15 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 NEW = Attempt(
     id="a1", incident="i1", decision="d1", plugin="p1", merchant="m1", package="checkout", action=Action.PATCH,
     from_release="1.2.0", to_release="1.2.3", digest="f" * 64, severity=Severity.MEDIUM, symptom="webhook_fail_rate",
-    round=1, confidence=0.87, bounds=Bounds(dead_man=60), create_time=START, update_time=START, deadline=START,
+    round=1, confidence=0.87, bounds=Bounds(dead_man=60), create_time=START, update_time=START, deadline_time=START,
     from_generation=3,
 )  # fmt: skip
-ALLOWED = Gated(Allow(), needs_staging=True)
+ALLOWED = GatesEvaluated(Allow(), needs_staging=True)
 PASSED = StagingFinished(Staged(True, 6, 6, 1.0))
-PASS = Judged(Verdict(Result.PASS, "healed"))
-FAIL = Judged(Verdict(Result.FAIL, "worse"))
-UNSURE = Judged(Verdict(Result.INSUFFICIENT, "few beats"))
-HELD = Gated(Hold("KILL_SWITCH", "stopped"), needs_staging=True)
+PASS = VerdictReached(Verdict(Result.PASS, "healed"))
+FAIL = VerdictReached(Verdict(Result.FAIL, "worse"))
+UNSURE = VerdictReached(Verdict(Result.INSUFFICIENT, "few beats"))
+HELD = GatesEvaluated(Hold("KILL_SWITCH", "stopped"), needs_staging=True)
 
 
 def word(
@@ -47,9 +47,9 @@ def word(
     generation: int = 4,
     fence: int = 7,
     detail: str = "",
-    unasked: bool = False,
+    unsolicited: bool = False,
 ) -> CommandFinished:
-    return CommandFinished("c1", kind, generation, fence, outcome, detail, START, unasked)
+    return CommandFinished("c1", kind, generation, fence, outcome, detail, START, unsolicited)
 
 
 class Story:
@@ -70,8 +70,8 @@ class Story:
         return self.change.attempt
 
     @property
-    def told(self) -> list[Told]:
-        return [fact.told for fact in self.change.facts]
+    def events(self) -> list[AttemptEvent]:
+        return [fact.event for fact in self.change.facts]
 
     def errands(self, kind: ErrandKind) -> list[dict[str, object]]:
         return [errand.payload for errand in self.change.errands if errand.kind is kind]
@@ -110,7 +110,7 @@ OTHER_SLOT = replace(NEW, action=Action.ROLLBACK, to_release="", digest="")
 
 def gone_back() -> Story:
     """The agent went back to its other slot, for lack of a known release."""
-    story = Story(OTHER_SLOT).sees(Gated(Allow(), needs_staging=False))
+    story = Story(OTHER_SLOT).sees(GatesEvaluated(Allow(), needs_staging=False))
     assert [(p["kind"], p["generation"]) for p in story.errands(ErrandKind.ISSUE_COMMAND)] == [("rollback", 3)]
     story.sees(CommandIssued(Purpose.SWITCH, 1, "c1", 3, 7))
     return story.sees(word(Outcome.REVERTED, "rollback", generation=3))

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from services.patcher import rollout as heart
 from services.patcher.rollout import (
     TOUCHED,
-    Allowed,
+    Approved,
+    Assignment,
     Bounds,
-    CallOff,
+    CancelUnpermitted,
     Change,
     Fact,
     Member,
@@ -18,28 +19,30 @@ from services.patcher.rollout import (
     NotSwitched,
     Observation,
     Outcome,
-    Place,
     RollBack,
     Rollout,
+    RolloutEvent,
     Rules,
     Settled,
     Started,
-    StartMore,
+    StartMembers,
     State,
-    Step,
     Switched,
-    Told,
+    Transition,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IN_FLIGHT = {MemberState.STARTED, MemberState.SWITCHED}
 
 
-def places(*sizes: int, offline: int = 0) -> list[Place]:
+def places(*sizes: int, offline: int = 0) -> list[Assignment]:
     """Plugins p1, p2, … in waves of these sizes; those that are offline come last."""
     waves = [wave for wave, size in enumerate(sizes, 1) for _ in range(size)] + [len(sizes)] * offline
     online = sum(sizes)
-    return [Place(f"p{rank}", wave, rank, rank <= online) for rank, wave in enumerate(waves, 1)]
+    return [
+        Assignment(f"p{start_order}", wave, start_order, start_order <= online)
+        for start_order, wave in enumerate(waves, 1)
+    ]
 
 
 class Story:
@@ -55,17 +58,17 @@ class Story:
         allowed: bool = True,
     ) -> None:
         self.now = START
-        change, members = heart.begin(
+        change, members = heart.create(
             "r1", "checkout", "1.2.3", places(*sizes, offline=offline), START, budget=budget, bounds=bounds, rules=rules
         )
         self.rollout: Rollout = change.rollout
         self.rows: dict[str, Member] = {member.plugin: member for member in members}
         self.facts: list[Fact] = list(change.facts)
-        self.wants: list[object] = []
-        self.steps: list[Step] = []
+        self.effects: list[object] = []
+        self.transitions: list[Transition] = []
         self.highest = 0
         if allowed:
-            self.sees(Allowed())
+            self.sees(Approved())
 
     def sees(self, observation: Observation, after: timedelta = timedelta()) -> Story:
         """The observation, and everything it gives rise to."""
@@ -76,22 +79,22 @@ class Story:
     def _save(self, change: Change) -> None:
         self.rollout = change.rollout
         self.facts += change.facts
-        self.wants += change.wants
-        self.steps += change.steps
+        self.effects += change.effects
+        self.transitions += change.transitions
         if change.member is not None:
             self.rows[change.member.plugin] = change.member
-        for want in change.wants:
+        for want in change.effects:
             if isinstance(want, RollBack):
                 self._take_back(want)
         self._agrees()
-        for want in change.wants:
-            if isinstance(want, StartMore):
+        for want in change.effects:
+            if isinstance(want, StartMembers):
                 self._start(want)
-            elif isinstance(want, CallOff):
+            elif isinstance(want, CancelUnpermitted):
                 for row in [row for row in self.rows.values() if row.state is MemberState.STARTED]:
-                    self.sees(NotSwitched(row, want.reason, again=True))
+                    self.sees(NotSwitched(row, want.reason, retry=True))
 
-    def _start(self, want: StartMore) -> None:
+    def _start(self, want: StartMembers) -> None:
         waiting = [row for row in self.rows.values() if row.state is MemberState.WAITING and row.wave <= want.wave]
         for row in sorted(waiting, key=lambda row: (row.wave, int(row.plugin[1:])))[: want.most]:
             change = heart.next(self.rollout, Started(row), self.now)
@@ -103,13 +106,15 @@ class Story:
     def _take_back(self, want: RollBack) -> None:
         for plugin, row in self.rows.items():
             if want.first <= row.wave <= want.last and row.state in TOUCHED:
-                self.rows[plugin] = Member(row.plugin, row.wave, MemberState.ROLLING_BACK, row.place, row.against)
+                self.rows[plugin] = Member(
+                    row.plugin, row.wave, MemberState.ROLLING_BACK, row.switch_number, row.counted_against
+                )
 
     def _agrees(self) -> None:
         for number, tally in enumerate(self.rollout.tallies, 1):
             rows = Counter(row.state for row in self.rows.values() if row.wave == number)
             assert dict(tally.counts) == dict(rows), (number, self.rollout.state)
-            assert all(1 <= place <= tally.exposed for place in tally.broken)
+            assert all(1 <= switch_number <= tally.exposed for switch_number in tally.broken)
         flying = sum(row.state in IN_FLIGHT for row in self.rows.values())
         self.highest = max(self.highest, flying)
 
@@ -141,9 +146,9 @@ class Story:
         return self.sees(heart.Tick(), after=self.rollout.bounds.soak)
 
     @property
-    def told(self) -> list[Told]:
+    def events(self) -> list[RolloutEvent]:
         """What was told, in order."""
-        return [fact.told for fact in self.facts]
+        return [fact.event for fact in self.facts]
 
     def states(self) -> Counter[MemberState]:
         """The rows by state."""

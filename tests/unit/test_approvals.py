@@ -15,17 +15,18 @@ from services.patcher import approvals as heart
 from services.patcher.approvals import (
     OWNERS,
     Approval,
-    Need,
+    ApprovalEvent,
     Plan,
     PlanChanged,
-    Standing,
+    Quorum,
+    Status,
     Tick,
     Times,
-    Told,
     Vote,
     check,
-    enough,
+    is_met,
     plan_text,
+    read_plan,
     satisfied,
 )
 
@@ -35,16 +36,16 @@ PLAN = Plan("a1", "patch", "checkout", "1.2.0", "2.0.0", "ab" * 32, ("p2", "p1")
 APPROVER, ADMIN = frozenset({"approver"}), frozenset({"approver", "admin"})
 
 
-def asked(need: Need | None = None, times: Times | None = None) -> Approval:
-    made = heart.ask(
-        "ap1", "a1", "h1", need or Need(), authors=["ada"], proposer="decider", times=times or Times(), now=START
+def asked(quorum: Quorum | None = None, times: Times | None = None) -> Approval:
+    made = heart.create(
+        "ap1", "a1", "h1", quorum or Quorum(), authors=["ada"], proposer="decider", times=times or Times(), now=START
     )
-    assert [told.told for told in made.facts] == [Told.REQUESTED]
+    assert [told.event for told in made.facts] == [ApprovalEvent.REQUESTED]
     return made.approval
 
 
-def yes(person: str, roles: frozenset[str] = APPROVER, plan: str = "h1", request: str = "") -> Vote:
-    return Vote(person, roles, True, plan, request)
+def yes(operator: str, roles: frozenset[str] = APPROVER, plan: str = "h1", request: str = "") -> Vote:
+    return Vote(operator, roles, True, plan, request)
 
 
 def after(approval: Approval, *observations: heart.Observation, now: datetime = START) -> Approval:
@@ -55,10 +56,10 @@ def after(approval: Approval, *observations: heart.Observation, now: datetime = 
 
 def test_two_different_people_start_it_and_one_does_not() -> None:
     one = after(asked(), yes("bea"))
-    assert one.standing is Standing.WAITING
+    assert one.status is Status.OPEN
     change = heart.next(one, yes("cem"), START)
-    assert change.approval.standing is Standing.APPROVED
-    assert [told.told for told in change.facts] == [Told.VOTED, Told.GRANTED]
+    assert change.approval.status is Status.APPROVED
+    assert [told.event for told in change.facts] == [ApprovalEvent.VOTED, ApprovalEvent.GRANTED]
     assert satisfied(change.approval, "h1", START)
     assert not satisfied(change.approval, "h2", START)
 
@@ -108,16 +109,16 @@ def test_the_same_request_again_is_the_same_vote() -> None:
 def test_one_rejection_ends_it_even_by_who_approved_and_even_after_the_quorum() -> None:
     granted = after(asked(), yes("bea"), yes("cem"))
     change = heart.next(granted, Vote("bea", APPROVER, False, "h1", reason="the digest is wrong"), START)
-    assert change.approval.standing is Standing.REJECTED
-    assert change.facts[-1].told is Told.REJECTED
+    assert change.approval.status is Status.REJECTED
+    assert change.facts[-1].event is ApprovalEvent.REJECTED
     assert not satisfied(change.approval, "h1", START)
 
 
 def test_any_change_of_the_plan_voids_what_was_given_and_makes_its_editor_an_author() -> None:
     granted = after(asked(), yes("bea"), yes("cem"))
     change = heart.next(granted, PlanChanged("h2", "cem"), START + MINUTE)
-    assert change.approval.standing is Standing.WAITING
-    assert [told.told for told in change.facts] == [Told.VOIDED]
+    assert change.approval.status is Status.OPEN
+    assert [told.event for told in change.facts] == [ApprovalEvent.VOIDED]
     assert not satisfied(change.approval, "h1", START + MINUTE)
     assert not satisfied(change.approval, "h2", START + MINUTE)
     with pytest.raises(Denied):
@@ -129,7 +130,8 @@ def test_any_change_of_the_plan_voids_what_was_given_and_makes_its_editor_an_aut
 
 def test_each_byte_of_the_plan_is_in_its_text_and_the_text_is_canonical() -> None:
     text = plan_text(PLAN)
-    assert text.encode() == rfc8785.dumps({**PLAN.__dict__, "scope": ["p1", "p2"]})
+    assert text.encode() == rfc8785.dumps({"type": "prunella.plan/v1", **PLAN.__dict__, "scope": ["p1", "p2"]})
+    assert read_plan(text) == replace(PLAN, scope=("p1", "p2"))
     changed = [
         replace(PLAN, **{name: value + "x"})  # type: ignore[arg-type]
         for name, value in PLAN.__dict__.items()
@@ -144,68 +146,68 @@ def test_people_are_reminded_then_others_told_then_it_expires_each_once() -> Non
     for minute in range(70):
         change = heart.next(approval, Tick(), START + minute * MINUTE)
         approval = change.approval
-        told += [(minute, fact.told) for fact in change.facts]
-    assert told == [(15, Told.REMINDED), (30, Told.ESCALATED), (60, Told.EXPIRED)]
-    assert approval.due is None
+        told += [(minute, fact.event) for fact in change.facts]
+    assert told == [(15, ApprovalEvent.REMINDED), (30, ApprovalEvent.ESCALATED), (60, ApprovalEvent.EXPIRED)]
+    assert approval.due_time is None
 
 
 def test_a_sweep_that_was_away_says_only_what_still_matters() -> None:
-    assert [told.told for told in heart.next(asked(), Tick(), START + 40 * MINUTE).facts] == [Told.ESCALATED]
-    assert [told.told for told in heart.next(asked(), Tick(), START + 90 * MINUTE).facts] == [Told.EXPIRED]
+    assert [told.event for told in heart.next(asked(), Tick(), START + 40 * MINUTE).facts] == [ApprovalEvent.ESCALATED]
+    assert [told.event for told in heart.next(asked(), Tick(), START + 90 * MINUTE).facts] == [ApprovalEvent.EXPIRED]
 
 
 def test_what_was_approved_and_not_used_expires_too() -> None:
     granted = after(asked(), yes("bea"), yes("cem"), now=START + 50 * MINUTE)
     assert satisfied(granted, "h1", START + 109 * MINUTE)
     assert not satisfied(granted, "h1", START + 110 * MINUTE)
-    assert granted.due == START + 110 * MINUTE
-    assert after(granted, Tick(), now=START + 110 * MINUTE).standing is Standing.EXPIRED
+    assert granted.due_time == START + 110 * MINUTE
+    assert after(granted, Tick(), now=START + 110 * MINUTE).status is Status.EXPIRED
 
 
 def test_a_tick_at_its_due_time_always_says_something() -> None:
     approval = asked()
-    while approval.due:
-        change = heart.next(approval, Tick(), approval.due)
+    while approval.due_time:
+        change = heart.next(approval, Tick(), approval.due_time)
         assert change.facts
         approval = change.approval
 
 
 @pytest.mark.parametrize(
-    ("need", "field"),
+    ("quorum", "field"),
     [
-        (Need(quorum=0), "need.quorum"),
-        (Need(quorum=21), "need.quorum"),
-        (Need(3, ("approver",), ("bea", "cem")), "need.quorum"),
-        (Need(1, ("approver", "admin")), "need.seats"),
-        (Need(2, ()), "need.seats"),
-        (Need(2, ("king",)), "need.seats"),
-        (Need(2, ("approver",), ("bea", "Bea ")), "need.approvers"),
-        (Need(2, ("approver",), ("bea", "")), "need.approvers"),
+        (Quorum(size=0), "quorum.size"),
+        (Quorum(size=21), "quorum.size"),
+        (Quorum(3, ("approver",), ("bea", "cem")), "quorum.size"),
+        (Quorum(1, ("approver", "admin")), "quorum.seats"),
+        (Quorum(2, ()), "quorum.seats"),
+        (Quorum(2, ("king",)), "quorum.seats"),
+        (Quorum(2, ("approver",), ("bea", "Bea ")), "quorum.approvers"),
+        (Quorum(2, ("approver",), ("bea", "")), "quorum.approvers"),
     ],
 )
-def test_a_need_that_nobody_could_meet_is_refused_with_its_field(need: Need, field: str) -> None:
+def test_a_need_that_nobody_could_meet_is_refused_with_its_field(quorum: Quorum, field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        check(need)
+        check(quorum)
     assert refused.value.field == field
     assert {"rule", "remedy"} <= refused.value.metadata.keys()
 
 
 def test_a_plan_without_a_hash_and_times_without_sense_are_refused() -> None:
-    for plan, times in (("", Times()), ("h1", Times(answer=timedelta(0))), ("h1", Times(lasts=timedelta(days=99)))):
+    for plan, times in (("", Times()), ("h1", Times(timeout=timedelta(0))), ("h1", Times(validity=timedelta(days=99)))):
         with pytest.raises(Invalid):
-            heart.ask("ap1", "a1", plan, Need(), authors=["ada"], proposer="d", times=times, now=START)
+            heart.create("ap1", "a1", plan, Quorum(), authors=["ada"], proposer="d", times=times, now=START)
 
 
 def test_one_person_cannot_sit_on_two_seats() -> None:
-    need = Need(2, ("approver", "admin"))
-    assert not enough(need, [yes("bea", ADMIN)])
-    assert not enough(need, [yes("bea"), yes("cem")])
-    assert enough(need, [yes("bea", ADMIN), yes("cem")])
-    assert enough(need, [yes("cem"), yes("bea", ADMIN)])
+    quorum = Quorum(2, ("approver", "admin"))
+    assert not is_met(quorum, [yes("bea", ADMIN)])
+    assert not is_met(quorum, [yes("bea"), yes("cem")])
+    assert is_met(quorum, [yes("bea", ADMIN), yes("cem")])
+    assert is_met(quorum, [yes("cem"), yes("bea", ADMIN)])
 
 
-def test_every_standing_has_an_owner_and_an_end() -> None:
-    assert set(OWNERS) == set(Standing)
+def test_every_status_has_an_owner_and_an_end() -> None:
+    assert set(OWNERS) == set(Status)
 
 
 PEOPLE = ("ada", "bea", "cem", "dan", "decider", "Bea")
@@ -220,17 +222,17 @@ ROLE_SETS = st.sets(st.sampled_from(["operator", "approver", "admin"])).map(froz
 def test_enough_agrees_with_trying_every_seating(
     voters: list[tuple[str, frozenset[str]]], seats: list[str], more: int
 ) -> None:
-    need = Need(len(seats) + more, tuple(seats))
-    assert enough(need, [yes(person, roles) for person, roles in voters]) == seated(need, voters)
+    quorum = Quorum(len(seats) + more, tuple(seats))
+    assert is_met(quorum, [yes(person, roles) for person, roles in voters]) == seated(quorum, voters)
 
 
-def seated(need: Need, voters: list[tuple[str, frozenset[str]]]) -> bool:
-    eligible = [(person, roles) for person, roles in voters if roles & set(need.seats)]
-    if len(eligible) < need.quorum:
+def seated(quorum: Quorum, voters: list[tuple[str, frozenset[str]]]) -> bool:
+    eligible = [(person, roles) for person, roles in voters if roles & set(quorum.seats)]
+    if len(eligible) < quorum.size:
         return False
     return any(
-        all(seat in roles for seat, (_, roles) in zip(need.seats, order, strict=False))
-        for order in permutations(eligible, len(need.seats))
+        all(seat in roles for seat, (_, roles) in zip(quorum.seats, order, strict=False))
+        for order in permutations(eligible, len(quorum.seats))
     )
 
 
@@ -243,10 +245,10 @@ class Votes(RuleBasedStateMachine):
         named=st.sampled_from([(), ("bea", "cem", "dan"), ("ada", "bea", "cem")]),
     )
     def begin(self, quorum: int, seats: tuple[str, ...], named: tuple[str, ...]) -> None:
-        self.need = Need(max(quorum, len(seats)), seats, named)
-        self.now, self.plan, self.edits = START, "h0", 0
-        made = heart.ask(
-            "x", "a", "h0", self.need, authors=["ada"], proposer="decider", times=Times(10 * MINUTE, 5 * MINUTE),
+        self.quorum = Quorum(max(quorum, len(seats)), seats, named)
+        self.now, self.plan_hash, self.edits = START, "h0", 0
+        made = heart.create(
+            "x", "a", "h0", self.quorum, authors=["ada"], proposer="decider", times=Times(10 * MINUTE, 5 * MINUTE),
             now=START,
         )  # fmt: skip
         self.approval = made.approval
@@ -255,9 +257,9 @@ class Votes(RuleBasedStateMachine):
         self.granted: datetime | None = None
         self.until = START + 10 * MINUTE
 
-    @rule(person=st.sampled_from(PEOPLE), roles=ROLE_SETS, yes=st.integers(0, 7), old=st.booleans())
-    def vote(self, person: str, roles: frozenset[str], yes: int, old: bool) -> None:
-        self.cast(Vote(person, roles, yes > 0, "h0" if old else self.plan, f"r{len(self.sent)}"))
+    @rule(operator=st.sampled_from(PEOPLE), roles=ROLE_SETS, yes=st.integers(0, 7), old=st.booleans())
+    def vote(self, operator: str, roles: frozenset[str], yes: int, old: bool) -> None:
+        self.cast(Vote(operator, roles, yes > 0, "h0" if old else self.plan_hash, f"r{len(self.sent)}"))
 
     @rule(which=st.integers(0, 30))
     def replay(self, which: int) -> None:
@@ -274,39 +276,48 @@ class Votes(RuleBasedStateMachine):
             assert before == self.approval
             assert not self.counts(vote), "a vote that counts was refused"
             return
-        person, fits = vote.person.casefold(), vote.plan == self.plan
+        person, fits = vote.operator.casefold(), vote.plan_hash == self.plan_hash
         known = any(
-            old.request == vote.request and old.plan == vote.plan and old.yes == vote.yes for old in before.votes
+            old.request_id == vote.request_id and old.plan_hash == vote.plan_hash and old.approved == vote.approved
+            for old in before.votes
         )
         if known or self.over:
-            assert self.approval.standing in {before.standing, Standing.EXPIRED}
+            assert self.approval.status in {before.status, Status.EXPIRED}
             return
         assert fits
         assert person not in self.authors | {"decider"}
-        assert not self.need.approvers or person in self.need.approvers
-        if not vote.yes:
+        assert not self.quorum.approvers or person in self.quorum.approvers
+        if not vote.approved:
             self.over = True
             return
         assert person not in self.diary
         self.diary[person] = vote.roles
-        if seated(self.need, list(self.diary.items())) and self.granted is None:
+        if seated(self.quorum, list(self.diary.items())) and self.granted is None:
             self.granted, self.until = self.now, self.now + 5 * MINUTE
 
     def counts(self, vote: Vote) -> bool:
         """Whether the diary knows of nothing against a vote: somebody new, with a role, about this plan, in time."""
-        person = vote.person.casefold()
-        able = bool(vote.roles & set(self.need.seats)) and (not self.need.approvers or person in self.need.approvers)
-        new = not vote.yes or (person not in self.diary and self.granted is None)
-        return able and new and not self.over and vote.plan == self.plan and person not in self.authors | {"decider"}
+        person = vote.operator.casefold()
+        able = bool(vote.roles & set(self.quorum.seats)) and (
+            not self.quorum.approvers or person in self.quorum.approvers
+        )
+        new = not vote.approved or (person not in self.diary and self.granted is None)
+        return (
+            able
+            and new
+            and not self.over
+            and vote.plan_hash == self.plan_hash
+            and person not in self.authors | {"decider"}
+        )
 
     @rule(editor=st.sampled_from(PEOPLE), same=st.booleans())
     def edit(self, editor: str, same: bool) -> None:
         self.edits += 1
-        plan = self.plan if same else f"h{self.edits}"
+        plan = self.plan_hash if same else f"h{self.edits}"
         self.lapse()
         self.approval = heart.next(self.approval, PlanChanged(plan, editor), self.now).approval
-        if plan != self.plan and not self.over:
-            self.plan, self.diary, self.granted = plan, {}, None
+        if plan != self.plan_hash and not self.over:
+            self.plan_hash, self.diary, self.granted = plan, {}, None
             self.authors.add(editor.casefold())
             self.until = self.now + 10 * MINUTE
 
@@ -326,12 +337,12 @@ class Votes(RuleBasedStateMachine):
     def satisfied_means_what_the_diary_says(self) -> None:
         if not hasattr(self, "approval"):
             return
-        good = not self.over and self.now < self.until and seated(self.need, list(self.diary.items()))
-        assert satisfied(self.approval, self.plan, self.now) == good
+        good = not self.over and self.now < self.until and seated(self.quorum, list(self.diary.items()))
+        assert satisfied(self.approval, self.plan_hash, self.now) == good
         if good:
-            assert len(set(self.diary) - self.authors - {"decider"}) >= self.need.quorum
+            assert len(set(self.diary) - self.authors - {"decider"}) >= self.quorum.size
         for number in range(self.edits + 1):
-            if f"h{number}" != self.plan:
+            if f"h{number}" != self.plan_hash:
                 assert not satisfied(self.approval, f"h{number}", self.now)
 
 

@@ -10,22 +10,22 @@ from services.patcher.attempt import (
     FINAL,
     LIVE,
     OWNERS,
+    AttemptEvent,
+    BeatSeen,
     Bounds,
     CancelRequested,
     CommandIssued,
     CommandLost,
     DeadlinePassed,
     ErrandKind,
-    Gated,
-    Gone,
+    GatesEvaluated,
     Outcome,
+    PluginLeft,
     Purpose,
     RollbackRequested,
-    Seen,
     Staged,
     StagingFinished,
     State,
-    Told,
 )
 from services.patcher.policy import Allow, Refuse
 from services.patcher.verdict import Probe
@@ -56,7 +56,7 @@ from tests.unit.attempt_stories import (
 def test_a_good_patch_goes_all_the_way() -> None:
     story = committing().sees(word(Outcome.COMMITTED, "commit"))
     assert story.attempt.state is State.SUCCESS
-    assert story.told == [Told.STAGED, Told.APPLIED, Told.COMMITTING, Told.SUCCEEDED]
+    assert story.events == [AttemptEvent.STAGED, AttemptEvent.APPLIED, AttemptEvent.COMMITTING, AttemptEvent.SUCCEEDED]
     assert [p["kind"] for p in story.errands(ErrandKind.ISSUE_COMMAND)] == ["update", "commit"]
 
 
@@ -66,21 +66,25 @@ def test_only_the_agents_receipt_makes_success() -> None:
 
 
 def test_a_new_attempt_is_told_unless_it_is_refused_at_once() -> None:
-    told = [fact.told for fact in heart.begin(NEW, ALLOWED, START).facts]
-    refused = [fact.told for fact in heart.begin(NEW, Gated(Refuse("SEVERITY", "no"), True), START).facts]
-    assert (told, refused) == ([Told.CREATED], [Told.REFUSED])
+    told = [fact.event for fact in heart.create(NEW, ALLOWED, START).facts]
+    refused = [fact.event for fact in heart.create(NEW, GatesEvaluated(Refuse("SEVERITY", "no"), True), START).facts]
+    assert (told, refused) == ([AttemptEvent.CREATED], [AttemptEvent.REFUSED])
 
 
 def test_a_release_that_fails_its_tests_ends_the_attempt_with_nothing_applied() -> None:
     story = Story().sees(ALLOWED, StagingFinished(Staged(False, 5, 6, 1.0, failures=("signature: wrong",))))
     assert story.attempt.state is State.FAILED
-    assert story.told == [Told.STAGED, Told.FAILED]
+    assert story.events == [AttemptEvent.STAGED, AttemptEvent.FAILED]
     assert story.change.facts[-1].failure == "staging_failed"
 
 
 def test_held_is_told_once_and_the_attempt_goes_on_where_it_was() -> None:
     story = Story().sees(HELD, HELD, HELD)
-    assert (story.attempt.state, story.attempt.held_by, story.told) == (State.PENDING, "KILL_SWITCH", [Told.HELD])
+    assert (story.attempt.state, story.attempt.held_by, story.events) == (
+        State.PENDING,
+        "KILL_SWITCH",
+        [AttemptEvent.HELD],
+    )
     assert story.sees(ALLOWED).attempt.state is State.STAGING
 
 
@@ -90,7 +94,7 @@ def test_a_permit_denied_by_the_kill_switch_puts_the_attempt_back_and_a_new_comm
     again = story.sees(HELD, ALLOWED)
     assert (again.attempt.state, again.attempt.tries, again.attempt.command) == (State.APPLYING, 2, "")
     assert [p["number"] for p in again.errands(ErrandKind.ISSUE_COMMAND)] == [1, 2]
-    assert again.told.count(Told.HELD) == 1
+    assert again.events.count(AttemptEvent.HELD) == 1
 
 
 def test_a_permit_denied_by_policy_refuses_and_one_denied_by_bad_luck_is_asked_again_three_times() -> None:
@@ -156,7 +160,7 @@ def test_a_bad_verdict_takes_it_back_and_only_the_agents_word_ends_it() -> None:
 
 def test_an_agent_that_reverted_alone_is_recorded_as_such_in_every_state_after_the_switch() -> None:
     for story in (permitted(), probation(), committing(), rolling_back(), unconfirmed()):
-        story.sees(word(Outcome.REVERTED, unasked=True))
+        story.sees(word(Outcome.REVERTED, unsolicited=True))
         assert story.attempt.state is State.ROLLED_BACK
         assert story.change.facts[-1].dead_man is True
 
@@ -168,7 +172,7 @@ def test_a_late_commit_is_success_even_when_a_rollback_was_wanted() -> None:
 
 def test_insufficient_evidence_asks_the_probe_and_extends_once() -> None:
     story = probation().sees(UNSURE, after=36)
-    assert (story.attempt.probe, story.attempt.deadline) == (Probe.ASKED, story.attempt.last_commit)
+    assert (story.attempt.probe, story.attempt.deadline_time) == (Probe.REQUESTED, story.attempt.commit_deadline)
     story.sees(UNSURE, word(Outcome.DONE, "health_check"), word(Outcome.FAILED, "health_check"))
     assert story.attempt.probe is Probe.GOOD
     kinds = [p["kind"] for p in story.errands(ErrandKind.ISSUE_COMMAND)]
@@ -190,7 +194,7 @@ def test_news_of_a_switch_that_come_too_late_to_commit_take_it_back() -> None:
 
 def test_a_failed_rollback_pages() -> None:
     story = rolling_back().sees(word(Outcome.FAILED, "rollback", detail="disk"))
-    assert (story.attempt.state, story.told[-1]) == (State.ROLLBACK_FAILED, Told.ROLLBACK_FAILED)
+    assert (story.attempt.state, story.events[-1]) == (State.ROLLBACK_FAILED, AttemptEvent.ROLLBACK_FAILED)
 
 
 class TestUnconfirmed:
@@ -198,8 +202,8 @@ class TestUnconfirmed:
 
     late = timedelta(seconds=70)
 
-    def seen(self, generation: int, after: timedelta = late) -> Seen:
-        return Seen(generation, "1.2.3", "f" * 64, START + after)
+    def seen(self, generation: int, after: timedelta = late) -> BeatSeen:
+        return BeatSeen(generation, "1.2.3", "f" * 64, START + after)
 
     def test_the_committed_generation_still_running_after_the_dead_man_is_success(self) -> None:
         assert unconfirmed().sees(self.seen(4)).attempt.state is State.SUCCESS
@@ -216,7 +220,7 @@ class TestUnconfirmed:
         for _ in range(5):
             story.sees(DeadlinePassed(), after=200).sees(self.seen(4, timedelta(hours=1)))
         assert story.attempt.state is State.ROLLBACK_FAILED
-        assert story.told.count(Told.ROLLING_BACK) == 3
+        assert story.events.count(AttemptEvent.ROLLING_BACK) == 3
 
 
 class TestTheOtherSlot:
@@ -232,7 +236,7 @@ class TestTheOtherSlot:
         assert gone_back().sees(FAIL, after=5).attempt.state is State.ROLLBACK_FAILED
 
     def test_an_agent_without_another_slot_fails_it(self) -> None:
-        story = Story(OTHER_SLOT).sees(Gated(Allow(), False), CommandIssued(Purpose.SWITCH, 1, "c1", 3, 7))
+        story = Story(OTHER_SLOT).sees(GatesEvaluated(Allow(), False), CommandIssued(Purpose.SWITCH, 1, "c1", 3, 7))
         assert story.sees(word(Outcome.FAILED, "rollback", generation=3)).attempt.state is State.FAILED
 
 
@@ -250,6 +254,6 @@ def test_every_live_state_has_an_owner_and_an_end() -> None:
 
 
 def test_an_unconfirmed_attempt_of_a_plugin_that_left_ends_with_a_page() -> None:
-    story = unconfirmed().sees(Gone("retired"))
-    assert (story.attempt.state, story.told[-1]) == (State.ROLLBACK_FAILED, Told.ROLLBACK_FAILED)
-    assert committing().sees(Gone("retired")).attempt.state is State.COMMITTING
+    story = unconfirmed().sees(PluginLeft("retired"))
+    assert (story.attempt.state, story.events[-1]) == (State.ROLLBACK_FAILED, AttemptEvent.ROLLBACK_FAILED)
+    assert committing().sees(PluginLeft("retired")).attempt.state is State.COMMITTING

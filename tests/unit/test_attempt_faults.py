@@ -12,8 +12,8 @@ from tests.unit.attempt_stories import FAIL, Story, permitted, probation, word
     ("story", "failure"),
     [
         (lambda: probation().sees(FAIL, word(Outcome.REVERTED, "rollback")), "verdict"),
-        (lambda: permitted().sees(word(Outcome.REVERTED, detail="DID_NOT_START", unasked=True)), "did_not_start"),
-        (lambda: probation().sees(word(Outcome.REVERTED, detail="DEAD_MAN", unasked=True)), ""),
+        (lambda: permitted().sees(word(Outcome.REVERTED, detail="DID_NOT_START", unsolicited=True)), "did_not_start"),
+        (lambda: probation().sees(word(Outcome.REVERTED, detail="DEAD_MAN", unsolicited=True)), ""),
         (lambda: permitted().sees(word(Outcome.REVERTED, detail="PERMIT_STALE")), ""),
         (lambda: permitted().sees(word(Outcome.REFUSED, detail="KILL_SWITCH")), ""),
         (
@@ -33,7 +33,7 @@ def test_only_a_verdict_and_a_failed_start_speak_against_a_remedy(story: Callabl
 @pytest.mark.parametrize(
     ("said", "alone"),
     [
-        (word(Outcome.REVERTED, detail="DEAD_MAN", unasked=True), True),
+        (word(Outcome.REVERTED, detail="DEAD_MAN", unsolicited=True), True),
         # It was told to go back while its own word was on its way, and had gone back already.
         (word(Outcome.REVERTED, "rollback", detail="REVERTED"), True),
         (word(Outcome.REVERTED, "rollback"), False),

@@ -13,6 +13,8 @@ from services.patcher.attempt import (
     LIVE,
     UNPERMITTED,
     Attempt,
+    AttemptEvent,
+    BeatSeen,
     CancelRequested,
     Change,
     CommandFinished,
@@ -20,20 +22,18 @@ from services.patcher.attempt import (
     CommandLost,
     DeadlinePassed,
     ErrandKind,
-    Gated,
-    Gone,
-    Judged,
+    GatesEvaluated,
     Observation,
     Outcome,
     Permitted,
+    PluginLeft,
     Purpose,
     RollbackRequested,
-    Seen,
     Staged,
     StagingFinished,
     StagingLost,
     State,
-    Told,
+    VerdictReached,
 )
 from services.patcher.policy import Action, Allow, Hold, Refuse
 from services.patcher.verdict import Result, Verdict
@@ -87,25 +87,25 @@ words = st.builds(
     st.booleans(),
 )
 observations = st.one_of(
-    st.builds(Gated, st.sampled_from(ANSWERS), st.booleans()),
+    st.builds(GatesEvaluated, st.sampled_from(ANSWERS), st.booleans()),
     st.builds(StagingFinished, st.builds(Staged, st.booleans(), small, small, st.just(1.0))),
     st.builds(StagingLost, st.just("gone")),
     st.builds(CommandIssued, st.sampled_from(Purpose), small, commands, generations, fences),
     st.builds(CommandLost, st.sampled_from(Purpose), small, st.just("away")),
     st.builds(Permitted, commands, generations, fences),
     words,
-    st.builds(Judged, st.builds(Verdict, st.sampled_from(Result), st.just("why"))),
-    st.builds(Seen, st.integers(2, 6), st.just("1.2.3"), st.just("f"), moments),
+    st.builds(VerdictReached, st.builds(Verdict, st.sampled_from(Result), st.just("why"))),
+    st.builds(BeatSeen, st.integers(2, 6), st.just("1.2.3"), st.just("f"), moments),
     st.just(DeadlinePassed()),
-    st.builds(Gone, st.just("retired")),
+    st.builds(PluginLeft, st.just("retired")),
     st.builds(CancelRequested, st.just("x"), st.just("no")),
     st.builds(RollbackRequested, st.just("x"), st.just("no")),
 )  # fmt: skip
 stories = st.lists(st.tuples(observations, st.sampled_from([0.0, 0.5, 5.0, 40.0, 200.0])), max_size=40)
 BEGINNINGS = [
-    heart.begin(NEW, HELD, START).attempt,
-    heart.begin(replace(NEW, action=Action.RESTART), ALLOWED, START).attempt,
-    heart.begin(OTHER_SLOT, ALLOWED, START).attempt,
+    heart.create(NEW, HELD, START).attempt,
+    heart.create(replace(NEW, action=Action.RESTART), ALLOWED, START).attempt,
+    heart.create(OTHER_SLOT, ALLOWED, START).attempt,
     gone_back().attempt,
     *(story().attempt for story in (applying, permitted, probation, committing, rolling_back, unconfirmed)),
 ]
@@ -132,13 +132,13 @@ def test_no_sequence_of_observations_leads_where_it_must_not(
     for _ in range(8):
         if not live(attempt):
             break
-        assert attempt.deadline is not None
-        attempt = heart.next(attempt, DeadlinePassed(), attempt.deadline).attempt
+        assert attempt.deadline_time is not None
+        attempt = heart.next(attempt, DeadlinePassed(), attempt.deadline_time).attempt
     assert not live(attempt), "left alone, every attempt ends by its deadlines"
 
 
 def every_observation() -> list[Observation]:
-    found: list[Observation] = [Gated(answer, flag) for answer in ANSWERS for flag in (True, False)]
+    found: list[Observation] = [GatesEvaluated(answer, flag) for answer in ANSWERS for flag in (True, False)]
     found += [StagingFinished(Staged(good, 1, 1, 1.0)) for good in (True, False)]
     found += [CommandIssued(purpose, 1, name, 4, 7) for purpose in Purpose for name in ("c1", "c2")]
     found += [CommandLost(purpose, 1, "away") for purpose in Purpose]
@@ -151,22 +151,22 @@ def every_observation() -> list[Observation]:
         for outcome in Outcome
         for detail in ("", "KILL_SWITCH", "SEVERITY", "NO_ANSWER")
     ]
-    found += [Judged(Verdict(result, "why")) for result in Result]
-    found += [Gone("retired")]
-    found += [Seen(generation, "", "", START + timedelta(hours=1)) for generation in (3, 4, 5)]
+    found += [VerdictReached(Verdict(result, "why")) for result in Result]
+    found += [PluginLeft("retired")]
+    found += [BeatSeen(generation, "", "", START + timedelta(hours=1)) for generation in (3, 4, 5)]
     return [*found, StagingLost("gone"), DeadlinePassed(), CancelRequested("x", "no"), RollbackRequested("x", "no")]
 
 
 def lawful(before: Attempt, observation: Observation, change: Change) -> None:
-    for step in change.steps:
+    for step in change.transitions:
         assert step.to_state in EDGES.get(step.from_state, set()), (step, observation)
     if before.state is not change.attempt.state:
-        assert change.steps, "a change of state leaves a row of history"
+        assert change.transitions, "a change of state leaves a row of history"
     if before.permitted:
         assert change.attempt.permitted
         assert change.attempt.state not in PERMITTED_NEVER | UNPERMITTED, (before.state, observation)
     if live(change.attempt):
-        assert change.attempt.deadline is not None
+        assert change.attempt.deadline_time is not None
     if change.attempt.state in FINAL:
         assert change.attempt.end_time is not None
 
@@ -189,7 +189,7 @@ def test_an_observation_that_comes_twice_has_its_effect_once(
         now += timedelta(seconds=after)
         attempt = heart.next(attempt, observation, now).attempt
         # A refusal answers one command; whoever repeats it after the next was sent carries the old fence.
-        if number == at and not isinstance(observation, Gated | Seen | DeadlinePassed | Judged):
+        if number == at and not isinstance(observation, GatesEvaluated | BeatSeen | DeadlinePassed | VerdictReached):
             again = heart.next(attempt, observation, now)
-            facts = [fact.told for fact in again.facts]
-            assert again.attempt.state is attempt.state or Told.APPLIED in facts, (observation, attempt.state)
+            facts = [fact.event for fact in again.facts]
+            assert again.attempt.state is attempt.state or AttemptEvent.APPLIED in facts, (observation, attempt.state)

@@ -14,28 +14,28 @@ from services.patcher.policy import (
     POLICY_GATES,
     Action,
     Allow,
+    GateRequest,
     Hold,
     Policy,
     Refuse,
     Severity,
-    Wish,
     check,
     gate,
     scopes,
 )
 
-WISH = Wish("p1", "m1", Action.PATCH, Severity.MEDIUM, 0.87, True)
+REQUEST = GateRequest("p1", "m1", Action.PATCH, Severity.MEDIUM, 0.87, True)
 
 
-def refused_by(policy: Policy, wish: Wish) -> str:
-    answer = gate(policy, (), wish)
+def refused_by(policy: Policy, gate_request: GateRequest) -> str:
+    answer = gate(policy, (), gate_request)
     assert isinstance(answer, Refuse)
     assert answer.reason
     return answer.gate
 
 
 def test_the_worked_example_passes_the_default_policy() -> None:
-    assert gate(Policy(), (), WISH) == Allow()
+    assert gate(Policy(), (), REQUEST) == Allow()
 
 
 def test_the_defaults_are_those_of_the_first_document() -> None:
@@ -55,50 +55,50 @@ def test_the_defaults_are_those_of_the_first_document() -> None:
 
 @pytest.mark.parametrize("scope", ["global", "merchants/m1", "plugins/p1", "actions/patch"])
 def test_a_kill_switch_in_any_scope_holds_instead_of_refusing(scope: str) -> None:
-    answer = gate(Policy(), {scope}, WISH)
+    answer = gate(Policy(), {scope}, REQUEST)
     assert isinstance(answer, Hold)
     assert answer.gate == KILL_SWITCH
 
 
 @pytest.mark.parametrize("scope", ["merchants/m2", "plugins/p2", "actions/rollback", "merchants/", "p1"])
 def test_a_kill_switch_elsewhere_changes_nothing(scope: str) -> None:
-    assert gate(Policy(), {scope}, WISH) == Allow()
+    assert gate(Policy(), {scope}, REQUEST) == Allow()
 
 
 def test_the_kill_switch_is_asked_before_everything_that_refuses() -> None:
-    assert isinstance(gate(Policy(autopatch_enabled=False), {"global"}, WISH), Hold)
+    assert isinstance(gate(Policy(autopatch_enabled=False), {"global"}, REQUEST), Hold)
 
 
 @pytest.mark.parametrize(
-    ("policy", "wish", "name"),
+    ("policy", "gate_request", "name"),
     [
-        (Policy(autopatch_enabled=False), WISH, "AUTOPATCH_DISABLED"),
-        (Policy(autopatch_merchants=("m2",)), WISH, "ALLOW_LIST"),
-        (Policy(), replace(WISH, severity=Severity.HIGH), "SEVERITY"),
-        (Policy(), replace(WISH, severity=Severity.UNKNOWN), "SEVERITY"),
-        (Policy(), replace(WISH, confidence=0.74), "CONFIDENCE"),
-        (Policy(), replace(WISH, confidence=float("nan")), "CONFIDENCE"),
-        (Policy(), replace(WISH, staged=False), "STAGING"),
+        (Policy(autopatch_enabled=False), REQUEST, "AUTOPATCH_DISABLED"),
+        (Policy(autopatch_merchants=("m2",)), REQUEST, "ALLOW_LIST"),
+        (Policy(), replace(REQUEST, severity=Severity.HIGH), "SEVERITY"),
+        (Policy(), replace(REQUEST, severity=Severity.UNKNOWN), "SEVERITY"),
+        (Policy(), replace(REQUEST, confidence=0.74), "CONFIDENCE"),
+        (Policy(), replace(REQUEST, confidence=float("nan")), "CONFIDENCE"),
+        (Policy(), replace(REQUEST, staged=False), "STAGING"),
     ],
 )
-def test_each_gate_refuses_with_its_own_name(policy: Policy, wish: Wish, name: str) -> None:
-    assert refused_by(policy, wish) == name
+def test_each_gate_refuses_with_its_own_name(policy: Policy, gate_request: GateRequest, name: str) -> None:
+    assert refused_by(policy, gate_request) == name
     assert name in POLICY_GATES
 
 
 def test_an_empty_allow_list_means_everybody_and_a_listed_merchant_passes() -> None:
-    assert gate(Policy(autopatch_merchants=("m1",)), (), WISH) == Allow()
+    assert gate(Policy(autopatch_merchants=("m1",)), (), REQUEST) == Allow()
 
 
 @pytest.mark.parametrize("action", [Action.RESTART, Action.ROLLBACK])
 def test_the_severity_cap_is_about_what_is_new(action: Action) -> None:
-    assert gate(Policy(), (), replace(WISH, action=action, severity=Severity.HIGH)) == Allow()
+    assert gate(Policy(), (), replace(REQUEST, action=action, severity=Severity.HIGH)) == Allow()
 
 
 def test_staging_is_no_gate_where_policy_does_not_ask_for_it_or_before_it_is_due() -> None:
-    assert gate(Policy(require_staging=False), (), replace(WISH, staged=False)) == Allow()
-    assert gate(Policy(), (), replace(WISH, staged=None)) == Allow()
-    assert gate(Policy(), (), replace(WISH, action=Action.RESTART, staged=False)) == Allow()
+    assert gate(Policy(require_staging=False), (), replace(REQUEST, staged=False)) == Allow()
+    assert gate(Policy(), (), replace(REQUEST, staged=None)) == Allow()
+    assert gate(Policy(), (), replace(REQUEST, action=Action.RESTART, staged=False)) == Allow()
 
 
 @given(
@@ -111,9 +111,9 @@ def test_staging_is_no_gate_where_policy_does_not_ask_for_it_or_before_it_is_due
 def test_nothing_passes_an_engaged_switch_and_nothing_else_holds(
     action: Action, severity: Severity, confidence: float, staged: bool | None, engaged: set[str]
 ) -> None:
-    wish = Wish("p1", "m1", action, severity, confidence, staged)
+    gate_request = GateRequest("p1", "m1", action, severity, confidence, staged)
     covered = bool(set(scopes("p1", "m1", action)) & engaged)
-    assert isinstance(gate(Policy(), engaged, wish), Hold) == covered
+    assert isinstance(gate(Policy(), engaged, gate_request), Hold) == covered
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ from services.patcher.policy import (
     Action,
     Allow,
     Ask,
+    GateInputs,
+    GateRequest,
     Hold,
     Policy,
+    Probation,
     Refuse,
     Reply,
+    RollBack,
     Severity,
-    Situation,
-    TakeBack,
-    Watch,
-    Wish,
     ask,
     check,
     compare,
@@ -34,34 +34,35 @@ from services.patcher.policy import (
     is_canary,
     is_major,
     objections,
-    would,
+    preview,
 )
 
 NOW = datetime(2026, 3, 6, 20, tzinfo=UTC)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
-WISH = Wish("p1", "m1", Action.PATCH, Severity.MEDIUM, 0.87, True)
-PATCH = Situation(WISH, NOW, from_release="1.2.0", to_release="1.2.3", fleet=100)
+REQUEST = GateRequest("p1", "m1", Action.PATCH, Severity.MEDIUM, 0.87, True)
+PATCH = GateInputs(REQUEST, NOW, from_release="1.2.0", to_release="1.2.3", fleet=100)
 MAJOR = replace(PATCH, to_release="2.0.0")
 
 
-def watched(silent: float = 0, error_rate: float = 0) -> Situation:
-    return replace(PATCH, watch=Watch(20, silent=silent, error_rate=error_rate, healthy=True))
+def watched(silent: float = 0, error_rate: float = 0) -> GateInputs:
+    return replace(PATCH, probation=Probation(20, silent=silent, error_rate=error_rate, healthy=True))
 
 
 WEEKEND = FreezeWindow("0 18 * * 5", "Europe/Berlin", 62 * HOUR, "the weekend")
 RELEASED = [PATCH.now - n * HOUR for n in range(1, 7)]
 
 # field, the value that turns it, the situation, the answer before and after.
-Case = tuple[str, object, Situation, type[Reply], type[Reply]]
+Case = tuple[str, object, GateInputs, type[Reply], type[Reply]]
 CASES: list[Case] = [
     ("autopatch_enabled", False, PATCH, Allow, Refuse),
     ("autopatch_merchants", ("m2",), PATCH, Allow, Refuse),
     ("autopatch_max_severity", Severity.LOW, PATCH, Allow, Refuse),
     ("min_confidence", 0.9, PATCH, Allow, Refuse),
-    ("require_staging", False, replace(PATCH, wish=replace(WISH, staged=False)), Refuse, Allow),
+    ("require_staging", False, replace(PATCH, request=replace(REQUEST, staged=False)), Refuse, Allow),
     ("staging_timeout", 10 * SECOND, replace(PATCH, staging=60.0), Allow, Refuse),
-    ("health_check_timeout", 10 * SECOND, replace(PATCH, watch=Watch(since=20)), Allow, TakeBack),
-    ("health_check_interval", 9 * SECOND, replace(PATCH, watch=Watch(20, looked=5, healthy=True)), Allow, Hold),
+    ("health_check_timeout", 10 * SECOND, replace(PATCH, probation=Probation(since=20)), Allow, RollBack),
+    ("health_check_interval", 9 * SECOND, replace(PATCH, probation=Probation(20, last_look=5, healthy=True)),
+     Allow, Hold),
     ("require_multisig_for_major", False, MAJOR, Ask, Allow),
     ("require_multisig_for_high_impact", False, replace(PATCH, plugins=51), Ask, Allow),
     ("multisig_quorum", 3, MAJOR, Ask, Ask),
@@ -69,32 +70,33 @@ CASES: list[Case] = [
     ("multisig_approvers", ("bea", "cem"), MAJOR, Ask, Ask),
     ("approval_timeout", 2 * HOUR, MAJOR, Ask, Ask),
     ("high_impact_plugins", 10, replace(PATCH, plugins=11), Allow, Ask),
-    ("rollback_error_rate_threshold", 5.0, watched(error_rate=7.5), Allow, TakeBack),
-    ("rollback_heartbeat_missed", 10 * SECOND, watched(silent=15), Allow, TakeBack),
+    ("rollback_error_rate_threshold", 5.0, watched(error_rate=7.5), Allow, RollBack),
+    ("rollback_heartbeat_missed", 10 * SECOND, watched(silent=15), Allow, RollBack),
     ("learning_enabled", False, PATCH, Allow, Allow),
     ("canary_percentage", 1, PATCH, Allow, Hold),
     ("canary_merchants", ("m2",), PATCH, Allow, Hold),
     ("freeze_windows", (WEEKEND,), PATCH, Allow, Hold),
     ("max_in_flight", 3, replace(PATCH, in_flight=3), Allow, Hold),
     ("max_in_flight_percentage", 3.0, replace(PATCH, in_flight=3), Allow, Hold),
-    ("max_attempts", 2, replace(PATCH, begun=tuple(RELEASED[:2])), Allow, Refuse),
-    ("attempts_window", 10 * HOUR, replace(PATCH, begun=(*RELEASED[:3], *(NOW - 12 * HOUR,) * 3)), Refuse, Allow),
+    ("max_attempts", 2, replace(PATCH, recent_permits=tuple(RELEASED[:2])), Allow, Refuse),
+    ("attempts_window", 10 * HOUR, replace(PATCH, recent_permits=(*RELEASED[:3], *(NOW - 12 * HOUR,) * 3)),
+     Refuse, Allow),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("field", "value", "situation", "before", "after"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("field", "value", "inputs", "before", "after"), CASES, ids=[case[0] for case in CASES])
 def test_each_field_alone_turns_a_situation_at_its_own_gate(
-    field: str, value: object, situation: Situation, before: type[Reply], after: type[Reply]
+    field: str, value: object, inputs: GateInputs, before: type[Reply], after: type[Reply]
 ) -> None:
     old, new = Policy(), replace(Policy(), **{field: value})  # type: ignore[arg-type]
     check(new)
-    was, now = would(old, situation), would(new, situation)
+    was, now = preview(old, inputs), preview(new, inputs)
     assert was != now
     assert (type(was.reply), type(now.reply)) == (before, after)
-    assert any(gate(old, situation) != gate(new, situation) for gate in EFFECTS[field])
+    assert any(gate(old, inputs) != gate(new, inputs) for gate in EFFECTS[field])
     others = {each for gates in EFFECTS.values() for each in gates} - set(EFFECTS[field])
-    assert all(gate(old, situation) == gate(new, situation) for gate in others)
-    assert len(now.sentence) > 10
+    assert all(gate(old, inputs) == gate(new, inputs) for gate in others)
+    assert len(now.explanation) > 10
 
 
 def test_no_field_is_data_without_effect() -> None:
@@ -105,7 +107,7 @@ def test_no_field_is_data_without_effect() -> None:
 def test_the_worked_example_passes_every_gate() -> None:
     assert ask(Policy(), PATCH) == Allow()
     assert objections(Policy(), PATCH) == ()
-    assert would(Policy(), PATCH).sentence == "it would go on"
+    assert preview(Policy(), PATCH).explanation == "it would go on"
 
 
 def test_people_who_have_approved_exactly_this_plan_open_its_gate() -> None:
@@ -115,7 +117,7 @@ def test_people_who_have_approved_exactly_this_plan_open_its_gate() -> None:
 
 def test_high_severity_within_a_raised_cap_still_needs_people() -> None:
     raised = Policy(autopatch_max_severity=Severity.CRITICAL)
-    reply = ask(raised, replace(PATCH, wish=replace(WISH, severity=Severity.HIGH)))
+    reply = ask(raised, replace(PATCH, request=replace(REQUEST, severity=Severity.HIGH)))
     assert isinstance(reply, Ask)
     assert reply.reason == "its severity is high: 2 different people (at least 1 approver) must approve"
 
@@ -123,20 +125,22 @@ def test_high_severity_within_a_raised_cap_still_needs_people() -> None:
 @pytest.mark.parametrize("action", [Action.RESTART, Action.ROLLBACK])
 def test_what_returns_to_what_ran_before_is_not_frozen_nor_asked_for_nor_held_for_canaries(action: Action) -> None:
     policy = Policy(freeze_windows=(WEEKEND,), canary_percentage=1)
-    back = replace(MAJOR, wish=replace(WISH, action=action, severity=Severity.HIGH), to_release="0.9.0")
+    back = replace(MAJOR, request=replace(REQUEST, action=action, severity=Severity.HIGH), to_release="0.9.0")
     assert ask(policy, back) == Allow()
 
 
 def test_a_storm_holds_whatever_is_automatic() -> None:
     for action in (Action.PATCH, Action.ROLLBACK, Action.RESTART):
-        reply = ask(Policy(), replace(PATCH, wish=replace(WISH, action=action), storm="12 of 40 checkout plugins fail"))
+        reply = ask(
+            Policy(), replace(PATCH, request=replace(REQUEST, action=action), storm="12 of 40 checkout plugins fail")
+        )
         assert isinstance(reply, Hold)
         assert reply.reason == "automation pauses: 12 of 40 checkout plugins fail"
 
 
 def test_every_objection_is_told_not_only_the_first() -> None:
     policy = Policy(freeze_windows=(WEEKEND,), max_in_flight=1)
-    found = objections(policy, replace(MAJOR, in_flight=1, storm="a storm", wish=replace(WISH, confidence=0.1)))
+    found = objections(policy, replace(MAJOR, in_flight=1, storm="a storm", request=replace(REQUEST, confidence=0.1)))
     assert [getattr(each, "gate", "") for each in found] == ["STORM", "CONFIDENCE", "FREEZE", "APPROVAL", "BUDGET"]
 
 
@@ -232,16 +236,16 @@ def test_a_difference_is_told_field_by_field_without_the_bookkeeping() -> None:
 
 def test_a_dry_run_tells_only_what_would_turn_out_differently() -> None:
     strict = Policy(min_confidence=0.9)
-    turns = compare(Policy(), strict, [PATCH, replace(PATCH, wish=replace(WISH, confidence=0.95)), MAJOR])
-    assert [(turn.place, turn.before.word, turn.after.word) for turn in turns] == [
+    turns = compare(Policy(), strict, [PATCH, replace(PATCH, request=replace(REQUEST, confidence=0.95)), MAJOR])
+    assert [(turn.index, turn.before.outcome, turn.after.outcome) for turn in turns] == [
         (0, "allow", "refuse"),
         (2, "ask", "refuse"),
     ]
-    assert turns[0].after.sentence == "refuse at CONFIDENCE: confidence 0.87 is below 0.90"
+    assert turns[0].after.explanation == "refuse at CONFIDENCE: confidence 0.87 is below 0.90"
 
 
 def test_the_gates_of_the_wish_alone_are_the_same_in_both_doors() -> None:
     for engaged in (frozenset[str](), frozenset({"global"})):
         for confidence in (0.1, 0.9):
-            wish = replace(WISH, confidence=confidence)
-            assert ask(Policy(), replace(PATCH, wish=wish, engaged=engaged)) == gate(Policy(), engaged, wish)
+            request = replace(REQUEST, confidence=confidence)
+            assert ask(Policy(), replace(PATCH, request=request, engaged=engaged)) == gate(Policy(), engaged, request)

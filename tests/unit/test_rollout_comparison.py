@@ -46,9 +46,9 @@ def test_the_machine_does_what_the_benchmark_simulates(build: str, budget: int) 
                 if row.state is MemberState.STARTED:
                     story.sees(Switched(row))
                     heapq.heappush(flight, (time + wave[int(row.plugin[1:]) - 1][1], int(row.plugin[1:])))
-            time, place = heapq.heappop(flight)
-            outcome = Outcome.REVERTED if wave[place - 1][0] else Outcome.HEALTHY
-            story.sees(Settled(story.rows[f"p{place}"], outcome))
+            time, switch_number = heapq.heappop(flight)
+            outcome = Outcome.REVERTED if wave[switch_number - 1][0] else Outcome.HEALTHY
+            story.sees(Settled(story.rows[f"p{switch_number}"], outcome))
         assert (story.state() is State.ROLLING_BACK) == simulated.halted
         assert len(story.rollout.tallies[0].broken) == simulated.known
         assert story.rollout.tallies[0].exposed == simulated.switched

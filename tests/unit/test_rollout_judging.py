@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.errors import Invalid
+from services.patcher.rollout.concurrency import Concurrency, after, headroom, in_flight_limit
 from services.patcher.rollout.judging import (
     BETS,
     Counts,
@@ -21,7 +22,6 @@ from services.patcher.rollout.judging import (
     null_rate,
     upper_bound,
 )
-from services.patcher.rollout.pace import Pace, after, in_flight_limit, room
 from services.patcher.verdict import Result
 
 RULES = Rules()
@@ -79,7 +79,7 @@ def test_more_broken_among_as_many_is_more_evidence(broken: int, good: int, null
 
 def worst_order(wave: Sequence[bool]) -> bool:
     """Whether a wave halts when all broken ones are heard at once and the good ones much later."""
-    broken = tuple(place for place, breaks in enumerate(wave, 1) if breaks)
+    broken = tuple(switch_number for switch_number, breaks in enumerate(wave, 1) if breaks)
     return any(
         judge([Exposure(len(wave), broken[:heard])], 1, NOBODY, RULES).result is Result.FAIL
         for heard in range(1, len(broken) + 1)
@@ -100,7 +100,7 @@ def test_the_promise_holds_for_the_rollout_as_a_whole_however_many_waves_it_has(
     for _ in range(1_500):
         waves: list[Exposure] = []
         for size in sizes:
-            broken = tuple(place for place in range(1, size + 1) if chance.random() < 0.02)
+            broken = tuple(switch_number for switch_number in range(1, size + 1) if chance.random() < 0.02)
             waves.append(Exposure(size, broken))
             if judge(waves, len(sizes), NOBODY, RULES).result is Result.FAIL:
                 halted += 1
@@ -139,7 +139,7 @@ def test_a_control_group_that_breaks_lifts_the_null_above_what_it_shows() -> Non
     wave = [Exposure(20, (3, 9, 14, 20))]
     assert judge(wave, 1, NOBODY, RULES).result is Result.FAIL
     beside = judge(wave, 1, Counts(100, 20), RULES)
-    assert beside.result is Result.INSUFFICIENT and beside.troubled
+    assert beside.result is Result.INSUFFICIENT and beside.common_cause
     assert judge([Exposure(10, tuple(range(1, 11)))], 1, Counts(100, 20), RULES).result is Result.FAIL
 
 
@@ -167,30 +167,42 @@ def test_evidence_is_never_out_of_range(count: int, bet: float) -> None:
     assert log_evidence(count, 10, bet) <= 0.0
 
 
-def run(pace: Pace, results: Sequence[bool], budget: int = 16, *, doubtful: bool = False) -> Pace:
-    for against in results:
-        pace = after(pace, against=against, doubtful=doubtful, budget=budget, floor=0.02)
-    return pace
+def run(concurrency: Concurrency, results: Sequence[bool], budget: int = 16, *, doubtful: bool = False) -> Concurrency:
+    for counted_against in results:
+        concurrency = after(concurrency, counted_against=counted_against, doubtful=doubtful, budget=budget, floor=0.02)
+    return concurrency
 
 
 def test_each_clean_batch_doubles_the_pace_up_to_the_budget() -> None:
-    assert [run(Pace(), [False] * count).width for count in (0, 1, 3, 7, 15, 31, 500)] == [1, 2, 4, 8, 16, 16, 16]
-    assert run(Pace(), [False] * 40, budget=6).width == 6
+    assert [run(Concurrency(), [False] * count).width for count in (0, 1, 3, 7, 15, 31, 500)] == [
+        1,
+        2,
+        4,
+        8,
+        16,
+        16,
+        16,
+    ]
+    assert run(Concurrency(), [False] * 40, budget=6).width == 6
 
 
 def test_a_batch_that_broke_more_than_noise_halves_the_pace_at_once() -> None:
-    assert run(Pace(16), [False, True]) == Pace(8)
-    assert run(Pace(1), [True]) == Pace(1)
-    assert run(Pace(100), [True, True], budget=200) == Pace(100, 2, 2), "two of a hundred are noise"
-    assert run(Pace(100), [True, True, True], budget=200) == Pace(50)
+    assert run(Concurrency(16), [False, True]) == Concurrency(8)
+    assert run(Concurrency(1), [True]) == Concurrency(1)
+    assert run(Concurrency(100), [True, True], budget=200) == Concurrency(100, 2, 2), "two of a hundred are noise"
+    assert run(Concurrency(100), [True, True, True], budget=200) == Concurrency(50)
 
 
 def test_a_wave_in_doubt_goes_on_one_by_one() -> None:
-    assert run(Pace(16, 3), [False], doubtful=True) == Pace(1)
+    assert run(Concurrency(16, 3), [False], doubtful=True) == Concurrency(1)
 
 
 def test_room_is_what_is_left_of_pace_and_budget() -> None:
-    assert [room(Pace(8), 16, 3), room(Pace(8), 4, 3), room(Pace(2), 16, 5)] == [5, 1, 0]
+    assert [headroom(Concurrency(8), 16, 3), headroom(Concurrency(8), 4, 3), headroom(Concurrency(2), 16, 5)] == [
+        5,
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(

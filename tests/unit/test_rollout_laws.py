@@ -17,28 +17,28 @@ from services.patcher.rollout import (
     OWNERS,
     AbortRequested,
     BudgetChanged,
-    Compared,
+    ControlGroupUpdated,
     Counts,
-    Left,
     Member,
     MemberState,
     NotSwitched,
-    NotTakenBack,
     Observation,
     Outcome,
     PauseRequested,
+    PluginLeft,
     PromoteRequested,
     ResumeRequested,
     Returned,
+    RollbackFailed,
+    RolledBack,
     Rollout,
+    RolloutEvent,
     Scope,
     Settled,
     State,
     Superseded,
     Switched,
-    TakenBack,
     Tick,
-    Told,
     WentOffline,
 )
 from tests.unit.rollout_stories import Story
@@ -66,7 +66,7 @@ wishes = st.one_of(
     st.builds(PromoteRequested, st.just("ann"), st.just("x")),
     st.builds(AbortRequested, st.just("ann"), st.just("x"), st.sampled_from(Scope)),
     st.builds(BudgetChanged, st.integers(1, 4), st.just("ann"), st.just("x")),
-    st.builds(Compared, st.builds(Counts, st.integers(20, 40), st.integers(0, 20))),
+    st.builds(ControlGroupUpdated, st.builds(Counts, st.integers(20, 40), st.integers(0, 20))),
     st.just(Superseded("rollouts/r2")),
 )
 steps = st.one_of(
@@ -79,18 +79,18 @@ def observation(row: Member, kind: str, what: object) -> Observation:
     if isinstance(what, Outcome):
         return Settled(row, what)
     if kind == "not switched":
-        return NotSwitched(row, "x", again=bool(what))
+        return NotSwitched(row, "x", retry=bool(what))
     if kind in {"left", "not back"}:
-        return Left(row, "x") if kind == "left" else NotTakenBack(row, "x")
-    made: dict[str, type[Switched | WentOffline | Returned | TakenBack]] = {
-        "switched": Switched, "offline": WentOffline, "returned": Returned, "back": TakenBack,
+        return PluginLeft(row, "x") if kind == "left" else RollbackFailed(row, "x")
+    made: dict[str, type[Switched | WentOffline | Returned | RolledBack]] = {
+        "switched": Switched, "offline": WentOffline, "returned": Returned, "back": RolledBack,
     }  # fmt: skip
     return made[kind](row)
 
 
 def lawful(story: Story, before: Rollout) -> None:
     after = story.rollout
-    assert (after.deadline is not None) == (after.state in LIVE)
+    assert (after.deadline_time is not None) == (after.state in LIVE)
     assert (after.end_time is not None) == (after.state in FINAL)
     assert before.state is after.state or before.state not in FINAL
     limit = max(before.budget, after.budget)
@@ -121,16 +121,16 @@ def test_no_sequence_of_observations_leads_where_it_must_not(
     for _ in range(40):
         if story.state() in FINAL:
             break
-        assert story.rollout.deadline is not None
-        story.sees(Tick(), after=max(timedelta(0), story.rollout.deadline - story.now))
+        assert story.rollout.deadline_time is not None
+        story.sees(Tick(), after=max(timedelta(0), story.rollout.deadline_time - story.now))
     assert story.state() in FINAL, "left alone, every rollout ends by its deadlines"
-    ends = [Told.SUCCEEDED, Told.ROLLED_BACK, Told.ABORTED, Told.HALTED]
-    assert any(end in story.told for end in ends)
-    assert story.told.count(Told.HALTED) + story.told.count(Told.SUCCEEDED) <= 1
+    ends = [RolloutEvent.SUCCEEDED, RolloutEvent.ROLLED_BACK, RolloutEvent.ABORTED, RolloutEvent.HALTED]
+    assert any(end in story.events for end in ends)
+    assert story.events.count(RolloutEvent.HALTED) + story.events.count(RolloutEvent.SUCCEEDED) <= 1
 
 
 def _path(story: Story) -> list[tuple[State, State]]:
-    return [(step.from_state, step.to_state) for step in story.steps]
+    return [(step.from_state, step.to_state) for step in story.transitions]
 
 
 @settings(max_examples=200, deadline=None)
@@ -141,11 +141,11 @@ def test_a_stale_row_or_a_repeated_word_never_counts_twice(
     story = Story(12)
     for plugin, (kind, what) in seen:
         story.sees(observation(story.rows[plugin], kind, what))
-        again = heart.next(story.rollout, observation(story.rows[plugin], kind, what), story.now)
+        retry = heart.next(story.rollout, observation(story.rows[plugin], kind, what), story.now)
         exposed = [tally.exposed for tally in story.rollout.tallies]
         broken = [tally.broken for tally in story.rollout.tallies]
-        assert [tally.exposed for tally in again.rollout.tallies] == exposed
-        assert [tally.broken for tally in again.rollout.tallies] == broken
+        assert [tally.exposed for tally in retry.rollout.tallies] == exposed
+        assert [tally.broken for tally in retry.rollout.tallies] == broken
 
 
 def test_every_state_that_is_not_final_has_an_owner_an_end_and_a_successor() -> None:

@@ -14,31 +14,31 @@ from services.patcher.rollout import (
     AbortRequested,
     Bounds,
     BudgetChanged,
-    CallOff,
-    Compared,
+    CancelUnpermitted,
+    ControlGroupUpdated,
     Counts,
-    Left,
     MemberState,
     NotSwitched,
-    NotTakenBack,
     Outcome,
     PauseRequested,
+    PluginLeft,
     PromoteRequested,
-    Refused,
+    Rejected,
     ResumeRequested,
     Returned,
     RollBack,
+    RollbackFailed,
+    RolledBack,
+    RolloutEvent,
     Rules,
     Scope,
     Settled,
     Started,
-    StartMore,
+    StartMembers,
     State,
     Superseded,
     Switched,
-    TakenBack,
     Tick,
-    Told,
     WentOffline,
     figures,
 )
@@ -54,7 +54,7 @@ def test_a_good_build_goes_wave_by_wave_to_everybody() -> None:
         story.heals().soaks()
     assert story.state() is State.SUCCEEDED
     assert story.states() == {S.HEALTHY: 50}
-    assert story.told.count(Told.WAVE_STARTED) == story.told.count(Told.WAVE_PASSED) == 3
+    assert story.events.count(RolloutEvent.WAVE_STARTED) == story.events.count(RolloutEvent.WAVE_PASSED) == 3
     assert story.facts[-1].reason == "1.2.3 runs on 50 plugins; 0 broke"
     assert figures(story.rollout).success_rate == 1.0
 
@@ -75,16 +75,16 @@ def test_a_bad_build_is_halted_in_the_first_wave_which_is_taken_back() -> None:
     assert story.state() is State.RUNNING, "two of three may still be chance"
     story.settles(BROKEN)
     assert story.state() is State.ROLLING_BACK
-    halted = next(fact for fact in story.facts if fact.told is Told.HALTED)
+    halted = next(fact for fact in story.facts if fact.event is RolloutEvent.HALTED)
     assert halted.reason == (
         "wave 1 is halted: 3 of 4 plugins broke (75 %), no control group; at most 2 % was allowed, and chance alone "
         "does this in less than 1 of 1,808 rollouts; the wave is rolled back"
     )
-    assert [want for want in story.wants if isinstance(want, RollBack)] == [RollBack(1, 1, halted.reason)]
+    assert [want for want in story.effects if isinstance(want, RollBack)] == [RollBack(1, 1, halted.reason)]
     for row in [row for row in story.rows.values() if row.state is S.ROLLING_BACK]:
-        story.sees(TakenBack(row))
+        story.sees(RolledBack(row))
     assert story.state() is State.HALTED
-    assert story.states() == {S.BACK: 3, S.REVERTED: 1, S.WAITING: 46}
+    assert story.states() == {S.ROLLED_BACK: 3, S.REVERTED: 1, S.WAITING: 46}
     assert story.facts[-1].reason == "3 plugins rolled back"
 
 
@@ -112,7 +112,7 @@ def test_doubt_neither_promotes_nor_rolls_back_but_asks_a_person() -> None:
         "wave 1 is in doubt: 2 of 5 plugins broke (40 %), no control group: more than 2 %, but not enough to blame "
         "the build"
     )
-    assert not [want for want in story.wants if isinstance(want, RollBack)]
+    assert not [want for want in story.effects if isinstance(want, RollBack)]
     story.sees(PromoteRequested("ann", "both are known to be odd"))
     assert (story.state(), story.rollout.wave) == (State.RUNNING, 2)
 
@@ -132,11 +132,11 @@ def test_a_pause_that_a_person_forgot_ends_and_leaves_healthy_plugins_alone() ->
 
 
 def test_what_hits_everybody_is_not_blamed_on_the_build_and_stops_for_a_person() -> None:
-    story = Story(40).settles(HEALTHY, REVERTED).sees(Compared(Counts(200, 60)))
+    story = Story(40).settles(HEALTHY, REVERTED).sees(ControlGroupUpdated(Counts(200, 60)))
     story.settles(REVERTED)
     assert story.state() is State.PAUSED
     assert story.rollout.reason.startswith("wave 1 meets trouble all around: 2 of 3 plugins broke (67 %), 60 of 200")
-    assert Told.HALTED not in story.told
+    assert RolloutEvent.HALTED not in story.events
 
 
 def test_offline_plugins_are_shown_left_out_and_join_late() -> None:
@@ -186,13 +186,14 @@ def test_a_pause_calls_off_what_has_no_permit_and_resume_begins_with_one_again()
     story = Story(40).settles(*[HEALTHY] * 3)
     story.sees(Switched(story.flying()[0]))
     story.sees(PauseRequested("ann", "a release of ours is going on"))
-    assert [type(want) for want in story.wants if isinstance(want, CallOff)] == [CallOff]
+    assert [type(want) for want in story.effects if isinstance(want, CancelUnpermitted)] == [CancelUnpermitted]
     assert [row.state for row in story.flying()] == [S.SWITCHED], "what may have switched goes on to its end"
     story.settles(HEALTHY)
     assert story.state() is State.PAUSED and not story.flying()
     story.sees(ResumeRequested("ann", "done"))
     assert len(story.flying()) == 1
-    assert [fact.actor for fact in story.facts if fact.told in {Told.PAUSED, Told.RESUMED}] == ["ann", "ann"]
+    by_people = {RolloutEvent.PAUSED, RolloutEvent.RESUMED}
+    assert [fact.actor for fact in story.facts if fact.event in by_people] == ["ann", "ann"]
 
 
 def test_guilt_halts_a_paused_rollout_as_well() -> None:
@@ -206,17 +207,17 @@ def test_guilt_halts_a_paused_rollout_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "healthy", "back"), [(Scope.NOTHING, 9, 0), (Scope.WAVE, 5, 4), (Scope.ALL, 0, 9)], ids=list(Scope)
+    ("scope", "healthy", "rolled_back"), [(Scope.NOTHING, 9, 0), (Scope.WAVE, 5, 4), (Scope.ALL, 0, 9)], ids=list(Scope)
 )
-def test_abort_takes_back_what_it_was_asked_to(scope: Scope, healthy: int, back: int) -> None:
+def test_abort_takes_back_what_it_was_asked_to(scope: Scope, healthy: int, rolled_back: int) -> None:
     story = Story(5, 45).heals().soaks().settles(*[HEALTHY] * 4)
     unpermitted = len(story.flying())
     story.sees(AbortRequested("ann", "a better one is coming", scope))
     for row in [row for row in story.rows.values() if row.state is S.ROLLING_BACK]:
-        story.sees(TakenBack(row) if row.place else NotSwitched(row, "cancelled"))
+        story.sees(RolledBack(row) if row.switch_number else NotSwitched(row, "cancelled"))
     assert story.state() is State.ABORTED
     assert story.states()[S.HEALTHY] == healthy
-    assert story.states()[S.BACK] == (back + unpermitted if back else 0)
+    assert story.states()[S.ROLLED_BACK] == (rolled_back + unpermitted if rolled_back else 0)
     assert not story.flying()
 
 
@@ -263,12 +264,12 @@ def test_nobody_heard_for_an_hour_pauses_and_says_what_is_missing() -> None:
 def test_rolling_back_ends_with_those_not_heard_of_listed_and_hears_them_later() -> None:
     story = Story(5, 45).settles(HEALTHY, BROKEN, BROKEN, BROKEN)
     rows = [row for row in story.rows.values() if row.state is S.ROLLING_BACK]
-    story.sees(TakenBack(rows[0])).sees(NotTakenBack(rows[1], "slot b is gone"))
+    story.sees(RolledBack(rows[0])).sees(RollbackFailed(rows[1], "slot b is gone"))
     story.sees(Tick(), after=story.rollout.bounds.roll_back_limit)
     assert story.state() is State.HALTED
     assert story.facts[-1].reason == f"1 plugins rolled back, {len(rows) - 1} not confirmed"
-    story.sees(TakenBack(rows[2])).sees(TakenBack(story.rows[rows[1].plugin]))
-    assert story.states()[S.BACK] == 3
+    story.sees(RolledBack(rows[2])).sees(RolledBack(story.rows[rows[1].plugin]))
+    assert story.states()[S.ROLLED_BACK] == 3
 
 
 def test_a_silent_plugin_that_is_heard_later_is_shown_so_but_stays_counted() -> None:
@@ -291,7 +292,7 @@ def test_a_word_that_comes_twice_changes_nothing() -> None:
 def test_a_plugin_that_never_starts_is_left_out_after_five_tries() -> None:
     story = Story(1, 5)
     for _ in range(5):
-        story.sees(NotSwitched(story.rows["p1"], "its disk is full", again=True))
+        story.sees(NotSwitched(story.rows["p1"], "its disk is full", retry=True))
     assert story.rows["p1"].state is S.SKIPPED
     story.soaks()
     assert story.rollout.reason == "wave 1 shows too little: 0 of 1 plugins needed (1 left out)"
@@ -299,9 +300,11 @@ def test_a_plugin_that_never_starts_is_left_out_after_five_tries() -> None:
 
 def test_a_plugin_that_had_a_permit_and_switched_nothing_is_tried_again_and_counted_once() -> None:
     story = Story(1, 5)
-    story.sees(Switched(story.rows["p1"])).sees(NotSwitched(story.rows["p1"], "NO_ANSWER", again=True))
+    story.sees(Switched(story.rows["p1"])).sees(NotSwitched(story.rows["p1"], "NO_ANSWER", retry=True))
     member = story.rows["p1"]
-    assert (member.state, member.against, member.tries) == (S.STARTED, False, 2), "nothing is held against the build"
+    assert (member.state, member.counted_against, member.tries) == (S.STARTED, False, 2), (
+        "nothing is held against the build"
+    )
     story.sees(Switched(member)).sees(Settled(story.rows["p1"], HEALTHY))
     assert story.rollout.tallies[0].exposed == 1
     assert story.rows["p1"].state is S.HEALTHY
@@ -309,7 +312,7 @@ def test_a_plugin_that_had_a_permit_and_switched_nothing_is_tried_again_and_coun
 
 def test_a_retired_plugin_is_no_longer_planned_for() -> None:
     story = Story(5, 5)
-    story.sees(Left(story.rows["p5"], "retired")).heals().soaks()
+    story.sees(PluginLeft(story.rows["p5"], "retired")).heals().soaks()
     assert story.rollout.wave == 2
 
 
@@ -323,10 +326,10 @@ def test_a_larger_budget_starts_more_at_once_and_zero_is_refused() -> None:
 
 
 def test_a_rollout_that_is_not_let_begin_ends() -> None:
-    story = Story(5, allowed=False).sees(Refused("bob", "not on a Friday"))
+    story = Story(5, allowed=False).sees(Rejected("bob", "not on a Friday"))
     assert (story.state(), story.facts[-1].actor) == (State.ABORTED, "bob")
-    late = Story(5, allowed=False).sees(Tick(), after=timedelta(hours=24))
-    assert late.state() is State.ABORTED
+    continue_late = Story(5, allowed=False).sees(Tick(), after=timedelta(hours=24))
+    assert continue_late.state() is State.ABORTED
 
 
 def test_a_live_rollout_is_not_superseded() -> None:
@@ -337,12 +340,12 @@ def test_a_live_rollout_is_not_superseded() -> None:
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: heart.begin("r", "p", "1", [], START), "rollout.plugins"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, budget=0), "rollout.budget"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, rules=Rules(alpha=0.5)), "rollout.alpha"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, rules=Rules(doubt=500)), "rollout.doubt"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, bounds=Bounds(exposure=0)), "rollout.exposure"),
-        (lambda: heart.begin("r", "p", "1", places(1), START, bounds=Bounds(stall=timedelta(0))), "rollout.stall"),
+        (lambda: heart.create("r", "p", "1", [], START), "rollout.plugins"),
+        (lambda: heart.create("r", "p", "1", places(1), START, budget=0), "rollout.budget"),
+        (lambda: heart.create("r", "p", "1", places(1), START, rules=Rules(alpha=0.5)), "rollout.alpha"),
+        (lambda: heart.create("r", "p", "1", places(1), START, rules=Rules(doubt=500)), "rollout.doubt"),
+        (lambda: heart.create("r", "p", "1", places(1), START, bounds=Bounds(exposure=0)), "rollout.exposure"),
+        (lambda: heart.create("r", "p", "1", places(1), START, bounds=Bounds(stall=timedelta(0))), "rollout.stall"),
     ],
     ids=["nobody", "budget", "alpha", "doubt", "exposure", "stall"],
 )
@@ -372,9 +375,9 @@ def test_a_halted_rollout_brings_its_build_to_nobody_who_returns() -> None:
     story = Story(5, 45, offline=1).settles(HEALTHY, BROKEN, BROKEN, BROKEN)
     story.sees(Tick(), after=story.rollout.bounds.roll_back_limit)
     assert story.state() is State.HALTED and story.rollout.closed
-    wanted = len(story.wants)
+    wanted = len(story.effects)
     story.sees(Returned(story.rows["p51"])).sees(Tick())
-    assert len(story.wants) == wanted
+    assert len(story.effects) == wanted
 
 
 def test_plugins_that_return_late_and_break_close_the_rollout() -> None:
@@ -384,8 +387,8 @@ def test_plugins_that_return_late_and_break_close_the_rollout() -> None:
         if story.rows[plugin].state is S.STARTED:
             story.settles(BROKEN)
     assert story.state() is State.SUCCEEDED and story.rollout.closed
-    assert story.facts[-1].told is Told.CLOSED
-    assert not any(isinstance(want, StartMore) for want in heart.next(story.rollout, Tick(), story.now).wants)
+    assert story.facts[-1].event is RolloutEvent.CLOSED
+    assert not any(isinstance(want, StartMembers) for want in heart.next(story.rollout, Tick(), story.now).effects)
     assert S.WAITING in story.states()
 
 

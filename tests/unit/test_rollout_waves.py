@@ -59,7 +59,7 @@ def test_the_draw_is_the_same_whoever_draws_and_another_for_another_rollout() ->
 def test_every_plugin_has_exactly_one_place_and_ranks_follow_the_waves() -> None:
     placed = draw("r1", fleet(300), DEFAULT_WAVES)
     assert sorted(one.plugin for one in placed) == sorted(one.plugin for one in fleet(300))
-    assert [one.rank for one in placed] == list(range(1, 301))
+    assert [one.start_order for one in placed] == list(range(1, 301))
     assert [one.wave for one in placed] == sorted(one.wave for one in placed)
     assert Counter(one.wave for one in placed) == {1: 5, 2: 55, 3: 90, 4: 150}
 

@@ -153,7 +153,7 @@ def test_a_person_is_asked_with_everything_that_was_tried() -> None:
                     package="relay",
                     target="1.3.0",
                     wave=1,
-                    numbers=facts.RolloutNumbers(plugins=5, healthy=2, against=3),
+                    counts=facts.RolloutCounts(plugins=5, healthy=2, counted_against=3),
                 ),
             ),
             "rollout of relay 1.3.0: halted in wave 1 (2 healthy, 3 against it) · 3 of 5 fail",

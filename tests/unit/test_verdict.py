@@ -107,7 +107,7 @@ class TestTheLastCall:
         verdict = judge(replace(self.few, probe=Probe.GOOD), RULES)
         assert (verdict.result, verdict.low_evidence) == (Result.PASS, True)
 
-    @pytest.mark.parametrize("probe", [Probe.BAD, Probe.ASKED, Probe.NOT_ASKED])
+    @pytest.mark.parametrize("probe", [Probe.BAD, Probe.REQUESTED, Probe.NOT_REQUESTED])
     def test_without_a_good_probe_it_fails(self, probe: Probe) -> None:
         assert judge(replace(self.few, probe=probe), RULES).result is Result.FAIL
 

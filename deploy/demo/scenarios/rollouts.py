@@ -14,7 +14,7 @@ from prunella.v1 import patcher_pb2
 from prunella.v1.events_pb2 import Event
 
 TILLS, BASKETS = 200, 30
-AGAINST = ("reverted", "broken", "silent", "stuck")
+AGAINST = ("reverted", "broken", "silent", "rollback_failed")
 SHOWN = 5
 WAVES = ("5", "25%", "100%")
 BUDGET = 40
@@ -65,7 +65,8 @@ async def over(scene: Scene, report: Report, *facts: str) -> None:
     request = patcher_pb2.GetRolloutRequest(name=f"rollouts/{report.rollout}", member_states=AGAINST)
     answer = await scene.reach.patcher.GetRollout(request, timeout=CALL_SECONDS)
     found, figures = answer.rollout, answer.rollout.figures
-    report.notes.append(f"{figures.healthy} of {figures.plugins} healthy, {figures.against} against: {found.reason}")
+    counted = f"{figures.healthy} of {figures.plugins} healthy, {figures.counted_against} against"
+    report.notes.append(f"{counted}: {found.reason}")
     report.notes += [f"{one.label} {one.state}: {one.reason}" for one in answer.members[:SHOWN]]
 
 

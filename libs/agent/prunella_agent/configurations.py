@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import rfc8785
@@ -21,6 +21,8 @@ from prunella_agent.archive import ReleaseError
 from prunella_agent.releases import DIGEST, PACKAGE, VERSION, matches
 
 PAYLOAD_TYPE = "application/vnd.prunella.configuration+json"
+# The signed form names its fields itself, so no attribute is ever renamed in it; another form is another version.
+CONFIGURATION_TYPE = "prunella.configuration/v1"
 MAX_DOCUMENT = 256 * 1024
 PLUGIN = re.compile(r"|[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 
@@ -36,7 +38,14 @@ class Configuration:
 
     def encode(self) -> bytes:
         """The canonical bytes that are signed."""
-        return rfc8785.dumps(asdict(self))
+        form = {
+            "type": CONFIGURATION_TYPE,
+            "package": self.package,
+            "version": self.version,
+            "digest": self.digest,
+            "plugin": self.plugin,
+        }
+        return rfc8785.dumps(form)
 
 
 def canonical(document: bytes) -> bytes:
@@ -78,9 +87,10 @@ def verify(envelope: bytes, document: bytes, pinned: Sequence[bytes]) -> tuple[C
 def read(payload: bytes) -> Configuration:
     """A configuration in canonical bytes, each field checked. Raises ReleaseError."""
     try:
-        configuration = Configuration(**json.loads(payload))
-        whole = configuration.encode() == payload
-    except (ValueError, TypeError, RecursionError, rfc8785.CanonicalizationError) as error:
+        form = json.loads(payload)
+        configuration = Configuration(form["package"], form["version"], form["digest"], form["plugin"])
+        canonical_form = configuration.encode() == payload
+    except (ValueError, TypeError, KeyError, RecursionError, rfc8785.CanonicalizationError) as error:
         raise ReleaseError(f"not a configuration: {error}", "CONFIG_MALFORMED") from error
     rules = {
         "package": matches(PACKAGE, configuration.package),
@@ -89,7 +99,7 @@ def read(payload: bytes) -> Configuration:
         "plugin": matches(PLUGIN, configuration.plugin),
     }
     wrong = [name for name, good in rules.items() if not good]
-    if wrong or not whole:
+    if wrong or not canonical_form:
         raise ReleaseError(f"configuration: {', '.join(wrong) or 'not canonical JSON'}", "CONFIG_MALFORMED")
     return configuration
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import rfc8785
@@ -40,6 +40,8 @@ __all__ = [
 ]  # fmt: skip
 
 PAYLOAD_TYPE = "application/vnd.prunella.release+json"
+# The signed form names its fields itself, so no attribute is ever renamed in it; another form is another version.
+MANIFEST_TYPE = "prunella.release/v1"
 PACKAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -59,7 +61,17 @@ class Manifest:
 
     def encode(self) -> bytes:
         """The canonical bytes that are signed."""
-        return rfc8785.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()})
+        form: dict[str, Any] = {
+            "type": MANIFEST_TYPE,
+            "package": self.package,
+            "version": self.version,
+            "digest": self.digest,
+            "size": self.size,
+            "entrypoint": list(self.entrypoint),
+            "probe": list(self.probe),
+            "smoke": list(self.smoke),
+        }
+        return rfc8785.dumps(form)
 
 
 def describe(
@@ -103,10 +115,11 @@ def check_artifact(manifest: Manifest, artifact: bytes) -> None:
 def read_manifest(payload: bytes) -> Manifest:
     """The manifest in canonical bytes, each field checked. Raises ReleaseError."""
     try:
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(payload).items()}
-        manifest = Manifest(**fields)
+        form: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(payload).items()}
+        names = ("package", "version", "digest", "size", "entrypoint", "probe", "smoke")
+        manifest = Manifest(*(form[name] for name in names))
         canonical = manifest.encode() == payload
-    except (ValueError, TypeError, AttributeError, RecursionError, rfc8785.CanonicalizationError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, rfc8785.CanonicalizationError) as error:
         raise ReleaseError(f"not a release manifest: {error}", "MANIFEST_MALFORMED") from error
     wrong = [name for name, good in rules(manifest).items() if not good]
     if wrong or not canonical:

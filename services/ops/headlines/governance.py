@@ -28,7 +28,7 @@ def _requested(fact: DecodedFact) -> str:
 
 
 def _vote(fact: DecodedFact) -> str:
-    return f"{_subject(fact)}: {fact.actor} agreed, {fact.text('given', '0')} of {fact.text('quorum', '1')}"
+    return f"{_subject(fact)}: {fact.actor} agreed, {fact.text('approvals', '0')} of {fact.text('quorum', '1')}"
 
 
 def _approval_ended(fact: DecodedFact) -> str:
@@ -51,16 +51,16 @@ def _storm_ended(fact: DecodedFact) -> str:
 
 
 def _numbers(fact: DecodedFact) -> str:
-    numbers: Mapping[str, Any] = fact.message("numbers")
+    numbers: Mapping[str, Any] = fact.message("counts")
     counted = [
         f"{int(numbers[name])} {word}"
         for name, word in (
             ("healthy", "healthy"),
-            ("against", "against it"),
+            ("counted_against", "against it"),
             ("in_flight", "on their way"),
             ("waiting", "waiting"),
             ("offline", "offline"),
-            ("back", "taken back"),
+            ("rolled_back", "rolled back"),
         )
         if numbers.get(name)
     ]

@@ -113,7 +113,7 @@ def _production(found: patcher_pb2.Attempt) -> dict[str, Any] | None:
     }
 
 
-def _step(step: patcher_pb2.AttemptStep) -> dict[str, Any]:
+def _step(step: patcher_pb2.AttemptTransition) -> dict[str, Any]:
     return {"at": _time(step.time), "from": step.from_state, "to": step.to_state, "message": step.reason}
 
 

@@ -1,27 +1,26 @@
 """Approvals: so many different people, in the right roles, for exactly this plan."""
 
-from services.patcher.approvals.machine import ask, next, satisfied  # noqa: A004 - the word of the design
+from services.patcher.approvals.machine import create, next, satisfied  # noqa: A004 - the word of the design
 from services.patcher.approvals.model import (
     LIVE,
     OWNERS,
     Approval,
+    ApprovalEvent,
     Change,
     Fact,
     Observation,
     Owner,
-    Plan,
     PlanChanged,
-    Standing,
+    Status,
+    Subject,
     Tick,
     Times,
-    Told,
-    plan_hash,
-    plan_text,
 )
-from services.patcher.approvals.need import MOST, ROLES, Need, Vote, asked_for, check, enough, identity
+from services.patcher.approvals.plan import Plan, plan_hash, plan_text, read_plan
+from services.patcher.approvals.quorum import MAX_QUORUM, ROLES, Quorum, Vote, check, describe, identity, is_met
 
 __all__ = [
-    "LIVE", "MOST", "OWNERS", "ROLES", "Approval", "Change", "Fact", "Need", "Observation", "Owner", "Plan",
-    "PlanChanged", "Standing", "Tick", "Times", "Told", "Vote", "ask", "asked_for", "check", "enough", "identity",
-    "next", "plan_hash", "plan_text", "satisfied",
+    "LIVE", "MAX_QUORUM", "OWNERS", "ROLES", "Approval", "ApprovalEvent", "Change", "Fact", "Observation", "Owner",
+    "Plan", "PlanChanged", "Quorum", "Status", "Subject", "Tick", "Times", "Vote", "check", "create", "describe",
+    "identity", "is_met", "next", "plan_hash", "plan_text", "read_plan", "satisfied",
 ]  # fmt: skip

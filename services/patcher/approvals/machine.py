@@ -20,26 +20,26 @@ from libs.common.errors import Denied, Refused, Stale
 from services.patcher.approvals.model import (
     LIVE,
     Approval,
+    ApprovalEvent,
     Change,
     Fact,
     Observation,
     PlanChanged,
-    Standing,
+    Status,
     Tick,
     Times,
-    Told,
 )
-from services.patcher.approvals.need import Need, Vote, asked_for, check, enough, identity, invalid, may
+from services.patcher.approvals.quorum import Quorum, Vote, check, describe, identity, invalid, is_met, may_vote
 
 SHORTEST: Final = timedelta(minutes=1)
 LONGEST: Final = timedelta(days=7)
 
 
-def ask(
+def create(
     id: str,  # noqa: A002 - the word of the design
     subject: str,
     plan: str,
-    need: Need,
+    quorum: Quorum,
     *,
     authors: Iterable[str],
     proposer: str,
@@ -47,16 +47,16 @@ def ask(
     now: datetime,
 ) -> Change:
     """Asks people about a plan, given its hash. Raises Invalid when the need makes no sense or the hash is missing."""
-    check(need)
+    check(quorum)
     if not plan:
         raise invalid("plan", "a plan is known by its hash", "compute it from plan_text")
-    if not SHORTEST <= times.answer <= LONGEST or not SHORTEST <= times.lasts <= LONGEST:
+    if not SHORTEST <= times.timeout <= LONGEST or not SHORTEST <= times.validity <= LONGEST:
         raise invalid("times", "people need 1 minute to 7 days", "leave it out for 1 hour")
     made = Approval(
-        id, subject, plan, need, frozenset(identity(author) for author in authors), identity(proposer), times,
-        create_time=now, expire_time=now + times.answer, asked_time=now,
+        id, subject, plan, quorum, frozenset(identity(author) for author in authors), identity(proposer), times,
+        create_time=now, expire_time=now + times.timeout, request_time=now,
     )  # fmt: skip
-    return Change(made, (Fact(Told.REQUESTED, f"{asked_for(need)} must approve plan {plan[:12]}"),))
+    return Change(made, (Fact(ApprovalEvent.REQUESTED, f"{describe(quorum)} must approve plan {plan[:12]}"),))
 
 
 def next(approval: Approval, observation: Observation, now: datetime) -> Change:  # noqa: A001
@@ -79,53 +79,53 @@ def next(approval: Approval, observation: Observation, now: datetime) -> Change:
 def satisfied(approval: Approval, plan: str, now: datetime) -> bool:
     """Whether exactly this plan may go ahead now: the one question a gate asks."""
     return (
-        approval.standing is Standing.APPROVED
-        and approval.plan == plan
+        approval.status is Status.APPROVED
+        and approval.plan_hash == plan
         and now < approval.expire_time
-        and enough(approval.need, approval.votes)
+        and is_met(approval.quorum, approval.votes)
     )
 
 
 def _tick(approval: Approval, now: datetime) -> Change:
-    if approval.standing not in LIVE:
+    if approval.status not in LIVE:
         return Change(approval)
     if now >= approval.expire_time:
-        answered = approval.standing is Standing.APPROVED
-        why = "it was approved and not used in time" if answered else f"nobody answered within {approval.times.answer}"
+        answered = approval.status is Status.APPROVED
+        why = "it was approved and not used in time" if answered else f"nobody answered within {approval.times.timeout}"
         if approval.votes and not answered:
-            why = f"only {len(approval.votes)} of {approval.need.quorum} approved within {approval.times.answer}"
-        over = replace(approval, standing=Standing.EXPIRED, reason=why)
-        return Change(over, (Fact(Told.EXPIRED, why),))
-    if approval.standing is Standing.APPROVED:
+            why = f"only {len(approval.votes)} of {approval.quorum.size} approved within {approval.times.timeout}"
+        over = replace(approval, status=Status.EXPIRED, reason=why)
+        return Change(over, (Fact(ApprovalEvent.EXPIRED, why),))
+    if approval.status is Status.APPROVED:
         return Change(approval)
-    missing = f"{len(approval.votes)} of {approval.need.quorum} have approved, it expires at {approval.expire_time}"
-    if not approval.escalated and now >= approval.asked_time + approval.times.escalate:
-        return Change(replace(approval, reminded=True, escalated=True), (Fact(Told.ESCALATED, missing),))
-    if not approval.reminded and now >= approval.asked_time + approval.times.remind:
-        return Change(replace(approval, reminded=True), (Fact(Told.REMINDED, missing),))
+    missing = f"{len(approval.votes)} of {approval.quorum.size} have approved, it expires at {approval.expire_time}"
+    if not approval.escalated and now >= approval.request_time + approval.times.escalate_after:
+        return Change(replace(approval, reminded=True, escalated=True), (Fact(ApprovalEvent.ESCALATED, missing),))
+    if not approval.reminded and now >= approval.request_time + approval.times.remind_after:
+        return Change(replace(approval, reminded=True), (Fact(ApprovalEvent.REMINDED, missing),))
     return Change(approval)
 
 
 def _changed(passed: Change, changed: PlanChanged, now: datetime) -> Change:
     approval = passed.approval
-    if approval.standing not in LIVE or changed.plan == approval.plan:
+    if approval.status not in LIVE or changed.plan_hash == approval.plan_hash:
         return passed
-    if not changed.plan:
+    if not changed.plan_hash:
         raise invalid("plan", "a plan is known by its hash", "compute it from plan_text")
-    why = f"the plan changed to {changed.plan[:12]}, {len(approval.votes)} approvals are void"
+    why = f"the plan changed to {changed.plan_hash[:12]}, {len(approval.votes)} approvals are void"
     anew = replace(
         approval,
-        plan=changed.plan,
+        plan_hash=changed.plan_hash,
         authors=approval.authors | {identity(changed.author)},
-        standing=Standing.WAITING,
+        status=Status.OPEN,
         votes=(),
         reminded=False,
         escalated=False,
-        asked_time=now,
-        expire_time=now + approval.times.answer,
+        request_time=now,
+        expire_time=now + approval.times.timeout,
         reason="",
     )
-    return Change(anew, (*passed.facts, Fact(Told.VOIDED, why, changed.author)))
+    return Change(anew, (*passed.facts, Fact(ApprovalEvent.VOIDED, why, changed.author)))
 
 
 def _voted(passed: Change, vote: Vote, now: datetime) -> Change:
@@ -133,49 +133,51 @@ def _voted(passed: Change, vote: Vote, now: datetime) -> Change:
     if _counted(approval, vote):
         return passed
     _admit(approval, vote)
-    if not vote.yes:
+    if not vote.approved:
         why = vote.reason or "no reason given"
         over = replace(
             approval,
-            standing=Standing.REJECTED,
+            status=Status.REJECTED,
             votes=(*approval.votes, vote),
-            reason=f"rejected by {vote.person}: {why}",
+            reason=f"rejected by {vote.operator}: {why}",
         )
-        return Change(over, (*passed.facts, Fact(Told.REJECTED, why, vote.person)))
+        return Change(over, (*passed.facts, Fact(ApprovalEvent.REJECTED, why, vote.operator)))
     known = replace(approval, votes=(*approval.votes, vote))
-    said = Fact(Told.VOTED, f"{len(known.votes)} of {known.need.quorum}: {vote.reason}".rstrip(": "), vote.person)
-    if not enough(known.need, known.votes):
-        return Change(known, (*passed.facts, said))
-    granted = replace(known, standing=Standing.APPROVED, expire_time=now + known.times.lasts)
-    names = ", ".join(each.person for each in known.votes)
-    return Change(granted, (*passed.facts, said, Fact(Told.GRANTED, f"approved by {names}", vote.person)))
+    voted = Fact(
+        ApprovalEvent.VOTED, f"{len(known.votes)} of {known.quorum.size}: {vote.reason}".rstrip(": "), vote.operator
+    )
+    if not is_met(known.quorum, known.votes):
+        return Change(known, (*passed.facts, voted))
+    granted = replace(known, status=Status.APPROVED, expire_time=now + known.times.validity)
+    names = ", ".join(each.operator for each in known.votes)
+    return Change(granted, (*passed.facts, voted, Fact(ApprovalEvent.GRANTED, f"approved by {names}", vote.operator)))
 
 
 def _counted(approval: Approval, vote: Vote) -> bool:
-    return bool(vote.request) and any(
-        (known.request, identity(known.person), known.yes, known.plan)
-        == (vote.request, identity(vote.person), vote.yes, vote.plan)
+    return bool(vote.request_id) and any(
+        (known.request_id, identity(known.operator), known.approved, known.plan_hash)
+        == (vote.request_id, identity(vote.operator), vote.approved, vote.plan_hash)
         for known in approval.votes
     )
 
 
 def _admit(approval: Approval, vote: Vote) -> None:
-    person = identity(vote.person)
-    if approval.standing is Standing.EXPIRED:
+    operator = identity(vote.operator)
+    if approval.status is Status.EXPIRED:
         raise Refused(f"it has expired: {approval.reason}; ask again", reason="APPROVAL_EXPIRED")
-    if approval.standing is Standing.REJECTED:
+    if approval.status is Status.REJECTED:
         raise Refused(f"it was {approval.reason}; propose another plan", reason="APPROVAL_REJECTED")
-    if not person:
+    if not operator:
         raise Denied("nobody in particular cannot approve; sign in", reason="APPROVAL_ANONYMOUS")
-    if person in approval.authors:
-        raise Denied(f"{vote.person} wrote this plan; another person must decide", reason="APPROVAL_BY_AUTHOR")
-    if person == approval.proposer:
-        raise Denied(f"{vote.person} proposed this plan; a person must decide", reason="APPROVAL_BY_PROPOSER")
-    if not may(approval.need, vote):
-        raise Denied(f"this takes {asked_for(approval.need)}; {vote.person} is none of them", reason="APPROVAL_ROLE")
-    if vote.plan != approval.plan:
+    if operator in approval.authors:
+        raise Denied(f"{vote.operator} wrote this plan; another person must decide", reason="APPROVAL_BY_AUTHOR")
+    if operator == approval.proposer:
+        raise Denied(f"{vote.operator} proposed this plan; a person must decide", reason="APPROVAL_BY_PROPOSER")
+    if not may_vote(approval.quorum, vote):
+        raise Denied(f"this takes {describe(approval.quorum)}; {vote.operator} is none of them", reason="APPROVAL_ROLE")
+    if vote.plan_hash != approval.plan_hash:
         raise Stale("the plan has changed since you read it; read it again, then decide", reason="PLAN_CHANGED")
-    if vote.yes and any(identity(known.person) == person for known in approval.votes):
-        raise Refused(f"{vote.person} has approved already; it takes another person", reason="APPROVED_TWICE")
-    if vote.yes and approval.standing is Standing.APPROVED:
+    if vote.approved and any(identity(known.operator) == operator for known in approval.votes):
+        raise Refused(f"{vote.operator} has approved already; it takes another person", reason="APPROVED_TWICE")
+    if vote.approved and approval.status is Status.APPROVED:
         raise Refused("it has been approved already", reason="APPROVED_ALREADY")

@@ -1,67 +1,48 @@
-"""The record of an approval, its standings with owner and end, and what can be observed.
+"""The record of an approval, its statuses with owner and end, and what can be observed.
 
-Rule: no standing without an owner and an end; the sweep reads `Approval.due`.
+Rule: no status without an owner and an end; the sweep reads `Approval.due_time`.
 """
 
 import enum
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.patcher.approvals.need import Need, Vote
+from services.patcher.approvals.quorum import Quorum, Vote
 
 
 @dataclass(frozen=True)
 class Times:
     """How long people may take to answer, and how long their answer is good for."""
 
-    answer: timedelta = timedelta(hours=1)
-    lasts: timedelta = timedelta(hours=1)
+    timeout: timedelta = timedelta(hours=1)
+    validity: timedelta = timedelta(hours=1)
 
     @property
-    def remind(self) -> timedelta:
+    def remind_after(self) -> timedelta:
         """When those asked are reminded: after a quarter of the time to answer."""
-        return self.answer / 4
+        return self.timeout / 4
 
     @property
-    def escalate(self) -> timedelta:
+    def escalate_after(self) -> timedelta:
         """When others are told that nobody answers: after half of it."""
-        return self.answer / 2
+        return self.timeout / 2
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything people say yes to; `scope` is sorted (plugins, or one rollout's), digests are hexadecimal."""
+class Subject:
+    """What an approval is about: `name` is attempts/{attempt} or rollouts/{rollout}, the rest is for its facts."""
 
-    subject: str
-    action: str
-    package: str
-    from_release: str
-    to_release: str
-    digest: str
-    scope: tuple[str, ...]
-    policy_version: int
-    config_digest: str = ""
-    rollout: str = ""
+    name: str
+    plugin: str = ""
+    merchant: str = ""
+    incident: str = ""
 
 
-def plan_text(plan: Plan) -> str:
-    """The plan as canonical JSON (RFC 8785: ASCII keys in order, integers, no spaces); what is hashed and shown."""
-    told = asdict(plan) | {"scope": sorted(plan.scope)}
-    return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+class Status(enum.StrEnum):
+    """The status of an approval."""
 
-
-def plan_hash(plan: Plan) -> str:
-    """SHA-256 of the plan's canonical JSON, hexadecimal; approvals are for exactly this."""
-    return hashlib.sha256(plan_text(plan).encode()).hexdigest()
-
-
-class Standing(enum.StrEnum):
-    """Where an approval stands."""
-
-    WAITING = "waiting"
+    OPEN = "open"
     APPROVED = "approved"
     REJECTED = "rejected"
     EXPIRED = "expired"
@@ -69,27 +50,27 @@ class Standing(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Owner:
-    """Who moves a standing on, until when, and what follows when nobody does."""
+    """Who ends a status, until when, and what follows when nobody does."""
 
     owner: str
-    deadline: str
-    next: Standing | None
+    deadline_time: str
+    next: Status | None
 
 
 OWNERS: Final = {
-    Standing.WAITING: Owner("approvers", "expire_time, reminded and escalated before", Standing.EXPIRED),
-    Standing.APPROVED: Owner("patcher", "expire_time", Standing.EXPIRED),
-    Standing.REJECTED: Owner("nobody", "it is over", None),
-    Standing.EXPIRED: Owner("nobody", "it is over", None),
+    Status.OPEN: Owner("approvers", "expire_time, reminded and escalated before", Status.EXPIRED),
+    Status.APPROVED: Owner("patcher", "expire_time", Status.EXPIRED),
+    Status.REJECTED: Owner("nobody", "it is over", None),
+    Status.EXPIRED: Owner("nobody", "it is over", None),
 }
-LIVE: Final = frozenset({Standing.WAITING, Standing.APPROVED})
+LIVE: Final = frozenset({Status.OPEN, Status.APPROVED})
 
 
 @dataclass(frozen=True)
 class PlanChanged:
     """The plan is another one now; who changed it is an author from here on."""
 
-    plan: str
+    plan_hash: str
     author: str
 
 
@@ -101,8 +82,8 @@ class Tick:
 Observation = Vote | PlanChanged | Tick
 
 
-class Told(enum.StrEnum):
-    """The facts an approval tells."""
+class ApprovalEvent(enum.StrEnum):
+    """The facts an approval records."""
 
     REQUESTED = "approval_requested"
     VOTED = "approval_voted"
@@ -118,7 +99,7 @@ class Told(enum.StrEnum):
 class Fact:
     """A fact, with who and why."""
 
-    told: Told
+    event: ApprovalEvent
     reason: str
     actor: str = ""
 
@@ -129,29 +110,29 @@ class Approval:
 
     id: str
     subject: str
-    plan: str
-    need: Need
+    plan_hash: str
+    quorum: Quorum
     authors: frozenset[str]
     proposer: str
     times: Times
     create_time: datetime
     expire_time: datetime
-    asked_time: datetime
-    standing: Standing = Standing.WAITING
+    request_time: datetime
+    status: Status = Status.OPEN
     votes: tuple[Vote, ...] = ()
     reminded: bool = False
     escalated: bool = False
     reason: str = ""
 
     @property
-    def due(self) -> datetime | None:
+    def due_time(self) -> datetime | None:
         """When a tick next has something to say; None when it is over."""
-        if self.standing not in LIVE:
+        if self.status not in LIVE:
             return None
-        if self.standing is Standing.WAITING and not self.reminded:
-            return self.asked_time + self.times.remind
-        if self.standing is Standing.WAITING and not self.escalated:
-            return self.asked_time + self.times.escalate
+        if self.status is Status.OPEN and not self.reminded:
+            return self.request_time + self.times.remind_after
+        if self.status is Status.OPEN and not self.escalated:
+            return self.request_time + self.times.escalate_after
         return self.expire_time
 
 

@@ -1,7 +1,8 @@
-"""The record of an attempt, its states with owner and end, and what a change gives rise to.
+"""The record of an attempt, its states with owner and end, what can be observed of it, and what a change brings about.
 
 Rule: no state without an owner and an end. `OWNERS` is read by the sweeps; a live attempt always has a deadline, except
-`unconfirmed`, which pages a person and ends when the agent is heard.
+`unconfirmed`, which pages an operator and ends when the agent is heard. An observation is a plain record of what was
+seen, maybe late or twice; what it means is decided by the machine alone.
 """
 
 import enum
@@ -9,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from services.patcher.attempt.observations import Purpose, Staged
-from services.patcher.policy import Action, Severity
+from services.patcher.policy import Action, Reply, Severity
 from services.patcher.verdict import Probe, Verdict
 
 HELD_LIMIT = timedelta(hours=1)
@@ -18,6 +18,29 @@ GRACE = timedelta(seconds=15)  # what a word may be late, on top of the bound it
 PERMIT_AGE = timedelta(seconds=5)  # an agent acts on a permit for no longer
 SWITCH_TIME = timedelta(seconds=45)  # stop, swap, start, first probe
 TRIES = 3
+
+
+class Purpose(enum.StrEnum):
+    """What a command is for."""
+
+    SWITCH = "switch"
+    COMMIT = "commit"
+    ROLLBACK = "rollback"
+    HEALTH_CHECK = "health_check"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What the sandbox saw."""
+
+    passed: bool
+    tests_passed: int
+    tests_run: int
+    seconds: float
+    cached: bool = False
+    failures: tuple[str, ...] = ()
+    network: str = ""
+    user: str = ""
 
 
 class State(enum.StrEnum):
@@ -113,7 +136,7 @@ class Attempt:
     bounds: Bounds
     create_time: datetime
     update_time: datetime
-    deadline: datetime | None
+    deadline_time: datetime | None
     state: State = State.PENDING
     reason: str = ""
     held_by: str = ""
@@ -131,12 +154,12 @@ class Attempt:
     end_time: datetime | None = None
     staging: Staged | None = None
     verdict: Verdict | None = None
-    probe: Probe = Probe.NOT_ASKED
+    probe: Probe = Probe.NOT_REQUESTED
     failing_inputs: tuple[str, ...] = ()
-    trace: str = ""
+    traceparent: str = ""
     rollout: str = ""
     # Hash of the plan people are asked about, or have approved; empty while nobody is asked.
-    plan: str = ""
+    plan_hash: str = ""
     configuration: str = ""
     # The person who wants it (operators/{operator}) and the id of that request; empty for a decision's and a rollout's.
     author: str = ""
@@ -153,19 +176,19 @@ class Attempt:
         return self.action is Action.ROLLBACK and not self.to_release
 
     @property
-    def last_commit(self) -> datetime:
+    def commit_deadline(self) -> datetime:
         """The latest moment at which a commit may still be sent."""
         return (self.switch_time or self.update_time) + timedelta(seconds=self.bounds.probation)
 
     @property
-    def last_word(self) -> datetime:
+    def final_receipt_deadline(self) -> datetime:
         """When the agent's final word is overdue, whatever it decided by itself."""
         since = self.switch_time or ((self.permit_time or self.update_time) + PERMIT_AGE + SWITCH_TIME)
         return since + timedelta(seconds=self.bounds.dead_man) + GRACE
 
 
-class Told(enum.StrEnum):
-    """The facts an attempt tells."""
+class AttemptEvent(enum.StrEnum):
+    """The facts an attempt records."""
 
     CREATED = "attempt_created"
     REFUSED = "attempt_refused"
@@ -186,13 +209,13 @@ class Told(enum.StrEnum):
 class Fact:
     """A fact, with what cannot be read from the attempt itself."""
 
-    told: Told
+    event: AttemptEvent
     reason: str
     actor: str = ""
     gate: str = ""
     failure: str = ""
     dead_man: bool = False
-    unswitched: bool = False
+    never_switched: bool = False
 
 
 class ErrandKind(enum.StrEnum):
@@ -201,7 +224,7 @@ class ErrandKind(enum.StrEnum):
     STAGE = "stage"
     ISSUE_COMMAND = "issue_command"
     WITHDRAW_COMMAND = "withdraw_command"
-    GO_ON = "go_on"
+    RESUME = "resume"
     STOP = "stop"
 
 
@@ -215,7 +238,7 @@ class Errand:
 
 
 @dataclass(frozen=True)
-class Step:
+class Transition:
     """A row of the history."""
 
     from_state: State
@@ -231,7 +254,7 @@ class Change:
     attempt: Attempt
     facts: tuple[Fact, ...] = ()
     errands: tuple[Errand, ...] = ()
-    steps: tuple[Step, ...] = ()
+    transitions: tuple[Transition, ...] = ()
 
     def then(self, other: "Change") -> "Change":
         """This change followed by another that started from its attempt."""
@@ -239,11 +262,109 @@ class Change:
             other,
             facts=self.facts + other.facts,
             errands=self.errands + other.errands,
-            steps=self.steps + other.steps,
+            transitions=self.transitions + other.transitions,
         )
 
 
-__all__ = [
-    "FINAL", "GRACE", "HELD_LIMIT", "IN_FLIGHT", "LIVE", "OWNERS", "TRIES", "UNPERMITTED", "Attempt", "Bounds",
-    "Change", "Errand", "ErrandKind", "Fact", "Owner", "Purpose", "State", "Step", "Told",
-]  # fmt: skip
+@dataclass(frozen=True)
+class GatesEvaluated:
+    """The policy was asked whether the attempt may go on; `plan` is the hash of what people would be asked about."""
+
+    reply: Reply
+    needs_staging: bool
+    plan_hash: str = ""
+
+
+@dataclass(frozen=True)
+class PlanApproved:
+    """People have approved the plan, and the policy was asked once more."""
+
+    reply: Reply
+    plan_hash: str
+
+
+@dataclass(frozen=True)
+class PlanRejected:
+    """A person said no to the plan."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class AutomationStopped:
+    """A kill switch or a storm came while the command had no permit yet."""
+
+    gate: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StagingFinished:
+    """The sandbox has a result."""
+
+    result: Staged
+
+
+@dataclass(frozen=True)
+class StagingLost:
+    """No result came from any try."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class CommandIssued:
+    """A command of this attempt was written down. `number` tells the tries of one purpose apart."""
+
+    purpose: Purpose
+    number: int
+    command: str
+    generation: int
+    fence: int
+
+
+@dataclass(frozen=True)
+class CommandLost:
+    """A command could not be written down in any try; it may exist all the same."""
+
+    purpose: Purpose
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Permitted:
+    """The switch was authorised."""
+
+    command: str
+    generation: int
+    fence: int
+
+
+@dataclass(frozen=True)
+class VerdictReached:
+    """The verdict on what probation has shown so far."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class DeadlinePassed:
+    """The deadline of the state is over."""
+
+
+@dataclass(frozen=True)
+class CancelRequested:
+    """A person, a preempting attempt or the end of the incident wants this to stop."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RollbackRequested:
+    """A person or a kill switch wants the remedy taken back."""
+
+    actor: str
+    reason: str

@@ -2,12 +2,12 @@
 
 from services.patcher.handlers.approvals import ApprovalHandlers
 from services.patcher.handlers.attempts import AttemptHandlers
-from services.patcher.handlers.by_hand import ByHandHandlers
 from services.patcher.handlers.configurations import ConfigurationHandlers
+from services.patcher.handlers.manual_attempts import ManualAttemptHandlers
 from services.patcher.handlers.policy import PolicyHandlers
 from services.patcher.handlers.releases import ReleaseHandlers
+from services.patcher.handlers.roll_back_recent import RollBackRecentHandlers
 from services.patcher.handlers.rollouts import RolloutHandlers
-from services.patcher.handlers.taking_back import TakingBackHandlers
 
 
 class PatcherHandlers(
@@ -15,9 +15,9 @@ class PatcherHandlers(
     ReleaseHandlers,
     ConfigurationHandlers,
     AttemptHandlers,
-    ByHandHandlers,
+    ManualAttemptHandlers,
     ApprovalHandlers,
-    TakingBackHandlers,
+    RollBackRecentHandlers,
     RolloutHandlers,
 ):
     """prunella.v1.PatcherService."""

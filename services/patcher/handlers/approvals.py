@@ -1,6 +1,6 @@
-"""Approvals: a person's yes or no to exactly the plan an attempt waits with.
+"""Approvals: an operator's vote on exactly the plan an attempt waits with.
 
-Rule: people are told apart by who they are to the plane, so nobody counts twice. The role is the one they name, and
+Rule: operators are told apart by their identity, so nobody counts twice. The role is the one they name, and
 must be one the policy asks for. The last yes that is needed asks every gate again and starts the
 attempt; nothing else does.
 """
@@ -11,21 +11,23 @@ from typing import Any
 
 from libs.common import access, names
 from libs.common.database import Transaction
-from libs.common.errors import NotFound, Refused
+from libs.common.errors import Refused, known
 from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.approvals import Approval, Standing, plan_hash
-from services.patcher.attempt import FINAL, Attempt, CancelRequested, Granted, Rejected, State
-from services.patcher.doors import ServiceContext, observe, weigh, weighed_out, why_not
-from services.patcher.doors import approvals as door
+from services.patcher.approvals import Approval, Status, plan_hash
+from services.patcher.attempt import FINAL, Attempt, CancelRequested, PlanApproved, PlanRejected, State
+from services.patcher.context import ServiceContext
 from services.patcher.handlers import rollout_approvals
-from services.patcher.handlers.policy import said
+from services.patcher.handlers.policy import required_reason
+from services.patcher.operations import approvals as door
+from services.patcher.operations.apply_change import after_gates, evaluate_gates, observe
+from services.patcher.operations.ingest_queries import cancel_reason
 from services.patcher.store import approvals, attempts
 from services.patcher.store import policy as policies
 
-Asked = tuple[Approval, str]
+Requested = tuple[Approval, str]
 
 
 class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
@@ -38,39 +40,37 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.ApproveAttemptResponse:
         """A person agrees. Raises Denied for who has no vote, Stale for another plan, Refused when it is too late."""
         if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), yes=True)
+            shown = await rollout_approvals.vote(self.ctx, request, access.caller(context), approved=True)
             return patcher_pb2.ApproveAttemptResponse(attempt=shown)
-        found, asked = await self._heard(request, access.caller(context), yes=True)
-        return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
+        found, approval = await self._vote(request, access.caller(context), approved=True)
+        return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, approval=approval))
 
     async def RejectAttempt(
         self, request: patcher_pb2.RejectAttemptRequest, context: Any
     ) -> patcher_pb2.RejectAttemptResponse:
         """A person says no; one is enough. Raises Invalid without a reason, Refused once it is applied."""
-        said(request.reason)
+        required_reason(request.reason)
         if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.heard(self.ctx, request, access.caller(context), yes=False)
+            shown = await rollout_approvals.vote(self.ctx, request, access.caller(context), approved=False)
             return patcher_pb2.RejectAttemptResponse(attempt=shown)
-        found, asked = await self._heard(request, access.caller(context), yes=False)
-        return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, asked=asked))
+        found, approval = await self._vote(request, access.caller(context), approved=False)
+        return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, approval=approval))
 
-    async def _heard(
+    async def _vote(
         self,
         request: patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest,
         actor: str,
         *,
-        yes: bool,
-    ) -> tuple[Attempt, Asked | None]:
+        approved: bool,
+    ) -> tuple[Attempt, Requested | None]:
         name = parse("attempts", request.name)
-        if yes:
+        if approved:
             await self._still_wanted(name)
 
-        async def work(tx: Transaction) -> tuple[Attempt, Asked | None]:
-            attempt = await attempts.get(tx, name, lock=True)
-            if attempt is None:
-                raise NotFound(f"there is no attempt {name}", reason="ATTEMPT_UNKNOWN", field="name", attempt=name)
-            with use_traceparent(attempt.trace):
-                after = await self._voted(tx, attempt, request, actor, yes)
+        async def work(tx: Transaction) -> tuple[Attempt, Requested | None]:
+            attempt = known(await attempts.get(tx, name, lock=True), "attempt", name)
+            with use_traceparent(attempt.traceparent):
+                after = await self._count(tx, attempt, request, actor, approved)
             return after, await approvals.newest(tx, names.attempt(name))
 
         return await self.ctx.database.transaction(work)
@@ -81,35 +81,35 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             found = await attempts.get(tx, name)
         if found is None or found.state is not State.AWAITING_APPROVAL:
             return
-        why = await why_not(self.ctx, found)
+        why = await cancel_reason(self.ctx, found)
         if not why:
             return
-        wish = CancelRequested("patcher", why)
-        with use_traceparent(found.trace):
-            await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, name, wish))
+        wanted = CancelRequested("patcher", why)
+        with use_traceparent(found.traceparent):
+            await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, name, wanted))
         raise Refused(
             f"attempt {name} has nothing to go on for any more: {why}", reason="ATTEMPT_OUTDATED", attempt=name
         )
 
-    async def _voted(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, yes: bool) -> Attempt:
+    async def _count(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, approved: bool) -> Attempt:
         policy, _ = await policies.get(tx)
-        asked = await approvals.newest(tx, names.attempt(attempt.id))
-        if asked is None:
+        approval = await approvals.newest(tx, names.attempt(attempt.id))
+        if approval is None:
             raise Refused(
                 f"attempt {attempt.id} is {attempt.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
             )
-        vote = wire.vote(request, asked[0].need, door.person(actor), yes=yes)
+        vote = wire.vote(request, approval[0].quorum, door.operator_id(actor), approved=approved)
         plan = plan_hash(door.plan_of(attempt, policy))
-        change = await door.vote(tx, door.about(attempt), vote, plan)
-        if change.approval == asked[0]:
+        change = await door.vote(tx, door.subject_of(attempt), vote, plan)
+        if change.approval == approval[0]:
             # The same request again.
             return attempt
-        if change.approval.standing is Standing.REJECTED:
+        if change.approval.status is Status.REJECTED:
             return await self._rejected(tx, attempt, actor, request.reason)
-        if change.approval.standing is Standing.APPROVED:
-            weighed = await weigh(tx, attempt)
-            after = await observe(tx, self.ctx, attempt.id, Granted(weighed.said, weighed.plan))
-            await weighed_out(tx, weighed, after, None)
+        if change.approval.status is Status.APPROVED:
+            gates = await evaluate_gates(tx, attempt)
+            after = await observe(tx, self.ctx, attempt.id, PlanApproved(gates.reply, gates.plan_hash))
+            await after_gates(tx, gates, after, None)
             return after or attempt
         return attempt
 
@@ -121,7 +121,7 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 attempt=attempt.id,
                 state=attempt.state.value,
             )
-        after = await observe(tx, self.ctx, attempt.id, Rejected(actor, reason))
+        after = await observe(tx, self.ctx, attempt.id, PlanRejected(actor, reason))
         assert after is not None
         assert after.state is State.REFUSED
         return after

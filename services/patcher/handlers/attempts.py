@@ -1,6 +1,6 @@
 """Attempts and permits: what is tried, what people take back, and the one yes that lets an agent switch.
 
-Rule: AuthorizeApply is asked in a transaction of its own whose first statement is the permit function; the permit, the
+Rule: AuthorizeApply runs in a transaction of its own whose first statement is the permit function; the permit, the
 attempt's mark and the fact commit together or not at all.
 """
 
@@ -13,25 +13,19 @@ from google.protobuf.message import Message
 from libs.common import access, names, paging
 from libs.common.bus import fact
 from libs.common.database import Transaction
-from libs.common.errors import Invalid, NotFound, Refused
-from libs.common.names import parse
+from libs.common.errors import Invalid, Refused, known
+from libs.common.names import id_of, parse
 from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.attempt import (
-    FINAL,
-    Attempt,
-    CancelRequested,
-    Observation,
-    Permitted,
-    RollbackRequested,
-    State,
-)
-from services.patcher.doors import SCHEMA, ServiceContext, observe, plugin_of, weigh
-from services.patcher.handlers.policy import said
+from services.patcher.attempt import FINAL, Attempt, CancelRequested, Observation, Permitted, RollbackRequested, State
+from services.patcher.context import SCHEMA, ServiceContext
+from services.patcher.handlers.policy import required_reason
+from services.patcher.operations.apply_change import evaluate_gates, observe
+from services.patcher.operations.ingest_queries import get_plugin
 from services.patcher.policy import Allow
 from services.patcher.store import approvals, attempts, permits
-from services.patcher.store.permits import Permit, Question
+from services.patcher.store.permits import Permit, PermitRequest
 
 PERMITS = counter("permit_answers_total", "Answers to the question for a permit", ("gate",))
 
@@ -46,56 +40,53 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         name = parse("attempts", request.name)
         async with self.ctx.database.reading() as tx:
             found = await attempts.get(tx, name)
-            steps = await attempts.steps(tx, name)
-            asked = await approvals.newest(tx, names.attempt(name))
-        return patcher_pb2.GetAttemptResponse(attempt=wire.attempt_of(_known(found, name), steps, asked))
+            history = await attempts.history(tx, name)
+            approval = await approvals.newest(tx, names.attempt(name))
+        shown = wire.attempt_of(known(found, "attempt", name), history, approval)
+        return patcher_pb2.GetAttemptResponse(attempt=shown)
 
     async def ListAttempts(
         self, request: patcher_pb2.ListAttemptsRequest, _context: Any
     ) -> patcher_pb2.ListAttemptsResponse:
         """Attempts, newest first. Raises Invalid for bad paging or an unknown state."""
-        size = paging.page_size(request.page_size)
         if request.state and request.state not in set(State):
-            states = ", ".join(State)
-            raise Invalid(f"state must be one of {states}", reason="STATE_UNKNOWN", field="state")
-        query = {"incident": _bare(request.incident), "plugin": _bare(request.plugin), "state": request.state}
-        after = paging.open_token(request.page_token, {"list": "attempts", **query})
+            raise Invalid(f"state must be one of {', '.join(State)}", reason="STATE_UNKNOWN", field="state")
+        filters = {"incident": id_of(request.incident), "plugin": id_of(request.plugin), "state": request.state}
+        page = paging.page(request, {"list": "attempts", **filters}, str)
         async with self.ctx.database.reading() as tx:
-            found = await attempts.page(tx, **query, after=after, limit=size + 1)
-            asked = await approvals.newest_of(tx, [names.attempt(each.id) for each in found[:size] if each.plan])
-        more = len(found) > size
-        return patcher_pb2.ListAttemptsResponse(
-            attempts=[wire.attempt_of(each, asked=asked.get(names.attempt(each.id))) for each in found[:size]],
-            next_page_token=paging.token({"list": "attempts", **query}, [found[size - 1].id]) if more else "",
-        )
+            rows = await attempts.page(tx, **filters, after=page.after, limit=page.limit)
+            found, next_token = page.cut(rows, lambda row: (row.id,))
+            approval = await approvals.newest_of(tx, [names.attempt(each.id) for each in found if each.plan_hash])
+        shown = [wire.attempt_of(each, approval=approval.get(names.attempt(each.id))) for each in found]
+        return patcher_pb2.ListAttemptsResponse(attempts=shown, next_page_token=next_token)
 
     async def CancelAttempt(
         self, request: patcher_pb2.CancelAttemptRequest, context: Any
     ) -> patcher_pb2.CancelAttemptResponse:
         """Stops an attempt that has no permit. Raises Refused for one that has, or is over."""
-        actor, reason = access.caller(context), said(request.reason)
-        wish = CancelRequested(actor, reason)
-        found = await self._moved(request.name, wish, {State.CANCELLED}, "ATTEMPT_NOT_CANCELLABLE")
+        actor, reason = access.caller(context), required_reason(request.reason)
+        wanted = CancelRequested(actor, reason)
+        found = await self._apply_to_attempt(request.name, wanted, {State.CANCELLED}, "ATTEMPT_NOT_CANCELLABLE")
         return patcher_pb2.CancelAttemptResponse(attempt=wire.attempt_of(found))
 
     async def RollBackAttempt(
         self, request: patcher_pb2.RollBackAttemptRequest, context: Any
     ) -> patcher_pb2.RollBackAttemptResponse:
         """Takes an applied attempt back. Raises Refused when there is nothing of it to take back."""
-        actor, reason = access.caller(context), said(request.reason)
+        actor, reason = access.caller(context), required_reason(request.reason)
         await self._still_runs(parse("attempts", request.name))
-        wish = RollbackRequested(actor, reason)
+        wanted = RollbackRequested(actor, reason)
         ends = {State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED}
-        found = await self._moved(request.name, wish, ends, "ATTEMPT_NOT_APPLIED")
+        found = await self._apply_to_attempt(request.name, wanted, ends, "ATTEMPT_NOT_APPLIED")
         return patcher_pb2.RollBackAttemptResponse(attempt=wire.attempt_of(found))
 
     async def _still_runs(self, name: str) -> None:
         async with self.ctx.database.reading() as tx:
-            found = _known(await attempts.get(tx, name), name)
-            other = await attempts.busy(tx, found.plugin, found.id, lock=False)
+            found = known(await attempts.get(tx, name), "attempt", name)
+            other = await attempts.occupying(tx, found.plugin, found.id, lock=False)
         if found.state is not State.SUCCESS:
             return
-        plugin = await plugin_of(self.ctx, found.plugin)
+        plugin = await get_plugin(self.ctx, found.plugin)
         if other is not None or plugin is None or plugin.generation != found.generation:
             raise Refused(
                 "the plugin has moved on since this attempt; only what it runs now can be taken back",
@@ -103,12 +94,12 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 attempt=name,
             )
 
-    async def _moved(self, name: str, wish: Observation, ends: set[State], reason: str) -> Attempt:
+    async def _apply_to_attempt(self, name: str, wanted: Observation, ends: set[State], reason: str) -> Attempt:
         attempt = parse("attempts", name)
 
         async def work(tx: Transaction) -> Attempt:
-            before = _known(await attempts.get(tx, attempt, lock=True), attempt)
-            after = before if before.state in ends & FINAL else await observe(tx, self.ctx, attempt, wish)
+            before = known(await attempts.get(tx, attempt, lock=True), "attempt", attempt)
+            after = before if before.state in ends & FINAL else await observe(tx, self.ctx, attempt, wanted)
             if after is None or after.state not in ends:
                 raise Refused(
                     f"attempt {attempt} is {before.state}; that cannot be done any more",
@@ -124,51 +115,44 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.AuthorizeApplyRequest, _context: Any
     ) -> patcher_pb2.AuthorizeApplyResponse:
         """Permits one switch, now, or names the gate that denies it. A repeat gets the same answer."""
-        question = wire.question(request)
-        objection = await self._objection(question)
-        permit = await self.ctx.database.transaction(lambda tx: self._authorize(tx, question, objection))
+        permit_request = wire.permit_request(request)
+        objection = await self._objection(permit_request)
+        permit = await self.ctx.database.transaction(lambda tx: self._authorize(tx, permit_request, objection))
         PERMITS.labels(permit.gate or "granted").inc()
         return patcher_pb2.AuthorizeApplyResponse(granted=permit.granted, permit=permit.permit, gate=permit.gate)
 
-    async def _objection(self, question: Question) -> str:
+    async def _objection(self, permit_request: PermitRequest) -> str:
         """The gate that has something against the switch by now, besides those the permit function reads itself."""
         async with self.ctx.database.reading() as tx:
-            found = await attempts.get(tx, question.attempt)
+            found = await attempts.get(tx, permit_request.attempt)
             if found is None or found.state is not State.APPLYING:
                 return ""
-            weighed = await weigh(tx, found, lock=False)
-        return "" if isinstance(weighed.said, Allow) else weighed.said.gate
+            gates = await evaluate_gates(tx, found, lock=False)
+        return "" if isinstance(gates.reply, Allow) else gates.reply.gate
 
-    async def _authorize(self, tx: Transaction, question: Question, objection: str) -> Permit:
-        permit = await permits.authorize(tx, question, objection)
+    async def _authorize(self, tx: Transaction, permit_request: PermitRequest, objection: str) -> Permit:
+        permit = await permits.authorize(tx, permit_request, objection)
         if not permit.fresh:
             return permit
-        found = await attempts.get(tx, question.attempt)
+        found = await attempts.get(tx, permit_request.attempt)
         assert found is not None
         if permit.granted:
             granted = events_pb2.ApplyAuthorized(
-                attempt=found.id, permit=permit.permit, command=question.command, generation=question.generation
+                attempt=found.id,
+                permit=permit.permit,
+                command=permit_request.command,
+                generation=permit_request.generation,
             )
             tx.record(_about(found, granted, "every gate is open"))
-            word = Permitted(question.command, question.generation, question.fence)
-            await observe(tx, self.ctx, found.id, word)
+            observation = Permitted(permit_request.command, permit_request.generation, permit_request.fence)
+            await observe(tx, self.ctx, found.id, observation)
         else:
-            denied = events_pb2.ApplyDenied(attempt=found.id, command=question.command, gate=permit.gate)
+            denied = events_pb2.ApplyDenied(attempt=found.id, command=permit_request.command, gate=permit.gate)
             tx.record(_about(found, denied, f"denied by {permit.gate}"))
         return permit
 
 
-def _about(attempt: Attempt, told: Message, reason: str) -> events_pb2.Event:
+def _about(attempt: Attempt, message: Message, reason: str) -> events_pb2.Event:
     return fact(
-        SCHEMA, told, reason=reason, plugin=attempt.plugin, merchant=attempt.merchant, incident=attempt.incident
+        SCHEMA, message, reason=reason, plugin=attempt.plugin, merchant=attempt.merchant, incident=attempt.incident
     )
-
-
-def _known(found: Attempt | None, name: str) -> Attempt:
-    if found is None:
-        raise NotFound(f"there is no attempt {name}", reason="ATTEMPT_UNKNOWN", field="name", attempt=name)
-    return found
-
-
-def _bare(name: str) -> str:
-    return name.rpartition("/")[2]

@@ -6,17 +6,20 @@ document again is the same configuration; another one under a known version is r
 
 # ruff: noqa: N802 - the proto names the methods
 
+from datetime import datetime
 from typing import Any
 
-from libs.common import access, paging
+from libs.common import access, names, paging
 from libs.common.bus import fact
 from libs.common.database import Transaction
-from libs.common.errors import Conflict, Invalid, NotFound, Refused
+from libs.common.errors import Invalid, NotFound
 from libs.common.names import parse_configuration
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.doors import SCHEMA, ServiceContext
-from services.patcher.staging.signed import ReleaseError, verified_configuration
+from services.patcher.context import SCHEMA, ServiceContext
+from services.patcher.handlers.releases import require_keys, version_taken
+from services.patcher.operations.ingest_queries import get_plugin
+from services.patcher.staging.signed import ReleaseError, SignedConfiguration, verified_configuration
 from services.patcher.store import configurations
 from services.patcher.store.configurations import Configuration
 
@@ -31,44 +34,25 @@ class ConfigurationHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     async def PublishConfiguration(
         self, request: patcher_pb2.PublishConfigurationRequest, context: Any
     ) -> patcher_pb2.PublishConfigurationResponse:
-        """Makes a configuration known. Raises Invalid when it does not verify, Conflict when its version is taken."""
+        """Makes a configuration known. Raises Invalid when it does not verify, Conflict when its version is taken.
+
+        One for a single plugin belongs to the plugin's merchant; raises Unavailable when ingest is away.
+        """
         actor = access.caller(context)
-        if not self.ctx.keys:
-            raise Refused(
-                "no release keys are pinned; set PATCHER_RELEASE_KEYS to the two public keys", reason="KEYS_NOT_PINNED"
-            )
-        try:
-            given, document = verified_configuration(request.envelope, request.document, self.ctx.keys)
-        except ReleaseError as error:
-            raise Invalid(
-                f"the configuration cannot be published: {error.message}",
-                reason=error.reason,
-                field="document" if error.reason in OF_DOCUMENT else "envelope",
-            ) from error
-
-        async def work(tx: Transaction) -> Configuration:
-            named = (given.package, given.version, given.plugin, given.digest)
-            made = Configuration(*named, document, request.envelope, tx.now, actor)
-            if await configurations.insert(tx, made):
-                told = events_pb2.ConfigurationPublished(
-                    package=made.package, plugin=made.plugin, version=made.version, digest=made.digest
-                )
-                reason = f"configuration {made.version} of {made.package} was published"
-                tx.record(fact(SCHEMA, told, actor=actor, reason=reason, plugin=made.plugin))
-                return made
-            known = await configurations.get(tx, made.package, made.version)
-            if known is None or (known.digest, known.plugin) != (made.digest, made.plugin):
-                raise Conflict(
-                    f"configuration {made.version} of {made.package} is published with other contents; a version never "
-                    "changes, publish a new one",
-                    reason="VERSION_PUBLISHED",
-                    field="envelope",
-                    package=made.package,
-                    version=made.version,
-                )
-            return known
-
-        found = await self.ctx.database.transaction(work)
+        signed, document = publishable(request.envelope, request.document, self.ctx.keys)
+        plugin = await get_plugin(self.ctx, signed.plugin) if signed.plugin else None
+        made = Configuration(
+            package=signed.package,
+            version=signed.version,
+            plugin=signed.plugin,
+            merchant=plugin.merchant if plugin else "",
+            digest=signed.digest,
+            document=document,
+            envelope=request.envelope,
+            publish_time=self.ctx.clock.now(),
+            publisher=actor,
+        )
+        found = await self.ctx.database.transaction(lambda tx: _publish(tx, made))
         return patcher_pb2.PublishConfigurationResponse(configuration=wire.configuration(found))
 
     async def GetConfiguration(
@@ -92,14 +76,36 @@ class ConfigurationHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ListConfigurationsRequest, _context: Any
     ) -> patcher_pb2.ListConfigurationsResponse:
         """Configurations without their documents, newest first. Raises Invalid for bad paging."""
-        size = paging.page_size(request.page_size)
-        plugin = request.plugin.removeprefix("plugins/")
-        query = {"list": "configurations", "package": request.package, "plugin": plugin}
-        after = paging.open_token(request.page_token, query)
+        filters = {"package": request.package, "plugin": names.id_of(request.plugin)}
+        page = paging.page(request, {"list": "configurations", **filters}, datetime, str, str)
         async with self.ctx.database.reading() as tx:
-            found = await configurations.page(tx, package=request.package, plugin=plugin, after=after, limit=size + 1)
-        last = found[size - 1] if len(found) > size else None
-        return patcher_pb2.ListConfigurationsResponse(
-            configurations=[wire.configuration(one) for one in found[:size]],
-            next_page_token=paging.token(query, [last.publish_time, last.package, last.version]) if last else "",
+            rows = await configurations.page(tx, **filters, after=page.after, limit=page.limit)
+        found, next_token = page.cut(rows, lambda row: (row.publish_time, row.package, row.version))
+        shown = [wire.configuration(each) for each in found]
+        return patcher_pb2.ListConfigurationsResponse(configurations=shown, next_page_token=next_token)
+
+
+def publishable(envelope: bytes, document: bytes, keys: tuple[bytes, ...]) -> tuple[SignedConfiguration, bytes]:
+    """What was signed, and its document. Raises Invalid when it does not verify, Refused when no keys are pinned."""
+    require_keys(keys)
+    try:
+        return verified_configuration(envelope, document, keys)
+    except ReleaseError as error:
+        field = "document" if error.reason in OF_DOCUMENT else "envelope"
+        message = f"the configuration cannot be published: {error.message}"
+        raise Invalid(message, reason=error.reason, field=field) from error
+
+
+async def _publish(tx: Transaction, made: Configuration) -> Configuration:
+    if await configurations.insert(tx, made):
+        published = events_pb2.ConfigurationPublished(
+            package=made.package, plugin=made.plugin, version=made.version, digest=made.digest
         )
+        reason = f"configuration {made.version} of {made.package} was published"
+        who, plugin, merchant = made.publisher, made.plugin, made.merchant
+        tx.record(fact(SCHEMA, published, actor=who, reason=reason, plugin=plugin, merchant=merchant))
+        return made
+    known = await configurations.get(tx, made.package, made.version)
+    if known is None or (known.digest, known.plugin) != (made.digest, made.plugin):
+        raise version_taken("configuration", made.package, made.version)
+    return known

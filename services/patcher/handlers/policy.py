@@ -20,9 +20,10 @@ from libs.common.telemetry import counter
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.attempt import PERMIT_AGE, Attempt, Bounds, ErrandKind, RollbackRequested, State
-from services.patcher.doors import SCHEMA, ServiceContext, observe
-from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Difference, Policy, Turn, compare
-from services.patcher.store import attempts, kill_switches, situations
+from services.patcher.context import SCHEMA, ServiceContext
+from services.patcher.operations.apply_change import observe
+from services.patcher.policy import GLOBAL, KILL_SWITCH, Action, Allow, Difference, Policy, Replay, compare
+from services.patcher.store import attempts, gate_inputs, kill_switches
 from services.patcher.store import policy as policies
 from services.patcher.store.kill_switches import KillSwitch
 
@@ -51,7 +52,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.UpdatePolicyRequest, context: Any
     ) -> patcher_pb2.UpdatePolicyResponse:
         """Changes the fields in the mask. Raises Invalid naming the field, Stale when the etag is not the newest."""
-        actor, reason = access.caller(context), said(request.reason)
+        actor, reason = access.caller(context), required_reason(request.reason)
 
         async def work(tx: Transaction) -> patcher_pb2.UpdatePolicyResponse:
             found, by = await policies.get(tx, lock=True)
@@ -64,7 +65,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             if differences:
                 made = replace(made, version=found.version + 1, update_time=tx.now, updated_by=actor, reason=reason)
                 await policies.put(tx, made, request.request_id)
-                await policies.note(tx, made, differences)
+                await policies.append_change(tx, made, differences)
                 tx.record(fact(SCHEMA, wire.policy_changed(made, differences), actor=actor, reason=reason))
                 tx.after_commit(CHANGES.inc)
             return patcher_pb2.UpdatePolicyResponse(policy=wire.policy(made))
@@ -75,14 +76,12 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ListPolicyChangesRequest, _context: Any
     ) -> patcher_pb2.ListPolicyChangesResponse:
         """Every version of the policy, newest first. Raises Invalid for bad paging."""
-        size, query = paging.page_size(request.page_size), {"list": "policy_changes"}
-        after = paging.open_token(request.page_token, query)
+        page = paging.page(request, {"list": "policy_changes"}, int)
         async with self.ctx.database.reading() as tx:
-            found = await policies.changes(tx, int(after[0]) if after else None, size + 1)
-        more = paging.token(query, [found[size - 1].version]) if len(found) > size else ""
-        return patcher_pb2.ListPolicyChangesResponse(
-            changes=[wire.policy_change(each) for each in found[:size]], next_page_token=more
-        )
+            rows = await policies.changes(tx, page.after[0] if page.after else None, page.limit)
+        found, next_token = page.cut(rows, lambda row: (row.version,))
+        shown = [wire.policy_change(each) for each in found]
+        return patcher_pb2.ListPolicyChangesResponse(changes=shown, next_page_token=next_token)
 
     async def PreviewPolicy(
         self, request: patcher_pb2.PreviewPolicyRequest, _context: Any
@@ -96,16 +95,16 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             new, _ = wire.changed_policy(request, old)
             decided = await attempts.decided(tx, request.decisions or DECISIONS)
             wider = max(old, new, key=lambda policy: policy.attempts_window)
-            seen = [await situations.recall(tx, wider, attempt) for attempt in decided]
-        turns = [turn for turn in compare(old, new, seen) if _differs(turn)]
-        told = [wire.policy_turn(turn, decided[turn.place]) for turn in turns]
-        return patcher_pb2.PreviewPolicyResponse(turns=told, unchanged=len(decided) - len(told))
+            seen = [await gate_inputs.read_past(tx, wider, attempt) for attempt in decided]
+        replays = [replay for replay in compare(old, new, seen) if _differs(replay)]
+        shown = [wire.policy_replay(replay, decided[replay.index]) for replay in replays]
+        return patcher_pb2.PreviewPolicyResponse(replays=shown, unchanged_count=len(decided) - len(shown))
 
     async def EngageKillSwitch(
         self, request: patcher_pb2.EngageKillSwitchRequest, context: Any
     ) -> patcher_pb2.EngageKillSwitchResponse:
         """Stops automation in a scope; when this returns, no further switch is permitted there."""
-        scope, actor, reason = checked_scope(request.scope), access.caller(context), said(request.reason)
+        scope, actor, reason = checked_scope(request.scope), access.caller(context), required_reason(request.reason)
         switch, flying = await self._engage(scope, actor, reason, request.request_id)
         if request.revert_in_flight:
             flying = [await self._revert(attempt, actor, reason) for attempt in flying]
@@ -132,15 +131,15 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     async def _revert(self, attempt: Attempt, actor: str, reason: str) -> Attempt:
         if attempt.state not in {State.PROBATION, State.APPLYING}:
             return attempt
-        wish = RollbackRequested(actor, f"kill switch: {reason}")
-        found = await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, attempt.id, wish))
+        wanted = RollbackRequested(actor, f"kill switch: {reason}")
+        found = await self.ctx.database.transaction(lambda tx: observe(tx, self.ctx, attempt.id, wanted))
         return found or attempt
 
     async def ReleaseKillSwitch(
         self, request: patcher_pb2.ReleaseKillSwitchRequest, context: Any
     ) -> patcher_pb2.ReleaseKillSwitchResponse:
         """Lets automation go on in a scope; what was held goes on within a second or two."""
-        scope, actor, reason = checked_scope(request.scope), access.caller(context), said(request.reason)
+        scope, actor, reason = checked_scope(request.scope), access.caller(context), required_reason(request.reason)
 
         async def work(tx: Transaction) -> KillSwitch:
             await tx.run(kill_switches.LOCK, scope=scope)
@@ -154,7 +153,7 @@ class PolicyHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.ListKillSwitchesResponse:
         """Every switch that is or was engaged."""
         async with self.ctx.database.reading() as tx:
-            found = await kill_switches.everything(tx)
+            found = await kill_switches.list_all(tx)
         return patcher_pb2.ListKillSwitchesResponse(kill_switches=[wire.kill_switch(switch) for switch in found])
 
 
@@ -168,18 +167,18 @@ async def change_switch(
     if changed:
         kind = events_pb2.KillSwitchEngaged if engaged else events_pb2.KillSwitchReleased
         plugin = scope.removeprefix("plugins/") if scope.startswith("plugins/") else ""
-        told = kind(scope=scope, epoch=switch.epoch)
-        tx.record(fact(SCHEMA, told, actor=actor, reason=reason, plugin=plugin))
+        shown = kind(scope=scope, epoch=switch.epoch)
+        tx.record(fact(SCHEMA, shown, actor=actor, reason=reason, plugin=plugin))
         series = SWITCHES.labels(scope.partition("/")[0], "engaged" if engaged else "released")
         tx.after_commit(series.inc)
     return switch
 
 
-def _differs(turn: Turn) -> bool:
+def _differs(replay: Replay) -> bool:
     """Whether the answer turns, and not only its wording."""
-    before, after = turn.before.reply, turn.after.reply
+    before, after = replay.before.reply, replay.after.reply
     gates = [None if isinstance(reply, Allow) else reply.gate for reply in (before, after)]
-    return type(before) is not type(after) or gates[0] != gates[1] or turn.before.learns != turn.after.learns
+    return type(before) is not type(after) or gates[0] != gates[1] or replay.before.teaches != replay.after.teaches
 
 
 def checked_scope(scope: str) -> str:
@@ -199,7 +198,7 @@ def checked_scope(scope: str) -> str:
     return scope
 
 
-def said(reason: str) -> str:
+def required_reason(reason: str) -> str:
     """The reason a person gave. Raises Invalid when there is none."""
     text = reason.strip()
     if not text or len(text) > LONGEST_REASON:

@@ -7,6 +7,7 @@ names. The same bytes again are the same release; other bytes under a known vers
 # ruff: noqa: N802 - the proto names the methods
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 from libs.common import access, paging
@@ -17,7 +18,7 @@ from libs.common.names import parse_release
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from prunella_agent.releases import Manifest, key_id
 from services.patcher import wire
-from services.patcher.doors import SCHEMA, ServiceContext
+from services.patcher.context import SCHEMA, ServiceContext
 from services.patcher.staging.signed import ReleaseError, verified
 from services.patcher.store import releases
 from services.patcher.store.releases import Release
@@ -43,12 +44,15 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 manifest.digest, manifest.package, manifest.version, manifest.size, request.envelope, tx.now, actor, ids
             )
             if await releases.insert(tx, made, request.artifact):
-                told = events_pb2.ReleasePublished(package=made.package, version=made.version, digest=made.digest)
-                tx.record(fact(SCHEMA, told, actor=actor, reason=f"{made.package} {made.version} was published"))
+                published = events_pb2.ReleasePublished(package=made.package, version=made.version, digest=made.digest)
+                tx.record(fact(SCHEMA, published, actor=actor, reason=f"{made.package} {made.version} was published"))
                 return made
             known = await releases.get(tx, made.package, made.version)
-            if known is None or known.digest != made.digest:
-                raise taken(made, known)
+            if known is None:
+                message = "the same artifact is published under another version"
+                raise Conflict(message, reason="ARTIFACT_PUBLISHED", digest=made.digest)
+            if known.digest != made.digest:
+                raise version_taken("release", made.package, made.version)
             return known
 
         return patcher_pb2.PublishReleaseResponse(release=wire.release(await self.ctx.database.transaction(work)))
@@ -72,16 +76,12 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ListReleasesRequest, _context: Any
     ) -> patcher_pb2.ListReleasesResponse:
         """Releases, newest first. Raises Invalid for bad paging."""
-        size = paging.page_size(request.page_size)
-        query = {"list": "releases", "package": request.package}
-        after = paging.open_token(request.page_token, query)
+        page = paging.page(request, {"list": "releases", "package": request.package}, datetime, str)
         async with self.ctx.database.reading() as tx:
-            found = await releases.page(tx, package=request.package, after=after, limit=size + 1)
-        last = found[size - 1] if len(found) > size else None
-        return patcher_pb2.ListReleasesResponse(
-            releases=[wire.release(release) for release in found[:size]],
-            next_page_token=paging.token(query, [last.publish_time, last.digest]) if last else "",
-        )
+            rows = await releases.page(tx, package=request.package, after=page.after, limit=page.limit)
+        found, next_token = page.cut(rows, lambda row: (row.publish_time, row.digest))
+        shown = [wire.release(each) for each in found]
+        return patcher_pb2.ListReleasesResponse(releases=shown, next_page_token=next_token)
 
     async def FetchRelease(
         self, request: patcher_pb2.FetchReleaseRequest, _context: Any
@@ -103,12 +103,17 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             offset += len(chunk)
 
 
-def publishable(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Manifest:
-    """The manifest of a release that may be published. Raises Invalid, Refused when no keys are pinned."""
+def require_keys(keys: tuple[bytes, ...]) -> None:
+    """Raises Refused when no keys are pinned, since then nothing can be verified."""
     if not keys:
         raise Refused(
             "no release keys are pinned; set PATCHER_RELEASE_KEYS to the two public keys", reason="KEYS_NOT_PINNED"
         )
+
+
+def publishable(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Manifest:
+    """The manifest of a release that may be published. Raises Invalid, Refused when no keys are pinned."""
+    require_keys(keys)
     try:
         return verified(envelope, artifact, keys)
     except ReleaseError as error:
@@ -116,16 +121,12 @@ def publishable(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Ma
         raise Invalid(f"the release cannot be published: {error.message}", reason=error.reason, field=field) from error
 
 
-def taken(made: Release, known: Release | None) -> Conflict:
-    """Why a release cannot be published beside a known one."""
-    if known is None:
-        return Conflict(
-            "the same artifact is published under another version", reason="ARTIFACT_PUBLISHED", digest=made.digest
-        )
+def version_taken(kind: str, package: str, version: str) -> Conflict:
+    """Why nothing else can be published under a known version."""
     return Conflict(
-        f"{made.package} {made.version} is published with other contents; a version never changes, publish a new one",
+        f"{kind} {version} of {package} is published with other contents; a version never changes, publish a new one",
         reason="VERSION_PUBLISHED",
         field="envelope",
-        package=made.package,
-        version=made.version,
+        package=package,
+        version=version,
     )

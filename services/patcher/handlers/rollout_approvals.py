@@ -1,4 +1,4 @@
-"""A person's yes or no to a rollout that waits for people, heard through the same door as for an attempt.
+"""An operator's vote on a rollout that waits for approval, through the same methods as for an attempt.
 
 Rule: the plan names every plugin the rollout reaches and never changes; who made the rollout or published its release
 has no vote. The last yes that is needed lets it begin, one no ends it.
@@ -6,82 +6,82 @@ has no vote. The last yes that is needed lets it begin, one no ends it.
 
 from libs.common import names
 from libs.common.database import Transaction
-from libs.common.errors import NotFound, Refused
+from libs.common.errors import Refused, known
 from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2
 from services.patcher import rollout as heart
 from services.patcher import wire
-from services.patcher.approvals import Standing, plan_hash
-from services.patcher.doors import ServiceContext
-from services.patcher.doors import approvals as door
-from services.patcher.doors.drawing import plan_now
-from services.patcher.doors.rollouts import observe
-from services.patcher.rollout import Allowed
+from services.patcher.approvals import Status, Subject, plan_hash
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals as door
+from services.patcher.operations.apply_rollout_change import observe
+from services.patcher.operations.plan_rollout import current_plan
+from services.patcher.rollout import Approved
 from services.patcher.store import approvals, rollouts
 from services.patcher.store import policy as policies
-from services.patcher.store.rollouts import Kept
+from services.patcher.store.rollouts import StoredRollout
 
 COLLECTION = "rollouts/"
 Request = patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest
 
 
-async def heard(ctx: ServiceContext, request: Request, actor: str, *, yes: bool) -> patcher_pb2.Attempt:
+async def vote(ctx: ServiceContext, request: Request, actor: str, *, approved: bool) -> patcher_pb2.Attempt:
     """Hears a person on a rollout; answers with its plan and approval. Raises as for an attempt."""
     rollout = parse("rollouts", request.name)
 
     async def work(tx: Transaction) -> patcher_pb2.Attempt:
-        kept = await rollouts.get(tx, rollout, lock=True)
-        if kept is None:
-            raise NotFound(f"there is no rollout {rollout}", reason="ROLLOUT_UNKNOWN", field="name", rollout=rollout)
-        with use_traceparent(kept.trace):
-            kept = await _voted(tx, ctx, kept, request, actor, yes)
-        return await _shown(tx, kept)
+        stored = known(await rollouts.get(tx, rollout, lock=True), "rollout", rollout)
+        with use_traceparent(stored.traceparent):
+            stored = await _count(tx, ctx, stored, request, actor, approved)
+        return await _shown(tx, stored)
 
     return await ctx.database.transaction(work)
 
 
-async def _voted(tx: Transaction, ctx: ServiceContext, kept: Kept, request: Request, actor: str, yes: bool) -> Kept:
-    subject = door.About(request.name)
-    asked = await approvals.newest(tx, request.name)
-    if asked is None:
+async def _count(
+    tx: Transaction, ctx: ServiceContext, stored: StoredRollout, request: Request, actor: str, approved: bool
+) -> StoredRollout:
+    subject = Subject(request.name)
+    approval = await approvals.newest(tx, request.name)
+    if approval is None:
         raise Refused(
-            f"{request.name} is {kept.rollout.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
+            f"{request.name} is {stored.rollout.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
         )
-    vote = wire.vote(request, asked[0].need, door.person(actor), yes=yes)
+    cast = wire.vote(request, approval[0].quorum, door.operator_id(actor), approved=approved)
     policy, _ = await policies.get(tx)
-    change = await door.vote(tx, subject, vote, plan_hash(plan_now(asked[1], policy)))
-    if change.approval == asked[0]:
+    change = await door.vote(tx, subject, cast, plan_hash(current_plan(approval[1], policy)))
+    if change.approval == approval[0]:
         # The same request again.
-        return kept
-    if kept.rollout.state is not heart.State.PENDING:
+        return stored
+    if stored.rollout.state is not heart.State.PENDING:
         raise Refused(
-            f"{request.name} is {kept.rollout.state}: it is too late to say no, pause or abort it instead",
+            f"{request.name} is {stored.rollout.state}: it is too late to say no, pause or abort it instead",
             reason="ROLLOUT_NOT_WAITING",
             field="name",
-            state=kept.rollout.state.value,
+            state=stored.rollout.state.value,
         )
-    if change.approval.standing is Standing.APPROVED:
-        await door.used(tx, subject)
-        return await observe(tx, ctx, kept, Allowed())
-    if change.approval.standing is Standing.REJECTED:
-        return await observe(tx, ctx, kept, heart.Refused(actor, f"rejected: {request.reason}"))
-    return kept
+    if change.approval.status is Status.APPROVED:
+        await door.mark_used(tx, subject)
+        return await observe(tx, ctx, stored, Approved())
+    if change.approval.status is Status.REJECTED:
+        return await observe(tx, ctx, stored, heart.Rejected(actor, f"rejected: {request.reason}"))
+    return stored
 
 
-async def _shown(tx: Transaction, kept: Kept) -> patcher_pb2.Attempt:
-    name = names.rollout(kept.rollout.id)
-    told = patcher_pb2.Attempt(
+async def _shown(tx: Transaction, stored: StoredRollout) -> patcher_pb2.Attempt:
+    name = names.rollout(stored.rollout.id)
+    shown = patcher_pb2.Attempt(
         name=name,
         rollout=name,
-        package=kept.rollout.package,
-        state=kept.rollout.state.value,
-        reason=kept.rollout.reason,
+        package=stored.rollout.package,
+        state=stored.rollout.state.value,
+        reason=stored.rollout.reason,
     )
-    if kept.config:
-        told.configuration = kept.rollout.target
+    if stored.config:
+        shown.configuration = stored.rollout.target
     else:
-        told.to_release = kept.rollout.target
-    if asked := await approvals.newest(tx, name):
-        told.approval.CopyFrom(wire.approval(*asked))
-    return told
+        shown.to_release = stored.rollout.target
+    if approval := await approvals.newest(tx, name):
+        shown.approval.CopyFrom(wire.approval(*approval))
+    return shown

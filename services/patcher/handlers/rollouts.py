@@ -1,6 +1,6 @@
 """Rollouts: what people bring to many plugins, and how they steer it.
 
-Rule: every wish is asked of the heart under the rollout's lock and says why; a repeated request changes nothing.
+Rule: every request is decided by the heart under the rollout's lock and says why; a repeated request changes nothing.
 """
 
 # ruff: noqa: N802 - the proto names the methods
@@ -10,14 +10,13 @@ from typing import Any
 
 from libs.common import access, names, paging
 from libs.common.database import Transaction
-from libs.common.errors import Invalid, NotFound
+from libs.common.errors import Invalid, known
 from libs.common.names import is_id, parse
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
-from services.patcher import wire
-from services.patcher.doors import ServiceContext
-from services.patcher.doors.drawing import apart, make, prepare
-from services.patcher.doors.rollouts import observe
-from services.patcher.handlers.policy import said
+from services.patcher.context import ServiceContext
+from services.patcher.handlers.policy import required_reason
+from services.patcher.operations.apply_rollout_change import observe
+from services.patcher.operations.plan_rollout import check_overlap, create, prepare
 from services.patcher.rollout import (
     AbortRequested,
     MemberState,
@@ -27,9 +26,9 @@ from services.patcher.rollout import (
     Scope,
     State,
 )
-from services.patcher.rollout.observations import Wish
+from services.patcher.rollout.model import OperatorRequest
 from services.patcher.store import approvals, members, rollouts
-from services.patcher.store.rollouts import Kept
+from services.patcher.store.rollouts import StoredRollout
 from services.patcher.wire.rollouts import member_of, rollout_of
 
 
@@ -43,39 +42,36 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.CreateRolloutResponse:
         """Draws the members and begins, or asks people first. Raises Invalid, NotFound or Conflict."""
         author = access.caller(context)
-        said(request.reason)
+        required_reason(request.reason)
         for field in ("package", "target"):
             if not is_id(getattr(request, field)):
                 raise Invalid(f"{field} must be given", reason="FIELD_MISSING", field=field)
         async with self.ctx.database.reading() as tx:
-            known = await rollouts.of_request(tx, request.package, request.request_id)
-        if known is not None and not request.validate_only:
-            return patcher_pb2.CreateRolloutResponse(rollout=rollout_of(known))
-        drawn = await prepare(self.ctx, request, author)
+            earlier = await rollouts.of_request(tx, request.package, request.request_id)
+        if earlier is not None and not request.validate_only:
+            return patcher_pb2.CreateRolloutResponse(rollout=rollout_of(earlier))
+        planned = await prepare(self.ctx, request, author)
         if request.validate_only:
             async with self.ctx.database.reading() as tx:
-                await apart(tx, drawn)
-            shown = rollout_of(drawn.kept)
+                await check_overlap(tx, planned)
+            shown = rollout_of(planned.stored)
             shown.name = ""
             return patcher_pb2.CreateRolloutResponse(rollout=shown)
-        kept = await self.ctx.database.transaction(lambda tx: make(tx, self.ctx, drawn))
-        return patcher_pb2.CreateRolloutResponse(rollout=await self._shown(kept))
+        stored = await self.ctx.database.transaction(lambda tx: create(tx, self.ctx, planned))
+        return patcher_pb2.CreateRolloutResponse(rollout=await self._shown(stored))
 
     async def GetRollout(self, request: patcher_pb2.GetRolloutRequest, _context: Any) -> patcher_pb2.GetRolloutResponse:
         """One rollout with its history, and those of its members that are asked for. Raises NotFound."""
         rollout = parse("rollouts", request.name)
         states = _states(list(request.member_states))
-        size = paging.page_size(request.page_size)
         query = {"list": "rollout members", "rollout": rollout, "states": sorted(states or [])}
-        after = paging.open_token(request.page_token, query)
+        page = paging.page(request, query, int, int)
         async with self.ctx.database.reading() as tx:
-            kept = _known(await rollouts.get(tx, rollout), rollout)
-            rows = [] if states is None else await members.page(tx, rollout, states, after, size + 1)
-        last = rows[size - 1] if len(rows) > size else None
+            stored = known(await rollouts.get(tx, rollout), "rollout", rollout)
+            rows = [] if states is None else await members.page(tx, rollout, states, page.after, page.limit)
+        found, next_token = page.cut(rows, lambda row: (row.member.wave, row.start_order))
         return patcher_pb2.GetRolloutResponse(
-            rollout=await self._shown(kept),
-            members=[member_of(row) for row in rows[:size]],
-            next_page_token=paging.token(query, [last.member.wave, last.rank]) if last else "",
+            rollout=await self._shown(stored), members=[member_of(row) for row in found], next_page_token=next_token
         )
 
     async def ListRollouts(
@@ -84,94 +80,80 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """Rollouts, newest first. Raises Invalid for bad paging or an unknown state."""
         if request.state and request.state not in set(State):
             raise Invalid(f"state must be one of {', '.join(State)}", reason="STATE_UNKNOWN", field="state")
-        size = paging.page_size(request.page_size)
-        query = {"package": request.package, "state": request.state}
-        after = paging.open_token(request.page_token, {"list": "rollouts", **query})
+        filters = {"package": request.package, "state": request.state}
+        page = paging.page(request, {"list": "rollouts", **filters}, str)
         async with self.ctx.database.reading() as tx:
-            found = await rollouts.page(tx, **query, after=after, limit=size + 1)
-            asked = await approvals.newest_of(tx, [names.rollout(kept.rollout.id) for kept in found[:size]])
-        more = len(found) > size
-        shown = [rollout_of(kept) for kept in found[:size]]
-        for each in shown:
-            if approval := asked.get(each.name):
-                each.approval.CopyFrom(wire.approval(*approval))
-        return patcher_pb2.ListRolloutsResponse(
-            rollouts=shown,
-            next_page_token=paging.token({"list": "rollouts", **query}, [found[size - 1].rollout.id]) if more else "",
-        )
+            rows = await rollouts.page(tx, **filters, after=page.after, limit=page.limit)
+            found, next_token = page.cut(rows, lambda row: (row.rollout.id,))
+            approval = await approvals.newest_of(tx, [names.rollout(stored.rollout.id) for stored in found])
+        shown = [rollout_of(stored, approval=approval.get(names.rollout(stored.rollout.id))) for stored in found]
+        return patcher_pb2.ListRolloutsResponse(rollouts=shown, next_page_token=next_token)
 
     async def PauseRollout(
         self, request: patcher_pb2.PauseRolloutRequest, context: Any
     ) -> patcher_pb2.PauseRolloutResponse:
         """Starts nothing new. Raises Refused when nothing is under way."""
-        wish = PauseRequested(access.caller(context), said(request.reason))
-        return patcher_pb2.PauseRolloutResponse(rollout=await self._wished(request, wish))
+        wanted = PauseRequested(access.caller(context), required_reason(request.reason))
+        return patcher_pb2.PauseRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
 
     async def ResumeRollout(
         self, request: patcher_pb2.ResumeRolloutRequest, context: Any
     ) -> patcher_pb2.ResumeRolloutResponse:
         """Goes on. Raises Refused for one that is not paused."""
-        wish = ResumeRequested(access.caller(context), said(request.reason))
-        return patcher_pb2.ResumeRolloutResponse(rollout=await self._wished(request, wish))
+        wanted = ResumeRequested(access.caller(context), required_reason(request.reason))
+        return patcher_pb2.ResumeRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
 
     async def PromoteRollout(
         self, request: patcher_pb2.PromoteRolloutRequest, context: Any
     ) -> patcher_pb2.PromoteRolloutResponse:
         """A person vouches for the wave. Raises Refused while plugins are in flight."""
-        wish = PromoteRequested(access.caller(context), said(request.reason))
-        return patcher_pb2.PromoteRolloutResponse(rollout=await self._wished(request, wish))
+        wanted = PromoteRequested(access.caller(context), required_reason(request.reason))
+        return patcher_pb2.PromoteRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
 
     async def AbortRollout(
         self, request: patcher_pb2.AbortRolloutRequest, context: Any
     ) -> patcher_pb2.AbortRolloutResponse:
         """Ends it. Raises Invalid for an unknown extent, Refused for one that succeeded."""
-        if request.take_back and request.take_back not in set(Scope):
+        if request.rollback_scope and request.rollback_scope not in set(Scope):
             raise Invalid(
-                f"take_back must be one of {', '.join(Scope)}, or empty for wave",
-                reason="TAKE_BACK_UNKNOWN",
-                field="take_back",
+                f"rollback_scope must be one of {', '.join(Scope)}, or empty for wave",
+                reason="ROLLBACK_SCOPE_UNKNOWN",
+                field="rollback_scope",
             )
-        wish = AbortRequested(access.caller(context), said(request.reason), Scope(request.take_back or Scope.WAVE))
-        return patcher_pb2.AbortRolloutResponse(rollout=await self._wished(request, wish))
+        wanted = AbortRequested(
+            access.caller(context), required_reason(request.reason), Scope(request.rollback_scope or Scope.WAVE)
+        )
+        return patcher_pb2.AbortRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
 
-    async def _wished(self, request: Any, wish: Wish) -> patcher_pb2.Rollout:
+    async def _apply_to_rollout(self, request: Any, wanted: OperatorRequest) -> patcher_pb2.Rollout:
         rollout = parse("rollouts", request.name)
 
-        async def work(tx: Transaction) -> Kept:
-            kept = _known(await rollouts.get(tx, rollout, lock=True), rollout)
-            if request.request_id and request.request_id in kept.requests:
-                return kept
+        async def work(tx: Transaction) -> StoredRollout:
+            stored = known(await rollouts.get(tx, rollout, lock=True), "rollout", rollout)
+            if request.request_id and request.request_id in stored.request_ids:
+                return stored
             if request.request_id:
-                kept = replace(kept, requests=(*kept.requests, request.request_id))
-            return await observe(tx, self.ctx, kept, wish)
+                stored = replace(stored, request_ids=(*stored.request_ids, request.request_id))
+            return await observe(tx, self.ctx, stored, wanted)
 
         return await self._shown(await self.ctx.database.transaction(work))
 
-    async def _shown(self, kept: Kept) -> patcher_pb2.Rollout:
+    async def _shown(self, stored: StoredRollout) -> patcher_pb2.Rollout:
         async with self.ctx.database.reading() as tx:
-            lines = await rollouts.history(tx, kept.rollout.id)
-            approval = await approvals.newest(tx, names.rollout(kept.rollout.id))
-        shown = rollout_of(kept, lines)
-        if approval is not None:
-            shown.approval.CopyFrom(wire.approval(*approval))
-        return shown
+            history = await rollouts.history(tx, stored.rollout.id)
+            approval = await approvals.newest(tx, names.rollout(stored.rollout.id))
+        return rollout_of(stored, history, approval)
 
 
-def _states(asked: list[str]) -> list[str] | None:
+def _states(approval: list[str]) -> list[str] | None:
     """Which members are listed: None for none, empty for all. Raises Invalid."""
-    unknown = [word for word in asked if word != "all" and word not in set(MemberState)]
+    unknown = [name for name in approval if name != "all" and name not in set(MemberState)]
     if unknown:
         raise Invalid(
             f"member_states must be all, or some of {', '.join(MemberState)}; {unknown[0][:40]!r} is none of them",
             reason="STATE_UNKNOWN",
             field="member_states",
         )
-    if not asked:
+    if not approval:
         return None
-    return [] if "all" in asked else asked
-
-
-def _known(found: Kept | None, name: str) -> Kept:
-    if found is None:
-        raise NotFound(f"there is no rollout {name}", reason="ROLLOUT_UNKNOWN", field="name", rollout=name)
-    return found
+    return [] if "all" in approval else approval

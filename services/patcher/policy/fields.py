@@ -48,7 +48,7 @@ BOUNDS: Final = {
     "staging_timeout": Bound(_lasts(1, 3600), "1 s to 1 h", "write 300 s"),
     "health_check_timeout": Bound(_lasts(5, 3600), "5 s to 1 h", "write 90 s"),
     "health_check_interval": Bound(_lasts(0.2, 60), "0.2 s to 60 s", "write 3 s"),
-    "multisig_quorum": Bound(_within(1, approvals.MOST), f"between 1 and {approvals.MOST}", "write 2"),
+    "multisig_quorum": Bound(_within(1, approvals.MAX_QUORUM), f"between 1 and {approvals.MAX_QUORUM}", "write 2"),
     "rollback_error_rate_threshold": _PERCENT,
     "rollback_heartbeat_missed": Bound(_lasts(5, 3600), "5 s to 1 h", "write 120 s"),
     "canary_percentage": _PERCENT,
@@ -75,17 +75,17 @@ def check(policy: Policy) -> None:
         rule = "must be shorter than health_check_timeout, or nothing is looked at"
         raise _invalid("health_check_interval", rule, "write 3 s")
     try:
-        approvals.check(policy.need)
+        approvals.check(policy.quorum)
         freeze.check_all(policy.freeze_windows)
     except Invalid as wrong:
-        field = NEEDS.get(wrong.field, wrong.field)
+        field = QUORUM_FIELDS.get(wrong.field, wrong.field)
         raise _invalid(field, wrong.metadata["rule"], wrong.metadata["remedy"]) from None
 
 
-NEEDS: Final = {
-    "need.quorum": "multisig_quorum",
-    "need.seats": "multisig_roles",
-    "need.approvers": "multisig_approvers",
+QUORUM_FIELDS: Final = {
+    "quorum.size": "multisig_quorum",
+    "quorum.seats": "multisig_roles",
+    "quorum.approvers": "multisig_approvers",
 }
 
 
@@ -101,10 +101,10 @@ class Difference:
 def diff(old: Policy, new: Policy) -> tuple[Difference, ...]:
     """What differs between two policies, in the order of the fields; bookkeeping is left out."""
     pairs = ((name, getattr(old, name), getattr(new, name)) for name in EDITABLE)
-    return tuple(Difference(name, told(before), told(after)) for name, before, after in pairs if before != after)
+    return tuple(Difference(name, as_json(before), as_json(after)) for name, before, after in pairs if before != after)
 
 
-def told(value: Any) -> str:
+def as_json(value: Any) -> str:
     """A field's value as JSON text; durations in seconds, severities by name."""
     return json.dumps(_plain(value), ensure_ascii=False, sort_keys=True)
 

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Collection
 from typing import Final
 
-from services.patcher.approvals import asked_for
+from services.patcher.approvals import describe
 from services.patcher.freeze import frozen_until
 from services.patcher.policy.model import (
     CAPPED,
@@ -20,100 +20,100 @@ from services.patcher.policy.model import (
     Allow,
     Answer,
     Ask,
+    GateInputs,
+    GateRequest,
     Hold,
     Policy,
     Refuse,
     Reply,
+    RollBack,
     Severity,
-    Situation,
-    TakeBack,
-    Wish,
     scopes,
 )
-from services.patcher.rollout import pace
+from services.patcher.rollout import concurrency
 
-Gate = Callable[[Policy, Situation], Reply]
+Gate = Callable[[Policy, GateInputs], Reply]
 OPEN: Final = Allow()
 
 
-def gate(policy: Policy, engaged: Collection[str], wish: Wish) -> Answer:
+def gate(policy: Policy, engaged: Collection[str], request: GateRequest) -> Answer:
     """The gates that need no more than the wish itself, the kill switches first."""
-    if (stopped := _stopped(engaged, wish)) != OPEN:
+    if (stopped := _stopped(engaged, request)) != OPEN:
         return stopped
     if not policy.autopatch_enabled:
         return Refuse("AUTOPATCH_DISABLED", "automatic remedies are switched off in the policy")
-    if policy.autopatch_merchants and wish.merchant not in policy.autopatch_merchants:
-        return Refuse("ALLOW_LIST", f"merchant {wish.merchant or '(none)'} is not on the allow-list")
-    if wish.action in CAPPED and not Severity.UNKNOWN < wish.severity <= policy.autopatch_max_severity:
+    if policy.autopatch_merchants and request.merchant not in policy.autopatch_merchants:
+        return Refuse("ALLOW_LIST", f"merchant {request.merchant or '(none)'} is not on the allow-list")
+    if request.action in CAPPED and not Severity.UNKNOWN < request.severity <= policy.autopatch_max_severity:
         cap = policy.autopatch_max_severity.name.lower()
-        return Refuse("SEVERITY", f"severity {wish.severity.name.lower()} is not within the cap {cap}")
-    if not wish.confidence >= policy.min_confidence:
-        return Refuse("CONFIDENCE", f"confidence {wish.confidence:.2f} is below {policy.min_confidence:.2f}")
-    if policy.require_staging and wish.staged is False and wish.action is not Action.RESTART:
+        return Refuse("SEVERITY", f"severity {request.severity.name.lower()} is not within the cap {cap}")
+    if not request.confidence >= policy.min_confidence:
+        return Refuse("CONFIDENCE", f"confidence {request.confidence:.2f} is below {policy.min_confidence:.2f}")
+    if policy.require_staging and request.staged is False and request.action is not Action.RESTART:
         return Refuse("STAGING", "the release has not passed staging")
     return OPEN
 
 
-def ask(policy: Policy, situation: Situation) -> Reply:
+def ask(policy: Policy, inputs: GateInputs) -> Reply:
     """Asks every gate of this step and gives the first answer that is not yes."""
-    gates = WATCHING if situation.watch else BEFORE
-    return next((reply for each in gates if (reply := each(policy, situation)) != OPEN), OPEN)
+    gates = AFTER_SWITCH if inputs.probation else BEFORE_SWITCH
+    return next((reply for each in gates if (reply := each(policy, inputs)) != OPEN), OPEN)
 
 
-def objections(policy: Policy, situation: Situation) -> tuple[Reply, ...]:
+def objections(policy: Policy, inputs: GateInputs) -> tuple[Reply, ...]:
     """What every gate of this step has against it, not only the first; empty when nothing has."""
-    gates = WATCHING if situation.watch else BEFORE
-    return tuple(dict.fromkeys(reply for each in gates if (reply := each(policy, situation)) != OPEN))
+    gates = AFTER_SWITCH if inputs.probation else BEFORE_SWITCH
+    return tuple(dict.fromkeys(reply for each in gates if (reply := each(policy, inputs)) != OPEN))
 
 
-def kill(_policy: Policy, situation: Situation) -> Reply:
+def kill(_policy: Policy, inputs: GateInputs) -> Reply:
     """A kill switch comes before everything: what it holds goes on when it is released, and nobody is asked."""
-    return _stopped(situation.engaged, situation.wish)
+    return _stopped(inputs.engaged, inputs.request)
 
 
-def _stopped(engaged: Collection[str], wish: Wish) -> Answer:
-    covering = [scope for scope in scopes(wish.plugin, wish.merchant, wish.action) if scope in engaged]
+def _stopped(engaged: Collection[str], request: GateRequest) -> Answer:
+    covering = [scope for scope in scopes(request.plugin, request.merchant, request.action) if scope in engaged]
     return Hold(KILL_SWITCH, f"the kill switch {covering[0]} is engaged") if covering else OPEN
 
 
-def basic(policy: Policy, situation: Situation) -> Reply:
+def basic(policy: Policy, inputs: GateInputs) -> Reply:
     """Kill switch, on and off, allow-list, severity, confidence, staging."""
-    return gate(policy, situation.engaged, situation.wish)
+    return gate(policy, inputs.engaged, inputs.request)
 
 
-def storm(_policy: Policy, situation: Situation) -> Reply:
+def storm(_policy: Policy, inputs: GateInputs) -> Reply:
     """While many plugins fail alike, the cause is most likely outside them."""
-    if not situation.storm:
+    if not inputs.storm:
         return OPEN
-    return Hold("STORM", f"automation pauses: {situation.storm}")
+    return Hold("STORM", f"automation pauses: {inputs.storm}")
 
 
-def staging_time(policy: Policy, situation: Situation) -> Reply:
+def staging_time(policy: Policy, inputs: GateInputs) -> Reply:
     """The sandbox answers in time or has not proven anything."""
     limit = policy.staging_timeout.total_seconds()
-    if situation.staging is None or situation.staging <= limit:
+    if inputs.staging is None or inputs.staging <= limit:
         return OPEN
-    return Refuse("STAGING", f"the sandbox has run for {situation.staging:.0f} s, {limit:.0f} s are allowed")
+    return Refuse("STAGING", f"the sandbox has run for {inputs.staging:.0f} s, {limit:.0f} s are allowed")
 
 
-def attempts(policy: Policy, situation: Situation) -> Reply:
+def attempts(policy: Policy, inputs: GateInputs) -> Reply:
     """A plugin that is touched again and again needs a person."""
-    since = situation.now - policy.attempts_window
-    count = sum(moment > since for moment in situation.begun)
+    since = inputs.now - policy.attempts_window
+    count = sum(time > since for time in inputs.recent_permits)
     if count < policy.max_attempts:
         return OPEN
     return Refuse("ATTEMPTS", f"{count} attempts on this plugin within {policy.attempts_window}, no more are allowed")
 
 
-def canary(policy: Policy, situation: Situation) -> Reply:
+def canary(policy: Policy, inputs: GateInputs) -> Reply:
     """Where there are canaries, a release that has healed nobody yet goes to them first."""
-    wish = situation.wish
-    unproven = wish.action in CAPPED and not situation.proven
+    request = inputs.request
+    unproven = request.action in CAPPED and not inputs.proven
     if not unproven or not (policy.canary_percentage or policy.canary_merchants):
         return OPEN
-    if is_canary(policy, wish.plugin, wish.merchant, situation.to_release):
+    if is_canary(policy, request.plugin, request.merchant, inputs.to_release):
         return OPEN
-    return Hold("CANARY", f"{situation.to_release or 'the change'} has not healed a canary yet, and this is none")
+    return Hold("CANARY", f"{inputs.to_release or 'the change'} has not healed a canary yet, and this is none")
 
 
 def is_canary(policy: Policy, plugin: str, merchant: str, release: str) -> bool:
@@ -124,81 +124,85 @@ def is_canary(policy: Policy, plugin: str, merchant: str, release: str) -> bool:
     return draw * 100 < policy.canary_percentage
 
 
-def freeze(policy: Policy, situation: Situation) -> Reply:
+def freeze(policy: Policy, inputs: GateInputs) -> Reply:
     """Within a freeze window nothing new is brought to a plugin."""
-    if situation.wish.action not in CAPPED:
+    if inputs.request.action not in CAPPED:
         return OPEN
-    found = frozen_until(policy.freeze_windows, situation.now)
+    found = frozen_until(policy.freeze_windows, inputs.now)
     return Hold("FREEZE", found.reason) if found else OPEN
 
 
-def major(policy: Policy, situation: Situation) -> Reply:
+def major(policy: Policy, inputs: GateInputs) -> Reply:
     """A new major version needs people."""
-    patched = situation.wish.action is Action.PATCH
-    asked = policy.require_multisig_for_major and patched and not situation.approved
-    if not asked or not is_major(situation.from_release, situation.to_release):
+    patched = inputs.request.action is Action.PATCH
+    needed = policy.require_multisig_for_major and patched and not inputs.approved
+    if not needed or not is_major(inputs.from_release, inputs.to_release):
         return OPEN
-    return _people(policy, f"{situation.from_release} → {situation.to_release} is a major change")
+    return _require_approval(policy, f"{inputs.from_release} → {inputs.to_release} is a major change")
 
 
-def high_impact(policy: Policy, situation: Situation) -> Reply:
+def high_impact(policy: Policy, inputs: GateInputs) -> Reply:
     """What is brought to many plugins at once, or to one in high distress, needs people."""
-    wish = situation.wish
-    if not policy.require_multisig_for_high_impact or wish.action not in CAPPED or situation.approved:
+    request = inputs.request
+    if not policy.require_multisig_for_high_impact or request.action not in CAPPED or inputs.approved:
         return OPEN
-    if situation.plugins > policy.high_impact_plugins:
-        return _people(policy, f"it touches {situation.plugins} plugins, more than {policy.high_impact_plugins}")
-    if wish.severity >= Severity.HIGH:
-        return _people(policy, f"its severity is {wish.severity.name.lower()}")
+    if inputs.plugins > policy.high_impact_plugins:
+        return _require_approval(policy, f"it touches {inputs.plugins} plugins, more than {policy.high_impact_plugins}")
+    if request.severity >= Severity.HIGH:
+        return _require_approval(policy, f"its severity is {request.severity.name.lower()}")
     return OPEN
 
 
-def budget(policy: Policy, situation: Situation) -> Reply:
+def budget(policy: Policy, inputs: GateInputs) -> Reply:
     """So many attempts at once and no more."""
-    limit = in_flight_limit(policy, situation.fleet)
-    if situation.in_flight < limit:
+    limit = in_flight_limit(policy, inputs.fleet)
+    if inputs.in_flight < limit:
         return OPEN
-    return Hold("BUDGET", f"{situation.in_flight} attempts are in flight, {limit} may be")
+    return Hold("BUDGET", f"{inputs.in_flight} attempts are in flight, {limit} may be")
 
 
 def in_flight_limit(policy: Policy, fleet: int) -> int:
     """How many attempts may be in flight among a package's plugins; small fleets always have one."""
-    return pace.in_flight_limit(policy.max_in_flight, policy.max_in_flight_percentage, fleet)
+    return concurrency.in_flight_limit(policy.max_in_flight, policy.max_in_flight_percentage, fleet)
 
 
-def health_time(policy: Policy, situation: Situation) -> Reply:
+def health_time(policy: Policy, inputs: GateInputs) -> Reply:
     """A plugin that is not well in time after its switch goes back."""
-    watch, limit = situation.watch, policy.health_check_timeout.total_seconds()
-    if watch is None or watch.healthy or watch.since <= limit:
+    probation, limit = inputs.probation, policy.health_check_timeout.total_seconds()
+    if probation is None or probation.healthy or probation.since <= limit:
         return OPEN
-    return TakeBack("HEALTH_TIMEOUT", f"not healthy {watch.since:.0f} s after the switch, {limit:.0f} s are allowed")
+    return RollBack(
+        "HEALTH_TIMEOUT", f"not healthy {probation.since:.0f} s after the switch, {limit:.0f} s are allowed"
+    )
 
 
-def health_pace(policy: Policy, situation: Situation) -> Reply:
+def health_interval(policy: Policy, inputs: GateInputs) -> Reply:
     """How often it is looked at."""
-    watch, pace = situation.watch, policy.health_check_interval.total_seconds()
-    if watch is None or watch.looked >= pace:
+    probation, interval = inputs.probation, policy.health_check_interval.total_seconds()
+    if probation is None or probation.last_look >= interval:
         return OPEN
-    return Hold("HEALTH_INTERVAL", f"looked {watch.looked:.1f} s ago, the next look is after {pace:.1f} s")
+    return Hold("HEALTH_INTERVAL", f"looked {probation.last_look:.1f} s ago, the next look is after {interval:.1f} s")
 
 
-def error_rate(policy: Policy, situation: Situation) -> Reply:
+def error_rate(policy: Policy, inputs: GateInputs) -> Reply:
     """Too many failures after the switch take it back."""
-    watch, limit = situation.watch, policy.rollback_error_rate_threshold
-    if watch is None or not watch.error_rate > limit:
+    probation, limit = inputs.probation, policy.rollback_error_rate_threshold
+    if probation is None or not probation.error_rate > limit:
         return OPEN
-    return TakeBack("ERROR_RATE", f"{watch.error_rate:.1f} % fail after the switch, {limit:.1f} % may")
+    return RollBack("ERROR_RATE", f"{probation.error_rate:.1f} % fail after the switch, {limit:.1f} % may")
 
 
-def silence(policy: Policy, situation: Situation) -> Reply:
+def silence(policy: Policy, inputs: GateInputs) -> Reply:
     """Silence after the switch takes it back."""
-    watch, limit = situation.watch, policy.rollback_heartbeat_missed.total_seconds()
-    if watch is None or watch.silent <= limit:
+    probation, limit = inputs.probation, policy.rollback_heartbeat_missed.total_seconds()
+    if probation is None or probation.silent <= limit:
         return OPEN
-    return TakeBack("HEARTBEAT_MISSED", f"silent for {watch.silent:.0f} s after the switch, {limit:.0f} s are allowed")
+    return RollBack(
+        "HEARTBEAT_MISSED", f"silent for {probation.silent:.0f} s after the switch, {limit:.0f} s are allowed"
+    )
 
 
-def learning(policy: Policy, _situation: Situation) -> Reply:
+def learning(policy: Policy, _situation: GateInputs) -> Reply:
     """Whether the outcome may teach; it is kept either way."""
     if policy.learning_enabled:
         return OPEN
@@ -223,16 +227,16 @@ def _version(text: str) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
 
 
-def _people(policy: Policy, why: str) -> Ask:
-    return Ask("APPROVAL", f"{why}: {asked_for(policy.need)} must approve", policy.need, policy.approval_timeout)
+def _require_approval(policy: Policy, why: str) -> Ask:
+    return Ask("APPROVAL", f"{why}: {describe(policy.quorum)} must approve", policy.quorum, policy.approval_timeout)
 
 
 # In a storm a refusal would ask a person for each plugin. Holds that may last come before people are asked about the
 # plan, and what is claimed at once comes last.
-BEFORE: Final[tuple[Gate, ...]] = (
+BEFORE_SWITCH: Final[tuple[Gate, ...]] = (
     kill, storm, basic, staging_time, attempts, canary, freeze, major, high_impact, budget,
 )  # fmt: skip
-WATCHING: Final[tuple[Gate, ...]] = (error_rate, silence, health_time, health_pace)
+AFTER_SWITCH: Final[tuple[Gate, ...]] = (error_rate, silence, health_time, health_interval)
 
 # Which gates each field moves; a field without one would be data without effect.
 EFFECTS: Final[dict[str, tuple[Gate, ...]]] = {
@@ -243,7 +247,7 @@ EFFECTS: Final[dict[str, tuple[Gate, ...]]] = {
     "require_staging": (basic,),
     "staging_timeout": (staging_time,),
     "health_check_timeout": (health_time,),
-    "health_check_interval": (health_pace,),
+    "health_check_interval": (health_interval,),
     "require_multisig_for_major": (major,),
     "require_multisig_for_high_impact": (high_impact,),
     "multisig_quorum": (major, high_impact),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.patcher.approvals import Need
+from services.patcher.approvals import Quorum
 from services.patcher.freeze import FreezeWindow
 
 KILL_SWITCH = "KILL_SWITCH"
@@ -82,9 +82,9 @@ class Policy:
     reason: str = ""
 
     @property
-    def need(self) -> Need:
+    def quorum(self) -> Quorum:
         """Whose approval a plan needs that needs any."""
-        return Need(self.multisig_quorum, self.multisig_roles, self.multisig_approvers)
+        return Quorum(self.multisig_quorum, self.multisig_roles, self.multisig_approvers)
 
 
 BOOKKEEPING: Final = frozenset({"version", "update_time", "updated_by", "reason"})
@@ -92,7 +92,7 @@ EDITABLE: Final = tuple(field.name for field in fields(Policy) if field.name not
 
 
 @dataclass(frozen=True)
-class Wish:
+class GateRequest:
     """What wants to pass: an attempt, at one of its steps. `staged` is None before staging is due."""
 
     plugin: str
@@ -104,18 +104,18 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Probation:
     """A plugin after its switch: seconds since it, the last look and the last beat; its failure rate in percent."""
 
     since: float
-    looked: float = 60.0
+    last_look: float = 60.0
     silent: float = 0.0
     error_rate: float = 0.0
     healthy: bool = False
 
 
 @dataclass(frozen=True)
-class Situation:
+class GateInputs:
     """Everything the gates look at. `engaged` are kill switches, `storm` is why automation pauses (empty: no storm).
 
     `plugins` counts what the plan touches, `proven` says whether `to_release` has already healed a plugin, `staging` is
@@ -124,7 +124,7 @@ class Situation:
     there after the switch.
     """
 
-    wish: Wish
+    request: GateRequest
     now: datetime
     engaged: frozenset[str] = frozenset()
     storm: str = ""
@@ -135,9 +135,9 @@ class Situation:
     staging: float | None = None
     in_flight: int = 0
     fleet: int = 1
-    begun: tuple[datetime, ...] = ()
+    recent_permits: tuple[datetime, ...] = ()
     approved: bool = False
-    watch: Watch | None = None
+    probation: Probation | None = None
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,12 @@ class Ask:
 
     gate: str
     reason: str
-    need: Need
+    quorum: Quorum
     within: timedelta
 
 
 @dataclass(frozen=True)
-class TakeBack:
+class RollBack:
     """Roll back what was applied."""
 
     gate: str
@@ -180,7 +180,7 @@ class TakeBack:
 
 
 Answer = Allow | Hold | Refuse
-Reply = Allow | Hold | Refuse | Ask | TakeBack
+Reply = Allow | Hold | Refuse | Ask | RollBack
 
 
 def scopes(plugin: str, merchant: str, action: str) -> tuple[str, str, str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from services.patcher.policy.gates import ask, learning, objections
-from services.patcher.policy.model import Allow, Policy, Reply, Situation
+from services.patcher.policy.model import Allow, GateInputs, Policy, Reply
 
 
 @dataclass(frozen=True)
@@ -17,36 +17,36 @@ class Preview:
 
     reply: Reply
     objections: tuple[Reply, ...]
-    learns: bool
+    teaches: bool
 
     @property
-    def word(self) -> str:
+    def outcome(self) -> str:
         """The reply in one word: allow, hold, refuse, ask or takeback."""
         return type(self.reply).__name__.lower()
 
     @property
-    def sentence(self) -> str:
+    def explanation(self) -> str:
         """The reply for people."""
         if isinstance(self.reply, Allow):
-            return "it would go on" if self.learns else "it would go on, and its outcome would teach nothing"
-        return f"{self.word} at {self.reply.gate}: {self.reply.reason}"
+            return "it would go on" if self.teaches else "it would go on, and its outcome would teach nothing"
+        return f"{self.outcome} at {self.reply.gate}: {self.reply.reason}"
 
 
 @dataclass(frozen=True)
-class Turn:
+class Replay:
     """A situation, by its place, that would turn out differently."""
 
-    place: int
+    index: int
     before: Preview
     after: Preview
 
 
-def would(policy: Policy, situation: Situation) -> Preview:
+def preview(policy: Policy, inputs: GateInputs) -> Preview:
     """What a policy would answer."""
-    return Preview(ask(policy, situation), objections(policy, situation), learning(policy, situation) == Allow())
+    return Preview(ask(policy, inputs), objections(policy, inputs), learning(policy, inputs) == Allow())
 
 
-def compare(old: Policy, new: Policy, situations: Iterable[Situation]) -> tuple[Turn, ...]:
+def compare(old: Policy, new: Policy, gate_inputs: Iterable[GateInputs]) -> tuple[Replay, ...]:
     """Which situations a change of policy would turn."""
-    pairs = ((would(old, each), would(new, each)) for each in situations)
-    return tuple(Turn(place, before, after) for place, (before, after) in enumerate(pairs) if before != after)
+    pairs = ((preview(old, each), preview(new, each)) for each in gate_inputs)
+    return tuple(Replay(index, before, after) for index, (before, after) in enumerate(pairs) if before != after)

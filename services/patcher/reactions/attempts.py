@@ -1,127 +1,98 @@
-"""Door 2, something happened: a decision wants to be carried out, an agent has spoken, a cause is gone.
+"""Door 2, something happened: a decision is to be carried out, an agent sent a receipt, a cause is gone.
 
-Rule: one attempt per decision, however often and in whatever order facts arrive. Before anything begins ingest is asked
-whether the cause still stands; what an attempt makes of a late word is its heart's business.
+Rule: one attempt per decision, however often and in whatever order facts arrive. Before anything begins ingest is
+queried whether the cause still stands; what a late receipt means is decided by the heart.
 """
 
 import asyncio
+from typing import Any
 
 from libs.common.bus import Once, Reaction
 from libs.common.database import Transaction
 from libs.common.names import new_id
 from libs.common.telemetry import current_traceparent
-from prunella.v1 import ingest_pb2
-from prunella.v1.events_pb2 import DecisionMade, Event
-from services.patcher import attempt as heart
+from prunella.v1.events_pb2 import Event
 from services.patcher import wire
-from services.patcher.attempt import Attempt, CancelRequested
-from services.patcher.doors import ServiceContext, bounds, fleet_of, observe, plugin_of, stands
-from services.patcher.doors.beginning import OWN, configuration, target
-from services.patcher.doors.beginning import begin as begin_attempt
-from services.patcher.policy import Action
-from services.patcher.store import attempts, fleets, releases
-from services.patcher.store import policy as policies
+from services.patcher.attempt import CancelRequested
+from services.patcher.context import ServiceContext
+from services.patcher.operations.apply_change import observe
+from services.patcher.operations.create_attempt import create, draft, resolve
+from services.patcher.operations.ingest_queries import count_plugins, get_plugin, is_current
+from services.patcher.store import attempts, fleets
 
 MOST_INPUTS, LONGEST_INPUT = 10, 4096
 
 
 async def on_decision_made(ctx: ServiceContext, event: Event, once: Once) -> None:
     """Begins an attempt. Raises Unavailable when ingest is away."""
-    told = event.decision_made
-    action = wire.ACTIVE.get(told.action)
+    decision = event.decision_made
+    action = wire.ACTIVE.get(decision.action)
     plugin, fleet = None, None
     if action is not None:
         # Three questions, one wait: somebody's plugin is broken meanwhile.
-        plugin, standing, fleet = await asyncio.gather(
-            plugin_of(ctx, event.plugin),
-            stands(ctx, event.incident, told.round),
-            fleet_of(ctx, told.package),
+        plugin, current, fleet = await asyncio.gather(
+            get_plugin(ctx, event.plugin),
+            is_current(ctx, event.incident, decision.round),
+            count_plugins(ctx, decision.package),
         )
-        plugin = plugin if standing else None
+        plugin = plugin if current else None
     if action is None or plugin is None or plugin.state != "active":
         await once(_nothing)
         return
     attempt, trace = new_id(), current_traceparent()
 
     async def begin(tx: Transaction) -> None:
-        if await attempts.of_decision(tx, told.decision):
+        if await attempts.of_decision(tx, decision.decision):
             return
         if fleet is not None:
-            await fleets.put(tx, told.package, fleet)
-        wanted = await _wanted(tx, ctx, event, plugin, action, attempt, trace)
-        await begin_attempt(tx, ctx, wanted, plugin, event)
+            await fleets.put(tx, decision.package, fleet)
+        target = await resolve(tx, event.plugin, plugin, action, decision.release)
+        values = _values(event, plugin.release)
+        wanted = await draft(
+            tx, ctx, event.plugin, plugin, target, id=attempt, action=action, traceparent=trace, **values
+        )
+        await create(tx, ctx, wanted, plugin, event)
 
     await once(begin)
 
 
-async def _wanted(
-    tx: Transaction,
-    ctx: ServiceContext,
-    event: Event,
-    plugin: ingest_pb2.Plugin,
-    action: Action,
-    attempt: str,
-    trace: str,
-) -> Attempt:
-    told: DecisionMade = event.decision_made
-    policy, _ = await policies.get(tx)
-    version = await target(tx, event.plugin, plugin, action, told.release)
-    release = await releases.get(tx, plugin.package, version) if version and action not in OWN else None
-    fix = await configuration(tx, event.plugin, plugin, told.release) if action is Action.CONFIG_FIX else None
-    if action is Action.ROLLBACK and release is None and not told.release:
-        # Nothing published is known to have run before: the agent's other slot is.
-        version = ""
-    return Attempt(
-        id=attempt,
-        incident=event.incident,
-        decision=told.decision,
-        plugin=event.plugin,
-        merchant=plugin.merchant,
-        package=plugin.package,
-        action=action,
-        from_release=told.from_release or plugin.release,
-        to_release=version,
-        digest=fix.digest
-        if fix
-        else release.digest
-        if release
-        else (plugin.digest if action is Action.RESTART else ""),
-        severity=wire.severity(told.severity),
-        symptom=told.type,
-        round=told.round,
-        confidence=told.confidence,
-        bounds=bounds(ctx.settings, policy),
-        create_time=tx.now,
-        update_time=tx.now,
-        deadline=tx.now + heart.HELD_LIMIT,
-        from_generation=plugin.generation,
-        failing_inputs=tuple(text[:LONGEST_INPUT] for text in told.evidence.failing_inputs[:MOST_INPUTS]),
-        trace=trace,
-        configuration=fix.version if fix else told.release if action is Action.CONFIG_FIX else "",
-    )
+def _values(event: Event, release: str) -> dict[str, Any]:
+    """What only the decision knows of an attempt."""
+    decision = event.decision_made
+    inputs = decision.evidence.failing_inputs[:MOST_INPUTS]
+    return {
+        "incident": event.incident,
+        "decision": decision.decision,
+        "from_release": decision.from_release or release,
+        "severity": wire.severity(decision.severity),
+        "symptom": decision.type,
+        "round": decision.round,
+        "confidence": decision.confidence,
+        "failing_inputs": tuple(text[:LONGEST_INPUT] for text in inputs),
+    }
 
 
 async def on_command_finished(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The agent's word on a command."""
-    attempt, word = wire.command_finished(event)
+    attempt, receipt = wire.command_finished(event)
 
-    async def hear(tx: Transaction) -> None:
+    async def apply(tx: Transaction) -> None:
         if attempt:
-            await observe(tx, ctx, attempt, word, cause=event)
+            await observe(tx, ctx, attempt, receipt, cause=event)
 
-    await once(hear)
+    await once(apply)
 
 
 async def on_cause_gone(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The incident ended or a person took over, or the plugin left: what has no permit is called off."""
 
-    async def call_off(tx: Transaction) -> None:
+    async def cancel_all(tx: Transaction) -> None:
         column, value = ("incident", event.incident) if event.incident else ("plugin", event.plugin)
-        wish = CancelRequested(event.actor or event.source, event.reason or "its cause is gone")
+        wanted = CancelRequested(event.actor or event.source, event.reason or "its cause is gone")
         for attempt in await attempts.live_of(tx, column, value):
-            await observe(tx, ctx, attempt, wish, cause=event)
+            await observe(tx, ctx, attempt, wanted, cause=event)
 
-    await once(call_off)
+    await once(cancel_all)
 
 
 async def _nothing(_tx: Transaction) -> None:

@@ -1,6 +1,6 @@
-"""What happens to an attempt is a word about its plugin in a rollout; and people say yes or no to a rollout.
+"""What happens to an attempt is a result of its plugin in a rollout; and operators approve or reject a rollout.
 
-Rule: a word counts only when it is about the newest attempt of the plugin, and the heart knows a repeated one. What a
+Rule: a result counts only when it is of the newest attempt of the plugin, and the heart knows a repeated one. What a
 gate or the sandbox says of every plugin alike pauses the rollout instead of leaving out one plugin after another.
 """
 
@@ -11,18 +11,20 @@ from libs.common.bus import Once, Reaction, fact_name
 from libs.common.database import Transaction
 from libs.common.errors import Problem
 from prunella.v1.events_pb2 import Event
-from services.patcher.doors import ServiceContext, approvals
-from services.patcher.doors.rollouts import observe
-from services.patcher.doors.starting import advance
+from services.patcher.approvals import Subject
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals
+from services.patcher.operations.apply_rollout_change import observe
+from services.patcher.operations.launch_members import advance
 from services.patcher.rollout import (
-    Allowed,
+    Approved,
     Member,
     MemberState,
     NotSwitched,
     Observation,
     Outcome,
     PauseRequested,
-    Refused,
+    Rejected,
     Settled,
     State,
     Switched,
@@ -32,30 +34,30 @@ from services.patcher.store import members, rollouts
 log = logging.getLogger(__name__)
 
 # Said of one plugin, true for all.
-FOR_ALL_GATES = frozenset({"AUTOPATCH_DISABLED", "CONFIDENCE", "SEVERITY", "STAGING"})
-FOR_ALL_FAILURES = frozenset({"release_unknown", "staging_failed", "staging_lost", "staging_timeout"})
+GATES_FOR_ALL = frozenset({"AUTOPATCH_DISABLED", "CONFIDENCE", "SEVERITY", "STAGING"})
+FAILURES_FOR_ALL = frozenset({"release_unknown", "staging_failed", "staging_lost", "staging_timeout"})
 FOR_GOOD = frozenset({"command_not_issued", "command_refused"})
 PAUSABLE = frozenset({State.RUNNING, State.SOAKING})
 
 
 def _failed(event: Event, member: Member) -> Observation:
-    told = event.attempt_failed
-    return NotSwitched(member, event.reason, again=told.failure not in FOR_GOOD)
+    message = event.attempt_failed
+    return NotSwitched(member, event.reason, retry=message.failure not in FOR_GOOD)
 
 
 def _cancelled(event: Event, member: Member) -> Observation:
     # What the plane itself called off may be tried again; what a person called off stays so.
-    return NotSwitched(member, event.reason, again=event.actor in {"", "patcher"})
+    return NotSwitched(member, event.reason, retry=event.actor in {"", "patcher"})
 
 
 def _refused(event: Event, member: Member) -> Observation:
-    return NotSwitched(member, event.reason, again=event.attempt_refused.gate in FOR_ALL_GATES)
+    return NotSwitched(member, event.reason, retry=event.attempt_refused.gate in GATES_FOR_ALL)
 
 
 def _rolled_back(event: Event, member: Member) -> Observation:
     # An agent that got no answer in time says nothing about the build; one that fell silent under it may.
     if event.attempt_rolled_back.never_switched:
-        return NotSwitched(member, event.reason, again=True)
+        return NotSwitched(member, event.reason, retry=True)
     return Settled(member, Outcome.REVERTED, event.reason)
 
 
@@ -63,7 +65,7 @@ def _settled(outcome: Outcome) -> Callable[[Event, Member], Observation]:
     return lambda event, member: Settled(member, outcome, event.reason)
 
 
-WORDS: dict[str, Callable[[Event, Member], Observation]] = {
+OBSERVATIONS: dict[str, Callable[[Event, Member], Observation]] = {
     "apply_authorized": lambda _event, member: Switched(member),
     "attempt_succeeded": _settled(Outcome.HEALTHY),
     "attempt_rolled_back": _rolled_back,
@@ -75,68 +77,68 @@ WORDS: dict[str, Callable[[Event, Member], Observation]] = {
 }
 
 
-def for_all(event: Event) -> bool:
+def affects_all(event: Event) -> bool:
     """Whether what stopped this attempt would stop every other one of the rollout."""
-    return event.attempt_failed.failure in FOR_ALL_FAILURES or event.attempt_refused.gate in FOR_ALL_GATES
+    return event.attempt_failed.failure in FAILURES_FOR_ALL or event.attempt_refused.gate in GATES_FOR_ALL
 
 
 async def on_attempt(ctx: ServiceContext, event: Event, once: Once) -> None:
     """A word about an attempt of a rollout; then the next plugin is started at once."""
     moved = ""
 
-    async def hear(tx: Transaction) -> None:
+    async def apply(tx: Transaction) -> None:
         nonlocal moved
-        place = await members.of_attempt(tx, getattr(event, fact_name(event)).attempt)
-        if place is None:
+        switch_number = await members.of_attempt(tx, getattr(event, fact_name(event)).attempt)
+        if switch_number is None:
             return
-        kept = await rollouts.get(tx, place[0], lock=True)
-        row = await members.get(tx, *place)
-        if kept is None or row is None:
+        stored = await rollouts.get(tx, switch_number[0], lock=True)
+        row = await members.get(tx, *switch_number)
+        if stored is None or row is None:
             return
         name, member = fact_name(event), row.member
         if name == "attempt_succeeded" and member.state is MemberState.ROLLING_BACK:
             # Its commit was quicker than the rollback: it has to be asked once more.
-            await members.note_asked(tx, kept.rollout.id, member.plugin, asked=False)
-        kept = await observe(tx, ctx, kept, WORDS[name](event, member), cause=event)
-        if for_all(event) and kept.rollout.state in PAUSABLE:
-            await observe(tx, ctx, kept, PauseRequested("patcher", event.reason), cause=event)
-        moved = kept.rollout.id
+            await members.set_rollback_requested(tx, stored.rollout.id, member.plugin, requested=False)
+        stored = await observe(tx, ctx, stored, OBSERVATIONS[name](event, member), cause=event)
+        if affects_all(event) and stored.rollout.state in PAUSABLE:
+            await observe(tx, ctx, stored, PauseRequested("patcher", event.reason), cause=event)
+        moved = stored.rollout.id
 
-    await once(hear)
+    await once(apply)
     await _advance(ctx, moved)
 
 
 async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
     """A plugin that was well after its switch fell ill while its rollout goes on."""
 
-    async def hear(tx: Transaction) -> None:
-        rollout = await members.holder(tx, event.plugin)
-        kept = await rollouts.get(tx, rollout, lock=True) if rollout else None
+    async def apply(tx: Transaction) -> None:
+        rollout = await members.reserved_by(tx, event.plugin)
+        stored = await rollouts.get(tx, rollout, lock=True) if rollout else None
         row = await members.get(tx, rollout, event.plugin) if rollout else None
-        if kept is None or row is None or row.member.state is not MemberState.HEALTHY:
+        if stored is None or row is None or row.member.state is not MemberState.HEALTHY:
             return
         why = f"{event.incident_opened.type}: {event.reason}"
-        await observe(tx, ctx, kept, Settled(row.member, Outcome.BROKEN, why), cause=event)
+        await observe(tx, ctx, stored, Settled(row.member, Outcome.BROKEN, why), cause=event)
 
-    await once(hear)
+    await once(apply)
 
 
 async def on_approval(ctx: ServiceContext, event: Event, once: Once) -> None:
     """People, or the end of their time, decided about a rollout."""
-    told = event.approval_ended
-    collection, _, rollout = told.subject.partition("/")
+    message = event.approval_ended
+    collection, _, rollout = message.subject.partition("/")
 
-    async def hear(tx: Transaction) -> None:
-        kept = await rollouts.get(tx, rollout, lock=True) if collection == "rollouts" else None
-        if kept is None or kept.rollout.state is not State.PENDING:
+    async def apply(tx: Transaction) -> None:
+        stored = await rollouts.get(tx, rollout, lock=True) if collection == "rollouts" else None
+        if stored is None or stored.rollout.state is not State.PENDING:
             return
-        if told.outcome == "approved":
-            await approvals.used(tx, approvals.About(told.subject))
-            await observe(tx, ctx, kept, Allowed(), cause=event)
-        elif told.outcome != "void":
-            await observe(tx, ctx, kept, Refused(event.actor, f"{told.outcome}: {event.reason}"), cause=event)
+        if message.outcome == "approved":
+            await approvals.mark_used(tx, Subject(message.subject))
+            await observe(tx, ctx, stored, Approved(), cause=event)
+        elif message.outcome != "void":
+            await observe(tx, ctx, stored, Rejected(event.actor, f"{message.outcome}: {event.reason}"), cause=event)
 
-    await once(hear)
+    await once(apply)
     await _advance(ctx, rollout if collection == "rollouts" else "")
 
 
@@ -151,7 +153,7 @@ async def _advance(ctx: ServiceContext, rollout: str) -> None:
 
 
 REACTIONS: dict[str, Reaction] = {
-    **dict.fromkeys(WORDS, on_attempt),
+    **dict.fromkeys(OBSERVATIONS, on_attempt),
     "incident_opened": on_incident,
     "approval_ended": on_approval,
 }

@@ -8,29 +8,31 @@ from libs.common.database import Transaction
 from libs.common.errands import send
 from prunella.v1.events_pb2 import Event
 from services.patcher.attempt import ErrandKind
-from services.patcher.doors import SCHEMA, ServiceContext
+from services.patcher.context import SCHEMA, ServiceContext
 from services.patcher.store import storms
 
 
 async def on_storm_started(ctx: ServiceContext, event: Event, once: Once) -> None:
     """Automation pauses."""
-    told = event.storm_started
-    reason = event.reason or f"{told.plugins} of {told.fleet} {told.package} plugins have {told.type} at once"
+    message = event.storm_started
+    reason = (
+        event.reason or f"{message.plugins} of {message.fleet} {message.package} plugins have {message.type} at once"
+    )
 
     async def pause(tx: Transaction) -> None:
-        if await storms.started(tx, told.storm, told.package, told.type, reason):
-            scope, payload = f"storms/{told.package}/{told.type}", {"gate": "STORM", "reason": reason}
+        if await storms.started(tx, message.storm, message.package, message.type, reason):
+            scope, payload = f"storms/{message.package}/{message.type}", {"gate": "STORM", "reason": reason}
             await send(tx, SCHEMA, ErrandKind.STOP, scope, payload, database=ctx.database)
 
     await once(pause)
 
 
-async def on_storm_ended(_doors: ServiceContext, event: Event, once: Once) -> None:
+async def on_storm_ended(_ctx: ServiceContext, event: Event, once: Once) -> None:
     """Automation goes on; the sweep of held attempts sees to it."""
-    told = event.storm_ended
+    message = event.storm_ended
 
     async def resume(tx: Transaction) -> None:
-        await storms.ended(tx, told.storm, told.package, told.type, event.reason)
+        await storms.ended(tx, message.storm, message.package, message.type, event.reason)
 
     await once(resume)
 

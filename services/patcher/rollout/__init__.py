@@ -5,61 +5,64 @@ sequential test that may be asked after every result (`judging`). `next(rollout,
 from whatever is seen; of the plugins the rollout keeps counts, and each has a row of its own (`members`).
 """
 
+from services.patcher.rollout.concurrency import Concurrency, in_flight_limit
 from services.patcher.rollout.judging import Counts, Exposure, Judgement, Rules, judge
-from services.patcher.rollout.members import TOUCHED, Member, MemberState, Tally
+from services.patcher.rollout.machine import create, next  # noqa: A004 - the design's word
+from services.patcher.rollout.members import (
+    TOUCHED,
+    Member,
+    MemberState,
+    NotSwitched,
+    Outcome,
+    PluginLeft,
+    Returned,
+    RollbackFailed,
+    RolledBack,
+    Settled,
+    Started,
+    Switched,
+    Tally,
+    WentOffline,
+)
 from services.patcher.rollout.model import (
     FINAL,
     LIVE,
     OWNERS,
+    AbortRequested,
+    Approved,
     Bounds,
-    CallOff,
+    BudgetChanged,
+    CancelUnpermitted,
     Change,
+    ControlGroupUpdated,
+    Effect,
     Fact,
     Figures,
-    Owner,
-    RollBack,
-    Rollout,
-    StartMore,
-    State,
-    Step,
-    Told,
-    Want,
-    figures,
-)
-from services.patcher.rollout.observations import (
-    AbortRequested,
-    Allowed,
-    BudgetChanged,
-    Compared,
-    Left,
-    NotSwitched,
-    NotTakenBack,
     Observation,
-    Outcome,
+    Owner,
     PauseRequested,
     PromoteRequested,
-    Refused,
+    Rejected,
     ResumeRequested,
-    Returned,
+    RollBack,
+    Rollout,
+    RolloutEvent,
     Scope,
-    Settled,
-    Started,
+    StartMembers,
+    State,
     Superseded,
-    Switched,
-    TakenBack,
     Tick,
-    WentOffline,
+    Transition,
+    figures,
 )
-from services.patcher.rollout.pace import Pace, in_flight_limit
-from services.patcher.rollout.rollout import begin, next  # noqa: A004 - the design's word
-from services.patcher.rollout.waves import DEFAULT_WAVES, Candidate, Place, Wave, draw, sizes
+from services.patcher.rollout.waves import DEFAULT_WAVES, Assignment, Candidate, Wave, draw, sizes
 
 __all__ = [
-    "DEFAULT_WAVES", "FINAL", "LIVE", "OWNERS", "TOUCHED", "AbortRequested", "Allowed", "Bounds", "BudgetChanged",
-    "CallOff", "Candidate", "Change", "Compared", "Counts", "Exposure", "Fact", "Figures", "Judgement", "Left",
-    "Member", "MemberState", "NotSwitched", "NotTakenBack", "Observation", "Outcome", "Owner", "Pace",
-    "PauseRequested", "Place", "PromoteRequested", "Refused", "ResumeRequested", "Returned", "RollBack", "Rollout",
-    "Rules", "Scope", "Settled", "StartMore", "Started", "State", "Step", "Superseded", "Switched", "TakenBack",
-    "Tally", "Tick", "Told", "Want", "Wave", "WentOffline", "begin", "draw", "figures", "in_flight_limit", "judge",
-    "next", "sizes",
+    "DEFAULT_WAVES", "FINAL", "LIVE", "OWNERS", "TOUCHED", "AbortRequested", "Approved", "Assignment", "Bounds",
+    "BudgetChanged", "CancelUnpermitted", "Candidate", "Change", "Concurrency", "ControlGroupUpdated", "Counts",
+    "Effect", "Exposure", "Fact", "Figures", "Judgement", "Member", "MemberState", "NotSwitched", "Observation",
+    "Outcome", "Owner", "PauseRequested", "PluginLeft", "PromoteRequested", "Rejected", "ResumeRequested",
+    "Returned", "RollBack", "RollbackFailed", "RolledBack", "Rollout", "RolloutEvent", "Rules", "Scope", "Settled",
+    "StartMembers", "Started", "State", "Superseded", "Switched", "Tally", "Tick", "Transition", "Wave",
+    "WentOffline", "create", "draw", "figures", "in_flight_limit", "judge", "next", "sizes",
 ]  # fmt: skip

@@ -86,7 +86,7 @@ class Judgement:
     evidence: float
     doubtful: bool
     needed: int = 0
-    troubled: bool = False
+    common_cause: bool = False
 
 
 def judge(waves: Sequence[Exposure], planned: int, control: Counts, rules: Rules, needed: int = 1) -> Judgement:
@@ -97,11 +97,11 @@ def judge(waves: Sequence[Exposure], planned: int, control: Counts, rules: Rules
     doubtful = doubt(wave, rules) >= rules.doubt
     failed = evidence >= rules.threshold
     lifted = null > rules.floor
-    troubled = lifted and not failed and _capital(waves, max(planned, len(waves)), rules.floor) >= rules.threshold
+    common_cause = lifted and not failed and _capital(waves, max(planned, len(waves)), rules.floor) >= rules.threshold
     result = Result.FAIL if failed else Result.PASS
-    if not failed and (wave.exposed < needed or doubtful or troubled):
+    if not failed and (wave.exposed < needed or doubtful or common_cause):
         result = Result.INSUFFICIENT
-    return Judgement(result, wave, control, null, evidence, doubtful, needed, troubled)
+    return Judgement(result, wave, control, null, evidence, doubtful, needed, common_cause)
 
 
 def doubt(wave: Counts, rules: Rules) -> float:
@@ -125,10 +125,10 @@ def _capital(waves: Sequence[Exposure], planned: int, null: float) -> float:
     earlier = sum(_exp(log_evidence(len(wave.broken), wave.exposed, null)) for wave in past)
     waiting = planned - len(waves)
     highest = 0.0
-    places = [(number, place) for number, place in enumerate(last.broken, 1)]
-    for number, place in [*places, (len(last.broken), last.exposed)]:
-        own = _exp(log_evidence(number, place, null))
-        whole = _exp(log_evidence(broken + number, exposed + place, null)) if past else own
+    places = [(number, switch_number) for number, switch_number in enumerate(last.broken, 1)]
+    for number, switch_number in [*places, (len(last.broken), last.exposed)]:
+        own = _exp(log_evidence(number, switch_number, null))
+        whole = _exp(log_evidence(broken + number, exposed + switch_number, null)) if past else own
         highest = max(highest, 0.5 * whole + 0.5 * (earlier + own + waiting) / planned)
     return min(highest, LARGEST)
 

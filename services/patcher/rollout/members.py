@@ -1,8 +1,8 @@
-"""Members: where each plugin of a rollout stands, and what a word about one does to it.
+"""Members: where each plugin of a rollout stands, and what an observation of one does to it.
 
 Rule: a plugin is exposed from the moment its switch is permitted, in that order, and what is counted against the build
-stays counted, whatever is heard later: a test that takes evidence back guarantees nothing. A plugin that is offline or
-left out is in no denominator. A word that comes late, twice or about another state changes nothing.
+stays counted, whatever is reported later: a test that takes evidence back guarantees nothing. A plugin that is offline
+or left out is in no denominator. An observation that comes late, twice or about another state changes nothing.
 """
 
 import bisect
@@ -25,16 +25,16 @@ class MemberState(enum.StrEnum):
     BROKEN = "broken"
     SILENT = "silent"
     ROLLING_BACK = "rolling_back"
-    BACK = "back"
-    STUCK = "stuck"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_FAILED = "rollback_failed"
     SKIPPED = "skipped"
 
 
 IN_FLIGHT = (MemberState.STARTED, MemberState.SWITCHED)
-AGAINST = (MemberState.REVERTED, MemberState.BROKEN, MemberState.SILENT)
+COUNTED_AGAINST = (MemberState.REVERTED, MemberState.BROKEN, MemberState.SILENT)
 # What a rollback of a wave reaches: everything that runs the build, or may.
 TOUCHED = (*IN_FLIGHT, MemberState.HEALTHY, MemberState.BROKEN, MemberState.SILENT)
-SETTLED = (MemberState.HEALTHY, *AGAINST)
+SETTLED = (MemberState.HEALTHY, *COUNTED_AGAINST)
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,98 @@ class Member:
     plugin: str
     wave: int
     state: MemberState = MemberState.WAITING
-    place: int = 0
-    against: bool = False
+    switch_number: int = 0
+    counted_against: bool = False
     tries: int = 0
     reason: str = ""
+
+
+class Outcome(enum.StrEnum):
+    """How a plugin's attempt ended: committed; taken back; broken and not taken back; or no word in time."""
+
+    HEALTHY = "healthy"
+    REVERTED = "reverted"
+    BROKEN = "broken"
+    SILENT = "silent"
+
+    @property
+    def state(self) -> MemberState:
+        """The member's state after it."""
+        return MemberState(self.value)
+
+
+@dataclass(frozen=True)
+class Started:
+    """An attempt was created for the plugin, and holds a slot."""
+
+    member: Member
+
+
+@dataclass(frozen=True)
+class Switched:
+    """The plugin's switch was permitted."""
+
+    member: Member
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The plugin's attempt has a result. A healthy plugin that breaks while the wave soaks is told by this as well."""
+
+    member: Member
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class NotSwitched:
+    """The attempt ended with nothing applied; `again` when the plugin may be started once more."""
+
+    member: Member
+    reason: str
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class WentOffline:
+    """The plugin is not connected; had it been started, its attempt ended with nothing applied."""
+
+    member: Member
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A plugin that was offline is back."""
+
+    member: Member
+
+
+@dataclass(frozen=True)
+class PluginLeft:
+    """The plugin left for good, or must not get the build."""
+
+    member: Member
+    reason: str
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """The plugin runs what it ran before the rollout."""
+
+    member: Member
+
+
+@dataclass(frozen=True)
+class RollbackFailed:
+    """The plugin could not be rolled back, or nobody heard of it in time."""
+
+    member: Member
+    reason: str
+
+
+MemberObservation = (
+    Started | Switched | Settled | NotSwitched | WentOffline | Returned | PluginLeft | RolledBack | RollbackFailed
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,58 +161,58 @@ Tallies = tuple[Tally, ...]
 
 
 @dataclass(frozen=True)
-class Moved:
+class MemberChange:
     """A member and the tallies after a word; `settled` when a result came, `against` when it blames the build."""
 
     member: Member
     tallies: Tallies
     settled: bool = False
-    against: bool = False
+    counted_against: bool = False
 
 
-def move(member: Member, tallies: Tallies, state: MemberState, reason: str = "", *, wave: int = 0) -> Moved:
+def move(member: Member, tallies: Tallies, state: MemberState, reason: str = "", *, wave: int = 0) -> MemberChange:
     """The member in another state (and wave), its tallies with it."""
     moved = replace(member, state=state, reason=reason, wave=wave or member.wave)
     tallies = _add(tallies, member.wave, member.state, -1)
-    return Moved(moved, _add(tallies, moved.wave, state, 1))
+    return MemberChange(moved, _add(tallies, moved.wave, state, 1))
 
 
-def start(member: Member, tallies: Tallies, wave: int) -> Moved:
+def start(member: Member, tallies: Tallies, wave: int) -> MemberChange:
     """The member is in flight, in the wave that is current."""
     return move(replace(member, tries=member.tries + 1), tallies, MemberState.STARTED, wave=wave)
 
 
-def switch(member: Member, tallies: Tallies) -> Moved:
+def switch(member: Member, tallies: Tallies) -> MemberChange:
     """The member is exposed: it takes the next place in its wave, unless it has one from a try before."""
-    if member.place:
+    if member.switch_number:
         return move(member, tallies, MemberState.SWITCHED)
     tally = tallies[member.wave - 1]
-    placed = replace(member, place=tally.exposed + 1)
-    return move(placed, _put(tallies, member.wave, replace(tally, exposed=placed.place)), MemberState.SWITCHED)
+    placed = replace(member, switch_number=tally.exposed + 1)
+    return move(placed, _put(tallies, member.wave, replace(tally, exposed=placed.switch_number)), MemberState.SWITCHED)
 
 
-def settle(member: Member, tallies: Tallies, state: MemberState, reason: str) -> Moved:
+def settle(member: Member, tallies: Tallies, state: MemberState, reason: str) -> MemberChange:
     """The member's result; one that nobody saw switch is exposed all the same."""
-    if not member.place:
+    if not member.switch_number:
         exposed = switch(member, tallies)
         member, tallies = exposed.member, exposed.tallies
-    fresh = state in AGAINST and not member.against
+    fresh = state in COUNTED_AGAINST and not member.counted_against
     if fresh:
         tally = tallies[member.wave - 1]
         broken = list(tally.broken)
-        bisect.insort(broken, member.place)
+        bisect.insort(broken, member.switch_number)
         tallies = _put(tallies, member.wave, replace(tally, broken=tuple(broken)))
-        member = replace(member, against=True)
+        member = replace(member, counted_against=True)
     settled = member.state in IN_FLIGHT or fresh
-    return replace(move(member, tallies, state, reason), settled=settled, against=fresh)
+    return replace(move(member, tallies, state, reason), settled=settled, counted_against=fresh)
 
 
-def take_back(tallies: Tallies, waves: range) -> Tallies:
+def roll_back_waves(tallies: Tallies, waves: range) -> Tallies:
     """The tallies when everything touched in these waves is being rolled back."""
-    return tuple(_taken_back(tally) if number in waves else tally for number, tally in enumerate(tallies, 1))
+    return tuple(_rolled_back_tally(tally) if number in waves else tally for number, tally in enumerate(tallies, 1))
 
 
-def _taken_back(tally: Tally) -> Tally:
+def _rolled_back_tally(tally: Tally) -> Tally:
     counts = {state: count for state, count in tally.counts.items() if state not in TOUCHED}
     rolling = counts.get(MemberState.ROLLING_BACK, 0) + tally.of(*TOUCHED)
     return replace(tally, counts={**counts, MemberState.ROLLING_BACK: rolling} if rolling else counts)

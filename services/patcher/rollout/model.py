@@ -9,9 +9,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from libs.common.errors import Invalid
+from services.patcher.rollout.concurrency import Concurrency
 from services.patcher.rollout.judging import Counts, Judgement, Rules
-from services.patcher.rollout.members import AGAINST, IN_FLIGHT, SETTLED, Member, MemberState, Tallies
-from services.patcher.rollout.pace import Pace
+from services.patcher.rollout.members import (
+    COUNTED_AGAINST,
+    IN_FLIGHT,
+    SETTLED,
+    Member,
+    MemberObservation,
+    MemberState,
+    Tallies,
+)
 
 
 class State(enum.StrEnum):
@@ -73,23 +81,23 @@ class Rollout:
     tallies: Tallies
     create_time: datetime
     update_time: datetime
-    deadline: datetime | None
+    deadline_time: datetime | None
     budget: int = 16
     rules: Rules = field(default_factory=Rules)
     bounds: Bounds = field(default_factory=Bounds)
     state: State = State.PENDING
     wave: int = 1
-    pace: Pace = field(default_factory=Pace)
+    concurrency: Concurrency = field(default_factory=Concurrency)
     control: Counts = field(default_factory=Counts)
     reason: str = ""
     doubted: bool = False
     closed: bool = False
-    ends_as: State = State.ABORTED
+    final_state: State = State.ABORTED
     judgement: Judgement | None = None
     end_time: datetime | None = None
 
     @property
-    def begun(self) -> Tallies:
+    def started_waves(self) -> Tallies:
         """The waves up to the current one."""
         return self.tallies[: self.wave]
 
@@ -105,7 +113,7 @@ class Rollout:
     @property
     def waiting(self) -> int:
         """How many plugins of the waves begun so far have not been started."""
-        return sum(tally.of(MemberState.WAITING) for tally in self.begun)
+        return sum(tally.of(MemberState.WAITING) for tally in self.started_waves)
 
 
 def check(budget: int, rules: Rules, bounds: Bounds) -> None:
@@ -125,8 +133,94 @@ def check(budget: int, rules: Rules, bounds: Bounds) -> None:
             raise Invalid(f"rollout.{name} must be {rule}", reason="ROLLOUT_FIELD", field=f"rollout.{name}", rule=rule)
 
 
-class Told(enum.StrEnum):
-    """The facts a rollout tells."""
+class Scope(enum.StrEnum):
+    """What is rolled back when a rollout ends early."""
+
+    NOTHING = "nothing"
+    WAVE = "wave"
+    ALL = "all"
+
+
+@dataclass(frozen=True)
+class Approved:
+    """Policy and approvers let the rollout begin."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Policy or an approver said no."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ControlGroupUpdated:
+    """The control group so far: plugins not switched, watched for as long as a probation, since the wave began."""
+
+    control: Counts
+
+
+@dataclass(frozen=True)
+class PauseRequested:
+    """A person or a gate wants nothing more to be started."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResumeRequested:
+    """A person wants it to go on where it is."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PromoteRequested:
+    """A person wants the next wave now, without more soaking or evidence."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class AbortRequested:
+    """A person wants it to end, with so much of it taken back."""
+
+    actor: str
+    reason: str
+    scope: Scope = Scope.WAVE
+
+
+@dataclass(frozen=True)
+class BudgetChanged:
+    """The in-flight budget is another."""
+
+    budget: int
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """A newer rollout takes over: plugins that return later are its business."""
+
+    by: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passed."""
+
+
+OperatorRequest = PauseRequested | ResumeRequested | PromoteRequested | AbortRequested | BudgetChanged
+Observation = MemberObservation | OperatorRequest | Approved | Rejected | ControlGroupUpdated | Superseded | Tick
+
+
+class RolloutEvent(enum.StrEnum):
+    """The facts a rollout records."""
 
     CREATED = "rollout_created"
     WAVE_STARTED = "rollout_wave_started"
@@ -146,17 +240,17 @@ class Told(enum.StrEnum):
 class Fact:
     """A fact, with what cannot be read from the rollout itself."""
 
-    told: Told
+    event: RolloutEvent
     reason: str
     wave: int
     actor: str = ""
 
 
 @dataclass(frozen=True)
-class StartMore:
+class StartMembers:
     """Start up to `most` waiting plugins of the waves up to `wave`, lowest wave and rank first, each with a slot.
 
-    Carried out under the rollout's lock, in the transaction that saves the change: each plugin is told back as
+    Carried out under the rollout's lock, in the transaction that saves the change: each plugin comes back as
     `Started`, and gets its attempt when its row comes out as started.
     """
 
@@ -165,8 +259,8 @@ class StartMore:
 
 
 @dataclass(frozen=True)
-class CallOff:
-    """Cancel the attempts of this rollout that have no permit yet; they are told back as `NotSwitched`, again."""
+class CancelUnpermitted:
+    """Cancel the attempts of this rollout that have no permit yet; they come back as `NotSwitched`, again."""
 
     reason: str
 
@@ -180,11 +274,11 @@ class RollBack:
     reason: str
 
 
-Want = StartMore | CallOff | RollBack
+Effect = StartMembers | CancelUnpermitted | RollBack
 
 
 @dataclass(frozen=True)
-class Step:
+class Transition:
     """A row of the history."""
 
     from_state: State
@@ -201,8 +295,8 @@ class Change:
     rollout: Rollout
     member: Member | None = None
     facts: tuple[Fact, ...] = ()
-    wants: tuple[Want, ...] = ()
-    steps: tuple[Step, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    transitions: tuple[Transition, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -211,12 +305,12 @@ class Figures:
 
     plugins: int
     healthy: int
-    against: int
+    counted_against: int
     in_flight: int
     waiting: int
     offline: int
     skipped: int
-    back: int
+    rolled_back: int
     success_rate: float
     rollback_rate: float
 
@@ -226,16 +320,16 @@ def figures(rollout: Rollout) -> Figures:
     settled = rollout.count(*SETTLED)
     exposed = sum(tally.exposed for tally in rollout.tallies)
     healthy = rollout.count(MemberState.HEALTHY)
-    returned = rollout.count(MemberState.REVERTED, MemberState.BACK)
+    returned = rollout.count(MemberState.REVERTED, MemberState.ROLLED_BACK)
     return Figures(
         plugins=sum(tally.of(*MemberState) for tally in rollout.tallies),
         healthy=healthy,
-        against=rollout.count(*AGAINST),
+        counted_against=rollout.count(*COUNTED_AGAINST),
         in_flight=rollout.in_flight,
         waiting=rollout.count(MemberState.WAITING),
         offline=rollout.count(MemberState.OFFLINE),
         skipped=rollout.count(MemberState.SKIPPED),
-        back=rollout.count(MemberState.BACK),
+        rolled_back=rollout.count(MemberState.ROLLED_BACK),
         success_rate=healthy / settled if settled else 0.0,
         rollback_rate=returned / exposed if exposed else 0.0,
     )

@@ -44,12 +44,12 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Place:
+class Assignment:
     """A plugin's wave and rank, both from 1; whoever ranks lower is started earlier."""
 
     plugin: str
     wave: int
-    rank: int
+    start_order: int
     online: bool
 
 
@@ -89,7 +89,7 @@ def sizes(waves: Sequence[Wave], fleet: int) -> tuple[int, ...]:
 
 def draw(
     rollout: str, candidates: Iterable[Candidate], waves: Sequence[Wave], canaries: Collection[str] = ()
-) -> tuple[Place, ...]:
+) -> tuple[Assignment, ...]:
     """The place of every candidate, in the order of their ranks. `canaries` names plugins or merchants."""
     fleet = {candidate.plugin: candidate for candidate in candidates}
     listed = set(canaries)
@@ -101,7 +101,9 @@ def draw(
     number_of = [number for number, size in enumerate(added, 1) for _ in range(size)]
     placed = list(zip(present, number_of, strict=True))
     placed += [(one, len(added)) for one in _interleaved(rollout, away)]
-    return tuple(Place(one.plugin, number, rank, one.online) for rank, (one, number) in enumerate(placed, 1))
+    return tuple(
+        Assignment(one.plugin, number, start_order, one.online) for start_order, (one, number) in enumerate(placed, 1)
+    )
 
 
 def _interleaved(rollout: str, candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -113,13 +115,13 @@ def _interleaved(rollout: str, candidates: Iterable[Candidate]) -> list[Candidat
         # Each stratum begins at a place of its own between 0 and 1, so that small ones are not always last.
         offset = _fraction(rollout, *stratum)
         members.sort(key=lambda one: (_fraction(rollout, one.plugin), one.plugin))
-        keyed += [((rank + offset) / len(members), one.plugin, one) for rank, one in enumerate(members)]
+        keyed += [((start_order + offset) / len(members), one.plugin, one) for start_order, one in enumerate(members)]
     return [one for _, _, one in sorted(keyed, key=lambda entry: entry[:2])]
 
 
-def _fraction(*words: str) -> float:
+def _fraction(*parts: str) -> float:
     """A number in [0, 1) that these words always give."""
-    digest = hashlib.sha256("\0".join(words).encode()).digest()
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 

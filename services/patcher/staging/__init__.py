@@ -6,17 +6,18 @@ answers are failures.
 """
 
 import hashlib
-import json
 import platform
 import sys
 from dataclasses import dataclass
 from typing import Protocol
 
+import rfc8785
+
 from prunella_agent.releases import Manifest
 from services.patcher.attempt import Staged
 
 # Raised when what the sandbox does changes, so that older results no longer count.
-SUITE = "1"
+SUITE_TYPE = "prunella.staging_suite/v1"
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,15 @@ class Runner(Protocol):
 
 def suite(manifest: Manifest, failing_inputs: tuple[str, ...], config: str = "") -> str:
     """A digest of everything that is run against an artifact; `config` is the digest of its configuration."""
-    parts = [SUITE, list(manifest.entrypoint), list(manifest.probe), list(manifest.smoke), sorted(failing_inputs)]
-    if config:
-        parts.append(config)
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    form = {
+        "type": SUITE_TYPE,
+        "entrypoint": list(manifest.entrypoint),
+        "probe": list(manifest.probe),
+        "smoke": list(manifest.smoke),
+        "failing_inputs": sorted(failing_inputs),
+        "config_digest": config,
+    }
+    return hashlib.sha256(rfc8785.dumps(form)).hexdigest()
 
 
 def local_environment() -> str:

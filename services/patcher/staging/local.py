@@ -101,7 +101,7 @@ def scrubbed(folder: Path) -> dict[str, str]:
 
 
 def question(request: Request) -> bytes:
-    """What the sandbox is told, on its standard input."""
+    """What the sandbox reads on its standard input."""
     manifest = request.manifest
     return json.dumps(
         {
@@ -120,28 +120,28 @@ def question(request: Request) -> bytes:
 def read(answer: bytes, nonce: str) -> Staged:
     """The result in a runner's answer. Raises StagingLostError unless it is exactly one that answers this nonce."""
     try:
-        told = json.loads(answer)
-        return _checked(told, nonce)
+        report = json.loads(answer)
+        return _checked(report, nonce)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StagingLostError(f"the runner's answer is not a result: {error or type(error).__name__}"[:300]) from error
 
 
-def _checked(told: dict[str, Any], nonce: str) -> Staged:
-    if told["nonce"] != nonce:
+def _checked(report: dict[str, Any], nonce: str) -> Staged:
+    if report["nonce"] != nonce:
         raise ValueError("it answers another request")
-    run, good = told["tests_run"], told["tests_passed"]
+    run, good = report["tests_run"], report["tests_passed"]
     whole = all(type(count) is int and 0 <= count <= 100_000 for count in (run, good)) and good <= run
-    if not whole or type(told["passed"]) is not bool:
+    if not whole or type(report["passed"]) is not bool:
         raise ValueError("its figures make no sense")
-    failures = tuple(str(failure)[:300] for failure in told.get("failures", ())[:MOST_FAILURES])
+    failures = tuple(str(failure)[:300] for failure in report.get("failures", ())[:MOST_FAILURES])
     if run == 0:
         failures = (*failures, "no test was run")
     return Staged(
-        passed=told["passed"] and run > 0 and good == run,
+        passed=report["passed"] and run > 0 and good == run,
         tests_passed=good,
         tests_run=run,
-        seconds=float(told.get("seconds", 0.0)),
+        seconds=float(report.get("seconds", 0.0)),
         failures=failures,
-        network=str(told.get("network", ""))[:40],
-        user=str(told.get("user", ""))[:40],
+        network=str(report.get("network", ""))[:40],
+        user=str(report.get("user", ""))[:40],
     )

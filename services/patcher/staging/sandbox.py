@@ -31,7 +31,7 @@ LOOK = 0.1
 
 @dataclass
 class Result:
-    """What is told at the end."""
+    """What is reported at the end."""
 
     passed: bool = False
     tests_run: int = 0
@@ -71,7 +71,7 @@ class Stage:
                 self._smoke(result)
                 if plugin.poll() is not None:
                     raise Stop(
-                        f"the release ended during its tests with status {plugin.returncode}{self._last_words()}"
+                        f"the release ended during its tests with status {plugin.returncode}{self._last_output()}"
                     )
                 if not self._probe():
                     raise Stop("the probe fails after the tests")
@@ -82,7 +82,7 @@ class Stage:
 
     def _start(self, command: Sequence[str], output: Any) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            _words(command),
+            _arguments(command),
             cwd=self.release,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
@@ -115,9 +115,9 @@ class Stage:
         until = time.monotonic() + self._left(START_SECONDS)
         while not self._probe():
             if plugin.poll() is not None:
-                raise Stop(f"the release ended at its start with status {plugin.returncode}{self._last_words()}")
+                raise Stop(f"the release ended at its start with status {plugin.returncode}{self._last_output()}")
             if time.monotonic() > until:
-                raise Stop(f"the probe is not content within {START_SECONDS:.0f} s{self._last_words()}")
+                raise Stop(f"the probe is not content within {START_SECONDS:.0f} s{self._last_output()}")
             time.sleep(LOOK)
 
     def _probe(self) -> bool:
@@ -128,7 +128,7 @@ class Stage:
             return False
         try:
             done = subprocess.run(
-                _words(command),
+                _arguments(command),
                 cwd=self.release,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -148,7 +148,7 @@ class Stage:
         try:
             with place.open("wb") as output:
                 done = subprocess.run(
-                    _words(self.request["smoke"]),
+                    _arguments(self.request["smoke"]),
                     cwd=self.release,
                     env=self._environment(),
                     stdin=subprocess.DEVNULL,
@@ -165,7 +165,7 @@ class Stage:
             result.failures.append(f"the smoke tests ended with status {done.returncode}")
         result.passed = done.returncode == 0 and 0 < result.tests_run == result.tests_passed
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         with suppress(OSError):
             tail = (self.folder / "output").read_bytes()[-400:].decode(errors="replace").strip().splitlines()
             return f": {tail[-1][:200]}" if tail else ""
@@ -176,8 +176,8 @@ def count(output: bytes, result: Result) -> None:
     """Counts the tests in the lines of a smoke run; a line that is no test is passed over."""
     for line in output.splitlines()[: MOST_TESTS * 2]:
         try:
-            told = json.loads(line)
-            name, good = told["test"], told["ok"]
+            report = json.loads(line)
+            name, good = report["test"], report["ok"]
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
         if result.tests_run >= MOST_TESTS:
@@ -186,10 +186,10 @@ def count(output: bytes, result: Result) -> None:
         if good is True:
             result.tests_passed += 1
         elif len(result.failures) < 10:
-            result.failures.append(f"{name}: {told.get('detail', '')}"[:300])
+            result.failures.append(f"{name}: {report.get('detail', '')}"[:300])
 
 
-def _words(command: Sequence[str]) -> list[str]:
+def _arguments(command: Sequence[str]) -> list[str]:
     return [sys.executable if number == 0 and word == "python" else word for number, word in enumerate(command)]
 
 

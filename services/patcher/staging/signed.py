@@ -5,10 +5,10 @@ Rule: asked when one is published and again each time it is used, so that a row 
 
 from prunella_agent import configurations
 from prunella_agent.archive import members
-from prunella_agent.configurations import Configuration
+from prunella_agent.configurations import Configuration as SignedConfiguration
 from prunella_agent.releases import Manifest, ReleaseError, check_artifact, verify
 
-__all__ = ["ReleaseError", "verified", "verified_configuration"]
+__all__ = ["ReleaseError", "SignedConfiguration", "verified", "verified_configuration"]
 
 
 def verified(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Manifest:
@@ -19,6 +19,8 @@ def verified(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Manif
     return manifest
 
 
-def verified_configuration(envelope: bytes, document: bytes, keys: tuple[bytes, ...]) -> tuple[Configuration, bytes]:
+def verified_configuration(
+    envelope: bytes, document: bytes, keys: tuple[bytes, ...]
+) -> tuple[SignedConfiguration, bytes]:
     """A configuration that may be used, and its document in canonical form. Raises ReleaseError."""
     return configurations.verify(envelope, document, keys)

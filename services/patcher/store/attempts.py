@@ -10,30 +10,16 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State, Step
+from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State, Transition
 from services.patcher.policy import PLUGIN_BUSY, Action, Severity
 from services.patcher.verdict import Probe, Result, Verdict
 
 DETAIL = ("bounds", "staging", "verdict", "probe", "failing_inputs")
 PLAIN = tuple(field.name for field in fields(Attempt) if field.name not in DETAIL)
-FIXED = frozenset(
-    {
-        "id",
-        "incident",
-        "decision",
-        "plugin",
-        "merchant",
-        "package",
-        "action",
-        "severity",
-        "round",
-        "create_time",
-        "trace",
-        "rollout",
-        "author",
-        "request_id",
-    }
-)
+FIXED = frozenset({
+    "id", "incident", "decision", "plugin", "merchant", "package", "action", "severity", "round", "create_time",
+    "traceparent", "rollout", "author", "request_id",
+})  # fmt: skip
 COLUMNS = ", ".join(PLAIN)
 MOVING = tuple(name for name in PLAIN if name not in FIXED)
 
@@ -46,12 +32,14 @@ UPDATE patcher.attempts SET {", ".join(f"{name} = :{name}" for name in MOVING)},
     detail = CAST(:detail AS jsonb)
 WHERE id = :id
 """
-HISTORY = """
-INSERT INTO patcher.attempt_history (attempt, time, from_state, to_state, observation, reason)
-VALUES (:attempt, :time, :from_state, :to_state, :observation, :reason)
+APPEND = """
+INSERT INTO patcher.attempt_history (attempt, merchant, number, create_time, from_state, to_state, observation, reason)
+VALUES (:attempt, :merchant,
+        (SELECT coalesce(max(number), 0) + 1 FROM patcher.attempt_history WHERE attempt = :attempt),
+        :create_time, :from_state, :to_state, :observation, :reason)
 """
-STEPS = """
-SELECT time, from_state, to_state, observation, reason FROM patcher.attempt_history WHERE attempt = :attempt
+HISTORY = """
+SELECT create_time, from_state, to_state, observation, reason FROM patcher.attempt_history WHERE attempt = :attempt
 ORDER BY number LIMIT 1000
 """
 GET = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE id = :id"
@@ -81,7 +69,7 @@ WHERE state IN ('pending', 'staged') AND held_by <> '' ORDER BY update_time LIMI
 NEXT_FOR_SLOT = """
 SELECT a.id FROM patcher.attempts a
 WHERE a.package = :package AND a.state IN ('pending', 'staged') AND a.held_by = 'BUDGET'
-  AND NOT EXISTS (SELECT 1 FROM patcher.errands e WHERE e.subject = a.id AND e.kind = 'go_on' AND e.state = 'pending')
+  AND NOT EXISTS (SELECT 1 FROM patcher.errands e WHERE e.subject = a.id AND e.kind = 'resume' AND e.state = 'pending')
 ORDER BY a.update_time LIMIT 1
 """
 WAITING_FOR_AGENT = f"""
@@ -100,8 +88,8 @@ ORDER BY id DESC LIMIT :limit
 DECIDED = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE decision <> '' ORDER BY id DESC LIMIT :limit"
 IN_STATE = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE state = :state ORDER BY update_time LIMIT 500"
 OVERDUE = f"""
-SELECT id FROM patcher.attempts WHERE state IN ({LIVE_STATES}) AND state <> 'probation' AND deadline <= :now
-ORDER BY deadline LIMIT 200
+SELECT id FROM patcher.attempts WHERE state IN ({LIVE_STATES}) AND state <> 'probation' AND deadline_time <= :now
+ORDER BY deadline_time LIMIT 200
 """
 IN_FLIGHT = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
@@ -168,16 +156,9 @@ async def save(tx: Transaction, change: Change) -> None:
 
 
 async def _append(tx: Transaction, change: Change) -> None:
-    for step in change.steps:
-        await tx.run(
-            HISTORY,
-            attempt=change.attempt.id,
-            time=tx.now,
-            from_state=step.from_state.value,
-            to_state=step.to_state.value,
-            observation=step.observation,
-            reason=step.reason[:2000],
-        )
+    about = {"attempt": change.attempt.id, "merchant": change.attempt.merchant, "create_time": tx.now}
+    for each in change.transitions:
+        await tx.run(APPEND, **about, **vars(each) | {"reason": each.reason[:2000]})
 
 
 async def get(tx: Transaction, attempt: str, *, lock: bool = False) -> Attempt | None:
@@ -197,7 +178,7 @@ async def of_request(tx: Transaction, author: str, request: str) -> Attempt | No
     return read(row) if row else None
 
 
-async def busy(tx: Transaction, plugin: str, but: str, *, lock: bool = True) -> Attempt | None:
+async def occupying(tx: Transaction, plugin: str, but: str, *, lock: bool = True) -> Attempt | None:
     """The other attempt that has the plugin; under the lock nobody else takes it until the transaction ends."""
     if lock:
         await tx.run(LOCK_PLUGIN, plugin=plugin)
@@ -205,10 +186,10 @@ async def busy(tx: Transaction, plugin: str, but: str, *, lock: bool = True) -> 
     return read(row) if row else None
 
 
-async def steps(tx: Transaction, attempt: str) -> list[tuple[datetime, Step]]:
+async def history(tx: Transaction, attempt: str) -> list[tuple[datetime, Transition]]:
     """The history of an attempt, oldest first."""
-    rows = await tx.all(STEPS, attempt=attempt)
-    return [(r.time, Step(State(r.from_state), State(r.to_state), r.observation, r.reason)) for r in rows]
+    rows = await tx.all(HISTORY, attempt=attempt)
+    return [(r.create_time, Transition(State(r.from_state), State(r.to_state), r.observation, r.reason)) for r in rows]
 
 
 async def page(

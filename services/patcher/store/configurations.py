@@ -7,10 +7,11 @@ from typing import Any
 
 from libs.common.database import Transaction
 
-COLUMNS = "package, version, plugin, digest, document, envelope, publish_time, publisher"
+COLUMNS = "package, version, plugin, merchant, digest, document, envelope, publish_time, publisher"
 INSERT = f"""
 INSERT INTO patcher.configurations ({COLUMNS})
-VALUES (:package, :version, :plugin, :digest, :document, :envelope, :publish_time, :publisher) ON CONFLICT DO NOTHING
+VALUES (:package, :version, :plugin, :merchant, :digest, :document, :envelope, :publish_time, :publisher)
+ON CONFLICT DO NOTHING
 """
 GET = f"SELECT {COLUMNS} FROM patcher.configurations WHERE package = :package AND version = :version"
 # A page of documents would be too large for an answer.
@@ -32,11 +33,14 @@ ORDER BY digest = :expected DESC, plugin <> '' DESC, publish_time DESC, version 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A signed configuration with its document in canonical form; `plugin` is empty when it is for all."""
+    """A signed configuration with its document in canonical form; `plugin`, and with it `merchant`, is empty when
+    it is for all.
+    """
 
     package: str
     version: str
     plugin: str
+    merchant: str
     digest: str
     document: bytes
     envelope: bytes
@@ -46,16 +50,7 @@ class Configuration:
 
 def read(row: Any) -> Configuration:
     """The configuration in a row."""
-    return Configuration(
-        row.package,
-        row.version,
-        row.plugin,
-        row.digest,
-        bytes(row.document),
-        bytes(row.envelope),
-        row.publish_time,
-        row.publisher,
-    )
+    return Configuration(**row._asdict())
 
 
 async def insert(tx: Transaction, configuration: Configuration) -> bool:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from libs.common.database import Transaction
 
-KEPT = timedelta(seconds=10)
+MAX_AGE = timedelta(seconds=10)
 PUT = """
 INSERT INTO patcher.fleets (package, plugins, update_time) VALUES (:package, :plugins, :now)
 ON CONFLICT (package) DO UPDATE SET plugins = :plugins, update_time = :now
@@ -20,14 +20,14 @@ LIMIT 100
 
 async def put(tx: Transaction, package: str, plugins: int) -> None:
     """Keeps what ingest said."""
-    await tx.run(PUT, package=package, plugins=plugins, now=tx.now, stale=tx.now - KEPT / 2)
+    await tx.run(PUT, package=package, plugins=plugins, now=tx.now, stale=tx.now - MAX_AGE / 2)
 
 
 async def stale(tx: Transaction) -> list[str]:
     """Packages with live attempts whose fleet was last counted too long ago."""
-    return [row.package for row in await tx.all(STALE, stale=tx.now - KEPT)]
+    return [row.package for row in await tx.all(STALE, stale=tx.now - MAX_AGE)]
 
 
-async def everything(tx: Transaction) -> dict[str, int]:
+async def sizes(tx: Transaction) -> dict[str, int]:
     """Every fleet's size."""
     return {row.package: row.plugins for row in await tx.all("SELECT package, plugins FROM patcher.fleets")}

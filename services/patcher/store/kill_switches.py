@@ -105,6 +105,6 @@ async def engaged(tx: Transaction) -> frozenset[str]:
     return frozenset(row.scope for row in await tx.all(ENGAGED))
 
 
-async def everything(tx: Transaction) -> list[KillSwitch]:
+async def list_all(tx: Transaction) -> list[KillSwitch]:
     """Every switch that is or was engaged."""
     return [read(row) for row in await tx.all(LIST)]

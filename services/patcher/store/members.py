@@ -1,70 +1,77 @@
 """Rows of a rollout's members, and the slots of those in flight. Changed only under the rollout's lock.
 
 Rule: a plugin in flight has a slot, and slots are numbered from 1 to the budget, so that no more are ever in flight
-whoever counts. A plugin is held by one rollout at a time: a unique index says so.
+whoever counts. A plugin is reserved by one rollout at a time: a unique index says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from libs.common.database import Transaction
 from services.patcher.attempt import LIVE
-from services.patcher.rollout import TOUCHED, Member, MemberState, Place
+from services.patcher.rollout import TOUCHED, Assignment, Member, MemberState
 
-COLUMNS = "plugin, wave, rank, state, place, against, tries, reason, label, attempt, asked"
+COLUMNS = (
+    "plugin, merchant, wave, start_order, state, switch_number, counted_against, tries, reason, label, attempt, "
+    "rollback_requested"
+)
 LIVE_STATES = ", ".join(f"'{state}'" for state in sorted(LIVE))
 TOUCHED_STATES = ", ".join(f"'{state}'" for state in TOUCHED)
 INSERT = """
-INSERT INTO patcher.rollout_members (rollout, plugin, label, wave, rank, state)
+INSERT INTO patcher.rollout_members (rollout, plugin, merchant, label, wave, start_order, state)
 SELECT :rollout, * FROM unnest(
-    CAST(:plugins AS text[]), CAST(:labels AS text[]), CAST(:waves AS integer[]), CAST(:ranks AS integer[]),
-    CAST(:states AS text[]))
+    CAST(:plugins AS text[]), CAST(:merchants AS text[]), CAST(:labels AS text[]), CAST(:waves AS integer[]),
+    CAST(:orders AS integer[]), CAST(:states AS text[]))
 """
-HELD = """
+RESERVED = """
 SELECT plugin, label, rollout FROM patcher.rollout_members
-WHERE holds AND plugin = ANY (CAST(:plugins AS text[])) ORDER BY rank LIMIT 1
+WHERE reserved AND plugin = ANY (CAST(:plugins AS text[])) ORDER BY start_order LIMIT 1
 """
 GET = f"SELECT {COLUMNS} FROM patcher.rollout_members WHERE rollout = :rollout AND plugin = :plugin"
 OF_ATTEMPT = "SELECT rollout, plugin FROM patcher.rollout_members WHERE attempt = :attempt LIMIT 1"
-HOLDER = "SELECT rollout FROM patcher.rollout_members WHERE holds AND plugin = :plugin"
+RESERVED_BY = "SELECT rollout FROM patcher.rollout_members WHERE reserved AND plugin = :plugin"
 PAGE = f"""
 SELECT {COLUMNS} FROM patcher.rollout_members
 WHERE rollout = :rollout AND (cardinality(CAST(:states AS text[])) = 0 OR state = ANY (CAST(:states AS text[])))
-  AND (wave, rank) > (:wave, :rank)
-ORDER BY wave, rank LIMIT :limit
+  AND (wave, start_order) > (:wave, :start_order)
+ORDER BY wave, start_order LIMIT :limit
 """
 NEXT = f"""
 SELECT {COLUMNS} FROM patcher.rollout_members m
 WHERE rollout = :rollout AND state = 'waiting' AND wave <= :wave AND NOT EXISTS (
     SELECT 1 FROM patcher.attempts a WHERE a.plugin = m.plugin AND a.state IN ({LIVE_STATES}))
-ORDER BY wave, rank LIMIT :limit
+ORDER BY wave, start_order LIMIT :limit
 """
 IN_STATE = f"""
 SELECT {COLUMNS} FROM patcher.rollout_members WHERE rollout = :rollout AND state = ANY (CAST(:states AS text[]))
-ORDER BY wave, rank LIMIT :limit
+ORDER BY wave, start_order LIMIT :limit
 """
-UNASKED = f"""
+ROLLBACK_PENDING = f"""
 SELECT {COLUMNS} FROM patcher.rollout_members
-WHERE rollout = :rollout AND state = 'rolling_back' AND NOT asked ORDER BY wave, rank LIMIT :limit
+WHERE rollout = :rollout AND state = 'rolling_back' AND NOT rollback_requested ORDER BY wave, start_order LIMIT :limit
 """
 SAVE = """
 UPDATE patcher.rollout_members
-SET wave = :wave, state = :state, place = :place, against = :against, tries = :tries, reason = :reason,
+SET wave = :wave, state = :state, switch_number = :switch_number, counted_against = :counted_against, tries = :tries,
+    reason = :reason,
     attempt = CASE WHEN :attempt = '' THEN attempt ELSE :attempt END
 WHERE rollout = :rollout AND plugin = :plugin
 """
-ASKED = "UPDATE patcher.rollout_members SET asked = :asked WHERE rollout = :rollout AND plugin = :plugin"
+REQUESTED = """
+UPDATE patcher.rollout_members SET rollback_requested = :requested WHERE rollout = :rollout AND plugin = :plugin
+"""
 STATES = "SELECT plugin, state FROM patcher.rollout_members WHERE rollout = :rollout"
-TAKE_BACK = f"""
-UPDATE patcher.rollout_members SET state = 'rolling_back', reason = :reason, asked = false
+MARK_ROLLING_BACK = f"""
+UPDATE patcher.rollout_members SET state = 'rolling_back', reason = :reason, rollback_requested = false
 WHERE rollout = :rollout AND wave BETWEEN :first AND :last AND state IN ({TOUCHED_STATES})
 """
-LET_GO = "UPDATE patcher.rollout_members SET holds = false WHERE rollout = :rollout AND holds"
+UNRESERVE = "UPDATE patcher.rollout_members SET reserved = false WHERE rollout = :rollout AND reserved"
 TAKE_SLOT = """
-INSERT INTO patcher.rollout_slots (rollout, number, plugin)
-SELECT :rollout, taken.number, :plugin FROM generate_series(1, CAST(:budget AS integer)) AS taken (number)
-WHERE NOT EXISTS (
+INSERT INTO patcher.rollout_slots (rollout, number, plugin, merchant)
+SELECT m.rollout, taken.number, m.plugin, m.merchant
+FROM patcher.rollout_members m, generate_series(1, CAST(:budget AS integer)) AS taken (number)
+WHERE m.rollout = :rollout AND m.plugin = :plugin AND NOT EXISTS (
     SELECT 1 FROM patcher.rollout_slots s WHERE s.rollout = :rollout AND s.number = taken.number)
 ORDER BY taken.number LIMIT 1
 """
@@ -76,45 +83,55 @@ DELETE FROM patcher.rollout_slots s WHERE s.rollout = :rollout AND NOT EXISTS (
 
 
 @dataclass(frozen=True)
-class Row:
-    """A member with its place in the order, its newest attempt, and whether its rollback was asked for."""
+class MemberRow:
+    """A member with its place in the order of starts, its newest attempt, and whether its rollback was requested."""
 
     member: Member
-    rank: int
+    merchant: str
+    start_order: int
     label: str
     attempt: str
-    asked: bool
+    rollback_requested: bool
 
 
-def read(row: Any) -> Row:
+def read(row: Any) -> MemberRow:
     """The member in a row."""
-    member = Member(row.plugin, row.wave, MemberState(row.state), row.place, row.against, row.tries, row.reason)
-    return Row(member, row.rank, row.label, row.attempt, row.asked)
+    state = MemberState(row.state)
+    member = Member(row.plugin, row.wave, state, row.switch_number, row.counted_against, row.tries, row.reason)
+    return MemberRow(member, row.merchant, row.start_order, row.label, row.attempt, row.rollback_requested)
 
 
 async def insert(
-    tx: Transaction, rollout: str, members: Sequence[Member], places: Sequence[Place], labels: dict[str, str]
+    tx: Transaction,
+    rollout: str,
+    members: Sequence[Member],
+    assignments: Sequence[Assignment],
+    plugins: Mapping[str, tuple[str, str]],
 ) -> None:
-    """Saves the members of a new rollout. Raises IntegrityError when another rollout has one of the plugins."""
-    ranks = {place.plugin: place.rank for place in places}
+    """Saves the members of a new rollout; `plugins` holds the label and the merchant of each.
+
+    Raises IntegrityError when another rollout has one of the plugins.
+    """
+    orders = {assignment.plugin: assignment.start_order for assignment in assignments}
     await tx.run(
         INSERT,
         rollout=rollout,
         plugins=[member.plugin for member in members],
-        labels=[labels.get(member.plugin, "") for member in members],
+        merchants=[plugins[member.plugin][1] for member in members],
+        labels=[plugins[member.plugin][0] for member in members],
         waves=[member.wave for member in members],
-        ranks=[ranks[member.plugin] for member in members],
+        orders=[orders[member.plugin] for member in members],
         states=[member.state.value for member in members],
     )
 
 
-async def held(tx: Transaction, plugins: Sequence[str]) -> tuple[str, str] | None:
+async def reserved(tx: Transaction, plugins: Sequence[str]) -> tuple[str, str] | None:
     """One of these plugins that a rollout has already, by label or id, and the rollout."""
-    row = await tx.first(HELD, plugins=list(plugins))
+    row = await tx.first(RESERVED, plugins=list(plugins))
     return (row.label or row.plugin, row.rollout) if row else None
 
 
-async def get(tx: Transaction, rollout: str, plugin: str) -> Row | None:
+async def get(tx: Transaction, rollout: str, plugin: str) -> MemberRow | None:
     """One member."""
     row = await tx.first(GET, rollout=rollout, plugin=plugin)
     return read(row) if row else None
@@ -126,55 +143,45 @@ async def of_attempt(tx: Transaction, attempt: str) -> tuple[str, str] | None:
     return (row.rollout, row.plugin) if row else None
 
 
-async def holder(tx: Transaction, plugin: str) -> str:
+async def reserved_by(tx: Transaction, plugin: str) -> str:
     """The live rollout that has the plugin, or an empty text."""
-    return str(await tx.value(HOLDER, plugin=plugin) or "")
+    return str(await tx.value(RESERVED_BY, plugin=plugin) or "")
 
 
 async def page(
     tx: Transaction, rollout: str, states: Sequence[str], after: Sequence[Any] | None, limit: int
-) -> list[Row]:
-    """Members in their order; `after` is (wave, rank) of the last one seen, `states` empty for all."""
-    wave, rank = (int(after[0]), int(after[1])) if after else (0, 0)
-    rows = await tx.all(PAGE, rollout=rollout, states=list(states), wave=wave, rank=rank, limit=limit)
+) -> list[MemberRow]:
+    """Members in their order; `after` is (wave, start_order) of the last one seen, `states` empty for all."""
+    wave, start_order = (int(after[0]), int(after[1])) if after else (0, 0)
+    rows = await tx.all(PAGE, rollout=rollout, states=list(states), wave=wave, start_order=start_order, limit=limit)
     return [read(row) for row in rows]
 
 
-async def upcoming(tx: Transaction, rollout: str, wave: int, limit: int) -> list[Row]:
-    """Waiting members of the waves so far that no attempt has, lowest wave and rank first."""
+async def upcoming(tx: Transaction, rollout: str, wave: int, limit: int) -> list[MemberRow]:
+    """Waiting members of the waves so far that no attempt has, lowest wave and start order first."""
     return [read(row) for row in await tx.all(NEXT, rollout=rollout, wave=wave, limit=limit)]
 
 
-async def in_state(tx: Transaction, rollout: str, states: Sequence[MemberState], limit: int) -> list[Row]:
+async def in_state(tx: Transaction, rollout: str, states: Sequence[MemberState], limit: int) -> list[MemberRow]:
     """Members in these states."""
     rows = await tx.all(IN_STATE, rollout=rollout, states=[state.value for state in states], limit=limit)
     return [read(row) for row in rows]
 
 
-async def unasked(tx: Transaction, rollout: str, limit: int) -> list[Row]:
-    """Members being rolled back whose attempts have not been told."""
-    return [read(row) for row in await tx.all(UNASKED, rollout=rollout, limit=limit)]
+async def rollback_pending(tx: Transaction, rollout: str, limit: int) -> list[MemberRow]:
+    """Members being rolled back whose rollback has not been requested."""
+    return [read(row) for row in await tx.all(ROLLBACK_PENDING, rollout=rollout, limit=limit)]
 
 
 async def save(tx: Transaction, rollout: str, member: Member, *, attempt: str = "") -> None:
     """Saves a member; with `attempt`, its newest attempt."""
-    await tx.run(
-        SAVE,
-        rollout=rollout,
-        plugin=member.plugin,
-        wave=member.wave,
-        state=member.state.value,
-        place=member.place,
-        against=member.against,
-        tries=member.tries,
-        reason=member.reason[:500],
-        attempt=attempt,
-    )
+    values = vars(member) | {"state": member.state.value, "reason": member.reason[:500]}
+    await tx.run(SAVE, rollout=rollout, attempt=attempt, **values)
 
 
-async def note_asked(tx: Transaction, rollout: str, plugin: str, *, asked: bool) -> None:
-    """Notes whether the rollback of a member is under way, or has to be asked for."""
-    await tx.run(ASKED, rollout=rollout, plugin=plugin, asked=asked)
+async def set_rollback_requested(tx: Transaction, rollout: str, plugin: str, *, requested: bool) -> None:
+    """Saves whether the rollback of a member is under way, or has to be requested."""
+    await tx.run(REQUESTED, rollout=rollout, plugin=plugin, requested=requested)
 
 
 async def states(tx: Transaction, rollout: str) -> dict[str, MemberState]:
@@ -182,14 +189,14 @@ async def states(tx: Transaction, rollout: str) -> dict[str, MemberState]:
     return {row.plugin: MemberState(row.state) for row in await tx.all(STATES, rollout=rollout)}
 
 
-async def take_back(tx: Transaction, rollout: str, first: int, last: int, reason: str) -> int:
+async def mark_rolling_back(tx: Transaction, rollout: str, first: int, last: int, reason: str) -> int:
     """Marks everything these waves touched as being rolled back; how many."""
-    return await tx.run(TAKE_BACK, rollout=rollout, first=first, last=last, reason=reason[:500])
+    return await tx.run(MARK_ROLLING_BACK, rollout=rollout, first=first, last=last, reason=reason[:500])
 
 
-async def let_go(tx: Transaction, rollout: str) -> None:
+async def unreserve(tx: Transaction, rollout: str) -> None:
     """Other rollouts may have the plugins."""
-    await tx.run(LET_GO, rollout=rollout)
+    await tx.run(UNRESERVE, rollout=rollout)
 
 
 async def take_slot(tx: Transaction, rollout: str, plugin: str, budget: int) -> bool:

@@ -1,4 +1,4 @@
-"""The question for a permit, and its answer."""
+"""Permits: requested once under a nonce, granted or denied by one SQL function."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ FROM patcher.authorize_apply(:nonce, :permit, :plugin, :attempt, :command, :gene
 
 
 @dataclass(frozen=True)
-class Question:
+class PermitRequest:
     """The switch an agent asks for; `nonce` makes a repeat the same question."""
 
     nonce: str
@@ -34,20 +34,20 @@ class Permit:
     fresh: bool
 
 
-async def authorize(tx: Transaction, question: Question, objection: str = "") -> Permit:
+async def authorize(tx: Transaction, permit_request: PermitRequest, objection: str = "") -> Permit:
     """Asks for the permit under the shared locks of every kill switch that covers the attempt.
 
     `objection` is the gate outside of SQL that has something against it; empty when none has.
     """
     row = await tx.first(
         AUTHORIZE,
-        nonce=question.nonce,
+        nonce=permit_request.nonce,
         permit=new_id(),
-        plugin=question.plugin,
-        attempt=question.attempt,
-        command=question.command,
-        generation=question.generation,
-        fence=question.fence,
+        plugin=permit_request.plugin,
+        attempt=permit_request.attempt,
+        command=permit_request.command,
+        generation=permit_request.generation,
+        fence=permit_request.fence,
         now=tx.now,
         objection=objection,
     )

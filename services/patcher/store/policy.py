@@ -21,24 +21,24 @@ SET {", ".join(f"{n} = CAST(:{n} AS {CAST[n]})" if n in CAST else f"{n} = :{n}" 
 WHERE id = 1
 """
 
-CHANGED = """
-INSERT INTO patcher.policy_changes (version, actor, reason, time, fields)
-VALUES (:version, :actor, :reason, :time, CAST(:fields AS jsonb))
+APPEND_CHANGE = """
+INSERT INTO patcher.policy_changes (version, actor, reason, create_time, fields)
+VALUES (:version, :actor, :reason, :create_time, CAST(:fields AS jsonb))
 """
 CHANGES = """
-SELECT version, actor, reason, time, fields FROM patcher.policy_changes
+SELECT version, actor, reason, create_time, fields FROM patcher.policy_changes
 WHERE CAST(:before AS bigint) IS NULL OR version < CAST(:before AS bigint) ORDER BY version DESC LIMIT :limit
 """
 
 
 @dataclass(frozen=True)
-class Changed:
+class PolicyVersion:
     """One version of the policy: who made it, why, and what differs from the one before."""
 
     version: int
     actor: str
     reason: str
-    time: datetime | None
+    create_time: datetime | None
     fields: tuple[Difference, ...]
 
 
@@ -62,18 +62,20 @@ async def put(tx: Transaction, policy: Policy, request_id: str) -> None:
     await tx.run(SET, **values | lists | severity | {"freeze_windows": json.dumps(windows)}, request_id=request_id)
 
 
-async def note(tx: Transaction, policy: Policy, differences: Sequence[Difference]) -> None:
-    """Keeps what a version changed, in the transaction that puts it in force."""
-    told = json.dumps([asdict(each) for each in differences])
+async def append_change(tx: Transaction, policy: Policy, differences: Sequence[Difference]) -> None:
+    """Saves what a version changed, in the transaction that puts it in force."""
+    fields_json = json.dumps([asdict(each) for each in differences])
     values = {"version": policy.version, "actor": policy.updated_by, "reason": policy.reason}
-    await tx.run(CHANGED, **values, time=policy.update_time, fields=told)
+    await tx.run(APPEND_CHANGE, **values, create_time=policy.update_time, fields=fields_json)
 
 
-async def changes(tx: Transaction, before: int | None, limit: int) -> list[Changed]:
+async def changes(tx: Transaction, before: int | None, limit: int) -> list[PolicyVersion]:
     """Versions of the policy, newest first; `before` is the last one seen."""
     rows = await tx.all(CHANGES, before=before, limit=limit)
     return [
-        Changed(row.version, row.actor, row.reason, row.time, tuple(Difference(**each) for each in row.fields))
+        PolicyVersion(
+            row.version, row.actor, row.reason, row.create_time, tuple(Difference(**each) for each in row.fields)
+        )
         for row in rows
     ]
 

@@ -40,16 +40,7 @@ class Release:
 
 def read(row: Any) -> Release:
     """The release in a row."""
-    return Release(
-        row.digest,
-        row.package,
-        row.version,
-        row.size,
-        bytes(row.envelope),
-        row.publish_time,
-        row.publisher,
-        tuple(row.key_ids),
-    )
+    return Release(**row._asdict() | {"key_ids": tuple(row.key_ids)})
 
 
 async def insert(tx: Transaction, release: Release, artifact: bytes) -> bool:

@@ -14,37 +14,49 @@ from libs.common.database import Transaction
 from services.patcher.rollout import (
     Bounds,
     Change,
+    Concurrency,
     Counts,
     Judgement,
     MemberState,
-    Pace,
     Rollout,
     Rules,
     State,
-    Step,
     Tally,
+    Transition,
 )
 from services.patcher.verdict import Result
 
-PLAIN = ("id", "package", "target", "create_time", "update_time", "deadline", "wave", "reason", "closed", "end_time")
-COLUMNS = f"{', '.join(PLAIN)}, state, config, digest, author, requests, trace, asked, detail"
+PLAIN = (
+    "id",
+    "package",
+    "target",
+    "create_time",
+    "update_time",
+    "deadline_time",
+    "wave",
+    "reason",
+    "closed",
+    "end_time",
+)
+COLUMNS = f"{', '.join(PLAIN)}, state, config, digest, author, request_ids, traceparent, settings, detail"
 # Requests whose repeats are recognised.
 REMEMBERED = 20
 
 INSERT = f"""
 INSERT INTO patcher.rollouts ({COLUMNS})
-VALUES ({", ".join(f":{name}" for name in PLAIN)}, :state, :config, :digest, :author, CAST(:requests AS text[]), :trace,
-        :asked, CAST(:detail AS jsonb))
+VALUES ({", ".join(f":{name}" for name in PLAIN)}, :state, :config, :digest, :author, CAST(:request_ids AS text[]),
+        :traceparent, :settings, CAST(:detail AS jsonb))
 """
 UPDATE = """
-UPDATE patcher.rollouts SET state = :state, wave = :wave, reason = :reason, closed = :closed, deadline = :deadline,
-    update_time = :update_time, end_time = :end_time, requests = CAST(:requests AS text[]),
-    detail = CAST(:detail AS jsonb)
+UPDATE patcher.rollouts SET state = :state, wave = :wave, reason = :reason, closed = :closed,
+    deadline_time = :deadline_time, update_time = :update_time, end_time = :end_time,
+    request_ids = CAST(:request_ids AS text[]), detail = CAST(:detail AS jsonb)
 WHERE id = :id
 """
 GET = f"SELECT {COLUMNS} FROM patcher.rollouts WHERE id = :id"
 OF_REQUEST = f"""
-SELECT {COLUMNS} FROM patcher.rollouts WHERE package = :package AND :request = ANY (requests) ORDER BY id DESC LIMIT 1
+SELECT {COLUMNS} FROM patcher.rollouts WHERE package = :package AND :request = ANY (request_ids)
+ORDER BY id DESC LIMIT 1
 """
 LIST = f"""
 SELECT {COLUMNS} FROM patcher.rollouts
@@ -60,82 +72,77 @@ SELECT id FROM patcher.rollouts
 WHERE package = :package AND config = :config AND state = 'succeeded' AND NOT closed ORDER BY id LIMIT 100
 """
 LOCK_PACKAGE = "SELECT pg_advisory_xact_lock(hashtextextended('prunella rollouts of ' || :package, 0))"
-HISTORY = """
-INSERT INTO patcher.rollout_history (rollout, time, from_state, to_state, wave, observation, reason, actor)
-VALUES (:rollout, :time, :from_state, :to_state, :wave, :observation, :reason, :actor)
+APPEND = """
+INSERT INTO patcher.rollout_history (rollout, number, create_time, from_state, to_state, wave, observation, reason,
+    actor)
+VALUES (:rollout, (SELECT coalesce(max(number), 0) + 1 FROM patcher.rollout_history WHERE rollout = :rollout),
+        :create_time, :from_state, :to_state, :wave, :observation, :reason, :actor)
 """
-STEPS = """
-SELECT time, from_state, to_state, wave, observation, reason, actor FROM patcher.rollout_history
+HISTORY = """
+SELECT create_time, from_state, to_state, wave, observation, reason, actor FROM patcher.rollout_history
 WHERE rollout = :rollout ORDER BY number LIMIT 1000
 """
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A rollout with what its heart need not know. `asked` are the settings as the author gave them."""
+class StoredRollout:
+    """A rollout with what its heart need not know. `settings` are the settings as the author gave them."""
 
     rollout: Rollout
     config: bool
     digest: str
     author: str
-    trace: str
-    asked: bytes
-    requests: tuple[str, ...] = ()
+    traceparent: str
+    settings: bytes
+    request_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Line:
+class HistoryEntry:
     """A row of the history."""
 
-    time: datetime
-    step: Step
+    create_time: datetime
+    transition: Transition
     actor: str
 
 
-async def insert(tx: Transaction, kept: Kept) -> None:
+async def insert(tx: Transaction, stored: StoredRollout) -> None:
     """Saves a new rollout."""
-    await tx.run(INSERT, **_values(kept))
+    await tx.run(INSERT, **_values(stored))
 
 
-async def save(tx: Transaction, kept: Kept, change: Change) -> None:
-    """Saves a rollout with the steps of a change; who made it is told by its facts."""
-    values = _values(kept)
-    fixed = ("package", "target", "create_time", "config", "digest", "author", "trace", "asked")
+async def save(tx: Transaction, stored: StoredRollout, change: Change) -> None:
+    """Saves a rollout with the transitions of a change; who made it stands in its facts."""
+    values = _values(stored)
+    fixed = ("package", "target", "create_time", "config", "digest", "author", "traceparent", "settings")
     await tx.run(UPDATE, **{name: value for name, value in values.items() if name not in fixed})
-    actor = next((told.actor for told in change.facts if told.actor), "")
-    for step in change.steps:
-        await tx.run(
-            HISTORY,
-            rollout=kept.rollout.id,
-            time=tx.now,
-            from_state=step.from_state.value,
-            to_state=step.to_state.value,
-            wave=step.wave,
-            observation=step.observation,
-            reason=step.reason[:2000],
-            actor=actor,
-        )
+    actor = next((fact.actor for fact in change.facts if fact.actor), "")
+    about = {"rollout": stored.rollout.id, "create_time": tx.now, "actor": actor}
+    for each in change.transitions:
+        await tx.run(APPEND, **about, **vars(each) | {"reason": each.reason[:2000]})
 
 
-async def get(tx: Transaction, rollout: str, *, lock: bool = False) -> Kept | None:
-    """One rollout; locked until the end of the transaction when asked."""
+async def get(tx: Transaction, rollout: str, *, lock: bool = False) -> StoredRollout | None:
+    """One rollout; locked until the end of the transaction when settings."""
     row = await tx.first(f"{GET} FOR UPDATE" if lock else GET, id=rollout)
     return _read(row) if row else None
 
 
-async def of_request(tx: Transaction, package: str, request: str) -> Kept | None:
+async def of_request(tx: Transaction, package: str, request: str) -> StoredRollout | None:
     """The rollout of a package that this request made or moved."""
     row = await tx.first(OF_REQUEST, package=package, request=request) if request else None
     return _read(row) if row else None
 
 
-async def page(tx: Transaction, *, package: str, state: str, after: Sequence[Any] | None, limit: int) -> list[Kept]:
+async def page(
+    tx: Transaction, *, package: str, state: str, after: Sequence[Any] | None, limit: int
+) -> list[StoredRollout]:
     """Rollouts, newest first; `after` holds the id of the last one seen."""
     before = str(after[0]) if after else ""
     return [_read(row) for row in await tx.all(LIST, package=package, state=state, after=before, limit=limit)]
 
 
-async def unfinished(tx: Transaction) -> list[Kept]:
+async def unfinished(tx: Transaction) -> list[StoredRollout]:
     """Rollouts that may still move: live ones, and those over that bring the build to plugins that return."""
     return [_read(row) for row in await tx.all(UNFINISHED)]
 
@@ -150,16 +157,18 @@ async def lock_package(tx: Transaction, package: str) -> None:
     await tx.run(LOCK_PACKAGE, package=package)
 
 
-async def history(tx: Transaction, rollout: str) -> list[Line]:
+async def history(tx: Transaction, rollout: str) -> list[HistoryEntry]:
     """The history, oldest first."""
     return [
-        Line(r.time, Step(State(r.from_state), State(r.to_state), r.wave, r.observation, r.reason), r.actor)
-        for r in await tx.all(STEPS, rollout=rollout)
+        HistoryEntry(
+            r.create_time, Transition(State(r.from_state), State(r.to_state), r.wave, r.observation, r.reason), r.actor
+        )
+        for r in await tx.all(HISTORY, rollout=rollout)
     ]
 
 
-def _values(kept: Kept) -> dict[str, Any]:
-    found = kept.rollout
+def _values(stored: StoredRollout) -> dict[str, Any]:
+    found = stored.rollout
     judgement = found.judgement
     detail = {
         "tallies": [
@@ -177,25 +186,25 @@ def _values(kept: Kept) -> dict[str, Any]:
             name: value.total_seconds() if isinstance(value, timedelta) else value
             for name, value in vars(found.bounds).items()
         },
-        "pace": asdict(found.pace),
+        "concurrency": asdict(found.concurrency),
         "control": asdict(found.control),
         "doubted": found.doubted,
-        "ends_as": found.ends_as.value,
+        "final_state": found.final_state.value,
         "judgement": asdict(judgement) if judgement else None,
     }
     return {name: getattr(found, name) for name in PLAIN} | {
         "state": found.state.value,
-        "config": kept.config,
-        "digest": kept.digest,
-        "author": kept.author,
-        "requests": list(kept.requests[-REMEMBERED:]),
-        "trace": kept.trace,
-        "asked": kept.asked,
+        "config": stored.config,
+        "digest": stored.digest,
+        "author": stored.author,
+        "request_ids": list(stored.request_ids[-REMEMBERED:]),
+        "traceparent": stored.traceparent,
+        "settings": stored.settings,
         "detail": json.dumps(detail),
     }
 
 
-def _read(row: Any) -> Kept:
+def _read(row: Any) -> StoredRollout:
     detail = row.detail
     times = {name: timedelta(seconds=value) for name, value in detail["bounds"].items() if name != "exposure"}
     rollout = Rollout(
@@ -205,20 +214,22 @@ def _read(row: Any) -> Kept:
         rules=Rules(**detail["rules"]),
         bounds=Bounds(exposure=detail["bounds"]["exposure"], **times),
         state=State(row.state),
-        pace=Pace(**detail["pace"]),
+        concurrency=Concurrency(**detail["concurrency"]),
         control=Counts(**detail["control"]),
         doubted=detail["doubted"],
-        ends_as=State(detail["ends_as"]),
+        final_state=State(detail["final_state"]),
         judgement=_judgement(detail["judgement"]) if detail["judgement"] else None,
     )
-    return Kept(rollout, row.config, row.digest, row.author, row.trace, bytes(row.asked), tuple(row.requests))
+    return StoredRollout(
+        rollout, row.config, row.digest, row.author, row.traceparent, bytes(row.settings), tuple(row.request_ids)
+    )
 
 
-def _tally(told: dict[str, Any]) -> Tally:
-    counts = {MemberState(state): count for state, count in told["counts"].items()}
-    return Tally(told["planned"], counts, told["exposed"], tuple(told["broken"]))
+def _tally(row: dict[str, Any]) -> Tally:
+    counts = {MemberState(state): count for state, count in row["counts"].items()}
+    return Tally(row["planned"], counts, row["exposed"], tuple(row["broken"]))
 
 
-def _judgement(told: dict[str, Any]) -> Judgement:
-    parsed = {"result": Result(told["result"]), "wave": Counts(**told["wave"]), "control": Counts(**told["control"])}
-    return Judgement(**told | parsed)
+def _judgement(row: dict[str, Any]) -> Judgement:
+    parsed = {"result": Result(row["result"]), "wave": Counts(**row["wave"]), "control": Counts(**row["control"])}
+    return Judgement(**row | parsed)

@@ -9,7 +9,9 @@ from libs.common.database import Transaction
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('prunella slots of ' || :package, 0))"
 HELD = "SELECT 1 FROM patcher.slots WHERE holder = :holder"
 TAKEN = "SELECT count(*) FROM patcher.slots WHERE package = :package"
-TAKE = "INSERT INTO patcher.slots (holder, package, take_time) VALUES (:holder, :package, :now)"
+TAKE = """
+INSERT INTO patcher.slots (holder, merchant, package, take_time) VALUES (:holder, :merchant, :package, :now)
+"""
 FREE = "DELETE FROM patcher.slots WHERE holder = :holder RETURNING package"
 # The end of an attempt frees its slot in its own transaction; only what somebody broke by hand is found here.
 LEFT = """
@@ -22,7 +24,7 @@ RETURNING package
 """
 
 
-async def take(tx: Transaction, package: str, holder: str, limit: int) -> int | None:
+async def take(tx: Transaction, package: str, holder: str, merchant: str, limit: int) -> int | None:
     """Takes a slot unless `limit` are taken; None when it is held now, else how many others hold one."""
     await tx.run(LOCK, package=package)
     if await tx.value(HELD, holder=holder):
@@ -30,7 +32,7 @@ async def take(tx: Transaction, package: str, holder: str, limit: int) -> int | 
     taken = int(await tx.value(TAKEN, package=package))
     if taken >= limit:
         return taken
-    await tx.run(TAKE, holder=holder, package=package, now=tx.now)
+    await tx.run(TAKE, holder=holder, merchant=merchant, package=package, now=tx.now)
     return None
 
 

@@ -29,6 +29,6 @@ async def ended(tx: Transaction, storm: str, package: str, kind: str, reason: st
     await tx.run(ENDED, storm=storm, package=package, type=kind, reason=reason, now=tx.now)
 
 
-async def raging(tx: Transaction) -> dict[tuple[str, str], str]:
+async def active(tx: Transaction) -> dict[tuple[str, str], str]:
     """Every (package, type) for which automation pauses, and why."""
     return {(row.package, row.type): row.reason for row in await tx.all(ON)}

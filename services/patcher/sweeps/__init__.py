@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from services.patcher.doors import ServiceContext
+from services.patcher.context import ServiceContext
 from services.patcher.sweeps import approvals, attempts, rollouts, slots
 
 SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {

@@ -13,11 +13,11 @@ from libs.common.database import Transaction
 from libs.common.errors import Problem
 from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
-from services.patcher.approvals import Standing, plan_hash
-from services.patcher.attempt import UNPERMITTED, Attempt, CancelRequested, Granted, State
-from services.patcher.doors import ServiceContext, observe, weigh, weighed_out
-from services.patcher.doors import approvals as door
-from services.patcher.doors.steps import Weighed
+from services.patcher.approvals import Status, plan_hash
+from services.patcher.attempt import UNPERMITTED, Attempt, CancelRequested, PlanApproved, State
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals as door
+from services.patcher.operations.apply_change import GateResult, after_gates, evaluate_gates, observe
 from services.patcher.policy import Ask, Refuse
 from services.patcher.store import approvals, attempts
 
@@ -41,52 +41,54 @@ async def _due(tx: Transaction, ctx: ServiceContext, name: str) -> None:
     attempt = await attempts.get(tx, name, lock=True)
     if attempt is None:
         return
-    about = door.about(attempt)
-    with use_traceparent(attempt.trace):
+    subject_of = door.subject_of(attempt)
+    with use_traceparent(attempt.traceparent):
         if attempt.permitted or attempt.state not in UNPERMITTED | {State.APPLYING}:
-            await door.used(tx, about)
+            await door.mark_used(tx, subject_of)
             return
-        after = await door.tick(tx, about)
-        if after is not None and after.standing is Standing.EXPIRED and attempt.state is State.AWAITING_APPROVAL:
+        after = await door.tick(tx, subject_of)
+        if after is not None and after.status is Status.EXPIRED and attempt.state is State.AWAITING_APPROVAL:
             await observe(tx, ctx, name, CancelRequested("patcher", f"nobody approved it: {after.reason}"))
 
 
-async def waiting(ctx: ServiceContext, _now: datetime) -> int:
+async def check_plans(ctx: ServiceContext, _now: datetime) -> int:
     """Looks whether plans that people are asked about are still the same, and whether policy still lets them be."""
     async with ctx.database.reading() as tx:
-        asked = await attempts.in_state(tx, State.AWAITING_APPROVAL)
-        turned = [attempt for attempt in asked if _turned(await weigh(tx, attempt, lock=False), attempt)]
-    for attempt in turned:
+        approval = await attempts.in_state(tx, State.AWAITING_APPROVAL)
+        outdated = [
+            attempt for attempt in approval if _is_outdated(await evaluate_gates(tx, attempt, lock=False), attempt)
+        ]
+    for attempt in outdated:
         try:
-            await ctx.database.transaction(lambda tx, attempt=attempt: _turn(tx, ctx, attempt))  # type: ignore[misc]
+            await ctx.database.transaction(lambda tx, attempt=attempt: _renew(tx, ctx, attempt))  # type: ignore[misc]
         except Problem as problem:
             log.warning("attempt %s waits: %s", attempt.id, problem.message)
-    return len(turned)
+    return len(outdated)
 
 
-def _turned(weighed: Weighed, attempt: Attempt) -> bool:
-    return isinstance(weighed.said, Refuse) or _plan(weighed, attempt) != attempt.plan
+def _is_outdated(gates: GateResult, attempt: Attempt) -> bool:
+    return isinstance(gates.reply, Refuse) or _plan(gates, attempt) != attempt.plan_hash
 
 
-def _plan(weighed: Weighed, attempt: Attempt) -> str:
-    return plan_hash(door.plan_of(attempt, weighed.policy))
+def _plan(gates: GateResult, attempt: Attempt) -> str:
+    return plan_hash(door.plan_of(attempt, gates.policy))
 
 
-async def _turn(tx: Transaction, ctx: ServiceContext, seen: Attempt) -> None:
+async def _renew(tx: Transaction, ctx: ServiceContext, seen: Attempt) -> None:
     attempt = await attempts.get(tx, seen.id, lock=True)
     if attempt is None or attempt.state is not State.AWAITING_APPROVAL:
         return
-    weighed = await weigh(tx, attempt, lock=False)
-    if not _turned(weighed, attempt):
+    gates = await evaluate_gates(tx, attempt, lock=False)
+    if not _is_outdated(gates, attempt):
         return
-    if not isinstance(weighed.said, Refuse | Ask):
-        weighed = replace(weighed, said=door.still(weighed.policy))
-    with use_traceparent(attempt.trace):
-        after = await observe(tx, ctx, attempt.id, Granted(weighed.said, _plan(weighed, attempt)))
-        await weighed_out(tx, weighed, after, None)
+    if not isinstance(gates.reply, Refuse | Ask):
+        gates = replace(gates, reply=door.keep_asking(gates.policy))
+    with use_traceparent(attempt.traceparent):
+        after = await observe(tx, ctx, attempt.id, PlanApproved(gates.reply, _plan(gates, attempt)))
+        await after_gates(tx, gates, after, None)
 
 
 SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
     "approvals": (1.0, due),
-    "plans": (1.0, waiting),
+    "plans": (1.0, check_plans),
 }

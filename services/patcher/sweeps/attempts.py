@@ -15,11 +15,22 @@ from libs.common.telemetry import span, use_traceparent
 from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import attempt as heart
 from services.patcher import wire
-from services.patcher.attempt import Attempt, CancelRequested, DeadlinePassed, Gone, Judged, Observation, Seen, State
-from services.patcher.doors import ServiceContext, answer, go_on, observe, plugin_of, why_not
+from services.patcher.attempt import (
+    Attempt,
+    BeatSeen,
+    CancelRequested,
+    DeadlinePassed,
+    Observation,
+    PluginLeft,
+    State,
+    VerdictReached,
+)
+from services.patcher.context import ServiceContext
 from services.patcher.freeze import frozen_until
+from services.patcher.operations.apply_change import evaluate_gates, observe, resume
+from services.patcher.operations.ingest_queries import cancel_reason, get_plugin
 from services.patcher.policy import Hold, Policy, in_flight_limit, scopes
-from services.patcher.store import attempts, fleets, kill_switches, slots, storms, tidying
+from services.patcher.store import attempts, fleets, kill_switches, retention, slots, storms
 from services.patcher.store import policy as policies
 from services.patcher.verdict import Evidence, Probe, Result, Rules, judge
 
@@ -46,7 +57,7 @@ async def _each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]
 
 
 async def _traced(attempt: Attempt, name: str, work: Callable[[], Awaitable[object]]) -> None:
-    with use_traceparent(attempt.trace), span(name, attributes={"attempt": attempt.id}):
+    with use_traceparent(attempt.traceparent), span(name, attributes={"attempt": attempt.id}):
         await work()
 
 
@@ -56,13 +67,13 @@ async def held(ctx: ServiceContext, now: datetime) -> int:
         waiting = await attempts.held(tx)
         # A stopped fleet may hold very many: only those whose gate can have opened are asked one by one.
         hopeful = await _hopeful(tx, waiting, now) if waiting else []
-        ready = [found for found in hopeful if not _still((await answer(tx, found, lock=False))[0], found)]
+        ready = [found for found in hopeful if not _still((await evaluate_gates(tx, found, lock=False)).reply, found)]
     await _each(ready, lambda attempt: _traced(attempt, "gate opened", lambda: _go_on(ctx, attempt)))
     return len(ready)
 
 
 async def _hopeful(tx: Transaction, waiting: list[Attempt], now: datetime) -> list[Attempt]:
-    stopped, raging = await kill_switches.engaged(tx), await storms.raging(tx)
+    stopped, active = await kill_switches.engaged(tx), await storms.active(tx)
     policy, _ = await policies.get(tx)
     frozen = frozen_until(policy.freeze_windows, now) is not None
     free = await _free(tx, policy)
@@ -71,7 +82,7 @@ async def _hopeful(tx: Transaction, waiting: list[Attempt], now: datetime) -> li
         match found.held_by:
             case "KILL_SWITCH" if _stopped(found, stopped):
                 continue
-            case "STORM" if (found.package, found.symptom) in raging:
+            case "STORM" if (found.package, found.symptom) in active:
                 continue
             case "FREEZE" if frozen:
                 continue
@@ -87,7 +98,7 @@ async def _hopeful(tx: Transaction, waiting: list[Attempt], now: datetime) -> li
 
 async def _free(tx: Transaction, policy: Policy) -> dict[str, int]:
     taken = await slots.taken(tx)
-    sizes = await fleets.everything(tx)
+    sizes = await fleets.sizes(tx)
     return {name: in_flight_limit(policy, sizes.get(name, 1)) - taken.get(name, 0) for name in sizes | taken}
 
 
@@ -95,16 +106,16 @@ def _stopped(found: Attempt, stopped: frozenset[str]) -> bool:
     return not stopped.isdisjoint(scopes(found.plugin, found.merchant, found.action))
 
 
-def _still(said: object, found: Attempt) -> bool:
-    return isinstance(said, Hold) and said.gate == found.held_by
+def _still(reply: object, found: Attempt) -> bool:
+    return isinstance(reply, Hold) and reply.gate == found.held_by
 
 
 async def _go_on(ctx: ServiceContext, attempt: Attempt) -> None:
-    why = await why_not(ctx, attempt)
+    why = await cancel_reason(ctx, attempt)
 
     async def work(tx: Transaction) -> None:
         if not why:
-            await go_on(tx, ctx, attempt.id)
+            await resume(tx, ctx, attempt.id)
             return
         await observe(tx, ctx, attempt.id, CancelRequested("patcher", why))
 
@@ -117,18 +128,18 @@ async def probation(ctx: ServiceContext, now: datetime) -> int:
         watched = await attempts.in_state(tx, State.PROBATION)
         policy, _ = await policies.get(tx)
     known = {attempt.id for attempt in watched}
-    ctx.looked = {name: time for name, time in ctx.looked.items() if name in known}
+    ctx.judged_times = {name: time for name, time in ctx.judged_times.items() if name in known}
     due = [attempt for attempt in watched if _due(ctx, policy, attempt, now)]
     return await _each(due, lambda attempt: _judge(ctx, policy, attempt, now))
 
 
 def _due(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: datetime) -> bool:
     """Whether it is time for another look: one each interval of the policy, and no deadline passes without one."""
-    looked = ctx.looked.get(attempt.id)
-    near = attempt.deadline is not None and now >= attempt.deadline - LAST_CALL
-    if looked is not None and now - looked < policy.health_check_interval and not near:
+    before = ctx.judged_times.get(attempt.id)
+    near = attempt.deadline_time is not None and now >= attempt.deadline_time - LAST_CALL
+    if before is not None and now - before < policy.health_check_interval and not near:
         return False
-    ctx.looked[attempt.id] = now
+    ctx.judged_times[attempt.id] = now
     return True
 
 
@@ -137,25 +148,25 @@ async def _judge(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: dat
         plugin=attempt.plugin, generation=attempt.generation, switch_time=wire.timestamp(attempt.switch_time)
     )
     try:
-        told = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
-        if attempt.other_slot and told.plugin.generation != attempt.generation:
+        message = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
+        if attempt.other_slot and message.plugin.generation != attempt.generation:
             # The attempt's generation is the one that was left; what counts is the one that runs now.
-            request.generation = told.plugin.generation
-            told = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
+            request.generation = message.plugin.generation
+            message = await ctx.ingest.GetTelemetry(request, timeout=TELEMETRY_TIMEOUT)
     except Problem:
-        if now < attempt.last_commit:
+        if now < attempt.commit_deadline:
             raise
         await _observed(ctx, attempt, "no verdict", DeadlinePassed())
         return
-    verdict = judge(evidence(attempt, told, now), rules(ctx, policy))
-    if attempt.verdict == verdict and attempt.deadline and now < attempt.deadline:
+    verdict = judge(evidence(attempt, message, now), rules(ctx, policy))
+    if attempt.verdict == verdict and attempt.deadline_time and now < attempt.deadline_time:
         return
     if verdict.result is Result.INSUFFICIENT:
         # Looks that decide nothing would fill the trace.
-        with use_traceparent(attempt.trace):
-            await ctx.database.transaction(lambda tx: observe(tx, ctx, attempt.id, Judged(verdict)))
+        with use_traceparent(attempt.traceparent):
+            await ctx.database.transaction(lambda tx: observe(tx, ctx, attempt.id, VerdictReached(verdict)))
         return
-    await _observed(ctx, attempt, f"verdict {verdict.result}", Judged(verdict))
+    await _observed(ctx, attempt, f"verdict {verdict.result}", VerdictReached(verdict))
 
 
 async def _observed(ctx: ServiceContext, attempt: Attempt, name: str, observation: Observation) -> None:
@@ -174,21 +185,21 @@ def rules(ctx: ServiceContext, policy: Policy) -> Rules:
     )
 
 
-def evidence(attempt: Attempt, told: ingest_pb2.GetTelemetryResponse, now: datetime) -> Evidence:
+def evidence(attempt: Attempt, message: ingest_pb2.GetTelemetryResponse, now: datetime) -> Evidence:
     """What a verdict is made of."""
     switched = attempt.switch_time or attempt.update_time
-    beaten = wire.moment(told.plugin.last_beat_time) if told.plugin.HasField("last_beat_time") else switched
-    running = told.plugin.generation == attempt.generation or attempt.other_slot
-    asked = attempt.probe is not Probe.NOT_ASKED
+    beaten = wire.time_of(message.plugin.last_beat_time) if message.plugin.HasField("last_beat_time") else switched
+    running = message.plugin.generation == attempt.generation or attempt.other_slot
+    requested = attempt.probe is not Probe.NOT_REQUESTED
     return Evidence(
-        before=wire.sums(told.before),
-        after=wire.sums(told.after),
-        control=wire.sums(told.control),
+        before=wire.sums(message.before),
+        after=wire.sums(message.after),
+        control=wire.sums(message.control),
         symptom=attempt.symptom,
-        health=wire.HEALTH.get(told.plugin.health, "") if running else "",
+        health=wire.HEALTH.get(message.plugin.health, "") if running else "",
         silent=(now - max(beaten, switched)).total_seconds(),
         probe=attempt.probe,
-        last_call=asked and attempt.deadline is not None and now >= attempt.deadline - LAST_CALL,
+        last_call=requested and attempt.deadline_time is not None and now >= attempt.deadline_time - LAST_CALL,
     )
 
 
@@ -204,25 +215,25 @@ async def unconfirmed(ctx: ServiceContext, _now: datetime) -> int:
     """Looks for agents that are heard again."""
     async with ctx.database.reading() as tx:
         lost = await attempts.in_state(tx, State.UNCONFIRMED)
-    return await _each(lost, lambda attempt: _look(ctx, attempt))
+    return await _each(lost, lambda attempt: _refresh(ctx, attempt))
 
 
-async def _look(ctx: ServiceContext, attempt: Attempt) -> None:
-    plugin = await plugin_of(ctx, attempt.plugin)
+async def _refresh(ctx: ServiceContext, attempt: Attempt) -> None:
+    plugin = await get_plugin(ctx, attempt.plugin)
     if plugin is None or plugin.state == "retired":
-        await _observed(ctx, attempt, "agent gone", Gone("the plugin left before its agent's final word"))
+        await _observed(ctx, attempt, "agent gone", PluginLeft("the plugin left before its agent's final word"))
         return
     if not plugin.HasField("last_beat_time") or plugin.health == agent_pb2.HEALTH_UNSPECIFIED:
         return
-    seen = Seen(plugin.generation, plugin.release, plugin.digest, wire.moment(plugin.last_beat_time))
+    seen = BeatSeen(plugin.generation, plugin.release, plugin.digest, wire.time_of(plugin.last_beat_time))
     # Most looks find nothing: only one that ends the attempt belongs into its trace.
-    if heart.next(attempt, seen, ctx.clock.now()).steps:
+    if heart.next(attempt, seen, ctx.clock.now()).transitions:
         await _observed(ctx, attempt, "agent heard again", seen)
 
 
-async def tidy(ctx: ServiceContext, now: datetime) -> int:
+async def clean_up(ctx: ServiceContext, now: datetime) -> int:
     """Removes what nobody will ask for again."""
-    return await ctx.database.transaction(lambda tx: tidying.tidy(tx, now))
+    return await ctx.database.transaction(lambda tx: retention.clean_up(tx, now))
 
 
 SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
@@ -230,5 +241,5 @@ SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[in
     "probation": (0.5, probation),
     "deadlines": (1.0, deadlines),
     "unconfirmed": (3.0, unconfirmed),
-    "tidy": (600.0, tidy),
+    "clean_up": (600.0, clean_up),
 }

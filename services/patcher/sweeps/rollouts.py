@@ -16,30 +16,32 @@ from libs.common.errors import Problem
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import ingest_pb2
 from services.patcher import rollout as heart
+from services.patcher.approvals import Subject
 from services.patcher.attempt import CancelRequested
 from services.patcher.attempt import State as AttemptState
-from services.patcher.doors import ServiceContext, bounds, fleet
-from services.patcher.doors import approvals as door
-from services.patcher.doors import observe as observe_attempt
-from services.patcher.doors.drawing import ask_again
-from services.patcher.doors.rollouts import observe
-from services.patcher.doors.starting import advance
+from services.patcher.context import ServiceContext
+from services.patcher.operations import approvals as door
+from services.patcher.operations.apply_change import bounds
+from services.patcher.operations.apply_change import observe as observe_attempt
+from services.patcher.operations.apply_rollout_change import observe
+from services.patcher.operations.ingest_queries import list_plugins
+from services.patcher.operations.launch_members import advance
+from services.patcher.operations.plan_rollout import renew_request
 from services.patcher.rollout import (
-    Compared,
-    Left,
+    ControlGroupUpdated,
     Member,
     MemberState,
     Observation,
+    PluginLeft,
     Returned,
     Rollout,
     State,
     Tick,
     WentOffline,
 )
-from services.patcher.store import approvals, control, fleets, members, rollouts
+from services.patcher.store import approvals, control_group, fleets, members, rollouts
 from services.patcher.store import policy as policies
-from services.patcher.store.rollouts import Kept
-from services.patcher.wire.rollouts import bare
+from services.patcher.store.rollouts import StoredRollout
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +53,10 @@ S = MemberState
 COMING = (S.WAITING, S.OFFLINE, S.STARTED)
 
 
-async def go_on(ctx: ServiceContext, now: datetime) -> int:
+async def resume(ctx: ServiceContext, now: datetime) -> int:
     """Does what is due for every rollout."""
     async with ctx.database.reading() as tx:
-        found = [kept.rollout for kept in await rollouts.unfinished(tx)]
+        found = [stored.rollout for stored in await rollouts.unfinished(tx)]
     due = [rollout.id for rollout in found if _due(rollout, now)]
     return sum([await _quietly(ctx, rollout) for rollout in due])
 
@@ -62,7 +64,7 @@ async def go_on(ctx: ServiceContext, now: datetime) -> int:
 def _due(rollout: Rollout, now: datetime) -> bool:
     """Whether time, or room in flight, brings something; asking the heart costs nothing."""
     change = heart.next(rollout, Tick(), now)
-    return bool(change.wants or change.steps) or rollout.state is State.ROLLING_BACK
+    return bool(change.effects or change.transitions) or rollout.state is State.ROLLING_BACK
 
 
 async def _quietly(ctx: ServiceContext, rollout: str) -> bool:
@@ -73,20 +75,20 @@ async def _quietly(ctx: ServiceContext, rollout: str) -> bool:
         return False
 
 
-async def look(ctx: ServiceContext, now: datetime) -> int:
+async def refresh_members(ctx: ServiceContext, now: datetime) -> int:
     """Looks at the plugins of every package that has a rollout. Raises Unavailable when ingest is away."""
     async with ctx.database.reading() as tx:
-        found = [kept for kept in await rollouts.unfinished(tx) if _watches(kept.rollout)]
-    told = 0
-    for package in sorted({kept.rollout.package for kept in found}):
-        known = {bare(plugin.name): plugin for plugin in await fleet(ctx, package)}
+        found = [stored for stored in await rollouts.unfinished(tx) if _watches(stored.rollout)]
+    changed = 0
+    for package in sorted({stored.rollout.package for stored in found}):
+        known = {names.id_of(plugin.name): plugin for plugin in await list_plugins(ctx, package)}
         away = _away(ctx, known.values(), now)
         active = sum(plugin.state == "active" for plugin in known.values())
         await _count(ctx, package, active)
-        for kept in found:
-            if kept.rollout.package == package:
-                told += await _look(ctx, kept, known, away)
-    return told
+        for stored in found:
+            if stored.rollout.package == package:
+                changed += await _refresh(ctx, stored, known, away)
+    return changed
 
 
 def _watches(rollout: Rollout) -> bool:
@@ -102,23 +104,25 @@ def _away(ctx: ServiceContext, known: Iterable[ingest_pb2.Plugin], now: datetime
     """Plugins that have not been connected for a while."""
     away = set()
     for plugin in known:
-        name = bare(plugin.name)
+        name = names.id_of(plugin.name)
         if plugin.connected:
-            ctx.absent.pop(name, None)
-        elif now - ctx.absent.setdefault(name, now) >= AWAY:
+            ctx.absent_since.pop(name, None)
+        elif now - ctx.absent_since.setdefault(name, now) >= AWAY:
             away.add(name)
     return frozenset(away)
 
 
-async def _look(ctx: ServiceContext, kept: Kept, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]) -> int:
-    rollout = kept.rollout.id
+async def _refresh(
+    ctx: ServiceContext, stored: StoredRollout, known: dict[str, ingest_pb2.Plugin], away: frozenset[str]
+) -> int:
+    rollout = stored.rollout.id
     async with ctx.database.reading() as tx:
         states = await members.states(tx, rollout)
     news = [plugin for plugin, state in states.items() if _news(state, plugin, known, away)][:MOST_AT_ONCE]
     if news:
         await ctx.database.transaction(lambda tx: _tell(tx, ctx, rollout, news, known, away))
-    if kept.rollout.state in WATCHED:
-        await _compare(ctx, kept, states, known)
+    if stored.rollout.state in WATCHED:
+        await _compare(ctx, stored, states, known)
     return len(news)
 
 
@@ -140,14 +144,14 @@ async def _tell(
     known: dict[str, ingest_pb2.Plugin],
     away: frozenset[str],
 ) -> None:
-    kept = await rollouts.get(tx, rollout, lock=True)
+    stored = await rollouts.get(tx, rollout, lock=True)
     for plugin in news:
         row = await members.get(tx, rollout, plugin)
-        if kept is None or row is None or not _news(row.member.state, plugin, known, away):
+        if stored is None or row is None or not _news(row.member.state, plugin, known, away):
             continue
         if row.member.state is S.STARTED and not await _called_off(tx, ctx, row.attempt):
             continue
-        kept = await observe(tx, ctx, kept, _word(row.member, known.get(plugin)))
+        stored = await observe(tx, ctx, stored, _observation(row.member, known.get(plugin)))
 
 
 async def _called_off(tx: Transaction, ctx: ServiceContext, attempt: str) -> bool:
@@ -156,16 +160,16 @@ async def _called_off(tx: Transaction, ctx: ServiceContext, attempt: str) -> boo
     return ended is not None and ended.state is AttemptState.CANCELLED
 
 
-def _word(member: Member, found: ingest_pb2.Plugin | None) -> Observation:
+def _observation(member: Member, found: ingest_pb2.Plugin | None) -> Observation:
     if found is None:
-        return Left(member, "the plugin left")
+        return PluginLeft(member, "the plugin left")
     if found.state != "active":
-        return Left(member, f"the plugin is {found.state}")
+        return PluginLeft(member, f"the plugin is {found.state}")
     return Returned(member) if member.state is S.OFFLINE else WentOffline(member)
 
 
 async def _compare(
-    ctx: ServiceContext, kept: Kept, states: dict[str, MemberState], known: dict[str, ingest_pb2.Plugin]
+    ctx: ServiceContext, stored: StoredRollout, states: dict[str, MemberState], known: dict[str, ingest_pb2.Plugin]
 ) -> None:
     """Brings the control group up to date: connected plugins of the package that the rollout has not switched."""
     others = [
@@ -174,43 +178,49 @@ async def _compare(
         if plugin.connected
         and plugin.state == "active"
         and states.get(name, S.WAITING) in COMING
-        and (plugin.config_digest != kept.digest if kept.config else plugin.release != kept.rollout.target)
+        and (plugin.config_digest != stored.digest if stored.config else plugin.release != stored.rollout.target)
     ]
     others.sort(key=lambda plugin: hashlib.sha256(plugin.name.encode()).digest())
     sample = others[:MOST_CONTROL]
-    well = [bare(plugin.name) for plugin in sample if not plugin.open_incidents]
-    ill = [bare(plugin.name) for plugin in sample if plugin.open_incidents]
+    well = {names.id_of(plugin.name): plugin.merchant for plugin in sample if not plugin.open_incidents}
+    ill = {names.id_of(plugin.name): plugin.merchant for plugin in sample if plugin.open_incidents}
 
     async def work(tx: Transaction) -> None:
-        found = await rollouts.get(tx, kept.rollout.id, lock=True)
-        if found is None or found.rollout.state not in WATCHED or found.rollout.wave != kept.rollout.wave:
+        found = await rollouts.get(tx, stored.rollout.id, lock=True)
+        if found is None or found.rollout.state not in WATCHED or found.rollout.wave != stored.rollout.wave:
             return
         policy, _ = await policies.get(tx)
         before = tx.now - timedelta(seconds=bounds(ctx.settings, policy).probation)
-        counts = await control.watch(tx, found.rollout.id, found.rollout.wave, well=well, ill=ill, before=before)
+        counts = await control_group.watch(tx, found.rollout.id, found.rollout.wave, well=well, ill=ill, before=before)
         if counts != found.rollout.control:
-            await observe(tx, ctx, found, Compared(counts))
+            await observe(tx, ctx, found, ControlGroupUpdated(counts))
 
     await ctx.database.transaction(work)
 
 
-async def people(ctx: ServiceContext, now: datetime) -> int:
+async def pending_approvals(ctx: ServiceContext, now: datetime) -> int:
     """Reminds and escalates where a rollout waits for people, ends what nobody answered, and asks anew."""
     async with ctx.database.reading() as tx:
-        pending = [kept.rollout.id for kept in await rollouts.unfinished(tx) if kept.rollout.state is State.PENDING]
+        pending = [
+            stored.rollout.id for stored in await rollouts.unfinished(tx) if stored.rollout.state is State.PENDING
+        ]
         due = {name for name in await approvals.due(tx, now) if name.startswith("rollouts/")} if pending else set()
 
     async def work(tx: Transaction, rollout: str) -> bool:
-        kept = await rollouts.get(tx, rollout, lock=True)
-        if kept is None or kept.rollout.state is not State.PENDING:
+        stored = await rollouts.get(tx, rollout, lock=True)
+        if stored is None or stored.rollout.state is not State.PENDING:
             return False
-        with use_traceparent(kept.trace):
+        with use_traceparent(stored.traceparent):
             if names.rollout(rollout) in due:
-                await door.tick(tx, door.About(names.rollout(rollout)))
+                await door.tick(tx, Subject(names.rollout(rollout)))
                 return True
-            return await ask_again(tx, kept)
+            return await renew_request(tx, stored)
 
     return sum([await ctx.database.transaction(partial(work, rollout=rollout)) for rollout in pending])
 
 
-SWEEPS = {"rollouts": (1.0, go_on), "rollout_plugins": (3.0, look), "rollout_approvals": (1.0, people)}
+SWEEPS = {
+    "rollouts": (1.0, resume),
+    "rollout_plugins": (3.0, refresh_members),
+    "rollout_approvals": (1.0, pending_approvals),
+}

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 
 from libs.common.errors import Problem
 from libs.common.telemetry import counter
-from services.patcher.doors import ServiceContext, fleet_of
+from services.patcher.context import ServiceContext
+from services.patcher.operations.ingest_queries import count_plugins
 from services.patcher.store import fleets, slots
 
 log = logging.getLogger(__name__)
@@ -33,16 +34,16 @@ async def count(ctx: ServiceContext, _now: datetime) -> int:
         packages = await fleets.stale(tx)
     for package in packages:
         try:
-            found = await fleet_of(ctx, package)
+            found = await count_plugins(ctx, package)
         except Problem as problem:
             log.warning("the fleet of %s is not counted: %s", package, problem.message)
             return 0
         if found is not None:
-            await _keep(ctx, package, found)
+            await _save(ctx, package, found)
     return len(packages)
 
 
-async def _keep(ctx: ServiceContext, package: str, found: int) -> None:
+async def _save(ctx: ServiceContext, package: str, found: int) -> None:
     await ctx.database.transaction(lambda tx: fleets.put(tx, package, found))
 
 

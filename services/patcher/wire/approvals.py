@@ -1,137 +1,48 @@
-"""Approvals as callers see them, and their facts as events."""
-
-from collections.abc import Iterator
-from typing import Protocol
-
-from google.protobuf.message import Message
+"""Approvals as callers see them, and votes as they write them."""
 
 from libs.common import names
-from libs.common.bus import fact
 from libs.common.errors import Invalid
-from prunella.v1 import events_pb2, patcher_pb2
-from prunella.v1.events_pb2 import Event
-from services.patcher.approvals import Approval, Fact, Need, Standing, Told, Vote
-from services.patcher.wire.told import SOURCE
-from services.patcher.wire.values import timestamp
-
-STATES = {
-    Standing.WAITING: "open",
-    Standing.APPROVED: "approved",
-    Standing.REJECTED: "rejected",
-    Standing.EXPIRED: "expired",
-}
-ENDS = {Told.GRANTED: "approved", Told.REJECTED: "rejected", Told.EXPIRED: "expired"}
-
-
-class Subject(Protocol):
-    """What the facts of an approval are about."""
-
-    @property
-    def subject(self) -> str:
-        """attempts/{attempt} or rollouts/{rollout}."""
-
-    @property
-    def plugin(self) -> str:
-        """Empty for a rollout."""
-
-    @property
-    def merchant(self) -> str:
-        """Empty for a rollout."""
-
-    @property
-    def incident(self) -> str:
-        """Empty where there is none."""
+from prunella.v1 import patcher_pb2
+from services.patcher.approvals import Approval, Quorum, Vote
+from services.patcher.wire.scalars import timestamp
 
 
 def approval(found: Approval, plan_text: str) -> patcher_pb2.Approval:
     """An approval as callers see it, with the plan they are asked about."""
-    told = patcher_pb2.Approval(
+    shown = patcher_pb2.Approval(
         plan=plan_text,
-        plan_hash=found.plan,
-        quorum=found.need.quorum,
-        roles=found.need.seats,
-        state=STATES[found.standing],
+        plan_hash=found.plan_hash,
+        quorum=found.quorum.size,
+        roles=found.quorum.seats,
+        status=found.status.value,
         expire_time=timestamp(found.expire_time),
         excluded=sorted(name for name in found.authors | {found.proposer} if name),
         reason=found.reason,
     )
     for vote in found.votes:
         role = next(iter(sorted(vote.roles)), "")
-        told.votes.add(actor=names.operator(vote.person), role=role, approved=vote.yes, reason=vote.reason)
-    return told
+        shown.votes.add(actor=names.operator(vote.operator), role=role, approved=vote.approved, reason=vote.reason)
+    return shown
 
 
 def vote(
-    request: patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest, need: Need, who: str, *, yes: bool
+    request: patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest,
+    quorum: Quorum,
+    operator: str,
+    *,
+    approved: bool,
 ) -> Vote:
-    """A person's word. Raises Invalid when the plan is not named, or the role is none that is asked for."""
+    """An operator's vote. Raises Invalid when the plan is not named, or the role is none that is asked for."""
     if not request.plan_hash:
         raise Invalid(
             "plan_hash must say which plan you have read; GetAttempt shows it", reason="PLAN_MISSING", field="plan_hash"
         )
-    roles = tuple(dict.fromkeys(need.seats))
+    roles = tuple(dict.fromkeys(quorum.seats))
     if (request.role and request.role not in roles) or (not request.role and len(roles) > 1):
         wrong = f"{request.role[:40]!r} is not a role that is asked for" if request.role else "role must be named"
         raise Invalid(
             f"{wrong}; use {' or '.join(roles)}", reason="APPROVAL_ROLE", field="role", roles=", ".join(roles)
         )
-    return Vote(who, frozenset({request.role or roles[0]}), yes, request.plan_hash, request.request_id, request.reason)
-
-
-def approval_events(told: Fact, found: Approval, before: str, about: Subject, cause: Event | None) -> Iterator[Event]:
-    """The events that tell a fact of an approval; `before` is the hash of the plan that was in force."""
-    if told.told in ENDS:
-        yield approval_ended(about, found.plan, ENDS[told.told], told.reason, cause, told.actor)
-        return
-    if told.told is Told.VOIDED:
-        yield approval_ended(about, before, "void", told.reason, cause, told.actor)
-        yield _event(about, _requested(about, found), "people are asked about the changed plan", cause)
-        return
-    yield _event(about, _message(told, about, found), told.reason, cause, told.actor)
-
-
-def approval_ended(about: Subject, plan: str, outcome: str, reason: str, cause: Event | None, actor: str = "") -> Event:
-    """The event that tells an end: approved, rejected, expired or void."""
-    message = events_pb2.ApprovalEnded(subject=about.subject, plan_hash=plan, outcome=outcome)
-    return _event(about, message, reason, cause, actor)
-
-
-def _requested(about: Subject, found: Approval) -> events_pb2.ApprovalRequested:
-    return events_pb2.ApprovalRequested(
-        subject=about.subject,
-        plan_hash=found.plan,
-        quorum=found.need.quorum,
-        roles=found.need.seats,
-        expire_time=timestamp(found.expire_time),
-    )
-
-
-def _message(told: Fact, about: Subject, found: Approval) -> Message:
-    if told.told is Told.REQUESTED:
-        return _requested(about, found)
-    if told.told is Told.VOTED:
-        role = next((next(iter(sorted(vote.roles)), "") for vote in found.votes if vote.person == told.actor), "")
-        given = sum(vote.yes for vote in found.votes)
-        return events_pb2.ApprovalGiven(
-            subject=about.subject, plan_hash=found.plan, role=role, given=given, quorum=found.need.quorum
-        )
-    return events_pb2.ApprovalOverdue(
-        subject=about.subject,
-        plan_hash=found.plan,
-        escalated=told.told is Told.ESCALATED,
-        expire_time=timestamp(found.expire_time),
-    )
-
-
-def _event(about: Subject, message: Message, reason: str, cause: Event | None, actor: str = "") -> Event:
-    who = names.operator(actor) if actor else ""
-    return fact(
-        SOURCE,
-        message,
-        actor=who,
-        reason=reason,
-        plugin=about.plugin,
-        merchant=about.merchant,
-        incident=about.incident,
-        cause=cause,
+    return Vote(
+        operator, frozenset({request.role or roles[0]}), approved, request.plan_hash, request.request_id, request.reason
     )

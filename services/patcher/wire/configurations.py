@@ -3,7 +3,7 @@
 from libs.common import names
 from prunella.v1 import patcher_pb2
 from services.patcher.store.configurations import Configuration
-from services.patcher.wire.values import timestamp
+from services.patcher.wire.scalars import timestamp
 
 
 def configuration(found: Configuration) -> patcher_pb2.Configuration:

@@ -8,10 +8,10 @@ from libs.common.errors import Invalid
 from prunella.v1 import events_pb2, patcher_pb2
 from services.patcher.attempt import Attempt
 from services.patcher.freeze import FreezeWindow
-from services.patcher.policy import EDITABLE, Allow, Difference, Policy, Preview, Severity, Turn, check, diff
+from services.patcher.policy import EDITABLE, Allow, Difference, Policy, Preview, Replay, Severity, check, diff
 from services.patcher.store.kill_switches import KillSwitch
-from services.patcher.store.policy import Changed
-from services.patcher.wire.values import severity, timestamp
+from services.patcher.store.policy import PolicyVersion
+from services.patcher.wire.scalars import severity, timestamp
 
 DURATIONS = frozenset(field.name for field in fields(Policy) if isinstance(field.default, timedelta))
 LISTS = frozenset({"autopatch_merchants", "canary_merchants", "multisig_roles", "multisig_approvers"})
@@ -19,7 +19,7 @@ LISTS = frozenset({"autopatch_merchants", "canary_merchants", "multisig_roles", 
 
 def policy(found: Policy) -> patcher_pb2.Policy:
     """The policy as callers see it; its etag is its version."""
-    told = patcher_pb2.Policy(
+    shown = patcher_pb2.Policy(
         version=found.version,
         etag=str(found.version),
         update_time=timestamp(found.update_time),
@@ -29,14 +29,14 @@ def policy(found: Policy) -> patcher_pb2.Policy:
     for name in EDITABLE:
         value = getattr(found, name)
         if name in DURATIONS:
-            getattr(told, name).FromTimedelta(value)
+            getattr(shown, name).FromTimedelta(value)
         elif name in LISTS:
-            getattr(told, name).extend(value)
+            getattr(shown, name).extend(value)
         elif name == "freeze_windows":
-            told.freeze_windows.extend(_window(each) for each in value)
+            shown.freeze_windows.extend(_window(each) for each in value)
         else:
-            setattr(told, name, int(value) if isinstance(value, Severity) else value)
-    return told
+            setattr(shown, name, int(value) if isinstance(value, Severity) else value)
+    return shown
 
 
 def _window(found: FreezeWindow) -> patcher_pb2.FreezeWindow:
@@ -62,34 +62,34 @@ def changed_policy(
 
 def policy_changed(made: Policy, differences: tuple[Difference, ...]) -> events_pb2.PolicyChanged:
     """What the fact of a change tells."""
-    told = events_pb2.PolicyChanged(version=made.version, fields=[each.field for each in differences])
+    shown = events_pb2.PolicyChanged(version=made.version, fields=[each.field for each in differences])
     for each in differences:
-        told.changes.add(field=each.field, before=each.before, after=each.after)
-    return told
+        shown.changes.add(field=each.field, before=each.before, after=each.after)
+    return shown
 
 
-def policy_change(found: Changed) -> patcher_pb2.PolicyChange:
+def policy_change(found: PolicyVersion) -> patcher_pb2.PolicyChange:
     """One version of the policy as callers see it."""
-    told = patcher_pb2.PolicyChange(
-        version=found.version, actor=found.actor, reason=found.reason, time=timestamp(found.time)
+    shown = patcher_pb2.PolicyChange(
+        version=found.version, actor=found.actor, reason=found.reason, time=timestamp(found.create_time)
     )
     for each in found.fields:
-        told.fields.add(field=each.field, before=each.before, after=each.after)
-    return told
+        shown.fields.add(field=each.field, before=each.before, after=each.after)
+    return shown
 
 
-def policy_turn(turn: Turn, attempt: Attempt) -> patcher_pb2.PolicyTurn:
+def policy_replay(replay: Replay, attempt: Attempt) -> patcher_pb2.PolicyReplay:
     """One decision that would turn out differently, as callers see it."""
-    return patcher_pb2.PolicyTurn(
+    return patcher_pb2.PolicyReplay(
         attempt=attempt.id,
         decision=attempt.decision,
         incident=attempt.incident,
         plugin=attempt.plugin,
-        now=turn.before.word,
-        now_gate=_gate(turn.before),
-        then=turn.after.word,
-        then_gate=_gate(turn.after),
-        sentence=turn.after.sentence,
+        current=replay.before.outcome,
+        current_gate=_gate(replay.before),
+        proposed=replay.after.outcome,
+        proposed_gate=_gate(replay.after),
+        explanation=replay.after.explanation,
     )
 
 
@@ -97,8 +97,8 @@ def _gate(preview: Preview) -> str:
     return "" if isinstance(preview.reply, Allow) else preview.reply.gate
 
 
-def _policy_value(told: patcher_pb2.Policy, name: str) -> Any:
-    value = getattr(told, name)
+def _policy_value(shown: patcher_pb2.Policy, name: str) -> Any:
+    value = getattr(shown, name)
     if name in DURATIONS:
         return value.ToTimedelta()
     if name in LISTS:

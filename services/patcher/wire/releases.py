@@ -3,7 +3,7 @@
 from libs.common import names
 from prunella.v1 import patcher_pb2
 from services.patcher.store.releases import Release
-from services.patcher.wire.values import timestamp
+from services.patcher.wire.scalars import timestamp
 
 
 def release(found: Release) -> patcher_pb2.Release:

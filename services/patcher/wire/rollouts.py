@@ -4,55 +4,27 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 
 from libs.common import names
-from libs.common.bus import fact
 from libs.common.errors import Invalid
-from prunella.v1 import events_pb2, ingest_pb2, patcher_pb2
-from prunella.v1.events_pb2 import Event
-from services.patcher.rollout import (
-    DEFAULT_WAVES,
-    Bounds,
-    Candidate,
-    Fact,
-    MemberState,
-    Rollout,
-    Rules,
-    Told,
-    Wave,
-    figures,
-)
-from services.patcher.store.members import Row
-from services.patcher.store.rollouts import Kept, Line
-from services.patcher.wire.told import SOURCE
-from services.patcher.wire.values import timestamp
+from prunella.v1 import ingest_pb2, patcher_pb2
+from services.patcher.approvals import Approval
+from services.patcher.rollout import DEFAULT_WAVES, Bounds, Candidate, MemberState, Rollout, Rules, Wave, figures
+from services.patcher.store.members import MemberRow
+from services.patcher.store.rollouts import HistoryEntry, StoredRollout
+from services.patcher.wire.approvals import approval as show_approval
+from services.patcher.wire.scalars import timestamp
 
 NUMBER = re.compile(r"[1-9][0-9]{0,6}")
 SHARE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s?%")
 LONGEST = timedelta(days=90)
 MOST_NAMED = 1000
-MESSAGES: dict[Told, Any] = {
-    Told.CREATED: events_pb2.RolloutCreated,
-    Told.WAVE_STARTED: events_pb2.RolloutWaveStarted,
-    Told.WAVE_PASSED: events_pb2.RolloutWavePassed,
-    Told.PAUSED: events_pb2.RolloutPaused,
-    Told.RESUMED: events_pb2.RolloutResumed,
-    Told.PROMOTED: events_pb2.RolloutPromoted,
-    Told.BUDGET_CHANGED: events_pb2.RolloutBudgetChanged,
-    Told.HALTED: events_pb2.RolloutHalted,
-    Told.ABORTED: events_pb2.RolloutAborted,
-    Told.ROLLED_BACK: events_pb2.RolloutRolledBack,
-    Told.SUCCEEDED: events_pb2.RolloutSucceeded,
-    Told.CLOSED: events_pb2.RolloutClosed,
-}
 
 
 @dataclass(frozen=True)
-class Asked:
+class Settings:
     """The settings of a rollout; a budget of 0 leaves it to the policy."""
 
     waves: tuple[Wave, ...]
@@ -63,49 +35,49 @@ class Asked:
     canary_merchants: tuple[str, ...]
 
 
-def asked(told: patcher_pb2.RolloutSettings) -> Asked:
+def read_settings(message: patcher_pb2.RolloutSettings) -> Settings:
     """The settings, with defaults for what is absent. Raises Invalid, naming the field."""
-    if told.budget < 0:
-        raise _invalid("settings.budget", f"must be at least 1 plugin, it was {told.budget}; leave it out for 16")
+    if message.budget < 0:
+        raise _invalid("settings.budget", f"must be at least 1 plugin, it was {message.budget}; leave it out for 16")
     for name in ("canaries", "canary_merchants"):
-        if len(getattr(told, name)) > MOST_NAMED:
+        if len(getattr(message, name)) > MOST_NAMED:
             raise _invalid(f"settings.{name}", f"must name at most {MOST_NAMED:,}")
-    given = {name: getattr(told, name) for name in ("alpha", "floor") if getattr(told, name) != 0}
-    rules, usual = replace(Rules(), **given), Bounds()
+    overrides = {name: getattr(message, name) for name in ("alpha", "floor") if getattr(message, name) != 0}
+    rules, usual = replace(Rules(), **overrides), Bounds()
     bounds = replace(
         usual,
-        exposure=told.exposure or usual.exposure,
-        soak=_length(told.soak, "soak") if told.HasField("soak") else usual.soak,
-        start_within=_length(told.start_within, "start_within")
-        if told.HasField("start_within")
+        exposure=message.exposure or usual.exposure,
+        soak=_length(message.soak, "soak") if message.HasField("soak") else usual.soak,
+        start_within=_length(message.start_within, "start_within")
+        if message.HasField("start_within")
         else usual.start_within,
-        stall=_length(told.stall, "stall") if told.HasField("stall") else usual.stall,
+        stall=_length(message.stall, "stall") if message.HasField("stall") else usual.stall,
     )
-    return Asked(
-        waves=tuple(_wave(word, number) for number, word in enumerate(told.waves)) or DEFAULT_WAVES,
-        budget=told.budget,
+    return Settings(
+        waves=tuple(_wave(text, number) for number, text in enumerate(message.waves)) or DEFAULT_WAVES,
+        budget=message.budget,
         rules=rules,
         bounds=bounds,
-        canaries=tuple(told.canaries),
-        canary_merchants=tuple(told.canary_merchants),
+        canaries=tuple(message.canaries),
+        canary_merchants=tuple(message.canary_merchants),
     )
 
 
-def _wave(word: str, number: int) -> Wave:
-    text = word.strip()
+def _wave(text: str, number: int) -> Wave:
+    text = text.strip()
     if NUMBER.fullmatch(text):
         return Wave(plugins=int(text))
     if (share := SHARE.fullmatch(text)) and float(share[1]):
         return Wave(percent=float(share[1]))
     raise _invalid(
-        f"settings.waves[{number}]", f"must be a number of plugins such as 5, or a share such as 20%, not {word[:40]!r}"
+        f"settings.waves[{number}]", f"must be a number of plugins such as 5, or a share such as 20%, not {text[:40]!r}"
     )
 
 
-def _length(told: Duration, name: str) -> timedelta:
-    if not -LONGEST.total_seconds() <= told.seconds <= LONGEST.total_seconds():
+def _length(message: Duration, name: str) -> timedelta:
+    if not -LONGEST.total_seconds() <= message.seconds <= LONGEST.total_seconds():
         raise _invalid(f"settings.{name}", "must be at most 90 days")
-    return told.ToTimedelta()
+    return message.ToTimedelta()
 
 
 def _invalid(field: str, rule: str) -> Invalid:
@@ -114,54 +86,27 @@ def _invalid(field: str, rule: str) -> Invalid:
 
 def candidate(plugin: ingest_pb2.Plugin) -> Candidate:
     """A plugin as it is drawn."""
-    place = plugin.environment
+    switch_number = plugin.environment
     return Candidate(
-        bare(plugin.name),
+        names.id_of(plugin.name),
         plugin.merchant,
         plugin.release,
-        place.get("cms", ""),
-        place.get("region", ""),
+        switch_number.get("cms", ""),
+        switch_number.get("region", ""),
         plugin.connected,
     )
 
 
-def bare(name: str) -> str:
-    """The id in a name."""
-    return name.rpartition("/")[2]
-
-
-# What is told.
-
-
-def rollout_event(told: Fact, rollout: Rollout, cause: Event | None) -> Event:
-    """The event that tells a fact of a rollout."""
-    shown = figures(rollout)
-    numbers = events_pb2.RolloutNumbers(
-        plugins=shown.plugins,
-        healthy=shown.healthy,
-        against=shown.against,
-        in_flight=shown.in_flight,
-        waiting=shown.waiting,
-        offline=shown.offline,
-        back=shown.back,
-    )
-    message: Message = MESSAGES[told.told](
-        rollout=rollout.id, package=rollout.package, target=rollout.target, wave=told.wave, numbers=numbers
-    )
-    return fact(SOURCE, message, actor=told.actor, reason=told.reason or told.told.value, cause=cause)
-
-
-# What is answered.
-
-
-def rollout_of(kept: Kept, lines: Sequence[Line] = ()) -> patcher_pb2.Rollout:
-    """A rollout as callers see it."""
-    found = kept.rollout
+def rollout_of(
+    stored: StoredRollout, history: Sequence[HistoryEntry] = (), approval: tuple[Approval, str] | None = None
+) -> patcher_pb2.Rollout:
+    """A rollout as callers see it; `approval` comes with its plan's text."""
+    found = stored.rollout
     return patcher_pb2.Rollout(
         name=names.rollout(found.id),
         package=found.package,
         target=found.target,
-        config=kept.config,
+        config=stored.config,
         state=found.state.value,
         wave=found.wave,
         waves=[
@@ -173,62 +118,55 @@ def rollout_of(kept: Kept, lines: Sequence[Line] = ()) -> patcher_pb2.Rollout:
             for number, tally in enumerate(found.tallies, 1)
         ],
         budget=found.budget,
-        pace=min(found.pace.width, found.budget),
-        author=kept.author,
+        concurrency=min(found.concurrency.width, found.budget),
+        author=stored.author,
         reason=found.reason,
         figures=_figures(found),
         create_time=timestamp(found.create_time),
         update_time=timestamp(found.update_time),
-        deadline_time=timestamp(found.deadline),
+        deadline_time=timestamp(found.deadline_time),
         end_time=timestamp(found.end_time),
-        settings=_settings(kept),
-        history=[_line(line) for line in lines],
+        settings=_settings(stored),
+        history=[_transition(entry) for entry in history],
+        approval=show_approval(*approval) if approval else None,
     )
 
 
 def _figures(rollout: Rollout) -> patcher_pb2.RolloutFigures:
     shown = figures(rollout)
-    told = patcher_pb2.RolloutFigures(
-        plugins=shown.plugins,
-        healthy=shown.healthy,
-        against=shown.against,
-        in_flight=shown.in_flight,
-        waiting=shown.waiting,
-        offline=shown.offline,
-        skipped=shown.skipped,
-        back=shown.back,
-    )
-    if shown.healthy or shown.against or shown.back:
-        told.success_rate, told.rollback_rate = shown.success_rate, shown.rollback_rate
-    return told
+    message = patcher_pb2.RolloutFigures(**vars(shown))
+    if not (shown.healthy or shown.counted_against or shown.rolled_back):
+        message.ClearField("success_rate")
+        message.ClearField("rollback_rate")
+    return message
 
 
-def _settings(kept: Kept) -> patcher_pb2.RolloutSettings:
+def _settings(stored: StoredRollout) -> patcher_pb2.RolloutSettings:
     """What is in force: the author's settings with the defaults filled in."""
-    told = patcher_pb2.RolloutSettings.FromString(kept.asked)
-    found = kept.rollout
-    if not told.waves:
-        told.waves.extend(f"{wave.plugins}" if wave.plugins else f"{wave.percent:g}%" for wave in DEFAULT_WAVES)
-    told.budget, told.exposure = found.budget, found.bounds.exposure
-    told.alpha, told.floor = found.rules.alpha, found.rules.floor
+    message = patcher_pb2.RolloutSettings.FromString(stored.settings)
+    found = stored.rollout
+    if not message.waves:
+        message.waves.extend(f"{wave.plugins}" if wave.plugins else f"{wave.percent:g}%" for wave in DEFAULT_WAVES)
+    message.budget, message.exposure = found.budget, found.bounds.exposure
+    message.alpha, message.floor = found.rules.alpha, found.rules.floor
     for name in ("soak", "start_within", "stall"):
-        getattr(told, name).FromTimedelta(getattr(found.bounds, name))
-    return told
+        getattr(message, name).FromTimedelta(getattr(found.bounds, name))
+    return message
 
 
-def _line(line: Line) -> patcher_pb2.RolloutStep:
-    return patcher_pb2.RolloutStep(
-        time=timestamp(line.time),
-        from_state=line.step.from_state.value,
-        to_state=line.step.to_state.value,
-        wave=line.step.wave,
-        observation=line.step.observation,
-        reason=line.step.reason,
-        actor=line.actor,
+def _transition(entry: HistoryEntry) -> patcher_pb2.RolloutTransition:
+    return patcher_pb2.RolloutTransition(
+        time=timestamp(entry.create_time),
+        from_state=entry.transition.from_state.value,
+        to_state=entry.transition.to_state.value,
+        wave=entry.transition.wave,
+        observation=entry.transition.observation,
+        reason=entry.transition.reason,
+        actor=entry.actor,
     )
 
 
-def member_of(row: Row) -> patcher_pb2.RolloutMember:
+def member_of(row: MemberRow) -> patcher_pb2.RolloutMember:
     """A plugin of a rollout as callers see it."""
     return patcher_pb2.RolloutMember(
         plugin=row.member.plugin,

@@ -1,0 +1,99 @@
+"""What every door of the patcher is given: settings, database, bus, time, pinned keys, staging runner and clients."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from weakref import WeakValueDictionary
+
+from libs.common.bus import Bus
+from libs.common.clock import Clock
+from libs.common.database import Database
+from libs.common.errors import Invalid
+from libs.common.settings import HttpUrl, ServiceSettings, variable
+from libs.common.telemetry import Telemetry
+from prunella.v1 import ingest_pb2_grpc
+from services.patcher.staging import Runner
+
+SCHEMA = "patcher"
+
+
+class Settings(ServiceSettings):
+    """The patcher's own variables."""
+
+    staging_url: HttpUrl = variable(
+        "STAGING_RUNNER_URL",
+        default="",
+        rule="where a staging runner answers POST /run; empty for the sandbox on this machine",
+        remedy="for example https://staging.example.com",
+    )
+    staging_token: str = variable(
+        "STAGING_RUNNER_TOKEN",
+        default="",
+        rule="bearer token for the staging runner",
+        remedy="ask its operator",
+        secret=True,
+    )
+    dead_man: float = variable(
+        "PATCHER_DEAD_MAN_SECONDS",
+        default=100.0,
+        rule="seconds after a switch at which an agent without a commit reverts by itself, 3 to 3600",
+        remedy="leave it out for 100, the time the default policy gives a verdict and 10 to commit",
+        ge=3,
+        le=3600,
+    )
+    release_keys: str = variable(
+        "PATCHER_RELEASE_KEYS",
+        default="",
+        rule="two hexadecimal Ed25519 public keys that sign releases, separated by a comma",
+        remedy="give the same two keys as INGEST_RELEASE_KEYS",
+    )
+    probation_beats: int = variable(
+        "PATCHER_PROBATION_BEATS",
+        default=5,
+        rule="beats of a new generation a verdict needs, 1 to 1000",
+        remedy="leave it out for 5",
+        ge=1,
+        le=1000,
+    )
+
+
+def pinned_keys(text: str) -> tuple[bytes, ...]:
+    """The raw keys in PATCHER_RELEASE_KEYS; none when it is empty. Raises Invalid."""
+    texts = [key_text.strip() for key_text in text.split(",") if key_text.strip()]
+    try:
+        keys = tuple(bytes.fromhex(key_text) for key_text in texts)
+    except ValueError:
+        keys = ()
+    if texts and (len(set(keys)) != 2 or any(len(key) != 32 for key in keys)):
+        raise Invalid(
+            "PATCHER_RELEASE_KEYS must hold two different keys of 64 hexadecimal digits, separated by a comma",
+            reason="RELEASE_KEYS",
+            field="PATCHER_RELEASE_KEYS",
+        )
+    return keys
+
+
+@dataclass
+class ServiceContext:
+    """The patcher's database, bus, time, pinned keys, staging runner and clients."""
+
+    database: Database
+    bus: Bus
+    clock: Clock
+    telemetry: Telemetry
+    settings: Settings
+    keys: tuple[bytes, ...]
+    runner: Runner
+    ingest: ingest_pb2_grpc.IngestServiceAsyncStub
+    # When a package's plugins were last counted (monotonic), and when probation was last looked at.
+    fleet_counted: dict[str, float] = field(default_factory=dict)
+    judged_times: dict[str, datetime] = field(default_factory=dict)
+    # Plugins that were not connected when last looked at, and since when. Bounded by the fleet.
+    absent_since: dict[str, datetime] = field(default_factory=dict)
+    _proving: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def proving(self, what: tuple[str, ...]) -> asyncio.Lock:
+        """The lock under which one artifact is proven against one suite; who comes later finds the result."""
+        return self._proving.setdefault(what, asyncio.Lock())
