@@ -48,7 +48,7 @@ SETTLED = timedelta(seconds=60)  # no transaction stays open longer, so nothing 
 SWEEP = 2.0
 BATCH = 200
 # Somebody else's trouble.
-AWAY = (Unavailable, asyncio.TimeoutError, OSError)
+AWAY = (Unavailable, OSError)
 
 RECEIVE = "INSERT INTO bus.inbox (consumer, event_id, at) VALUES (:consumer, :event, :now) ON CONFLICT DO NOTHING"
 KNOWN = "SELECT 1 FROM bus.inbox WHERE consumer = :consumer AND event_id = :event"
@@ -186,7 +186,7 @@ class Consumer:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a reaction raises is this fact's trouble
-            outcome = "waits" if isinstance(error, AWAY) else "failed"
+            outcome = "waits" if _elsewhere(error) else "failed"
             return await self._complain(event, fact, error)
         finally:
             _seconds.labels(self.service, outcome).observe(time.perf_counter() - began)
@@ -240,7 +240,7 @@ class Consumer:
 
     async def _complain(self, event: Event, fact: str, error: Exception) -> float:
         reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, AWAY):
+        if _elsewhere(error):
             # Somebody else is away; that is no fault of this fact and never parks it.
             log.warning("reaction_waits", consumer=self.service, fact=fact, event_id=event.id, error=reason)
             with contextlib.suppress(Problem):
@@ -293,6 +293,11 @@ class Consumer:
 
     async def _catch_up(self, event: Event, trace: str) -> None:
         await self.handle(event, trace, again=True)
+
+
+def _elsewhere(error: Exception) -> bool:
+    """Whether somebody else is to blame; not when the reaction's own time ran out, for it may do so each time."""
+    return isinstance(error, AWAY) and not isinstance(error, TimeoutError)
 
 
 async def _in_progress(message: Msg) -> None:
