@@ -11,6 +11,7 @@ from datetime import datetime
 
 from libs.common import names
 from libs.common.errors import Invalid
+from libs.common.text import clean_text
 
 LONGEST = 4000
 LONGEST_REQUEST = 128
@@ -64,7 +65,7 @@ def assignee(word: str) -> str:
 
 def text(given: str) -> str:
     """What is kept of a comment. Raises Invalid."""
-    kept = given.replace("\0", "").strip()
+    kept = clean_text(given).strip()
     if not kept or len(kept) > LONGEST:
         raise Invalid(f"text must have 1 to {LONGEST} characters, it has {len(kept)}", reason="BAD_TEXT", field="text")
     return kept
@@ -72,7 +73,7 @@ def text(given: str) -> str:
 
 def reason(given: str) -> str:
     """Why something is done. Raises Invalid when nobody says."""
-    kept = given.replace("\0", "").strip()
+    kept = clean_text(given).strip()
     if not kept or len(kept) > LONGEST:
         raise Invalid(f"reason must say why, in up to {LONGEST} characters", reason="REASON_MISSING", field="reason")
     return kept

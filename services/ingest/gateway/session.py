@@ -22,6 +22,7 @@ import grpc
 from libs.common.cancellation import end
 from libs.common.errors import Denied, Invalid, Problem, Unavailable
 from libs.common.telemetry import histogram
+from libs.common.text import clean_line
 from prunella.v1 import agent_pb2 as pb
 from services.ingest import commands
 from services.ingest.commands import Command
@@ -131,8 +132,8 @@ class Session:
             self._ended.set()
 
     async def _begin(self, hello: pb.Hello) -> Pulse:
-        words = (word[:64].replace("\0", "").replace(",", "") for word in hello.capabilities[:MOST_CAPABILITIES])
-        greeting = Greeting(self.plugin, tuple(words), hello.agent_version[:64].replace("\0", ""))
+        words = (clean_line(word, 64).replace(",", "") for word in hello.capabilities[:MOST_CAPABILITIES])
+        greeting = Greeting(self.plugin, tuple(words), clean_line(hello.agent_version, 64))
         pulse = await self._doors.sessions.begin(greeting)
         if pulse is None:
             self._doors.identities.forget(self.plugin)

@@ -18,6 +18,7 @@ from libs.common.access import plugin_credential
 from libs.common.connect import Door
 from libs.common.connect.rest import Asking, route
 from libs.common.errors import Denied, NotFound, Refused, Unavailable
+from libs.common.text import clean_text
 from prunella.v1 import agent_pb2 as pb
 from services.ingest.commands import Command, Kind
 from services.ingest.context import ServiceContext
@@ -192,7 +193,7 @@ async def _said(asking: Asking) -> str:
     given = await asking.json(dict[str, Any])
     said = given.get("response", given.get("error", given.get("error_message", given)))
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-    return text.encode(errors="replace").decode()[:LONGEST_DETAIL]
+    return clean_text(text, LONGEST_DETAIL)
 
 
 def _result(command: Command | pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str) -> pb.CommandResult:

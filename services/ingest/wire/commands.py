@@ -8,6 +8,7 @@ from libs.common import names
 from libs.common.errors import Invalid
 from libs.common.facts import fact
 from libs.common.telemetry import ForeignSpan
+from libs.common.text import clean_text
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2
 from prunella.v1.events_pb2 import Event
 from services.ingest import commands
@@ -99,7 +100,7 @@ def result(given: agent_pb2.CommandResult, *, failed: bool = False) -> Result:
         generation=given.generation,
         fence=given.fence,
         word=Word(outcome),
-        detail=given.detail[:LONGEST_DETAIL].replace("\0", ""),
+        detail=clean_text(given.detail, LONGEST_DETAIL),
         release=given.release,
         digest=given.digest,
         unasked=given.unasked,

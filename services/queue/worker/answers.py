@@ -49,16 +49,5 @@ def read(result: CallToolResult, seconds: float) -> Answer:
     return Answer(text, structure, bool(result.is_error), seconds)
 
 
-def clean(value: Any) -> Any:
-    """The same without what no database and no wire takes: NUL characters and halves of surrogate pairs."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
-    if isinstance(value, list):
-        return [clean(item) for item in value]
-    if isinstance(value, dict):
-        return {clean(key): clean(item) for key, item in value.items()}
-    return value
-
-
 def _words(part: Any) -> str:
     return part.text[:LONGEST_TEXT] if isinstance(part, TextContent) else f"[{getattr(part, 'type', 'content')}]"

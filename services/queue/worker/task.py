@@ -16,9 +16,10 @@ from typing import Any
 
 import structlog
 
+from libs.common.text import clean_values
 from prunella.v1 import queue_pb2
 from services.queue.worker import steps
-from services.queue.worker.answers import Answer, Failed, clean
+from services.queue.worker.answers import Answer, Failed
 from services.queue.worker.config import Config
 from services.queue.worker.servers import Servers
 
@@ -50,10 +51,10 @@ class Ending:
         for longest in EXCERPTS:
             calls = [call | {"answer": call["answer"][:longest]} for call in self.calls]
             fields = {"why": self.why, "steps": calls, "check": self.check}
-            text = json.dumps(clean(fields), ensure_ascii=False, default=str)
+            text = json.dumps(clean_values(fields), ensure_ascii=False, default=str)
             if len(text.encode()) <= LONGEST_DETAILS:
                 return text
-        return json.dumps({"why": clean(self.why), "steps": f"{len(self.calls)} calls, too much to be kept"})
+        return json.dumps({"why": clean_values(self.why), "steps": f"{len(self.calls)} calls, too much to be kept"})
 
 
 @dataclass(frozen=True, slots=True)
