@@ -3,7 +3,9 @@
 Rule: an errand is a row saved with the state that wants it. A worker claims it with a lease token, calls out with
 the row's id as `request_id`, and stores the answer under the token in one transaction; an answer under a stale
 token is discarded. The lease is short and renewed while the errand runs, so that what a crashed process had begun is
-done again, under the same id, within seconds, however long the errand itself may take.
+done again, under the same id, within seconds, however long the errand itself may take. An answer that cannot be
+settled is a try that failed, and whoever has had its tries is not done again: it ends as failed, with the reason, even
+when those who wait for it cannot be told.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ import structlog
 
 from libs.common.cancellation import cancel_and_wait
 from libs.common.database import Database, Transaction
-from libs.common.errors import Problem
+from libs.common.errors import Problem, Unavailable
 from libs.common.names import new_id
 from libs.common.telemetry import Telemetry, current_traceparent, use_traceparent
 from libs.common.telemetry.spans import Attributes
+from libs.common.text import clean_text
 
 log = structlog.get_logger()
 
@@ -65,7 +68,7 @@ WITH due AS MATERIALIZED (
     ORDER BY due_time LIMIT :count FOR UPDATE SKIP LOCKED)
 UPDATE {schema}.errands e SET attempts = attempts + 1, lease_token = lease_token + 1, lease_expire_time = :until
 FROM due WHERE e.id = due.id
-RETURNING e.id, e.kind, e.subject, e.payload, e.attempts, e.lease_token, e.traceparent
+RETURNING e.id, e.kind, e.subject, e.payload, e.attempts, e.lease_token, e.traceparent, e.error
 """
 RENEW = """
 UPDATE {schema}.errands SET lease_expire_time = :until WHERE id = :id AND lease_token = :token AND state = 'pending'
@@ -88,6 +91,7 @@ class Errand:
     attempts: int
     token: int
     traceparent: str
+    error: str = ""  # why the last try failed
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,8 @@ class Errands:
             kinds = list(self.runners)
             rows = await transaction.all(statement, now=transaction.now, until=until, count=free, kinds=kinds)
             return [
-                Errand(str(r.id), r.kind, r.subject, r.payload, r.attempts, r.lease_token, r.traceparent) for r in rows
+                Errand(str(r.id), r.kind, r.subject, r.payload, r.attempts, r.lease_token, r.traceparent, r.error)
+                for r in rows
             ]
 
         claimed = await self.database.transaction(work)
@@ -217,6 +222,9 @@ class Errands:
 
     async def _run(self, errand: Errand) -> None:
         runner = self.runners[errand.kind]
+        if errand.error and errand.attempts > runner.attempts:
+            await self._fail(errand, runner, errand.error)
+            return
         attributes: Attributes = {"errand": errand.id, "subject": errand.subject, "attempt": errand.attempts}
         with (
             self.telemetry.use(),
@@ -232,7 +240,7 @@ class Errands:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it raises is this errand's failure
-                await self._fail(errand, runner, f"{type(error).__name__}: {error}"[:500])
+                await self._fail(errand, runner, _reason(error))
                 return
             finally:
                 await cancel_and_wait([renewal])
@@ -240,9 +248,11 @@ class Errands:
                 await self._store(
                     errand, "done", json.dumps(answer), lambda tx: runner.settle(self.ctx, tx, errand, answer)
                 )
-            except Exception:
-                # The lease runs out and the same errand is done again under the same id.
+            except Exception as error:
                 log.exception("errand_not_settled", schema=self.schema, kind=errand.kind, errand=errand.id)
+                # When the database was away the lease runs out, and the same errand is done again under the same id.
+                if not isinstance(error, Unavailable) or errand.attempts >= 2 * runner.attempts:
+                    await self._fail(errand, runner, _reason(error))
 
     async def _renew(self, errand: Errand) -> None:
         """Renews the lease while the errand runs. One that was lost is not won back: the fence refuses the answer."""
@@ -270,10 +280,16 @@ class Errands:
             if last:
                 await runner.failed(self.ctx, transaction, errand, error)
 
+        async def nothing(_transaction: Transaction) -> None:
+            return None
+
         try:
             await self._store(errand, state, "null", work, error)
         except Exception:
             log.exception("errand_not_settled", schema=self.schema, kind=errand.kind, errand=errand.id)
+            state = "failed" if errand.attempts >= 2 * runner.attempts else "pending"
+            with contextlib.suppress(Problem):
+                await self._store(errand, state, "null", nothing, error)
 
     async def _store(
         self, errand: Errand, state: str, answer: str, work: Callable[[Transaction], Awaitable[None]], error: str = ""
@@ -290,3 +306,7 @@ class Errands:
                 log.warning("errand_answer_stale", schema=self.schema, kind=errand.kind, errand=errand.id)
 
         await self.database.transaction(settle)
+
+
+def _reason(error: Exception) -> str:
+    return clean_text(f"{type(error).__name__}: {error}", 500)

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from libs.common import names
 from libs.common.errors import Invalid
+from libs.common.text import clean_text
 
 LONGEST = 4000
 LONGEST_REQUEST = 128
@@ -66,7 +67,7 @@ def assignee(name: str) -> str:
 
 def text(typed: str) -> str:
     """What is stored of a comment. Raises Invalid."""
-    clean = typed.replace("\0", "").strip()
+    clean = clean_text(typed).strip()
     if not 0 < len(clean) <= LONGEST:
         raise Invalid(f"text must have 1 to {LONGEST} characters, it has {len(clean)}", reason="BAD_TEXT", field="text")
     return clean
@@ -74,7 +75,7 @@ def text(typed: str) -> str:
 
 def reason(typed: str) -> str:
     """Why an incident is assigned. Raises Invalid when it is not said."""
-    clean = typed.replace("\0", "").strip()
+    clean = clean_text(typed).strip()
     if not 0 < len(clean) <= LONGEST:
         raise Invalid(f"reason must say why, in up to {LONGEST} characters", reason="REASON_MISSING", field="reason")
     return clean

@@ -47,7 +47,7 @@ ROOMS = {
     "__main__": {"libs.common"},
 }
 # Pure themselves: no clock, no chance, nothing outside.
-HEART = {"libs.common.errors", "libs.common.names", "libs.common.beta_posterior", "libs.common.toml_tables"}
+HEART = {f"libs.common.{name}" for name in ("errors", "names", "beta_posterior", "text", "toml_tables")}
 # What one file alone may import besides. When a cron expression matches, what form JSON has and whether a signature is
 # valid is arithmetic, and the protocol of health checks is everybody's: none of it is ours to write again.
 ALSO = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
 from deploy.local.testing import Ground, until
-from libs.common.bus import Bus, Consumer, Once, fact
+from libs.common.bus import Bus, Consumer, Once, fact, redrive
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
@@ -81,3 +83,22 @@ async def test_facts_left_behind_are_published_although_news_never_pause(
         await until(published, 6, what="the fact is published")
     finally:
         await unheard.close()
+
+
+async def test_a_reaction_that_always_takes_too_long_is_given_up_like_one_that_always_fails(
+    bus: Bus, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.bus.consumer.DEADLINE", 0.05)
+    begun: list[str] = []
+
+    async def hang(_doors: object, event: Event, _once: Once) -> None:
+        begun.append(event.id)
+        await asyncio.Event().wait()
+
+    consumer = Consumer(bus, database, "ingest", {"incident_opened": hang}, None, Telemetry("ingest"))
+    slow = await tell(database)
+    for _ in range(20):
+        if not await consumer.run_once(database.clock.now() + timedelta(minutes=1)):
+            break
+    assert begun == [slow.id] * 8
+    await redrive(database, "ingest", slow.id)  # it is among the dead letters

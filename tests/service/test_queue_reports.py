@@ -93,14 +93,26 @@ async def test_a_service_tells_of_its_own_errors_and_of_nobody_elses(queue: Queu
 
 async def test_what_is_odd_is_kept_as_far_as_it_goes(queue: QueueAlone) -> None:
     stack = "\n".join(f'  File "/srv/app.py", line {line}, in handle' for line in range(30_000))
-    error = queue.error("a NUL \0 in it", stack=stack, context={"key\0": "v\0" * 3000})
+    error = queue.error("a NUL \0 in it, \x1b[31mred\x1b[0m\x07", stack=stack, context={"key\0": "v\0" * 3000})
     (outcome,) = await queue.report(error)
     group = await queue.group(outcome.report)
-    assert group.message == "a NUL  in it"
+    assert group.message == "a NUL \ufffd in it, red\ufffd"
     assert len(group.stack) <= 64 * 1024
     assert "characters left out" in group.stack
     assert group.stack.endswith("line 29999, in handle"), "both ends are kept: languages tell the innermost elsewhere"
-    assert len(group.context["key"]) <= 1000
+    assert len(group.context["key\ufffd"]) <= 1000
+
+
+async def test_opaque_ids_make_no_reports_and_frames_of_php_tell_two_bugs_apart(queue: QueueAlone) -> None:
+    ids = [f"pi_3Mtw{number:02}wLkdIwHu7ix28a3tqPA" for number in range(30)]
+    stack = "#0 /w/Checkout.php({line}): App\\Cart->{function}('{id}')\n#1 {{main}}"
+    errors = [
+        queue.error(f"No such payment_intent: {one}", stack=stack.format(line=number, function=function, id=one))
+        for function in ("total", "refund")
+        for number, one in enumerate(ids)
+    ]
+    reports = [(await queue.report(error))[0].report for error in errors]
+    assert (len(set(reports[:30])), len(set(reports[30:])), len(set(reports))) == (1, 1, 2)
 
 
 async def test_a_report_that_stays_healed_is_resolved_and_its_strategy_learns(queue: QueueAlone) -> None:

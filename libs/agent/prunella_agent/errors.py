@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from prunella_agent.fingerprint import FRAMES, fingerprint
+from prunella_agent.text import clean_text
 
 MOST_GROUPS = 100
 MOST_PLACES = 256
@@ -135,14 +136,14 @@ def text(value: object, most: int) -> str:
         words = value if isinstance(value, str) else str(value)
     except Exception:  # noqa: BLE001 - a value that cannot be shown is shown by its class
         words = f"<{value.__class__.__name__}>"
-    return words[:most].encode("utf-8", "replace").decode()
+    return clean_text(words, most)
 
 
 def cut(stack: str, most: int) -> str:
     """The stack without its middle when it has more than so many bytes."""
     if len(stack) > 2 * most:
         stack = stack[:most] + LEFT_OUT + stack[-most:]
-    raw = stack.encode("utf-8", "replace")
+    raw = clean_text(stack).encode()
     if len(raw) <= most:
         return raw.decode()
     half = max(0, (most - len(LEFT_OUT.encode())) // 2)

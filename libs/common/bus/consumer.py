@@ -48,7 +48,7 @@ WATERMARK_LAG = timedelta(seconds=60)  # no transaction stays open longer, so no
 SWEEP_SECONDS = 2.0
 BATCH = 200
 # Somebody else's failure.
-ELSEWHERE = (Unavailable, asyncio.TimeoutError, OSError)
+ELSEWHERE = (Unavailable, OSError)
 
 RECEIVE = """
 INSERT INTO bus.inbox (consumer, event_id, handle_time) VALUES (:consumer, :event, :now) ON CONFLICT DO NOTHING
@@ -189,7 +189,7 @@ class Consumer:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a reaction raises is this fact's failure
-            outcome = "waits" if isinstance(error, ELSEWHERE) else "failed"
+            outcome = "waits" if _elsewhere(error) else "failed"
             return await self._failed(event, fact, error)
         finally:
             _seconds.labels(self.service, outcome).observe(time.perf_counter() - began)
@@ -247,7 +247,7 @@ class Consumer:
 
     async def _failed(self, event: Event, fact: str, error: Exception) -> float:
         reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, ELSEWHERE):
+        if _elsewhere(error):
             # Somebody else is away; that is no fault of this fact and never makes it a dead letter.
             log.warning("reaction_waits", consumer=self.service, fact=fact, event_id=event.id, error=reason)
             with contextlib.suppress(Problem):
@@ -302,6 +302,11 @@ class Consumer:
 
     async def _redeliver(self, event: Event, trace: str) -> None:
         await self.handle(event, trace, redelivered=True)
+
+
+def _elsewhere(error: Exception) -> bool:
+    """Whether somebody else is to blame; not when the reaction's own time ran out, for it may do so each time."""
+    return isinstance(error, ELSEWHERE) and not isinstance(error, TimeoutError)
 
 
 async def _in_progress(message: Msg) -> None:

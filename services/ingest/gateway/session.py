@@ -22,6 +22,7 @@ import grpc
 from libs.common.cancellation import cancel_and_wait
 from libs.common.errors import Denied, Invalid, Problem, Unavailable
 from libs.common.telemetry import histogram
+from libs.common.text import clean_line
 from prunella.v1 import agent_pb2 as pb
 from services.ingest import command_lifecycle
 from services.ingest.command_lifecycle import Command
@@ -131,8 +132,8 @@ class Session:
             self._ended.set()
 
     async def _begin(self, hello: pb.Hello) -> PluginState:
-        capabilities = (one[:64].replace("\0", "").replace(",", "") for one in hello.capabilities[:MOST_CAPABILITIES])
-        reported = AgentHello(self.plugin, tuple(capabilities), hello.agent_version[:64].replace("\0", ""))
+        capabilities = (clean_line(one, 64).replace(",", "") for one in hello.capabilities[:MOST_CAPABILITIES])
+        reported = AgentHello(self.plugin, tuple(capabilities), clean_line(hello.agent_version, 64))
         state = await self._ctx.sessions.begin(reported)
         if state is None:
             self._ctx.identities.forget(self.plugin)

@@ -18,6 +18,7 @@ from libs.common.access import plugin_credential
 from libs.common.connect import ConnectHandler
 from libs.common.connect.rest import RestCall, route
 from libs.common.errors import Denied, Refused, Unavailable
+from libs.common.text import clean_text
 from prunella.v1 import agent_pb2 as pb
 from services.ingest.command_lifecycle import Command, Kind
 from services.ingest.context import ServiceContext
@@ -185,7 +186,7 @@ async def _detail(call: RestCall) -> str:
     body = await call.json(dict[str, Any])
     detail = body.get("response", body.get("error", body.get("error_message", body)))
     text = detail if isinstance(detail, str) else json.dumps(detail, ensure_ascii=False)
-    return text.encode(errors="replace").decode()[:LONGEST_DETAIL]
+    return clean_text(text, LONGEST_DETAIL)
 
 
 def _result(command: Command | pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str) -> pb.CommandResult:

@@ -11,6 +11,7 @@ from libs.common import names
 from libs.common.errors import Invalid
 from libs.common.facts import fact
 from libs.common.telemetry import ForeignSpan
+from libs.common.text import clean_text
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2
 from prunella.v1.events_pb2 import Event
 from services.ingest import command_lifecycle
@@ -87,7 +88,7 @@ def receipt(result: agent_pb2.CommandResult, *, failed: bool = False) -> Receipt
     same = ("command", "attempt", "generation", "fence", "release", "digest", "unsolicited")
     return Receipt(
         outcome=Outcome(outcome),
-        detail=result.detail[:LONGEST_DETAIL].replace("\0", ""),
+        detail=clean_text(result.detail, LONGEST_DETAIL),
         **{name: getattr(result, name) for name in same},
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from libs.common import names
 from libs.common.errors import Problem
+from libs.common.text import clean_text
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import queue_pb2
 from services.ingest.store.plugins import Identity
@@ -66,8 +67,8 @@ def rejections(outcomes: Iterable[tuple[int, queue_pb2.ReportOutcome]]) -> list[
 
 
 def shortened(text: str, most: int) -> str:
-    """The text without NUL, and without its middle when it has more than so many bytes."""
-    raw = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode()
+    """The text cleaned, and without its middle when it has more than so many bytes."""
+    raw = clean_text(text).encode()
     if len(raw) <= most:
         return raw.decode()
     half = (most - len(LEFT_OUT.encode())) // 2

@@ -18,6 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from libs.common.text import clean_text
 from services.ops.traces import Span
 from services.ops.wire import parsed
 
@@ -105,5 +106,4 @@ def _value(value: AnyValue) -> str | bool | int | float:
 
 
 def _text(value: object, most: int) -> str:
-    # PostgreSQL keeps no NUL in texts.
-    return str(value).replace("\0", "")[:most]
+    return clean_text(str(value), most)

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from libs.common.text import clean_values
 from services.patcher.attempt import Staged
 from services.patcher.staging import Request, StagingLostError, local_environment
 
@@ -120,7 +121,7 @@ def question(request: Request) -> bytes:
 def read(answer: bytes, nonce: str) -> Staged:
     """The result in a runner's answer. Raises StagingLostError unless it is exactly one that answers this nonce."""
     try:
-        report = json.loads(answer)
+        report = clean_values(json.loads(answer))
         return _checked(report, nonce)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StagingLostError(f"the runner's answer is not a result: {error or type(error).__name__}"[:300]) from error

@@ -1,8 +1,8 @@
 """Error reports: what strangers report, checked field by field; what callers see.
 
 Rule: one bad error is refused with its field, reason and remedy and does not hold up the rest. Text is kept as it
-came, but for NUL characters, which are dropped, and what is too long: the middle is left out and marked. Nothing here
-looks for meaning in a text.
+came, but for what cannot be stored or shown, which is replaced, and what is too long: the middle is left out and
+marked. Nothing here looks for meaning in a text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.common import names
 from libs.common.errors import Invalid
+from libs.common.text import clean_text
 from prunella.v1 import queue_pb2 as pb
 from prunella_agent.fingerprint import fingerprint
 from services.queue.recurrence import CounterValue, merge_counters
@@ -122,12 +123,12 @@ def _context(reported: pb.ReportedError) -> dict[str, str]:
 
 
 def _line(text: str, longest: int) -> str:
-    return text.replace("\0", "")[:longest]
+    return clean_text(text, longest)
 
 
 def _text(text: str, longest: int) -> str:
-    """Without NUL; when too long, both ends and how much is missing between them."""
-    text = text.replace("\0", "")
+    """Cleaned; when too long, both ends and how much is missing between them."""
+    text = clean_text(text)
     if len(text) <= longest:
         return text
     mark = MARK.format(left=len(text) - longest)

@@ -16,10 +16,11 @@ from typing import Any
 
 import structlog
 
+from libs.common.text import clean_values
 from prunella.v1 import queue_pb2
 from services.queue.worker import steps
 from services.queue.worker.config import Config
-from services.queue.worker.tool_result import TaskFailed, ToolResult, sanitized
+from services.queue.worker.tool_result import TaskFailed, ToolResult
 from services.queue.worker.tool_servers import ToolServers
 
 LONGEST_DETAILS = 60 * 1024
@@ -50,11 +51,11 @@ class ExecutionResult:
         for longest in EXCERPTS:
             calls = [call | {"answer": call["answer"][:longest]} for call in self.calls]
             fields = {"explanation": self.explanation, "steps": calls, "check": self.check}
-            text = json.dumps(sanitized(fields), ensure_ascii=False, default=str)
+            text = json.dumps(clean_values(fields), ensure_ascii=False, default=str)
             if len(text.encode()) <= LONGEST_DETAILS:
                 return text
         return json.dumps(
-            {"explanation": sanitized(self.explanation), "steps": f"{len(self.calls)} calls, too much to be kept"}
+            {"explanation": clean_values(self.explanation), "steps": f"{len(self.calls)} calls, too much to be kept"}
         )
 
 

@@ -49,16 +49,5 @@ def parse_result(result: CallToolResult, seconds: float) -> ToolResult:
     return ToolResult(text, structure, bool(result.is_error), seconds)
 
 
-def sanitized(value: Any) -> Any:
-    """The same without what no database and no wire takes: NUL characters and halves of surrogate pairs."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
-    if isinstance(value, list):
-        return [sanitized(item) for item in value]
-    if isinstance(value, dict):
-        return {sanitized(key): sanitized(item) for key, item in value.items()}
-    return value
-
-
 def _text_of(part: Any) -> str:
     return part.text[:LONGEST_TEXT] if isinstance(part, TextContent) else f"[{getattr(part, 'type', 'content')}]"
