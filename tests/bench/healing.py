@@ -95,7 +95,7 @@ async def connect(running: Plane, count: int) -> list[FakeAgent]:
         agent.beat()
 
     async def heard() -> bool:
-        return all(agent.session.unsent == 0 for agent in agents)
+        return all(agent.session.pending_beats == 0 for agent in agents)
 
     await until(heard, 30, "every first beat acknowledged")
     return agents

@@ -143,7 +143,7 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
         """Results in the order of their coming."""
         return [h.message.result for h in self.heard if h.message.WhichOneof("message") == "result"]
 
-    def words(self, command: str) -> list[str]:
+    def outcomes(self, command: str) -> list[str]:
         """Distinct outcomes of a command, in order, without the prefix."""
         names = [pb.CommandOutcome.Name(r.outcome)[16:] for r in self.results if r.command == command]
         return list(dict.fromkeys(names))
@@ -294,9 +294,9 @@ class AgentProcess:
         self.archive = gateway.shop.put(first)
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self, *extra: str, crash: str = "", token: str = "good") -> None:  # noqa: S107
+    async def start(self, *extra: str, failpoint: str = "", token: str = "good") -> None:  # noqa: S107
         """Starts it in its folder."""
-        environment = os.environ | {"PRUNELLA_AGENT_CRASH": crash, "PYTHONPATH": PYTHONPATH}
+        environment = os.environ | {"PRUNELLA_AGENT_FAILPOINT": failpoint, "PYTHONPATH": PYTHONPATH}
         with (self.folder.parent / "agent.log").open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "prunella_agent", "--plane", self.gateway.address, "--folder", str(self.folder),

@@ -103,7 +103,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-class Watched:
+class DigestCache:
     """Digests of configuration files as they are now, computed again only when a file has changed."""
 
     def __init__(self, folder: Path) -> None:

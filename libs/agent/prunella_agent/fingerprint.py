@@ -109,7 +109,7 @@ def _python(line: str) -> tuple[str, str] | None:
         return None
     path, _, rest = line.removeprefix('File "').partition('", line ')
     _, _, function = rest.partition(", in ")
-    return (_word(function), _file(path)) if rest else None
+    return (_function(function), _file(path)) if rest else None
 
 
 def _script(line: str) -> tuple[str, str] | None:
@@ -130,10 +130,10 @@ def _script(line: str) -> tuple[str, str] | None:
             path = head
     if path == place and not line.startswith("at "):
         return None
-    return _word(function), _file(path)
+    return _function(function), _file(path)
 
 
-def _word(function: str) -> str:
+def _function(function: str) -> str:
     return normal(plain(function, NAME_CHARACTERS)) or "anonymous"
 
 

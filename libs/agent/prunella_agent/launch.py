@@ -1,6 +1,6 @@
-"""How a release's commands are run: the same words and the same environment in a slot and in a sandbox.
+"""How a release's commands are run: the same arguments and the same environment in a slot and in a sandbox.
 
-Rule: the first word `python` means the interpreter that runs now. A plugin gets its port, socket, configuration and
+Rule: the first argument `python` means the interpreter that runs now. A plugin gets its port, socket, configuration and
 data folder, and of the environment around it nothing that belongs to the plane.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 SECRET = ("PRUNELLA_", "DATABASE_URL", "NATS_URL", "SIRA_", "STAGING_RUNNER_")
 
 
-def command(words: Sequence[str]) -> list[str]:
+def command(arguments: Sequence[str]) -> list[str]:
     """The argument list of a release's command."""
-    return [sys.executable, *words[1:]] if words and words[0] == "python" else list(words)
+    return [sys.executable, *arguments[1:]] if arguments and arguments[0] == "python" else list(arguments)
 
 
 def environment(

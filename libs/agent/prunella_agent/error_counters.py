@@ -1,9 +1,9 @@
-"""The errors of a plugin as its agent tells them: one counter per fingerprint, sent until it is acknowledged.
+"""The errors of a plugin as its agent reports them: one counter per fingerprint, sent until it is acknowledged.
 
 Rule: a counter has an id and a figure that only rises, so a message that is lost, repeated or late changes nothing but
 latency. At most one message a second goes out, one at a time, with the latest figures of up to 100 counters; without an
 acknowledgement it goes out again, after 5 s and then ever more slowly. At most 256 counters are kept; the one that was
-idle longest goes first, and one the plane has not yet heard of only when there is no other. What the plane rejects is
+idle longest goes first, and one the plane does not have yet only when there is no other. What the plane rejects is
 tried again a minute later and with each new stream: nothing is lost should it come to accept it.
 """
 
@@ -17,59 +17,59 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunella.v1 import agent_pb2 as pb
-from prunella_agent.errors import LONGEST_STACK, LONGEST_WORD, MOST_CONTEXT, WORDS, cut, text
+from prunella_agent.error_groups import ATTRIBUTES, MAX_ATTRIBUTE, MAX_CONTEXT, MAX_STACK, printable, truncate_middle
 from prunella_agent.fingerprint import fingerprint
 
-MOST_COUNTERS = 256
-MOST_REPORTS = 100
-MOST_BYTES = 256 * 1024
+MAX_COUNTERS = 256
+MAX_REPORTS = 100
+MAX_BYTES = 256 * 1024
 PACE = 1.0
 AGAIN = (5.0, 60.0)
 REJECTED_SECONDS = 60.0
-LONGEST_MESSAGE = 8192
-MOST_COUNTED = 1_000_000_000
+MAX_MESSAGE = 8192
+MAX_COUNTED = 1_000_000_000
 SEVERITIES = ("", "low", "medium", "high", "critical")
 
 
 @dataclass
-class Counter:
-    """Errors of one fingerprint; `told` is the figure the plane has acknowledged, `wait` when to send again at last."""
+class ErrorCounter:
+    """Errors of one fingerprint: `acknowledged` of them the plane has, and it is not sent again before `retry_at`."""
 
     report: pb.ErrorReport
-    told: int = 0
-    wait: float = -math.inf
+    acknowledged: int = 0
+    retry_at: float = -math.inf
 
     @property
-    def waiting(self) -> bool:
+    def pending(self) -> bool:
         """Whether the plane does not know its figure."""
-        return bool(self.report.occurrences > self.told)
+        return bool(self.report.occurrences > self.acknowledged)
 
 
-class Reports:
+class ErrorCounters:
     """The counters of one agent. Moments are seconds of a monotonic clock."""
 
     def __init__(self, *, pace: float = PACE, again: tuple[float, float] = AGAIN) -> None:
         self._pace, self._again = pace, again
-        self._counters: OrderedDict[str, Counter] = OrderedDict()
+        self._counters: OrderedDict[str, ErrorCounter] = OrderedDict()
         self._sequence = 0
-        self._sent: list[tuple[Counter, int]] = []
+        self._sent: list[tuple[ErrorCounter, int]] = []
         self._sent_at = -math.inf
         self._unanswered = 0
 
     @property
-    def unsent(self) -> int:
+    def pending(self) -> int:
         """How many counters the plane does not know the figure of."""
-        return sum(counter.waiting for counter in self._counters.values())
+        return sum(counter.pending for counter in self._counters.values())
 
     def add(self, error: pb.ErrorReport) -> None:
         """Counts `error.occurrences` errors more (0 means 1); the counter's id is given here."""
-        count = min(max(error.occurrences, 1), MOST_COUNTED)
+        count = min(max(error.occurrences, 1), MAX_COUNTED)
         key = fingerprint("", error.type, error.message, error.stack).digest
         counter = self._counters.pop(key, None)
         if counter is None:
-            if len(self._counters) >= MOST_COUNTERS:
-                self._let_go()
-            counter = Counter(pb.ErrorReport(id=str(uuid.uuid4())))
+            if len(self._counters) >= MAX_COUNTERS:
+                self._evict()
+            counter = ErrorCounter(pb.ErrorReport(id=str(uuid.uuid4())))
         # The latest one is what people see; it has the same fingerprint.
         latest = pb.ErrorReport()
         latest.CopyFrom(error)
@@ -78,16 +78,16 @@ class Reports:
         self._counters[key] = counter
 
     def due(self, now: float) -> float | None:
-        """Seconds until there is a message to send, 0 for now; None when everything is told."""
+        """Seconds until there is a message to send, 0 for now; None when everything was acknowledged."""
         if self._sent:
             first, last = self._again
-            moment = self._sent_at + min(last, first * 2.0 ** min(self._unanswered, 16))
+            due_time = self._sent_at + min(last, first * 2.0 ** min(self._unanswered, 16))
         else:
-            moments = [counter.wait for counter in self._counters.values() if counter.waiting]
-            if not moments:
+            times = [counter.retry_at for counter in self._counters.values() if counter.pending]
+            if not times:
                 return None
-            moment = max(min(moments), self._sent_at + self._pace)
-        return max(0.0, moment - now)
+            due_time = max(min(times), self._sent_at + self._pace)
+        return max(0.0, due_time - now)
 
     def next(self, now: float) -> pb.ErrorReports | None:
         """The message that is due."""
@@ -98,10 +98,10 @@ class Reports:
         message = pb.ErrorReports(sequence=self._sequence)
         self._sent, size = [], 0
         for counter in self._counters.values():
-            if not counter.waiting or counter.wait > now:
+            if not counter.pending or counter.retry_at > now:
                 continue
             size += counter.report.ByteSize()
-            if len(self._sent) == MOST_REPORTS or (self._sent and size > MOST_BYTES):
+            if len(self._sent) == MAX_REPORTS or (self._sent and size > MAX_BYTES):
                 break
             self._sent.append((counter, counter.report.occurrences))
             message.reports.append(counter.report)
@@ -116,43 +116,43 @@ class Reports:
         rejected = {rejection.index for rejection in ack.rejections}
         for index, (counter, figure) in enumerate(sent):
             if index in rejected:
-                counter.wait = now + REJECTED_SECONDS
+                counter.retry_at = now + REJECTED_SECONDS
             else:
-                counter.told = max(counter.told, figure)
+                counter.acknowledged = max(counter.acknowledged, figure)
 
     def rewind(self) -> None:
         """A new stream: what was not acknowledged goes out again, and what was rejected."""
         self._sent, self._unanswered = [], 0
         for counter in self._counters.values():
-            counter.wait = -math.inf
+            counter.retry_at = -math.inf
 
-    def hurry(self) -> None:
+    def skip_pacing(self) -> None:
         """The next message need not keep its distance, for this may be the last chance."""
         self._sent_at = -math.inf
 
-    def _let_go(self) -> None:
-        known = (key for key, counter in self._counters.items() if not counter.waiting)
+    def _evict(self) -> None:
+        known = (key for key, counter in self._counters.items() if not counter.pending)
         del self._counters[next(known, next(iter(self._counters)))]
 
 
 def from_datagram(body: Mapping[str, Any]) -> pb.ErrorReport:
     """The group of errors in a datagram of the SDK. Raises ValueError, KeyError or TypeError when it is none."""
-    told = body["error"]
-    count, at = told["count"], told.get("time", 0.0)
-    if type(count) is not int or not 0 < count <= MOST_COUNTED:
+    fields = body["error"]
+    count, at = fields["count"], fields.get("time", 0.0)
+    if type(count) is not int or not 0 < count <= MAX_COUNTED:
         raise ValueError(f"{count!r} is not a count")
-    context = told.get("context") or {}
+    context = list((fields.get("context") or {}).items())[:MAX_CONTEXT]
     error = pb.ErrorReport(
-        type=text(told["type"], LONGEST_WORD),
-        message=cut(text(told["message"], LONGEST_MESSAGE), LONGEST_MESSAGE),
-        stack=cut(text(told.get("stack", ""), 8 * LONGEST_STACK), LONGEST_STACK),
-        context={text(name, 64): text(value, LONGEST_WORD) for name, value in list(context.items())[:MOST_CONTEXT]},
+        type=printable(fields["type"], MAX_ATTRIBUTE),
+        message=truncate_middle(printable(fields["message"], MAX_MESSAGE), MAX_MESSAGE),
+        stack=truncate_middle(printable(fields.get("stack", ""), 8 * MAX_STACK), MAX_STACK),
+        context={printable(name, 64): printable(value, MAX_ATTRIBUTE) for name, value in context},
         occurrences=count,
     )
-    for word in WORDS:
-        setattr(error, word, text(told.get(word, ""), LONGEST_WORD))
+    for name in ATTRIBUTES:
+        setattr(error, name, printable(fields.get(name, ""), MAX_ATTRIBUTE))
     if error.severity.lower() not in SEVERITIES:
-        # A word the plane does not know is no reason to lose the report.
+        # A severity the plane does not know is no reason to lose the report.
         error.context["severity"] = error.severity
         error.severity = ""
     if isinstance(at, (int, float)) and 0 < at < 2**40:

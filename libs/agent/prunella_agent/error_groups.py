@@ -18,82 +18,82 @@ from typing import Any
 
 from prunella_agent.fingerprint import FRAMES, fingerprint
 
-MOST_GROUPS = 100
-MOST_PLACES = 256
-MOST_CONTEXT = 16
-LONGEST_DATAGRAM = 8192
-LONGEST_MESSAGE = 2048
-LONGEST_STACK = 5120
-LONGEST_WORD = 200
-LONGEST_VALUE = 256
+MAX_GROUPS = 100
+MAX_CACHED = 256
+MAX_CONTEXT = 16
+MAX_DATAGRAM = 8192
+MAX_MESSAGE = 2048
+MAX_STACK = 5120
+MAX_ATTRIBUTE = 200
+MAX_VALUE = 256
 STACK_FRAMES = 20
 LEFT_OUT = "\n… left out …\n"
 # What the reporter may say beside type, message and stack; everything else is context.
-WORDS = ("severity", "module", "page_url", "user_action", "session")
+ATTRIBUTES = ("severity", "module", "page_url", "user_action", "session")
 
 
 @dataclass
-class Group:
+class ErrorGroup:
     """Errors of one fingerprint; `count` is how many were not yet sent, the texts are those of the last one."""
 
     message: str
     type: str
     stack: str
-    words: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict)
     context: dict[str, str] = field(default_factory=dict)
     count: int = 0
     time: float = 0.0
 
 
-class Errors:
-    """Groups that wait to be sent. `described` may be called by any thread, the rest by one at a time."""
+class ErrorGroups:
+    """Groups that wait to be sent. `describe` may be called by any thread, the rest by one at a time."""
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[str, Group] = OrderedDict()
+        self._groups: OrderedDict[str, ErrorGroup] = OrderedDict()
         # What was seen before, so that a flood costs a look and no formatting.
-        self._places: OrderedDict[tuple[object, ...], tuple[str, str]] = OrderedDict()
+        self._fingerprints: OrderedDict[tuple[object, ...], tuple[str, str]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._groups)
 
-    def described(
+    def describe(
         self,
         error: object,
         type: str,  # noqa: A002 - the word of the wire
         message: str,
         stack: str,
         context: dict[str, Any],
-    ) -> tuple[str, Group]:
+    ) -> tuple[str, ErrorGroup]:
         """An error and its fingerprint; with an exception, what was not said is taken from it."""
         raised = error if isinstance(error, BaseException) else None
-        message = text(message or ("" if error is None else error), LONGEST_MESSAGE)
-        type = text(type or (raised.__class__.__name__ if raised else ""), LONGEST_WORD)  # noqa: A001
-        stack = cut(stack, LONGEST_STACK)
-        place: tuple[object, ...] = (type, message, stack)
+        message = printable(message or ("" if error is None else error), MAX_MESSAGE)
+        type = printable(type or (raised.__class__.__name__ if raised else ""), MAX_ATTRIBUTE)  # noqa: A001
+        stack = truncate_middle(stack, MAX_STACK)
+        key: tuple[object, ...] = (type, message, stack)
         if raised and raised.__traceback__:
-            place = (*place, *frames(raised.__traceback__))
-            context.setdefault("module", innermost(raised.__traceback__).tb_frame.f_globals.get("__name__", ""))
-        known = self._places.get(place)
+            key = (*key, *frame_keys(raised.__traceback__))
+            context.setdefault("module", innermost_frame(raised.__traceback__).tb_frame.f_globals.get("__name__", ""))
+        known = self._fingerprints.get(key)
         if known is None:
             if raised and not stack:
-                told = traceback.TracebackException.from_exception(raised, limit=-STACK_FRAMES)
-                stack = cut("".join(told.format()), LONGEST_STACK)
-            known = self._places[place] = (fingerprint("", type, message, stack).digest, stack)
-            if len(self._places) > MOST_PLACES:
-                self._places.popitem(last=False)
-        group = Group(message, type, known[1], time=time.time())
-        for word in WORDS:
-            if word in context:
-                group.words[word] = text(context.pop(word), LONGEST_VALUE)
-        for name, value in list(context.items())[:MOST_CONTEXT]:
-            group.context[text(name, 64)] = text(value, LONGEST_VALUE)
+                trace = traceback.TracebackException.from_exception(raised, limit=-STACK_FRAMES)
+                stack = truncate_middle("".join(trace.format()), MAX_STACK)
+            known = self._fingerprints[key] = (fingerprint("", type, message, stack).digest, stack)
+            if len(self._fingerprints) > MAX_CACHED:
+                self._fingerprints.popitem(last=False)
+        group = ErrorGroup(message, type, known[1], time=time.time())
+        for name in ATTRIBUTES:
+            if name in context:
+                group.attributes[name] = printable(context.pop(name), MAX_VALUE)
+        for name, value in list(context.items())[:MAX_CONTEXT]:
+            group.context[printable(name, 64)] = printable(value, MAX_VALUE)
         return known[0], group
 
-    def count(self, key: str, group: Group) -> None:
+    def add(self, key: str, group: ErrorGroup) -> None:
         """Counts one error under its fingerprint; what is known of the last one is what is sent."""
         known = self._groups.get(key)
         group.count = known.count + 1 if known else 1
-        if known is None and len(self._groups) >= MOST_GROUPS:
+        if known is None and len(self._groups) >= MAX_GROUPS:
             self._groups.popitem(last=False)
         self._groups[key] = group
 
@@ -102,17 +102,17 @@ class Errors:
         if not self._groups:
             return None
         key, group = next(iter(self._groups.items()))
-        told = {"type": group.type, "message": group.message, "count": group.count, "time": group.time}
-        for stack, context in ((LONGEST_STACK, group.context), (LONGEST_STACK // 2, group.context), (0, {})):
-            more = {**group.words, "stack": cut(group.stack, stack), "context": context}
-            sent = packed({"process": process, "error": told | more})
-            if len(sent) <= LONGEST_DATAGRAM:
+        body = {"type": group.type, "message": group.message, "count": group.count, "time": group.time}
+        for stack, context in ((MAX_STACK, group.context), (MAX_STACK // 2, group.context), (0, {})):
+            texts = {**group.attributes, "stack": truncate_middle(group.stack, stack), "context": context}
+            sent = encode({"process": process, "error": body | texts})
+            if len(sent) <= MAX_DATAGRAM:
                 return key, group.count, sent
         # Control characters take six bytes each.
         return (
             key,
             group.count,
-            packed({"process": process, "error": told | {"message": cut(group.message, LONGEST_WORD)}}),
+            encode({"process": process, "error": body | {"message": truncate_middle(group.message, MAX_ATTRIBUTE)}}),
         )
 
     def sent(self, key: str, count: int) -> None:
@@ -124,21 +124,21 @@ class Errors:
                 del self._groups[key]
 
 
-def packed(body: dict[str, object]) -> bytes:
+def encode(body: dict[str, object]) -> bytes:
     """A datagram."""
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def text(value: object, most: int) -> str:
+def printable(value: object, most: int) -> str:
     """At most so many characters of the value's text, as text that can be encoded; never raises."""
     try:
-        words = value if isinstance(value, str) else str(value)
+        shown = value if isinstance(value, str) else str(value)
     except Exception:  # noqa: BLE001 - a value that cannot be shown is shown by its class
-        words = f"<{value.__class__.__name__}>"
-    return words[:most].encode("utf-8", "replace").decode()
+        shown = f"<{value.__class__.__name__}>"
+    return shown[:most].encode("utf-8", "replace").decode()
 
 
-def cut(stack: str, most: int) -> str:
+def truncate_middle(stack: str, most: int) -> str:
     """The stack without its middle when it has more than so many bytes."""
     if len(stack) > 2 * most:
         stack = stack[:most] + LEFT_OUT + stack[-most:]
@@ -151,17 +151,17 @@ def cut(stack: str, most: int) -> str:
     return raw[:half].decode("utf-8", "ignore") + LEFT_OUT + raw[-half:].decode("utf-8", "ignore")
 
 
-def innermost(place: TracebackType) -> TracebackType:
+def innermost_frame(traceback_: TracebackType) -> TracebackType:
     """Where it was raised."""
-    while place.tb_next is not None:
-        place = place.tb_next
-    return place
+    while traceback_.tb_next is not None:
+        traceback_ = traceback_.tb_next
+    return traceback_
 
 
-def frames(place: TracebackType | None) -> tuple[object, ...]:
+def frame_keys(traceback_: TracebackType | None) -> tuple[object, ...]:
     """The innermost frames as they can be compared, without a look at any source."""
     found: list[tuple[object, int]] = []
-    while place is not None:
-        found.append((place.tb_frame.f_code, place.tb_lineno))
-        place = place.tb_next
+    while traceback_ is not None:
+        found.append((traceback_.tb_frame.f_code, traceback_.tb_lineno))
+        traceback_ = traceback_.tb_next
     return tuple(found[-FRAMES:])

@@ -1,4 +1,4 @@
-"""Errors in a plugin's process: grouped, bounded, and never a reason for the plugin to fail."""
+"""ErrorGroups in a plugin's process: grouped, bounded, and never a reason for the plugin to fail."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import Any
 import pytest
 
 from prunella_agent import launch
-from prunella_agent.errors import LONGEST_DATAGRAM, MOST_GROUPS, Errors
+from prunella_agent.error_groups import MAX_DATAGRAM, MAX_GROUPS, ErrorGroups
 from prunella_agent.sdk import Sdk, quietly
 
 AGENT = str(Path(launch.__file__).resolve().parents[1])
 
 
 def add(
-    errors: Errors, message: str = "", error: object = None, kind: str = "", stack: str = "", **context: Any
+    errors: ErrorGroups, message: str = "", error: object = None, kind: str = "", stack: str = "", **context: Any
 ) -> None:
-    errors.count(*errors.described(error, kind, message, stack, context))
+    errors.add(*errors.describe(error, kind, message, stack, context))
 
 
-def drained(errors: Errors) -> list[dict[str, Any]]:
+def drained(errors: ErrorGroups) -> list[dict[str, Any]]:
     """Every group, as it would be sent."""
     found = []
     while (waiting := errors.datagram("p")) is not None:
         key, count, datagram = waiting
-        assert len(datagram) <= LONGEST_DATAGRAM
+        assert len(datagram) <= MAX_DATAGRAM
         found.append(json.loads(datagram)["error"])
         errors.sent(key, count)
     return found
@@ -53,7 +53,7 @@ def heard(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def test_a_flood_is_one_group_with_a_count() -> None:
-    errors = Errors()
+    errors = ErrorGroups()
     for number in range(10_000):
         add(errors, f"order {number} has no price", kind="ValueError")
     (told,) = drained(errors)
@@ -61,26 +61,26 @@ def test_a_flood_is_one_group_with_a_count() -> None:
 
 
 def test_an_exception_tells_its_type_its_message_its_module_and_its_stack() -> None:
-    errors = Errors()
+    errors = ErrorGroups()
     add(errors, error=raised("no total"), order="17")
     (told,) = drained(errors)
     assert (told["type"], told["message"], told["context"]) == ("ValueError", "no total", {"order": "17"})
     assert "in raised" in told["stack"] and told["stack"].endswith("ValueError: no total\n")
-    assert told["module"].endswith("test_agent_errors")
+    assert told["module"].endswith("test_agent_error_groups")
 
 
 def test_the_same_line_with_another_message_is_another_group() -> None:
-    errors = Errors()
+    errors = ErrorGroups()
     add(errors, error=raised("no price"))
     add(errors, error=raised("no cart at all"))
     assert len(drained(errors)) == 2
 
 
 def test_no_more_than_a_hundred_groups_wait() -> None:
-    errors = Errors()
-    for number in range(3 * MOST_GROUPS):
+    errors = ErrorGroups()
+    for number in range(3 * MAX_GROUPS):
         add(errors, "".join(chr(97 + int(digit)) for digit in str(number)))
-    assert len(errors) == MOST_GROUPS
+    assert len(errors) == MAX_GROUPS
 
 
 @pytest.mark.parametrize(
@@ -91,23 +91,23 @@ def test_no_more_than_a_hundred_groups_wait() -> None:
         ("\U0001f525" * 3000, "\ud800\udfff" * 9000, {"\ud800": "\ud800"}),
         ("", "", {"severity": "\1" * 999, "module": "\1" * 999, "session": "\1" * 999, "user_action": "\1" * 999}),
     ],
-    ids=["long", "control characters", "no text", "words"],
+    ids=["long", "control characters", "no text", "texts"],
 )
 def test_whatever_is_reported_fits_into_a_datagram(message: str, stack: str, context: dict[str, Any]) -> None:
-    errors = Errors()
+    errors = ErrorGroups()
     add(errors, message, kind="T" * 5000, stack=stack, **context)
     assert [told["count"] for told in drained(errors)] == [1]
 
 
 def test_a_long_stack_keeps_both_ends() -> None:
-    errors = Errors()
+    errors = ErrorGroups()
     add(errors, "m", stack="first\n" + "x" * 50_000 + "\nlast")
     (told,) = drained(errors)
     assert told["stack"].startswith("first") and told["stack"].endswith("last") and "left out" in told["stack"]
 
 
 def test_what_counts_while_it_is_sent_is_not_lost() -> None:
-    errors = Errors()
+    errors = ErrorGroups()
     add(errors, "m")
     key, count, _ = errors.datagram("p") or ("", 0, b"")
     add(errors, "m")
@@ -142,10 +142,10 @@ def test_the_host_never_notices(arguments: tuple[Any, ...], options: dict[str, A
 def test_errors_are_told_at_the_end_of_a_process_even_when_the_socket_is_full(
     heard: socket.socket, tmp_path: Path
 ) -> None:
-    words = ("bad cart", "no price", "lost order", "wrong sum", "empty box", "late van", "red light", "flat tyre")
+    texts = ("bad cart", "no price", "lost order", "wrong sum", "empty box", "late van", "red light", "flat tyre")
     program = (
         "import prunella_agent as prunella, os\nprunella.start(release='1.2.0')\n"
-        f"for word in {words!r}:\n"
+        f"for word in {texts!r}:\n"
         "    for other in ('a', 'b', 'c', 'd'): prunella.error(f'{word} {other}', severity='high')\n"
     )
     environment = os.environ | {"PYTHONPATH": AGENT, "PRUNELLA_SOCKET": str(tmp_path / "s")}
@@ -165,4 +165,4 @@ def test_without_a_supervisor_errors_cost_memory_for_a_hundred_groups_and_nothin
     for number in range(200):
         quietly(sdk.error, None, "T", "".join(chr(97 + int(digit)) for digit in str(number)), "", {})
     quietly(sdk.flush)
-    assert len(sdk._errors) == MOST_GROUPS and sdk._counters.errors == 200
+    assert len(sdk._errors) == MAX_GROUPS and sdk._counters.errors == 200

@@ -34,16 +34,18 @@ class Health(Enum):
     DOWN = "down"
 
 
-class Plugin:
+class PluginProcess:
     """At most one process of the plugin, and what is known about it."""
 
-    def __init__(self, *, log: Path, clock: Clock, changed: Callable[[], None], every: Callable[[], float]) -> None:
+    def __init__(
+        self, *, log: Path, clock: Clock, on_change: Callable[[], None], probe_interval: Callable[[], float]
+    ) -> None:
         # Nothing has been started yet; only a process that is gone is down.
         self.health = Health.STARTING
         self._log_path = log
         self._clock = clock
-        self._changed = changed
-        self._every = every
+        self._on_change = on_change
+        self._probe_interval = probe_interval
         self._process: asyncio.subprocess.Process | None = None
         self._watchers: list[asyncio.Task[None]] = []
         self._started = 0.0
@@ -73,7 +75,7 @@ class Plugin:
         reader, writer = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *leashed(launch.command(install.entrypoint)),
+                *die_with_parent_command(launch.command(install.entrypoint)),
                 cwd=folder,
                 env=dict(environment),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -84,13 +86,13 @@ class Plugin:
         except OSError as error:
             os.close(reader)
             self._log(f"could not be started: {error}\n".encode())
-            self._become(Health.DOWN)
+            self._set_health(Health.DOWN)
             return
         finally:
             os.close(writer)
         self._started = self._clock.monotonic()
-        self._become(Health.STARTING)
-        self._keep_output(reader)
+        self._set_health(Health.STARTING)
+        self._copy_output(reader)
         self._watchers = [
             asyncio.create_task(self._wait(self._process), name="plugin exit"),
             asyncio.create_task(self._watch(), name="plugin health"),
@@ -114,7 +116,7 @@ class Plugin:
         signal_group(process.pid, signal.SIGKILL)
         await process.wait()
 
-    async def settled(self, seconds: float) -> Health:
+    async def wait_started(self, seconds: float) -> Health:
         """Waits until a start has succeeded or failed, or the time is over; the health then."""
         deadline = self._clock.monotonic() + seconds
         while self.health is Health.STARTING and self._clock.monotonic() < deadline:
@@ -127,14 +129,14 @@ class Plugin:
             return False
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                words = self._probe()
-                return await (self._run_probe(words) if words else self._get_health())
+                arguments = self._probe()
+                return await (self._run_probe(arguments) if arguments else self._get_health())
         except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError):
             return False
 
-    async def _run_probe(self, words: list[str]) -> bool:
+    async def _run_probe(self, arguments: list[str]) -> bool:
         probe = await asyncio.create_subprocess_exec(
-            *leashed(words),
+            *die_with_parent_command(arguments),
             cwd=self._folder,
             env=dict(self._environment),
             stdin=asyncio.subprocess.DEVNULL,
@@ -160,7 +162,7 @@ class Plugin:
     async def _wait(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
         if self._process is process:
-            self._become(Health.DOWN)
+            self._set_health(Health.DOWN)
 
     async def _watch(self) -> None:
         while not self.down:
@@ -168,23 +170,23 @@ class Plugin:
             if not healthy and self.health is Health.HEALTHY:
                 await self._clock.sleep(0.5)  # one failed probe may be the machine's fault
                 healthy = await self.probe()
-            self._judge(healthy)
-            await self._clock.sleep(0.1 if self.health is Health.STARTING else self._every())
+            self._update_health(healthy)
+            await self._clock.sleep(0.1 if self.health is Health.STARTING else self._probe_interval())
 
-    def _judge(self, healthy: bool) -> None:
+    def _update_health(self, healthy: bool) -> None:
         if self.down:
             return
         if healthy:
-            self._become(Health.HEALTHY)
+            self._set_health(Health.HEALTHY)
         elif self.health is not Health.STARTING or self.uptime > START_SECONDS:
-            self._become(Health.UNHEALTHY)
+            self._set_health(Health.UNHEALTHY)
 
-    def _become(self, health: Health) -> None:
+    def _set_health(self, health: Health) -> None:
         if health is not self.health:
             self.health = health
-            self._changed()
+            self._on_change()
 
-    def _keep_output(self, reader: int) -> None:
+    def _copy_output(self, reader: int) -> None:
         loop = asyncio.get_running_loop()
         os.set_blocking(reader, False)
 
@@ -211,9 +213,9 @@ class Plugin:
             self._log_path.replace(self._log_path.with_name(self._log_path.name + ".1"))
 
 
-def leashed(words: list[str]) -> list[str]:
+def die_with_parent_command(arguments: list[str]) -> list[str]:
     """A command whose process dies with this one."""
-    return [sys.executable, "-I", "-S", str(Path(die_with_parent.__file__)), str(os.getpid()), *words]
+    return [sys.executable, "-I", "-S", str(Path(die_with_parent.__file__)), str(os.getpid()), *arguments]
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
@@ -224,7 +226,7 @@ def signal_group(pid: int, number: signal.Signals) -> None:
         pass
 
 
-def clear_leftovers(socket: Path) -> None:
+def kill_leftovers(socket: Path) -> None:
     """Kills what an earlier run of this folder left: processes whose environment names its socket."""
     mark = f"PRUNELLA_SOCKET={socket}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
