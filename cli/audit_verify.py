@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import words
+from cli import formatting
 from cli.output import Json, show_json
-from cli.plane import FAILED, guarded
+from cli.plane_client import FAILED, guarded
 
 if TYPE_CHECKING:
     from services.ops.audit.note import Checkpoint, Key
@@ -52,7 +52,7 @@ def verify(
                 typer.echo(f"prunella: entry {found.index}: {found.why}", err=True)
             return FAILED
         if json:
-            show_json({"verified": True, **_told(verdict)})
+            show_json({"verified": True, **_verdict_fields(verdict)})
         else:
             typer.echo(_sentence(verdict))
         return 0
@@ -83,7 +83,7 @@ def _checkpoint(path: Path) -> Checkpoint:
     return note.read(path.read_text())
 
 
-def _told(verdict: Verdict) -> dict[str, Any]:
+def _verdict_fields(verdict: Verdict) -> dict[str, Any]:
     return {
         "origin": verdict.origin,
         "first": verdict.first,
@@ -98,10 +98,10 @@ def _told(verdict: Verdict) -> dict[str, Any]:
 
 def _sentence(verdict: Verdict) -> str:
     what = f"entries {verdict.first} to {verdict.size - 1}" if verdict.size > verdict.first else "no entries"
-    signed = f"{words.count(verdict.checkpoints, 'checkpoint')} signed by {verdict.key}"
+    signed = f"{formatting.plural(verdict.checkpoints, 'checkpoint')} signed by {verdict.key}"
     lines = [f"verified: {what} of {verdict.origin}, root {verdict.root.hex()}", f"  {signed}"]
     if verdict.known:
-        lines.append(f"  nothing changed since {words.count(verdict.known, 'checkpoint')} kept elsewhere")
+        lines.append(f"  nothing changed since {formatting.plural(verdict.known, 'checkpoint')} kept elsewhere")
     else:
         lines.append(
             "  without a checkpoint kept elsewhere (--checkpoint) a log that was built anew looks like this too"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import Json, console, show_fields, show_json
-from cli.plane import FAILED, fail, run
+from cli.plane_client import FAILED, fail, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
     from deploy.load.agents import BeatingAgent, Seen
 
 MOST_AGENTS, MOST_RATE, MOST_SECONDS = 20_000, 1000, 3600
@@ -28,7 +28,7 @@ Seconds = Annotated[float, typer.Option("--seconds", "-s", min=0.5, max=MOST_SEC
 def load(agents: Agents = 50, rate: Rate = 1.0, seconds: Seconds = 10.0, json: Json = False) -> None:
     """Puts load on the plane: agents join, beat at a fixed pace, and are retired. 1 when beats were lost."""
 
-    async def work(plane: Plane) -> int:
+    async def work(plane: PlaneClient) -> int:
         from deploy.load.agents import Seen, joined
 
         seen, address = Seen(), plane.addresses.get("ingest", "")
@@ -47,10 +47,10 @@ def load(agents: Agents = 50, rate: Rate = 1.0, seconds: Seconds = 10.0, json: J
             _show(figures)
         return FAILED if seen.acknowledged < seen.sent else 0
 
-    run(lambda plane: _told(work(plane)))
+    run(lambda plane: _grpc_errors(work(plane)))
 
 
-async def _told(work: Awaitable[int]) -> int:
+async def _grpc_errors(work: Awaitable[int]) -> int:
     """What the plane says to agents comes as gRPC's own errors."""
     import grpc
 

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cli.plane import SERVICES
+from cli.plane_client import SERVICES
 from deploy.local.plane import Plane
 from deploy.local.state import State, private
 from deploy.local.testing import until

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from cli.notification_file import document
+from cli.notification_settings_file import load
 from deploy.local.testing import Ground, Plane, Servers
 from libs.common.facts import NAMES
 from services.ops.notify.catalogue import FOR_OPERATORS
@@ -118,14 +118,14 @@ def test_the_guides_example_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file = tmp_path / "guide.toml"
     file.write_text(block("toml"))
     with pytest.raises(typer.Exit):
-        document(file)
+        load(file)
     for name, value in (
         ("PAGER_SECRET", SECRET),
         ("SLACK_WEBHOOK", "https://hooks.slack.com/services/T0/B0/x"),
         ("SMTP_PASSWORD", "p"),
     ):
         monkeypatch.setenv(name, value)
-    check(read_settings(document(file)), NAMES)
+    check(read_settings(load(file)), NAMES)
     assert all(fact in GUIDE for fact in FOR_OPERATORS)
 
 

@@ -7,14 +7,14 @@ from datetime import timedelta
 import pytest
 import typer
 
-from cli import fields, words
+from cli import formatting, policy_fields
 from prunella.v1.patcher_pb2 import Policy
 
 WINDOW = "0 18 * * 5 Europe/Berlin 62h the weekend"
 
 
 def typed(text: str, policy: Policy | None = None) -> Policy:
-    return fields.change(policy or Policy(), [text])[0]
+    return policy_fields.parse_changes(policy or Policy(), [text])[0]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def typed(text: str, policy: Policy | None = None) -> Policy:
 def test_what_is_typed_is_shown_as_it_can_be_typed_again(text: str, shown: str) -> None:
     name = text.partition("=")[0]
     once = typed(text)
-    assert fields.read(name, once) == shown
+    assert policy_fields.format_value(name, once) == shown
     assert typed(f"{name}={shown}") == once
 
 
@@ -63,7 +63,7 @@ def test_several_windows_are_parted_by_semicolons() -> None:
 
 def test_only_named_fields_are_named() -> None:
     held = typed("min_confidence=0.8")
-    made, named = fields.change(held, ["multisig_quorum=3", "min_confidence=0.9"])
+    made, named = policy_fields.parse_changes(held, ["multisig_quorum=3", "min_confidence=0.9"])
     assert named == ["multisig_quorum", "min_confidence"]
     assert held.min_confidence == 0.8
     assert (made.multisig_quorum, made.min_confidence) == (3, 0.9)
@@ -87,16 +87,16 @@ def test_only_named_fields_are_named() -> None:
 )
 def test_what_makes_no_sense_is_said_with_what_to_type(text: str, said: str) -> None:
     with pytest.raises(typer.BadParameter) as raised:
-        fields.change(Policy(), [text])
+        policy_fields.parse_changes(Policy(), [text])
     assert said in raised.value.message
 
 
 def test_a_field_is_not_given_twice() -> None:
     with pytest.raises(typer.BadParameter, match="given twice"):
-        fields.change(Policy(), ["min_confidence=0.8", "min_confidence=0.9"])
+        policy_fields.parse_changes(Policy(), ["min_confidence=0.8", "min_confidence=0.9"])
 
 
 @pytest.mark.parametrize("text", ["-5s", "1e9", "99999d", "", "5 weeks"])
 def test_lengths_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is no duration"):
-        words.length(text, "--since")
+        formatting.parse_duration(text, "--since")

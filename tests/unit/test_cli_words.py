@@ -1,4 +1,4 @@
-"""Figures, moments and ids as people read and type them."""
+"""Figures, times and ids as people read and type them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from cli import ids, words
+from cli import formatting, id_lookup
 from cli.output import safe
 from libs.common.errors import Invalid, NotFound
 from prunella.v1.agent_pb2 import Health
@@ -39,61 +39,64 @@ def stamp(moment: datetime) -> Timestamp:
     ],
 )
 def test_durations_come_in_the_unit_that_fits(seconds: float, said: str) -> None:
-    assert words.span(seconds) == said
+    assert formatting.duration(seconds) == said
 
 
 def test_moments_are_told_from_now() -> None:
-    assert words.ago(stamp(NOW - timedelta(seconds=5)), NOW) == "5.0 s ago"
-    assert words.ago(stamp(NOW + timedelta(minutes=3)), NOW) == "in 3.0 min"
-    assert words.ago(stamp(NOW), NOW) == "now"
-    assert words.ago(Timestamp(), NOW) == "—"
+    assert formatting.ago(stamp(NOW - timedelta(seconds=5)), NOW) == "5.0 s ago"
+    assert formatting.ago(stamp(NOW + timedelta(minutes=3)), NOW) == "in 3.0 min"
+    assert formatting.ago(stamp(NOW), NOW) == "now"
+    assert formatting.ago(Timestamp(), NOW) == "—"
 
 
 def test_what_has_not_ended_took_nothing_yet() -> None:
-    assert words.took(stamp(NOW), stamp(NOW + timedelta(seconds=9))) == "9.0 s"
-    assert words.took(stamp(NOW), Timestamp()) == "—"
+    assert formatting.elapsed(stamp(NOW), stamp(NOW + timedelta(seconds=9))) == "9.0 s"
+    assert formatting.elapsed(stamp(NOW), Timestamp()) == "—"
 
 
 def test_enums_are_said_without_their_name() -> None:
-    assert words.word(Severity, 2) == "medium"
-    assert words.word(Action, 2) == "config_fix"
-    assert words.word(Health, 0) == "—"
+    assert formatting.enum_label(Severity, 2) == "medium"
+    assert formatting.enum_label(Action, 2) == "config_fix"
+    assert formatting.enum_label(Health, 0) == "—"
 
 
 def test_a_remedy_is_said_with_the_release_it_leads_to() -> None:
-    assert words.change(DecisionMade(action=1, from_release="1.2.0", release="1.2.3"), Action) == "patch 1.2.0 → 1.2.3"
-    assert words.change(DecisionMade(action=4), Action) == "restart"
+    assert (
+        formatting.action_summary(DecisionMade(action=1, from_release="1.2.0", release="1.2.3"), Action)
+        == "patch 1.2.0 → 1.2.3"
+    )
+    assert formatting.action_summary(DecisionMade(action=4), Action) == "restart"
 
 
 @pytest.mark.parametrize("typed", [FIRST[:16], FIRST[-8:], "9f3a2b1c", "2b1c"])
 def test_an_id_is_found_by_its_beginning_or_end(typed: str) -> None:
-    assert ids.pick("incidents", typed, [f"incidents/{FIRST}", f"incidents/{SECOND}"]) == FIRST
+    assert id_lookup.match("incidents", typed, [f"incidents/{FIRST}", f"incidents/{SECOND}"]) == FIRST
 
 
 def test_what_fits_several_ids_is_refused_with_the_candidates() -> None:
     with pytest.raises(Invalid, match="fits 2 incidents") as refused:
-        ids.pick("incidents", "0197a3b2", [f"incidents/{FIRST}", f"incidents/{SECOND}"])
+        id_lookup.match("incidents", "0197a3b2", [f"incidents/{FIRST}", f"incidents/{SECOND}"])
     assert FIRST in refused.value.message
 
 
 def test_what_fits_none_says_where_to_look() -> None:
     with pytest.raises(NotFound, match="see: prunella attempts"):
-        ids.pick("attempts", "ffff", [f"attempts/{FIRST}"])
+        id_lookup.match("attempts", "ffff", [f"attempts/{FIRST}"])
 
 
 def test_too_little_of_an_id_is_refused() -> None:
     with pytest.raises(Invalid, match="too short"):
-        ids.pick("attempts", "1c", [f"attempts/{FIRST}"])
+        id_lookup.match("attempts", "1c", [f"attempts/{FIRST}"])
 
 
 @pytest.mark.parametrize("typed", [FIRST.upper(), f"incidents/{FIRST}", f"  {FIRST} "])
 def test_whole_names_and_ids_are_taken_as_they_are(typed: str) -> None:
-    assert ids.bare("incidents", typed) == FIRST
+    assert id_lookup.typed_id("incidents", typed) == FIRST
 
 
 def test_dots_that_lists_put_before_an_end_are_no_part_of_it() -> None:
-    assert ids.bare("incidents", "…9f3a2b1c") == "9f3a2b1c"
-    assert ids.bare("incidents", "0197a3b2...") == "0197a3b2"
+    assert id_lookup.typed_id("incidents", "…9f3a2b1c") == "9f3a2b1c"
+    assert id_lookup.typed_id("incidents", "0197a3b2...") == "0197a3b2"
 
 
 def test_text_from_elsewhere_neither_colours_nor_moves_the_terminal() -> None:

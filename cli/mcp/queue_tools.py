@@ -7,25 +7,26 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cli import ids, words
-from cli.mcp.access import Door, tool
-from cli.mcp.healing import Limit, PluginFilter, number
-from cli.mcp.shapes import (
+from cli import id_lookup, listings
+from cli.formatting import enum_label
+from cli.mcp.access import PlaneConnection, tool
+from cli.mcp.healing_tools import Limit, PluginFilter, number
+from cli.mcp.tool_results import (
     Error,
+    ErrorDetail,
     ErrorExplained,
-    ErrorInFull,
-    Fit,
+    HistoryEntry,
     Proposal,
     QueueStats,
     Strategy,
+    StrategyMatch,
     Task,
-    TaskInFull,
+    TaskDetail,
     Triage,
-    Tried,
     time,
     untrusted,
 )
-from cli.plane import TIMEOUT
+from cli.plane_client import TIMEOUT
 from prunella.v1 import queue_pb2
 from prunella.v1.events_pb2 import Severity
 
@@ -34,11 +35,11 @@ TASK_STATES = "pending, processing, retrying, completed, failed or cancelled"
 ERROR_STATES = "new, triaging, in_progress, resolved_pending, resolved, escalated or closed"
 
 
-class Resolving:
+class QueueTools:
     """Reads queue."""
 
-    def __init__(self, door: Door) -> None:
-        self.door = door
+    def __init__(self, connection: PlaneConnection) -> None:
+        self.connection = connection
 
     def tools(self) -> list[Callable[..., Awaitable[Any]]]:
         """Every tool of this file."""
@@ -57,23 +58,23 @@ class Resolving:
         limit: Limit = 50,
     ) -> list[Error]:
         """Kinds of errors that plugins met, last seen first."""
-        plane = self.door.plane()
+        plane = self.connection.plane()
         filters = {
-            "plugin": await ids.optional_plugin(plane, plugin),
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
             "state": number(queue_pb2.ReportState, state, "state"),
             "type": type,
             "min_severity": number(Severity, min_severity, "min_severity"),
         }
-        return [_error(one) async for one in ids.reports(plane, limit, **filters)]
+        return [_error(one) async for one in listings.reports(plane, limit, **filters)]
 
     @tool
-    async def get_error(self, error: ErrorId) -> ErrorInFull:
+    async def get_error(self, error: ErrorId) -> ErrorDetail:
         """One error report with its stack and everything that was tried."""
-        plane = self.door.plane()
-        request = queue_pb2.GetErrorReportRequest(name=f"errorReports/{await ids.report(plane, error)}")
+        plane = self.connection.plane()
+        request = queue_pb2.GetErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, error)}")
         answer = await plane.queue.GetErrorReport(request, timeout=TIMEOUT)
         context = ", ".join(f"{name}={value}" for name, value in sorted(answer.report.context.items()))
-        return ErrorInFull(
+        return ErrorDetail(
             error=_error(answer.report),
             stack=untrusted(answer.report.stack),
             context=untrusted(context),
@@ -83,8 +84,8 @@ class Resolving:
     @tool
     async def explain_error(self, error: ErrorId) -> ErrorExplained:
         """Why its occurrences are one, what it was taken for, and which strategies fit how well."""
-        plane = self.door.plane()
-        request = queue_pb2.ExplainErrorReportRequest(name=f"errorReports/{await ids.report(plane, error)}")
+        plane = self.connection.plane()
+        request = queue_pb2.ExplainErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, error)}")
         answer = await plane.queue.ExplainErrorReport(request, timeout=TIMEOUT)
         return ErrorExplained(
             grouping=[untrusted(line) for line in answer.grouping],
@@ -95,10 +96,12 @@ class Resolving:
     @tool
     async def queue_stats(self) -> QueueStats:
         """The resolution queue in figures."""
-        answer: Any = await self.door.plane().queue.GetQueueStats(queue_pb2.GetQueueStatsRequest(), timeout=TIMEOUT)
+        answer: Any = await self.connection.plane().queue.GetQueueStats(
+            queue_pb2.GetQueueStatsRequest(), timeout=TIMEOUT
+        )
         figures = ("success_rate_percent", "mean_completion_minutes", "oldest_waiting_seconds")
-        told = {name: getattr(answer, name) if answer.HasField(name) else None for name in figures}
-        return QueueStats(tasks=dict(answer.tasks), errors=dict(answer.reports), **told)
+        values = {name: getattr(answer, name) if answer.HasField(name) else None for name in figures}
+        return QueueStats(tasks=dict(answer.tasks), errors=dict(answer.reports), **values)
 
     @tool
     async def list_tasks(
@@ -109,21 +112,21 @@ class Resolving:
         limit: Limit = 50,
     ) -> list[Task]:
         """Work for tools, newest first."""
-        plane = self.door.plane()
+        plane = self.connection.plane()
         filters = {
             "state": number(queue_pb2.TaskState, state, "state"),
-            "report": await ids.report(plane, error) if error else "",
-            "plugin": await ids.optional_plugin(plane, plugin),
+            "report": await id_lookup.report(plane, error) if error else "",
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
         }
-        return [_task(one) async for one in ids.tasks(plane, limit, **filters)]
+        return [_task(one) async for one in listings.tasks(plane, limit, **filters)]
 
     @tool
-    async def get_task(self, task: Annotated[str, Field(description="Its id, or the end of it.")]) -> TaskInFull:
+    async def get_task(self, task: Annotated[str, Field(description="Its id, or the end of it.")]) -> TaskDetail:
         """One task and everything that was tried."""
-        plane = self.door.plane()
-        request = queue_pb2.GetTaskRequest(name=f"tasks/{await ids.task(plane, task)}")
+        plane = self.connection.plane()
+        request = queue_pb2.GetTaskRequest(name=f"tasks/{await id_lookup.task(plane, task)}")
         answer = await plane.queue.GetTask(request, timeout=TIMEOUT)
-        return TaskInFull(task=_task(answer.task), history=[_tried(entry) for entry in answer.history])
+        return TaskDetail(task=_task(answer.task), history=[_tried(entry) for entry in answer.history])
 
     @tool
     async def list_strategies(
@@ -132,7 +135,7 @@ class Resolving:
     ) -> list[Strategy]:
         """The ways in which tools heal, best first."""
         request = queue_pb2.ListStrategiesRequest(type=type)
-        answer = await self.door.plane().queue.ListStrategies(request, timeout=TIMEOUT)
+        answer = await self.connection.plane().queue.ListStrategies(request, timeout=TIMEOUT)
         return [_strategy(one) for one in answer.strategies]
 
     @tool
@@ -142,7 +145,7 @@ class Resolving:
         limit: Limit = 50,
     ) -> list[Proposal]:
         """What programs asked people for, and what they said."""
-        return [proposal(one) async for one in ids.proposals(self.door.plane(), limit, state=state)]
+        return [proposal(one) async for one in listings.proposals(self.connection.plane(), limit, state=state)]
 
 
 def _bare(name: str) -> str:
@@ -151,7 +154,7 @@ def _bare(name: str) -> str:
 
 def _triage(one: Any) -> Triage:
     return Triage(
-        type=one.type, severity=words.word(Severity, one.severity), auto_fixable=one.auto_fixable,
+        type=one.type, severity=enum_label(Severity, one.severity), auto_fixable=one.auto_fixable,
         confidence=one.confidence, origin=one.origin, strategy=_bare(one.strategy), tools=list(one.tools),
         why=untrusted(one.why),
     )  # fmt: skip
@@ -160,7 +163,7 @@ def _triage(one: Any) -> Triage:
 def _error(one: Any) -> Error:
     return Error(
         id=_bare(one.name), plugin=one.plugin, package=one.package, release=one.release,
-        state=words.word(queue_pb2.ReportState, one.state), severity=words.word(Severity, one.severity),
+        state=enum_label(queue_pb2.ReportState, one.state), severity=enum_label(Severity, one.severity),
         reported_type=untrusted(one.type), message=untrusted(one.message), module=untrusted(one.module),
         occurrences=one.occurrences, regressions=one.regressions, first_seen_time=time(one.first_seen_time),
         last_seen_time=time(one.last_seen_time), triage=_triage(one.triage), task=_bare(one.task),
@@ -168,15 +171,15 @@ def _error(one: Any) -> Error:
     )  # fmt: skip
 
 
-def _tried(one: Any) -> Tried:
-    return Tried(
+def _tried(one: Any) -> HistoryEntry:
+    return HistoryEntry(
         time=time(one.time), task=_bare(one.task), strategy=_bare(one.strategy), worker=one.worker,
         success=one.success, outcome=one.outcome, tools_used=list(one.tools_used), details=untrusted(one.details),
     )  # fmt: skip
 
 
-def _fit(one: Any) -> Fit:
-    return Fit(
+def _fit(one: Any) -> StrategyMatch:
+    return StrategyMatch(
         strategy=_bare(one.strategy.name), score=one.score, best=one.best, confidence=one.strategy.confidence,
         approved=one.strategy.approved, why=untrusted(one.why),
     )  # fmt: skip
@@ -185,7 +188,7 @@ def _fit(one: Any) -> Fit:
 def _task(one: Any) -> Task:
     return Task(
         id=_bare(one.name), error=_bare(one.report), plugin=one.plugin,
-        state=words.word(queue_pb2.TaskState, one.state), priority=one.priority, strategy=_bare(one.strategy),
+        state=enum_label(queue_pb2.TaskState, one.state), priority=one.priority, strategy=_bare(one.strategy),
         tools=list(one.tools), attempts=one.attempts, crashes=one.crashes, max_attempts=one.max_attempts,
         worker=one.worker, run_time=time(one.run_time), lease_until_time=time(one.lease_until_time),
         create_time=time(one.create_time), end_time=time(one.end_time), reason=untrusted(one.reason),

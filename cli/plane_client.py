@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from prunella.v1.queue_pb2_grpc import QueueServiceAsyncStub
 
 SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
-FAILED, WRONG, UNREACHABLE = 1, 2, 3
+FAILED, USAGE_ERROR, UNREACHABLE = 1, 2, 3
 NOT_RUNNING = "no plane is running for this checkout; start one with: make run  (or: prunella up)"
 TIMEOUT = 5.0
 # Seconds between two looks of a watch, and how many may fail in a row: a watch outlives a restart.
-LOOK, PATIENCE = 2.0, 60
-AWAY = frozenset({"UNREACHABLE", "DEADLINE_EXCEEDED"})
+WATCH_SECONDS, MAX_FAILURES = 2.0, 60
+UNREACHABLE_REASONS = frozenset({"UNREACHABLE", "DEADLINE_EXCEEDED"})
 
 
-class Absent(Exception):  # noqa: N818 - a word of its own
+class PlaneNotFound(Exception):  # noqa: N818 - a word of its own
     """No plane to talk to; the text says what to type."""
 
 
-Work = Callable[["Plane"], Awaitable[int | None]]
+Work = Callable[["PlaneClient"], Awaitable[int | None]]
 
 
-class Plane:
+class PlaneClient:
     """Channels to the five services, opened when first used; `caller` is who asks (libs.common.access)."""
 
     def __init__(self, addresses: Mapping[str, str], key: str, caller: str = "operator") -> None:
@@ -51,15 +51,17 @@ class Plane:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     def channel(self, service: str) -> grpc.aio.Channel:
-        """The channel to a service. Raises Absent when nobody said where it is."""
+        """The channel to a service. Raises PlaneNotFound when nobody said where it is."""
         from libs.common import rpc
 
         address = self.addresses.get(service, "")
         if not address:
-            raise Absent(f"nobody says where {service} is; set PRUNELLA_{service.upper()}_ADDRESS to its host:port")
+            raise PlaneNotFound(
+                f"nobody says where {service} is; set PRUNELLA_{service.upper()}_ADDRESS to its host:port"
+            )
         if service not in self._channels:
-            person = os.environ.get("PRUNELLA_OPERATOR", "") if self.caller == "operator" else ""
-            self._channels[service] = rpc.channel(address, caller=self.caller, key=self.key, operator=person)
+            operator = os.environ.get("PRUNELLA_OPERATOR", "") if self.caller == "operator" else ""
+            self._channels[service] = rpc.channel(address, caller=self.caller, key=self.key, operator=operator)
         return self._channels[service]
 
     @property
@@ -103,23 +105,23 @@ class Plane:
             await channel.close()
 
 
-def find(environ: Mapping[str, str] = os.environ, caller: str = "operator") -> Plane:
-    """The plane to talk to, as `caller`. Raises Absent."""
+def find(environ: Mapping[str, str] = os.environ, caller: str = "operator") -> PlaneClient:
+    """The plane to talk to, as `caller`. Raises PlaneNotFound."""
     from libs.common.errors import Invalid
 
     named = {service: environ.get(f"PRUNELLA_{service.upper()}_ADDRESS", "") for service in SERVICES}
     if any(named.values()):
-        return Plane(named, _key(environ), caller)
-    running = described(environ)
+        return PlaneClient(named, _key(environ), caller)
+    running = plane_file(environ)
     if not running:
-        raise Absent(NOT_RUNNING)
+        raise PlaneNotFound(NOT_RUNNING)
     addresses, key = running.get("addresses"), running.get("key")
     if not isinstance(addresses, dict) or not isinstance(key, str):
         raise Invalid("plane.json says neither addresses nor key; run: prunella doctor", reason="BAD_PLANE_FILE")
-    return Plane({str(name): str(address) for name, address in addresses.items()}, key, caller)
+    return PlaneClient({str(name): str(address) for name, address in addresses.items()}, key, caller)
 
 
-def described(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def plane_file(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """What the plane of this checkout says of itself; empty when none runs."""
     from deploy.local import state
 
@@ -134,9 +136,9 @@ def _key(environ: Mapping[str, str]) -> str:
     try:
         bytes.fromhex(key)
     except ValueError:
-        raise Absent("PRUNELLA_KEY is no hexadecimal text; set it to the key of the services") from None
+        raise PlaneNotFound("PRUNELLA_KEY is no hexadecimal text; set it to the key of the services") from None
     if not key:
-        raise Absent("PRUNELLA_KEY is not set; it is the key the services share")
+        raise PlaneNotFound("PRUNELLA_KEY is not set; it is the key the services share")
     return key
 
 
@@ -153,7 +155,7 @@ def run(work: Work, *, watch: bool = False) -> None:
     guarded(lambda: asyncio.run(main()))
 
 
-async def _again(plane: Plane, work: Work) -> int | None:
+async def _again(plane: PlaneClient, work: Work) -> int | None:
     """Looks every two seconds, in place on a terminal; a service that is away for a while ends nothing."""
     from libs.common.errors import Unavailable
 
@@ -166,12 +168,12 @@ async def _again(plane: Plane, work: Work) -> int | None:
             failures = 0
         except Unavailable as problem:
             failures += 1
-            if problem.reason not in AWAY or failures > PATIENCE:
+            if problem.reason not in UNREACHABLE_REASONS or failures > MAX_FAILURES:
                 raise
         if isinstance(page, _Page) and not failures:
             screen.write(f"\x1b[H\x1b[2J{page.getvalue()}")
         screen.flush()
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 class _Page(io.StringIO):
@@ -187,10 +189,10 @@ def guarded(work: Callable[[], int]) -> None:
 
     try:
         code = work()
-    except Absent as absent:
+    except PlaneNotFound as absent:
         fail(str(absent), UNREACHABLE)
     except Problem as problem:
-        away = isinstance(problem, Unavailable) and problem.reason in AWAY
+        away = isinstance(problem, Unavailable) and problem.reason in UNREACHABLE_REASONS
         fail(problem.message + ("; look with: prunella doctor" if away else ""), UNREACHABLE if away else FAILED)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

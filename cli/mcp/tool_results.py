@@ -155,7 +155,7 @@ class Error(BaseModel):
     reason: Untrusted
 
 
-class Tried(BaseModel):
+class HistoryEntry(BaseModel):
     """Something that was done about an error report."""
 
     time: str
@@ -168,16 +168,16 @@ class Tried(BaseModel):
     details: Untrusted
 
 
-class ErrorInFull(BaseModel):
+class ErrorDetail(BaseModel):
     """An error report with its stack, context and everything that was tried."""
 
     error: Error
     stack: Untrusted
     context: Untrusted
-    history: list[Tried]
+    history: list[HistoryEntry]
 
 
-class Fit(BaseModel):
+class StrategyMatch(BaseModel):
     """How well a strategy fits an error report."""
 
     strategy: str
@@ -193,7 +193,7 @@ class ErrorExplained(BaseModel):
 
     grouping: list[Untrusted]
     triage: Triage
-    strategies: list[Fit]
+    strategies: list[StrategyMatch]
 
 
 class Task(BaseModel):
@@ -217,11 +217,11 @@ class Task(BaseModel):
     reason: Untrusted
 
 
-class TaskInFull(BaseModel):
+class TaskDetail(BaseModel):
     """A task and everything that was tried."""
 
     task: Task
-    history: list[Tried]
+    history: list[HistoryEntry]
 
 
 class Strategy(BaseModel):

@@ -7,19 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cli import ids, words
-from cli.mcp.access import Door, tool
-from cli.mcp.shapes import (
-    Candidate,
-    Decision,
-    Entry,
-    Explanation,
-    Incident,
-    Plugin,
-    time,
-    untrusted,
-)
-from cli.plane import TIMEOUT
+from cli import id_lookup, listings
+from cli.formatting import action_summary, enum_label
+from cli.mcp.access import PlaneConnection, tool
+from cli.mcp.tool_results import Candidate, Decision, Entry, Explanation, Incident, Plugin, time, untrusted
+from cli.plane_client import TIMEOUT
 from libs.common.errors import Invalid
 from prunella.v1 import decider_pb2, events_pb2, ingest_pb2
 from prunella.v1.agent_pb2 import Health
@@ -30,17 +22,17 @@ Limit = Annotated[int, Field(ge=1, le=200, description="At most so many.")]
 
 def number(enum: Any, text: str, field: str) -> int:
     """The value of an enum by its lower-case word. Raises Invalid."""
-    known = {words.word(enum, value): int(value) for value in enum.values() if value}
+    known = {enum_label(enum, value): int(value) for value in enum.values() if value}
     if text and text not in known:
         raise Invalid(f"{field} must be one of {', '.join(known)}, not {text!r}", reason="UNKNOWN_WORD", field=field)
     return known.get(text, 0)
 
 
-class Healing:
+class HealingTools:
     """Reads ingest, decider and ops."""
 
-    def __init__(self, door: Door) -> None:
-        self.door = door
+    def __init__(self, connection: PlaneConnection) -> None:
+        self.connection = connection
 
     def tools(self) -> list[Callable[..., Awaitable[Any]]]:
         """Every tool of this file."""
@@ -59,13 +51,13 @@ class Healing:
     ) -> list[Plugin]:
         """The fleet: which plugins there are, what they run, and how they are."""
         filters = {"package": package, "merchant": merchant, "health": number(Health, health, "health")}
-        return [_plugin(one) async for one in ids.plugins(self.door.plane(), limit, **filters)]
+        return [_plugin(one) async for one in listings.plugins(self.connection.plane(), limit, **filters)]
 
     @tool
     async def get_plugin(self, plugin: Annotated[str, Field(description="Label or id.")]) -> Plugin:
         """One plugin."""
-        plane = self.door.plane()
-        request = ingest_pb2.GetPluginRequest(name=f"plugins/{await ids.plugin(plane, plugin)}")
+        plane = self.connection.plane()
+        request = ingest_pb2.GetPluginRequest(name=f"plugins/{await id_lookup.plugin(plane, plugin)}")
         return _plugin((await plane.ingest.GetPlugin(request, timeout=TIMEOUT)).plugin)
 
     @tool
@@ -78,20 +70,20 @@ class Healing:
         limit: Limit = 50,
     ) -> list[Incident]:
         """What is or was wrong with plugins, newest first."""
-        plane = self.door.plane()
+        plane = self.connection.plane()
         filters = {
-            "plugin": await ids.optional_plugin(plane, plugin),
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
             "state": state,
             "type": type,
             "severity": number(events_pb2.Severity, severity, "severity"),
         }
-        return [_incident(one) async for one in ids.incidents(plane, limit, **filters)]
+        return [_incident(one) async for one in listings.incidents(plane, limit, **filters)]
 
     @tool
     async def get_incident(self, incident: Annotated[str, Field(description="Its id, or the end of it.")]) -> Incident:
         """One incident with what was tried for it."""
-        plane = self.door.plane()
-        request = ingest_pb2.GetIncidentRequest(name=f"incidents/{await ids.incident(plane, incident)}")
+        plane = self.connection.plane()
+        request = ingest_pb2.GetIncidentRequest(name=f"incidents/{await id_lookup.incident(plane, incident)}")
         return _incident((await plane.ingest.GetIncident(request, timeout=TIMEOUT)).incident)
 
     @tool
@@ -102,20 +94,20 @@ class Healing:
         limit: Limit = 20,
     ) -> list[Decision]:
         """Which remedies were chosen, newest first, with every candidate."""
-        plane = self.door.plane()
+        plane = self.connection.plane()
         filters = {
-            "incident": await ids.incident(plane, incident) if incident else "",
-            "plugin": await ids.optional_plugin(plane, plugin),
+            "incident": await id_lookup.incident(plane, incident) if incident else "",
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
         }
-        return [_decision(one) async for one in ids.decisions(plane, limit, **filters)]
+        return [_decision(one) async for one in listings.decisions(plane, limit, **filters)]
 
     @tool
     async def explain_decision(
         self, decision: Annotated[str, Field(description="Its id, or the end of it.")]
     ) -> Explanation:
         """Why a remedy was chosen, sentence by sentence."""
-        plane = self.door.plane()
-        request = decider_pb2.ExplainDecisionRequest(name=f"decisions/{await ids.decision(plane, decision)}")
+        plane = self.connection.plane()
+        request = decider_pb2.ExplainDecisionRequest(name=f"decisions/{await id_lookup.decision(plane, decision)}")
         answer = await plane.decider.ExplainDecision(request, timeout=TIMEOUT)
         return Explanation(decision=_decision(answer.decision), story=[untrusted(line) for line in answer.story])
 
@@ -128,19 +120,19 @@ class Healing:
         limit: Limit = 50,
     ) -> list[Entry]:
         """Everything that happened, newest first."""
-        plane = self.door.plane()
+        plane = self.connection.plane()
         filters: dict[str, Any] = {
-            "plugin": await ids.optional_plugin(plane, plugin),
-            "incident": await ids.incident(plane, incident) if incident else "",
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
+            "incident": await id_lookup.incident(plane, incident) if incident else "",
             "facts": facts or [],
         }
-        return [_entry(one) async for one in ids.entries(plane, limit, **filters)]
+        return [_entry(one) async for one in listings.entries(plane, limit, **filters)]
 
 
 def _plugin(one: Any) -> Plugin:
     return Plugin(
         id=one.name.rpartition("/")[2], label=one.label, package=one.package, release=one.release,
-        merchant=one.merchant, health=words.word(Health, one.health), state=one.state, connected=one.connected,
+        merchant=one.merchant, health=enum_label(Health, one.health), state=one.state, connected=one.connected,
         last_beat_time=time(one.last_beat_time), webhook_fail_rate=one.webhook_fail_rate,
         errors_in_window=one.errors_in_window,
         open_incidents=[name.rpartition("/")[2] for name in one.open_incidents],
@@ -149,10 +141,10 @@ def _plugin(one: Any) -> Plugin:
 
 
 def _incident(one: Any) -> Incident:
-    tried = [f"{words.change(entry, events_pb2.Action)}: {entry.outcome}" for entry in one.tried]
+    tried = [f"{action_summary(entry, events_pb2.Action)}: {entry.outcome}" for entry in one.tried]
     return Incident(
         id=one.name.rpartition("/")[2], plugin=one.plugin, package=one.package, release=one.release, type=one.type,
-        severity=words.word(events_pb2.Severity, one.severity), state=one.state, round=one.round,
+        severity=enum_label(events_pb2.Severity, one.severity), state=one.state, round=one.round,
         evidence=untrusted(one.evidence.summary),
         failing_inputs=[untrusted(text) for text in one.evidence.failing_inputs],
         tried=tried, resolution=untrusted(one.resolution), open_time=time(one.open_time), end_time=time(one.end_time),
@@ -163,7 +155,7 @@ def _incident(one: Any) -> Incident:
 def _decision(one: Any) -> Decision:
     candidates = [
         Candidate(
-            action=words.word(events_pb2.Action, candidate.action), release=candidate.release, origin=candidate.origin,
+            action=enum_label(events_pb2.Action, candidate.action), release=candidate.release, origin=candidate.origin,
             score=candidate.score, confidence=candidate.confidence, propensity=candidate.propensity,
             because=untrusted(candidate.explanation), excluded=candidate.excluded,
         )
@@ -171,7 +163,7 @@ def _decision(one: Any) -> Decision:
     ]  # fmt: skip
     return Decision(
         id=one.name.rpartition("/")[2], incident=one.incident, plugin=one.plugin, round=one.round, state=one.state,
-        action=words.word(events_pb2.Action, one.action), release=one.release, confidence=one.confidence,
+        action=enum_label(events_pb2.Action, one.action), release=one.release, confidence=one.confidence,
         origin=one.origin, because=untrusted(one.explanation), candidates=candidates, decide_time=time(one.decide_time),
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ class ShowByDefault(ListByDefault):
     default = "show"
 
 
-def group(text: str, default: str = "list") -> typer.Typer:
+def command_group(text: str, default: str = "list") -> typer.Typer:
     """A command group that lists by default, or shows."""
     kind = ShowByDefault if default == "show" else ListByDefault
     return typer.Typer(cls=kind, help=text, no_args_is_help=False, pretty_exceptions_enable=False)

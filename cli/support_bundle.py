@@ -24,7 +24,7 @@ from cli import redaction
 from libs.common.secrecy import shown
 
 if TYPE_CHECKING:
-    from cli.checks import Patient
+    from cli.doctor_checks import CheckTarget
 
 LOG_BYTES = 512 * 1024
 METRICS_BYTES = 4 << 20
@@ -33,27 +33,27 @@ TIMEOUT = 10.0
 PACKAGES = ("grpcio", "protobuf", "nats-py", "asyncpg", "sqlalchemy", "starlette", "uvicorn", "pydantic", "typer")
 
 
-async def gather(patient: Patient, report: Mapping[str, Any]) -> dict[str, str]:
+async def collect(target: CheckTarget, report: Mapping[str, Any]) -> dict[str, str]:
     """The files of a bundle by name, without secrets. `report` is what the doctor found."""
     from deploy.local import state
 
-    place = state.locate(patient.environ).folder
+    place = state.locate(target.environ).folder
     redactor = redaction.Redactor(await asyncio.to_thread(lambda: list(redaction.in_folder(place))))
-    redactor.learn(redaction.in_values(dict(patient.described)))
-    redactor.learn(redaction.in_environment(patient.environ))
-    for environ in _environments(patient):
+    redactor.learn(redaction.in_values(dict(target.plane_file)))
+    redactor.learn(redaction.in_environment(target.environ))
+    for environ in _environments(target):
         redactor.learn(redaction.in_environment(environ))
-    if patient.plane:
-        redactor.learn([patient.plane.key])
+    if target.plane:
+        redactor.learn([target.plane.key])
     files = {
         "versions.json": _json(_versions()),
         "doctor.json": _json(report),
-        "settings.json": _json(_settings(patient)),
-        "plane.json": _json({name: patient.described.get(name) for name in ("addresses", "http", "processes")}),
-        "overview.json": await _asked(patient, _overview),
-        "dead-letters.json": await _asked(patient, _letters),
+        "settings.json": _json(_settings(target)),
+        "plane.json": _json({name: target.plane_file.get(name) for name in ("addresses", "http", "processes")}),
+        "overview.json": await _answer(target, _overview),
+        "dead-letters.json": await _answer(target, _dead_letters),
         **{f"logs/{path.name}": _tail(path) for path in sorted((place / "logs").glob("*.log"))},
-        **await _metrics(patient),
+        **await _metrics(target),
     }
     return {name: redactor.text(text) for name, text in files.items()}
 
@@ -72,10 +72,10 @@ def write(files: Mapping[str, str], target: Path) -> int:
         return file.write(packed.getvalue())
 
 
-def _environments(patient: Patient) -> Iterator[dict[str, str]]:
+def _environments(target: CheckTarget) -> Iterator[dict[str, str]]:
     """What processes of a plane on this machine were told, where the kernel lets us read it; to know its secrets."""
-    processes = patient.described.get("processes") or {}
-    for pid in {patient.described.get("supervisor"), *processes.values()} - {None, 0}:
+    processes = target.plane_file.get("processes") or {}
+    for pid in {target.plane_file.get("supervisor"), *processes.values()} - {None, 0}:
         try:
             content = Path(f"/proc/{int(pid)}/environ").read_bytes().decode(errors="replace")
         except OSError:
@@ -83,9 +83,9 @@ def _environments(patient: Patient) -> Iterator[dict[str, str]]:
         yield dict(line.partition("=")[::2] for line in content.split("\0") if "=" in line)
 
 
-def _settings(patient: Patient) -> dict[str, Any]:
+def _settings(target: CheckTarget) -> dict[str, Any]:
     """What we were told and, on this machine, what the services were."""
-    return {"cli": shown(patient.environ)} | dict(patient.described.get("settings") or {})
+    return {"cli": shown(target.environ)} | dict(target.plane_file.get("settings") or {})
 
 
 def _versions() -> dict[str, Any]:
@@ -119,13 +119,13 @@ def _tail(path: Path) -> str:
     return content.partition("\n")[2] if start else content
 
 
-async def _asked(patient: Patient, ask: Callable[[Any], Awaitable[Any]]) -> str:
+async def _answer(target: CheckTarget, ask: Callable[[Any], Awaitable[Any]]) -> str:
     from libs.common.errors import Problem
 
-    if patient.plane is None:
+    if target.plane is None:
         return _json({"missing": "no plane to ask"})
     try:
-        return _json(await ask(patient.plane))
+        return _json(await ask(target.plane))
     except Problem as problem:
         return _json({"missing": problem.message})
 
@@ -137,16 +137,16 @@ async def _overview(plane: Any) -> Any:
     return plain(await plane.ops.GetOverview(GetOverviewRequest(limit=100), timeout=TIMEOUT))
 
 
-async def _letters(plane: Any) -> Any:
-    from cli import ids
+async def _dead_letters(plane: Any) -> Any:
+    from cli import listings
     from cli.output import plain
     from prunella.v1.ops_pb2 import ListDeadLettersRequest
 
     request = ListDeadLettersRequest()
-    return [plain(one) async for one in ids.pages(plane.ops.ListDeadLetters, request, "dead_letters", LETTERS)]
+    return [plain(one) async for one in listings.pages(plane.ops.ListDeadLetters, request, "dead_letters", LETTERS)]
 
 
-async def _metrics(patient: Patient) -> dict[str, str]:
+async def _metrics(target: CheckTarget) -> dict[str, str]:
     import httpx2
 
     async def fetch(client: httpx2.AsyncClient, address: str) -> str:
@@ -156,7 +156,7 @@ async def _metrics(patient: Patient) -> dict[str, str]:
             return f"missing: {error or type(error).__name__}\n"
         return answer.text[:METRICS_BYTES]
 
-    known: Mapping[str, str] = patient.described.get("http") or {}
+    known: Mapping[str, str] = target.plane_file.get("http") or {}
     async with httpx2.AsyncClient(trust_env=False, timeout=TIMEOUT) as client:
         texts = await asyncio.gather(*(fetch(client, address) for address in known.values()))
     return {f"metrics/{service}.txt": text for service, text in zip(known, texts, strict=True)}

@@ -10,20 +10,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from cli import ids
+from cli import id_lookup, listings
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 SECONDS = 2.0
 MOST = 200  # of the newest
 Offer = tuple[str, str]
-Lister = Callable[["Plane"], AsyncIterator[Offer]]
+Lister = Callable[["PlaneClient"], AsyncIterator[Offer]]
 
 
 def offered(lister: Lister, typed: str) -> list[Offer]:
     """What begins with what was typed; empty when nobody answers in time."""
-    from cli.plane import find
+    from cli.plane_client import find
 
     async def ask() -> list[Offer]:
         plane = find()
@@ -39,13 +39,13 @@ def offered(lister: Lister, typed: str) -> list[Offer]:
         return []
 
 
-def by_id(found: AsyncIterator[Any], typed: str, words: Callable[[Any], str]) -> AsyncIterator[Offer]:
+def by_id(found: AsyncIterator[Any], typed: str, describe: Callable[[Any], str]) -> AsyncIterator[Offer]:
     """Ids of what was listed: short ones, or whole ones where only a whole one can begin so."""
 
     async def offers() -> AsyncIterator[Offer]:
         async for one in found:
-            short = ids.short(one.name)
-            yield (short if short.startswith(typed) else one.name.rpartition("/")[2]), words(one)
+            short = id_lookup.short(one.name)
+            yield (short if short.startswith(typed) else one.name.rpartition("/")[2]), describe(one)
 
     return offers()
 
@@ -53,9 +53,9 @@ def by_id(found: AsyncIterator[Any], typed: str, words: Callable[[Any], str]) ->
 def plugin(incomplete: str) -> list[Offer]:
     """Plugins by label, or by id where they have none."""
 
-    async def offers(plane: Plane) -> AsyncIterator[Offer]:
-        async for one in ids.plugins(plane, MOST):
-            yield one.label or ids.short(one.name), f"{one.package} {one.release}".strip()
+    async def offers(plane: PlaneClient) -> AsyncIterator[Offer]:
+        async for one in listings.plugins(plane, MOST):
+            yield one.label or id_lookup.short(one.name), f"{one.package} {one.release}".strip()
 
     return offered(offers, incomplete)
 
@@ -63,14 +63,17 @@ def plugin(incomplete: str) -> list[Offer]:
 def incident(incomplete: str) -> list[Offer]:
     """Incidents, newest first."""
     return offered(
-        lambda plane: by_id(ids.incidents(plane, MOST), incomplete, lambda one: f"{one.type}, {one.state}"), incomplete
+        lambda plane: by_id(listings.incidents(plane, MOST), incomplete, lambda one: f"{one.type}, {one.state}"),
+        incomplete,
     )
 
 
 def decision(incomplete: str) -> list[Offer]:
     """Decisions, newest first."""
     return offered(
-        lambda plane: by_id(ids.decisions(plane, MOST), incomplete, lambda one: f"{action(one.action)} {one.release}"),
+        lambda plane: by_id(
+            listings.decisions(plane, MOST), incomplete, lambda one: f"{action(one.action)} {one.release}"
+        ),
         incomplete,
     )
 
@@ -79,7 +82,9 @@ def attempt(incomplete: str) -> list[Offer]:
     """Attempts, newest first."""
     return offered(
         lambda plane: by_id(
-            ids.attempts(plane, MOST), incomplete, lambda one: f"{action(one.action)} {one.to_release}, {one.state}"
+            listings.attempts(plane, MOST),
+            incomplete,
+            lambda one: f"{action(one.action)} {one.to_release}, {one.state}",
         ),
         incomplete,
     )
@@ -88,7 +93,7 @@ def attempt(incomplete: str) -> list[Offer]:
 def report(incomplete: str) -> list[Offer]:
     """Error reports, last seen first."""
     return offered(
-        lambda plane: by_id(ids.reports(plane, MOST), incomplete, lambda one: f"{one.type}: {one.message[:60]}"),
+        lambda plane: by_id(listings.reports(plane, MOST), incomplete, lambda one: f"{one.type}: {one.message[:60]}"),
         incomplete,
     )
 
@@ -96,7 +101,8 @@ def report(incomplete: str) -> list[Offer]:
 def task(incomplete: str) -> list[Offer]:
     """Tasks, newest first."""
     return offered(
-        lambda plane: by_id(ids.tasks(plane, MOST), incomplete, lambda one: one.strategy.rpartition("/")[2]), incomplete
+        lambda plane: by_id(listings.tasks(plane, MOST), incomplete, lambda one: one.strategy.rpartition("/")[2]),
+        incomplete,
     )
 
 
@@ -104,7 +110,7 @@ def rollout(incomplete: str) -> list[Offer]:
     """Rollouts, newest first."""
     return offered(
         lambda plane: by_id(
-            ids.rollouts(plane, MOST), incomplete, lambda one: f"{one.package} {one.target}, {one.state}"
+            listings.rollouts(plane, MOST), incomplete, lambda one: f"{one.package} {one.target}, {one.state}"
         ),
         incomplete,
     )
@@ -113,11 +119,11 @@ def rollout(incomplete: str) -> list[Offer]:
 def subject(incomplete: str) -> list[Offer]:
     """What waits for approval: attempts by id, rollouts as rollouts/ID."""
 
-    async def offers(plane: Plane) -> AsyncIterator[Offer]:
-        async for one in ids.attempts(plane, MOST, state="awaiting_approval"):
-            yield ids.short(one.name), f"{action(one.action)} {one.to_release}"
-        async for one in ids.rollouts(plane, MOST, state="pending"):
-            yield f"rollouts/{ids.short(one.name)}", f"{one.package} {one.target}"
+    async def offers(plane: PlaneClient) -> AsyncIterator[Offer]:
+        async for one in listings.attempts(plane, MOST, state="awaiting_approval"):
+            yield id_lookup.short(one.name), f"{action(one.action)} {one.to_release}"
+        async for one in listings.rollouts(plane, MOST, state="pending"):
+            yield f"rollouts/{id_lookup.short(one.name)}", f"{one.package} {one.target}"
 
     return offered(offers, incomplete)
 
@@ -125,21 +131,23 @@ def subject(incomplete: str) -> list[Offer]:
 def storm(incomplete: str) -> list[Offer]:
     """Storms, newest first."""
     return offered(
-        lambda plane: by_id(ids.storms(plane, MOST), incomplete, lambda one: f"{one.type}, {one.state}"), incomplete
+        lambda plane: by_id(listings.storms(plane, MOST), incomplete, lambda one: f"{one.type}, {one.state}"),
+        incomplete,
     )
 
 
 def notification(incomplete: str) -> list[Offer]:
     """Messages to people, newest first."""
     return offered(
-        lambda plane: by_id(ids.notifications(plane, MOST), incomplete, lambda one: one.title or one.state), incomplete
+        lambda plane: by_id(listings.notifications(plane, MOST), incomplete, lambda one: one.title or one.state),
+        incomplete,
     )
 
 
 def proposal(incomplete: str) -> list[Offer]:
     """Proposals, newest first."""
     return offered(
-        lambda plane: by_id(ids.proposals(plane, MOST), incomplete, lambda one: f"{one.action} {one.target}"),
+        lambda plane: by_id(listings.proposals(plane, MOST), incomplete, lambda one: f"{one.action} {one.target}"),
         incomplete,
     )
 
@@ -147,8 +155,8 @@ def proposal(incomplete: str) -> list[Offer]:
 def strategy(incomplete: str) -> list[Offer]:
     """Strategies by name."""
 
-    async def offers(plane: Plane) -> AsyncIterator[Offer]:
-        from cli.plane import TIMEOUT
+    async def offers(plane: PlaneClient) -> AsyncIterator[Offer]:
+        from cli.plane_client import TIMEOUT
         from prunella.v1.queue_pb2 import ListStrategiesRequest
 
         for one in (await plane.queue.ListStrategies(ListStrategiesRequest(), timeout=TIMEOUT)).strategies:
@@ -160,8 +168,8 @@ def strategy(incomplete: str) -> list[Offer]:
 def release(incomplete: str) -> list[Offer]:
     """Releases as package@version."""
 
-    async def offers(plane: Plane) -> AsyncIterator[Offer]:
-        async for one in ids.releases(plane, MOST):
+    async def offers(plane: PlaneClient) -> AsyncIterator[Offer]:
+        async for one in listings.releases(plane, MOST):
             yield f"{one.package}@{one.version}", ""
 
     return offered(offers, incomplete)
@@ -170,9 +178,9 @@ def release(incomplete: str) -> list[Offer]:
 def configuration(incomplete: str) -> list[Offer]:
     """Configurations as package@version."""
 
-    async def offers(plane: Plane) -> AsyncIterator[Offer]:
-        async for one in ids.configurations(plane, MOST):
-            yield f"{one.package}@{one.version}", ids.short(one.plugin)
+    async def offers(plane: PlaneClient) -> AsyncIterator[Offer]:
+        async for one in listings.configurations(plane, MOST):
+            yield f"{one.package}@{one.version}", id_lookup.short(one.plugin)
 
     return offered(offers, incomplete)
 
@@ -180,12 +188,12 @@ def configuration(incomplete: str) -> list[Offer]:
 def dead_letter(incomplete: str) -> list[Offer]:
     """Facts that a consumer gave up, by id."""
 
-    async def offers(plane: Plane) -> AsyncIterator[Offer]:
+    async def offers(plane: PlaneClient) -> AsyncIterator[Offer]:
         from prunella.v1.ops_pb2 import ListDeadLettersRequest
 
-        letters = ids.pages(plane.ops.ListDeadLetters, ListDeadLettersRequest(), "dead_letters", MOST)
-        async for one in letters:
-            short = ids.short(one.event_id)
+        dead_letters = listings.pages(plane.ops.ListDeadLetters, ListDeadLettersRequest(), "dead_letters", MOST)
+        async for one in dead_letters:
+            short = id_lookup.short(one.event_id)
             yield (short if short.startswith(incomplete) else one.event_id), f"{one.fact} for {one.consumer}"
 
     return offered(offers, incomplete)

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from cli import words
+from cli import formatting
 
-NOTHING = "no data"
+NO_DATA = "no data"
 
 
 def ratio(found: Any) -> str:
     """A share in percent with what it is made of, such as `96.0 %  (48 of 50)`."""
     if not found.HasField("value"):
-        return NOTHING
-    return f"{words.percent(found.value)}  ({found.part} of {found.whole})"
+        return NO_DATA
+    return f"{formatting.percent(found.value)}  ({found.part} of {found.whole})"
 
 
 def seconds(found: Any, field: str) -> str:
     """One figure of durations."""
-    return words.span(getattr(found, field)) if found.HasField(field) else NOTHING
+    return formatting.duration(getattr(found, field)) if found.HasField(field) else NO_DATA
 
 
 def durations(found: Any) -> str:
     """How durations are spread in one line."""
     if not found.cases:
-        return NOTHING
+        return NO_DATA
     spread = ", ".join(f"{name} {seconds(found, f'{name}_seconds')}" for name in ("p50", "p95"))
     return f"{seconds(found, 'mean_seconds')}  ({spread}, {found.cases} of them)"
 
@@ -32,25 +32,25 @@ def durations(found: Any) -> str:
 def target(found: Any) -> str:
     """The target of a figure and whether it is reached; empty without a target."""
     if hasattr(found, "target_seconds"):
-        return _met(found, f"< {words.span(found.target_seconds)}") if found.HasField("target_seconds") else ""
+        return _met(found, f"< {formatting.duration(found.target_seconds)}") if found.HasField("target_seconds") else ""
     if not found.HasField("target"):
         return ""
-    return _met(found, f"{'>' if found.above else '<'} {words.percent(found.target)}")
+    return _met(found, f"{'>' if found.above else '<'} {formatting.percent(found.target)}")
 
 
 def _met(found: Any, text: str) -> str:
     return f"{text} {'reached' if found.met else 'missed'}" if found.HasField("met") else text
 
 
-def optional(found: Any, field: str, form: str = "{:.2f}") -> str:
+def optional_number(found: Any, field: str, form: str = "{:.2f}") -> str:
     """A figure that may be absent."""
-    return form.format(getattr(found, field)) if found.HasField(field) else NOTHING
+    return form.format(getattr(found, field)) if found.HasField(field) else NO_DATA
 
 
 def counts(found: Any) -> str:
     """Counts by word, the largest first."""
-    said = sorted(((count, word) for word, count in found.items() if count), key=lambda one: (-one[0], one[1]))
-    return ", ".join(f"{count} {word.replace('_', ' ')}" for count, word in said) or "none"
+    parts = sorted(((count, label) for label, count in found.items() if count), key=lambda one: (-one[0], one[1]))
+    return ", ".join(f"{count} {label.replace('_', ' ')}" for count, label in parts) or "none"
 
 
 def rows(answer: Any) -> list[tuple[str, str, str]]:
@@ -66,7 +66,7 @@ def rows(answer: Any) -> list[tuple[str, str, str]]:
         ("incidents by type", counts(answer.incidents_by_type), ""),
         ("incidents ended", counts(answer.incidents_ended), ""),
         ("attempts ended", counts(answer.attempts), ""),
-        ("calibration error", optional(answer, "calibration_error"), "stated against achieved"),
+        ("calibration error", optional_number(answer, "calibration_error"), "stated against achieved"),
         ("error reports", _reports(answer.queue), ""),
         ("tries of tasks", _tries(answer.queue), ""),
         ("fleet", _fleet(answer), ""),
@@ -76,31 +76,33 @@ def rows(answer: Any) -> list[tuple[str, str, str]]:
 
 def _reports(queue: Any) -> str:
     if not (queue.reports or queue.resolved or queue.escalated):
-        return NOTHING
+        return NO_DATA
     mean = f", in {seconds(queue, 'mean_resolution_seconds')}" if queue.HasField("mean_resolution_seconds") else ""
     return f"{queue.reports} reported, {queue.resolved} resolved{mean}, {queue.escalated} escalated"
 
 
 def _tries(queue: Any) -> str:
     if not queue.HasField("tries_completed"):
-        return NOTHING
+        return NO_DATA
     total = queue.tries_completed + queue.tries_retrying + queue.tries_failed
-    said = f"{queue.tries_completed} done, {queue.tries_retrying} tried again, {queue.tries_failed} failed"
-    return said if total else NOTHING
+    parts = f"{queue.tries_completed} done, {queue.tries_retrying} tried again, {queue.tries_failed} failed"
+    return parts if total else NO_DATA
 
 
 def _fleet(answer: Any) -> str:
     if not answer.HasField("fleet"):
-        return NOTHING
+        return NO_DATA
     return f"{answer.fleet.plugins} plugins, {answer.fleet.connected} connected; {counts(answer.fleet.by_health)}"
 
 
 def _uptime(answer: Any) -> str:
-    said = [
-        f"{one.service} {one.ratio * 100:.2f} %" if one.HasField("ratio") else f"{one.service} {NOTHING}"
+    parts = [
+        f"{one.service} {one.ratio * 100:.2f} %" if one.HasField("ratio") else f"{one.service} {NO_DATA}"
         for one in answer.uptime
     ]
-    if not said:
-        return NOTHING
+    if not parts:
+        return NO_DATA
     covered = min(one.covered for one in answer.uptime)
-    return ", ".join(said) + (f"  (probes cover {words.percent(covered)} of the window)" if covered < 0.995 else "")
+    return ", ".join(parts) + (
+        f"  (probes cover {formatting.percent(covered)} of the window)" if covered < 0.995 else ""
+    )

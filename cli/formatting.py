@@ -1,4 +1,4 @@
-"""Figures and moments as people read them. Pure: the moment of reading is an argument."""
+"""Figures, times and enum values as people read and type them. Pure: the time of reading is an argument."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-NOTHING = "—"
+NO_VALUE = "—"
 # Units of durations as people type them, in seconds, from the smallest.
 UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
-LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?")
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?")
 LONGEST = 3650 * 86_400.0
 
 
-def moment(stamp: Any) -> datetime | None:
+def to_datetime(stamp: Any) -> datetime | None:
     """A protobuf timestamp as a datetime; None when it is not set."""
     if not stamp.seconds and not stamp.nanos:
         return None
@@ -22,7 +22,7 @@ def moment(stamp: Any) -> datetime | None:
     return found
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration, in the unit that fits."""
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs" if seconds > 0 else "0 s"
@@ -36,21 +36,21 @@ def span(seconds: float) -> str:
 
 
 def ago(stamp: Any, now: datetime) -> str:
-    """How long ago a moment was; a dash when it is not set."""
-    when = moment(stamp)
+    """How long ago a time was; a dash when it is not set."""
+    when = to_datetime(stamp)
     if when is None:
-        return NOTHING
+        return NO_VALUE
     seconds = (now - when).total_seconds()
-    return "now" if -1 < seconds < 1 else f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+    return "now" if -1 < seconds < 1 else f"{duration(seconds)} ago" if seconds > 0 else f"in {duration(-seconds)}"
 
 
-def took(start: Any, end: Any) -> str:
+def elapsed(start: Any, end: Any) -> str:
     """How long something took; a dash when one of its ends is not set."""
-    first, last = moment(start), moment(end)
-    return span(max(0.0, (last - first).total_seconds())) if first and last else NOTHING
+    first, last = to_datetime(start), to_datetime(end)
+    return duration(max(0.0, (last - first).total_seconds())) if first and last else NO_VALUE
 
 
-def size(count: int) -> str:
+def byte_size(count: int) -> str:
     """Bytes, in the unit that fits."""
     value = float(count)
     for unit in ("B", "KiB", "MiB"):
@@ -60,17 +60,17 @@ def size(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
-def word(enum: Any, value: int) -> str:
+def enum_label(enum: Any, value: int) -> str:
     """A protobuf enum value as a lower-case word, without the enum's name."""
     name: str = enum.Name(value)
     prefix = "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in enum.DESCRIPTOR.name)
-    said = name.removeprefix(prefix.lstrip("_") + "_").lower()
-    return NOTHING if said == "unspecified" else said
+    label = name.removeprefix(prefix.lstrip("_") + "_").lower()
+    return NO_VALUE if label == "unspecified" else label
 
 
-def change(attempt: Any, enum: Any) -> str:
+def action_summary(attempt: Any, enum: Any) -> str:
     """What an attempt or a decision does, such as `patch 1.2.0 → 1.2.3`."""
-    action = word(enum, attempt.action)
+    action = enum_label(enum, attempt.action)
     if configuration := getattr(attempt, "configuration", ""):
         return f"{action} → configuration {configuration}"
     target = getattr(attempt, "to_release", "") or getattr(attempt, "release", "")
@@ -80,12 +80,12 @@ def change(attempt: Any, enum: Any) -> str:
     return f"{action} {source} → {target}" if source else f"{action} → {target}"
 
 
-def number(enum: Any, text: str, option: str) -> int:
+def enum_value(enum: Any, text: str, option: str) -> int:
     """The value of a protobuf enum by its lower-case word; 0 for an empty one. Raises typer.BadParameter."""
     import typer
 
     prefix = "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in enum.DESCRIPTOR.name)
-    known = {name: word(enum, value) for name, value in enum.items() if value}
+    known = {name: enum_label(enum, value) for name, value in enum.items() if value}
     if not text:
         return 0
     name = f"{prefix.lstrip('_')}_{text.upper().replace('-', '_')}"
@@ -95,24 +95,24 @@ def number(enum: Any, text: str, option: str) -> int:
     return int(enum.Value(name))
 
 
-def lasts(duration: Any) -> str:
+def proto_duration(value: Any) -> str:
     """A protobuf duration, in the unit that fits; a dash when it is not set."""
-    seconds = duration.ToTimedelta().total_seconds()
-    return span(seconds) if seconds else NOTHING
+    seconds = value.ToTimedelta().total_seconds()
+    return duration(seconds) if seconds else NO_VALUE
 
 
-def count(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     """So many of something, such as `1 task`, `2 tasks` or `2 people`."""
     if number == 1:
         return f"1 {what}"
     return f"{number} {'people' if what == 'person' else what + 's'}"
 
 
-def length(text: str, option: str) -> timedelta:
+def parse_duration(text: str, option: str) -> timedelta:
     """A duration as people type it: 90s, 5min (or 5m), 12h, 7d; a bare number is seconds. Raises typer.BadParameter."""
     import typer
 
-    found = LENGTH.fullmatch(text.strip().lower())
+    found = DURATION.fullmatch(text.strip().lower())
     seconds = float(found[1]) * UNITS[{"m": "min", None: "s"}.get(found[2], found[2])] if found else -1.0
     if not 0.0 <= seconds <= LONGEST:
         raise typer.BadParameter(f"{text!r} is no duration; write 90s, 5min, 12h or 7d", param_hint=option)

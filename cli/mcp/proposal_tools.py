@@ -6,22 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cli import ids, strategies
-from cli.mcp.access import Door, tool
-from cli.mcp.resolving import proposal
-from cli.mcp.shapes import Proposal
-from cli.plane import TIMEOUT, Plane
+from cli import id_lookup, strategies
+from cli.mcp.access import PlaneConnection, tool
+from cli.mcp.queue_tools import proposal
+from cli.mcp.tool_results import Proposal
+from cli.plane_client import TIMEOUT, PlaneClient
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2
 
 Action = Literal["retry_task", "cancel_task", "approve_strategy", "close_report"]
 
 
-class Proposing:
+class ProposalTools:
     """Asks queue to ask people."""
 
-    def __init__(self, door: Door) -> None:
-        self.door = door
+    def __init__(self, connection: PlaneConnection) -> None:
+        self.connection = connection
 
     @tool
     async def propose(
@@ -34,16 +34,16 @@ class Proposing:
 
         Nothing is done until a person agrees (prunella proposals approve); you cannot agree yourself.
         """
-        plane = self.door.plane()
+        plane = self.connection.plane()
         request = queue_pb2.CreateProposalRequest(
             action=action, target=await _target(plane, action, target), reason=reason, request_id=new_id()
         )
         return proposal((await plane.queue.CreateProposal(request, timeout=TIMEOUT)).proposal)
 
 
-async def _target(plane: Plane, action: Action, typed: str) -> str:
+async def _target(plane: PlaneClient, action: Action, typed: str) -> str:
     if action == "approve_strategy":
         return await strategies.named(plane, typed)
     if action == "close_report":
-        return f"errorReports/{await ids.report(plane, typed)}"
-    return f"tasks/{await ids.task(plane, typed)}"
+        return f"errorReports/{await id_lookup.report(plane, typed)}"
+    return f"tasks/{await id_lookup.task(plane, typed)}"

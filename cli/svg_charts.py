@@ -26,7 +26,7 @@ class Series:
 def bars(labels: Sequence[str], series: Sequence[Series], *, unit: str = "") -> str:
     """Stacked bars, one stack per label."""
     if not labels or not any(value for one in series for value in one.values):
-        return nothing()
+        return no_data()
     top = max(sum(one.values[place] or 0.0 for one in series) for place in range(len(labels)))
     ceiling = _ceiling(top)
     step = (WIDTH - LEFT - RIGHT) / len(labels)
@@ -51,17 +51,17 @@ def line(labels: Sequence[str], one: Series, *, unit: str = "", target: float | 
     """A line that breaks where there is no data, with its target as a dashed one."""
     known = [value for value in one.values if value is not None]
     if not known:
-        return nothing()
+        return no_data()
     ceiling = _ceiling(max([*known, target or 0.0]))
     step = (WIDTH - LEFT - RIGHT) / len(labels)
-    marks, path, drawing = [], [], False
+    marks, path, in_line = [], [], False
     for place, value in enumerate(one.values):
         if value is None:
-            drawing = False
+            in_line = False
             continue
         x, y = LEFT + (place + 0.5) * step, HEIGHT - BOTTOM - _span(value, ceiling)
-        path.append(f"{'L' if drawing else 'M'}{x:.1f} {y:.1f}")
-        drawing = True
+        path.append(f"{'L' if in_line else 'M'}{x:.1f} {y:.1f}")
+        in_line = True
         title = f"<title>{escape(labels[place])}: {value:.1f}{escape(unit)}</title>"
         marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{one.colour}">{title}</circle>')
     marks.append(f'<path d="{"".join(path)}" fill="none" stroke="{one.colour}" stroke-width="2"/>')
@@ -77,7 +77,7 @@ def line(labels: Sequence[str], one: Series, *, unit: str = "", target: float | 
 def calibration(points: Sequence[tuple[float, float, int]]) -> str:
     """Stated against achieved with how many tries; on the diagonal a decision is as right as it is sure."""
     if not points:
-        return nothing()
+        return no_data()
     side = HEIGHT - BOTTOM - TOP
     most = max(count for _, _, count in points)
     marks = [
@@ -96,8 +96,8 @@ def calibration(points: Sequence[tuple[float, float, int]]) -> str:
     return _svg(marks, LEFT + side + 24)
 
 
-def nothing() -> str:
-    """Said in place of a chart."""
+def no_data() -> str:
+    """Stands in place of a chart."""
     return '<p class="nothing">no data</p>'
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from cli import words
+from cli import formatting
 from cli.output import safe, show_table
 
 STEPS = 3
 
 
-def show_history(entries: Iterable[Any]) -> None:
+def show_task_history(entries: Iterable[Any]) -> None:
     """A table of what was tried, oldest first."""
     now = datetime.now(UTC)
     columns = ("when", "?by", "?strategy", "outcome", "?took", "what happened")
@@ -21,13 +21,13 @@ def show_history(entries: Iterable[Any]) -> None:
 
 
 def _row(entry: Any, now: datetime) -> tuple[str, ...]:
-    word = entry.outcome or ("done" if entry.success else "failed")
+    outcome = entry.outcome or ("done" if entry.success else "failed")
     return (
-        words.ago(entry.time, now),
-        safe(entry.worker or entry.actor or words.NOTHING),
-        safe(entry.strategy.rpartition("/")[2] or words.NOTHING),
-        f"[green]{safe(word)}[/]" if entry.success else f"[red]{safe(word)}[/]",
-        words.lasts(entry.duration),
+        formatting.ago(entry.time, now),
+        safe(entry.worker or entry.actor or formatting.NO_VALUE),
+        safe(entry.strategy.rpartition("/")[2] or formatting.NO_VALUE),
+        f"[green]{safe(outcome)}[/]" if entry.success else f"[red]{safe(outcome)}[/]",
+        formatting.proto_duration(entry.duration),
         safe(summary(entry)),
     )
 
@@ -40,13 +40,13 @@ def summary(entry: Any) -> str:
         return str(entry.details)
     if not isinstance(details, dict):
         return str(details)
-    said = [str(details[word]) for word in ("reason", "error", "message", "problem") if details.get(word)]
-    if not said and isinstance(details.get("steps"), list):
-        said = [_step(step) for step in details["steps"][:STEPS] if isinstance(step, dict)]
+    parts = [str(details[outcome]) for outcome in ("reason", "error", "message", "problem") if details.get(outcome)]
+    if not parts and isinstance(details.get("steps"), list):
+        parts = [_step(step) for step in details["steps"][:STEPS] if isinstance(step, dict)]
     check = details.get("check")
     if isinstance(check, dict):
-        said.append(f"check {_step(check)}")
-    return "; ".join(said) or ", ".join(entry.tools_used) or entry.method
+        parts.append(f"check {_step(check)}")
+    return "; ".join(parts) or ", ".join(entry.tools_used) or entry.method
 
 
 def _step(step: dict[str, Any]) -> str:

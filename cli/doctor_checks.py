@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cli.plane import SERVICES, Plane
-from cli.words import size, span
+from cli.formatting import byte_size, duration
+from cli.plane_client import SERVICES, PlaneClient
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
@@ -34,46 +34,46 @@ class Finding:
 
     name: str
     ok: bool | None
-    said: str
+    detail: str
     remedy: str = ""
 
 
 @dataclass
-class Patient:
+class CheckTarget:
     """What the checks look at: this checkout, and its plane when one runs."""
 
     environ: Mapping[str, str]
-    plane: Plane | None = None
-    described: Mapping[str, Any] = field(default_factory=dict)
+    plane: PlaneClient | None = None
+    plane_file: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def database_url(self) -> str:
         """The owner's address of the database, empty when unknown."""
-        return str(self.described.get("database_url") or self.environ.get("DATABASE_URL", ""))
+        return str(self.plane_file.get("database_url") or self.environ.get("DATABASE_URL", ""))
 
     @property
     def nats_url(self) -> str:
         """The address of NATS, empty when unknown."""
-        return str(self.described.get("nats_url") or self.environ.get("NATS_URL", ""))
+        return str(self.plane_file.get("nats_url") or self.environ.get("NATS_URL", ""))
 
 
-Check = Callable[[Patient], Awaitable[list[Finding]]]
+Check = Callable[[CheckTarget], Awaitable[list[Finding]]]
 
 
-async def python(_patient: Patient) -> list[Finding]:
+async def python(_target: CheckTarget) -> list[Finding]:
     """The interpreter, its environment and the generated protos."""
     version = ".".join(map(str, sys.version_info[:3]))
     fresh = sys.version_info[:2] >= OLDEST
     found = [Finding("python", fresh, f"{version} ({sys.executable})", "" if fresh else "install Python 3.11 or newer")]
     isolated = sys.prefix != sys.base_prefix
-    said = sys.prefix if isolated else "not in an environment of its own"
-    found.append(Finding("environment", isolated, said, "" if isolated else "make run"))
+    detail = sys.prefix if isolated else "not in an environment of its own"
+    found.append(Finding("environment", isolated, detail, "" if isolated else "make run"))
     generated = (CHECKOUT / "protos" / "gen" / "prunella" / "v1" / "ops_pb2.py").exists()
     remedy = "" if generated else "python protos/generate.py"
     return [*found, Finding("protos", generated, "generated" if generated else "not generated", remedy)]
 
 
-async def programs(patient: Patient) -> list[Finding]:
+async def programs(target: CheckTarget) -> list[Finding]:
     """PostgreSQL and NATS to start, unless servers elsewhere are named."""
     from deploy.local import binaries
 
@@ -82,24 +82,24 @@ async def programs(patient: Patient) -> list[Finding]:
         ("postgresql program", "DATABASE_URL", binaries.postgres),
         ("nats program", "NATS_URL", binaries.nats),
     ):
-        if patient.environ.get(variable):
+        if target.environ.get(variable):
             found.append(Finding(name, True, f"not needed, {variable} names a server"))
             continue
         try:
-            found.append(Finding(name, True, str(await asyncio.to_thread(find, patient.environ))))
+            found.append(Finding(name, True, str(await asyncio.to_thread(find, target.environ))))
         except binaries.NotInstalled as missing:
             found.append(Finding(name, False, str(missing), "make run  (installs it)"))
     return found
 
 
-async def folder(patient: Patient) -> list[Finding]:
+async def folder(target: CheckTarget) -> list[Finding]:
     """The state folder: room on its disk, and nobody else reads its secrets."""
     from deploy.local import state
 
-    place = state.locate(patient.environ).folder
+    place = state.locate(target.environ).folder
     free = shutil.disk_usage(place).free
     enough = free >= ROOM
-    found = [Finding("disk", enough, f"{size(free)} free for {place}", "" if enough else f"make room on {place}")]
+    found = [Finding("disk", enough, f"{byte_size(free)} free for {place}", "" if enough else f"make room on {place}")]
     secret = [path for path in (place / "kept.json", place / "plane.json") if path.exists()]
     open_ = [path for path in secret if path.stat().st_mode & 0o077 or path.stat().st_uid != os.geteuid()]
     if open_:
@@ -108,12 +108,12 @@ async def folder(patient: Patient) -> list[Finding]:
     return [*found, Finding("keys", True, f"only you read them ({len(secret)} files)" if secret else "none made yet")]
 
 
-async def running(patient: Patient) -> list[Finding]:
+async def running(target: CheckTarget) -> list[Finding]:
     """Whether there is a plane, and whether loopback ports can be had when there is none."""
-    if patient.plane is not None:
-        by = patient.described.get("supervisor")
-        said = f"process {by}" if by else "named by PRUNELLA_*_ADDRESS"
-        return [Finding("plane", True, said)]
+    if target.plane is not None:
+        by = target.plane_file.get("supervisor")
+        detail = f"process {by}" if by else "named by PRUNELLA_*_ADDRESS"
+        return [Finding("plane", True, detail)]
     from deploy.local.ports import free_ports
 
     try:
@@ -124,39 +124,39 @@ async def running(patient: Patient) -> list[Finding]:
     return [ports, Finding("plane", False, "none runs for this checkout", "make run  (or: prunella up)")]
 
 
-async def services(patient: Patient) -> list[Finding]:
+async def services(target: CheckTarget) -> list[Finding]:
     """Each of the five services says SERVING."""
     from cli.status import health
 
-    plane = patient.plane
+    plane = target.plane
     if plane is None:
         return [Finding("services", None, "no plane to ask")]
-    words = await asyncio.gather(*(health(plane, name) for name in SERVICES))
+    statuses = await asyncio.gather(*(health(plane, name) for name in SERVICES))
     return [
         Finding(
             name,
-            word == "serving",
-            f"{word} at {plane.addresses.get(name) or 'no address'}",
-            "" if word == "serving" else _log(patient, name),
+            status == "serving",
+            f"{status} at {plane.addresses.get(name) or 'no address'}",
+            "" if status == "serving" else _log(target, name),
         )
-        for name, word in zip(SERVICES, words, strict=True)
+        for name, status in zip(SERVICES, statuses, strict=True)
     ]
 
 
-def _log(patient: Patient, service: str) -> str:
+def _log(target: CheckTarget, service: str) -> str:
     from deploy.local import state
 
-    return f"tail {state.locate(patient.environ).logs / f'{service}.log'}"
+    return f"tail {state.locate(target.environ).logs / f'{service}.log'}"
 
 
-async def database(patient: Patient) -> list[Finding]:
+async def database(target: CheckTarget) -> list[Finding]:
     """PostgreSQL answers, its clock is ours, and facts leave it."""
-    if not patient.database_url:
+    if not target.database_url:
         return [Finding("postgresql", None, "nobody says where it is (DATABASE_URL)")]
     import asyncpg
 
     try:
-        connection = await asyncpg.connect(patient.database_url, timeout=TIMEOUT, command_timeout=TIMEOUT)
+        connection = await asyncpg.connect(target.database_url, timeout=TIMEOUT, command_timeout=TIMEOUT)
     except (TimeoutError, OSError, asyncpg.PostgresError) as error:
         return [Finding("postgresql", False, f"does not answer: {error or type(error).__name__}", "make run")]
     try:
@@ -186,7 +186,7 @@ async def _ask_database(connection: Any) -> list[Finding]:
         Finding(
             "outbox",
             waits < STALE,
-            "every fact was published" if age is None else f"the oldest fact waits for the bus for {span(waits)}",
+            "every fact was published" if age is None else f"the oldest fact waits for the bus for {duration(waits)}",
             "" if waits < STALE else "prunella status  (is NATS reachable?)",
         ),
         Finding(
@@ -198,11 +198,11 @@ async def _ask_database(connection: Any) -> list[Finding]:
     ]
 
 
-async def http(patient: Patient) -> list[Finding]:
+async def http(target: CheckTarget) -> list[Finding]:
     """The address for curl and browsers, and whether it answers."""
     import httpx2
 
-    address = patient.described.get("http", {}).get("ops", "")
+    address = target.plane_file.get("http", {}).get("ops", "")
     if not address:
         return [Finding("http", None, "nobody says where ops answers HTTP (PRUNELLA_HTTP_LISTEN of ops)")]
     url = f"http://{address}"
@@ -210,15 +210,15 @@ async def http(patient: Patient) -> list[Finding]:
         async with httpx2.AsyncClient(trust_env=False, timeout=TIMEOUT) as client:
             answer = await client.get(f"{url}/healthz")
     except httpx2.HTTPError as error:
-        return [Finding("http", False, f"{url} does not answer: {error or type(error).__name__}", _log(patient, "ops"))]
+        return [Finding("http", False, f"{url} does not answer: {error or type(error).__name__}", _log(target, "ops"))]
     well = answer.status_code == 200
-    said = f"{url}  (see {url}/openapi.json)" if well else f"{url}: {answer.text[:200]}"
-    return [Finding("http", well, said, "" if well else _log(patient, "ops"))]
+    detail = f"{url}  (see {url}/openapi.json)" if well else f"{url}: {answer.text[:200]}"
+    return [Finding("http", well, detail, "" if well else _log(target, "ops"))]
 
 
-async def bus(patient: Patient) -> list[Finding]:
+async def bus(target: CheckTarget) -> list[Finding]:
     """NATS answers and has its streams."""
-    if not patient.nats_url:
+    if not target.nats_url:
         return [Finding("nats", None, "nobody says where it is (NATS_URL)")]
     from nats.aio.client import Client
     from nats.errors import Error as NatsError
@@ -229,7 +229,7 @@ async def bus(patient: Patient) -> list[Finding]:
     client = Client()
     try:
         async with asyncio.timeout(TIMEOUT):
-            await client.connect(patient.nats_url, connect_timeout=3, allow_reconnect=False, error_cb=quiet)
+            await client.connect(target.nats_url, connect_timeout=3, allow_reconnect=False, error_cb=quiet)
     except (TimeoutError, OSError, NatsError) as error:
         return [Finding("nats", False, f"does not answer: {error or type(error).__name__}", "make run")]
     try:
@@ -247,7 +247,7 @@ async def _stream(client: Any, name: str) -> Finding:
         info = await client.jetstream(timeout=3).stream_info(name)
     except (TimeoutError, NatsError) as error:
         return Finding(f"stream {name}", False, f"is not there: {error or type(error).__name__}", "prunella up")
-    return Finding(f"stream {name}", True, f"{info.state.messages} messages, {size(info.state.bytes)}")
+    return Finding(f"stream {name}", True, f"{info.state.messages} messages, {byte_size(info.state.bytes)}")
 
 
 CHECKS: tuple[Check, ...] = (python, programs, folder, running, services, http, database, bus)

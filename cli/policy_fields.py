@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cli import words
+from cli import formatting
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
@@ -31,7 +31,7 @@ def names() -> list[str]:
     return [field.name for field in _fields()]
 
 
-def read(field: str, policy: Policy) -> str:
+def format_value(field: str, policy: Policy) -> str:
     """The value of a field, as it could be typed; empty for an empty list."""
     found = _field(field)
     value = getattr(policy, field)
@@ -42,11 +42,11 @@ def read(field: str, policy: Policy) -> str:
     if found.enum_type:
         from prunella.v1.events_pb2 import Severity
 
-        return words.word(Severity, value)
+        return formatting.enum_label(Severity, value)
     return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}"
 
 
-def change(policy: Policy, typed: Sequence[str]) -> tuple[Policy, list[str]]:
+def parse_changes(policy: Policy, typed: Sequence[str]) -> tuple[Policy, list[str]]:
     """The policy with what was typed, and the fields named. Raises typer.BadParameter, saying what to type."""
     from prunella.v1.patcher_pb2 import Policy
 
@@ -69,15 +69,21 @@ def _set(policy: Policy, name: str, sign: str, value: str) -> None:
     field = _field(name)
     if field.is_repeated:
         held = getattr(policy, name)
-        kept = list(held) if sign else []
-        given = _windows(value) if field.message_type else [one.strip() for one in value.split(",") if one.strip()]
-        kept = [one for one in kept if one not in given] if sign == "-" else kept + [g for g in given if g not in kept]
+        values = list(held) if sign else []
+        typed_values = (
+            _windows(value) if field.message_type else [one.strip() for one in value.split(",") if one.strip()]
+        )
+        values = (
+            [one for one in values if one not in typed_values]
+            if sign == "-"
+            else values + [g for g in typed_values if g not in values]
+        )
         del held[:]
-        held.extend(kept)
+        held.extend(values)
     elif sign:
         raise _wrong(f"{name} is no list; write {name}=VALUE")
     elif field.message_type:
-        getattr(policy, name).FromTimedelta(words.length(value, name))
+        getattr(policy, name).FromTimedelta(formatting.parse_duration(value, name))
     else:
         setattr(policy, name, _one(field, value))
 
@@ -86,7 +92,9 @@ def _one(field: FieldDescriptor, value: str) -> Any:
     if field.enum_type:
         from prunella.v1.events_pb2 import Severity
 
-        return words.number(Severity, value.lower(), field.name) if value else _bad(field.name, "low to critical")
+        return (
+            formatting.enum_value(Severity, value.lower(), field.name) if value else _bad(field.name, "low to critical")
+        )
     if field.type == field.TYPE_BOOL:
         if value.lower() not in (*YES, *NO):
             return _bad(field.name, "on or off")
@@ -110,7 +118,7 @@ def _windows(text: str) -> list[FreezeWindow]:
         window = FreezeWindow(
             cron=" ".join(parts[:CRON]), time_zone=parts[CRON], reason=parts[CRON + 2] if len(parts) > CRON + 2 else ""
         )
-        window.duration.FromTimedelta(words.length(parts[CRON + 1], "freeze_windows"))
+        window.duration.FromTimedelta(formatting.parse_duration(parts[CRON + 1], "freeze_windows"))
         found.append(window)
     return found
 
@@ -122,7 +130,7 @@ def _window(window: FreezeWindow) -> str:
 
 def _lasts(seconds: float) -> str:
     """A duration with the largest unit that leaves a whole number."""
-    for unit, size in reversed(words.UNITS.items()):
+    for unit, size in reversed(formatting.UNITS.items()):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"
     return f"{seconds:g}s"

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli import words
+from cli import formatting
 from cli.output import coloured, console, plain, safe
-from cli.plane import AWAY, FAILED, TIMEOUT
+from cli.plane_client import FAILED, TIMEOUT, UNREACHABLE_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Group
 
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 OVER = frozenset({"succeeded", "halted", "aborted"})
 # Members that have their result, the good ones first.
@@ -30,12 +30,12 @@ BAD = ("reverted", "broken", "silent", "stuck", "back")
 BUSY = ("started", "switched", "rolling_back")
 APART = ("waiting", "offline", "skipped")
 BAR = 24
-LOOK = 0.5
+WATCH_SECONDS = 0.5
 # A watch outlives a restart of patcher.
-PATIENCE = 60
+MAX_FAILURES = 60
 
 
-async def watch(plane: Plane, name: str, *, json: bool) -> int:
+async def watch(plane: PlaneClient, name: str, *, json: bool) -> int:
     """Follows a rollout to its end; the exit status is 0 only when it succeeded."""
     from rich.live import Live
 
@@ -43,14 +43,14 @@ async def watch(plane: Plane, name: str, *, json: bool) -> int:
     if screen.is_terminal and not json:
         with Live(console=screen, refresh_per_second=8) as live:
             async for rollout in _follow(plane, name):
-                live.update(picture(rollout))
+                live.update(render(rollout))
     else:
         async for rollout in _follow(plane, name):
             _line(rollout, json=json)
     return 0 if rollout.state == "succeeded" else FAILED
 
 
-async def _follow(plane: Plane, name: str) -> Any:
+async def _follow(plane: PlaneClient, name: str) -> Any:
     """The rollout each time it changed, the last time when it is over."""
     from libs.common.errors import Unavailable
     from prunella.v1.patcher_pb2 import GetRolloutRequest, Rollout
@@ -62,7 +62,7 @@ async def _follow(plane: Plane, name: str) -> Any:
             failures = 0
         except Unavailable as problem:
             failures += 1
-            if problem.reason not in AWAY or failures > PATIENCE:
+            if problem.reason not in UNREACHABLE_REASONS or failures > MAX_FAILURES:
                 raise
             found = seen
         if found != seen:
@@ -70,7 +70,7 @@ async def _follow(plane: Plane, name: str) -> Any:
             seen = found
         if seen.state in OVER:
             return
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 def _line(rollout: Any, *, json: bool) -> None:
@@ -80,16 +80,16 @@ def _line(rollout: Any, *, json: bool) -> None:
         typer.echo(encoder.dumps(plain(rollout), ensure_ascii=False))
     else:
         over = f": {rollout.reason}" if rollout.reason else ""
-        typer.echo(f"{rollout.state}, wave {rollout.wave} of {len(rollout.waves)}; {figures(rollout)}{over}")
+        typer.echo(f"{rollout.state}, wave {rollout.wave} of {len(rollout.waves)}; {summary(rollout)}{over}")
     sys.stdout.flush()
 
 
-def picture(rollout: Any) -> Group:
+def render(rollout: Any) -> Group:
     """The rollout with all its waves."""
     from rich.console import Group
     from rich.text import Text
 
-    lines = [f"{coloured(rollout.state)}  {safe(rollout.package)} → {safe(rollout.target)}  {figures(rollout)}"]
+    lines = [f"{coloured(rollout.state)}  {safe(rollout.package)} → {safe(rollout.target)}  {summary(rollout)}"]
     lines += waves(rollout)
     if rollout.reason:
         lines.append(f"[dim]{safe(rollout.reason)}[/]")
@@ -100,7 +100,7 @@ def waves(rollout: Any) -> Iterator[str]:
     """One line per wave: who has a result, who is on the way, who comes later."""
     for wave in rollout.waves:
         here = "›" if wave.number == rollout.wave and rollout.state not in OVER else " "
-        yield f"{here} wave {wave.number}  {_bar(wave)}  {safe(_told(wave))}"
+        yield f"{here} wave {wave.number}  {_bar(wave)}  {safe(_wave_counts(wave))}"
 
 
 def _bar(wave: Any) -> str:
@@ -115,23 +115,25 @@ def _bar(wave: Any) -> str:
     return f"{drawn}[dim]{'─' * left}[/]"
 
 
-def _told(wave: Any) -> str:
+def _wave_counts(wave: Any) -> str:
     parts = [
         f"{wave.states[state]} {state.replace('_', ' ')}"
         for state in (*GOOD, *BAD, *BUSY, *APART)
         if wave.states.get(state)
     ]
-    return f"{words.count(wave.plugins, 'plugin')}: {', '.join(parts) or 'none yet'}"
+    return f"{formatting.plural(wave.plugins, 'plugin')}: {', '.join(parts) or 'none yet'}"
 
 
-def figures(rollout: Any) -> str:
+def summary(rollout: Any) -> str:
     """The whole in one line of numbers."""
     found = rollout.figures
     parts = [f"{found.healthy} of {found.plugins} healthy", f"{found.in_flight} in flight (pace {rollout.pace})"]
     others = (("against", "against"), ("waiting", "waiting"), ("offline", "offline"), ("skipped", "skipped"))
-    parts += [f"{count} {said}" for name, said in (*others, ("back", "taken back")) if (count := getattr(found, name))]
+    parts += [
+        f"{count} {label}" for name, label in (*others, ("back", "taken back")) if (count := getattr(found, name))
+    ]
     if found.HasField("success_rate"):
-        parts.append(f"success {words.percent(found.success_rate)}")
+        parts.append(f"success {formatting.percent(found.success_rate)}")
     if found.HasField("rollback_rate"):
-        parts.append(f"rolled back {words.percent(found.rollback_rate)}")
+        parts.append(f"rolled back {formatting.percent(found.rollback_rate)}")
     return ", ".join(parts)

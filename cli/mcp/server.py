@@ -13,11 +13,11 @@ import uvicorn
 from mcp.server import MCPServer
 from mcp.types import ToolAnnotations
 
-from cli.mcp.access import CALLER, Door, only_with, token
-from cli.mcp.healing import Healing
-from cli.mcp.proposing import Proposing
-from cli.mcp.resolving import Resolving
-from cli.plane import Plane, find
+from cli.mcp.access import CALLER, PlaneConnection, require_token, token
+from cli.mcp.healing_tools import HealingTools
+from cli.mcp.proposal_tools import ProposalTools
+from cli.mcp.queue_tools import QueueTools
+from cli.plane_client import PlaneClient, find
 
 BACKLOG = 64
 INSTRUCTIONS = """\
@@ -31,9 +31,9 @@ READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 ASKS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
 
 
-def build(door: Door, *, allow_proposals: bool) -> MCPServer[object]:
+def build(connection: PlaneConnection, *, allow_proposals: bool) -> MCPServer[object]:
     """The server, not started."""
-    healing, resolving = Healing(door), Resolving(door)
+    healing, resolving = HealingTools(connection), QueueTools(connection)
     server: MCPServer[object] = MCPServer(
         "prunella",
         title="Prunella",
@@ -43,26 +43,26 @@ def build(door: Door, *, allow_proposals: bool) -> MCPServer[object]:
     for tool in (*healing.tools(), *resolving.tools()):
         server.add_tool(tool, annotations=READS)
     if allow_proposals:
-        server.add_tool(Proposing(door).propose, annotations=ASKS)
+        server.add_tool(ProposalTools(connection).propose, annotations=ASKS)
     return server
 
 
-async def over_stdio(*, allow_proposals: bool) -> int:
+async def serve_stdio(*, allow_proposals: bool) -> int:
     """Serves standard input and output until the client closes them. The plane may come later, and go."""
-    door = Door()
+    connection = PlaneConnection()
     try:
-        await build(door, allow_proposals=allow_proposals).run_stdio_async()
+        await build(connection, allow_proposals=allow_proposals).run_stdio_async()
     finally:
-        await door.close()
+        await connection.close()
     return 0
 
 
-async def over_http(port: int, *, allow_proposals: bool) -> int:
-    """Serves streamable HTTP on 127.0.0.1 until Ctrl-C. Raises Absent, and OSError when the port is taken."""
-    plane: Plane = find(caller=CALLER)
-    door = Door(plane)
-    app = build(door, allow_proposals=allow_proposals).streamable_http_app(host="127.0.0.1")
-    guarded = only_with(token(plane.key), app)
+async def serve_http(port: int, *, allow_proposals: bool) -> int:
+    """Serves streamable HTTP on 127.0.0.1 until Ctrl-C. Raises PlaneNotFound, and OSError when the port is taken."""
+    plane: PlaneClient = find(caller=CALLER)
+    connection = PlaneConnection(plane)
+    app = build(connection, allow_proposals=allow_proposals).streamable_http_app(host="127.0.0.1")
+    guarded = require_token(token(plane.key), app)
     with socket.create_server(("127.0.0.1", port), backlog=BACKLOG) as listening:
         place = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
         print(f"serving {place}; its token: prunella mcp --http {port} --print-config", file=sys.stderr, flush=True)
@@ -70,5 +70,5 @@ async def over_http(port: int, *, allow_proposals: bool) -> int:
             settings = uvicorn.Config(guarded, log_level="warning", timeout_graceful_shutdown=2)
             await uvicorn.Server(settings).serve(sockets=[listening])
         finally:
-            await door.close()
+            await connection.close()
     return 0

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from cli.plane import FAILED, WRONG, fail
+from cli.plane_client import FAILED, USAGE_ERROR, fail
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def agreed(question: str, *, yes: bool) -> None:
+def confirm(question: str, *, yes: bool) -> None:
     """Goes on when a person says yes; ends the command when they say no, or when nobody is there."""
     if yes:
         return
@@ -23,6 +23,6 @@ def agreed(question: str, *, yes: bool) -> None:
         answer = typer.confirm(question, err=True)
     except typer.Abort:
         typer.echo(err=True)
-        fail("nobody answered, so nothing was changed; add --yes to go on without being asked", WRONG)
+        fail("nobody answered, so nothing was changed; add --yes to go on without being asked", USAGE_ERROR)
     if not answer:
         fail("nothing was changed", FAILED)
