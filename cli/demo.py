@@ -47,12 +47,12 @@ def break_(
     """Puts a broken release into one plugin of the running demo, as a careless person would."""
 
     def work() -> int:
-        from deploy.demo import control
+        from deploy.demo import control_socket
         from deploy.local import state
 
         try:
-            done = asyncio.run(control.ask_to_break(state.locate(), plugin, release or control.BROKEN))
-        except control.NoDemo as absent:
+            done = asyncio.run(control_socket.ask_to_break(state.locate(), plugin, release or control_socket.BROKEN))
+        except control_socket.DemoNotRunning as absent:
             fail(str(absent), UNREACHABLE)
         except ValueError as refusal:
             fail(str(refusal))
@@ -76,7 +76,7 @@ def _play(names: list[str], *, json: bool) -> int:
     except KeyError as unknown:
         from deploy.demo.scenarios import runner
 
-        known = ", ".join(scenario.name for scenario in runner.chosen([]))
+        known = ", ".join(scenario.name for scenario in runner.select([]))
         fail(f"there is no scenario {unknown}; there are {known}", USAGE_ERROR)
     if json and document:
         show_json(document)

@@ -1,8 +1,8 @@
 """Builds the relay's releases from the sources beside this file, signs them, and makes them known to a plane.
 
 Rule: the same sources give the same artifact, byte for byte. An artifact needs nothing but a Python: the telemetry SDK
-is packed into it. Every release is signed with both keys of its plane. The packages of light agents are the relay under
-another name: nobody runs them, but the sandbox does.
+is packed into it. Every release is signed with both keys of its plane. The packages of simulated agents are the relay
+under another name: nobody runs them, but the sandbox does.
 """
 
 from __future__ import annotations

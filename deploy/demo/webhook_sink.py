@@ -10,7 +10,7 @@ import asyncio
 import hmac
 from collections.abc import Mapping
 
-from deploy.demo import web
+from deploy.demo import http_streams
 from deploy.demo.relay.common.sink import SIGNATURE_HEADER, signature
 
 SERVICE_SECONDS = 0.01
@@ -18,11 +18,11 @@ SERVICE_SECONDS = 0.01
 SLOW_EACH = 5
 SLOW_SECONDS = 1.5
 # An old address that is being shut down: it refuses each fifth.
-SHUT_EACH = 5
+REFUSE_EACH = 5
 REASONS = {200: "OK", 401: "Unauthorized", 404: "Not Found", 410: "Gone", 400: "Bad Request"}
 
 
-class Sink:
+class WebhookSink:
     """One sink for many merchants: `/<merchant>` verifies with that merchant's secret."""
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class Sink:
         self.taken: dict[str, int] = {}
         self.rejected: dict[str, int] = {}
         self.slow: set[str] = set()
-        self.shut: set[str] = set()
-        self._heard: dict[str, int] = {}
+        self.shutting_down: set[str] = set()
+        self._received: dict[str, int] = {}
         self._server: asyncio.Server | None = None
         self._port = 0
         self._open: set[asyncio.Task[None]] = set()
@@ -61,9 +61,9 @@ class Sink:
         self._open.add(task)
         try:
             while True:
-                async with asyncio.timeout(web.IDLE_SECONDS):
-                    first, headers = await web.read_head(reader)
-                    body = await web.read_body(reader, headers)
+                async with asyncio.timeout(http_streams.IDLE_SECONDS):
+                    first, headers = await http_streams.read_head(reader)
+                    body = await http_streams.read_body(reader, headers)
                 merchant = first.split(" ")[1].strip("/")
                 await asyncio.sleep(self._seconds(merchant))
                 status = self._verify(merchant, headers, body)
@@ -79,8 +79,8 @@ class Sink:
 
     def _seconds(self, merchant: str) -> float:
         """How long this answer takes."""
-        heard = self._heard[merchant] = self._heard.get(merchant, 0) + 1
-        return SLOW_SECONDS if merchant in self.slow and heard % SLOW_EACH == 0 else SERVICE_SECONDS
+        count = self._received[merchant] = self._received.get(merchant, 0) + 1
+        return SLOW_SECONDS if merchant in self.slow and count % SLOW_EACH == 0 else SERVICE_SECONDS
 
     def _verify(self, merchant: str, headers: Mapping[str, str], body: bytes) -> int:
         secret = self.secrets.get(merchant)
@@ -89,6 +89,6 @@ class Sink:
         good = hmac.compare_digest(headers.get(SIGNATURE_HEADER.lower(), "").encode(), signature(body, secret).encode())
         counts = self.taken if good else self.rejected
         counts[merchant] = counts.get(merchant, 0) + 1
-        if good and merchant in self.shut and counts[merchant] % SHUT_EACH == 0:
+        if good and merchant in self.shutting_down and counts[merchant] % REFUSE_EACH == 0:
             return 410
         return 200 if good else 401

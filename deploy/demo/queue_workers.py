@@ -1,7 +1,7 @@
 """The demo's workers: real processes that claim tasks of the resolution queue and run the relay's tools.
 
-Rule: a worker is a client like any other. It is told the queue's address and key by its environment and its tools by a
-file; the tools run as its own children and end with it. Only workers that were started here are ever killed.
+Rule: a worker is a client like any other. Its environment names the queue's address and key, a file its tools; the
+tools run as its own children and end with it. Only workers that were started here are ever killed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy.demo.reach import CALL_SECONDS, Reach
+from deploy.demo.operator_client import CALL_SECONDS, OperatorClient
 from deploy.demo.releases import PACKAGE
 from deploy.local.child import Child, spawn
 from prunella.v1 import queue_pb2
@@ -47,18 +47,18 @@ restart = "write"
 Say = Callable[[str], None]
 
 
-def spans_to(http: Mapping[str, str]) -> str:
+def traces_endpoint(http: Mapping[str, str]) -> str:
     """Where spans go on a plane with these HTTP addresses; empty when ops has none."""
     return f"http://{http['ops']}/v1/traces" if http.get("ops") else ""
 
 
-class Workers:
+class QueueWorkers:
     """Some workers over one fleet's folder; `otlp` is where their spans go."""
 
-    def __init__(self, reach: Reach, fleet: Path, say: Say, *, otlp: str = "") -> None:
+    def __init__(self, client: OperatorClient, fleet: Path, say: Say, *, otlp: str = "") -> None:
         self.running: dict[str, Child] = {}
         self._otlp = otlp
-        self._reach, self._fleet, self._say = reach, fleet, say
+        self._client, self._fleet, self._say = client, fleet, say
         self._folder = fleet.with_name("workers")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._number = 0
@@ -81,14 +81,14 @@ class Workers:
                 fleet=json.dumps(str(self._fleet)),
             )
         )
-        told = {
-            "PRUNELLA_QUEUE_ADDRESS": self._reach.addresses["queue"],
-            "PRUNELLA_KEY": self._reach.key,
+        variables = {
+            "PRUNELLA_QUEUE_ADDRESS": self._client.addresses["queue"],
+            "PRUNELLA_KEY": self._client.key,
             "PRUNELLA_OTLP": self._otlp,
         }
-        words = [sys.executable, "-m", "services.queue.worker", "--config", str(file)]
+        arguments = [sys.executable, "-m", "services.queue.worker", "--config", str(file)]
         log = self._folder / f"{name}.log"
-        self.running[name] = await spawn(name, words, log=log, environment=os.environ | told)
+        self.running[name] = await spawn(name, arguments, log=log, environment=os.environ | variables)
         return name
 
     async def kill(self, name: str) -> None:
@@ -104,7 +104,7 @@ class Workers:
 
     async def approve(self) -> list[str]:
         """Lets the relay's strategies use their write tools, as a person would; the names of those that may now."""
-        answer = await self._reach.queue.ListStrategies(queue_pb2.ListStrategiesRequest(), timeout=CALL_SECONDS)
+        answer = await self._client.queue.ListStrategies(queue_pb2.ListStrategiesRequest(), timeout=CALL_SECONDS)
         waiting = [
             strategy
             for strategy in answer.strategies
@@ -116,7 +116,7 @@ class Workers:
                 reason="these tools change only the relay they are for",
                 request_id=str(uuid.uuid4()),
             )
-            await self._reach.queue.ApproveStrategy(request, timeout=CALL_SECONDS)
+            await self._client.queue.ApproveStrategy(request, timeout=CALL_SECONDS)
         names = [strategy.name.rpartition("/")[2] for strategy in waiting]
         if names:
             self._say(f"a person lets these strategies use their write tools: {', '.join(names)}")

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from deploy.demo import audited, figures
+from deploy.demo import audit_comparison, kpi_comparison
 from prunella.v1 import events_pb2 as facts
 from prunella.v1 import insight_pb2 as pb
 from prunella.v1.events_pb2 import Event
 
 
-def story() -> pb.Story:
-    made = pb.Story(state="mitigated", attempts=[pb.StoryAttempt(attempt="a", state="success", confidence=0.87)])
+def story() -> pb.Showcase:
+    made = pb.Showcase(state="mitigated", attempts=[pb.StoryAttempt(attempt="a", state="success", confidence=0.87)])
     made.first_bad_beat_time.FromSeconds(100)
     made.end_time.FromSeconds(109)
     return made
@@ -29,7 +29,7 @@ SCENARIO: dict[str, Any] = {
 
 
 def test_a_story_that_fits_has_no_differences() -> None:
-    assert figures.told(story(), SCENARIO) == []
+    assert kpi_comparison.story_differences(story(), SCENARIO) == []
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,16 @@ def test_a_story_that_fits_has_no_differences() -> None:
     ],
 )
 def test_each_difference_is_a_line(other: dict[str, Any], said: str) -> None:
-    (line,) = figures.told(story(), SCENARIO | other)
+    (line,) = kpi_comparison.story_differences(story(), SCENARIO | other)
     assert line.startswith("heal_patch: ")
     assert said in line
 
 
 def test_figures_are_counted_against_facts() -> None:
     kpis = pb.GetKpisResponse(incidents_by_severity={"medium": 2}, incidents_ended={"mitigated": 1})
-    assert figures.differences(kpis, {"incident_opened": 2, "incident_mitigated": 1}) == []
-    assert figures.differences(kpis, {"incident_opened": 3, "incident_mitigated": 1}) == [
-        "incident_opened was told 3 times, the figures say 2"
+    assert kpi_comparison.differences(kpis, {"incident_opened": 2, "incident_mitigated": 1}) == []
+    assert kpi_comparison.differences(kpis, {"incident_opened": 3, "incident_mitigated": 1}) == [
+        "incident_opened was recorded 3 times, the figures say 2"
     ]
 
 
@@ -72,13 +72,13 @@ PLAYED = SCENARIO | {"incident": "i", "ok": True}
 def test_a_log_that_fits_has_no_differences_even_when_more_happened_since() -> None:
     later = Event(incident="i", incident_closed=facts.IncidentClosed(resolution="healed"))
     later.time.FromSeconds(9)
-    assert audited.differences([*logged(), later], COUNTED, [PLAYED]) == []
+    assert audit_comparison.differences([*logged(), later], COUNTED, [PLAYED]) == []
 
 
 def test_what_the_log_lacks_or_tells_otherwise_is_a_line() -> None:
-    assert audited.differences(logged()[1:], COUNTED, [PLAYED]) == [
-        "attempt_succeeded was told 1 times, the audit log has 0",
+    assert audit_comparison.differences(logged()[1:], COUNTED, [PLAYED]) == [
+        "attempt_succeeded was recorded 1 times, the audit log has 0",
         "heal_patch: the audit log tells 'mitigated', it was 'success, mitigated'",
     ]
     failed = PLAYED | {"ok": False, "outcome": "not over within 90 s"}
-    assert audited.differences(logged(), COUNTED, [failed, PLAYED | {"incident": ""}]) == []
+    assert audit_comparison.differences(logged(), COUNTED, [failed, PLAYED | {"incident": ""}]) == []

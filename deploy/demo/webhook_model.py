@@ -1,4 +1,4 @@
-"""How the webhooks of light agents fare: what a release does wrong by itself, and what its surroundings do to it.
+"""How the webhooks of simulated agents fare: what a release does wrong by itself, and what its surroundings do to it.
 
 Rule: a release fails here about as often as in a real plugin of the demo. A sink that refuses does so for every plugin
 of the package, whatever release it runs; a plugin that waits too short gives up on the slow answers.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from deploy.demo.light import Slot
+from deploy.demo.simulated_agent import Slot
 
 # Share of webhooks that a release spoils by itself.
 SPOILED = {"1.2.0": 0.6, "1.2.1": 0.6, "1.2.2": 0.6, "1.3.0": 0.5}
@@ -17,14 +17,14 @@ SLOW_SECONDS = 1.0
 SLOW_SHARE = 0.05
 
 
-class Webhooks:
-    """The world around light agents."""
+class WebhookModel:
+    """Decides which webhooks of simulated agents fail."""
 
     def __init__(self) -> None:
         # Package → share of webhooks that its sink refuses now.
         self.refused: dict[str, float] = {}
 
-    def fail(self, package: str, slot: Slot) -> float:
+    def failure_rate(self, package: str, slot: Slot) -> float:
         """The share of webhooks that fails for a plugin that runs this slot."""
         own = SPOILED.get(slot.release, 0.0)
         waits = float(json.loads(slot.config).get("timeout_seconds", SLOW_SECONDS)) if slot.config else SLOW_SECONDS

@@ -1,8 +1,8 @@
-"""Light agents: many plugins in one process, each with the real session and a slot that is only a name.
+"""Simulated agents: many plugins in one process, each with the real session and a slot that is only a name.
 
-Rule: what a light agent says to the plane, and how it answers commands, is what the supervisor would say and answer;
-only the process it would run is missing. How its webhooks fare is modelled (`webhooks.py`), and the plane learns of it
-from its beats alone, as from everybody's.
+Rule: what a simulated agent sends to the plane, and how it answers commands, is what the supervisor would send and
+answer; only the process it would run is missing. How its webhooks fare is modelled (`webhook_model.py`), and the plane
+learns of it from its beats alone, as from everybody's.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from prunella_agent import configurations, releases
 from prunella_agent.credential import Credential
 from prunella_agent.session import Session
 
-log = logging.getLogger("deploy.demo.light")
+log = logging.getLogger("deploy.demo.simulated_agent")
 
 CAPABILITIES = ("update", "rollback", "restart", "health_check", "commit", "config_update")
 CHANGES = (pb.COMMAND_KIND_UPDATE, pb.COMMAND_KIND_RESTART, pb.COMMAND_KIND_CONFIG_UPDATE)
 WEBHOOKS_PER_SECOND = 12
-TRIAL_SECONDS = 1.0
+PROBATION_BEAT_SECONDS = 1.0
 LOOK_SECONDS = 0.25
 READY_SECONDS = 30.0
 DEAD_MAN_SECONDS = 100.0
-KEPT_WORDS = 64
+MAX_RECEIPTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Slot:
 
 @dataclass(slots=True)
 class Identity:
-    """What a light agent keeps between runs."""
+    """What a simulated agent stores between runs."""
 
     label: str
     plugin: str
@@ -65,13 +65,13 @@ class Identity:
         return cls(**{**fields, "running": Slot(**fields["running"])})
 
 
-def well(_slot: Slot) -> float:
+def no_failures(_slot: Slot) -> float:
     """No webhook fails."""
     return 0.0
 
 
-class LightAgent:
-    """One light agent; `start`, then `stop`. `fails` gives the share of webhooks that fail in a slot."""
+class SimulatedAgent:
+    """One simulated agent; `start`, then `stop`. `failure_rate` gives the share of webhooks that fail in a slot."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class LightAgent:
         channel: grpc.aio.Channel,
         *,
         package: str,
-        fails: Callable[[Slot], float] = well,
+        failure_rate: Callable[[Slot], float] = no_failures,
         environment: dict[str, str] | None = None,
     ) -> None:
         self.identity = identity
@@ -88,41 +88,41 @@ class LightAgent:
             plane,
             Credential(identity.plugin, identity.secret, tuple(bytes.fromhex(key) for key in identity.release_keys)),
             hello=self._hello,
-            on_command=self._take,
+            on_command=self._on_command,
             channel=channel,
             boot_id=str(uuid.uuid4()),
         )
-        self.package, self._fails = package, fails
-        self._environment = {"cms": "light", "runtime": "none"} | (environment or {})
+        self.package, self._failure_rate = package, failure_rate
+        self._environment = {"cms": "simulated", "runtime": "none"} | (environment or {})
         self._before: Slot | None = None
-        self._trial: asyncio.TimerHandle | None = None
+        self._probation: asyncio.TimerHandle | None = None
         self._finals: dict[int, pb.CommandOutcome.ValueType] = {}
-        self._words: dict[str, pb.CommandResult] = {}
-        self._taken: set[str] = set()
+        self._receipts: dict[str, pb.CommandResult] = {}
+        self._running: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts = self._failures = 0.0
         self._counted = 0.0
-        self._beating: asyncio.Task[None] | None = None
+        self._beat_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Connects and begins to beat."""
         self.session.start()
-        self._beating = asyncio.create_task(self._beat_on())
+        self._beat_task = asyncio.create_task(self._beat_loop())
 
-    async def heard(self) -> None:
+    async def wait_acknowledged(self) -> None:
         """Waits until the plane has acknowledged a beat. Raises TimeoutError."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_SECONDS
         while not self.session.beats_acknowledged:
             if loop.time() > deadline:
-                raise TimeoutError(f"{self.identity.label} was not heard within {READY_SECONDS:g} s")
+                raise TimeoutError(f"{self.identity.label} had no beat acknowledged within {READY_SECONDS:g} s")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def stop(self) -> None:
         """Says goodbye and ends."""
-        if self._trial:
-            self._trial.cancel()
-        for task in (*self._tasks, *([self._beating] if self._beating else [])):
+        if self._probation:
+            self._probation.cancel()
+        for task in (*self._tasks, *([self._beat_task] if self._beat_task else [])):
             task.cancel()
         await self.session.stop("shutdown")
 
@@ -132,11 +132,15 @@ class LightAgent:
         digest = configurations.digest(document.encode())
         self.identity.running = replace(self.identity.running, config=document, config_digest=digest)
 
-    async def _beat_on(self) -> None:
+    async def _beat_loop(self) -> None:
         loop = asyncio.get_running_loop()
         last = self._counted = loop.time() - self.session.beat_interval
         while True:
-            interval = min(self.session.beat_interval, TRIAL_SECONDS) if self._trial else self.session.beat_interval
+            interval = (
+                min(self.session.beat_interval, PROBATION_BEAT_SECONDS)
+                if self._probation
+                else self.session.beat_interval
+            )
             passed = loop.time() - last
             if passed >= interval:
                 last += passed
@@ -151,7 +155,7 @@ class LightAgent:
         handled = WEBHOOKS_PER_SECOND * (now - self._counted)
         self._counted = now
         self._attempts += handled
-        self._failures += handled * self._fails(self.identity.running)
+        self._failures += handled * self._failure_rate(self.identity.running)
 
     def _beat(self) -> None:
         self._count()
@@ -172,7 +176,7 @@ class LightAgent:
     def _hello(self) -> pb.Hello:
         slot = self.identity.running
         return pb.Hello(
-            agent_version="light",
+            agent_version="simulated",
             capabilities=CAPABILITIES,
             package=self.package,
             release=slot.release,
@@ -180,21 +184,21 @@ class LightAgent:
             fence=self.identity.fence,
         )
 
-    async def _take(self, command: pb.Command) -> None:
-        if command.id in self._words:
-            self.session.report(self._words[command.id])
-        elif command.id in self._taken:
+    async def _on_command(self, command: pb.Command) -> None:
+        if command.id in self._receipts:
+            self.session.report(self._receipts[command.id])
+        elif command.id in self._running:
             pass  # it came again while it is being carried out
         elif command.fence <= self.identity.fence:
-            self._say(command, pb.COMMAND_OUTCOME_REFUSED, "FENCE")
+            self._record(command, pb.COMMAND_OUTCOME_REFUSED, "FENCE")
         else:
             self.identity.fence = command.fence
-            self._taken.add(command.id)
-            task = asyncio.create_task(self._carry_out(command))
+            self._running.add(command.id)
+            task = asyncio.create_task(self._execute(command))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _carry_out(self, command: pb.Command) -> None:
+    async def _execute(self, command: pb.Command) -> None:
         try:
             if command.kind in CHANGES:
                 await self._change(command)
@@ -203,27 +207,27 @@ class LightAgent:
             elif command.kind == pb.COMMAND_KIND_ROLLBACK:
                 self._roll_back(command)
             elif command.kind == pb.COMMAND_KIND_HEALTH_CHECK:
-                self._say(command, pb.COMMAND_OUTCOME_DONE, "healthy")
+                self._record(command, pb.COMMAND_OUTCOME_DONE, "healthy")
             else:
-                self._say(command, pb.COMMAND_OUTCOME_FAILED, "UNKNOWN_KIND")
+                self._record(command, pb.COMMAND_OUTCOME_FAILED, "UNKNOWN_KIND")
         except releases.ReleaseError as error:
-            self._say(command, pb.COMMAND_OUTCOME_FAILED, f"{error.reason}: {error.message}")
+            self._record(command, pb.COMMAND_OUTCOME_FAILED, f"{error.reason}: {error.message}")
         except grpc.RpcError as error:
-            self._say(command, pb.COMMAND_OUTCOME_FAILED, f"FETCH_FAILED: {error}")
+            self._record(command, pb.COMMAND_OUTCOME_FAILED, f"FETCH_FAILED: {error}")
         finally:
-            self._taken.discard(command.id)
+            self._running.discard(command.id)
 
     async def _change(self, command: pb.Command) -> None:
         target = await self._target(command)
         answer = await self.session.begin_apply(command)
         if not answer.granted:
-            self._say(command, pb.COMMAND_OUTCOME_REFUSED, answer.gate)
+            self._record(command, pb.COMMAND_OUTCOME_REFUSED, answer.gate)
             return
         self._count()
         self._before, self.identity.running = self.identity.running, target
         seconds = command.dead_man_duration.ToTimedelta().total_seconds() or DEAD_MAN_SECONDS
-        self._trial = asyncio.get_running_loop().call_later(seconds, self._dead_man, command)
-        self._say(command, pb.COMMAND_OUTCOME_APPLIED)
+        self._probation = asyncio.get_running_loop().call_later(seconds, self._dead_man, command)
+        self._record(command, pb.COMMAND_OUTCOME_APPLIED)
         self._beat()
 
     async def _target(self, command: pb.Command) -> Slot:
@@ -243,40 +247,40 @@ class LightAgent:
 
     def _commit(self, command: pb.Command) -> None:
         generation = command.generation
-        if self._trial and self.identity.running.generation == generation:
-            self._trial.cancel()
-            self._trial = None
+        if self._probation and self.identity.running.generation == generation:
+            self._probation.cancel()
+            self._probation = None
             self._finals[generation] = pb.COMMAND_OUTCOME_COMMITTED
         outcome = self._finals.get(generation, pb.COMMAND_OUTCOME_FAILED)
-        self._say(command, outcome)
+        self._record(command, outcome)
 
     def _roll_back(self, command: pb.Command) -> None:
         generation = command.generation
         if self.identity.running.generation == generation and self._before:
-            self._go_back(generation)
+            self._revert(generation)
         else:
             self._finals.setdefault(generation, pb.COMMAND_OUTCOME_REVERTED)
-        self._say(command, self._finals[generation])
+        self._record(command, self._finals[generation])
         self._beat()
 
     def _dead_man(self, command: pb.Command) -> None:
-        self._go_back(command.generation)
-        self._say(command, pb.COMMAND_OUTCOME_REVERTED, "DEAD_MAN", unasked=True)
+        self._revert(command.generation)
+        self._record(command, pb.COMMAND_OUTCOME_REVERTED, "DEAD_MAN", unsolicited=True)
         self._beat()
 
-    def _go_back(self, generation: int) -> None:
+    def _revert(self, generation: int) -> None:
         assert self._before is not None
-        if self._trial:
-            self._trial.cancel()
+        if self._probation:
+            self._probation.cancel()
         self._count()
-        self._trial, self.identity.running, self._before = None, self._before, None
+        self._probation, self.identity.running, self._before = None, self._before, None
         self._finals[generation] = pb.COMMAND_OUTCOME_REVERTED
 
-    def _say(
-        self, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str = "", *, unasked: bool = False
+    def _record(
+        self, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str = "", *, unsolicited: bool = False
     ) -> None:
         slot = self.identity.running
-        word = pb.CommandResult(
+        receipt = pb.CommandResult(
             command=command.id,
             attempt=command.attempt,
             generation=command.generation,
@@ -285,10 +289,10 @@ class LightAgent:
             detail=detail,
             release=slot.release,
             digest=slot.digest,
-            unasked=unasked,
+            unasked=unsolicited,
         )
-        word.time.GetCurrentTime()
-        self._words[command.id] = word
-        while len(self._words) > KEPT_WORDS:
-            self._words.pop(next(iter(self._words)))
-        self.session.report(word)
+        receipt.time.GetCurrentTime()
+        self._receipts[command.id] = receipt
+        while len(self._receipts) > MAX_RECEIPTS:
+            self._receipts.pop(next(iter(self._receipts)))
+        self.session.report(receipt)

@@ -1,4 +1,4 @@
-"""Light agents answer as the supervisor would: verified, permitted, once, and back by themselves without a commit."""
+"""Simulated agents answer as the supervisor would: verified, permitted, once, and back by themselves without a commit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo.light import Identity, LightAgent, Slot
+from deploy.demo.simulated_agent import Identity, SimulatedAgent, Slot
 from prunella.v1 import agent_pb2 as pb
 from prunella_agent.session import open_channel
 from tests.service.agent_gateway import Gateway, Shop
@@ -22,11 +22,11 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
 
 
 @pytest.fixture
-async def light(gateway: Gateway) -> AsyncIterator[LightAgent]:
+async def agent(gateway: Gateway) -> AsyncIterator[SimulatedAgent]:
     keys = [key.hex() for key in gateway.shop.public]
     channel = open_channel(gateway.address)
-    agent = LightAgent(
-        gateway.address, Identity("light-1", "p1", "s1", keys, Slot("1.0.0", "d")), channel, package="tiny"
+    agent = SimulatedAgent(
+        gateway.address, Identity("agent-1", "p1", "s1", keys, Slot("1.0.0", "d")), channel, package="tiny"
     )
     agent.start()
     await gateway.until(lambda: gateway.beats)
@@ -41,13 +41,13 @@ def said(gateway: Gateway, command: pb.Command) -> list[tuple[int, bool]]:
 
 async def applied(gateway: Gateway, *, dead_man: float = 60.0) -> pb.Command:
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1, dead_man))
-    await gateway.until(lambda: gateway.words(update.id))
-    assert gateway.words(update.id) == ["APPLIED"]
+    await gateway.until(lambda: gateway.outcomes(update.id))
+    assert gateway.outcomes(update.id) == ["APPLIED"]
     return update
 
 
 async def test_it_beats_at_the_interval_the_plane_sets_with_healthy_figures(
-    gateway: Gateway, light: LightAgent
+    gateway: Gateway, agent: SimulatedAgent
 ) -> None:
     await gateway.until(lambda: len(gateway.beats) > 5, 5)
     first, last = gateway.beats[0], gateway.beats[-1]
@@ -56,60 +56,62 @@ async def test_it_beats_at_the_interval_the_plane_sets_with_healthy_figures(
 
 
 async def test_an_update_is_applied_committed_and_beaten_with_its_generation(
-    gateway: Gateway, light: LightAgent
+    gateway: Gateway, agent: SimulatedAgent
 ) -> None:
     await applied(gateway)
     commit = gateway.send(gateway.command(pb.COMMAND_KIND_COMMIT, 1))
-    await gateway.until(lambda: gateway.words(commit.id))
-    assert gateway.words(commit.id) == ["COMMITTED"]
+    await gateway.until(lambda: gateway.outcomes(commit.id))
+    assert gateway.outcomes(commit.id) == ["COMMITTED"]
     await gateway.until(lambda: gateway.beats[-1].generation == 1)
-    assert gateway.beats[-1].release == light.identity.running.release == "1.1.0"
+    assert gateway.beats[-1].release == agent.identity.running.release == "1.1.0"
 
 
-async def test_without_a_commit_it_goes_back_by_itself_and_the_first_word_stands(
-    gateway: Gateway, light: LightAgent
+async def test_without_a_commit_it_goes_back_by_itself_and_the_first_receipt_stands(
+    gateway: Gateway, agent: SimulatedAgent
 ) -> None:
     update = await applied(gateway, dead_man=0.3)
-    await gateway.until(lambda: "REVERTED" in gateway.words(update.id))
+    await gateway.until(lambda: "REVERTED" in gateway.outcomes(update.id))
     assert (pb.COMMAND_OUTCOME_REVERTED, True) in said(gateway, update)
     commit = gateway.send(gateway.command(pb.COMMAND_KIND_COMMIT, 1))
-    await gateway.until(lambda: gateway.words(commit.id))
-    assert gateway.words(commit.id) == ["REVERTED"]
-    assert light.identity.running.release == "1.0.0"
+    await gateway.until(lambda: gateway.outcomes(commit.id))
+    assert gateway.outcomes(commit.id) == ["REVERTED"]
+    assert agent.identity.running.release == "1.0.0"
 
 
-async def test_a_denied_permit_changes_nothing(gateway: Gateway, light: LightAgent) -> None:
+async def test_a_denied_permit_changes_nothing(gateway: Gateway, agent: SimulatedAgent) -> None:
     gateway.grant = lambda _: pb.Permit(granted=False, gate="KILL_SWITCH")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
-    await gateway.until(lambda: gateway.words(update.id))
-    assert gateway.words(update.id) == ["REFUSED"]
-    assert light.identity.running.release == "1.0.0"
+    await gateway.until(lambda: gateway.outcomes(update.id))
+    assert gateway.outcomes(update.id) == ["REFUSED"]
+    assert agent.identity.running.release == "1.0.0"
 
 
-async def test_an_altered_artifact_is_not_applied(gateway: Gateway, light: LightAgent) -> None:
+async def test_an_altered_artifact_is_not_applied(gateway: Gateway, agent: SimulatedAgent) -> None:
     release = gateway.shop.make("1.1.0")
     release.artifact = release.artifact[:-1] + bytes([release.artifact[-1] ^ 1])
     update = gateway.send(gateway.update(release, 1))
-    await gateway.until(lambda: gateway.words(update.id))
-    assert gateway.words(update.id) == ["FAILED"]
-    assert light.identity.running.release == "1.0.0"
+    await gateway.until(lambda: gateway.outcomes(update.id))
+    assert gateway.outcomes(update.id) == ["FAILED"]
+    assert agent.identity.running.release == "1.0.0"
 
 
-async def test_an_old_fence_is_refused_and_a_repeat_gets_the_same_word(gateway: Gateway, light: LightAgent) -> None:
+async def test_an_old_fence_is_refused_and_a_repeat_gets_the_same_receipt(
+    gateway: Gateway, agent: SimulatedAgent
+) -> None:
     old = gateway.command(pb.COMMAND_KIND_HEALTH_CHECK, 0)
     update = await applied(gateway)
     gateway.send(old)
-    await gateway.until(lambda: gateway.words(old.id))
-    assert gateway.words(old.id) == ["REFUSED"]
+    await gateway.until(lambda: gateway.outcomes(old.id))
+    assert gateway.outcomes(old.id) == ["REFUSED"]
     before = len(said(gateway, update))
     gateway.send(update)
     await gateway.until(lambda: len(said(gateway, update)) > before)
-    assert gateway.words(update.id) == ["APPLIED"]
+    assert gateway.outcomes(update.id) == ["APPLIED"]
     assert len(gateway.kinds("begin_apply")) == 1
 
 
 async def test_a_command_that_comes_again_while_it_is_carried_out_is_carried_out_once(
-    gateway: Gateway, light: LightAgent
+    gateway: Gateway, agent: SimulatedAgent
 ) -> None:
     gateway.grant = lambda _: None
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
@@ -118,22 +120,22 @@ async def test_a_command_that_comes_again_while_it_is_carried_out_is_carried_out
     await gateway.until(lambda: gateway.kinds("begin_apply"))
     gateway.grant = lambda _: pb.Permit(granted=True, permit="p")
     gateway.send(update)
-    await gateway.until(lambda: gateway.words(update.id), 15)
+    await gateway.until(lambda: gateway.outcomes(update.id), 15)
     assert "FENCE" not in {result.detail for result in gateway.results}
-    assert gateway.words(update.id)[0] in ("APPLIED", "REFUSED")
+    assert gateway.outcomes(update.id)[0] in ("APPLIED", "REFUSED")
 
 
-async def test_a_rollback_needs_no_permit(gateway: Gateway, light: LightAgent) -> None:
+async def test_a_rollback_needs_no_permit(gateway: Gateway, agent: SimulatedAgent) -> None:
     await applied(gateway)
     asked = len(gateway.kinds("begin_apply"))
     rollback = gateway.send(gateway.command(pb.COMMAND_KIND_ROLLBACK, 1))
-    await gateway.until(lambda: gateway.words(rollback.id))
-    assert gateway.words(rollback.id) == ["REVERTED"]
+    await gateway.until(lambda: gateway.outcomes(rollback.id))
+    assert gateway.outcomes(rollback.id) == ["REVERTED"]
     assert len(gateway.kinds("begin_apply")) == asked
-    assert light.identity.running == Slot("1.0.0", "d")
+    assert agent.identity.running == Slot("1.0.0", "d")
 
 
 def test_an_identity_survives_being_written_down() -> None:
-    identity = Identity("light-1", "p1", "s1", ["aa"], Slot("1.0.0", "d", 3), fence=7)
+    identity = Identity("agent-1", "p1", "s1", ["aa"], Slot("1.0.0", "d", 3), fence=7)
     assert Identity.decode(identity.encode()) == identity
     assert "s1" not in repr(identity)

@@ -1,4 +1,4 @@
-"""Whether the figures and stories of ops fit what was played and what was told.
+"""Whether the figures and stories of ops fit what was played and what was recorded.
 
 Rule: three witnesses are compared: the facts in the database, the entries of the scenarios, and what ops shows people.
 Each difference is a line.
@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from deploy.demo.reach import CALL_SECONDS, Reach
+from deploy.demo.operator_client import CALL_SECONDS, OperatorClient
 from libs.common.errors import Problem
 from prunella.v1 import insight_pb2
 
@@ -19,41 +19,41 @@ from prunella.v1 import insight_pb2
 CLOSE = 0.05
 
 
-async def compared(
-    reach: Reach, counted: Mapping[str, int], scenarios: Sequence[Mapping[str, Any]]
+async def compare(
+    client: OperatorClient, fact_counts: Mapping[str, int], scenarios: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Any], list[str]]:
     """The figures as ops shows them, and where they differ from the facts and the scenarios."""
-    kpis = await reach.ops.GetKpis(insight_pb2.GetKpisRequest(), timeout=CALL_SECONDS)
-    lines = differences(kpis, counted)
+    kpis = await client.ops.GetKpis(insight_pb2.GetKpisRequest(), timeout=CALL_SECONDS)
+    lines = differences(kpis, fact_counts)
     for scenario in scenarios:
         # One that ended otherwise than it must says so itself.
         if not scenario.get("incident") or not scenario["ok"]:
             continue
         request = insight_pb2.GetStoryRequest(name=f"incidents/{scenario['incident']}")
         try:
-            story = (await reach.ops.GetStory(request, timeout=CALL_SECONDS)).story
+            story = (await client.ops.GetStory(request, timeout=CALL_SECONDS)).story
         except Problem as problem:
             lines.append(f"{scenario['name']}: {problem.message}")
             continue
-        lines += told(story, scenario)
+        lines += story_differences(story, scenario)
     return MessageToDict(kpis, preserving_proto_field_name=True), lines
 
 
-def differences(kpis: insight_pb2.GetKpisResponse, counted: Mapping[str, int]) -> list[str]:
+def differences(kpis: insight_pb2.GetKpisResponse, fact_counts: Mapping[str, int]) -> list[str]:
     """Where figures differ from the number of facts."""
-    shown = {
+    figures = {
         "incident_opened": sum(kpis.incidents_by_severity.values()),
         "incident_mitigated": kpis.incidents_ended.get("mitigated", 0),
         "incident_closed": kpis.incidents_ended.get("closed", 0),
     }
     return [
-        f"{fact} was told {counted.get(fact, 0)} times, the figures say {number}"
-        for fact, number in shown.items()
-        if number != counted.get(fact, 0)
+        f"{fact} was recorded {fact_counts.get(fact, 0)} times, the figures say {number}"
+        for fact, number in figures.items()
+        if number != fact_counts.get(fact, 0)
     ]
 
 
-def told(story: insight_pb2.Story, scenario: Mapping[str, Any]) -> list[str]:
+def story_differences(story: insight_pb2.Story, scenario: Mapping[str, Any]) -> list[str]:
     """Where the story of an incident differs from the scenario that caused it."""
     wrong = []
     healed = str(scenario["outcome"]).endswith("mitigated")

@@ -15,7 +15,7 @@ from prunella.v1 import decider_pb2_grpc, ingest_pb2_grpc, ops_pb2_grpc, patcher
 CALL_SECONDS = 10.0
 
 
-class Reach:
+class OperatorClient:
     """Stubs of the plane's services; every call takes a timeout. `operator` is whose name is given."""
 
     def __init__(self, addresses: Mapping[str, str], key: str, operator: str = "") -> None:

@@ -1,6 +1,6 @@
-"""Many light agents: they join by token like everybody, share one connection, and beat until they are stopped.
+"""Many simulated agents: they join by token like everybody, share one connection, and beat until they are stopped.
 
-Rule: those of the relay are kept between runs and come back as themselves; the packages of single scenarios are there
+Rule: those of the relay are stored between runs and come back as themselves; the packages of single scenarios are there
 for one run only.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 import grpc.aio
 
 from deploy.demo import releases
-from deploy.demo.light import Identity, LightAgent, Slot
-from deploy.demo.webhooks import Webhooks
+from deploy.demo.simulated_agent import Identity, SimulatedAgent, Slot
+from deploy.demo.webhook_model import WebhookModel
 from deploy.local.state import read_json, write_json
 from prunella_agent import configurations
 from prunella_agent.enroll import enroll
@@ -28,20 +28,20 @@ SYSTEMS, REGIONS = ("woocommerce", "shopware", "magento"), ("eu", "us")
 Token = Callable[[str, str, str], Awaitable[str]]
 
 
-class Lights:
-    """Every light agent of one fleet."""
+class SimulatedAgents:
+    """Every simulated agent of one fleet."""
 
     def __init__(self, plane: str, folder: Path, token: Token, keys: Sequence[bytes]) -> None:
-        self.agents: list[LightAgent] = []
-        self.webhooks = Webhooks()
+        self.agents: list[SimulatedAgent] = []
+        self.webhooks = WebhookModel()
         self._plane, self._folder, self._token, self._keys = plane, folder, token, keys
         self._slots = asyncio.Semaphore(ENROLL_AT_ONCE)
 
     async def add(
         self, channel: grpc.aio.Channel, count: int, package: str, release: str, label: str, config: str = ""
-    ) -> list[LightAgent]:
+    ) -> list[SimulatedAgent]:
         """Starts so many that run a release; labels count on from those of the same name. Returns them all."""
-        known = self._kept(count) if package == releases.PACKAGE else []
+        known = self._stored(count) if package == releases.PACKAGE else []
         labels = [f"{label}-{number}" for number in range(len(known) + 1, count + 1)]
         join = partial(self._enroll, channel, package, release, config)
         known += await asyncio.gather(*map(join, labels))
@@ -49,32 +49,32 @@ class Lights:
         for agent in added:
             agent.start()
         self.agents += added
-        self.keep()
-        await asyncio.gather(*(agent.heard() for agent in added))
+        self.save()
+        await asyncio.gather(*(agent.wait_acknowledged() for agent in added))
         return added
 
     async def stop(self) -> None:
         """Stops them with a goodbye."""
         await asyncio.gather(*(agent.stop() for agent in self.agents), return_exceptions=True)
-        self.keep()
+        self.save()
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Writes down who they are."""
-        kept = [agent.identity.encode() for agent in self.agents if agent.package == releases.PACKAGE]
-        write_json(self._folder / "lights.json", {"lights": kept})
+        stored = [agent.identity.encode() for agent in self.agents if agent.package == releases.PACKAGE]
+        write_json(self._folder / "simulated_agents.json", {"agents": stored})
 
-    def _kept(self, count: int) -> list[Identity]:
-        kept = read_json(self._folder / "lights.json").get("lights", [])
-        return [Identity.decode(fields) for fields in kept][:count]
+    def _stored(self, count: int) -> list[Identity]:
+        stored = read_json(self._folder / "simulated_agents.json").get("agents", [])
+        return [Identity.decode(fields) for fields in stored][:count]
 
-    def _agent(self, channel: grpc.aio.Channel, package: str, identity: Identity) -> LightAgent:
+    def _agent(self, channel: grpc.aio.Channel, package: str, identity: Identity) -> SimulatedAgent:
         number = sum(map(ord, identity.label))
-        return LightAgent(
+        return SimulatedAgent(
             self._plane,
             identity,
             channel,
             package=package,
-            fails=partial(self.webhooks.fail, package),
+            failure_rate=partial(self.webhooks.failure_rate, package),
             environment={"cms": SYSTEMS[number % len(SYSTEMS)], "region": REGIONS[number % len(REGIONS)]},
         )
 

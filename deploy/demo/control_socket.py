@@ -24,11 +24,11 @@ ASK_SECONDS = 60.0
 LINE_SECONDS = 5.0
 
 
-class NoDemo(Exception):  # noqa: N818 - says what it means
+class DemoNotRunning(Exception):  # noqa: N818 - says what it means
     """No demo runs on this plane; the text says what to type."""
 
 
-def place(state: State) -> Path:
+def socket_path(state: State) -> Path:
     """Where the socket is; outside the state folder when its path is too long for one."""
     inside = state.folder / "demo.sock"
     if len(os.fsencode(inside)) <= MAX_SOCKET_PATH:
@@ -36,11 +36,11 @@ def place(state: State) -> Path:
     return Path(tempfile.gettempdir()) / f"prunella-demo-{hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]}.sock"
 
 
-class Control:
+class ControlServer:
     """Answers what the command line asks of a running demo."""
 
     def __init__(self, fleet: Fleet, state: State) -> None:
-        self._fleet, self._path = fleet, place(state)
+        self._fleet, self._path = fleet, socket_path(state)
         self._server: asyncio.Server | None = None
         self._busy: set[str] = set()
 
@@ -49,7 +49,7 @@ class Control:
         self._path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._asked, self._path)
+            self._server = await asyncio.start_unix_server(self._handle, self._path)
         finally:
             os.umask(before)
 
@@ -59,11 +59,11 @@ class Control:
             self._server.close()
         self._path.unlink(missing_ok=True)
 
-    async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(LINE_SECONDS):
-                question = json.loads(await reader.readline())
-            answer = await self._answer(str(question["break"]), str(question.get("release") or BROKEN))
+                request = json.loads(await reader.readline())
+            answer = await self._answer(str(request["break"]), str(request.get("release") or BROKEN))
         except (KeyError, TypeError, ValueError, TimeoutError, OSError) as error:
             answer = {"ok": False, "text": str(error)}
         writer.write(json.dumps(answer).encode() + b"\n")
@@ -87,16 +87,18 @@ class Control:
 async def ask_to_break(state: State, label: str, release: str = BROKEN) -> str:
     """Puts a broken release into a plugin of the running demo; returns what was done.
 
-    Raises NoDemo when no demo runs on this state folder, ValueError when it says no.
+    Raises DemoNotRunning when no demo runs on this state folder, ValueError when it says no.
     """
     try:
         async with asyncio.timeout(ASK_SECONDS):
-            reader, writer = await asyncio.open_unix_connection(place(state))
+            reader, writer = await asyncio.open_unix_connection(socket_path(state))
             writer.write(json.dumps({"break": label, "release": release}).encode() + b"\n")
             answer = json.loads(await reader.readline() or b"{}")
             writer.close()
     except (OSError, TimeoutError) as error:
-        raise NoDemo("no demo runs on this plane; start one with: make run  (or: prunella up --demo)") from error
+        raise DemoNotRunning(
+            "no demo runs on this plane; start one with: make run  (or: prunella up --demo)"
+        ) from error
     if not answer.get("ok"):
         raise ValueError(str(answer.get("text", "the demo ended")))
     return str(answer["text"])

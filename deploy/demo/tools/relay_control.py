@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.05
 EVENT = b'{"id":"evt_tools","type":"tools.test","amount":1}'
 
 
-class NotRestarted(RuntimeError):  # noqa: N818 - says what it means
+class RestartFailed(RuntimeError):  # noqa: N818 - says what it means
     """The relay did not start again."""
 
 
@@ -40,14 +40,14 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[i
         connection.close()
 
 
-def own_words(port: int) -> dict[str, Any]:
+def relay_status(port: int) -> dict[str, Any]:
     """What the relay says of itself (GET /status); empty when it says nothing."""
     status, body = ask(port, "GET", "/status")
     try:
-        said = json.loads(body) if status == 200 else {}
+        fields = json.loads(body) if status == 200 else {}
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def deliver(plugin: Plugin) -> int:
@@ -56,19 +56,19 @@ def deliver(plugin: Plugin) -> int:
 
 
 def restart(plugin: Plugin) -> float:
-    """Makes the relay start again (SIGHUP); seconds until the new start answered. Raises NotRestarted."""
+    """Makes the relay start again (SIGHUP); seconds until the new start answered. Raises RestartFailed."""
     pid, port = plugin.pid, int(plugin.state.get("port", 0) or 0)
     if not pid:
-        raise NotRestarted(f"{plugin.label} has no process; its supervisor has told the plane, which decides")
-    before = own_words(port).get("started")
+        raise RestartFailed(f"{plugin.label} has no process; its supervisor has told the plane, which decides")
+    before = relay_status(port).get("started")
     began = time.monotonic()
     try:
         os.kill(pid, signal.SIGHUP)
     except ProcessLookupError:
-        raise NotRestarted(f"{plugin.label} ended just now") from None
+        raise RestartFailed(f"{plugin.label} ended just now") from None
     while time.monotonic() < began + RESTART_SECONDS:
-        started = own_words(port).get("started")
+        started = relay_status(port).get("started")
         if started is not None and started != before:
             return time.monotonic() - began
         time.sleep(LOOK_SECONDS)
-    raise NotRestarted(f"{plugin.label} did not start again within {RESTART_SECONDS:g} s")
+    raise RestartFailed(f"{plugin.label} did not start again within {RESTART_SECONDS:g} s")

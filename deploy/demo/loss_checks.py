@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from nats.aio.client import Client
 
-from deploy.demo.light import LightAgent
-from deploy.demo.reach import CALL_SECONDS, Reach
+from deploy.demo.operator_client import CALL_SECONDS, OperatorClient
+from deploy.demo.simulated_agent import SimulatedAgent
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from prunella.v1 import ingest_pb2
@@ -28,7 +28,7 @@ WITHOUT_EFFECT = """
 SELECT f.fact, f.id FROM bus.facts f WHERE f.fact = ANY(CAST(:facts AS text[]))
 AND NOT EXISTS (SELECT 1 FROM bus.inbox i WHERE i.consumer = :consumer AND i.event_id = f.id) LIMIT 100
 """
-FACTS = "SELECT payload FROM bus.facts"
+PAYLOADS = "SELECT payload FROM bus.facts"
 UNPUBLISHED = "SELECT fact, id FROM bus.facts WHERE published_at IS NULL LIMIT 100"
 PARKED = "SELECT consumer, fact, reason FROM bus.dead_letter WHERE redriven_at IS NULL LIMIT 100"
 UNFINISHED = """
@@ -49,8 +49,8 @@ ENDS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Beats:
-    """Beats of the light agents, counted on both sides."""
+class BeatCounts:
+    """Beats of the simulated agents, counted on both sides."""
 
     sent: int
     acknowledged: int
@@ -78,27 +78,27 @@ async def subscriptions(nats_url: str) -> dict[str, list[str]]:
 
 
 async def counts(database: Database) -> dict[str, int]:
-    """Fact → how often it was told."""
+    """Fact → how often it was recorded."""
     async with database.reading() as reading:
         return {row.fact: row.number for row in await reading.all(COUNTS)}
 
 
-async def written(database_url: str, where: Callable[[Event], bool]) -> set[str]:
+async def recorded(database_url: str, where: Callable[[Event], bool]) -> set[str]:
     """The ids of the facts of a kind that were written so far."""
     database = Database(database_url, clock=SystemClock(), pool_size=1, application_name="prunella demo story")
     try:
         async with database.reading() as reading:
-            events = [Event.FromString(row.payload) for row in await reading.all(FACTS)]
+            events = [Event.FromString(row.payload) for row in await reading.all(PAYLOADS)]
         return {event.id for event in events if where(event)}
     finally:
         await database.close()
 
 
-async def losses(database: Database, listened: Mapping[str, Sequence[str]]) -> list[str]:
+async def losses(database: Database, subscribed: Mapping[str, Sequence[str]]) -> list[str]:
     """Everything that has not had its effect, one line each."""
     lines = []
     async with database.reading() as reading:
-        for consumer, facts in listened.items():
+        for consumer, facts in subscribed.items():
             rows = await reading.all(WITHOUT_EFFECT, facts=list(facts), consumer=consumer)
             lines += [f"{row.fact} {row.id} had no effect in {consumer}" for row in rows]
         lines += [f"{row.fact} {row.id} was never published" for row in await reading.all(UNPUBLISHED)]
@@ -108,30 +108,34 @@ async def losses(database: Database, listened: Mapping[str, Sequence[str]]) -> l
     return lines
 
 
-async def settled(database_url: str, nats_url: str) -> tuple[dict[str, int], list[str]]:
+async def settled_losses(database_url: str, nats_url: str) -> tuple[dict[str, int], list[str]]:
     """Counts of facts, and what is still lost after everything had time to arrive."""
     database = Database(database_url, clock=SystemClock(), pool_size=1, application_name="prunella demo checks")
-    listened = await subscriptions(nats_url)
+    subscribed = await subscriptions(nats_url)
     try:
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
-        lost = await losses(database, listened)
+        lost = await losses(database, subscribed)
         while lost and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
-            lost = await losses(database, listened)
+            lost = await losses(database, subscribed)
         return await counts(database), lost
     finally:
         await database.close()
 
 
-async def beats(reach: Reach, lights: Sequence[LightAgent]) -> tuple[Beats, list[str]]:
-    """Beats of light agents that have stopped, and the plugins for which an acknowledged one is not stored."""
+async def beats(client: OperatorClient, simulated: Sequence[SimulatedAgent]) -> tuple[BeatCounts, list[str]]:
+    """Beats of simulated agents that have stopped, and the plugins for which an acknowledged one is not stored."""
     sent = acknowledged = stored = 0
     lost = []
-    for light in lights:
-        request = ingest_pb2.GetPluginRequest(name=f"plugins/{light.identity.plugin}")
-        kept = (await reach.ingest.GetPlugin(request, timeout=CALL_SECONDS)).plugin.beats
-        session = light.session
-        sent, acknowledged, stored = sent + session.beats_sent, acknowledged + session.beats_acknowledged, stored + kept
-        if session.beats_acknowledged > kept:
-            lost.append(f"{light.identity.label}: {session.beats_acknowledged} acknowledged, {kept} stored")
-    return Beats(sent, acknowledged, stored), lost
+    for agent in simulated:
+        request = ingest_pb2.GetPluginRequest(name=f"plugins/{agent.identity.plugin}")
+        stored_beats = (await client.ingest.GetPlugin(request, timeout=CALL_SECONDS)).plugin.beats
+        session = agent.session
+        sent, acknowledged, stored = (
+            sent + session.beats_sent,
+            acknowledged + session.beats_acknowledged,
+            stored + stored_beats,
+        )
+        if session.beats_acknowledged > stored_beats:
+            lost.append(f"{agent.identity.label}: {session.beats_acknowledged} acknowledged, {stored_beats} stored")
+    return BeatCounts(sent, acknowledged, stored), lost

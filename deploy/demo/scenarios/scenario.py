@@ -1,6 +1,6 @@
 """What a scenario works with, and what it hands back.
 
-Rule: a scenario says beforehand how it must end. What happened is read from the facts that were told, in their order;
+Rule: a scenario says beforehand how it must end. What happened is read from the facts, in their order;
 times are the facts' own.
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from deploy.demo import checks
-from deploy.demo.chronicle import Chronicle
+from deploy.demo import loss_checks
 from deploy.demo.fleet import Fleet
-from deploy.demo.reach import Reach
-from deploy.demo.workers import Workers
+from deploy.demo.operator_client import OperatorClient
+from deploy.demo.queue_workers import QueueWorkers
+from deploy.demo.timeline_follower import TimelineFollower
 from libs.common.facts import fact_name
 from prunella.v1.events_pb2 import Event
 
@@ -40,22 +40,22 @@ class Mismatch(Exception):  # noqa: N818 - says what it means
 
 
 @dataclass
-class Scene:
-    """The plane, its fleet and its story. `say` prints one line of narration."""
+class ScenarioContext:
+    """What every scenario is given: the plane, its fleet, the facts. `say` prints one line of narration."""
 
     plane: Breakable
-    reach: Reach
+    client: OperatorClient
     fleet: Fleet
-    chronicle: Chronicle
-    workers: Workers
+    timeline: TimelineFollower
+    workers: QueueWorkers
     say: Callable[[str], None]
 
 
 @dataclass
-class Report:
+class ScenarioResult:
     """What a scenario saw. `fault` is when it broke something; `error`, `rollout`, `storm` are ids of what it caused.
 
-    The plugin is `modelled` when it is a light agent: no process of its own, so no spans.
+    The plugin is `modelled` when it is a simulated agent: no process of its own, so no spans.
     """
 
     plugin: str = ""
@@ -69,7 +69,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-Play = Callable[[Scene, Report], Awaitable[None]]
+Play = Callable[[ScenarioContext, ScenarioResult], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,15 @@ def now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-async def heard(scene: Scene, where: Callable[[Event], bool]) -> None:
-    """Waits until every such fact that was written so far has been told: an end may be told before what led to it.
+async def wait_for_delivery(ctx: ScenarioContext, where: Callable[[Event], bool]) -> None:
+    """Waits until every such fact that was written so far has arrived: an end may arrive before what led to it.
 
     Raises TimeoutError.
     """
-    await scene.chronicle.hear_all(await checks.written(scene.plane.database_url, where), STORY_SECONDS)
+    await ctx.timeline.wait_for_all(await loss_checks.recorded(ctx.plane.database_url, where), STORY_SECONDS)
 
 
-WORDS = {
+OUTCOMES = {
     "attempt_held": "held",
     "attempt_cancelled": "cancelled",
     "attempt_rollback_failed": "rollback_failed",
@@ -109,7 +109,7 @@ WORDS = {
 }
 
 
-def word(event: Event) -> str:
+def outcome_part(event: Event) -> str:
     """What a fact adds to the outcome; empty for facts that are only on the way to one."""
     name = fact_name(event)
     if name == "attempt_failed":
@@ -118,20 +118,20 @@ def word(event: Event) -> str:
         return f"refused {event.attempt_refused.gate}"
     if name == "attempt_rolled_back":
         return "rolled_back by the agent" if event.attempt_rolled_back.dead_man else "rolled_back"
-    return WORDS.get(name, "")
+    return OUTCOMES.get(name, "")
 
 
 def outcome(events: list[Event]) -> str:
     """The story of an incident in a few words, such as `rolled_back, success, mitigated`."""
     ordered = sorted(events, key=lambda event: event.time.ToNanoseconds())
-    return ", ".join(filter(None, map(word, ordered)))
+    return ", ".join(filter(None, map(outcome_part, ordered)))
 
 
 def seconds(first: datetime | None, last: datetime | None) -> float | None:
-    """From one moment to another; None when one of them never came."""
+    """From one fact_time to another; None when one of them never came."""
     return None if first is None or last is None else round((last - first).total_seconds(), 3)
 
 
-def moment(event: Event | None) -> datetime | None:
-    """When a fact was told."""
+def fact_time(event: Event | None) -> datetime | None:
+    """The time of a fact."""
     return event.time.ToDatetime(UTC) if event is not None else None

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from deploy.demo import environment, narration, releases, webhooks
-from deploy.demo.chronicle import reports
-from deploy.demo.light import Slot
+from deploy.demo import environment, narration, releases, webhook_model
 from deploy.demo.narration import tries
-from deploy.demo.scenarios import measure, rollouts, runner
-from deploy.demo.scenarios.drift import DRIFT
-from deploy.demo.scenarios.errors import ERRORS
-from deploy.demo.scenarios.reins import REINS
+from deploy.demo.scenarios import incident_results, rollouts, runner
+from deploy.demo.scenarios.config_drift import CONFIG_DRIFT
+from deploy.demo.scenarios.error_reports import ERROR_REPORTS
+from deploy.demo.scenarios.governance import GOVERNANCE
+from deploy.demo.scenarios.plugin_faults import EXCLUSIVE, PLUGIN_FAULTS
 from deploy.demo.scenarios.rollouts import ROLLOUTS
-from deploy.demo.scenarios.scene import outcome, seconds
-from deploy.demo.scenarios.stories import ALONE, SCENARIOS
+from deploy.demo.scenarios.scenario import outcome, seconds
+from deploy.demo.simulated_agent import Slot
+from deploy.demo.timeline_follower import reports
 from libs.common.facts import NAMES
 from prunella.v1.events_pb2 import (
     AttemptFailed,
@@ -53,10 +53,10 @@ def test_an_outcome_names_every_end_in_the_order_of_time() -> None:
 
 def test_the_newest_fact_is_the_newest_by_its_own_time() -> None:
     story = [at(5, attempt_succeeded=AttemptSucceeded(attempt="b")), at(2, attempt_succeeded=AttemptSucceeded())]
-    newest = measure.newest(story, "attempt_succeeded", "attempt_rolled_back")
+    newest = incident_results.newest(story, "attempt_succeeded", "attempt_rolled_back")
     assert newest is not None and newest.attempt_succeeded.attempt == "b"
-    assert measure.newest(story, "incident_opened") is None
-    assert measure.attempt(story) == ""
+    assert incident_results.newest(story, "incident_opened") is None
+    assert incident_results.attempt(story) == ""
 
 
 def test_a_step_that_was_not_taken_has_no_duration() -> None:
@@ -72,11 +72,11 @@ def test_a_document_passes_only_when_all_is_well() -> None:
 
 
 def test_scenarios_are_chosen_by_name_and_all_by_none() -> None:
-    assert [scenario.name for scenario in runner.chosen(["dead_man"])] == ["dead_man"]
-    every = (SCENARIOS, DRIFT, ERRORS, REINS, ROLLOUTS, ALONE)
-    assert len(runner.chosen([])) == sum(map(len, every)) == 16
+    assert [scenario.name for scenario in runner.select(["dead_man"])] == ["dead_man"]
+    every = (PLUGIN_FAULTS, CONFIG_DRIFT, ERROR_REPORTS, GOVERNANCE, ROLLOUTS, EXCLUSIVE)
+    assert len(runner.select([])) == sum(map(len, every)) == 16
     with pytest.raises(KeyError):
-        runner.chosen(["no_such"])
+        runner.select(["no_such"])
 
 
 def test_lines_are_about_facts_that_exist_and_fit_a_line() -> None:
@@ -100,10 +100,10 @@ def test_the_playbook_of_the_demo_is_accepted_and_names_releases_that_exist() ->
 
 
 def test_scenarios_of_one_lane_play_one_after_the_other_and_all_others_side_by_side() -> None:
-    lanes = runner.lanes(runner.chosen([]))
+    lanes = runner.lanes(runner.select([]))
     assert [[scenario.name for scenario in lane] for lane in lanes if len(lane) > 1] == [
         ["kill_switch", "heal_patch"],
-        [scenario.name for scenario in ERRORS],
+        [scenario.name for scenario in ERROR_REPORTS],
     ]
 
 
@@ -139,11 +139,11 @@ def test_the_story_of_a_rollout_is_told_in_its_own_order_and_about_no_other() ->
 
 
 def test_webhooks_fail_by_release_by_sink_and_by_configuration() -> None:
-    world = webhooks.Webhooks()
-    assert world.fail("till", Slot("1.2.3", "d")) == 0.0
-    assert world.fail("till", Slot("1.3.0", "d")) == webhooks.SPOILED["1.3.0"]
-    assert world.fail("till", Slot("1.2.3", "d", config='{"timeout_seconds":0.2}')) == webhooks.SLOW_SHARE
-    assert world.fail("till", Slot("1.2.3", "d", config='{"timeout_seconds":5}')) == 0.0
-    world.refused["till"] = 0.9
-    assert world.fail("till", Slot("1.3.0", "d")) == 0.9
-    assert world.fail("kiosk", Slot("1.2.3", "d")) == 0.0
+    model = webhook_model.WebhookModel()
+    assert model.failure_rate("till", Slot("1.2.3", "d")) == 0.0
+    assert model.failure_rate("till", Slot("1.3.0", "d")) == webhook_model.SPOILED["1.3.0"]
+    assert model.failure_rate("till", Slot("1.2.3", "d", config='{"timeout_seconds":0.2}')) == webhook_model.SLOW_SHARE
+    assert model.failure_rate("till", Slot("1.2.3", "d", config='{"timeout_seconds":5}')) == 0.0
+    model.refused["till"] = 0.9
+    assert model.failure_rate("till", Slot("1.3.0", "d")) == 0.9
+    assert model.failure_rate("kiosk", Slot("1.2.3", "d")) == 0.0

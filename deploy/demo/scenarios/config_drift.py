@@ -12,9 +12,9 @@ import os
 import signal
 import time
 
-from deploy.demo.reach import CALL_SECONDS
-from deploy.demo.scenarios.scene import Mismatch, Report, Scenario, Scene, now
-from deploy.demo.scenarios.stories import ended, opened
+from deploy.demo.operator_client import CALL_SECONDS
+from deploy.demo.scenarios.plugin_faults import wait_ended, wait_opened
+from deploy.demo.scenarios.scenario import Mismatch, Scenario, ScenarioContext, ScenarioResult, now
 from deploy.demo.shop import Shop
 from deploy.demo.tools import plugins
 from deploy.demo.traffic import BURST
@@ -26,12 +26,12 @@ KNOWN_SECONDS = 30.0
 LOOK_SECONDS = 0.1
 
 
-async def expected(scene: Scene, report: Report, digest: str) -> None:
+async def wait_expected(ctx: ScenarioContext, result: ScenarioResult, digest: str) -> None:
     """Waits until the plane knows which configuration the plugin should have. Raises TimeoutError."""
-    request = ingest_pb2.GetPluginRequest(name=f"plugins/{report.plugin}")
+    request = ingest_pb2.GetPluginRequest(name=f"plugins/{result.plugin}")
     deadline = time.monotonic() + KNOWN_SECONDS
     while True:
-        found = (await scene.reach.ingest.GetPlugin(request, timeout=CALL_SECONDS)).plugin
+        found = (await ctx.client.ingest.GetPlugin(request, timeout=CALL_SECONDS)).plugin
         if found.expected_config_digest == digest:
             return
         if time.monotonic() > deadline:
@@ -41,43 +41,43 @@ async def expected(scene: Scene, report: Report, digest: str) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def edit(scene: Scene) -> None:
+def restore_old_address(ctx: ScenarioContext) -> None:
     """The old address goes back into the file, by hand, and the relay is started again with it."""
-    sink = scene.fleet.sink
+    sink = ctx.fleet.sink
     address = sink.merchant(OLD, sink.secrets[LABEL])
-    sink.shut.add(OLD)
-    found = plugins.find(scene.fleet.folder, LABEL)
+    sink.shutting_down.add(OLD)
+    found = plugins.find(ctx.fleet.folder, LABEL)
     values = json.loads(found.config.read_text())
     found.config.write_text(json.dumps(values | {"sink": address}))
     os.kill(found.pid, signal.SIGHUP)
 
 
-async def arrives(scene: Scene, shop: Shop) -> None:
+async def check_delivery(ctx: ScenarioContext, shop: Shop) -> None:
     """Looks at the plugin itself: what it is told to forward comes to the right address, all of it. Raises Mismatch."""
     await shop.traffic.stop()
-    taken = scene.fleet.sink.taken
-    before, gone = taken.get(LABEL, 0), taken.get(OLD, 0)
+    taken = ctx.fleet.sink.taken
+    before, misdirected = taken.get(LABEL, 0), taken.get(OLD, 0)
     statuses = await shop.traffic.send_burst()
-    # Webhooks that were under way when the traffic stopped may arrive among them.
-    if statuses != [200] * BURST or taken[LABEL] < before + BURST or taken.get(OLD, 0) != gone:
-        raise Mismatch(f"webhooks were answered {statuses}, {taken.get(OLD, 0) - gone} went to the old address")
+    # WebhookModel that were under way when the traffic stopped may arrive among them.
+    if statuses != [200] * BURST or taken[LABEL] < before + BURST or taken.get(OLD, 0) != misdirected:
+        raise Mismatch(f"webhooks were answered {statuses}, {taken.get(OLD, 0) - misdirected} went to the old address")
 
 
-async def config_fix(scene: Scene, report: Report) -> None:
+async def config_fix(ctx: ScenarioContext, result: ScenarioResult) -> None:
     """A relay's configuration is edited by hand, which costs a fifth of its webhooks; the signed one comes back."""
-    shop = await scene.fleet.add(LABEL, apart=True)
-    report.plugin = shop.plugin
-    digest = await scene.fleet.configure(shop, f"{LABEL}-1")
-    await expected(scene, report, digest)
-    report.fault = now()
-    edit(scene)
-    await opened(scene, report, "config_drift")
-    await ended(scene, report)
-    lost = scene.fleet.sink.taken.get(OLD, 0) // 5
-    report.notes.append(f"{lost} webhooks were lost at the old address")
-    await arrives(scene, shop)
-    if scene.chronicle.told("attempt_applied", plugin=report.plugin)[1:]:
+    shop = await ctx.fleet.add(LABEL, separate_secret=True)
+    result.plugin = shop.plugin
+    digest = await ctx.fleet.configure(shop, f"{LABEL}-1")
+    await wait_expected(ctx, result, digest)
+    result.fault = now()
+    restore_old_address(ctx)
+    await wait_opened(ctx, result, "config_drift")
+    await wait_ended(ctx, result)
+    lost = ctx.fleet.sink.taken.get(OLD, 0) // 5
+    result.notes.append(f"{lost} webhooks were lost at the old address")
+    await check_delivery(ctx, shop)
+    if ctx.timeline.facts("attempt_applied", plugin=result.plugin)[1:]:
         raise Mismatch("something else was applied as well: the scenario proves nothing")
 
 
-DRIFT = (Scenario("config_fix", LABEL, "success, mitigated", config_fix),)
+CONFIG_DRIFT = (Scenario("config_fix", LABEL, "success, mitigated", config_fix),)

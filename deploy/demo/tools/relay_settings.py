@@ -53,7 +53,7 @@ def write(path: Path, key: str, value: float) -> tuple[Any, float]:
             f"value: {key} ({bound.meaning}) must be a number from {bound.least:g} to {bound.most:g} {bound.unit}, "
             f"not {str(value)[:80]!r}"
         )
-    with held(path):
+    with locked(path):
         fields = _load(path)
         before = fields.get(key)
         fields[key] = float(value)
@@ -68,7 +68,7 @@ def write(path: Path, key: str, value: float) -> tuple[Any, float]:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """The lock of a configuration file. Raises Refused at once when somebody else holds it."""
     descriptor = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

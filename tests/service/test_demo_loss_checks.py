@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deploy.demo import checks
-from deploy.demo.chronicle import Chronicle
+from deploy.demo import loss_checks
+from deploy.demo.timeline_follower import TimelineFollower
 from deploy.local.testing import Ground
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
@@ -19,7 +19,7 @@ from libs.common.names import new_id
 from prunella.v1 import ops_pb2
 from prunella.v1.events_pb2 import AttemptCreated, AttemptFailed, Event, IncidentClosed, IncidentOpened
 
-LISTENED = {"ops": ["incident_closed"], "decider": ["attempt_failed"]}
+SUBSCRIBED = {"ops": ["incident_closed"], "decider": ["attempt_failed"]}
 
 
 @pytest.fixture
@@ -54,15 +54,15 @@ def closed() -> Event:
 
 async def test_a_fact_with_its_effect_is_not_lost_and_one_without_is(database: Database) -> None:
     await tell(database, closed(), "ops")
-    assert await checks.losses(database, LISTENED) == []
+    assert await loss_checks.losses(database, SUBSCRIBED) == []
     without = closed()
     await tell(database, without)
-    assert await checks.losses(database, LISTENED) == [f"incident_closed {without.id} had no effect in ops"]
+    assert await loss_checks.losses(database, SUBSCRIBED) == [f"incident_closed {without.id} had no effect in ops"]
 
 
 async def test_a_fact_that_was_never_published_is_lost(database: Database) -> None:
     await tell(database, closed(), "ops", published=False)
-    (line,) = await checks.losses(database, LISTENED)
+    (line,) = await loss_checks.losses(database, SUBSCRIBED)
     assert "was never published" in line
 
 
@@ -76,19 +76,19 @@ async def test_a_parked_fact_is_lost_until_it_is_handed_on(database: Database) -
         )
 
     await database.transaction(park)
-    assert await checks.losses(database, LISTENED) == ["incident_closed is parked for ops: it hurts"]
+    assert await loss_checks.losses(database, SUBSCRIBED) == ["incident_closed is parked for ops: it hurts"]
 
 
 async def test_an_attempt_without_an_end_is_lost(database: Database) -> None:
     incident = new_id()
     await tell(database, fact("patcher", AttemptCreated(attempt="a"), reason="r", incident=incident))
-    assert await checks.losses(database, LISTENED) == [f"incident {incident}: 1 attempts, 0 ends"]
+    assert await loss_checks.losses(database, SUBSCRIBED) == [f"incident {incident}: 1 attempts, 0 ends"]
     await tell(database, fact("patcher", AttemptFailed(attempt="a"), reason="r", incident=incident), "decider")
-    assert await checks.losses(database, LISTENED) == []
-    assert await checks.counts(database) == {"attempt_created": 1, "attempt_failed": 1}
+    assert await loss_checks.losses(database, SUBSCRIBED) == []
+    assert await loss_checks.counts(database) == {"attempt_created": 1, "attempt_failed": 1}
 
 
-class Told:
+class FakeTimeline:
     """The timeline of ops, told fact by fact in the order of the test."""
 
     def __init__(self) -> None:
@@ -110,20 +110,20 @@ async def test_a_story_is_heard_whole_although_its_end_is_told_first(database: D
     opened = fact("ingest", IncidentOpened(type="plugin_down"), reason="it is down", incident=end.incident)
     for event in (opened, end, other):
         await tell(database, event)
-    assert await checks.written(ground.url(), lambda event: event.incident == end.incident) == {opened.id, end.id}
-    ops = Told()
-    chronicle = Chronicle(SimpleNamespace(ops=ops))  # type: ignore[arg-type]
-    await chronicle.start()
+    assert await loss_checks.recorded(ground.url(), lambda event: event.incident == end.incident) == {opened.id, end.id}
+    ops = FakeTimeline()
+    timeline = TimelineFollower(SimpleNamespace(ops=ops))  # type: ignore[arg-type]
+    await timeline.start()
     try:
         ops.coming.put_nowait(end)
-        await chronicle.hear("incident_closed", 5, incident=end.incident)
-        whole = asyncio.create_task(chronicle.hear_all({opened.id, end.id}, 5))
+        await timeline.wait_for("incident_closed", 5, incident=end.incident)
+        whole = asyncio.create_task(timeline.wait_for_all({opened.id, end.id}, 5))
         ops.coming.put_nowait(other)
-        await chronicle.hear("incident_closed", 5, incident=other.incident)
+        await timeline.wait_for("incident_closed", 5, incident=other.incident)
         assert not whole.done()
         ops.coming.put_nowait(opened)
         await whole
         with pytest.raises(TimeoutError, match="1 of 2 facts"):
-            await chronicle.hear_all({end.id, "never told"}, 0.05)
+            await timeline.wait_for_all({end.id, "never told"}, 0.05)
     finally:
-        await chronicle.stop()
+        await timeline.stop()
