@@ -1,4 +1,4 @@
-"""Simulated agents answer as the supervisor would: verified, permitted, once, and back by themselves without a commit."""
+"""Simulated agents answer as the supervisor would: verified, permitted, once, and reverted without a commit."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from prunella.v1 import insight_pb2 as pb
 from prunella.v1.events_pb2 import Event
 
 
-def story() -> pb.Showcase:
-    made = pb.Showcase(state="mitigated", attempts=[pb.StoryAttempt(attempt="a", state="success", confidence=0.87)])
+def story() -> pb.Story:
+    made = pb.Story(state="mitigated", attempts=[pb.StoryAttempt(attempt="a", state="success", confidence=0.87)])
     made.first_bad_beat_time.FromSeconds(100)
     made.end_time.FromSeconds(109)
     return made
