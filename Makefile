@@ -44,7 +44,7 @@ DOORS := tests/service/test_ingest_commands.py tests/service/test_ingest_silence
 
 quick: python ## what a change is most likely to break: units, contracts, each door once; in under three minutes
 	@$(PYTHON) deploy/bootstrap.py test
-	@exec $(VENV)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder \
+	@exec $(VENV)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder \
 		tests/unit tests/contract $(DOORS) $(PYTEST_ARGUMENTS)
 
 check: python ## lint, format, types, protos (nothing released may break) and the import rules, in under a minute

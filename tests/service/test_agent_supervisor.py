@@ -170,7 +170,7 @@ async def test_a_yes_that_comes_after_five_seconds_is_no_yes(gateway: Gateway, a
         if len(asked) > 1:
             return pb.Permit(granted=False, gate="KILL_SWITCH")
         permit = pb.Permit(command=question.command, nonce=question.nonce, granted=True)
-        asyncio.get_running_loop().call_later(5.3, gateway.say, pb.ConnectResponse(permit=permit))
+        asyncio.get_running_loop().call_later(5.3, gateway.send_to_all, pb.ConnectResponse(permit=permit))
         return None
 
     gateway.grant = late

@@ -17,7 +17,7 @@ from libs.common.facts import NAMES
 from services.ops.notify.catalogue import FOR_OPERATORS
 from services.ops.notify.check import check
 from services.ops.wire.notification_settings import read_settings
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 from tests.service.people_told import SECRET, Told, escalated
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
@@ -46,7 +46,7 @@ async def people(servers: Servers) -> AsyncIterator[Told]:
 @pytest.fixture
 def terminal(people: Told, tmp_path: Path) -> Terminal:
     told = {"PRUNELLA_OPS_ADDRESS": people.plane.addresses["ops"], "PRUNELLA_KEY": people.plane.key}
-    return Terminal({**surroundings(tmp_path), **told, "PRUNELLA_OPERATOR": "ada", "COLUMNS": "160"})
+    return Terminal({**cli_environment(tmp_path), **told, "PRUNELLA_OPERATOR": "ada", "COLUMNS": "160"})
 
 
 def written(people: Told, folder: Path, **changed: Any) -> Path:

@@ -15,7 +15,7 @@ from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.names import new_id
 from prunella.v1 import ops_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
-from tests.service.cli_terminal import ROOT, Terminal, surroundings
+from tests.service.cli_terminal import ROOT, Terminal, cli_environment
 from tests.service.test_cli_commands import break_a_plugin
 
 # Whoever runs the tests in the background of a shell hands down that interrupts are ignored.
@@ -33,7 +33,7 @@ async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
     try:
         await plane.start()
         told = {f"PRUNELLA_{name.upper()}_ADDRESS": address for name, address in plane.addresses.items()}
-        made = Terminal({**surroundings(tmp_path_factory.mktemp("state")), **told, "PRUNELLA_KEY": plane.key})
+        made = Terminal({**cli_environment(tmp_path_factory.mktemp("state")), **told, "PRUNELLA_KEY": plane.key})
         made.environ["PRUNELLA_OPERATOR"] = "ann"
         made.plugin = await break_a_plugin(plane, "shop-7")
         made.incident = (await plane.told("incident_opened", 30)).incident

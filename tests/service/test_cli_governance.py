@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.local.testing import Ground
-from tests.service.cli_terminal import Answer, Terminal, surroundings
+from tests.service.cli_terminal import CommandResult, Terminal, cli_environment
 from tests.service.patcher_alone import MAIN, archive
 from tests.service.reins import of, set_policy
 from tests.service.rollout_fleet import Fleet
@@ -31,10 +31,10 @@ async def fleet(ground: Ground, tmp_path: Path) -> AsyncIterator[Fleet]:
 @pytest.fixture
 def terminal(fleet: Fleet, tmp_path: Path) -> Terminal:
     told = {f"PRUNELLA_{name.upper()}_ADDRESS": address for name, address in fleet.plane.addresses.items()}
-    return Terminal({**surroundings(tmp_path / "state"), **told, "PRUNELLA_KEY": fleet.plane.key})
+    return Terminal({**cli_environment(tmp_path / "state"), **told, "PRUNELLA_KEY": fleet.plane.key})
 
 
-def good(answer: Answer) -> Answer:
+def good(answer: CommandResult) -> CommandResult:
     assert answer.code == 0, answer.err
     return answer
 

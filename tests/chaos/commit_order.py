@@ -1,4 +1,4 @@
-"""A witness in the database: permits, kill switches and slots in the order in which they came to be.
+"""The order in which permits, kill switches and slots were committed, recorded by triggers in the database.
 
 Rule: each row takes its number from one sequence while its transaction holds the locks that make it exclusive with its
 rivals, so the order of numbers is the order of those locks: no clock is asked, and a restart of the server changes
@@ -47,7 +47,7 @@ SEEN = "SELECT moment, word, name, scopes FROM patcher.witness WHERE word = ANY(
 
 
 async def install(url: str) -> None:
-    """Puts the witness into the owner's database."""
+    """Installs the recorder in the owner's database."""
     connection = await asyncpg.connect(url, timeout=5, command_timeout=10)
     try:
         await connection.execute(INSTALL)
@@ -56,7 +56,7 @@ async def install(url: str) -> None:
 
 
 async def seen(connection: asyncpg.Connection, *words: str) -> list[Any]:
-    """What was seen of these words, in order."""
+    """The recorded events of these words, in order."""
     return list(await connection.fetch(SEEN, words))
 
 
