@@ -39,15 +39,18 @@ def offered(lister: Lister, typed: str) -> list[Offer]:
         return []
 
 
-def by_id(found: AsyncIterator[Any], typed: str, describe: Callable[[Any], str]) -> AsyncIterator[Offer]:
-    """Ids of what was listed: short ones, or whole ones where only a whole one can begin so."""
+def by_id(listing: listings.Listing, describe: Callable[[Any], str]) -> Callable[[str], list[Offer]]:
+    """Offers ids of a list: short ones, or whole ones where only a whole one can begin so."""
 
-    async def offers() -> AsyncIterator[Offer]:
-        async for one in found:
-            short = id_lookup.short(one.name)
-            yield (short if short.startswith(typed) else one.name.rpartition("/")[2]), describe(one)
+    def complete(incomplete: str) -> list[Offer]:
+        async def offers(plane: PlaneClient) -> AsyncIterator[Offer]:
+            async for one in listing(plane, MOST):
+                short = id_lookup.short(one.name)
+                yield (short if short.startswith(incomplete) else one.name.rpartition("/")[2]), describe(one)
 
-    return offers()
+        return offered(offers, incomplete)
+
+    return complete
 
 
 def plugin(incomplete: str) -> list[Offer]:
@@ -60,62 +63,6 @@ def plugin(incomplete: str) -> list[Offer]:
     return offered(offers, incomplete)
 
 
-def incident(incomplete: str) -> list[Offer]:
-    """Incidents, newest first."""
-    return offered(
-        lambda plane: by_id(listings.incidents(plane, MOST), incomplete, lambda one: f"{one.type}, {one.state}"),
-        incomplete,
-    )
-
-
-def decision(incomplete: str) -> list[Offer]:
-    """Decisions, newest first."""
-    return offered(
-        lambda plane: by_id(
-            listings.decisions(plane, MOST), incomplete, lambda one: f"{action(one.action)} {one.release}"
-        ),
-        incomplete,
-    )
-
-
-def attempt(incomplete: str) -> list[Offer]:
-    """Attempts, newest first."""
-    return offered(
-        lambda plane: by_id(
-            listings.attempts(plane, MOST),
-            incomplete,
-            lambda one: f"{action(one.action)} {one.to_release}, {one.state}",
-        ),
-        incomplete,
-    )
-
-
-def report(incomplete: str) -> list[Offer]:
-    """Error reports, last seen first."""
-    return offered(
-        lambda plane: by_id(listings.reports(plane, MOST), incomplete, lambda one: f"{one.type}: {one.message[:60]}"),
-        incomplete,
-    )
-
-
-def task(incomplete: str) -> list[Offer]:
-    """Tasks, newest first."""
-    return offered(
-        lambda plane: by_id(listings.tasks(plane, MOST), incomplete, lambda one: one.strategy.rpartition("/")[2]),
-        incomplete,
-    )
-
-
-def rollout(incomplete: str) -> list[Offer]:
-    """Rollouts, newest first."""
-    return offered(
-        lambda plane: by_id(
-            listings.rollouts(plane, MOST), incomplete, lambda one: f"{one.package} {one.target}, {one.state}"
-        ),
-        incomplete,
-    )
-
-
 def subject(incomplete: str) -> list[Offer]:
     """What waits for approval: attempts by id, rollouts as rollouts/ID."""
 
@@ -126,30 +73,6 @@ def subject(incomplete: str) -> list[Offer]:
             yield f"rollouts/{id_lookup.short(one.name)}", f"{one.package} {one.target}"
 
     return offered(offers, incomplete)
-
-
-def storm(incomplete: str) -> list[Offer]:
-    """Storms, newest first."""
-    return offered(
-        lambda plane: by_id(listings.storms(plane, MOST), incomplete, lambda one: f"{one.type}, {one.state}"),
-        incomplete,
-    )
-
-
-def notification(incomplete: str) -> list[Offer]:
-    """Messages to people, newest first."""
-    return offered(
-        lambda plane: by_id(listings.notifications(plane, MOST), incomplete, lambda one: one.title or one.state),
-        incomplete,
-    )
-
-
-def proposal(incomplete: str) -> list[Offer]:
-    """Proposals, newest first."""
-    return offered(
-        lambda plane: by_id(listings.proposals(plane, MOST), incomplete, lambda one: f"{one.action} {one.target}"),
-        incomplete,
-    )
 
 
 def strategy(incomplete: str) -> list[Offer]:
@@ -211,3 +134,14 @@ def action(number: Any) -> str:
     from prunella.v1.events_pb2 import Action
 
     return Action.Name(number).removeprefix("ACTION_").lower()
+
+
+incident = by_id(listings.incidents, lambda one: f"{one.type}, {one.state}")
+decision = by_id(listings.decisions, lambda one: f"{action(one.action)} {one.release}")
+attempt = by_id(listings.attempts, lambda one: f"{action(one.action)} {one.to_release}, {one.state}")
+report = by_id(listings.reports, lambda one: f"{one.type}: {one.message[:60]}")
+task = by_id(listings.tasks, lambda one: one.strategy.rpartition("/")[2])
+rollout = by_id(listings.rollouts, lambda one: f"{one.package} {one.target}, {one.state}")
+storm = by_id(listings.storms, lambda one: f"{one.type}, {one.state}")
+notification = by_id(listings.notifications, lambda one: one.title or one.state)
+proposal = by_id(listings.proposals, lambda one: f"{one.action} {one.target}")

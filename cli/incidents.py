@@ -57,8 +57,11 @@ def list_(
     """Incidents, newest first."""
 
     async def work(plane: PlaneClient) -> None:
+        from prunella.v1 import events_pb2
+
         id_ = await id_lookup.optional_plugin(plane, plugin)
-        entries = listings.incidents(plane, limit, plugin=id_, state=state, type=kind, severity=_severity(severity))
+        wanted = formatting.enum_value(events_pb2.Severity, severity, "--severity")
+        entries = listings.incidents(plane, limit, plugin=id_, state=state, type=kind, severity=wanted)
         if json:
             await show_json_list(entries)
             return
@@ -156,17 +159,6 @@ def comment(incident: IncidentName, text: Text) -> None:
         typer.echo(f"noted at incident {id_lookup.short(name)}, comment {len(answer.notes.comments)}")
 
     run(work)
-
-
-def _severity(word: str) -> int:
-    from prunella.v1.events_pb2 import Severity
-
-    if not word:
-        return 0
-    name = f"SEVERITY_{word.upper()}"
-    if name not in Severity.keys():  # noqa: SIM118 - an enum wrapper, not a dict
-        raise typer.BadParameter("use low, medium, high or critical", param_hint="--severity")
-    return Severity.Value(name)
 
 
 def _row(incident: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:

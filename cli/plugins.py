@@ -51,7 +51,10 @@ def list_(
     """Plugins, newest first."""
 
     async def work(plane: PlaneClient) -> None:
-        filters = {"package": package, "merchant": merchant, "release": release, "health": _health(health)}
+        from prunella.v1 import agent_pb2
+
+        state = formatting.enum_value(agent_pb2.Health, health, "--health")
+        filters = {"package": package, "merchant": merchant, "release": release, "health": state}
         entries = listings.plugins(plane, limit, **filters)
         if json:
             await show_json_list(entries)
@@ -124,17 +127,6 @@ def retire(plugin: PluginName, reason: Reason) -> None:
         typer.echo(f"{safe(answer.plugin.label or id_lookup.short(name))} is {answer.plugin.state}")
 
     run(work)
-
-
-def _health(word: str) -> int:
-    from prunella.v1.agent_pb2 import Health as Enum
-
-    if not word:
-        return 0
-    name = f"HEALTH_{word.upper()}"
-    if name not in Enum.keys():  # noqa: SIM118 - an enum wrapper, not a dict
-        raise typer.BadParameter("use healthy, unhealthy, down or starting", param_hint="--health")
-    return Enum.Value(name)
 
 
 def _state(plugin: Any) -> str:

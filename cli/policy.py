@@ -10,18 +10,7 @@ import typer
 from cli import formatting, id_lookup, listings, policy_fields
 from cli.command_groups import command_group
 from cli.confirmation import Yes, confirm
-from cli.output import (
-    Json,
-    Limit,
-    Reason,
-    coloured,
-    plain,
-    safe,
-    show_fields,
-    show_json,
-    show_json_list,
-    show_table,
-)
+from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
 from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:

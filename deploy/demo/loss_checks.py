@@ -38,14 +38,9 @@ FROM bus.facts WHERE incident <> '' GROUP BY incident
 HAVING count(*) FILTER (WHERE fact = 'attempt_created') > count(*) FILTER (WHERE fact = ANY(CAST(:ends AS text[])))
 """
 ENDS = [
-    "attempt_succeeded",
-    "attempt_rolled_back",
-    "attempt_failed",
-    "attempt_refused",
-    "attempt_cancelled",
-    "attempt_rollback_failed",
-    "attempt_unconfirmed",
-]
+    "attempt_succeeded", "attempt_rolled_back", "attempt_failed", "attempt_refused", "attempt_cancelled",
+    "attempt_rollback_failed", "attempt_unconfirmed",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +120,12 @@ async def settled_losses(database_url: str, nats_url: str) -> tuple[dict[str, in
 
 async def beats(client: OperatorClient, simulated: Sequence[SimulatedAgent]) -> tuple[BeatCounts, list[str]]:
     """Beats of simulated agents that have stopped, and the plugins for which an acknowledged one is not stored."""
-    sent = acknowledged = stored = 0
-    lost = []
+    counted, lost = [], []
     for agent in simulated:
         request = ingest_pb2.GetPluginRequest(name=f"plugins/{agent.identity.plugin}")
-        stored_beats = (await client.ingest.GetPlugin(request, timeout=CALL_SECONDS)).plugin.beats
-        session = agent.session
-        sent, acknowledged, stored = (
-            sent + session.beats_sent,
-            acknowledged + session.beats_acknowledged,
-            stored + stored_beats,
-        )
-        if session.beats_acknowledged > stored_beats:
-            lost.append(f"{agent.identity.label}: {session.beats_acknowledged} acknowledged, {stored_beats} stored")
-    return BeatCounts(sent, acknowledged, stored), lost
+        stored = (await client.ingest.GetPlugin(request, timeout=CALL_SECONDS)).plugin.beats
+        sent, acknowledged = agent.session.beats_sent, agent.session.beats_acknowledged
+        counted.append((sent, acknowledged, stored))
+        if acknowledged > stored:
+            lost.append(f"{agent.identity.label}: {acknowledged} acknowledged, {stored} stored")
+    return BeatCounts(*(sum(column) for column in zip((0, 0, 0), *counted, strict=True))), lost

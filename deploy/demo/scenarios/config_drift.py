@@ -14,7 +14,7 @@ import time
 
 from deploy.demo.operator_client import CALL_SECONDS
 from deploy.demo.scenarios.plugin_faults import wait_ended, wait_opened
-from deploy.demo.scenarios.scenario import Mismatch, Scenario, ScenarioContext, ScenarioResult, now
+from deploy.demo.scenarios.scenario import Context, Mismatch, Result, Scenario, now
 from deploy.demo.shop import Shop
 from deploy.demo.tools import plugins
 from deploy.demo.traffic import BURST
@@ -26,7 +26,7 @@ KNOWN_SECONDS = 30.0
 LOOK_SECONDS = 0.1
 
 
-async def wait_expected(ctx: ScenarioContext, result: ScenarioResult, digest: str) -> None:
+async def wait_expected(ctx: Context, result: Result, digest: str) -> None:
     """Waits until the plane knows which configuration the plugin should have. Raises TimeoutError."""
     request = ingest_pb2.GetPluginRequest(name=f"plugins/{result.plugin}")
     deadline = time.monotonic() + KNOWN_SECONDS
@@ -41,7 +41,7 @@ async def wait_expected(ctx: ScenarioContext, result: ScenarioResult, digest: st
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def restore_old_address(ctx: ScenarioContext) -> None:
+def restore_old_address(ctx: Context) -> None:
     """The old address goes back into the file, by hand, and the relay is started again with it."""
     sink = ctx.fleet.sink
     address = sink.merchant(OLD, sink.secrets[LABEL])
@@ -52,7 +52,7 @@ def restore_old_address(ctx: ScenarioContext) -> None:
     os.kill(found.pid, signal.SIGHUP)
 
 
-async def check_delivery(ctx: ScenarioContext, shop: Shop) -> None:
+async def check_delivery(ctx: Context, shop: Shop) -> None:
     """Looks at the plugin itself: what it is told to forward comes to the right address, all of it. Raises Mismatch."""
     await shop.traffic.stop()
     taken = ctx.fleet.sink.taken
@@ -63,7 +63,7 @@ async def check_delivery(ctx: ScenarioContext, shop: Shop) -> None:
         raise Mismatch(f"webhooks were answered {statuses}, {taken.get(OLD, 0) - misdirected} went to the old address")
 
 
-async def config_fix(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def config_fix(ctx: Context, result: Result) -> None:
     """A relay's configuration is edited by hand, which costs a fifth of its webhooks; the signed one comes back."""
     shop = await ctx.fleet.add(LABEL, separate_secret=True)
     result.plugin = shop.plugin

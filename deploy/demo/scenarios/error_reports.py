@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.demo import config_edit
-from deploy.demo.scenarios.scenario import Mismatch, Scenario, ScenarioContext, ScenarioResult, now, wait_for_delivery
+from deploy.demo.scenarios.scenario import Context, Mismatch, Result, Scenario, now, wait_for_delivery
 from deploy.demo.shop import Shop
 from deploy.demo.timeline_follower import reports
 from deploy.demo.tools import plugins, relay_settings
@@ -29,7 +29,7 @@ ENDS = ("report_resolved", "report_escalated")
 TRIES = 3
 
 
-async def edit_carelessly(ctx: ScenarioContext, result: ScenarioResult, label: str) -> Shop:
+async def edit_carelessly(ctx: Context, result: Result, label: str) -> Shop:
     """A relay of a slow merchant, and an operator who writes 0.5 where 5 belongs and starts it again."""
     shop = await ctx.fleet.add(label, traffic=False)
     result.plugin, result.fault = shop.plugin, now()
@@ -45,13 +45,13 @@ async def check_used(shop: Shop, wanted: float) -> None:
         raise Mismatch(str(error)) from error
 
 
-async def wait_reported(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def wait_reported(ctx: Context, result: Result) -> None:
     """Waits until the relay's error has come to the queue."""
     event = await ctx.timeline.wait_for("error_reported", REPORT_SECONDS, plugin=result.plugin)
     result.error = event.error_reported.report.rpartition("/")[2]
 
 
-async def wait_ended(ctx: ScenarioContext, result: ScenarioResult) -> Event:
+async def wait_ended(ctx: Context, result: Result) -> Event:
     """Waits for the end of the report and for all that led to it, and looks at what it may not have become."""
     end = await ctx.timeline.wait_for(ENDS, WORK_SECONDS, plugin=result.plugin)
     await wait_for_delivery(ctx, lambda event: event.plugin == result.plugin or result.error in reports(event))
@@ -60,7 +60,7 @@ async def wait_ended(ctx: ScenarioContext, result: ScenarioResult) -> Event:
     return end
 
 
-def leases(ctx: ScenarioContext, result: ScenarioResult) -> list[tuple[str, TaskLease]]:
+def leases(ctx: Context, result: Result) -> list[tuple[str, TaskLease]]:
     """Who claimed the report's task, and with which token, in order."""
     return [
         (event.tasks_claimed.worker, lease)
@@ -71,7 +71,7 @@ def leases(ctx: ScenarioContext, result: ScenarioResult) -> list[tuple[str, Task
     ]
 
 
-def ends(ctx: ScenarioContext, result: ScenarioResult) -> list[TaskEnd]:
+def ends(ctx: Context, result: Result) -> list[TaskEnd]:
     """How each try for the report ended under a valid token, in order."""
     return [
         end
@@ -82,7 +82,7 @@ def ends(ctx: ScenarioContext, result: ScenarioResult) -> list[TaskEnd]:
     ]
 
 
-async def wait_tries(ctx: ScenarioContext, result: ScenarioResult, count: int) -> None:
+async def wait_tries(ctx: Context, result: Result, count: int) -> None:
     """Waits until so many tries ended; the end of the report may arrive before that of its last try."""
     deadline = asyncio.get_running_loop().time() + WORK_SECONDS
     while len(ends(ctx, result)) < count:
@@ -91,7 +91,7 @@ async def wait_tries(ctx: ScenarioContext, result: ScenarioResult, count: int) -
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def try_states(ctx: ScenarioContext, result: ScenarioResult) -> list[str]:
+def try_states(ctx: Context, result: Result) -> list[str]:
     """The states in which the tries left the task, noted for people."""
     found = ends(ctx, result)
     result.notes += [f"try {number}: {end.state} {end.failure}".rstrip() for number, end in enumerate(found, 1)]
@@ -109,7 +109,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def error_resolved(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def error_resolved(ctx: Context, result: Result) -> None:
     """A careless edit makes deliveries fail; tools put the value right, and nobody is asked."""
     shop = await edit_carelessly(ctx, result, "shop-8")
     await wait_reported(ctx, result)
@@ -120,7 +120,7 @@ async def error_resolved(ctx: ScenarioContext, result: ScenarioResult) -> None:
     await check_used(shop, config_edit.USUAL_SECONDS)
 
 
-async def error_three_attempts(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def error_three_attempts(ctx: Context, result: Result) -> None:
     """The same, while somebody still has the file open: two tries fail, and the third finds it closed."""
     shop = await edit_carelessly(ctx, result, "shop-9")
     with locked(plugins.find(ctx.fleet.folder, "shop-9").config):
@@ -133,7 +133,7 @@ async def error_three_attempts(ctx: ScenarioContext, result: ScenarioResult) -> 
     await check_used(shop, config_edit.USUAL_SECONDS)
 
 
-async def worker_killed(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def worker_killed(ctx: Context, result: Result) -> None:
     """The worker is killed in the middle of its task: its lease lapses and another worker does it, once."""
     shop = await edit_carelessly(ctx, result, "shop-10")
     result.traced = False
@@ -155,7 +155,7 @@ async def worker_killed(ctx: ScenarioContext, result: ScenarioResult) -> None:
     await check_used(shop, config_edit.USUAL_SECONDS)
 
 
-async def error_escalated(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def error_escalated(ctx: Context, result: Result) -> None:
     """The file was left half written, which no tool may mend: after three tries a person gets it with all of them."""
     shop = await edit_carelessly(ctx, result, "shop-11")
     config = plugins.find(ctx.fleet.folder, "shop-11").config

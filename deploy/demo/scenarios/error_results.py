@@ -14,7 +14,7 @@ from typing import Any
 
 from deploy.demo.operator_client import CALL_SECONDS
 from deploy.demo.scenarios.incident_results import LOOK_SECONDS, TRACE_SECONDS, newest
-from deploy.demo.scenarios.scenario import Scenario, ScenarioContext, ScenarioResult, fact_time, seconds
+from deploy.demo.scenarios.scenario import Context, Result, Scenario, decision, entry, fact_time, seconds
 from libs.common.errors import Problem
 from prunella.v1 import ops_pb2, queue_pb2
 from prunella.v1.events_pb2 import Event
@@ -29,44 +29,32 @@ def outcome(facts: list[Event]) -> str:
     return OUTCOMES[str(end.WhichOneof("fact"))] if end else ""
 
 
-async def document(ctx: ScenarioContext, scenario: Scenario, result: ScenarioResult, problem: str) -> dict[str, Any]:
+async def document(ctx: Context, scenario: Scenario, result: Result, problem: str) -> dict[str, Any]:
     """The scenario's entry in the JSON document. `problem` is why it cannot be ok, empty when it can."""
     facts = ctx.timeline.about_report(result.error)
     triaged = newest(facts, "report_triaged")
-    decision = triaged.report_triaged if triaged else None
+    made = triaged.report_triaged if triaged else None
     ended, reported = newest(facts, *OUTCOMES), newest(facts, "error_reported")
     worked = newest(facts, "tasks_finished")
-    outcome_or_problem = problem or outcome(facts)
     began = await first_seen(ctx, result)
     trace_id, complete = await trace(ctx, result)
-    return {
-        "name": scenario.name,
-        "plugin": scenario.label,
-        "incident": "",
-        "error": result.error,
-        "decision": {
-            "action": decision.strategy.rpartition("/")[2],
-            "release": "",
-            "confidence": round(decision.confidence, 3),
-        }
-        if decision
-        else None,
-        "attempt": "",
-        "outcome": outcome_or_problem,
-        "expected": scenario.expected,
-        "ok": outcome_or_problem == scenario.expected and (complete or not result.traced),
-        "detect_s": seconds(began, fact_time(reported)),
-        "decide_s": seconds(fact_time(reported), fact_time(triaged)),
-        "act_s": seconds(fact_time(triaged), fact_time(worked)),
-        "verify_s": seconds(fact_time(worked), fact_time(newest(facts, "report_resolved"))),
-        "total_s": seconds(began, fact_time(ended)),
-        "trace_id": trace_id,
-        "trace_complete": complete,
-        "notes": result.notes,
-    }
+    return entry(
+        scenario,
+        result,
+        problem or outcome(facts),
+        error=result.error,
+        decision=decision(made.strategy.rpartition("/")[2], "", made.confidence) if made else None,
+        detect_s=seconds(began, fact_time(reported)),
+        decide_s=seconds(fact_time(reported), fact_time(triaged)),
+        act_s=seconds(fact_time(triaged), fact_time(worked)),
+        verify_s=seconds(fact_time(worked), fact_time(newest(facts, "report_resolved"))),
+        total_s=seconds(began, fact_time(ended)),
+        trace_id=trace_id,
+        trace_complete=complete,
+    )
 
 
-async def first_seen(ctx: ScenarioContext, result: ScenarioResult) -> datetime | None:
+async def first_seen(ctx: Context, result: Result) -> datetime | None:
     """When the plugin met the error first; None when the queue never heard of it."""
     if not result.error:
         return None
@@ -75,16 +63,16 @@ async def first_seen(ctx: ScenarioContext, result: ScenarioResult) -> datetime |
     return answer.report.first_seen_time.ToDatetime(UTC)
 
 
-async def trace(ctx: ScenarioContext, result: ScenarioResult) -> tuple[str, bool]:
+async def trace(ctx: Context, result: Result) -> tuple[str, bool]:
     """The trace of the report, and whether all who took part are in it, each step under one that is there too.
 
     A worker that was killed took its own steps with it: such a trace is not looked at.
     """
     found = ""
     request = ops_pb2.ListTimelineRequest(page_size=200, plugin=result.plugin, facts=["error_reported"])
-    for entry in (await ctx.client.ops.ListTimeline(request, timeout=CALL_SECONDS)).entries:
-        if entry.event.error_reported.report.rpartition("/")[2] == result.error:
-            found = entry.trace_id
+    for listed in (await ctx.client.ops.ListTimeline(request, timeout=CALL_SECONDS)).entries:
+        if listed.event.error_reported.report.rpartition("/")[2] == result.error:
+            found = listed.trace_id
     deadline = asyncio.get_running_loop().time() + TRACE_SECONDS
     missing = ["no trace was begun"]
     while result.traced and found and missing and asyncio.get_running_loop().time() < deadline:

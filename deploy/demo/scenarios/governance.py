@@ -10,7 +10,7 @@ import asyncio
 from deploy.demo.operator_client import CALL_SECONDS
 from deploy.demo.scenarios import operators
 from deploy.demo.scenarios.plugin_faults import wait_ended
-from deploy.demo.scenarios.scenario import Mismatch, Scenario, ScenarioContext, ScenarioResult, now
+from deploy.demo.scenarios.scenario import Context, Mismatch, Result, Scenario, now
 from deploy.demo.simulated_agent import SimulatedAgent
 from prunella.v1 import ingest_pb2
 from prunella.v1.events_pb2 import Event
@@ -35,7 +35,7 @@ def not_running(agents: list[SimulatedAgent], release: str) -> list[str]:
     return [agent.identity.label for agent in agents if agent.identity.running.release != release]
 
 
-async def storm(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def storm(ctx: Context, result: Result) -> None:
     """The sink refuses most webhooks of every kiosk: automation waits, one page, and no plugin is patched."""
     await ctx.fleet.publish("kiosk", "1.1.0", "1.2.3")
     agents = await ctx.fleet.add_simulated(KIOSKS, "kiosk", "1.1.0")
@@ -71,7 +71,7 @@ async def storm(ctx: ScenarioContext, result: ScenarioResult) -> None:
     result.notes.append(f"{opened} of {KIOSKS} plugins were ill of it")
 
 
-async def approval(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def approval(ctx: Context, result: Result) -> None:
     """The remedy is a major release: its author may not agree to it, two others do, and it is applied."""
     async with operators.as_operator(ctx, operators.AUTHOR) as client:
         await ctx.fleet.publish("vault", "1.2.0", "1.2.3", "2.0.0", client=client)

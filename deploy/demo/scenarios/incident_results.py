@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deploy.demo.operator_client import CALL_SECONDS
-from deploy.demo.scenarios.scenario import ENDS, Scenario, ScenarioContext, ScenarioResult, fact_time, outcome, seconds
+from deploy.demo.scenarios.scenario import ENDS, Context, Result, Scenario, decision, entry, fact_time, outcome, seconds
 from libs.common.errors import Problem
 from prunella.v1 import events_pb2, ingest_pb2, ops_pb2
 from prunella.v1.events_pb2 import Event
@@ -22,7 +22,7 @@ TRIGGERS = ("incident_opened", "incident_round_started")
 VERDICTS = ("attempt_succeeded", "attempt_rolled_back")
 
 
-async def document(ctx: ScenarioContext, scenario: Scenario, result: ScenarioResult, problem: str) -> dict[str, Any]:
+async def document(ctx: Context, scenario: Scenario, result: Result, problem: str) -> dict[str, Any]:
     """The scenario's entry in the JSON document. `problem` is why it cannot be ok, empty when it can."""
     facts = ctx.timeline.facts(incident=result.incident) if result.incident else []
     trace_id, complete = await trace(ctx, result)
@@ -30,30 +30,21 @@ async def document(ctx: ScenarioContext, scenario: Scenario, result: ScenarioRes
     if problem:
         result.notes.append(f"so far: {outcome(facts) or 'nothing'}")
     decided = newest(facts, "decision_made")
-    decision = decided.decision_made if decided else None
-    return {
-        "name": scenario.name,
-        "plugin": scenario.label,
-        "incident": result.incident,
-        "decision": {
-            "action": events_pb2.Action.Name(decision.action).removeprefix("ACTION_").lower(),
-            "release": decision.release,
-            "confidence": round(decision.confidence, 3),
-        }
-        if decision
-        else None,
-        "attempt": attempt(facts),
-        "outcome": outcome_or_problem,
-        "expected": scenario.expected,
-        "ok": outcome_or_problem == scenario.expected and (complete or not result.traced),
+    made = decided.decision_made if decided else None
+    action = events_pb2.Action.Name(made.action).removeprefix("ACTION_").lower() if made else ""
+    return entry(
+        scenario,
+        result,
+        outcome_or_problem,
+        decision=decision(action, made.release, made.confidence) if made else None,
+        attempt=attempt(facts),
         **await figures(ctx, result, facts),
-        "trace_id": trace_id,
-        "trace_complete": complete,
-        "notes": result.notes,
-    }
+        trace_id=trace_id,
+        trace_complete=complete,
+    )
 
 
-async def figures(ctx: ScenarioContext, result: ScenarioResult, facts: list[Event]) -> dict[str, float | None]:
+async def figures(ctx: Context, result: Result, facts: list[Event]) -> dict[str, float | None]:
     """How long each step took, in seconds; None for a step that was not taken."""
     began = await first_bad_beat(ctx, result) if result.traced or result.modelled else result.fault
     found = newest(facts, "incident_opened")
@@ -79,7 +70,7 @@ def attempt(facts: list[Event]) -> str:
     return created.attempt_created.attempt if created else ""
 
 
-async def first_bad_beat(ctx: ScenarioContext, result: ScenarioResult) -> datetime | None:
+async def first_bad_beat(ctx: Context, result: Result) -> datetime | None:
     """When the first beat with the anomaly arrived."""
     if not result.incident:
         return None
@@ -88,7 +79,7 @@ async def first_bad_beat(ctx: ScenarioContext, result: ScenarioResult) -> dateti
     return answer.incident.first_bad_beat_time.ToDatetime(UTC)
 
 
-async def trace(ctx: ScenarioContext, result: ScenarioResult) -> tuple[str, bool]:
+async def trace(ctx: Context, result: Result) -> tuple[str, bool]:
     """The healing's trace id and whether every step of it is stored; spans may come a little later than facts."""
     if not result.incident:
         return "", False

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from deploy.demo.operator_client import CALL_SECONDS, OperatorClient
-from deploy.demo.scenarios.scenario import Mismatch, ScenarioContext
+from deploy.demo.scenarios.scenario import Context, Mismatch
 from libs.common.errors import Problem
 from prunella.v1 import patcher_pb2
 
@@ -19,7 +19,7 @@ ROLE = "approver"
 
 
 @asynccontextmanager
-async def as_operator(ctx: ScenarioContext, name: str) -> AsyncIterator[OperatorClient]:
+async def as_operator(ctx: Context, name: str) -> AsyncIterator[OperatorClient]:
     """A client of the plane in the name of this operator."""
     client = OperatorClient(ctx.client.addresses, ctx.client.key, name)
     try:
@@ -37,7 +37,7 @@ async def approval(client: OperatorClient, subject: str) -> patcher_pb2.Approval
     return (await client.patcher.GetAttempt(wanted, timeout=CALL_SECONDS)).attempt.approval
 
 
-async def approve(ctx: ScenarioContext, subject: str, name: str) -> None:
+async def approve(ctx: Context, subject: str, name: str) -> None:
     """An operator looks at the plan and approves it. Raises Problem when they may not."""
     async with as_operator(ctx, name) as client:
         seen = await approval(client, subject)
@@ -47,7 +47,7 @@ async def approve(ctx: ScenarioContext, subject: str, name: str) -> None:
         await client.patcher.ApproveAttempt(request, timeout=CALL_SECONDS)
 
 
-async def check_refused(ctx: ScenarioContext, subject: str, name: str) -> str:
+async def check_refused(ctx: Context, subject: str, name: str) -> str:
     """An operator tries to approve and may not; the refusal. Raises Mismatch when they may."""
     try:
         await approve(ctx, subject, name)
@@ -56,7 +56,7 @@ async def check_refused(ctx: ScenarioContext, subject: str, name: str) -> str:
     raise Mismatch(f"{name} could approve {subject}, and is its author")
 
 
-async def raise_budget(ctx: ScenarioContext, budget: int) -> None:
+async def raise_budget(ctx: Context, budget: int) -> None:
     """Somebody lets more be in flight at once, by the policy's version that they saw."""
     async with as_operator(ctx, AUTHOR) as client:
         policy = (await client.patcher.GetPolicy(patcher_pb2.GetPolicyRequest(), timeout=CALL_SECONDS)).policy

@@ -9,15 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from deploy.demo.operator_client import CALL_SECONDS
-from deploy.demo.scenarios.scenario import (
-    ENDS,
-    Mismatch,
-    Scenario,
-    ScenarioContext,
-    ScenarioResult,
-    now,
-    wait_for_delivery,
-)
+from deploy.demo.scenarios.scenario import ENDS, Context, Mismatch, Result, Scenario, now, wait_for_delivery
 from deploy.demo.shop import Shop
 from prunella.v1 import ingest_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Event
@@ -30,7 +22,7 @@ SPANS_SECONDS = 0.6
 LOOK_SECONDS = 0.05
 
 
-async def wait_opened(ctx: ScenarioContext, result: ScenarioResult, kind: str) -> None:
+async def wait_opened(ctx: Context, result: Result, kind: str) -> None:
     """Waits for the incident of the scenario's plugin."""
     event = await ctx.timeline.wait_for("incident_opened", OPEN_SECONDS, plugin=result.plugin)
     result.incident = event.incident
@@ -38,21 +30,21 @@ async def wait_opened(ctx: ScenarioContext, result: ScenarioResult, kind: str) -
         raise Mismatch(f"the incident is {event.incident_opened.type}, not {kind}")
 
 
-async def wait_ended(ctx: ScenarioContext, result: ScenarioResult, timeout: float = HEAL_SECONDS) -> Event:
+async def wait_ended(ctx: Context, result: Result, timeout: float = HEAL_SECONDS) -> Event:
     """Waits for the end of the incident, and for all that led to it: facts come in any order."""
     end = await ctx.timeline.wait_for(ENDS, timeout, incident=result.incident)
     await wait_for_delivery(ctx, lambda event: event.incident == result.incident)
     return end
 
 
-async def check_runs(ctx: ScenarioContext, label: str, release: str) -> None:
+async def check_runs(ctx: Context, label: str, release: str) -> None:
     """Looks at the plugin itself: what its supervisor runs, and that it is well."""
     state = await ctx.fleet.shops[label].ready()
     if state["release"] != release:
         raise Mismatch(f"{label} runs {state['release']}, not {release}")
 
 
-async def wait_attempt(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def wait_attempt(ctx: Context, result: Result) -> None:
     """Waits until the plugin has an attempt: asked of patcher, since the timeline tells of it too late to interfere."""
     request = patcher_pb2.ListAttemptsRequest(plugin=result.plugin, page_size=1)
     for _ in range(int(HEAL_SECONDS / LOOK_SECONDS)):
@@ -62,7 +54,7 @@ async def wait_attempt(ctx: ScenarioContext, result: ScenarioResult) -> None:
     raise Mismatch("nothing was tried")
 
 
-async def run_broken(ctx: ScenarioContext, result: ScenarioResult, label: str, version: str) -> Shop:
+async def run_broken(ctx: Context, result: Result, label: str, version: str) -> Shop:
     """A plugin that runs a broken release, and customers who send it webhooks."""
     shop = await ctx.fleet.add(label, version, traffic=False)
     result.plugin, result.fault = shop.plugin, now()
@@ -70,20 +62,20 @@ async def run_broken(ctx: ScenarioContext, result: ScenarioResult, label: str, v
     return shop
 
 
-async def break_webhooks(ctx: ScenarioContext, result: ScenarioResult, label: str, version: str) -> None:
+async def break_webhooks(ctx: Context, result: Result, label: str, version: str) -> None:
     """A plugin that runs a broken release, and the incident that tells of it."""
     await run_broken(ctx, result, label, version)
     await wait_opened(ctx, result, "webhook_fail_rate")
 
 
-async def heal_patch(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def heal_patch(ctx: Context, result: Result) -> None:
     """Release 1.2.0 fails on 60 % of its webhooks; 1.2.3 is staged, applied, watched and kept."""
     await break_webhooks(ctx, result, "shop-1", "1.2.0")
     await wait_ended(ctx, result)
     await check_runs(ctx, "shop-1", "1.2.3")
 
 
-async def staging_refuses(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def staging_refuses(ctx: Context, result: Result) -> None:
     """The first remedy, 1.2.4, fails its smoke tests in the sandbox and never reaches the plugin."""
     await break_webhooks(ctx, result, "shop-2", "1.2.1")
     await wait_ended(ctx, result)
@@ -93,14 +85,14 @@ async def staging_refuses(ctx: ScenarioContext, result: ScenarioResult) -> None:
         raise Mismatch(f"{len(applied)} releases were applied, only the second should have been")
 
 
-async def bad_patch_rolled_back(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def bad_patch_rolled_back(ctx: Context, result: Result) -> None:
     """The first remedy, 1.3.0, passes staging, fails under load in probation, and is taken back."""
     await break_webhooks(ctx, result, "shop-3", "1.2.2")
     await wait_ended(ctx, result)
     await check_runs(ctx, "shop-3", "1.2.3")
 
 
-async def plugin_down(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def plugin_down(ctx: Context, result: Result) -> None:
     """The plugin is killed under its living supervisor and started again by the plane."""
     shop = await ctx.fleet.add("shop-4")
     result.plugin, result.fault = shop.plugin, now()
@@ -110,7 +102,7 @@ async def plugin_down(ctx: ScenarioContext, result: ScenarioResult) -> None:
     await check_runs(ctx, "shop-4", "1.2.3")
 
 
-async def silent_plugin(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def silent_plugin(ctx: Context, result: Result) -> None:
     """The supervisor itself is killed: nothing can reach the plugin, so a person is asked, within two minutes."""
     shop = await ctx.fleet.add("shop-5")
     result.plugin, result.fault, result.traced = shop.plugin, now(), False
@@ -122,7 +114,7 @@ async def silent_plugin(ctx: ScenarioContext, result: ScenarioResult) -> None:
         raise Mismatch(f"a person was asked about {event.incident_escalated.type}, not about silence")
 
 
-async def kill_switch(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def kill_switch(ctx: Context, result: Result) -> None:
     """Engaged while the update is on its way: nothing is applied. Released: it goes on."""
     await run_broken(ctx, result, "shop-6", "1.2.0")
     await wait_attempt(ctx, result)
@@ -141,7 +133,7 @@ async def kill_switch(ctx: ScenarioContext, result: ScenarioResult) -> None:
     await check_runs(ctx, "shop-6", "1.2.3")
 
 
-async def dead_man(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def dead_man(ctx: Context, result: Result) -> None:
     """The plane vanishes after the switch: the agent goes back by itself, reports later, and the record says so."""
     shop = await run_broken(ctx, result, "shop-7", "1.2.0")
     await wait_attempt(ctx, result)

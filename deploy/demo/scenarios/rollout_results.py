@@ -10,11 +10,11 @@ from typing import Any
 
 from deploy.demo.scenarios import rollouts
 from deploy.demo.scenarios.incident_results import newest
-from deploy.demo.scenarios.scenario import Scenario, ScenarioContext, ScenarioResult, fact_time, seconds
+from deploy.demo.scenarios.scenario import Context, Result, Scenario, entry, fact_time, seconds
 from prunella.v1.events_pb2 import Event
 
 
-def facts_of(ctx: ScenarioContext, result: ScenarioResult) -> list[Event]:
+def facts_of(ctx: Context, result: Result) -> list[Event]:
     """The facts of the scenario's rollout or storm."""
     if result.rollout:
         return ctx.timeline.facts(where=lambda event: rollouts.about(event, result.rollout))
@@ -27,32 +27,17 @@ def storm_of(event: Event) -> str:
     return fields.storm.rpartition("/")[2]
 
 
-def outcome(result: ScenarioResult, events: list[Event]) -> str:
+def outcome(result: Result, events: list[Event]) -> str:
     """How it ended, in a few words. What the scenario found wrong was raised before."""
     if result.rollout:
         return rollouts.outcome(events)
     return "one storm, nothing patched, over" if newest(events, "storm_ended") else ""
 
 
-async def document(ctx: ScenarioContext, scenario: Scenario, result: ScenarioResult, problem: str) -> dict[str, Any]:
+async def document(ctx: Context, scenario: Scenario, result: Result, problem: str) -> dict[str, Any]:
     """The scenario's entry in the JSON document. `problem` is why it cannot be ok, empty when it can."""
     events = facts_of(ctx, result) if result.rollout or result.storm else []
     last = max(events, key=lambda event: event.time.ToNanoseconds(), default=None)
-    outcome_or_problem = problem or outcome(result, events)
-    return {
-        "name": scenario.name,
-        "plugin": scenario.label,
-        "incident": "",
-        "rollout": result.rollout,
-        "storm": result.storm,
-        "decision": None,
-        "attempt": "",
-        "outcome": outcome_or_problem,
-        "expected": scenario.expected,
-        "ok": outcome_or_problem == scenario.expected,
-        **dict.fromkeys(("detect_s", "decide_s", "act_s", "verify_s")),
-        "total_s": seconds(result.fault, fact_time(last)),
-        "trace_id": "",
-        "trace_complete": False,
-        "notes": result.notes,
-    }
+    total = seconds(result.fault, fact_time(last))
+    ended = problem or outcome(result, events)
+    return entry(scenario, result, ended, rollout=result.rollout, storm=result.storm, total_s=total)

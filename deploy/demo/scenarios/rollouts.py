@@ -8,7 +8,7 @@ from __future__ import annotations
 from deploy.demo.operator_client import CALL_SECONDS
 from deploy.demo.scenarios import operators
 from deploy.demo.scenarios.governance import not_running, plugin_ids
-from deploy.demo.scenarios.scenario import Mismatch, Scenario, ScenarioContext, ScenarioResult, now, wait_for_delivery
+from deploy.demo.scenarios.scenario import Context, Mismatch, Result, Scenario, now, wait_for_delivery
 from libs.common.facts import fact_name
 from prunella.v1 import patcher_pb2
 from prunella.v1.events_pb2 import Event
@@ -44,7 +44,7 @@ def outcome(events: list[Event]) -> str:
     return ", ".join(OUTCOMES[name].format(wave=fields.wave) for name, fields in steps)
 
 
-async def roll_out(ctx: ScenarioContext, result: ScenarioResult, package: str, target: str) -> None:
+async def roll_out(ctx: Context, result: Result, package: str, target: str) -> None:
     """Creates a rollout; `result.rollout` says which."""
     request = patcher_pb2.CreateRolloutRequest(
         package=package, target=target, reason="the demo brings it to all", request_id=f"demo-{package}-{target}"
@@ -58,7 +58,7 @@ async def roll_out(ctx: ScenarioContext, result: ScenarioResult, package: str, t
     result.rollout = made.name.rpartition("/")[2]
 
 
-async def wait_ended(ctx: ScenarioContext, result: ScenarioResult, *facts: str) -> None:
+async def wait_ended(ctx: Context, result: Result, *facts: str) -> None:
     """Waits for the end of the rollout and for all that led to it, and notes its figures."""
     await ctx.timeline.wait_for(facts, ROLLOUT_SECONDS, where=lambda event: about(event, result.rollout))
     await wait_for_delivery(ctx, lambda event: about(event, result.rollout))
@@ -69,7 +69,7 @@ async def wait_ended(ctx: ScenarioContext, result: ScenarioResult, *facts: str) 
     result.notes += [f"{one.label} {one.state}: {one.reason}" for one in answer.members[:SHOWN]]
 
 
-async def rollout_good(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def rollout_good(ctx: Context, result: Result) -> None:
     """A good release goes to 200 plugins in three waves, after two people agreed; each wave proves itself."""
     # Before anything else: a plan names the policy it was made under, and another policy asks people anew.
     await operators.raise_budget(ctx, BUDGET)
@@ -84,7 +84,7 @@ async def rollout_good(ctx: ScenarioContext, result: ScenarioResult) -> None:
         raise Mismatch(f"{len(others)} plugins do not run 1.2.3: {', '.join(others[:5])}")
 
 
-async def rollout_bad(ctx: ScenarioContext, result: ScenarioResult) -> None:
+async def rollout_bad(ctx: Context, result: Result) -> None:
     """A release that spoils half of the webhooks is halted in the first wave, and the wave is taken back."""
     await ctx.fleet.publish("basket", "1.2.3", "1.3.0")
     agents = await ctx.fleet.add_simulated(BASKETS, "basket", "1.2.3")

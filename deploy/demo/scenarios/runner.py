@@ -24,7 +24,7 @@ from deploy.demo.scenarios.error_reports import ERROR_REPORTS
 from deploy.demo.scenarios.governance import GOVERNANCE
 from deploy.demo.scenarios.plugin_faults import EXCLUSIVE, PLUGIN_FAULTS
 from deploy.demo.scenarios.rollouts import ROLLOUTS
-from deploy.demo.scenarios.scenario import Mismatch, Scenario, ScenarioContext, ScenarioResult
+from deploy.demo.scenarios.scenario import Context, Mismatch, Result, Scenario
 from deploy.demo.timeline_follower import TimelineFollower
 from deploy.local.plane import Plane
 from libs.common.errors import Problem
@@ -33,7 +33,7 @@ from libs.common.errors import Problem
 SIMULATED_AGENTS = 60
 STAGGER_SECONDS = 3.0
 Say = Callable[[str], None]
-ResultBuilder = Callable[[ScenarioContext, Scenario, ScenarioResult, str], Awaitable[dict[str, Any]]]
+ResultBuilder = Callable[[Context, Scenario, Result, str], Awaitable[dict[str, Any]]]
 WITHOUT_INCIDENT = (*GOVERNANCE, *ROLLOUTS)
 
 
@@ -49,9 +49,9 @@ def select(names: Sequence[str]) -> list[Scenario]:
     return [scenario for scenario in known.values() if scenario.name in wanted]
 
 
-async def play(ctx: ScenarioContext, scenario: Scenario) -> dict[str, Any]:
+async def play(ctx: Context, scenario: Scenario) -> dict[str, Any]:
     """Plays one scenario to its end, whatever that is."""
-    result, problem = ScenarioResult(), ""
+    result, problem = Result(), ""
     ctx.say(f"{scenario.name}: {(scenario.play.__doc__ or '').splitlines()[0]}")
     try:
         async with asyncio.timeout(scenario.seconds):
@@ -67,7 +67,7 @@ async def play(ctx: ScenarioContext, scenario: Scenario) -> dict[str, Any]:
     return found
 
 
-def result_builder(scenario: Scenario, result: ScenarioResult) -> ResultBuilder:
+def result_builder(scenario: Scenario, result: Result) -> ResultBuilder:
     """What turns the facts of a scenario into its entry."""
     if scenario in ERROR_REPORTS:
         return error_results.document
@@ -85,13 +85,13 @@ def lanes(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
     return list(found.values())
 
 
-async def play_lane(ctx: ScenarioContext, scenarios: Sequence[Scenario], delay: float) -> list[dict[str, Any]]:
+async def play_lane(ctx: Context, scenarios: Sequence[Scenario], delay: float) -> list[dict[str, Any]]:
     """Plays scenarios one after the other."""
     await asyncio.sleep(delay)
     return [await play(ctx, scenario) for scenario in scenarios]
 
 
-async def play_all(ctx: ScenarioContext, scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
+async def play_all(ctx: Context, scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
     """Those that may play together, then those that play alone; in the order given."""
     together = [scenario for scenario in scenarios if scenario not in EXCLUSIVE]
     # What takes longest begins first: the errors, one after the other, and silence, which is noticed late.
@@ -118,7 +118,7 @@ async def run(plane: Plane, say: Say, names: Sequence[str] = (), simulated: int 
             if any(scenario in ERROR_REPORTS for scenario in scenarios):
                 await workers.approve()
                 await workers.start()
-            found = await play_all(ScenarioContext(plane, client, fleet, timeline, workers, say), scenarios)
+            found = await play_all(Context(plane, client, fleet, timeline, workers, say), scenarios)
         finally:
             await workers.stop()
             await fleet.stop()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from deploy.demo import loss_checks
 from deploy.demo.fleet import Fleet
@@ -40,7 +40,7 @@ class Mismatch(Exception):  # noqa: N818 - says what it means
 
 
 @dataclass
-class ScenarioContext:
+class Context:
     """What every scenario is given: the plane, its fleet, the facts. `say` prints one line of narration."""
 
     plane: Breakable
@@ -52,7 +52,7 @@ class ScenarioContext:
 
 
 @dataclass
-class ScenarioResult:
+class Result:
     """What a scenario saw. `fault` is when it broke something; `error`, `rollout`, `storm` are ids of what it caused.
 
     The plugin is `modelled` when it is a simulated agent: no process of its own, so no spans.
@@ -69,7 +69,7 @@ class ScenarioResult:
     notes: list[str] = field(default_factory=list)
 
 
-Play = Callable[[ScenarioContext, ScenarioResult], Awaitable[None]]
+Play = Callable[[Context, Result], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-async def wait_for_delivery(ctx: ScenarioContext, where: Callable[[Event], bool]) -> None:
+async def wait_for_delivery(ctx: Context, where: Callable[[Event], bool]) -> None:
     """Waits until every such fact that was written so far has arrived: an end may arrive before what led to it.
 
     Raises TimeoutError.
@@ -135,3 +135,27 @@ def seconds(first: datetime | None, last: datetime | None) -> float | None:
 def fact_time(event: Event | None) -> datetime | None:
     """The time of a fact."""
     return event.time.ToDatetime(UTC) if event is not None else None
+
+
+def entry(scenario: Scenario, result: Result, outcome: str, **fields: Any) -> dict[str, Any]:
+    """The scenario's entry in the JSON document; what `fields` do not name is empty."""
+    return {
+        "name": scenario.name,
+        "plugin": scenario.label,
+        "incident": result.incident,
+        "decision": None,
+        "attempt": "",
+        "outcome": outcome,
+        "expected": scenario.expected,
+        "ok": outcome == scenario.expected and (fields.get("trace_complete", True) or not result.traced),
+        **dict.fromkeys(("detect_s", "decide_s", "act_s", "verify_s", "total_s")),
+        "trace_id": "",
+        "trace_complete": False,
+        "notes": result.notes,
+        **fields,
+    }
+
+
+def decision(action: str, release: str, confidence: float) -> dict[str, Any]:
+    """What was decided, as an entry shows it."""
+    return {"action": action, "release": release, "confidence": round(confidence, 3)}

@@ -20,23 +20,9 @@ from prunella_agent.archive import MAX_PACKED, ReleaseError, build_archive, sync
 from prunella_agent.dsse import generate_key, key_id, pre_authentication, public_key
 
 __all__ = [
-    "MAX_PACKED",
-    "PAYLOAD_TYPE",
-    "Manifest",
-    "ReleaseError",
-    "build_archive",
-    "check_artifact",
-    "describe",
-    "generate_key",
-    "key_id",
-    "open_envelope",
-    "pre_authentication",
-    "public_key",
-    "read_manifest",
-    "sign",
-    "sync_folder",
-    "unpack",
-    "verify",
+    "MAX_PACKED", "PAYLOAD_TYPE", "Manifest", "ReleaseError", "build_archive", "check_artifact", "describe",
+    "generate_key", "key_id", "open_envelope", "pre_authentication", "public_key", "read_manifest", "sign",
+    "sync_folder", "unpack", "verify",
 ]  # fmt: skip
 
 PAYLOAD_TYPE = "application/vnd.prunella.release+json"
