@@ -59,12 +59,12 @@ class ErrorGroups:
     def describe(
         self,
         error: object,
-        type: str,  # noqa: A002 - the word of the wire
+        type: str,  # noqa: A002 - its name on the wire
         message: str,
         stack: str,
         context: dict[str, Any],
     ) -> tuple[str, ErrorGroup]:
-        """An error and its fingerprint; with an exception, what was not said is taken from it."""
+        """An error and its fingerprint; with an exception, what is missing is taken from it."""
         raised = error if isinstance(error, BaseException) else None
         message = printable(message or ("" if error is None else error), MAX_MESSAGE)
         type = printable(type or (raised.__class__.__name__ if raised else ""), MAX_ATTRIBUTE)  # noqa: A001

@@ -2,7 +2,7 @@
 
 Rule: package, type, message and the five innermost frames, each without what changes from one occurrence to the next.
 Numbers, hexadecimal ids, UUIDs, timestamps, addresses and quoted texts become placeholders, URLs lose user and query,
-paths keep their file name, frames keep function and file but no line. The parts are words, so that "why are these two
+paths keep their file name, frames keep function and file but no line. The parts are texts, so that "why are these two
 one?" is answered by what was hashed. Time is linear: 2,048 characters of the message and 64 Ki characters of the stack
 are read (half from each end, because Python tells the innermost frame last and JavaScript first), and no expression
 looks further than a bounded distance. Text that is no text (NUL, lone surrogates) is tolerated. Standard library only.
@@ -43,13 +43,13 @@ _CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """`digest` is SHA-256 in hex over `parts`; the parts say in words what the occurrences share."""
+    """`digest` is SHA-256 in hex over `parts`; the parts say what the occurrences share."""
 
     digest: str
     parts: tuple[str, ...]
 
 
-def fingerprint(package: str, type: str, message: str, stack: str) -> Fingerprint:  # noqa: A002 - the word of the wire
+def fingerprint(package: str, type: str, message: str, stack: str) -> Fingerprint:  # noqa: A002 - its name on the wire
     """What an error of `package` shares with its repeats. Never raises, whatever the texts hold."""
     parts = [f"package {plain(package, NAME_CHARACTERS) or '-'}"]
     parts.append(f"type {normal(plain(type, NAME_CHARACTERS)) or '-'}")

@@ -18,7 +18,7 @@ from prunella_agent.state import Entry, State, after, fold
 LONG = 2000
 
 
-class JournalBroken(Exception):  # noqa: N818 - it is a state of the disk, told to a person
+class JournalBroken(Exception):  # noqa: N818 - it is a state of the disk, shown to an operator
     """A line that is not the last one cannot be read."""
 
 

@@ -33,7 +33,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a release is made of and how it is run. Commands whose first word is `python` use the running one."""
+    """What a release is made of and how it is run. Commands whose first argument is `python` use the running one."""
 
     package: str
     version: str
@@ -118,10 +118,10 @@ def matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def is_command(words: object) -> bool:
-    """Whether a value is a list of up to 32 usable words."""
+def is_command(arguments: object) -> bool:
+    """Whether a value is a list of up to 32 usable arguments."""
     return (
-        isinstance(words, tuple)
-        and len(words) <= 32
-        and all(isinstance(word, str) and 0 < len(word) <= 1024 and "\0" not in word for word in words)
+        isinstance(arguments, tuple)
+        and len(arguments) <= 32
+        and all(isinstance(one, str) and 0 < len(one) <= 1024 and "\0" not in one for one in arguments)
     )

@@ -134,7 +134,7 @@ class Sdk:
         """Counts one error, and keeps what is known about it until it is sent."""
         self.count(errors=1)
         if error is not None or message or type:
-            # Described without the lock: no other thread waits while a stack is put into words.
+            # Described without the lock: no other thread waits while a stack is formatted.
             described = self._errors.describe(error, str(type), str(message), str(stack), context)
             with self._lock:
                 self._errors.add(*described)
@@ -208,7 +208,7 @@ def error(
     error: object = None,
     *,
     message: str = "",
-    type: str = "",  # noqa: A002 - the word of the wire
+    type: str = "",  # noqa: A002 - its name on the wire
     stack: str = "",
     **context: Any,
 ) -> None:
