@@ -75,13 +75,13 @@ def page(answer: Any, stories: Sequence[Any], overview: Any, now: datetime) -> s
 
 def _charts(answer: Any) -> list[str]:
     moments = _moments(answer)
-    labels = [f"{moment.astimezone():%m-%d %H:%M}" for moment in moments]
+    labels = [f"{time.astimezone():%m-%d %H:%M}" for time in moments]
     points = {formatting.to_datetime(point.time): point for point in answer.points}
 
     def values(field: str) -> list[float | None]:
         found: list[float | None] = []
-        for moment in moments:
-            point = points.get(moment)
+        for time in moments:
+            point = points.get(time)
             absent = point is None or (field == "mean_repair_seconds" and not point.HasField(field))
             found.append(None if absent else float(getattr(point, field)))
         return found
@@ -146,5 +146,5 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     kind = next((word for word in ("reached", "missed") if text.endswith(word)), "")
-    said = f"<code>{escape(text)}</code>" if text.startswith("prunella ") else escape(text)
-    return f'<td class="{kind}">{said}</td>' if kind else f"<td>{said}</td>"
+    cell = f"<code>{escape(text)}</code>" if text.startswith("prunella ") else escape(text)
+    return f'<td class="{kind}">{cell}</td>' if kind else f"<td>{cell}</td>"

@@ -28,7 +28,7 @@ def status(watch: Watch = False, json: Json = False) -> None:
             show_json({"services": serving, "addresses": plane.addresses, **figures})
         else:
             _show(plane, serving, figures)
-        return 0 if all(word == "serving" for word in serving.values()) else UNREACHABLE
+        return 0 if all(status == "serving" for status in serving.values()) else UNREACHABLE
 
     run(work, watch=watch)
 
@@ -96,9 +96,9 @@ def _show(plane: PlaneClient, serving: dict[str, str], figures: dict[str, Any]) 
             else ("kill switch", "not engaged" if "kill_switches" in figures else ""),
         ]
     )
-    if any(word != "serving" for word in serving.values()):
+    if any(status != "serving" for status in serving.values()):
         typer.echo("prunella: not every service answers; look with: prunella doctor", err=True)
 
 
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {coloured(word)}" for word, count in sorted(counts.items()) if count)
+    return ", ".join(f"{count} {coloured(status)}" for status, count in sorted(counts.items()) if count)

@@ -80,16 +80,16 @@ async def approval(ctx: Context, result: Result) -> None:
     result.plugin, result.fault = sick.identity.plugin, now()
     result.traced, result.modelled = False, True
     result.incident = (await ctx.timeline.wait_for("incident_opened", OPEN_SECONDS, plugin=result.plugin)).incident
-    asked = await ctx.timeline.wait_for("approval_requested", HEAL_SECONDS, plugin=result.plugin)
-    subject = asked.approval_requested.subject
+    requested = await ctx.timeline.wait_for("approval_requested", HEAL_SECONDS, plugin=result.plugin)
+    subject = requested.approval_requested.subject
     result.notes.append(await operators.check_refused(ctx, subject, operators.AUTHOR))
     await operators.approve(ctx, subject, operators.FIRST)
     if ctx.timeline.facts(*APPLIED, plugin=result.plugin):
         raise Mismatch("one person was enough")
     await operators.approve(ctx, subject, operators.SECOND)
     await wait_ended(ctx, result)
-    given = ctx.timeline.facts("approval_given", plugin=result.plugin)
-    result.notes += [f"{event.actor.rpartition('/')[2]} agreed" for event in given]
+    approvals = ctx.timeline.facts("approval_given", plugin=result.plugin)
+    result.notes += [f"{event.actor.rpartition('/')[2]} agreed" for event in approvals]
     if not_running([sick], "2.0.0"):
         raise Mismatch(f"the plugin runs {sick.identity.running.release}, not 2.0.0")
 

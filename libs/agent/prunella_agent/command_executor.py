@@ -93,7 +93,7 @@ class CommandExecutor:
                 self._receipts.answer(command, pb.COMMAND_OUTCOME_REFUSED, "FENCE")
                 return
             self._journal.write("RECEIVED", command=command.id, fence=command.fence, message=encode(command))
-            failpoints.reach("RECEIVED")
+            failpoints.hit("RECEIVED")
             self._start(command)
 
     async def stop(self) -> None:
@@ -173,7 +173,7 @@ class CommandExecutor:
         if not answer.granted:
             self._receipts.answer(command, pb.COMMAND_OUTCOME_REFUSED, answer.gate, spans)
             return
-        failpoints.reach("PERMITTED")
+        failpoints.hit("PERMITTED")
         await self._switch.switch(command, target, answer, spans)
 
     async def _target(self, command: pb.Command, running: Install, spans: Spans) -> Install:
@@ -181,7 +181,7 @@ class CommandExecutor:
             return replace(running, generation=command.generation)
         if command.kind == pb.COMMAND_KIND_CONFIG_UPDATE:
             config = self._configuration(command, spans)
-            failpoints.reach("STAGED")
+            failpoints.hit("STAGED")
             return replace(running, generation=command.generation, config=config)
         with spans.step("verify"):
             manifest = releases.verify(command.envelope, self._keys)
@@ -191,11 +191,11 @@ class CommandExecutor:
         with spans.step("fetch"):
             artifact = await self._plane.fetch_artifact(manifest.digest, manifest.size)
             releases.check_artifact(manifest, artifact)
-        failpoints.reach("FETCHED")
-        slot = self._slots.spare(running.slot)
+        failpoints.hit("FETCHED")
+        slot = self._slots.other(running.slot)
         with spans.step("unpack"):
             await self._stage(slot, artifact)
-        failpoints.reach("STAGED")
+        failpoints.hit("STAGED")
         return Install(
             slot=slot,
             release=manifest.version,

@@ -79,7 +79,7 @@ def read(payload: bytes) -> Configuration:
     """A configuration in canonical bytes, each field checked. Raises ReleaseError."""
     try:
         configuration = Configuration(**json.loads(payload))
-        whole = configuration.encode() == payload
+        canonical_bytes = configuration.encode() == payload
     except (ValueError, TypeError, RecursionError, rfc8785.CanonicalizationError) as error:
         raise ReleaseError(f"not a configuration: {error}", "CONFIG_MALFORMED") from error
     rules = {
@@ -89,7 +89,7 @@ def read(payload: bytes) -> Configuration:
         "plugin": matches(PLUGIN, configuration.plugin),
     }
     wrong = [name for name, good in rules.items() if not good]
-    if wrong or not whole:
+    if wrong or not canonical_bytes:
         raise ReleaseError(f"configuration: {', '.join(wrong) or 'not canonical JSON'}", "CONFIG_MALFORMED")
     return configuration
 

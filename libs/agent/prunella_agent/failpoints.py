@@ -11,7 +11,7 @@ import signal
 ARMED = os.environ.get("PRUNELLA_AGENT_FAILPOINT", "")
 
 
-def reach(step: str) -> None:
+def hit(step: str) -> None:
     """Dies here, if this is the armed step."""
     if step == ARMED:
         os.kill(os.getpid(), signal.SIGKILL)

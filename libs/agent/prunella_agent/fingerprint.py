@@ -94,13 +94,13 @@ def frames(stack: str) -> tuple[tuple[str, str], ...]:
 
 
 def _innermost(python: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    kept: list[tuple[str, str]] = []
+    unique: list[tuple[str, str]] = []
     for frame in reversed(python):
-        if frame not in kept[-1:]:
-            kept.append(frame)
-        if len(kept) == FRAMES:
+        if frame not in unique[-1:]:
+            unique.append(frame)
+        if len(unique) == FRAMES:
             break
-    return tuple(kept)
+    return tuple(unique)
 
 
 def _python(line: str) -> tuple[str, str] | None:

@@ -45,7 +45,7 @@ def install(
     artifact = archive.read_bytes()
     releases.check_artifact(manifest, artifact)
     running = journal.state.running
-    slot = slots.spare(running.slot) if running else NAMES[0]
+    slot = slots.other(running.slot) if running else NAMES[0]
     slots.stage(slot, artifact)
     journal.write("SLOT_CLEARED", slot=slot)
     slots.fill(slot)

@@ -24,10 +24,10 @@ def environment(
 ) -> dict[str, str]:
     """The environment of a plugin process; `base` (default: this process's) loses everything of the plane's."""
     inherited = os.environ if base is None else base
-    kept = {name: value for name, value in inherited.items() if not name.startswith(SECRET)}
+    passed = {name: value for name, value in inherited.items() if not name.startswith(SECRET)}
     library = str(Path(__file__).resolve().parent.parent)
     paths = [library, *filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))]
-    return kept | {
+    return passed | {
         "PORT": str(port),
         "PRUNELLA_SOCKET": str(socket),
         "PRUNELLA_CONFIG": str(config),

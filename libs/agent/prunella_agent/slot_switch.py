@@ -99,7 +99,7 @@ class SlotSwitch:
                 return
             probation = Probation(command.id, command.attempt, command.fence, command.traceparent, before, target)
             self._journal.write("SWITCHING", probation=asdict(probation))
-            failpoints.reach("SWITCHING")
+            failpoints.hit("SWITCHING")
             began = self._clock.monotonic()
             if began > permit.expires:
                 await self._revert(probation, before, "PERMIT_STALE", moved=False, spans=spans)
@@ -125,7 +125,7 @@ class SlotSwitch:
                 self._receipts.record("COMMITTED", receipt, generation=generation)
                 # Not before: what cannot be written down is not committed, and the way back must stay open.
                 self._disarm()
-                failpoints.reach("COMMITTED")
+                failpoints.hit("COMMITTED")
                 self._beat()
             elif state.finals.get(generation) == "REVERTED":
                 self._receipts.answer(command, pb.COMMAND_OUTCOME_REVERTED, "REVERTED")
@@ -165,15 +165,15 @@ class SlotSwitch:
     async def _switch_slots(self, probation: Probation, spans: Spans) -> None:
         with spans.step("switch"):
             await self._runner.stop()
-            failpoints.reach("STOPPED")
+            failpoints.hit("STOPPED")
             self._beat()
             self._slots.fill(probation.after.slot)
             self._slots.point(probation.after.slot)
-            failpoints.reach("POINTED")
+            failpoints.hit("POINTED")
         with spans.step("start"):
             self.reported = probation.after
             await self._runner.start(probation.after)
-            failpoints.reach("STARTED")
+            failpoints.hit("STARTED")
 
     async def _confirm_start(self, probation: Probation, spans: Spans) -> bool:
         with spans.step("settle"):
@@ -182,7 +182,7 @@ class SlotSwitch:
             await self._revert(probation, probation.before, "DID_NOT_START", unsolicited=True, spans=spans)
             return False
         self._receipts.record("SWITCHED", self._receipts.create(probation, pb.COMMAND_OUTCOME_APPLIED, spans=spans))
-        failpoints.reach("SWITCHED")
+        failpoints.hit("SWITCHED")
         self._beat()
         return True
 
@@ -206,15 +206,15 @@ class SlotSwitch:
         receipt = self._receipts.create(about, pb.COMMAND_OUTCOME_REVERTED, detail=detail, unsolicited=unsolicited)
         receipt.release, receipt.digest = target.release, target.digest
         self._journal.write("REVERTING", target=asdict(target), generation=generation, result=encode(receipt))
-        failpoints.reach("REVERTING")
+        failpoints.hit("REVERTING")
         with spans.step("revert"):
             if moved:
                 await self._run(target)
         receipt.spans.extend(spans.taken)
         receipt.time.FromDatetime(self._clock.now())
-        failpoints.reach("REVERT_STARTED")
+        failpoints.hit("REVERT_STARTED")
         self._receipts.record("REVERTED", receipt, generation=generation)
-        failpoints.reach("REVERTED")
+        failpoints.hit("REVERTED")
         self._beat()
 
     async def _run(self, target: Install) -> None:
@@ -222,7 +222,7 @@ class SlotSwitch:
         self._beat()
         self._slots.point(target.slot)
         if self.state.revert:
-            failpoints.reach("REVERT_POINTED")
+            failpoints.hit("REVERT_POINTED")
         self.reported = target
         await self._runner.start(target)
         self._beat()

@@ -71,8 +71,8 @@ class Totals:
                 self.numbers[name] = float(value)
         samples = body.get("samples")
         if isinstance(samples, list) and samples:
-            kept = [s for s in samples if isinstance(s, str) and len(s.encode("utf-8", "replace")) <= MAX_SAMPLE_BYTES]
-            self.samples = tuple(kept[-MAX_SAMPLES:])
+            valid = [s for s in samples if isinstance(s, str) and len(s.encode("utf-8", "replace")) <= MAX_SAMPLE_BYTES]
+            self.samples = tuple(valid[-MAX_SAMPLES:])
 
 
 def parse_count(value: object) -> int:
