@@ -10,9 +10,11 @@ PYTHON ?= $(shell for name in python3 python3.15 python3.14 python3.13 python3.1
 	&& { echo $$name; break; }; done)
 VENV := .venv/bin
 PYTEST_ARGUMENTS ?=
+# The wire as it was released last; there is none before the first release.
+RELEASED := protos/released.binpb
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run demo test check fmt protos lock dist bench clean python
+.PHONY: help run demo test quick check fmt protos released lock dist bench clean python
 
 help: ## show this list
 	@printf 'Prunella: a self-healing control plane for fleets of plugins\n\n'
@@ -34,11 +36,23 @@ test: check ## lint, types and the whole suite, with servers of its own
 	@exec $(VENV)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder \
 		--ignore tests/contract/test_architecture.py $(PYTEST_ARGUMENTS)
 
-check: python ## lint, format, types, protos and the import rules, in under a minute
+# One pass through each door: asked by gRPC, told by a fact, woken by time; and the agent, the terminal and the loop.
+DOORS := tests/service/test_ingest_commands.py tests/service/test_ingest_silence.py tests/service/test_decider_handlers.py \
+	tests/service/test_decider_reactions.py tests/service/test_patcher_authorize.py tests/service/test_queue_work.py \
+	tests/service/test_ops_timeline.py tests/service/test_agent_session.py tests/service/test_cli_commands.py \
+	tests/scenario/test_worked_example.py
+
+quick: python ## what a change is most likely to break: units, contracts, each door once; in under three minutes
+	@$(PYTHON) deploy/bootstrap.py test
+	@exec $(VENV)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder \
+		tests/unit tests/contract $(DOORS) $(PYTEST_ARGUMENTS)
+
+check: python ## lint, format, types, protos (nothing released may break) and the import rules, in under a minute
 	@$(PYTHON) deploy/bootstrap.py test
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check --quiet . || { echo "type: make fmt" >&2; exit 1; }
 	@$(VENV)/buf lint protos
+	@if test -e $(RELEASED); then $(VENV)/buf breaking protos --against $(RELEASED); fi
 	@$(VENV)/mypy
 	@$(VENV)/python -m pytest -q tests/contract/test_architecture.py
 
@@ -51,6 +65,10 @@ protos: python ## generate the code of protos/ again
 	@$(PYTHON) deploy/bootstrap.py test
 	@$(VENV)/python protos/generate.py --force
 	@$(VENV)/buf lint protos
+
+released: python ## with a release: write down the wire, which every later change must be able to read
+	@$(PYTHON) deploy/bootstrap.py test
+	@$(VENV)/buf build protos -o $(RELEASED)
 
 lock: python ## resolve pyproject.toml again into constraints.txt
 	@# A package that was just added cannot be installed before it is locked: an environment that is there will do.

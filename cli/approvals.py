@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.asking import Yes, agreed
+from cli import completion, formatting, id_lookup, listings
+from cli.confirmation import Yes, confirm
 from cli.output import Json, Limit, Reason, Watch, coloured, plain, safe, show_fields, show_json, show_table
-from cli.plane import TIMEOUT, fail, run
+from cli.plane_client import TIMEOUT, fail, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 ROLLOUTS = "rollouts/"
 Subject = Annotated[
     str,
     typer.Argument(
-        help="Id of the attempt, or rollouts/ID; a unique part of it is enough.", autocompletion=complete.subject
+        help="Id of the attempt, or rollouts/ID; a unique part of it is enough.", autocompletion=completion.subject
     ),
 ]
 Role = Annotated[str, typer.Option("--role", help="The seat you fill; empty when you have one to fill.")]
@@ -32,13 +32,13 @@ Role = Annotated[str, typer.Option("--role", help="The seat you fill; empty when
 def approvals(limit: Limit = 50, watch: Watch = False, json: Json = False) -> None:
     """What waits for people, newest first."""
 
-    async def work(plane: Plane) -> None:
-        waiting = [one async for one in ids.attempts(plane, limit, state="awaiting_approval")]
-        waiting += [one async for one in ids.rollouts(plane, limit, state="pending") if one.HasField("approval")]
+    async def work(plane: PlaneClient) -> None:
+        waiting = [one async for one in listings.attempts(plane, limit, state="awaiting_approval")]
+        waiting += [one async for one in listings.rollouts(plane, limit, state="pending") if one.HasField("approval")]
         if json:
             show_json([plain(one) for one in waiting])
             return
-        labels = await ids.labels(plane, (one.plugin for one in waiting if one.name.startswith("attempts/")))
+        labels = await id_lookup.labels(plane, (one.plugin for one in waiting if one.name.startswith("attempts/")))
         now = datetime.now(UTC)
         columns = ("what", "for", "brings", "agreed", "?asked of", "answer", "?not by")
         show_table(columns, (_row(one, labels, now) for one in waiting), empty="nothing waits for people")
@@ -56,20 +56,20 @@ def reject(subject: Subject, reason: Reason, role: Role = "", yes: Yes = False, 
     run(lambda plane: _speak(plane, subject, reason, role, agree=False, yes=yes, json=json))
 
 
-async def _speak(plane: Plane, typed: str, reason: str, role: str, *, agree: bool, yes: bool, json: bool) -> None:
+async def _speak(plane: PlaneClient, typed: str, reason: str, role: str, *, agree: bool, yes: bool, json: bool) -> None:
     from libs.common.names import new_id
     from prunella.v1.patcher_pb2 import ApproveAttemptRequest, RejectAttemptRequest
 
     found = await _found(plane, typed)
     if not found.HasField("approval"):
         fail(f"{_spoken(found)} waits for nobody: it is {found.state}")
-    show_fields(_plan(found, await ids.labels(plane, [getattr(found, "plugin", "")])), err=True)
-    agreed(f"{'approve' if agree else 'reject'} this plan?", yes=yes)
-    said = {"name": found.name, "plan_hash": found.approval.plan_hash, "role": role, "reason": reason}
+    show_fields(_plan(found, await id_lookup.labels(plane, [getattr(found, "plugin", "")])), err=True)
+    confirm(f"{'approve' if agree else 'reject'} this plan?", yes=yes)
+    fields = {"name": found.name, "plan_hash": found.approval.plan_hash, "role": role, "reason": reason}
     if agree:
-        await plane.patcher.ApproveAttempt(ApproveAttemptRequest(request_id=new_id(), **said), timeout=TIMEOUT)
+        await plane.patcher.ApproveAttempt(ApproveAttemptRequest(request_id=new_id(), **fields), timeout=TIMEOUT)
     else:
-        await plane.patcher.RejectAttempt(RejectAttemptRequest(request_id=new_id(), **said), timeout=TIMEOUT)
+        await plane.patcher.RejectAttempt(RejectAttemptRequest(request_id=new_id(), **fields), timeout=TIMEOUT)
     after = await _found(plane, found.name)
     if json:
         show_json(plain(after))
@@ -77,18 +77,18 @@ async def _speak(plane: Plane, typed: str, reason: str, role: str, *, agree: boo
     typer.echo(f"{_spoken(after)}: {after.approval.status}, {_count(after.approval)}; it is {after.state}")
 
 
-async def _found(plane: Plane, typed: str) -> Any:
+async def _found(plane: PlaneClient, typed: str) -> Any:
     from prunella.v1.patcher_pb2 import GetAttemptRequest, GetRolloutRequest
 
     if typed.strip().startswith(ROLLOUTS):
-        wanted = GetRolloutRequest(name=f"rollouts/{await ids.rollout(plane, typed)}")
+        wanted = GetRolloutRequest(name=f"rollouts/{await id_lookup.rollout(plane, typed)}")
         return (await plane.patcher.GetRollout(wanted, timeout=TIMEOUT)).rollout
-    request = GetAttemptRequest(name=f"attempts/{await ids.attempt(plane, typed)}")
+    request = GetAttemptRequest(name=f"attempts/{await id_lookup.attempt(plane, typed)}")
     return (await plane.patcher.GetAttempt(request, timeout=TIMEOUT)).attempt
 
 
 def _spoken(subject: Any) -> str:
-    return f"{'rollout' if subject.name.startswith(ROLLOUTS) else 'attempt'} {ids.short(subject.name)}"
+    return f"{'rollout' if subject.name.startswith(ROLLOUTS) else 'attempt'} {id_lookup.short(subject.name)}"
 
 
 def brings(subject: Any) -> str:
@@ -97,7 +97,7 @@ def brings(subject: Any) -> str:
 
     if subject.name.startswith(ROLLOUTS):
         return f"{subject.package}: {'configuration' if subject.config else 'release'} {subject.target}"
-    return f"{subject.package}: {words.change(subject, Action)}"
+    return f"{subject.package}: {formatting.action_summary(subject, Action)}"
 
 
 def _plan(subject: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
@@ -107,7 +107,9 @@ def _plan(subject: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
     plan = json.loads(approval.plan or "{}")
     scope = plan.pop("scope", [])
     to = (
-        labels.get(subject.plugin, "") if hasattr(subject, "plugin") else words.count(subject.figures.plugins, "plugin")
+        labels.get(subject.plugin, "")
+        if hasattr(subject, "plugin")
+        else formatting.plural(subject.figures.plugins, "plugin")
     )
     return [
         (_spoken(subject).partition(" ")[0], subject.name.rpartition("/")[2]),
@@ -116,17 +118,17 @@ def _plan(subject: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         *((f"plan: {name.replace('_', ' ')}", safe(value)) for name, value in plan.items() if value not in ("", None)),
         ("plan hash", approval.plan_hash),
         ("status", coloured(approval.status)),
-        ("asks for", safe(f"{words.count(approval.quorum, 'person')}, among them {', '.join(approval.roles)}")),
-        ("said so far", safe("; ".join(map(_vote, approval.votes)) or words.NOTHING)),
+        ("asks for", safe(f"{formatting.plural(approval.quorum, 'person')}, among them {', '.join(approval.roles)}")),
+        ("said so far", safe("; ".join(map(_vote, approval.votes)) or formatting.NO_VALUE)),
         ("not by", safe(", ".join(approval.excluded))),
-        ("expires", words.ago(approval.expire_time, now)),
+        ("expires", formatting.ago(approval.expire_time, now)),
         ("why asked", safe(approval.reason or subject.reason)),
     ]
 
 
 def _vote(vote: Any) -> str:
-    word = "yes" if vote.approved else "no"
-    return f"{vote.actor.rpartition('/')[2]} ({vote.role}) {word}{f': {vote.reason}' if vote.reason else ''}"
+    answer = "yes" if vote.approved else "no"
+    return f"{vote.actor.rpartition('/')[2]} ({vote.role}) {answer}{f': {vote.reason}' if vote.reason else ''}"
 
 
 def _count(approval: Any) -> str:
@@ -136,11 +138,11 @@ def _count(approval: Any) -> str:
 def _row(subject: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:
     approval, single = subject.approval, hasattr(subject, "plugin")
     return (
-        ids.short(subject.name) if single else f"{ROLLOUTS}{ids.short(subject.name)}",
-        safe(labels.get(subject.plugin, "") if single else words.count(subject.figures.plugins, "plugin")),
+        id_lookup.short(subject.name) if single else f"{ROLLOUTS}{id_lookup.short(subject.name)}",
+        safe(labels.get(subject.plugin, "") if single else formatting.plural(subject.figures.plugins, "plugin")),
         safe(brings(subject)),
         f"{sum(vote.approved for vote in approval.votes)}/{approval.quorum}",
         safe(", ".join(approval.roles)),
-        words.ago(approval.expire_time, now),
+        formatting.ago(approval.expire_time, now),
         safe(", ".join(name.rpartition("/")[2] for name in approval.excluded)),
     )

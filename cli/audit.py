@@ -12,54 +12,56 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import audit_verify, complete, ids, words
-from cli.groups import group
+from cli import audit_verify, completion, formatting, id_lookup, listings
+from cli.command_groups import command_group
 from cli.output import Json, Limit, console, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane import FAILED, TIMEOUT, fail, run
+from cli.plane_client import FAILED, TIMEOUT, fail, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("What was done, by whom and why, and what proves it.")
+app = command_group("What was done, by whom and why, and what proves it.")
 
 LONG = 3600.0
 Size = Annotated[int, typer.Option("--size", min=0, help="Of the log when it had so many entries; 0 for the latest.")]
 
 
+Actor = Annotated[str, typer.Option("--actor", "-a", help="Only done by: operators/ada, patcher, …")]
+Facts = Annotated[
+    list[str] | None, typer.Option("--fact", "-f", help="Only this fact; repeatable.", autocompletion=completion.fact)
+]
+Plugin = Annotated[
+    str, typer.Option("--plugin", "-p", help="Only about this plugin: label or id.", autocompletion=completion.plugin)
+]
+Incident = Annotated[
+    str, typer.Option("--incident", "-i", help="Only about this incident.", autocompletion=completion.incident)
+]
+Since = Annotated[str, typer.Option("--since", help="From then on: 2h, 7d, or 2026-11-21T12:00.")]
+Until = Annotated[str, typer.Option("--until", help="Before then: 2h, 7d, or 2026-11-21T12:00.")]
+
+
 @app.command("list")
 def list_(
-    actor: Annotated[str, typer.Option("--actor", "-a", help="Only done by: operators/ada, patcher, …")] = "",
-    fact: Annotated[
-        list[str] | None, typer.Option("--fact", "-f", help="Only this fact; repeatable.", autocompletion=complete.fact)
-    ] = None,
-    plugin: Annotated[
-        str, typer.Option("--plugin", "-p", help="Only about this plugin: label or id.", autocompletion=complete.plugin)
-    ] = "",
-    incident: Annotated[
-        str, typer.Option("--incident", "-i", help="Only about this incident.", autocompletion=complete.incident)
-    ] = "",
-    since: Annotated[str, typer.Option("--since", help="From then on: 2h, 7d, or 2026-11-21T12:00.")] = "",
-    until: Annotated[str, typer.Option("--until", help="Before then: 2h, 7d, or 2026-11-21T12:00.")] = "",
-    limit: Limit = 50,
-    json: Json = False,
-) -> None:
+    actor: Actor = "", fact: Facts = None, plugin: Plugin = "", incident: Incident = "", since: Since = "",
+    until: Until = "", limit: Limit = 50, json: Json = False,
+) -> None:  # fmt: skip
     """Entries of the log, newest first."""
     now = datetime.now(UTC)
-    window = {"start_time": _moment(since, now, "--since"), "end_time": _moment(until, now, "--until")}
+    window = {"start_time": _parse_time(since, now, "--since"), "end_time": _parse_time(until, now, "--until")}
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.audit_pb2 import ListAuditRequest
 
         request = ListAuditRequest(
             actor=actor,
             facts=fact or [],
-            plugin=await ids.optional_plugin(plane, plugin),
-            incident=await ids.incident(plane, incident) if incident else "",
+            plugin=await id_lookup.optional_plugin(plane, plugin),
+            incident=await id_lookup.incident(plane, incident) if incident else "",
         )
-        for name, moment in window.items():
-            if moment:
-                getattr(request, name).FromDatetime(moment)
-        entries = ids.pages(plane.ops.ListAudit, request, "entries", limit)
+        for name, time in window.items():
+            if time:
+                getattr(request, name).FromDatetime(time)
+        entries = listings.pages(plane.ops.ListAudit, request, "entries", limit)
         if json:
             await show_json_list(entries)
             return
@@ -74,7 +76,7 @@ def list_(
 def checkpoint(size: Size = 0, json: Json = False) -> None:
     """The signed size and root of the log; keep it where nobody else can change it."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.audit_pb2 import GetAuditCheckpointRequest
 
         answer = await plane.ops.GetAuditCheckpoint(GetAuditCheckpointRequest(size=size), timeout=TIMEOUT)
@@ -90,7 +92,7 @@ def checkpoint(size: Size = 0, json: Json = False) -> None:
 def key() -> None:
     """The public keys the log is signed with, one to a line; keep them where nobody else can change them."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.audit_pb2 import GetAuditCheckpointRequest
 
         answer = await plane.ops.GetAuditCheckpoint(GetAuditCheckpointRequest(), timeout=TIMEOUT)
@@ -111,7 +113,7 @@ def prove(
     if bool(entry) == (old >= 0):
         raise typer.BadParameter("name an entry, or a size with --from", param_hint="ENTRY")
 
-    async def work(plane: Plane) -> int:
+    async def work(plane: PlaneClient) -> int:
         from prunella.v1.audit_pb2 import ProveAuditRequest
         from services.ops.audit import merkle
 
@@ -147,7 +149,7 @@ def export(
     if file.exists() and not force:
         fail(f"{file} is there already; an older export may convict a newer one. Replace it with --force")
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.audit_pb2 import ExportAuditRequest
 
         draft, end = file.with_name(f".{file.name}.part"), 0
@@ -162,7 +164,7 @@ def export(
             draft.replace(file)
         finally:
             draft.unlink(missing_ok=True)
-        typer.echo(f"{words.count(end - first, 'entry').replace('entrys', 'entries')} in {file}", err=True)
+        typer.echo(f"{formatting.plural(end - first, 'entry').replace('entrys', 'entries')} in {file}", err=True)
 
     run(work)
 
@@ -173,7 +175,7 @@ def check(
 ) -> None:
     """Compares the log of this plane with the facts in its database; 1 when something is not as it was logged."""
 
-    async def work(plane: Plane) -> int:
+    async def work(plane: PlaneClient) -> int:
         from prunella.v1.audit_pb2 import CheckAuditRequest
 
         found, size = list[Any](), 0
@@ -198,10 +200,10 @@ app.command("verify")(audit_verify.verify)
 
 
 def _row(entry: Any, now: datetime) -> tuple[str, ...]:
-    changed = f"{entry.before} → {entry.after}" if entry.before or entry.after else words.NOTHING
+    changed = f"{entry.before} → {entry.after}" if entry.before or entry.after else formatting.NO_VALUE
     return (
         str(entry.index),
-        words.ago(entry.event.time, now),
+        formatting.ago(entry.event.time, now),
         safe(entry.actor),
         safe(entry.fact),
         safe(entry.resource),
@@ -228,11 +230,11 @@ def _proof(found: Any, old: int) -> list[tuple[str, str]]:
     return [("proven", f"entry {entry.index} is in the log"), ("says", safe(entry.headline)), *ends]
 
 
-def _moment(text: str, now: datetime, option: str) -> datetime | None:
+def _parse_time(text: str, now: datetime, option: str) -> datetime | None:
     """A moment as people type it: so long ago, or a date with or without a time, here if no zone is said."""
     if not text:
         return None
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        return now - words.length(text, option)
+        return now - formatting.parse_duration(text, option)

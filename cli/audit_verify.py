@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import words
+from cli import formatting
 from cli.output import Json, show_json
-from cli.plane import FAILED, guarded
+from cli.plane_client import FAILED, guarded
 
 if TYPE_CHECKING:
     from services.ops.audit.note import Checkpoint, Key
@@ -52,7 +52,7 @@ def verify(
                 typer.echo(f"prunella: entry {found.index}: {found.detail}", err=True)
             return FAILED
         if json:
-            show_json({"verified": True, **_json(verification)})
+            show_json({"verified": True, **_verification_fields(verification)})
         else:
             typer.echo(_sentence(verification))
         return 0
@@ -83,7 +83,7 @@ def _checkpoint(path: Path) -> Checkpoint:
     return note.read(path.read_text())
 
 
-def _json(verification: Verification) -> dict[str, Any]:
+def _verification_fields(verification: Verification) -> dict[str, Any]:
     return {
         "origin": verification.origin,
         "first": verification.first,
@@ -102,10 +102,10 @@ def _sentence(verification: Verification) -> str:
         if verification.size > verification.first
         else "no entries"
     )
-    signed = f"{words.count(verification.checkpoints, 'checkpoint')} signed by {verification.key}"
+    signed = f"{formatting.plural(verification.checkpoints, 'checkpoint')} signed by {verification.key}"
     lines = [f"verified: {what} of {verification.origin}, root {verification.root.hex()}", f"  {signed}"]
     if verification.known:
-        lines.append(f"  nothing changed since {words.count(verification.known, 'checkpoint')} kept elsewhere")
+        lines.append(f"  nothing changed since {formatting.plural(verification.known, 'checkpoint')} kept elsewhere")
     else:
         lines.append(
             "  without a checkpoint kept elsewhere (--checkpoint) a log that was built anew looks like this too"

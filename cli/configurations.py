@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.groups import group
+from cli import completion, formatting, id_lookup, listings
+from cli.command_groups import command_group
 from cli.output import Json, Limit, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane import TIMEOUT, run
+from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("Signed configurations of packages and plugins.")
+app = command_group("Signed configurations of packages and plugins.")
 
 EVERY = "every plugin"
 Name = Annotated[
     str,
     typer.Argument(
-        help="packages/{package}/configurations/{version}, or package@version.", autocompletion=complete.configuration
+        help="packages/{package}/configurations/{version}, or package@version.", autocompletion=completion.configuration
     ),
 ]
 Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
 Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.", autocompletion=complete.plugin)
+    str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.", autocompletion=completion.plugin)
 ]
 File = typer.Argument(exists=True, dir_okay=False, readable=True)
 
@@ -36,20 +36,22 @@ File = typer.Argument(exists=True, dir_okay=False, readable=True)
 def list_(package: Package = "", plugin: Plugin = "", limit: Limit = 50, json: Json = False) -> None:
     """Configurations, newest first."""
 
-    async def work(plane: Plane) -> None:
-        entries = ids.configurations(plane, limit, package=package, plugin=await ids.optional_plugin(plane, plugin))
+    async def work(plane: PlaneClient) -> None:
+        entries = listings.configurations(
+            plane, limit, package=package, plugin=await id_lookup.optional_plugin(plane, plugin)
+        )
         if json:
             await show_json_list(entries)
             return
         found = [entry async for entry in entries]
-        labels = await ids.labels(plane, (one.plugin for one in found))
+        labels = await id_lookup.labels(plane, (one.plugin for one in found))
         now = datetime.now(UTC)
         rows = [
             (
                 safe(one.package),
                 safe(one.version),
                 safe(labels.get(one.plugin, EVERY)),
-                words.ago(one.publish_time, now),
+                formatting.ago(one.publish_time, now),
                 safe(one.publisher),
                 one.digest[:16],
             )
@@ -65,7 +67,7 @@ def list_(package: Package = "", plugin: Plugin = "", limit: Limit = 50, json: J
 def show(configuration: Name, json: Json = False) -> None:
     """One configuration and its document."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.patcher_pb2 import GetConfigurationRequest
 
         request = GetConfigurationRequest(name=_name(configuration))
@@ -73,7 +75,7 @@ def show(configuration: Name, json: Json = False) -> None:
         if json:
             show_json(plain(found))
             return
-        labels = await ids.labels(plane, [found.plugin])
+        labels = await id_lookup.labels(plane, [found.plugin])
         show_fields(_fields(found, labels))
         typer.echo(_document(found.document))
 
@@ -84,7 +86,7 @@ def show(configuration: Name, json: Json = False) -> None:
 def publish(envelope: Annotated[Path, File], document: Annotated[Path, File], json: Json = False) -> None:
     """Makes a signed configuration known: its DSSE envelope (JSON) and its document (JSON)."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.patcher_pb2 import PublishConfigurationRequest
 
@@ -111,8 +113,8 @@ def _fields(found: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("name", safe(found.name)),
         ("for", safe(labels.get(found.plugin, EVERY))),
         ("digest", found.digest),
-        ("size", words.size(len(found.document))),
-        ("published", f"{words.ago(found.publish_time, datetime.now(UTC))} by {safe(found.publisher)}"),
+        ("size", formatting.byte_size(len(found.document))),
+        ("published", f"{formatting.ago(found.publish_time, datetime.now(UTC))} by {safe(found.publisher)}"),
     ]
 
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.asking import Yes, agreed
-from cli.groups import group
+from cli import completion, formatting, id_lookup, listings
+from cli.command_groups import command_group
+from cli.confirmation import Yes, confirm
 from cli.output import Json, Limit, plain, safe, show_json, show_json_list, show_table
-from cli.plane import TIMEOUT, WRONG, fail, run
+from cli.plane_client import TIMEOUT, USAGE_ERROR, fail, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("Facts that a service could not handle, and the way back.")
+app = command_group("Facts that a service could not handle, and the way back.")
 
 Consumer = Annotated[str, typer.Option("--consumer", "-c", help="Only of this service: decider, patcher, …")]
 Event = Annotated[
-    str, typer.Argument(help="Id of the fact, or a unique part of it.", autocompletion=complete.dead_letter)
+    str, typer.Argument(help="Id of the fact, or a unique part of it.", autocompletion=completion.dead_letter)
 ]
 All = Annotated[bool, typer.Option("--all", help="Every one that is listed.")]
 
@@ -33,14 +33,14 @@ All = Annotated[bool, typer.Option("--all", help="Every one that is listed.")]
 def list_(consumer: Consumer = "", limit: Limit = 50, json: Json = False) -> None:
     """Facts that were given up and not handed out again since, newest first."""
 
-    async def work(plane: Plane) -> None:
-        letters = _letters(plane, consumer, limit)
+    async def work(plane: PlaneClient) -> None:
+        entries = _list(plane, consumer, limit)
         if json:
-            await show_json_list(letters)
+            await show_json_list(entries)
             return
         now = datetime.now(UTC)
         columns = ("event", "fact", "for", "?errors", "?crashes", "when", "why")
-        show_table(columns, [_row(letter, now) async for letter in letters], empty="no dead letter")
+        show_table(columns, [_row(entry, now) async for entry in entries], empty="no dead letter")
 
     run(work)
 
@@ -51,24 +51,24 @@ def redrive(
 ) -> None:
     """Hands facts out again, once the reason is gone: one by its id, or all of them."""
     if bool(event) == all_:
-        fail("name one dead letter, or say --all; see: prunella dead-letters", WRONG)
+        fail("name one dead letter, or say --all; see: prunella dead-letters", USAGE_ERROR)
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.ops_pb2 import RedriveDeadLetterRequest
 
-        listed = [letter async for letter in _letters(plane, consumer, 0)]
+        listed = [entry async for entry in _list(plane, consumer, 0)]
         wanted = listed if all_ else _named(event, listed)
         if all_ and wanted:
-            agreed(f"hand out {words.count(len(wanted), 'fact')} again?", yes=yes)
-        for letter in wanted:
-            request = RedriveDeadLetterRequest(consumer=letter.consumer, event_id=letter.event_id, request_id=new_id())
+            confirm(f"hand out {formatting.plural(len(wanted), 'fact')} again?", yes=yes)
+        for entry in wanted:
+            request = RedriveDeadLetterRequest(consumer=entry.consumer, event_id=entry.event_id, request_id=new_id())
             await plane.ops.RedriveDeadLetter(request, timeout=TIMEOUT)
         if json:
-            show_json([plain(letter) for letter in wanted])
+            show_json([plain(entry) for entry in wanted])
             return
-        for letter in wanted:
-            typer.echo(f"{ids.short(letter.event_id)}: {letter.consumer} gets {letter.fact} again")
+        for entry in wanted:
+            typer.echo(f"{id_lookup.short(entry.event_id)}: {entry.consumer} gets {entry.fact} again")
         if not wanted:
             typer.echo("no dead letter", err=True)
 
@@ -77,23 +77,23 @@ def redrive(
 
 def _named(typed: str, listed: list[Any]) -> list[Any]:
     """What one fact is for several services is one for each; they all get it again. Raises NotFound or Invalid."""
-    event = ids.pick("deadLetters", ids.bare("events", typed), (letter.event_id for letter in listed))
-    return [letter for letter in listed if letter.event_id == event]
+    event = id_lookup.match("deadLetters", id_lookup.typed_id("events", typed), (entry.event_id for entry in listed))
+    return [entry for entry in listed if entry.event_id == event]
 
 
-def _letters(plane: Plane, consumer: str, limit: int) -> Any:
+def _list(plane: PlaneClient, consumer: str, limit: int) -> Any:
     from prunella.v1.ops_pb2 import ListDeadLettersRequest
 
-    return ids.pages(plane.ops.ListDeadLetters, ListDeadLettersRequest(consumer=consumer), "dead_letters", limit)
+    return listings.pages(plane.ops.ListDeadLetters, ListDeadLettersRequest(consumer=consumer), "dead_letters", limit)
 
 
-def _row(letter: Any, now: datetime) -> tuple[str, ...]:
+def _row(entry: Any, now: datetime) -> tuple[str, ...]:
     return (
-        ids.short(letter.event_id),
-        safe(letter.fact),
-        safe(letter.consumer),
-        str(letter.errors),
-        str(letter.crashes),
-        words.ago(letter.time, now),
-        safe(letter.reason),
+        id_lookup.short(entry.event_id),
+        safe(entry.fact),
+        safe(entry.consumer),
+        str(entry.errors),
+        str(entry.crashes),
+        formatting.ago(entry.time, now),
+        safe(entry.reason),
     )

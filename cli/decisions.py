@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.groups import group
+from cli import completion, formatting, id_lookup, listings
+from cli.command_groups import command_group
 from cli.output import Json, Limit, Watch, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane import TIMEOUT, run
+from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("What was chosen, how surely, and why.")
+app = command_group("What was chosen, how surely, and why.")
 
 DecisionName = Annotated[
-    str, typer.Argument(help="Id of the decision, or a unique part of it.", autocompletion=complete.decision)
+    str, typer.Argument(help="Id of the decision, or a unique part of it.", autocompletion=completion.decision)
 ]
 Incident = Annotated[
-    str, typer.Option("--incident", "-i", help="Only for this incident.", autocompletion=complete.incident)
+    str, typer.Option("--incident", "-i", help="Only for this incident.", autocompletion=completion.incident)
 ]
 Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.", autocompletion=complete.plugin)
+    str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.", autocompletion=completion.plugin)
 ]
 
 
@@ -34,17 +34,17 @@ def list_(
 ) -> None:
     """Decisions, newest first."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         filters = {
-            "incident": await ids.incident(plane, incident) if incident else "",
-            "plugin": await ids.optional_plugin(plane, plugin),
+            "incident": await id_lookup.incident(plane, incident) if incident else "",
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
         }
-        entries = ids.decisions(plane, limit, **filters)
+        entries = listings.decisions(plane, limit, **filters)
         if json:
             await show_json_list(entries)
             return
         found = [entry async for entry in entries]
-        labels = await ids.labels(plane, (entry.plugin for entry in found))
+        labels = await id_lookup.labels(plane, (entry.plugin for entry in found))
         now = datetime.now(UTC)
         columns = ("decision", "plugin", "?incident", "?round", "remedy", "sure", "?origin", "?decided", "because")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no decision")
@@ -56,16 +56,16 @@ def list_(
 def show(decision: DecisionName, json: Json = False) -> None:
     """One decision with every candidate, in words."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.decider_pb2 import ExplainDecisionRequest
 
-        id_ = await ids.decision(plane, decision)
+        id_ = await id_lookup.decision(plane, decision)
         request = ExplainDecisionRequest(name=f"decisions/{id_}")
         answer = await plane.decider.ExplainDecision(request, timeout=TIMEOUT)
         if json:
             show_json(plain(answer.decision))
             return
-        labels = await ids.labels(plane, [answer.decision.plugin])
+        labels = await id_lookup.labels(plane, [answer.decision.plugin])
         show_fields(_fields(answer.decision, labels))
         _show_candidates(answer.decision)
         for sentence in answer.reasoning:
@@ -79,14 +79,14 @@ def _row(decision: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...
 
     made = decision.state != "pending"
     return (
-        ids.short(decision.name),
+        id_lookup.short(decision.name),
         safe(labels.get(decision.plugin, "")),
-        ids.short(decision.incident),
+        id_lookup.short(decision.incident),
         str(decision.round),
-        safe(words.change(decision, Action)) if made else coloured("pending"),
-        f"{decision.confidence:.2f}" if made else words.NOTHING,
+        safe(formatting.action_summary(decision, Action)) if made else coloured("pending"),
+        f"{decision.confidence:.2f}" if made else formatting.NO_VALUE,
         safe(decision.origin),
-        words.ago(decision.decide_time, now),
+        formatting.ago(decision.decide_time, now),
         # The remedy and how sure it is have columns of their own.
         safe(decision.explanation.partition(", because ")[2] or decision.explanation),
     )
@@ -100,7 +100,7 @@ def _fields(decision: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("plugin", safe(labels.get(decision.plugin, ""))),
         ("incident", f"{decision.incident} (round {decision.round})"),
         ("state", coloured(decision.state)),
-        ("remedy", safe(words.change(decision, Action))),
+        ("remedy", safe(formatting.action_summary(decision, Action))),
         ("confidence", f"{decision.confidence:.2f}, chosen with probability {decision.propensity:.2f}"),
         ("origin", safe(decision.origin)),
         ("versions", safe(", ".join(f"{key} {value}" for key, value in sorted(decision.versions.items())))),
@@ -113,7 +113,7 @@ def _show_candidates(decision: Any) -> None:
 
     rows = [
         (
-            safe(words.change(candidate, Action)),
+            safe(formatting.action_summary(candidate, Action)),
             safe(candidate.origin),
             f"{candidate.score:.2f}",
             f"{candidate.confidence:.2f}",

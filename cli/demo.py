@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import complete
+from cli import completion
+from cli.formatting import NO_VALUE, duration
 from cli.output import Json, safe, show_json, show_table
-from cli.plane import UNREACHABLE, WRONG, fail, guarded
-from cli.words import NOTHING, span
+from cli.plane_client import UNREACHABLE, USAGE_ERROR, fail, guarded
 
 app = typer.Typer(
     help="A fleet that breaks on purpose and heals for real.",
@@ -40,23 +40,23 @@ def demo(
 @app.command("break")
 def break_(
     plugin: Annotated[
-        str, typer.Argument(help="Label of a plugin of the demo, such as shop-7.", autocompletion=complete.plugin)
+        str, typer.Argument(help="Label of a plugin of the demo, such as shop-7.", autocompletion=completion.plugin)
     ],
     release: Annotated[str, typer.Option("--release", help="The release it gets; empty for a broken one.")] = "",
 ) -> None:
     """Puts a broken release into one plugin of the running demo, as a careless person would."""
 
     def work() -> int:
-        from deploy.demo import control
+        from deploy.demo import control_socket
         from deploy.local import state
 
         try:
-            said = asyncio.run(control.ask_to_break(state.locate(), plugin, release or control.BROKEN))
-        except control.NoDemo as absent:
+            done = asyncio.run(control_socket.ask_to_break(state.locate(), plugin, release or control_socket.BROKEN))
+        except control_socket.DemoNotRunning as absent:
             fail(str(absent), UNREACHABLE)
         except ValueError as refusal:
             fail(str(refusal))
-        typer.echo(f"{said}; watch it heal: prunella timeline --watch --plugin {plugin}")
+        typer.echo(f"{done}; watch it heal: prunella timeline --watch --plugin {plugin}")
         return 0
 
     guarded(work)
@@ -76,8 +76,8 @@ def _play(names: list[str], *, json: bool) -> int:
     except KeyError as unknown:
         from deploy.demo.scenarios import runner
 
-        known = ", ".join(scenario.name for scenario in runner.chosen([]))
-        fail(f"there is no scenario {unknown}; there are {known}", WRONG)
+        known = ", ".join(scenario.name for scenario in runner.select([]))
+        fail(f"there is no scenario {unknown}; there are {known}", USAGE_ERROR)
     if json and document:
         show_json(document)
     elif document:
@@ -91,8 +91,8 @@ def _show(document: dict[str, Any]) -> None:
             safe(one["name"]),
             "[green]✓[/]" if one["ok"] else "[red]✗[/]",
             safe(one["outcome"]),
-            *(span(one[step]) if one.get(step) is not None else NOTHING for step in STEPS),
-            "complete" if one["trace_complete"] else NOTHING,
+            *(duration(one[step]) if one.get(step) is not None else NO_VALUE for step in STEPS),
+            "complete" if one["trace_complete"] else NO_VALUE,
         )
         for one in document["scenarios"]
     ]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import Json, console, safe, show_json
-from cli.plane import FAILED, WRONG, fail, guarded
+from cli.plane_client import FAILED, USAGE_ERROR, fail, guarded
 
 if TYPE_CHECKING:
-    from cli.checks import Finding, Patient
+    from cli.doctor_checks import CheckTarget, Finding
 
 SIGNS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]·[/]"}
 
@@ -28,30 +28,30 @@ Bundle = Annotated[
 def doctor(json: Json = False, bundle: Bundle = None) -> None:
     """Looks at everything a plane needs here, and says what to type where something is missing."""
     if bundle and bundle.exists():
-        fail(f"{bundle} is there already; name another file", WRONG)
+        fail(f"{bundle} is there already; name another file", USAGE_ERROR)
     guarded(lambda: asyncio.run(_examine(json=json, bundle=bundle)))
 
 
 async def _examine(*, json: bool, bundle: Path | None) -> int:
-    from cli.checks import CHECKS
+    from cli.doctor_checks import CHECKS
 
-    patient = _patient()
+    target = _check_target()
     found: list[Finding] = []
     try:
         for check in CHECKS:
-            findings = await check(patient)
+            findings = await check(target)
             found += findings
             if not json:
                 for finding in findings:
                     _show(finding)
-        letters = await _letters(patient)
+        dead_letters = await _dead_letters(target)
         wrong = sum(finding.ok is False for finding in found)
-        report = {"ok": wrong == 0, "checks": [asdict(finding) for finding in found], "dead_letters": letters}
+        report = {"ok": wrong == 0, "checks": [asdict(finding) for finding in found], "dead_letters": dead_letters}
         if bundle:
-            await _bundle(patient, report, bundle)
+            await _bundle(target, report, bundle)
     finally:
-        if patient.plane:
-            await patient.plane.close()
+        if target.plane:
+            await target.plane.close()
     if json:
         show_json(report)
     else:
@@ -59,38 +59,38 @@ async def _examine(*, json: bool, bundle: Path | None) -> int:
     return FAILED if wrong else 0
 
 
-async def _bundle(patient: Patient, report: dict[str, Any], target: Path) -> None:
-    from cli import bundle
-    from cli.words import size
+async def _bundle(target: CheckTarget, report: dict[str, Any], file: Path) -> None:
+    from cli import support_bundle
+    from cli.formatting import byte_size
 
     try:
-        written = bundle.write(await bundle.gather(patient, report), target)
+        written = support_bundle.write(await support_bundle.collect(target, report), file)
     except OSError as error:
-        fail(f"{target} cannot be written: {error.strerror or error}")
-    typer.echo(f"wrote {target} ({size(written)}); look into it before you give it away", err=True)
+        fail(f"{file} cannot be written: {error.strerror or error}")
+    typer.echo(f"wrote {file} ({byte_size(written)}); look into it before you give it away", err=True)
 
 
-def _patient() -> Patient:
-    from cli import plane
-    from cli.checks import Patient
+def _check_target() -> CheckTarget:
+    from cli import plane_client
+    from cli.doctor_checks import CheckTarget
 
     try:
-        described = plane.described(os.environ)
-        return Patient(os.environ, plane.find(os.environ), described)
-    except plane.Absent:
-        return Patient(os.environ)
+        plane_file = plane_client.plane_file(os.environ)
+        return CheckTarget(os.environ, plane_client.find(os.environ), plane_file)
+    except plane_client.PlaneNotFound:
+        return CheckTarget(os.environ)
 
 
-async def _letters(patient: Patient) -> list[dict[str, Any]]:
+async def _dead_letters(target: CheckTarget) -> list[dict[str, Any]]:
     """The dead letters, newest first; none when ops cannot be asked."""
     from cli.output import plain
     from libs.common.errors import Problem
     from prunella.v1.ops_pb2 import ListDeadLettersRequest
 
-    if patient.plane is None:
+    if target.plane is None:
         return []
     try:
-        answer = await patient.plane.ops.ListDeadLetters(ListDeadLettersRequest(), timeout=5)
+        answer = await target.plane.ops.ListDeadLetters(ListDeadLettersRequest(), timeout=5)
     except Problem:
         return []
     return [plain(letter) for letter in answer.dead_letters]
@@ -98,4 +98,4 @@ async def _letters(patient: Patient) -> list[dict[str, Any]]:
 
 def _show(finding: Finding) -> None:
     remedy = f"  [bold]→ {safe(finding.remedy)}[/]" if finding.remedy else ""
-    console().print(f"{SIGNS[finding.ok]} {safe(finding.name):<20} {safe(finding.said)}{remedy}")
+    console().print(f"{SIGNS[finding.ok]} {safe(finding.name):<20} {safe(finding.detail)}{remedy}")

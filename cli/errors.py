@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.groups import group
-from cli.history import show_history
+from cli import completion, formatting, id_lookup, listings
+from cli.command_groups import command_group
 from cli.output import (
     Json,
     Limit,
@@ -23,50 +22,62 @@ from cli.output import (
     show_json_list,
     show_table,
 )
-from cli.plane import FAILED, TIMEOUT, fail, run
+from cli.plane_client import FAILED, TIMEOUT, fail, run
+from cli.task_history import show_task_history
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("Errors that plugins met, and what became of them.")
+app = command_group("Errors that plugins met, and what became of them.")
 
 STATES = "new, triaging, in_progress, resolved_pending, resolved, escalated or closed"
 ReportName = Annotated[
-    str, typer.Argument(help="Id of the error report, or a unique part of it.", autocompletion=complete.report)
+    str, typer.Argument(help="Id of the error report, or a unique part of it.", autocompletion=completion.report)
 ]
 Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=complete.plugin)
+    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=completion.plugin)
 ]
 State = Annotated[str, typer.Option("--state", help=f"Only {STATES}.")]
 Kind = Annotated[str, typer.Option("--type", help="Only of this type, such as timeout.")]
-Sev = Annotated[str, typer.Option("--severity", help="At least low, medium, high or critical.")]
-Print = Annotated[str, typer.Option("--fingerprint", help="Only with this fingerprint.")]
+MinSeverity = Annotated[str, typer.Option("--severity", help="At least low, medium, high or critical.")]
+Fingerprint = Annotated[str, typer.Option("--fingerprint", help="Only with this fingerprint.")]
+Message = Annotated[str, typer.Argument(help="What the error said.")]
+Reported = Annotated[str, typer.Option("--type", help="What the reporter calls it, such as TimeoutError.")]
+Affected = Annotated[
+    str, typer.Option("--plugin", "-p", help="Whom it happened to: label or id.", autocompletion=completion.plugin)
+]
+Stack = Annotated[
+    typer.FileText | None, typer.Option("--stack", help="File with the stack trace; - for standard input.")
+]
+Module = Annotated[str, typer.Option("--module", help="Where it happened.")]
+Severity = Annotated[str, typer.Option("--severity", help="low, medium, high or critical.")]
+Context = Annotated[list[str] | None, typer.Option("--context", help="name=value; repeatable.")]
 
 
 @app.command("list")
 def list_(
-    plugin: Plugin = "", state: State = "", kind: Kind = "", severity: Sev = "", fingerprint: Print = "",
+    plugin: Plugin = "", state: State = "", kind: Kind = "", severity: MinSeverity = "", fingerprint: Fingerprint = "",
     limit: Limit = 50, watch: Watch = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Kinds of errors, last seen first."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.events_pb2 import Severity
         from prunella.v1.queue_pb2 import ReportState
 
         filters = {
-            "plugin": await ids.optional_plugin(plane, plugin),
-            "state": words.number(ReportState, state, "--state"),
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
+            "state": formatting.enum_value(ReportState, state, "--state"),
             "type": kind,
-            "min_severity": words.number(Severity, severity, "--severity"),
+            "min_severity": formatting.enum_value(Severity, severity, "--severity"),
             "fingerprint": fingerprint,
         }
-        entries = ids.reports(plane, limit, **filters)
+        entries = listings.reports(plane, limit, **filters)
         if json:
             await show_json_list(entries)
             return
         found = [entry async for entry in entries]
-        labels = await ids.labels(plane, (entry.plugin for entry in found))
+        labels = await id_lookup.labels(plane, (entry.plugin for entry in found))
         now = datetime.now(UTC)
         columns = ("error", "plugin", "type", "?severity", "state", "times", "?last seen", "?strategy", "message")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no error report")
@@ -78,18 +89,18 @@ def list_(
 def show(report: ReportName, json: Json = False) -> None:
     """One kind of error on one plugin, and everything that was tried."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.queue_pb2 import GetErrorReportRequest
 
-        request = GetErrorReportRequest(name=f"errorReports/{await ids.report(plane, report)}")
+        request = GetErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, report)}")
         answer = await plane.queue.GetErrorReport(request, timeout=TIMEOUT)
         if json:
             show_json(plain(answer))
             return
-        labels = await ids.labels(plane, [answer.report.plugin])
+        labels = await id_lookup.labels(plane, [answer.report.plugin])
         show_fields(_fields(answer.report, labels))
-        show_history(answer.history)
-        short = ids.short(answer.report.name)
+        show_task_history(answer.history)
+        short = id_lookup.short(answer.report.name)
         typer.echo(f"\nwhy it was taken for that: prunella errors explain {short}; its trace: prunella trace {short}")
 
     run(work)
@@ -99,10 +110,10 @@ def show(report: ReportName, json: Json = False) -> None:
 def explain(report: ReportName, json: Json = False) -> None:
     """Why its occurrences are one, what it was taken for, and which strategies fit how well."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.queue_pb2 import ExplainErrorReportRequest
 
-        request = ExplainErrorReportRequest(name=f"errorReports/{await ids.report(plane, report)}")
+        request = ExplainErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, report)}")
         answer = await plane.queue.ExplainErrorReport(request, timeout=TIMEOUT)
         if json:
             show_json(plain(answer))
@@ -119,22 +130,12 @@ def explain(report: ReportName, json: Json = False) -> None:
 
 @app.command()
 def report(
-    message: Annotated[str, typer.Argument(help="What the error said.")],
-    kind: Annotated[str, typer.Option("--type", help="What the reporter calls it, such as TimeoutError.")] = "",
-    plugin: Annotated[
-        str, typer.Option("--plugin", "-p", help="Whom it happened to: label or id.", autocompletion=complete.plugin)
-    ] = "",
-    stack: Annotated[
-        typer.FileText | None, typer.Option("--stack", help="File with the stack trace; - for standard input.")
-    ] = None,
-    module: Annotated[str, typer.Option("--module", help="Where it happened.")] = "",
-    severity: Annotated[str, typer.Option("--severity", help="low, medium, high or critical.")] = "",
-    context: Annotated[list[str] | None, typer.Option("--context", help="name=value; repeatable.")] = None,
-    json: Json = False,
-) -> None:
+    message: Message, kind: Reported = "", plugin: Affected = "", stack: Stack = None, module: Module = "",
+    severity: Severity = "", context: Context = None, json: Json = False,
+) -> None:  # fmt: skip
     """Reports an error, as a trusted service would."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from google.protobuf.timestamp_pb2 import Timestamp
 
         from libs.common.names import new_id
@@ -142,15 +143,15 @@ def report(
         from prunella.v1.events_pb2 import Severity
         from prunella.v1.queue_pb2 import ReportedError, ReportErrorsRequest
 
-        words.number(Severity, severity, "--severity")
+        formatting.enum_value(Severity, severity, "--severity")
         time = Timestamp()
         time.GetCurrentTime()
         text = stack.read() if stack else ""
         error = ErrorReport(id=new_id(), type=kind, message=message, stack=text, context=_context(context or []),
                             time=time, occurrences=1, severity=severity, module=module)  # fmt: skip
-        whom = await _whom(plane, plugin)
+        owner = await _owner(plane, plugin)
         request = ReportErrorsRequest(
-            errors=[ReportedError(error=error, **whom)], request_id=new_id(), source="service"
+            errors=[ReportedError(error=error, **owner)], request_id=new_id(), source="service"
         )
         (outcome,) = (await plane.queue.ReportErrors(request, timeout=TIMEOUT)).outcomes
         if json:
@@ -159,7 +160,7 @@ def report(
             fail(f"{outcome.field}: {outcome.message}" if outcome.field else outcome.message, FAILED)
         if not json:
             known = "came back" if outcome.regression else "is new" if outcome.created else "was known and counts more"
-            short = ids.short(outcome.report)
+            short = id_lookup.short(outcome.report)
             typer.echo(f"error {short} {known}; see: prunella errors show {short}")
 
     run(work)
@@ -169,14 +170,14 @@ def report(
 def close(report: ReportName, reason: Reason) -> None:
     """Ends an error report without a tool."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.queue_pb2 import CloseErrorReportRequest, ReportState
 
-        name = f"errorReports/{await ids.report(plane, report)}"
+        name = f"errorReports/{await id_lookup.report(plane, report)}"
         request = CloseErrorReportRequest(name=name, reason=reason, request_id=new_id())
         answer = await plane.queue.CloseErrorReport(request, timeout=TIMEOUT)
-        typer.echo(f"error {ids.short(name)} is {words.word(ReportState, answer.report.state)}")
+        typer.echo(f"error {id_lookup.short(name)} is {formatting.enum_label(ReportState, answer.report.state)}")
 
     run(work)
 
@@ -188,16 +189,16 @@ def _context(pairs: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-async def _whom(plane: Plane, typed: str) -> dict[str, str]:
+async def _owner(plane: PlaneClient, typed: str) -> dict[str, str]:
     """Whom an error happened to, as a ReportedError says it; empty for the plane itself."""
     from prunella.v1.ingest_pb2 import GetPluginRequest
 
     if not typed:
         return {}
-    id_ = await ids.plugin(plane, typed)
+    id_ = await id_lookup.plugin(plane, typed)
     found = (await plane.ingest.GetPlugin(GetPluginRequest(name=f"plugins/{id_}"), timeout=TIMEOUT)).plugin
-    said = {"merchant": found.merchant, "package": found.package, "release": found.release, "label": found.label}
-    return {"plugin": id_, **said}
+    owner = {"merchant": found.merchant, "package": found.package, "release": found.release, "label": found.label}
+    return {"plugin": id_, **owner}
 
 
 def _row(report: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:
@@ -205,14 +206,14 @@ def _row(report: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:
     from prunella.v1.queue_pb2 import ReportState
 
     return (
-        ids.short(report.name),
-        safe(labels.get(report.plugin, words.NOTHING)),
+        id_lookup.short(report.name),
+        safe(labels.get(report.plugin, formatting.NO_VALUE)),
         safe(report.triage.type or report.type),
-        coloured(words.word(Severity, report.severity)),
-        coloured(words.word(ReportState, report.state)),
+        coloured(formatting.enum_label(Severity, report.severity)),
+        coloured(formatting.enum_label(ReportState, report.state)),
         f"{report.occurrences}{f' ({report.regressions} back)' if report.regressions else ''}",
-        words.ago(report.last_seen_time, now),
-        safe(report.triage.strategy.rpartition("/")[2] or words.NOTHING),
+        formatting.ago(report.last_seen_time, now),
+        safe(report.triage.strategy.rpartition("/")[2] or formatting.NO_VALUE),
         safe(report.message),
     )
 
@@ -236,10 +237,10 @@ def _fields(report: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("error", report.name.rpartition("/")[2]),
         ("plugin", safe(f"{labels.get(report.plugin, '')} ({report.plugin})") if report.plugin else ""),
         ("runs", safe(runs)),
-        ("state", coloured(words.word(ReportState, report.state))),
+        ("state", coloured(formatting.enum_label(ReportState, report.state))),
         ("why", safe(report.reason)),
         ("type", safe(report.type)),
-        ("severity", coloured(words.word(Severity, report.severity))),
+        ("severity", coloured(formatting.enum_label(Severity, report.severity))),
         ("message", safe(report.message)),
         ("module", safe(report.module)),
         ("context", safe(", ".join(f"{key}={value}" for key, value in sorted(report.context.items())))),
@@ -257,16 +258,16 @@ def _fields(report: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _seen(report: Any, now: datetime) -> str:
-    back = f"; came back {words.count(report.regressions, 'time')}" if report.regressions else ""
-    last, first = words.ago(report.last_seen_time, now), words.ago(report.first_seen_time, now)
-    return f"{words.count(report.occurrences, 'time')}, last {last}, first {first}{back}"
+    back = f"; came back {formatting.plural(report.regressions, 'time')}" if report.regressions else ""
+    last, first = formatting.ago(report.last_seen_time, now), formatting.ago(report.first_seen_time, now)
+    return f"{formatting.plural(report.occurrences, 'time')}, last {last}, first {first}{back}"
 
 
 def _resolved(report: Any, now: datetime) -> str:
     if not report.resolved_by and not report.resolution_method:
         return ""
-    when = words.ago(report.resolve_time, now)
-    return safe(f"{when} by {report.resolved_by or words.NOTHING}: {report.resolution_method}")
+    when = formatting.ago(report.resolve_time, now)
+    return safe(f"{when} by {report.resolved_by or formatting.NO_VALUE}: {report.resolution_method}")
 
 
 def _fit(one: Any) -> tuple[str, ...]:

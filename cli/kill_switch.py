@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import ids, words
+from cli import formatting, id_lookup
 from cli.output import Json, Reason, coloured, plain, safe, show_json, show_table
-from cli.plane import run
+from cli.plane_client import run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 app = typer.Typer(help="Stops automation, at once.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -33,7 +33,7 @@ def engage(
 ) -> None:
     """No new switch is permitted in the scope from the moment this answers."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.events_pb2 import Action
         from prunella.v1.patcher_pb2 import EngageKillSwitchRequest
@@ -47,7 +47,12 @@ def engage(
             return
         typer.echo(f"kill switch engaged for {answer.kill_switch.scope} (epoch {answer.kill_switch.epoch})")
         rows = [
-            (ids.short(one.name), safe(words.change(one, Action)), coloured(one.state), ids.short(one.plugin))
+            (
+                id_lookup.short(one.name),
+                safe(formatting.action_summary(one, Action)),
+                coloured(one.state),
+                id_lookup.short(one.plugin),
+            )
             for one in answer.in_flight
         ]
         show_table(("in flight", "remedy", "state", "plugin"), rows, empty="nothing was in flight")
@@ -61,7 +66,7 @@ def engage(
 def release(reason: Reason, scope: Scope = "global", json: Json = False) -> None:
     """Automation may go on in the scope."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.patcher_pb2 import ReleaseKillSwitchRequest
 
@@ -79,7 +84,7 @@ def release(reason: Reason, scope: Scope = "global", json: Json = False) -> None
 def status(json: Json = False) -> None:
     """Every kill switch that is or was engaged."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.patcher_pb2 import ListKillSwitchesRequest
 
         answer = await plane.patcher.ListKillSwitches(ListKillSwitchesRequest(), timeout=PATIENCE)
@@ -91,7 +96,7 @@ def status(json: Json = False) -> None:
             (
                 safe(one.scope),
                 coloured("engaged" if one.engaged else "released"),
-                words.ago(one.update_time, now),
+                formatting.ago(one.update_time, now),
                 safe(one.actor),
                 safe(one.reason),
             )
@@ -102,10 +107,10 @@ def status(json: Json = False) -> None:
     run(work)
 
 
-async def _scope(plane: Plane, typed: str) -> str:
+async def _scope(plane: PlaneClient, typed: str) -> str:
     collection, found, name = typed.partition("/")
     if typed == "global" or (found and collection in {"merchants", "actions"} and name):
         return typed
     if collection == "plugins" and name:
-        return f"plugins/{await ids.plugin(plane, name)}"
+        return f"plugins/{await id_lookup.plugin(plane, name)}"
     raise typer.BadParameter("use global, merchants/{m}, plugins/{p} or actions/{a}", param_hint="--scope")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import figures, words
+from cli import formatting, kpi_format
 from cli.output import Json, coloured, plain, safe, show_json, show_table
-from cli.plane import TIMEOUT, run
+from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 Since = Annotated[str, typer.Option("--since", help="How far back, such as 24h or 7d.")]
 Until = Annotated[str, typer.Option("--until", help="How long ago it ends, such as 1d; now when left out.")]
@@ -23,13 +23,13 @@ COLOURS = {"reached": "green", "missed": "red"}
 def kpis(since: Since = "7d", until: Until = "", merchant: Merchant = "", json: Json = False) -> None:
     """Success and rollback rate, times to detect and to repair, and what people had to do."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         answer = await ask(plane, since, until, merchant)
         if json:
             show_json(plain(answer))
             return
         typer.echo(f"{_day(answer.start_time)} to {_day(answer.end_time)}" + (f", {merchant}" if merchant else ""))
-        rows = [(name, safe(value), _target(text)) for name, value, text in figures.rows(answer)]
+        rows = [(name, safe(value), _target(text)) for name, value, text in kpi_format.rows(answer)]
         show_table(("figure", "value", "target"), rows, empty="no data")
         tried = [one for one in answer.calibration if one.decisions]
         show_table(
@@ -41,21 +41,21 @@ def kpis(since: Since = "7d", until: Until = "", merchant: Merchant = "", json: 
     run(work)
 
 
-async def ask(plane: Plane, since: str, until: str, merchant: str) -> Any:
+async def ask(plane: PlaneClient, since: str, until: str, merchant: str) -> Any:
     """The figures of a window that is given by how far back it reaches."""
     from prunella.v1.kpis_pb2 import GetKpisRequest
 
     now = datetime.now(UTC)
     request = GetKpisRequest(merchant=merchant)
-    request.start_time.FromDatetime(now - words.length(since, "--since"))
+    request.start_time.FromDatetime(now - formatting.parse_duration(since, "--since"))
     if until:
-        request.end_time.FromDatetime(now - words.length(until, "--until"))
+        request.end_time.FromDatetime(now - formatting.parse_duration(until, "--until"))
     return await plane.ops.GetKpis(request, timeout=TIMEOUT * 4)
 
 
 def _day(stamp: Any) -> str:
-    when = words.moment(stamp)
-    return when.astimezone().strftime("%Y-%m-%d %H:%M") if when else words.NOTHING
+    when = formatting.to_datetime(stamp)
+    return when.astimezone().strftime("%Y-%m-%d %H:%M") if when else formatting.NO_VALUE
 
 
 def _target(text: str) -> str:
@@ -69,7 +69,7 @@ def _bin(one: Any) -> tuple[str, ...]:
     return (
         f"{one.lower:.1f} – {one.upper:.1f}",
         str(one.decisions),
-        figures.optional(one, "predicted"),
+        kpi_format.optional_number(one, "predicted"),
         str(one.tried),
-        coloured(figures.optional(one, "observed")),
+        coloured(kpi_format.optional_number(one, "observed")),
     )

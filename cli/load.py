@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import Json, console, show_fields, show_json
-from cli.plane import FAILED, fail, run
+from cli.plane_client import FAILED, fail, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
-    from deploy.load.agents import BeatingAgent, Seen
+    from cli.plane_client import PlaneClient
+    from deploy.load.agents import LoadAgent, LoadStats
 
 MOST_AGENTS, MOST_RATE, MOST_SECONDS = 20_000, 1000, 3600
 LEAD = 0.2
@@ -28,29 +28,29 @@ Seconds = Annotated[float, typer.Option("--seconds", "-s", min=0.5, max=MOST_SEC
 def load(agents: Agents = 50, rate: Rate = 1.0, seconds: Seconds = 10.0, json: Json = False) -> None:
     """Puts load on the plane: agents join, beat at a fixed pace, and are retired. 1 when beats were lost."""
 
-    async def work(plane: Plane) -> int:
-        from deploy.load.agents import Seen, joined
+    async def work(plane: PlaneClient) -> int:
+        from deploy.load.agents import LoadStats, joined_agents
 
-        seen, address = Seen(), plane.addresses.get("ingest", "")
+        stats, address = LoadStats(), plane.addresses.get("ingest", "")
         ingest = plane.ingest
         with console(err=True).status(f"{agents} agents join …") as progress:
             began = time.monotonic()
-            async with joined(ingest, address, agents, rate, seen) as fleet:
+            async with joined_agents(ingest, address, agents, rate, stats) as fleet:
                 joining = time.monotonic() - began
                 progress.update(f"{agents} agents beat for {seconds:g} s …")
                 took = await _beat(fleet, seconds)
                 progress.update(f"{agents} agents leave …")
-        figures = measured(seen, agents=agents, rate=rate, took=took, joining=joining)
+        figures = load_figures(stats, agents=agents, rate=rate, took=took, joining=joining)
         if json:
             show_json(figures)
         else:
             _show(figures)
-        return FAILED if seen.acknowledged < seen.sent else 0
+        return FAILED if stats.acknowledged < stats.sent else 0
 
-    run(lambda plane: _told(work(plane)))
+    run(lambda plane: _grpc_errors(work(plane)))
 
 
-async def _told(work: Awaitable[int]) -> int:
+async def _grpc_errors(work: Awaitable[int]) -> int:
     """What the plane says to agents comes as gRPC's own errors."""
     import grpc
 
@@ -60,7 +60,7 @@ async def _told(work: Awaitable[int]) -> int:
         fail(f"agents cannot join: {error.details() or error.code().name}; look with: prunella doctor")
 
 
-async def _beat(fleet: Sequence[BeatingAgent], seconds: float) -> float:
+async def _beat(fleet: Sequence[LoadAgent], seconds: float) -> float:
     begin = time.monotonic() + LEAD
     async with asyncio.TaskGroup() as group:
         for agent in fleet:
@@ -68,19 +68,19 @@ async def _beat(fleet: Sequence[BeatingAgent], seconds: float) -> float:
     return time.monotonic() - begin
 
 
-def measured(seen: Seen, *, agents: int, rate: float, took: float, joining: float) -> dict[str, Any]:
+def load_figures(stats: LoadStats, *, agents: int, rate: float, took: float, joining: float) -> dict[str, Any]:
     """The figures of a run; delays in milliseconds, None without any."""
-    delays = sorted(seen.delays)
+    delays = sorted(stats.delays)
     return {
         "agents": agents,
         "rate": rate,
         "seconds": round(took, 2),
         "join_seconds": round(joining, 2),
-        "beats_sent": seen.sent,
-        "beats_acknowledged": seen.acknowledged,
-        "beats_lost": seen.sent - seen.acknowledged,
-        "streams_broken": seen.broken,
-        "beats_per_second": round(seen.acknowledged / took, 1) if took > 0 else 0.0,
+        "beats_sent": stats.sent,
+        "beats_acknowledged": stats.acknowledged,
+        "beats_lost": stats.sent - stats.acknowledged,
+        "streams_broken": stats.broken,
+        "beats_per_second": round(stats.acknowledged / took, 1) if took > 0 else 0.0,
         "latency_ms": {
             **{f"p{share * 100:g}": _milliseconds(delays, share) for share in SHARES},
             "max": _milliseconds(delays, 1.0),

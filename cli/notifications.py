@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.asking import Yes, agreed
-from cli.groups import group
-from cli.notification_file import document
+from cli import completion, formatting, id_lookup, listings
+from cli.command_groups import command_group
+from cli.confirmation import Yes, confirm
+from cli.notification_settings_file import load
 from cli.output import (
     Json,
     Limit,
@@ -29,26 +29,26 @@ from cli.output import (
     show_json_list,
     show_table,
 )
-from cli.plane import FAILED, TIMEOUT, run
+from cli.plane_client import FAILED, TIMEOUT, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("What people were told, and who is told of what.")
-settings = group("Who is told of what, on which channels.", default="show")
+app = command_group("What people were told, and who is told of what.")
+settings = command_group("Who is told of what, on which channels.", default="show")
 app.add_typer(settings, name="settings")
 
 TEST_TIMEOUT = 20.0
 Name = Annotated[
-    str, typer.Argument(help="Id of the notification, or a unique part of it.", autocompletion=complete.notification)
+    str, typer.Argument(help="Id of the notification, or a unique part of it.", autocompletion=completion.notification)
 ]
 State = Annotated[str, typer.Option("--state", help="Only queued, sending, sent, failed, suppressed or acknowledged.")]
 Route = Annotated[str, typer.Option("--route", help="Only of this route.")]
-Incident = Annotated[str, typer.Option("--incident", help="Only of this incident.", autocompletion=complete.incident)]
+Incident = Annotated[str, typer.Option("--incident", help="Only of this incident.", autocompletion=completion.incident)]
 Plugin = Annotated[
-    str, typer.Option("--plugin", help="Only of this plugin, by label or id.", autocompletion=complete.plugin)
+    str, typer.Option("--plugin", help="Only of this plugin, by label or id.", autocompletion=completion.plugin)
 ]
 
 
@@ -64,12 +64,12 @@ def list_(
 ) -> None:
     """Messages to people and what became of them, newest first."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         about = {
-            "incident": await ids.incident(plane, incident) if incident else "",
-            "plugin": await ids.optional_plugin(plane, plugin),
+            "incident": await id_lookup.incident(plane, incident) if incident else "",
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
         }
-        entries = ids.notifications(plane, limit, state=state, route=route, **about)
+        entries = listings.notifications(plane, limit, state=state, route=route, **about)
         if json:
             await show_json_list(entries)
             return
@@ -86,10 +86,10 @@ def list_(
 def show(name: Name, json: Json = False) -> None:
     """One message: what it tells of, and each channel it went to."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.notification_pb2 import GetNotificationRequest
 
-        request = GetNotificationRequest(name=f"notifications/{await ids.notification(plane, name)}")
+        request = GetNotificationRequest(name=f"notifications/{await id_lookup.notification(plane, name)}")
         found = (await plane.ops.GetNotification(request, timeout=TIMEOUT)).notification
         if json:
             show_json(plain(found))
@@ -111,17 +111,19 @@ def ack(
 ) -> None:
     """Says that you have seen it: nobody else is told or asked."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.notification_pb2 import AcknowledgeNotificationRequest
 
-        full = f"notifications/{await ids.notification(plane, name)}"
+        full = f"notifications/{await id_lookup.notification(plane, name)}"
         request = AcknowledgeNotificationRequest(name=full, reason=reason, request_id=new_id())
         found = (await plane.ops.AcknowledgeNotification(request, timeout=TIMEOUT)).notification
         if json:
             show_json(plain(found))
             return
-        typer.echo(f"{ids.short(found.name)} is acknowledged by {safe(found.acknowledged_by)}; nobody else is asked")
+        typer.echo(
+            f"{id_lookup.short(found.name)} is acknowledged by {safe(found.acknowledged_by)}; nobody else is asked"
+        )
 
     run(work)
 
@@ -130,19 +132,19 @@ def ack(
 def show_settings(json: Json = False) -> None:
     """Who is told of what; secrets are never shown."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         found = await _settings(plane)
         if json:
             show_json(plain(found))
             return
-        changed = f"{words.ago(found.update_time, datetime.now(UTC))} by {found.updated_by}: {found.reason}"
+        changed = f"{formatting.ago(found.update_time, datetime.now(UTC))} by {found.updated_by}: {found.reason}"
         show_fields(
             [
                 ("version", str(found.version)),
                 ("changed", safe(changed) if found.updated_by else "never; nobody is told, all is only recorded"),
-                ("one message per", words.span(found.batch_window.ToTimedelta().total_seconds())),
-                ("no repeat within", words.span(found.repeat_window.ToTimedelta().total_seconds())),
-                ("tried for", words.span(found.retry_for.ToTimedelta().total_seconds())),
+                ("one message per", formatting.duration(found.batch_window.ToTimedelta().total_seconds())),
+                ("no repeat within", formatting.duration(found.repeat_window.ToTimedelta().total_seconds())),
+                ("tried for", formatting.duration(found.retry_for.ToTimedelta().total_seconds())),
             ]
         )
         channels = [(safe(each.id), *_channel(each)) for each in found.channels]
@@ -163,15 +165,15 @@ def set_settings(
 ) -> None:
     """Replaces who is told of what. An empty secret keeps the one there is."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.notification_pb2 import UpdateNotificationSettingsRequest
 
-        made = document(file)
+        made = load(file)
         old = await _settings(plane)
         # Without an etag of its own the file replaces what was just read, and nothing that came later.
         made.etag = made.etag or old.etag
-        agreed(f"replace the settings ({_counted(old)}) by those of {file} ({_counted(made)})?", yes=yes)
+        confirm(f"replace the settings ({_counted(old)}) by those of {file} ({_counted(made)})?", yes=yes)
         request = UpdateNotificationSettingsRequest(settings=made, reason=reason, request_id=new_id())
         answer = (await plane.ops.UpdateNotificationSettings(request, timeout=TIMEOUT)).settings
         if json:
@@ -191,7 +193,7 @@ def try_channel(
 ) -> None:
     """Sends a real message and says what the other side said."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.notification_pb2 import TestChannelRequest
 
@@ -208,24 +210,24 @@ def try_channel(
     run(work)
 
 
-async def _settings(plane: Plane) -> Any:
+async def _settings(plane: PlaneClient) -> Any:
     from prunella.v1.notification_pb2 import GetNotificationSettingsRequest
 
     return (await plane.ops.GetNotificationSettings(GetNotificationSettingsRequest(), timeout=TIMEOUT)).settings
 
 
 def _counted(found: Any) -> str:
-    return f"{words.count(len(found.channels), 'channel')}, {words.count(len(found.routes), 'route')}"
+    return f"{formatting.plural(len(found.channels), 'channel')}, {formatting.plural(len(found.routes), 'route')}"
 
 
 def _row(entry: Any, now: datetime) -> tuple[str, ...]:
-    channels = ", ".join(dict.fromkeys(each.channel for each in entry.deliveries)) or words.NOTHING
+    channels = ", ".join(dict.fromkeys(each.channel for each in entry.deliveries)) or formatting.NO_VALUE
     again = f" +{entry.repeats}" if entry.repeats else ""
     return (
-        ids.short(entry.name),
+        id_lookup.short(entry.name),
         coloured(entry.state),
-        words.ago(entry.create_time, now),
-        safe(entry.route or words.NOTHING),
+        formatting.ago(entry.create_time, now),
+        safe(entry.route or formatting.NO_VALUE),
         f"{entry.facts}{again}",
         safe(channels),
         safe(entry.title),
@@ -238,18 +240,18 @@ def _fields(found: Any, now: datetime) -> Iterator[tuple[str, str]]:
     yield "what", safe(found.title)
     yield "facts", f"{found.facts}, and {found.repeats} times the same again" if found.repeats else str(found.facts)
     yield "route", safe(found.route)
-    yield "opened", words.ago(found.create_time, now)
+    yield "opened", formatting.ago(found.create_time, now)
     if found.state == "queued":
-        yield "goes out", words.ago(found.due_time, now)
+        yield "goes out", formatting.ago(found.due_time, now)
     if found.HasField("act_by_time"):
-        yield "next step", f"{words.ago(found.act_by_time, now)}, unless somebody answers"
+        yield "next step", f"{formatting.ago(found.act_by_time, now)}, unless somebody answers"
     if found.acknowledged_by:
-        yield "seen", f"{words.ago(found.acknowledge_time, now)} by {safe(found.acknowledged_by)}"
+        yield "seen", f"{formatting.ago(found.acknowledge_time, now)} by {safe(found.acknowledged_by)}"
 
 
 def _delivery(each: Any) -> tuple[str, ...]:
-    said = each.last_error if each.state != "sent" else each.response
-    return (safe(each.channel), str(each.step + 1), coloured(each.state), str(each.tries), safe(said))
+    detail = each.last_error if each.state != "sent" else each.response
+    return (safe(each.channel), str(each.step + 1), coloured(each.state), str(each.tries), safe(detail))
 
 
 def _channel(channel: Any) -> tuple[str, str]:
@@ -261,13 +263,13 @@ def _channel(channel: Any) -> tuple[str, str]:
 
 
 def _route(route: Any) -> tuple[str, ...]:
-    heard = ", ".join(route.facts) or f"what {route.audience} hear by default"
+    facts = ", ".join(route.facts) or f"what {route.audience} hear by default"
     if route.merchants:
-        heard += f" of {', '.join(route.merchants)}"
+        facts += f" of {', '.join(route.merchants)}"
     steps = [
         ", ".join(step.channels)
         + (
-            f" (acknowledge in {words.span(step.acknowledge_within.ToTimedelta().total_seconds())})"
+            f" (acknowledge in {formatting.duration(step.acknowledge_within.ToTimedelta().total_seconds())})"
             if step.acknowledge_within.seconds
             else ""
         )
@@ -275,7 +277,7 @@ def _route(route: Any) -> tuple[str, ...]:
     ]
     return (
         safe(route.id),
-        safe(heard),
+        safe(facts),
         _named(route.min_severity),
         safe(" ".join(route.quiet_hours)),
         safe(" → ".join(steps)),

@@ -72,12 +72,12 @@ async def show_json_list(entries: AsyncIterator[Message]) -> None:
     show_json([plain(entry) async for entry in entries])
 
 
-def coloured(word: str) -> str:
+def coloured(state: str) -> str:
     """A word of state with its colour."""
     from rich.markup import escape
 
-    colour = COLOURS.get(word)
-    return f"[{colour}]{escape(word)}[/]" if colour else escape(word)
+    colour = COLOURS.get(state)
+    return f"[{colour}]{escape(state)}[/]" if colour else escape(state)
 
 
 def safe(text: object) -> str:
@@ -102,13 +102,13 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: 
         typer.echo(empty, err=True)
         return
     screen = console(err=err)
-    kept, room = _fit(columns, listed, screen.width)
+    visible, room = _fit(columns, listed, screen.width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for place in kept[:-1]:
+    for place in visible[:-1]:
         table.add_column(columns[place].lstrip("?"), no_wrap=True, overflow="ellipsis")
-    table.add_column(columns[kept[-1]].lstrip("?"), overflow="ellipsis", no_wrap=True, max_width=room)
+    table.add_column(columns[visible[-1]].lstrip("?"), overflow="ellipsis", no_wrap=True, max_width=room)
     for row in listed:
-        table.add_row(*(row[place] for place in kept))
+        table.add_row(*(row[place] for place in visible))
     screen.print(table)
 
 
@@ -120,14 +120,14 @@ def _fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> t
         max(len(name.lstrip("?")), *(Text.from_markup(row[place]).cell_len for row in rows))
         for place, name in enumerate(columns)
     ]
-    kept = list(range(len(columns)))
+    visible = list(range(len(columns)))
     while True:
         # One column of the frame at each side of the table.
-        room = width - sum(widths[place] + GUTTER + 1 for place in kept[:-1]) - GUTTER
-        optional = [place for place in kept[:-1] if columns[place].startswith("?")]
-        if room >= min(LEAST, widths[kept[-1]]) or not optional:
-            return kept, max(1, room)
-        kept.remove(optional[-1])
+        room = width - sum(widths[place] + GUTTER + 1 for place in visible[:-1]) - GUTTER
+        optional = [place for place in visible[:-1] if columns[place].startswith("?")]
+        if room >= min(LEAST, widths[visible[-1]]) or not optional:
+            return visible, max(1, room)
+        visible.remove(optional[-1])
 
 
 def show_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import words
+from cli import formatting
 from cli.output import Json, Watch, coloured, console, plain, safe, show_json
-from cli.plane import AWAY, LOOK, PATIENCE, TIMEOUT, run
+from cli.plane_client import MAX_FAILURES, TIMEOUT, UNREACHABLE_REASONS, WATCH_SECONDS, run
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 SEVERITIES = ("critical", "high", "medium", "low", "unknown")
 
@@ -27,7 +27,7 @@ Lines = Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="At mo
 def overview(watch: Watch = False, merchant: Merchant = "", limit: Lines = 20, json: Json = False) -> None:
     """The plane in ten seconds: active incidents, recent outcomes, what needs your attention."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         if watch:
             await _watch(plane, merchant, limit, json=json)
             return
@@ -40,13 +40,13 @@ def overview(watch: Watch = False, merchant: Merchant = "", limit: Lines = 20, j
     run(work)
 
 
-async def _ask(plane: Plane, merchant: str, limit: int) -> Any:
+async def _ask(plane: PlaneClient, merchant: str, limit: int) -> Any:
     from prunella.v1.overview_pb2 import GetOverviewRequest
 
     return await plane.ops.GetOverview(GetOverviewRequest(merchant=merchant, limit=limit), timeout=TIMEOUT)
 
 
-async def _watch(plane: Plane, merchant: str, limit: int, *, json: bool) -> None:
+async def _watch(plane: PlaneClient, merchant: str, limit: int, *, json: bool) -> None:
     from rich.live import Live
 
     screen = console()
@@ -65,7 +65,7 @@ async def _watch(plane: Plane, merchant: str, limit: int, *, json: bool) -> None
             live.update(picture(answer))
 
 
-async def _again(plane: Plane, merchant: str, limit: int) -> Any:
+async def _again(plane: PlaneClient, merchant: str, limit: int) -> Any:
     from libs.common.errors import Unavailable
 
     failures = 0
@@ -75,9 +75,9 @@ async def _again(plane: Plane, merchant: str, limit: int) -> Any:
             failures = 0
         except Unavailable as problem:
             failures += 1
-            if problem.reason not in AWAY or failures > PATIENCE:
+            if problem.reason not in UNREACHABLE_REASONS or failures > MAX_FAILURES:
                 raise
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 def picture(answer: Any) -> Group:
@@ -85,17 +85,17 @@ def picture(answer: Any) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    now = words.moment(answer.time) or datetime.now(UTC)
+    now = formatting.to_datetime(answer.time) or datetime.now(UTC)
     parts: list[str] = [_services(answer)]
     parts += ["", _title("active incidents", answer.active_by_severity, SEVERITIES, "none")]
     parts += [
-        f"  {_severity(one)}  {safe(one.line)}  [dim]{words.ago(one.open_time, now)}[/]"
+        f"  {_severity(one)}  {safe(one.line)}  [dim]{formatting.ago(one.open_time, now)}[/]"
         for one in answer.active_incidents
     ]
     parts += ["", f"[bold]last 24 h[/]  {_recent(answer.recent)}"]
     parts += ["", _title("needs attention", answer.attention_by_kind, (), "nothing")]
     for one in answer.attention:
-        parts.append(f"  {_severity(one)}  {safe(one.line)}  [dim]{words.ago(one.since_time, now)}[/]")
+        parts.append(f"  {_severity(one)}  {safe(one.line)}  [dim]{formatting.ago(one.since_time, now)}[/]")
         parts.append(f"            [cyan]{safe(one.command)}[/]")
     parts += ["", f"[bold]fleet[/]  {_fleet(answer)}", f"[bold]queue[/]  {_queue(answer)}"]
     return Group(*(Text.from_markup(part, overflow="ellipsis") for part in parts))
@@ -104,30 +104,30 @@ def picture(answer: Any) -> Group:
 def _severity(one: Any) -> str:
     from prunella.v1.events_pb2 import Severity
 
-    word = words.word(Severity, one.severity)
+    word = formatting.enum_label(Severity, one.severity)
     return coloured(word) + " " * max(0, 8 - len(word))
 
 
 def _title(name: str, counts: Any, order: tuple[str, ...], empty: str) -> str:
     keys = [key for key in order if key in counts] or sorted(counts)
-    said = ", ".join(f"{counts[key]} {coloured(key.replace('_', ' '))}" for key in keys if counts[key])
-    return f"[bold]{name}[/]  {said or f'[green]{empty}[/]'}"
+    parts = ", ".join(f"{counts[key]} {coloured(key.replace('_', ' '))}" for key in keys if counts[key])
+    return f"[bold]{name}[/]  {parts or f'[green]{empty}[/]'}"
 
 
 def _services(answer: Any) -> str:
     if not answer.services:
         return "[bold]services[/]  no data yet"
-    said = ", ".join(f"{one.service} {coloured(one.health.replace('_', ' '))}" for one in answer.services)
-    return f"[bold]services[/]  {said}"
+    parts = ", ".join(f"{one.service} {coloured(one.health.replace('_', ' '))}" for one in answer.services)
+    return f"[bold]services[/]  {parts}"
 
 
 def _recent(recent: Any) -> str:
     if not (recent.opened or recent.healed or recent.closed or recent.escalated or recent.attempts):
         return "nothing happened"
-    said = [f"{recent.opened} opened", f"{recent.healed} [green]healed[/]", f"{recent.closed} closed"]
-    said += [f"{recent.escalated} [magenta]escalated[/]"] if recent.escalated else []
-    said += [f"{count} {coloured(state)}" for state, count in sorted(recent.attempts.items()) if state != "success"]
-    return ", ".join(said)
+    parts = [f"{recent.opened} opened", f"{recent.healed} [green]healed[/]", f"{recent.closed} closed"]
+    parts += [f"{recent.escalated} [magenta]escalated[/]"] if recent.escalated else []
+    parts += [f"{count} {coloured(state)}" for state, count in sorted(recent.attempts.items()) if state != "success"]
+    return ", ".join(parts)
 
 
 def _fleet(answer: Any) -> str:
@@ -146,7 +146,7 @@ def _queue(answer: Any) -> str:
     counts = [f"{count} {coloured(state)}" for state, count in sorted(answer.queue.tasks.items()) if count]
     reports = [f"{count} {coloured(state)}" for state, count in sorted(answer.queue.reports.items()) if count]
     tasks = f"tasks {', '.join(counts)}" if counts else "no task"
-    said = f"{tasks} · {f'''errors {', '.join(reports)}''' if reports else 'no error report'}"
+    parts = f"{tasks} · {f'''errors {', '.join(reports)}''' if reports else 'no error report'}"
     if answer.queue.HasField("oldest_waiting_seconds"):
-        said += f" · the oldest waits for {words.span(answer.queue.oldest_waiting_seconds)}"
-    return said
+        parts += f" · the oldest waits for {formatting.duration(answer.queue.oldest_waiting_seconds)}"
+    return parts

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.groups import group
+from cli import completion, formatting, id_lookup, listings
+from cli.command_groups import command_group
 from cli.output import (
     Json,
     Limit,
@@ -22,19 +22,19 @@ from cli.output import (
     show_json_list,
     show_table,
 )
-from cli.plane import TIMEOUT, run
+from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("The fleet: who runs what, and how it is.")
+app = command_group("The fleet: who runs what, and how it is.")
 
 Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
 Merchant = Annotated[str, typer.Option("--merchant", help="Only at this merchant.")]
 Release = Annotated[str, typer.Option("--release", help="Only with this release.")]
 Health = Annotated[str, typer.Option("--health", help="Only so: healthy, unhealthy, down or starting.")]
 PluginName = Annotated[
-    str, typer.Argument(help="Label, id, or a unique part of the id.", autocompletion=complete.plugin)
+    str, typer.Argument(help="Label, id, or a unique part of the id.", autocompletion=completion.plugin)
 ]
 
 
@@ -50,9 +50,12 @@ def list_(
 ) -> None:
     """Plugins, newest first."""
 
-    async def work(plane: Plane) -> None:
-        filters = {"package": package, "merchant": merchant, "release": release, "health": _health(health)}
-        entries = ids.plugins(plane, limit, **filters)
+    async def work(plane: PlaneClient) -> None:
+        from prunella.v1 import agent_pb2
+
+        state = formatting.enum_value(agent_pb2.Health, health, "--health")
+        filters = {"package": package, "merchant": merchant, "release": release, "health": state}
+        entries = listings.plugins(plane, limit, **filters)
         if json:
             await show_json_list(entries)
             return
@@ -70,10 +73,10 @@ def list_(
 def show(plugin: PluginName, json: Json = False) -> None:
     """One plugin with everything it says of itself."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.ingest_pb2 import GetPluginRequest
 
-        id_ = await ids.plugin(plane, plugin)
+        id_ = await id_lookup.plugin(plane, plugin)
         answer = await plane.ingest.GetPlugin(GetPluginRequest(name=f"plugins/{id_}"), timeout=TIMEOUT)
         if json:
             show_json(plain(answer.plugin))
@@ -93,7 +96,7 @@ def token(
 ) -> None:
     """Makes a one-time token with which an agent joins the fleet."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.ingest_pb2 import CreateEnrollmentTokenRequest
 
@@ -114,44 +117,33 @@ def token(
 def retire(plugin: PluginName, reason: Reason) -> None:
     """Ends a plugin's life: its incidents close, its attempts without a permit are cancelled."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.ingest_pb2 import RetirePluginRequest
 
-        name = f"plugins/{await ids.plugin(plane, plugin)}"
+        name = f"plugins/{await id_lookup.plugin(plane, plugin)}"
         request = RetirePluginRequest(name=name, request_id=new_id(), reason=reason)
         answer = await plane.ingest.RetirePlugin(request, timeout=TIMEOUT)
-        typer.echo(f"{safe(answer.plugin.label or ids.short(name))} is {answer.plugin.state}")
+        typer.echo(f"{safe(answer.plugin.label or id_lookup.short(name))} is {answer.plugin.state}")
 
     run(work)
-
-
-def _health(word: str) -> int:
-    from prunella.v1.agent_pb2 import Health as Enum
-
-    if not word:
-        return 0
-    name = f"HEALTH_{word.upper()}"
-    if name not in Enum.keys():  # noqa: SIM118 - an enum wrapper, not a dict
-        raise typer.BadParameter("use healthy, unhealthy, down or starting", param_hint="--health")
-    return Enum.Value(name)
 
 
 def _state(plugin: Any) -> str:
     from prunella.v1.agent_pb2 import Health as Enum
 
-    return plugin.state if plugin.state != "active" else words.word(Enum, plugin.health)
+    return plugin.state if plugin.state != "active" else formatting.enum_label(Enum, plugin.health)
 
 
 def _row(plugin: Any, now: datetime) -> tuple[str, ...]:
     return (
-        safe(plugin.label or ids.short(plugin.name)),
-        ids.short(plugin.name),
+        safe(plugin.label or id_lookup.short(plugin.name)),
+        id_lookup.short(plugin.name),
         safe(plugin.package),
         safe(plugin.release),
         coloured(_state(plugin)),
         "open" if plugin.connected else "—",
-        words.ago(plugin.last_beat_time, now),
+        formatting.ago(plugin.last_beat_time, now),
         f"{plugin.webhook_fail_rate:.0%}",
         str(len(plugin.open_incidents)) if plugin.open_incidents else "",
     )
@@ -170,12 +162,12 @@ def _fields(plugin: Any) -> list[tuple[str, str]]:
         ("config expected", plugin.expected_config_digest or "-"),
         ("health", coloured(_state(plugin))),
         ("session", "open" if plugin.connected else "none"),
-        ("last beat", f"{words.ago(plugin.last_beat_time, now)} ({plugin.beats} in all)"),
-        ("joined", words.ago(plugin.enroll_time, now)),
+        ("last beat", f"{formatting.ago(plugin.last_beat_time, now)} ({plugin.beats} in all)"),
+        ("joined", formatting.ago(plugin.enroll_time, now)),
         ("failing webhooks", f"{plugin.webhook_fail_rate:.1%}"),
         ("errors in window", str(plugin.errors_in_window)),
         ("can do", safe(", ".join(plugin.capabilities))),
         ("environment", safe(", ".join(f"{key}={value}" for key, value in sorted(plugin.environment.items())))),
         ("numbers", safe(", ".join(f"{key}={value:g}" for key, value in sorted(plugin.numbers.items())))),
-        ("open incidents", ", ".join(ids.short(name) for name in plugin.open_incidents)),
+        ("open incidents", ", ".join(id_lookup.short(name) for name in plugin.open_incidents)),
     ]

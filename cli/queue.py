@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.groups import group
-from cli.history import show_history
+from cli import completion, formatting, id_lookup, listings
+from cli.command_groups import command_group
 from cli.output import (
     Json,
     Limit,
@@ -25,21 +24,24 @@ from cli.output import (
     show_json_list,
     show_table,
 )
-from cli.plane import TIMEOUT, described, find, guarded, run
+from cli.plane_client import TIMEOUT, find, guarded, plane_file, run
+from cli.task_history import show_task_history
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("Work that waits for tools, and how it goes.")
+app = command_group("Work that waits for tools, and how it goes.")
 
 LONG = 60.0  # seconds that a command about many tasks may take
-TaskName = Annotated[str, typer.Argument(help="Id of the task, or a unique part of it.", autocompletion=complete.task)]
+TaskName = Annotated[
+    str, typer.Argument(help="Id of the task, or a unique part of it.", autocompletion=completion.task)
+]
 State = Annotated[
     str, typer.Option("--state", help="Only pending, processing, retrying, completed, failed or cancelled.")
 ]
 Report = Annotated[str, typer.Option("--report", "-r", help="Only for this error report.")]
 Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=complete.plugin)
+    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=completion.plugin)
 ]
 Worker = Annotated[str, typer.Option("--worker", help="Only of this worker.")]
 
@@ -48,7 +50,7 @@ Worker = Annotated[str, typer.Option("--worker", help="Only of this worker.")]
 def stats(watch: Watch = False, json: Json = False) -> None:
     """The queue in figures; a figure without data is a dash, never made up."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.queue_pb2 import GetQueueStatsRequest
 
         answer = await plane.queue.GetQueueStats(GetQueueStatsRequest(), timeout=TIMEOUT)
@@ -70,21 +72,21 @@ def list_(
 ) -> None:  # fmt: skip
     """Tasks, newest first."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.queue_pb2 import TaskState
 
         filters = {
-            "state": words.number(TaskState, state, "--state"),
-            "report": await ids.report(plane, report) if report else "",
-            "plugin": await ids.optional_plugin(plane, plugin),
+            "state": formatting.enum_value(TaskState, state, "--state"),
+            "report": await id_lookup.report(plane, report) if report else "",
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
             "worker": worker,
         }
-        entries = ids.tasks(plane, limit, **filters)
+        entries = listings.tasks(plane, limit, **filters)
         if json:
             await show_json_list(entries)
             return
         found = [entry async for entry in entries]
-        labels = await ids.labels(plane, (entry.plugin for entry in found))
+        labels = await id_lookup.labels(plane, (entry.plugin for entry in found))
         now = datetime.now(UTC)
         columns = ("task", "plugin", "state", "prio", "strategy", "failed", "?error", "?made", "?worker", "why")
         show_table(columns, (_row(entry, labels, now) for entry in found), empty="no task")
@@ -96,18 +98,18 @@ def list_(
 def show(task: TaskName, json: Json = False) -> None:
     """One task and everything that was tried."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.queue_pb2 import GetTaskRequest
 
-        request = GetTaskRequest(name=f"tasks/{await ids.task(plane, task)}")
+        request = GetTaskRequest(name=f"tasks/{await id_lookup.task(plane, task)}")
         answer = await plane.queue.GetTask(request, timeout=TIMEOUT)
         if json:
             show_json(plain(answer))
             return
-        labels = await ids.labels(plane, [answer.task.plugin])
+        labels = await id_lookup.labels(plane, [answer.task.plugin])
         show_fields(_fields(answer.task, labels))
-        show_history(answer.history)
-        typer.echo(f"\nits error: prunella errors show {ids.short(answer.task.report)}")
+        show_task_history(answer.history)
+        typer.echo(f"\nits error: prunella errors show {id_lookup.short(answer.task.report)}")
 
     run(work)
 
@@ -120,13 +122,13 @@ def retry(
 ) -> None:
     """Gives a task another try, at once."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.queue_pb2 import RetryTaskRequest
 
-        name = f"tasks/{await ids.task(plane, task)}"
+        name = f"tasks/{await id_lookup.task(plane, task)}"
         request = RetryTaskRequest(name=name, reason=reason, request_id=new_id(), priority=priority)
-        _say((await plane.queue.RetryTask(request, timeout=TIMEOUT)).task)
+        _print((await plane.queue.RetryTask(request, timeout=TIMEOUT)).task)
 
     run(work)
 
@@ -135,13 +137,13 @@ def retry(
 def cancel(task: TaskName, reason: Reason) -> None:
     """Takes a task out of the queue; a lease on it is worth nothing from then on."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.queue_pb2 import CancelTaskRequest
 
-        name = f"tasks/{await ids.task(plane, task)}"
+        name = f"tasks/{await id_lookup.task(plane, task)}"
         request = CancelTaskRequest(name=name, reason=reason, request_id=new_id())
-        _say((await plane.queue.CancelTask(request, timeout=TIMEOUT)).task)
+        _print((await plane.queue.CancelTask(request, timeout=TIMEOUT)).task)
 
     run(work)
 
@@ -153,14 +155,14 @@ def reset_stuck(
 ) -> None:
     """Takes tasks back that have been in processing for too long; they wait for a worker again."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.queue_pb2 import ResetStuckTasksRequest
 
         request = ResetStuckTasksRequest(reason=reason, request_id=new_id())
         request.stuck_duration.FromMilliseconds(round(minutes * 60_000))
         answer = await plane.queue.ResetStuckTasks(request, timeout=LONG)
-        typer.echo(f"{words.count(answer.tasks, 'task')} taken back")
+        typer.echo(f"{formatting.plural(answer.tasks, 'task')} taken back")
 
     run(work)
 
@@ -172,13 +174,13 @@ def cleanup(
 ) -> None:
     """Deletes tasks that ended long ago; what was tried stays with the error report."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.queue_pb2 import CleanUpTasksRequest
 
         request = CleanUpTasksRequest(days=days, reason=reason, request_id=new_id())
         answer = await plane.queue.CleanUpTasks(request, timeout=LONG)
-        typer.echo(f"{words.count(answer.tasks, 'task')} deleted")
+        typer.echo(f"{formatting.plural(answer.tasks, 'task')} deleted")
 
     run(work)
 
@@ -198,55 +200,61 @@ def worker(
         command = [sys.executable, "-P", "-m", "services.queue.worker", "--config", str(config.resolve())]
         sys.stdout.flush()
         # The worker takes this process's place: signals and exit status are its own.
-        os.execve(sys.executable, command, surroundings(os.environ))
+        os.execve(sys.executable, command, worker_environment(os.environ))
 
     guarded(work)
 
 
-def surroundings(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a worker's process is told: the queue's address, the key, and where our packages are. Raises Absent."""
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker: the queue's address, the key, the import path. Raises PlaneNotFound."""
     import os
     import sys
 
     from deploy.local.installation import IS_CHECKOUT
 
     plane = find(environ)
-    told = {"PRUNELLA_QUEUE_ADDRESS": plane.addresses.get("queue", ""), "PRUNELLA_KEY": plane.key}
+    variables = {"PRUNELLA_QUEUE_ADDRESS": plane.addresses.get("queue", ""), "PRUNELLA_KEY": plane.key}
     # What is installed is found by itself, and tool servers with another Python must not get this one's packages.
-    told |= {"PYTHONPATH": os.pathsep.join(sys.path)} if IS_CHECKOUT else {}
+    variables |= {"PYTHONPATH": os.pathsep.join(sys.path)} if IS_CHECKOUT else {}
     if not environ.get("PRUNELLA_OTLP") and not environ.get("PRUNELLA_QUEUE_ADDRESS"):
-        http = described(environ).get("http", {})
-        told |= {"PRUNELLA_OTLP": f"http://{http['ops']}/v1/traces"} if http.get("ops") else {}
-    return {**environ, **told}
+        http = plane_file(environ).get("http", {})
+        variables |= {"PRUNELLA_OTLP": f"http://{http['ops']}/v1/traces"} if http.get("ops") else {}
+    return {**environ, **variables}
 
 
-def _say(task: Any) -> None:
+def _print(task: Any) -> None:
     from prunella.v1.queue_pb2 import TaskState
 
-    typer.echo(f"task {ids.short(task.name)} is {words.word(TaskState, task.state)}, priority {task.priority}")
+    typer.echo(
+        f"task {id_lookup.short(task.name)} is {formatting.enum_label(TaskState, task.state)}, priority {task.priority}"
+    )
 
 
 def _status(one: Any, now: datetime) -> tuple[str, ...]:
-    mean = f"{one.mean_priority:.1f}" if one.HasField("mean_priority") else words.NOTHING
+    mean = f"{one.mean_priority:.1f}" if one.HasField("mean_priority") else formatting.NO_VALUE
     return (
         coloured(one.state),
         str(one.count),
         mean,
-        words.ago(one.oldest_create_time, now),
-        words.ago(one.newest_create_time, now),
+        formatting.ago(one.oldest_create_time, now),
+        formatting.ago(one.newest_create_time, now),
     )
 
 
 def _figures(answer: Any) -> list[tuple[str, str]]:
-    def told(name: str, text: str) -> str:
-        return text.format(getattr(answer, name)) if answer.HasField(name) else words.NOTHING
+    def variables(name: str, text: str) -> str:
+        return text.format(getattr(answer, name)) if answer.HasField(name) else formatting.NO_VALUE
 
-    waits = words.span(answer.oldest_waiting_seconds) if answer.HasField("oldest_waiting_seconds") else words.NOTHING
+    waits = (
+        formatting.duration(answer.oldest_waiting_seconds)
+        if answer.HasField("oldest_waiting_seconds")
+        else formatting.NO_VALUE
+    )
     reports = ", ".join(f"{count} {coloured(state)}" for state, count in sorted(answer.reports.items()) if count)
     return [
         ("tasks", str(answer.total)),
-        ("completed", told("success_rate_percent", "{:.1f} % of those that ended")),
-        ("takes", told("mean_completion_minutes", "{:.1f} min on average")),
+        ("completed", variables("success_rate_percent", "{:.1f} % of those that ended")),
+        ("takes", variables("mean_completion_minutes", "{:.1f} min on average")),
         ("oldest due", waits),
         ("errors", reports or "none"),
     ]
@@ -261,15 +269,15 @@ def _row(task: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:
     from prunella.v1.queue_pb2 import TaskState
 
     return (
-        ids.short(task.name),
+        id_lookup.short(task.name),
         safe(labels.get(task.plugin, "")),
-        coloured(words.word(TaskState, task.state)),
+        coloured(formatting.enum_label(TaskState, task.state)),
         str(task.priority),
         safe(task.strategy.rpartition("/")[2]),
         _tries(task),
-        ids.short(task.report),
-        words.ago(task.create_time, now),
-        safe(task.worker or words.NOTHING),
+        id_lookup.short(task.report),
+        formatting.ago(task.create_time, now),
+        safe(task.worker or formatting.NO_VALUE),
         safe(task.reason),
     )
 
@@ -278,7 +286,7 @@ def _fields(task: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
     from prunella.v1.queue_pb2 import TaskState
 
     now = datetime.now(UTC)
-    state = words.word(TaskState, task.state)
+    state = formatting.enum_label(TaskState, task.state)
     return [
         ("task", task.name.rpartition("/")[2]),
         ("error", task.report.rpartition("/")[2]),
@@ -288,11 +296,11 @@ def _fields(task: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("priority", f"{task.priority} of 10"),
         ("strategy", safe(task.strategy)),
         ("tools", safe(", ".join(task.tools))),
-        ("takes about", words.lasts(task.estimated_duration)),
+        ("takes about", formatting.proto_duration(task.estimated_duration)),
         ("failed tries", _tries(task)),
         ("worker", safe(task.worker)),
-        ("lease", words.ago(task.lease_expire_time, now) if state == "processing" else ""),
-        ("next try", words.ago(task.run_time, now) if state in {"pending", "retrying"} else ""),
-        ("made", words.ago(task.create_time, now)),
-        ("took", words.took(task.create_time, task.end_time).removeprefix(words.NOTHING)),
+        ("lease", formatting.ago(task.lease_expire_time, now) if state == "processing" else ""),
+        ("next try", formatting.ago(task.run_time, now) if state in {"pending", "retrying"} else ""),
+        ("made", formatting.ago(task.create_time, now)),
+        ("took", formatting.elapsed(task.create_time, task.end_time).removeprefix(formatting.NO_VALUE)),
     ]

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.groups import group
+from cli import completion, formatting, listings
+from cli.command_groups import command_group
 from cli.output import Json, Limit, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane import TIMEOUT, run
+from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("What may be installed, and who vouches for it.")
+app = command_group("What may be installed, and who vouches for it.")
 
 PUBLISH_TIMEOUT = 60.0
 Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
 ReleaseName = Annotated[
     str,
-    typer.Argument(help="packages/{package}/releases/{version}, or package@version.", autocompletion=complete.release),
+    typer.Argument(
+        help="packages/{package}/releases/{version}, or package@version.", autocompletion=completion.release
+    ),
 ]
 File = typer.Argument(exists=True, dir_okay=False, readable=True)
 
@@ -31,8 +33,8 @@ File = typer.Argument(exists=True, dir_okay=False, readable=True)
 def list_(package: Package = "", limit: Limit = 50, json: Json = False) -> None:
     """Releases, newest first."""
 
-    async def work(plane: Plane) -> None:
-        entries = ids.releases(plane, limit, package=package)
+    async def work(plane: PlaneClient) -> None:
+        entries = listings.releases(plane, limit, package=package)
         if json:
             await show_json_list(entries)
             return
@@ -41,8 +43,8 @@ def list_(package: Package = "", limit: Limit = 50, json: Json = False) -> None:
             (
                 safe(one.package),
                 safe(one.version),
-                words.size(one.size),
-                words.ago(one.publish_time, now),
+                formatting.byte_size(one.size),
+                formatting.ago(one.publish_time, now),
                 safe(one.publisher),
                 one.digest[:16],
             )
@@ -58,7 +60,7 @@ def list_(package: Package = "", limit: Limit = 50, json: Json = False) -> None:
 def show(release: ReleaseName, json: Json = False) -> None:
     """One release and the keys that signed it."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.patcher_pb2 import GetReleaseRequest
 
         found = (await plane.patcher.GetRelease(GetReleaseRequest(name=_name(release)), timeout=TIMEOUT)).release
@@ -78,7 +80,7 @@ def publish(
 ) -> None:
     """Makes a signed release known: its archive (.tar.gz) and its DSSE envelope (JSON)."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.patcher_pb2 import PublishReleaseRequest
 
@@ -104,7 +106,7 @@ def _fields(release: Any) -> list[tuple[str, str]]:
         ("release", safe(f"{release.package} {release.version}")),
         ("name", safe(release.name)),
         ("digest", release.digest),
-        ("size", words.size(release.size)),
-        ("published", f"{words.ago(release.publish_time, datetime.now(UTC))} by {safe(release.publisher)}"),
+        ("size", formatting.byte_size(release.size)),
+        ("published", f"{formatting.ago(release.publish_time, datetime.now(UTC))} by {safe(release.publisher)}"),
         ("signed by", ", ".join(release.key_ids)),
     ]

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import charts, figures, kpis, words
-from cli.charts import Series
-from cli.plane import TIMEOUT, run
+from cli import formatting, kpi_format, kpis, svg_charts
+from cli.plane_client import TIMEOUT, run
 from cli.stories import stories
+from cli.svg_charts import Series
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 STORIES = 100
 OPENED, HEALED, CLOSED, GOOD, BACK, FAILED = "#c1121f", "#2d6a4f", "#6c757d", "#2d6a4f", "#9d4edd", "#c1121f"
@@ -40,19 +40,19 @@ def report(
 ) -> None:
     """Writes a window as one HTML file with charts, that loads nothing from anywhere."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.overview_pb2 import GetOverviewRequest
 
         answer = await kpis.ask(plane, since, until, merchant)
-        told = [one async for one in stories(plane, STORIES, since, merchant=merchant)]
+        window_stories = [one async for one in stories(plane, STORIES, since, merchant=merchant)]
         overview = await plane.ops.GetOverview(GetOverviewRequest(merchant=merchant), timeout=TIMEOUT)
-        out.write_text(page(answer, told, overview, datetime.now(UTC)), encoding="utf-8")
+        out.write_text(page(answer, window_stories, overview, datetime.now(UTC)), encoding="utf-8")
         typer.echo(f"written to {out}")
 
     run(work)
 
 
-def page(answer: Any, told: Sequence[Any], overview: Any, now: datetime) -> str:
+def page(answer: Any, stories: Sequence[Any], overview: Any, now: datetime) -> str:
     """The whole file."""
     window = f"{_day(answer.start_time)} to {_day(answer.end_time)}"
     whose = f" · {escape(answer.merchant)}" if answer.merchant else ""
@@ -62,12 +62,12 @@ def page(answer: Any, told: Sequence[Any], overview: Any, now: datetime) -> str:
         f"<title>Prunella: {escape(window)}</title><style>{STYLE}</style></head><body>",
         f"<h1>Prunella</h1><p>{escape(window)}{whose} · written {now:%Y-%m-%d %H:%M} UTC</p>",
         "<h2>Figures</h2>",
-        _table(("figure", "value", "target"), ((name, value, goal) for name, value, goal in figures.rows(answer))),
+        _table(("figure", "value", "target"), ((name, value, goal) for name, value, goal in kpi_format.rows(answer))),
         *_charts(answer),
         "<h2>Needs attention</h2>",
         _table(("severity", "what", "type"), (_attention(item) for item in overview.attention)),
         "<h2>Stories</h2>",
-        _table(("began", "plugin", "what", "how it ended"), (_story(one) for one in told)),
+        _table(("began", "plugin", "what", "how it ended"), (_story(one) for one in stories)),
         "</body></html>",
     ]
     return "\n".join(parts)
@@ -75,22 +75,22 @@ def page(answer: Any, told: Sequence[Any], overview: Any, now: datetime) -> str:
 
 def _charts(answer: Any) -> list[str]:
     moments = _moments(answer)
-    labels = [f"{moment.astimezone():%m-%d %H:%M}" for moment in moments]
-    points = {words.moment(point.time): point for point in answer.points}
+    labels = [f"{time.astimezone():%m-%d %H:%M}" for time in moments]
+    points = {formatting.to_datetime(point.time): point for point in answer.points}
 
     def values(field: str) -> list[float | None]:
         found: list[float | None] = []
-        for moment in moments:
-            point = points.get(moment)
+        for time in moments:
+            point = points.get(time)
             absent = point is None or (field == "mean_repair_seconds" and not point.HasField(field))
             found.append(None if absent else float(getattr(point, field)))
         return found
 
-    incidents = charts.bars(labels, [Series("opened", OPENED, values("opened"))])
-    ended = charts.bars(
+    incidents = svg_charts.bars(labels, [Series("opened", OPENED, values("opened"))])
+    ended = svg_charts.bars(
         labels, [Series("healed", HEALED, values("mitigated")), Series("closed", CLOSED, values("closed"))]
     )
-    attempts = charts.bars(
+    attempts = svg_charts.bars(
         labels,
         [
             Series("healed", GOOD, values("succeeded")),
@@ -99,20 +99,20 @@ def _charts(answer: Any) -> list[str]:
         ],
     )
     goal = answer.time_to_repair.target_seconds if answer.time_to_repair.HasField("target_seconds") else None
-    repair = charts.line(labels, Series("mean", HEALED, values("mean_repair_seconds")), unit=" s", target=goal)
+    repair = svg_charts.line(labels, Series("mean", HEALED, values("mean_repair_seconds")), unit=" s", target=goal)
     sure = [(one.predicted, one.observed, one.tried) for one in answer.calibration if one.HasField("observed")]
     return [
         f"<h2>Incidents opened</h2>{incidents}",
         f"<h2>Incidents ended</h2>{ended}",
         f"<h2>Attempts ended</h2>{attempts}",
         f"<h2>Time to repair</h2>{repair}",
-        f"<h2>Confidence: predicted against observed</h2>{charts.calibration(sure)}",
+        f"<h2>Confidence: predicted against observed</h2>{svg_charts.calibration(sure)}",
     ]
 
 
 def _moments(answer: Any) -> list[datetime]:
     """Every point of the window, also those in which nothing happened."""
-    start, end = words.moment(answer.start_time), words.moment(answer.end_time)
+    start, end = formatting.to_datetime(answer.start_time), formatting.to_datetime(answer.end_time)
     step = timedelta(seconds=answer.point_seconds)
     if not (start and end and step):
         return []
@@ -123,7 +123,7 @@ def _moments(answer: Any) -> list[datetime]:
 def _attention(item: Any) -> tuple[str, str, str]:
     from prunella.v1.events_pb2 import Severity
 
-    return words.word(Severity, item.severity), item.line, item.command
+    return formatting.enum_label(Severity, item.severity), item.line, item.command
 
 
 def _story(one: Any) -> tuple[str, str, str, str]:
@@ -131,8 +131,8 @@ def _story(one: Any) -> tuple[str, str, str, str]:
 
 
 def _day(stamp: Any) -> str:
-    when = words.moment(stamp)
-    return when.astimezone().strftime("%Y-%m-%d %H:%M") if when else words.NOTHING
+    when = formatting.to_datetime(stamp)
+    return when.astimezone().strftime("%Y-%m-%d %H:%M") if when else formatting.NO_VALUE
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -146,5 +146,5 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     kind = next((word for word in ("reached", "missed") if text.endswith(word)), "")
-    said = f"<code>{escape(text)}</code>" if text.startswith("prunella ") else escape(text)
-    return f'<td class="{kind}">{said}</td>' if kind else f"<td>{said}</td>"
+    cell = f"<code>{escape(text)}</code>" if text.startswith("prunella ") else escape(text)
+    return f'<td class="{kind}">{cell}</td>' if kind else f"<td>{cell}</td>"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.asking import Yes, agreed
+from cli import completion, formatting, id_lookup, listings
+from cli.confirmation import Yes, confirm
 from cli.output import Json, Reason, coloured, plain, safe, show_json, show_table
-from cli.plane import FAILED, TIMEOUT, WRONG, fail, run
+from cli.plane_client import FAILED, TIMEOUT, USAGE_ERROR, fail, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 RECENT_TIMEOUT = 30.0
 LOOK = 0.5
@@ -30,7 +30,7 @@ BACK = frozenset({"rolled_back", "cancelled", "failed", "refused"})
 Attempt = Annotated[
     str,
     typer.Argument(
-        help="Id of the attempt, or a unique part of it; not with --since.", autocompletion=complete.attempt
+        help="Id of the attempt, or a unique part of it; not with --since.", autocompletion=completion.attempt
     ),
 ]
 Since = Annotated[str, typer.Option("--since", help="Everything applied within this time, such as 30min.")]
@@ -44,11 +44,11 @@ def rollback(
 ) -> None:  # fmt: skip
     """Takes back one attempt, or everything applied since a moment."""
     if bool(attempt) == bool(since):
-        fail("say either which attempt, or --since how long ago (such as --since 30min)", WRONG)
+        fail("say either which attempt, or --since how long ago (such as --since 30min)", USAGE_ERROR)
     if package and not since:
-        fail("--package goes with --since", WRONG)
+        fail("--package goes with --since", USAGE_ERROR)
 
-    async def work(plane: Plane) -> int:
+    async def work(plane: PlaneClient) -> int:
         answer = (
             await _recent(plane, since, package, reason, yes=yes)
             if since
@@ -68,11 +68,11 @@ def rollback(
     run(work)
 
 
-async def _single(plane: Plane, typed: str, reason: str, *, yes: bool) -> Any:
+async def _single(plane: PlaneClient, typed: str, reason: str, *, yes: bool) -> Any:
     from libs.common.names import new_id
     from prunella.v1.patcher_pb2 import GetAttemptRequest, RollBackAttemptRequest, RollBackRecentResponse
 
-    name = f"attempts/{await ids.attempt(plane, typed)}"
+    name = f"attempts/{await id_lookup.attempt(plane, typed)}"
     found = (await plane.patcher.GetAttempt(GetAttemptRequest(name=name), timeout=TIMEOUT)).attempt
     await _ask(plane, [found], yes=yes)
     request = RollBackAttemptRequest(name=name, request_id=new_id(), reason=reason)
@@ -80,31 +80,31 @@ async def _single(plane: Plane, typed: str, reason: str, *, yes: bool) -> Any:
     return RollBackRecentResponse(attempts=[answer.attempt])
 
 
-async def _recent(plane: Plane, since: str, package: str, reason: str, *, yes: bool) -> Any:
+async def _recent(plane: PlaneClient, since: str, package: str, reason: str, *, yes: bool) -> Any:
     from libs.common.names import new_id
     from prunella.v1.patcher_pb2 import RollBackRecentRequest
 
-    moment = datetime.now(UTC) - words.length(since, "--since")
-    found = [one async for one in ids.attempts(plane) if _fits(one, moment, package)]
+    since_time = datetime.now(UTC) - formatting.parse_duration(since, "--since")
+    found = [one async for one in listings.attempts(plane) if _fits(one, since_time, package)]
     await _ask(plane, found, yes=yes)
     request = RollBackRecentRequest(package=package, reason=reason, request_id=new_id())
-    request.since_time.FromDatetime(moment)
+    request.since_time.FromDatetime(since_time)
     return await plane.patcher.RollBackRecent(request, timeout=RECENT_TIMEOUT)
 
 
-def _fits(attempt: Any, moment: datetime, package: str) -> bool:
+def _fits(attempt: Any, since_time: datetime, package: str) -> bool:
     # What has a permit and no word yet may have switched already.
-    switched = words.moment(attempt.switch_time) or words.moment(attempt.update_time)
-    return attempt.state in APPLIED and package in ("", attempt.package) and bool(switched and switched >= moment)
+    switched = formatting.to_datetime(attempt.switch_time) or formatting.to_datetime(attempt.update_time)
+    return attempt.state in APPLIED and package in ("", attempt.package) and bool(switched and switched >= since_time)
 
 
-async def _ask(plane: Plane, found: list[Any], *, yes: bool) -> None:
+async def _ask(plane: PlaneClient, found: list[Any], *, yes: bool) -> None:
     """Shows what would be taken back; the patcher decides on what it finds then."""
     await _table(plane, found, err=True)
-    agreed(f"take {words.count(len(found), 'attempt')} back?", yes=yes)
+    confirm(f"take {formatting.plural(len(found), 'attempt')} back?", yes=yes)
 
 
-async def _to_the_end(plane: Plane, name: str) -> Any:
+async def _to_the_end(plane: PlaneClient, name: str) -> Any:
     from prunella.v1.patcher_pb2 import GetAttemptRequest
 
     while True:
@@ -114,21 +114,23 @@ async def _to_the_end(plane: Plane, name: str) -> Any:
         await asyncio.sleep(LOOK)
 
 
-async def _show(plane: Plane, answer: Any) -> None:
+async def _show(plane: PlaneClient, answer: Any) -> None:
     await _table(plane, list(answer.attempts), err=False)
     for one in answer.refusals:
-        typer.echo(f"attempt {ids.short(one.attempt)} stays as it is ({one.reason}): {safe(one.message)}", err=True)
+        typer.echo(
+            f"attempt {id_lookup.short(one.attempt)} stays as it is ({one.reason}): {safe(one.message)}", err=True
+        )
 
 
-async def _table(plane: Plane, found: list[Any], *, err: bool) -> None:
+async def _table(plane: PlaneClient, found: list[Any], *, err: bool) -> None:
     from prunella.v1.events_pb2 import Action
 
-    labels = await ids.labels(plane, (one.plugin for one in found))
+    labels = await id_lookup.labels(plane, (one.plugin for one in found))
     rows = [
         (
-            ids.short(one.name),
+            id_lookup.short(one.name),
             safe(labels.get(one.plugin, "")),
-            safe(words.change(one, Action)),
+            safe(formatting.action_summary(one, Action)),
             coloured(one.state),
             safe(one.reason),
         )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, progress, words
-from cli.asking import Yes, agreed
-from cli.groups import group
+from cli import completion, formatting, id_lookup, listings, rollout_progress
+from cli.command_groups import command_group
+from cli.confirmation import Yes, confirm
 from cli.output import (
     Json,
     Limit,
@@ -24,17 +24,17 @@ from cli.output import (
     show_json_list,
     show_table,
 )
-from cli.plane import TIMEOUT, run
+from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("A release or a configuration on its way to many plugins.")
+app = command_group("A release or a configuration on its way to many plugins.")
 
 DRAW_TIMEOUT = 60.0
 ROLLBACK_SCOPES = "nothing, wave or all"
 Name = Annotated[
-    str, typer.Argument(help="Id of the rollout, or a unique part of it.", autocompletion=complete.rollout)
+    str, typer.Argument(help="Id of the rollout, or a unique part of it.", autocompletion=completion.rollout)
 ]
 Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
 State = Annotated[str, typer.Option("--state", help="Only in this state, such as running or halted.")]
@@ -64,17 +64,19 @@ def create(
 ) -> None:  # fmt: skip
     """Draws the waves, shows them, and begins when you agree."""
     times = {"soak": soak, "stall": stall, "start_within": start_within}
-    settings = {name: words.length(text, f"--{name.replace('_', '-')}") for name, text in times.items() if text}
+    settings = {
+        name: formatting.parse_duration(text, f"--{name.replace('_', '-')}") for name, text in times.items() if text
+    }
     settings |= {"budget": budget, "exposure": exposure, "alpha": alpha, "floor": floor}  # type: ignore[dict-item]
 
-    async def work(plane: Plane) -> int:
+    async def work(plane: PlaneClient) -> int:
         from prunella.v1.patcher_pb2 import CreateRolloutRequest
 
         request = CreateRolloutRequest(
             package=package, target=target, config=config, reason=reason, merchants=merchant or []
         )
         request.settings.waves.extend(wave or [])
-        request.settings.canaries.extend([await ids.plugin(plane, one) for one in canary or []])
+        request.settings.canaries.extend([await id_lookup.plugin(plane, one) for one in canary or []])
         request.settings.canary_merchants.extend(canary_merchant or [])
         _settle(request.settings, settings)
         return await _create(plane, request, dry_run=dry_run, watch=watch, yes=yes, json=json)
@@ -82,7 +84,7 @@ def create(
     run(work)
 
 
-async def _create(plane: Plane, request: Any, *, dry_run: bool, watch: bool, yes: bool, json: bool) -> int:
+async def _create(plane: PlaneClient, request: Any, *, dry_run: bool, watch: bool, yes: bool, json: bool) -> int:
     from libs.common.names import new_id
 
     request.validate_only = True
@@ -95,19 +97,21 @@ async def _create(plane: Plane, request: Any, *, dry_run: bool, watch: bool, yes
         else:
             typer.echo("nothing was changed")
         return 0
-    agreed(f"bring {request.target} to {words.count(drawn.figures.plugins, 'plugin')} of {request.package}?", yes=yes)
+    confirm(
+        f"bring {request.target} to {formatting.plural(drawn.figures.plugins, 'plugin')} of {request.package}?", yes=yes
+    )
     request.validate_only, request.request_id = False, new_id()
     made = (await plane.patcher.CreateRollout(request, timeout=DRAW_TIMEOUT)).rollout
     if not (watch and json):
-        _answer(made, json=json, said=_begun(made))
-    return await progress.watch(plane, made.name, json=json) if watch else 0
+        _answer(made, json=json, text=_begun(made))
+    return await rollout_progress.watch(plane, made.name, json=json) if watch else 0
 
 
 def _begun(made: Any) -> str:
-    said = f"rollout {ids.short(made.name)} is {made.state}"
+    text = f"rollout {id_lookup.short(made.name)} is {made.state}"
     if made.HasField("approval") and made.approval.status in ("", "open"):
-        return f"{said} and waits for people: prunella approve rollouts/{ids.short(made.name)} --reason …"
-    return f"{said}; watch it: prunella rollout show {ids.short(made.name)} --watch"
+        return f"{text} and waits for people: prunella approve rollouts/{id_lookup.short(made.name)} --reason …"
+    return f"{text}; watch it: prunella rollout show {id_lookup.short(made.name)} --watch"
 
 
 @app.command("list")
@@ -116,8 +120,8 @@ def list_(
 ) -> None:
     """Rollouts, newest first."""
 
-    async def work(plane: Plane) -> None:
-        entries = ids.rollouts(plane, limit, package=package, state=state)
+    async def work(plane: PlaneClient) -> None:
+        entries = listings.rollouts(plane, limit, package=package, state=state)
         if json:
             await show_json_list(entries)
             return
@@ -137,16 +141,16 @@ def show(
 ) -> None:
     """One rollout, wave by wave."""
 
-    async def work(plane: Plane) -> int:
+    async def work(plane: PlaneClient) -> int:
         from prunella.v1.patcher_pb2 import GetRolloutRequest
 
-        name = f"rollouts/{await ids.rollout(plane, rollout)}"
+        name = f"rollouts/{await id_lookup.rollout(plane, rollout)}"
         if watch:
-            return await progress.watch(plane, name, json=json)
+            return await rollout_progress.watch(plane, name, json=json)
         answer = await plane.patcher.GetRollout(GetRolloutRequest(name=name), timeout=TIMEOUT)
         if members:
             request = GetRolloutRequest(name=name, member_states=members)
-            async for one in ids.pages(plane.patcher.GetRollout, request, "members", 0):
+            async for one in listings.pages(plane.patcher.GetRollout, request, "members", 0):
                 answer.members.append(one)
         if json:
             show_json(plain(answer) if members else plain(answer.rollout))
@@ -160,19 +164,19 @@ def show(
 @app.command()
 def pause(rollout: Name, reason: Reason, json: Json = False) -> None:
     """Starts nothing new until it is resumed; what is in flight comes to its end."""
-    _move("Pause", rollout, reason, json=json)
+    _change_state("Pause", rollout, reason, json=json)
 
 
 @app.command()
 def resume(rollout: Name, reason: Reason, json: Json = False) -> None:
     """Goes on."""
-    _move("Resume", rollout, reason, json=json)
+    _change_state("Resume", rollout, reason, json=json)
 
 
 @app.command()
 def promote(rollout: Name, reason: Reason, json: Json = False) -> None:
     """Vouches for the present wave, and the next one begins."""
-    _move("Promote", rollout, reason, json=json)
+    _change_state("Promote", rollout, reason, json=json)
 
 
 @app.command()
@@ -187,36 +191,36 @@ def abort(
     if scope not in ("nothing", "wave", "all"):
         raise typer.BadParameter(f"use {ROLLBACK_SCOPES}", param_hint="--roll-back")
     back = {"nothing": "take nothing back", "wave": "take the present wave back", "all": "take every plugin back"}
-    agreed(f"end the rollout and {back[scope]}?", yes=yes)
-    _move("Abort", rollout, reason, json=json, rollback_scope=scope)
+    confirm(f"end the rollout and {back[scope]}?", yes=yes)
+    _change_state("Abort", rollout, reason, json=json, rollback_scope=scope)
 
 
-def _move(verb: str, rollout: str, reason: str, *, json: bool, **more: str) -> None:
-    async def work(plane: Plane) -> None:
+def _change_state(verb: str, rollout: str, reason: str, *, json: bool, **more: str) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1 import patcher_pb2
 
-        name = f"rollouts/{await ids.rollout(plane, rollout)}"
+        name = f"rollouts/{await id_lookup.rollout(plane, rollout)}"
         request = getattr(patcher_pb2, f"{verb}RolloutRequest")(name=name, reason=reason, request_id=new_id(), **more)
         answer = await getattr(plane.patcher, f"{verb}Rollout")(request, timeout=TIMEOUT)
-        _answer(answer.rollout, json=json, said=f"rollout {ids.short(name)} is {answer.rollout.state}")
+        _answer(answer.rollout, json=json, text=f"rollout {id_lookup.short(name)} is {answer.rollout.state}")
 
     run(work)
 
 
-def _settle(settings: Any, given: dict[str, Any]) -> None:
-    for name, value in given.items():
+def _settle(settings: Any, values: dict[str, Any]) -> None:
+    for name, value in values.items():
         if name in ("soak", "stall", "start_within"):
             getattr(settings, name).FromTimedelta(value)
         elif value:
             setattr(settings, name, value)
 
 
-def _answer(rollout: Any, *, json: bool, said: str) -> None:
+def _answer(rollout: Any, *, json: bool, text: str) -> None:
     if json:
         show_json(plain(rollout))
     else:
-        typer.echo(said)
+        typer.echo(text)
 
 
 def _waves(rollout: Any) -> list[Sequence[str]]:
@@ -224,22 +228,22 @@ def _waves(rollout: Any) -> list[Sequence[str]]:
     reached, total = 0, max(1, sum(wave.plugins for wave in rollout.waves))
     for wave in rollout.waves:
         reached += wave.plugins
-        rows.append((str(wave.number), str(wave.plugins), f"{reached} ({words.percent(reached / total)})"))
+        rows.append((str(wave.number), str(wave.plugins), f"{reached} ({formatting.percent(reached / total)})"))
     return rows
 
 
 def _row(rollout: Any, now: datetime) -> tuple[str, ...]:
     figures = rollout.figures
     return (
-        ids.short(rollout.name),
+        id_lookup.short(rollout.name),
         safe(rollout.package),
         safe(f"{rollout.target}{' (configuration)' if rollout.config else ''}"),
         coloured(rollout.state),
         f"{rollout.wave}/{len(rollout.waves)}",
         f"{figures.healthy}/{figures.plugins}",
         str(figures.counted_against),
-        words.ago(rollout.create_time, now),
-        words.took(rollout.create_time, rollout.end_time),
+        formatting.ago(rollout.create_time, now),
+        formatting.elapsed(rollout.create_time, rollout.end_time),
         safe(rollout.reason),
     )
 
@@ -253,28 +257,29 @@ def _show(answer: Any, *, listed: bool) -> None:
             ("state", coloured(rollout.state)),
             ("why", safe(rollout.reason)),
             ("by", safe(rollout.author)),
-            ("figures", safe(progress.figures(rollout))),
+            ("figures", safe(rollout_progress.summary(rollout))),
             ("budget", f"{rollout.budget} in flight at most"),
             ("approval", coloured(rollout.approval.status) if rollout.HasField("approval") else ""),
-            ("began", words.ago(rollout.create_time, now)),
-            ("deadline", words.ago(rollout.deadline_time, now).removeprefix(words.NOTHING)),
-            ("took", words.took(rollout.create_time, rollout.end_time).removeprefix(words.NOTHING)),
+            ("began", formatting.ago(rollout.create_time, now)),
+            ("deadline", formatting.ago(rollout.deadline_time, now).removeprefix(formatting.NO_VALUE)),
+            ("took", formatting.elapsed(rollout.create_time, rollout.end_time).removeprefix(formatting.NO_VALUE)),
         ]
     )
     screen = console()
-    for line in progress.waves(rollout):
+    for line in rollout_progress.waves(rollout):
         screen.print(line)
     rows = [
-        (words.took(rollout.create_time, one.time), coloured(one.from_state or words.NOTHING), coloured(one.to_state),
-         str(one.wave), safe(one.observation), safe(one.actor.rpartition("/")[2]), safe(one.reason))
+        (formatting.elapsed(rollout.create_time, one.time), coloured(one.from_state or formatting.NO_VALUE),
+         coloured(one.to_state), str(one.wave), safe(one.observation), safe(one.actor.rpartition("/")[2]),
+         safe(one.reason))
         for one in rollout.history
     ]  # fmt: skip
     if rows:
         show_table(("after", "from", "to", "?wave", "?seen", "?by", "why"), rows, empty="")
     if listed:
         found = [
-            (safe(one.label or ids.short(one.plugin)), str(one.wave), coloured(one.state), ids.short(one.attempt),
-             safe(one.reason))
+            (safe(one.label or id_lookup.short(one.plugin)), str(one.wave), coloured(one.state),
+             id_lookup.short(one.attempt), safe(one.reason))
             for one in answer.members
         ]  # fmt: skip
         show_table(("plugin", "wave", "state", "attempt", "why"), found, empty="no member is in this state")

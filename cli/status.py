@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli import ids, words
+from cli import formatting, listings
 from cli.output import Json, Watch, coloured, safe, show_fields, show_json, show_table
-from cli.plane import SERVICES, TIMEOUT, UNREACHABLE, run
+from cli.plane_client import SERVICES, TIMEOUT, UNREACHABLE, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 OVER = frozenset({"success", "rolled_back", "rollback_failed", "failed", "cancelled", "refused"})
 
@@ -21,19 +21,19 @@ OVER = frozenset({"success", "rolled_back", "rollback_failed", "failed", "cancel
 def status(watch: Watch = False, json: Json = False) -> None:
     """Services, fleet, incidents, attempts and kill switches in a few lines."""
 
-    async def work(plane: Plane) -> int:
+    async def work(plane: PlaneClient) -> int:
         serving = dict(zip(SERVICES, await asyncio.gather(*(health(plane, name) for name in SERVICES)), strict=True))
         figures = await _figures(plane, serving)
         if json:
             show_json({"services": serving, "addresses": plane.addresses, **figures})
         else:
             _show(plane, serving, figures)
-        return 0 if all(word == "serving" for word in serving.values()) else UNREACHABLE
+        return 0 if all(status == "serving" for status in serving.values()) else UNREACHABLE
 
     run(work, watch=watch)
 
 
-async def health(plane: Plane, service: str) -> str:
+async def health(plane: PlaneClient, service: str) -> str:
     """`serving`, `not serving` or `unreachable`."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -47,18 +47,18 @@ async def health(plane: Plane, service: str) -> str:
     return "serving" if answer.status == health_pb2.HealthCheckResponse.SERVING else "not serving"
 
 
-async def _figures(plane: Plane, serving: dict[str, str]) -> dict[str, Any]:
+async def _figures(plane: PlaneClient, serving: dict[str, str]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     if serving["ingest"] == "serving":
-        plugins = [one async for one in ids.plugins(plane)]
+        plugins = [one async for one in listings.plugins(plane)]
         figures["plugins"] = dict(Counter(_health(one) for one in plugins))
         figures["sessions"] = sum(one.connected for one in plugins)
         figures["releases"] = dict(Counter(f"{one.package} {one.release}" for one in plugins))
-        figures["incidents"] = dict(Counter([one.state async for one in ids.incidents(plane, 1000)]))
+        figures["incidents"] = dict(Counter([one.state async for one in listings.incidents(plane, 1000)]))
     if serving["patcher"] == "serving":
         from prunella.v1.patcher_pb2 import ListKillSwitchesRequest
 
-        figures["attempts"] = dict(Counter([one.state async for one in ids.attempts(plane, 1000)]))
+        figures["attempts"] = dict(Counter([one.state async for one in listings.attempts(plane, 1000)]))
         answer = await plane.patcher.ListKillSwitches(ListKillSwitchesRequest(), timeout=TIMEOUT)
         figures["kill_switches"] = [one.scope for one in answer.kill_switches if one.engaged]
     if serving["queue"] == "serving":
@@ -72,10 +72,10 @@ async def _figures(plane: Plane, serving: dict[str, str]) -> dict[str, Any]:
 def _health(plugin: Any) -> str:
     from prunella.v1.agent_pb2 import Health
 
-    return plugin.state if plugin.state != "active" else words.word(Health, plugin.health)
+    return plugin.state if plugin.state != "active" else formatting.enum_label(Health, plugin.health)
 
 
-def _show(plane: Plane, serving: dict[str, str], figures: dict[str, Any]) -> None:
+def _show(plane: PlaneClient, serving: dict[str, str], figures: dict[str, Any]) -> None:
     rows = [(name, coloured(serving[name]), plane.addresses.get(name, "")) for name in SERVICES]
     show_table(("service", "health", "address"), rows, empty="")
     attempts = figures.get("attempts", {})
@@ -96,9 +96,9 @@ def _show(plane: Plane, serving: dict[str, str], figures: dict[str, Any]) -> Non
             else ("kill switch", "not engaged" if "kill_switches" in figures else ""),
         ]
     )
-    if any(word != "serving" for word in serving.values()):
+    if any(status != "serving" for status in serving.values()):
         typer.echo("prunella: not every service answers; look with: prunella doctor", err=True)
 
 
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {coloured(word)}" for word, count in sorted(counts.items()) if count)
+    return ", ".join(f"{count} {coloured(status)}" for status, count in sorted(counts.items()) if count)

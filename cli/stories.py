@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
-from cli.groups import group
+from cli import completion, formatting, id_lookup, listings
+from cli.command_groups import command_group
 from cli.output import (
     Json,
     Limit,
@@ -23,18 +23,18 @@ from cli.output import (
     show_json_list,
     show_table,
 )
-from cli.plane import TIMEOUT, run
+from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("One story per incident: what broke, what was tried and why, how it ended.")
+app = command_group("One story per incident: what broke, what was tried and why, how it ended.")
 
 Name = Annotated[
-    str, typer.Argument(help="Id of the incident, or a unique part of it.", autocompletion=complete.incident)
+    str, typer.Argument(help="Id of the incident, or a unique part of it.", autocompletion=completion.incident)
 ]
 Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only of this plugin: label or id.", autocompletion=complete.plugin)
+    str, typer.Option("--plugin", "-p", help="Only of this plugin: label or id.", autocompletion=completion.plugin)
 ]
 Merchant = Annotated[str, typer.Option("--merchant", help="Only of this merchant.")]
 State = Annotated[str, typer.Option("--state", help="Only open, in_progress, escalated, mitigated or closed.")]
@@ -49,11 +49,11 @@ def list_(
 ) -> None:  # fmt: skip
     """Stories, newest first."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.events_pb2 import Severity
 
-        id_ = await ids.optional_plugin(plane, plugin)
-        number = words.number(Severity, severity, "--severity")
+        id_ = await id_lookup.optional_plugin(plane, plugin)
+        number = formatting.enum_value(Severity, severity, "--severity")
         found = stories(plane, limit, since, plugin=id_, merchant=merchant, state=state, severity=number)
         if json:
             await show_json_list(found)
@@ -70,10 +70,10 @@ def list_(
 def show(incident: Name, json: Json = False) -> None:
     """One story with all its steps."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.stories_pb2 import GetStoryRequest
 
-        name = f"incidents/{await ids.incident(plane, incident)}"
+        name = f"incidents/{await id_lookup.incident(plane, incident)}"
         found = (await plane.ops.GetStory(GetStoryRequest(name=name), timeout=TIMEOUT)).story
         if json:
             show_json(plain(found))
@@ -83,26 +83,26 @@ def show(incident: Name, json: Json = False) -> None:
     run(work)
 
 
-def stories(plane: Plane, limit: int, since: str = "", **filters: Any) -> AsyncIterator[Any]:
+def stories(plane: PlaneClient, limit: int, since: str = "", **filters: Any) -> AsyncIterator[Any]:
     """Stories, newest first."""
     from prunella.v1.stories_pb2 import ListStoriesRequest
 
     request = ListStoriesRequest(**filters)
     if since:
-        request.since_time.FromDatetime(datetime.now(UTC) - words.length(since, "--since"))
-    return ids.pages(plane.ops.ListStories, request, "stories", limit)
+        request.since_time.FromDatetime(datetime.now(UTC) - formatting.parse_duration(since, "--since"))
+    return listings.pages(plane.ops.ListStories, request, "stories", limit)
 
 
 def _row(story: Any, now: datetime) -> tuple[str, ...]:
     from prunella.v1.events_pb2 import Severity
 
     return (
-        ids.short(story.name),
+        id_lookup.short(story.name),
         safe(story.label),
         safe(story.type),
-        coloured(words.word(Severity, story.severity)),
+        coloured(formatting.enum_label(Severity, story.severity)),
         coloured(story.state),
-        words.ago(story.open_time, now),
+        formatting.ago(story.open_time, now),
         str(len(story.attempts)),
         safe(story.outcome),
     )
@@ -118,10 +118,10 @@ def _show(story: Any) -> None:
             ("incident", story.name.rpartition("/")[2]),
             ("plugin", safe(f"{story.label} ({story.plugin})") if story.plugin else ""),
             ("broke", safe(" ".join(filter(None, (story.type, "on", story.package, story.release))))),
-            ("severity", coloured(words.word(Severity, story.severity))),
+            ("severity", coloured(formatting.enum_label(Severity, story.severity))),
             ("evidence", safe(story.evidence)),
-            ("began", words.ago(story.open_time, now)),
-            ("ended", words.ago(story.end_time, now).removeprefix(words.NOTHING)),
+            ("began", formatting.ago(story.open_time, now)),
+            ("ended", formatting.ago(story.end_time, now).removeprefix(formatting.NO_VALUE)),
             ("state", coloured(story.state)),
             ("how it ended", safe(story.outcome)),
             ("cared for by", safe(story.assignee)),
@@ -133,11 +133,13 @@ def _show(story: Any) -> None:
         typer.echo()
         show_fields(_attempt(one))
     typer.echo()
-    start = words.moment(story.steps[0].time) if story.steps else None
+    start = formatting.to_datetime(story.steps[0].time) if story.steps else None
     for step in story.steps:
-        when = words.moment(step.time)
+        when = formatting.to_datetime(step.time)
         since = max(0.0, (when - start).total_seconds()) if when and start else 0.0
-        console().print(f"[dim]+{words.span(since):>7}[/]  {safe(step.line)}", overflow="ellipsis", no_wrap=True)
+        console().print(
+            f"[dim]+{formatting.duration(since):>7}[/]  {safe(step.line)}", overflow="ellipsis", no_wrap=True
+        )
     if story.truncated:
         typer.echo("it has more steps; see: prunella timeline --incident …", err=True)
 

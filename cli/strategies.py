@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, words
-from cli.groups import group
+from cli import completion, formatting
+from cli.command_groups import command_group
 from cli.output import Json, Reason, coloured, plain, safe, show_fields, show_json, show_table
-from cli.plane import TIMEOUT, run
+from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
-app = group("The ways in which tools heal, and how well they did.")
+app = command_group("The ways in which tools heal, and how well they did.")
 
 StrategyName = Annotated[
-    str, typer.Argument(help="Name of the strategy, or the beginning of one.", autocompletion=complete.strategy)
+    str, typer.Argument(help="Name of the strategy, or the beginning of one.", autocompletion=completion.strategy)
 ]
 Kind = Annotated[str, typer.Option("--type", help="Only for this type of error, such as timeout.")]
 State = Annotated[str, typer.Option("--state", help="Only candidate, active, demoted or retired.")]
@@ -28,7 +28,7 @@ State = Annotated[str, typer.Option("--state", help="Only candidate, active, dem
 def list_(kind: Kind = "", state: State = "", json: Json = False) -> None:
     """Strategies, best first."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         found = await _all(plane, type=kind, state=state)
         if json:
             show_json([plain(one) for one in found])
@@ -43,7 +43,7 @@ def list_(kind: Kind = "", state: State = "", json: Json = False) -> None:
 def show(strategy: StrategyName, json: Json = False) -> None:
     """One strategy: its steps, its check, and how its status changed."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from prunella.v1.queue_pb2 import GetStrategyRequest
 
         answer = await plane.queue.GetStrategy(GetStrategyRequest(name=await named(plane, strategy)), timeout=TIMEOUT)
@@ -66,7 +66,7 @@ def show(strategy: StrategyName, json: Json = False) -> None:
 def approve(strategy: StrategyName, reason: Reason) -> None:
     """Lets a strategy use its write tools."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.queue_pb2 import ApproveStrategyRequest
 
@@ -81,7 +81,7 @@ def approve(strategy: StrategyName, reason: Reason) -> None:
 def revoke(strategy: StrategyName, reason: Reason) -> None:
     """Takes that back: its write tools stay unused from now on."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         from libs.common.names import new_id
         from prunella.v1.queue_pb2 import RevokeStrategyRequest
 
@@ -92,7 +92,7 @@ def revoke(strategy: StrategyName, reason: Reason) -> None:
     run(work)
 
 
-async def named(plane: Plane, typed: str) -> str:
+async def named(plane: PlaneClient, typed: str) -> str:
     """strategies/{strategy} for a name or the unique beginning of one. Raises NotFound or Invalid."""
     from libs.common.errors import Invalid, NotFound
 
@@ -106,7 +106,7 @@ async def named(plane: Plane, typed: str) -> str:
     return f"strategies/{found[0]}"
 
 
-async def _all(plane: Plane, **filters: str) -> list[Any]:
+async def _all(plane: PlaneClient, **filters: str) -> list[Any]:
     from prunella.v1.queue_pb2 import ListStrategiesRequest
 
     answer = await plane.queue.ListStrategies(ListStrategiesRequest(**filters), timeout=TIMEOUT)
@@ -126,7 +126,7 @@ def _row(strategy: Any) -> tuple[str, ...]:
         safe(strategy.type),
         coloured(strategy.state),
         f"{strategy.confidence:.2f}",
-        f"{strategy.successes} of {tried}" if tried else words.NOTHING,
+        f"{strategy.successes} of {tried}" if tried else formatting.NO_VALUE,
         _writes(strategy),
         safe(", ".join(step.tool for step in strategy.steps)),
     )
@@ -144,10 +144,10 @@ def _fields(strategy: Any) -> list[tuple[str, str]]:
         ("writes", _writes(strategy)),
         ("approved by", safe(strategy.approved_by)),
         ("why", safe(strategy.reason)),
-        ("takes about", words.lasts(strategy.estimated_duration)),
+        ("takes about", formatting.proto_duration(strategy.estimated_duration)),
         ("check", safe(f"{check.step.tool}: {check.path} {check.comparison} {check.value}") if check.step.tool else ""),
         ("patterns", safe("   ".join(strategy.patterns))),
-        ("changed", words.ago(strategy.update_time, datetime.now(UTC)).removeprefix(words.NOTHING)),
+        ("changed", formatting.ago(strategy.update_time, datetime.now(UTC)).removeprefix(formatting.NO_VALUE)),
     ]
 
 
@@ -162,8 +162,8 @@ def _history(answer: Any) -> list[tuple[str, ...]]:
     now = datetime.now(UTC)
     return [
         (
-            words.ago(entry.create_time, now),
-            coloured(entry.from_state or words.NOTHING),
+            formatting.ago(entry.create_time, now),
+            coloured(entry.from_state or formatting.NO_VALUE),
             coloured(entry.to_state),
             f"{entry.confidence:.2f}",
             safe(entry.actor),

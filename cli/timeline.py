@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, words
+from cli import completion, formatting, id_lookup, listings
 from cli.output import Json, Limit, console, plain, safe, show_json
-from cli.plane import AWAY, run
+from cli.plane_client import UNREACHABLE_REASONS, run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 GRAVE = frozenset(
     {
@@ -46,28 +46,30 @@ PAUSE = 1.0
 def timeline(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on as things happen, until Ctrl-C.")] = False,
     plugin: Annotated[
-        str, typer.Option("--plugin", "-p", help="Only about this plugin: label or id.", autocompletion=complete.plugin)
+        str,
+        typer.Option("--plugin", "-p", help="Only about this plugin: label or id.", autocompletion=completion.plugin),
     ] = "",
     incident: Annotated[
-        str, typer.Option("--incident", "-i", help="Only about this incident.", autocompletion=complete.incident)
+        str, typer.Option("--incident", "-i", help="Only about this incident.", autocompletion=completion.incident)
     ] = "",
     fact: Annotated[
-        list[str] | None, typer.Option("--fact", "-f", help="Only this fact; repeatable.", autocompletion=complete.fact)
+        list[str] | None,
+        typer.Option("--fact", "-f", help="Only this fact; repeatable.", autocompletion=completion.fact),
     ] = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
     """Everything that happened, oldest first. With --watch --json: one JSON object per line."""
 
-    async def work(plane: Plane) -> None:
+    async def work(plane: PlaneClient) -> None:
         filters: dict[str, Any] = {
-            "plugin": await ids.optional_plugin(plane, plugin),
-            "incident": await ids.incident(plane, incident) if incident else "",
+            "plugin": await id_lookup.optional_plugin(plane, plugin),
+            "incident": await id_lookup.incident(plane, incident) if incident else "",
             "facts": fact or [],
         }
-        past = [entry async for entry in ids.entries(plane, limit, **filters)][::-1]
+        past = [entry async for entry in listings.entries(plane, limit, **filters)][::-1]
         after = past[-1].position if past else 0
-        past.sort(key=_moment)
+        past.sort(key=_sort_key)
         screen = console()
         if json and not watch:
             show_json([plain(entry) for entry in past])
@@ -82,7 +84,7 @@ def timeline(
     run(work)
 
 
-async def _watch(plane: Plane, filters: dict[str, Any], after: int, screen: Console, *, json: bool) -> None:
+async def _watch(plane: PlaneClient, filters: dict[str, Any], after: int, screen: Console, *, json: bool) -> None:
     from libs.common.errors import Unavailable
     from prunella.v1.ops_pb2 import WatchTimelineRequest
 
@@ -95,7 +97,7 @@ async def _watch(plane: Plane, filters: dict[str, Any], after: int, screen: Cons
                 _show(screen, answer.entry, json=json)
         except Unavailable as problem:
             failures += 1
-            if problem.reason not in AWAY or failures > PATIENCE:
+            if problem.reason not in UNREACHABLE_REASONS or failures > PATIENCE:
                 raise
         await asyncio.sleep(PAUSE)
 
@@ -107,12 +109,12 @@ def _show(screen: Console, entry: Any, *, json: bool) -> None:
         typer.echo(encoder.dumps(plain(entry), ensure_ascii=False))
         sys.stdout.flush()
         return
-    when = words.moment(entry.event.time)
-    clock = when.astimezone().strftime("%H:%M:%S.%f")[:-3] if when else words.NOTHING
+    when = formatting.to_datetime(entry.event.time)
+    clock = when.astimezone().strftime("%H:%M:%S.%f")[:-3] if when else formatting.NO_VALUE
     screen.print(f"[dim]{clock}[/]  {_coloured(entry)}", overflow="ellipsis", no_wrap=True)
 
 
-def _moment(entry: Any) -> tuple[int, int, int]:
+def _sort_key(entry: Any) -> tuple[int, int, int]:
     """Facts arrive in any order; people read them in the order in which they happened."""
     return entry.event.time.seconds, entry.event.time.nanos, entry.position
 
@@ -125,14 +127,14 @@ def _coloured(entry: Any) -> str:
     return line
 
 
-async def story(plane: Plane, incident: str) -> None:
+async def story(plane: PlaneClient, incident: str) -> None:
     """The lines of one incident, with the time since it opened."""
-    entries = sorted([entry async for entry in ids.entries(plane, 500, incident=incident)], key=_moment)
+    entries = sorted([entry async for entry in listings.entries(plane, 500, incident=incident)], key=_sort_key)
     screen = console()
-    start = words.moment(entries[0].event.time) if entries else None
+    start = formatting.to_datetime(entries[0].event.time) if entries else None
     for entry in entries:
-        when = words.moment(entry.event.time)
+        when = formatting.to_datetime(entry.event.time)
         since = (when - start).total_seconds() if when and start else 0.0
         screen.print(
-            f"[dim]+{words.span(max(0.0, since)):>7}[/]  {_coloured(entry)}", overflow="ellipsis", no_wrap=True
+            f"[dim]+{formatting.duration(max(0.0, since)):>7}[/]  {_coloured(entry)}", overflow="ellipsis", no_wrap=True
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli.plane import find, guarded
+from cli.plane_client import find, guarded
 
 
 def token() -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import complete, ids, waterfall, words
+from cli import completion, formatting, id_lookup, listings, waterfall
 from cli.output import Json, console, plain, safe, show_json
-from cli.plane import TIMEOUT, run
+from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
-    from cli.plane import Plane
+    from cli.plane_client import PlaneClient
 
 COLOURS = {
     "ingest": "cyan", "decider": "magenta", "patcher": "yellow", "agent": "green", "ops": "blue", "queue": "white",
@@ -27,7 +27,7 @@ def trace(
         str,
         typer.Argument(
             help="Incident, plugin (its newest incident), error report or trace id; the newest incident.",
-            autocompletion=complete.incident,
+            autocompletion=completion.incident,
         ),
     ] = "",
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also what ops notes down.")] = False,
@@ -35,7 +35,7 @@ def trace(
 ) -> None:
     """One healing, step by step: who did what when, and what it waited for."""
 
-    async def work(plane: Plane) -> int:
+    async def work(plane: PlaneClient) -> int:
         from prunella.v1.ops_pb2 import GetTraceRequest
 
         wanted, about = await _wanted(plane, name)
@@ -51,7 +51,7 @@ def trace(
     run(work)
 
 
-async def _wanted(plane: Plane, typed: str) -> tuple[str, Any]:
+async def _wanted(plane: PlaneClient, typed: str) -> tuple[str, Any]:
     """The name to ask for, and the incident or error report it belongs to. Raises NotFound or Invalid."""
     from libs.common.errors import NotFound
     from prunella.v1.ingest_pb2 import GetIncidentRequest
@@ -59,12 +59,12 @@ async def _wanted(plane: Plane, typed: str) -> tuple[str, Any]:
     if TRACE.fullmatch(typed.lower()):
         return typed.lower(), None
     if not typed:
-        newest = [entry async for entry in ids.incidents(plane, 1)]
+        newest = [entry async for entry in listings.incidents(plane, 1)]
         if not newest:
             raise NotFound("no incident yet, so there is no trace", reason="NO_INCIDENT")
         return newest[0].name, newest[0]
     try:
-        name = f"incidents/{await ids.incident(plane, typed)}"
+        name = f"incidents/{await id_lookup.incident(plane, typed)}"
         found = await plane.ingest.GetIncident(GetIncidentRequest(name=name), timeout=TIMEOUT)
         return name, found.incident
     except NotFound:
@@ -79,36 +79,36 @@ async def _wanted(plane: Plane, typed: str) -> tuple[str, Any]:
         return report.trace_id, report
 
 
-async def _report(plane: Plane, typed: str) -> Any | None:
+async def _report(plane: PlaneClient, typed: str) -> Any | None:
     """The error report, or None when it is none or the queue is away."""
     from libs.common.errors import NotFound, Unavailable
     from prunella.v1.queue_pb2 import GetErrorReportRequest
 
     try:
-        request = GetErrorReportRequest(name=f"errorReports/{await ids.report(plane, typed)}")
+        request = GetErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, typed)}")
         return (await plane.queue.GetErrorReport(request, timeout=TIMEOUT)).report
     except (NotFound, Unavailable):
         return None
 
 
-async def _of_plugin(plane: Plane, typed: str) -> Any:
+async def _of_plugin(plane: PlaneClient, typed: str) -> Any:
     from libs.common.errors import NotFound
 
     try:
-        plugin = await ids.plugin(plane, typed)
+        plugin = await id_lookup.plugin(plane, typed)
     except NotFound:
         raise NotFound(
             f"{typed!r} is no incident, plugin, error or trace; see: prunella incidents, prunella errors",
             reason="UNKNOWN",
         ) from None
-    newest = [entry async for entry in ids.incidents(plane, 1, plugin=plugin)]
+    newest = [entry async for entry in listings.incidents(plane, 1, plugin=plugin)]
     if not newest:
         raise NotFound(f"{typed} never had an incident", reason="NO_INCIDENT")
     return newest[0]
 
 
-async def _head(plane: Plane, about: Any) -> None:
-    label = (await ids.labels(plane, [about.plugin])).get(about.plugin, "the plane")
+async def _head(plane: PlaneClient, about: Any) -> None:
+    label = (await id_lookup.labels(plane, [about.plugin])).get(about.plugin, "the plane")
     line = _of_report(about) if about.name.startswith("errorReports/") else _of_incident(about)
     console().print(f"[bold]{safe(f'{label}: {line}')}[/]\n")
 
@@ -116,22 +116,24 @@ async def _head(plane: Plane, about: Any) -> None:
 def _of_report(report: Any) -> str:
     from prunella.v1.queue_pb2 import ReportState
 
-    return f"{report.triage.type or report.type} · {report.message} · {words.word(ReportState, report.state)}"
+    return (
+        f"{report.triage.type or report.type} · {report.message} · {formatting.enum_label(ReportState, report.state)}"
+    )
 
 
 def _of_incident(incident: Any) -> str:
     began = incident.first_bad_beat_time if incident.HasField("first_bad_beat_time") else incident.open_time
-    took = f" after {words.took(began, incident.end_time)}" if incident.HasField("end_time") else ""
+    took = f" after {formatting.elapsed(began, incident.end_time)}" if incident.HasField("end_time") else ""
     return f"{incident.type} · {incident.evidence.summary} · {incident.state}{took}"
 
 
 def _show(answer: Any, *, everything: bool) -> None:
-    steps = _steps(answer.spans)
-    shown = steps if everything else [step for step in steps if step.service != "ops"]
+    spans = _waterfall_spans(answer.spans)
+    shown = spans if everything else [span for span in spans if span.service != "ops"]
     screen = console()
     if shown:
         _print_rows(screen, waterfall.rows(shown), shown)
-    hidden = len(steps) - len(shown)
+    hidden = len(spans) - len(shown)
     if hidden:
         screen.print(f"[dim]{hidden} steps of ops not shown (--all)[/]")
     if answer.complete:
@@ -141,19 +143,20 @@ def _show(answer: Any, *, everything: bool) -> None:
     screen.print(f"[dim]trace {answer.trace_id}[/]")
 
 
-def _steps(spans: Any) -> list[waterfall.Step]:
-    starts = [words.moment(span.start_time) for span in spans]
+def _waterfall_spans(spans: Any) -> list[waterfall.Span]:
+    starts = [formatting.to_datetime(span.start_time) for span in spans]
     first = min((start for start in starts if start), default=None)
     made = []
     for span, start in zip(spans, starts, strict=True):
-        end = words.moment(span.end_time)
+        end = formatting.to_datetime(span.end_time)
         if start and end and first:
             begun = (start - first).total_seconds()
             until = (end - first).total_seconds()
-            step = waterfall.Step(
-                span.span_id, span.parent_span_id, span.service, _short(span.name), begun, until, span.error
+            made.append(
+                waterfall.Span(
+                    span.span_id, span.parent_span_id, span.service, _short(span.name), begun, until, span.error
+                )
             )
-            made.append(step)
     return made
 
 
@@ -167,27 +170,27 @@ def _short(name: str) -> str:
     return name.rpartition(".")[2] if name.startswith("prunella.v1.") else name
 
 
-def _print_rows(screen: Any, rows: list[waterfall.Row], steps: list[waterfall.Step]) -> None:
+def _print_rows(screen: Any, rows: list[waterfall.Row], spans: list[waterfall.Span]) -> None:
     labels = [_label(row) for row in rows]
     widest = min(WIDEST_NAME, max(map(len, labels)), max(12, screen.width - 33 - NARROWEST_BAR))
-    axis = waterfall.axis(steps, max(NARROWEST_BAR, screen.width - widest - 31))
+    axis = waterfall.axis(spans, max(NARROWEST_BAR, screen.width - widest - 31))
     for row, label in zip(rows, labels, strict=True):
-        colour = COLOURS.get(row.steps[0].service, "white")
+        colour = COLOURS.get(row.spans[0].service, "white")
         name = label if len(label) <= widest else label[: widest - 1] + "…"
         sign = "[bold red]✗[/]" if row.error else " "
-        times = f"[dim]+{row.start:8.3f} s[/] {words.span(row.busy):>7}"
-        service = f"{row.steps[0].service:<8}"[:8]
-        bar = axis.bar(row.steps)
+        times = f"[dim]+{row.start:8.3f} s[/] {formatting.duration(row.busy):>7}"
+        service = f"{row.spans[0].service:<8}"[:8]
+        bar = axis.bar(row.spans)
         painted = f"[{'red' if row.error else colour}]{bar}[/]"
         screen.print(f"{times} {sign}[{colour}]{service}[/]{safe(name):<{widest}} {painted}", no_wrap=True)
         if row.error:
             screen.print(f"{'':>21}[red]{safe(row.error)}[/]", no_wrap=True, overflow="ellipsis")
-    total = max(step.end for step in steps)
+    total = max(span.end for span in spans)
     narrowed = axis.narrowed
-    note = f" ({words.span(narrowed)} of waiting narrowed to {waterfall.GAP})" if narrowed else ""
-    screen.print(f"\n{words.span(total)} in all{note}")
+    note = f" ({formatting.duration(narrowed)} of waiting narrowed to {waterfall.GAP})" if narrowed else ""
+    screen.print(f"\n{formatting.duration(total)} in all{note}")
 
 
 def _label(row: waterfall.Row) -> str:
-    many = f" ×{len(row.steps)}" if len(row.steps) > 1 else ""
-    return "  " * min(row.depth, 8) + row.steps[0].name + many
+    many = f" ×{len(row.spans)}" if len(row.spans) > 1 else ""
+    return "  " * min(row.depth, 8) + row.spans[0].name + many

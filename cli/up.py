@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.plane import guarded
+from cli.plane_client import guarded
 
 
 def up(

@@ -22,7 +22,7 @@ FULL, WAIT, GAP, EMPTY = "█", "─", "┆", " "
 
 
 @dataclass(frozen=True)
-class Step:
+class Span:
     """One span; times in seconds since the first moment of the trace."""
 
     id: str
@@ -36,29 +36,29 @@ class Step:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the waterfall; `steps` are several when equal siblings share it."""
+    """One line of the waterfall; `spans` are several when equal siblings share it."""
 
-    steps: tuple[Step, ...]
+    spans: tuple[Span, ...]
     depth: int
 
     @property
     def start(self) -> float:
         """When the first of them began."""
-        return self.steps[0].start
+        return self.spans[0].start
 
     @property
     def busy(self) -> float:
         """How long they took together, in seconds."""
-        return sum(step.end - step.start for step in self.steps)
+        return sum(span.end - span.start for span in self.spans)
 
     @property
     def error(self) -> str:
         """What went wrong, empty when nothing did."""
-        return next((step.error for step in self.steps if step.error), "")
+        return next((span.error for span in self.spans if span.error), "")
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """A stretch of time and the columns it takes; an idle one is narrowed."""
 
     start: float
@@ -67,9 +67,9 @@ class Piece:
     columns: int
     idle: bool
 
-    def cells(self, step: Step) -> range:
-        """The columns in which a step is seen here."""
-        low, high = max(step.start, self.start), min(step.end, self.end)
+    def cells(self, span: Span) -> range:
+        """The columns in which a span is seen here."""
+        low, high = max(span.start, self.start), min(span.end, self.end)
         if low > high:
             return range(0)
         if self.idle:
@@ -88,80 +88,80 @@ class Axis:
     """The time axis: bursts of work between narrowed idle stretches."""
 
     width: int
-    pieces: tuple[Piece, ...]
+    segments: tuple[Segment, ...]
 
     @property
     def narrowed(self) -> float:
         """Seconds of waiting that were narrowed."""
-        return sum(piece.end - piece.start for piece in self.pieces if piece.idle)
+        return sum(segment.end - segment.start for segment in self.segments if segment.idle)
 
-    def bar(self, steps: Iterable[Step]) -> str:
+    def bar(self, spans: Iterable[Span]) -> str:
         """The cells of a row: work, waiting across an idle stretch, marks of idle stretches, nothing."""
         cells = [EMPTY] * self.width
-        for piece in self.pieces:
-            if piece.idle:
-                cells[piece.first] = GAP
-        for step in steps:
-            for piece in self.pieces:
-                for cell in piece.cells(step):
-                    cells[cell] = WAIT if piece.idle else FULL
+        for segment in self.segments:
+            if segment.idle:
+                cells[segment.first] = GAP
+        for span in spans:
+            for segment in self.segments:
+                for cell in segment.cells(span):
+                    cells[cell] = WAIT if segment.idle else FULL
         return "".join(cells)
 
 
-def rows(steps: Sequence[Step]) -> list[Row]:
+def rows(spans: Sequence[Span]) -> list[Row]:
     """Steps as a tree, each below its parent, by start; equal siblings that only polled share a row."""
-    here = {step.id for step in steps}
-    children: dict[str, list[Step]] = defaultdict(list)
-    for step in sorted(steps, key=lambda step: (step.start, -step.end, step.id)):
-        orphan = step.parent not in here or step.parent == step.id
-        children["" if orphan else step.parent].append(step)
+    here = {span.id for span in spans}
+    children: dict[str, list[Span]] = defaultdict(list)
+    for span in sorted(spans, key=lambda span: (span.start, -span.end, span.id)):
+        orphan = span.parent not in here or span.parent == span.id
+        children["" if orphan else span.parent].append(span)
     found: list[Row] = []
     stack = [(row, 0) for row in reversed(_shared(children[""], children))]
     while stack:
         shared, depth = stack.pop()
         found.append(Row(shared, depth))
-        below = [child for step in shared for child in children[step.id]]
+        below = [child for span in shared for child in children[span.id]]
         stack.extend((row, depth + 1) for row in reversed(_shared(below, children)))
     # Foreign spans may be each other's parents; they are shown all the same.
-    seen = {step.id for row in found for step in row.steps}
-    return found + [Row((step,), 0) for step in steps if step.id not in seen]
+    seen = {span.id for row in found for span in row.spans}
+    return found + [Row((span,), 0) for span in spans if span.id not in seen]
 
 
-def _shared(siblings: Sequence[Step], children: Mapping[str, Sequence[Step]]) -> list[tuple[Step, ...]]:
-    alike: dict[tuple[str, str], list[Step]] = defaultdict(list)
-    for step in siblings:
-        if not step.error and not _deep(step, children):
-            alike[step.service, step.name].append(step)
-    shared: list[tuple[Step, ...]] = []
+def _shared(siblings: Sequence[Span], children: Mapping[str, Sequence[Span]]) -> list[tuple[Span, ...]]:
+    alike: dict[tuple[str, str], list[Span]] = defaultdict(list)
+    for span in siblings:
+        if not span.error and not _deep(span, children):
+            alike[span.service, span.name].append(span)
+    shared: list[tuple[Span, ...]] = []
     done: set[str] = set()
-    for step in siblings:
-        group = alike.get((step.service, step.name), [])
-        if step.id in done:
+    for span in siblings:
+        group = alike.get((span.service, span.name), [])
+        if span.id in done:
             continue
-        if len(group) > ALIKE and step in group:
+        if len(group) > ALIKE and span in group:
             shared.append(tuple(group))
             done.update(one.id for one in group)
         else:
-            shared.append((step,))
+            shared.append((span,))
     return shared
 
 
-def _deep(step: Step, children: Mapping[str, Sequence[Step]]) -> bool:
+def _deep(span: Span, children: Mapping[str, Sequence[Span]]) -> bool:
     # A call and its answer on the other side is still one poll.
-    below = children.get(step.id, ())
+    below = children.get(span.id, ())
     return len(below) > 1 or any(one.error or children.get(one.id) for one in below)
 
 
-def axis(steps: Sequence[Step], width: int) -> Axis:
-    """A time axis of `width` columns over all steps, idle stretches narrowed; the shortest burst of work is seen."""
-    total = max((step.end for step in steps), default=0.0)
-    stretches = _stretches(_work(steps), total, width // (4 * MARK))
+def axis(spans: Sequence[Span], width: int) -> Axis:
+    """A time axis of `width` columns over all spans, idle stretches narrowed; the shortest burst of work is seen."""
+    total = max((span.end for span in spans), default=0.0)
+    stretches = _stretches(_work(spans), total, width // (4 * MARK))
     bursts = sum(not idle for _, _, idle in stretches)
     room = width - (len(stretches) - bursts) * MARK
     least = max(1, min(LEAST, room // (2 * bursts)))
     shared = room - least * bursts
     worked = sum(end - start for start, end, idle in stretches if not idle)
-    pieces: list[Piece] = []
+    segments: list[Segment] = []
     first, passed = 0, 0.0
     for start, end, idle in stretches:
         columns = MARK
@@ -169,22 +169,22 @@ def axis(steps: Sequence[Step], width: int) -> Axis:
             before = round(shared * passed)
             passed += (end - start) / worked if worked else 1 / bursts
             columns = least + round(shared * min(passed, 1.0)) - before
-        pieces.append(Piece(start, end, first, columns, idle))
+        segments.append(Segment(start, end, first, columns, idle))
         first += columns
-    return Axis(width, tuple(pieces))
+    return Axis(width, tuple(segments))
 
 
-def _work(steps: Sequence[Step]) -> list[tuple[float, float]]:
+def _work(spans: Sequence[Span]) -> list[tuple[float, float]]:
     """Stretches in which something is done.
 
-    A step that others work for (they begin while it lasts) only waits meanwhile: of it, the moments at which it begins
+    A span that others work for (they begin while it lasts) only waits meanwhile: of it, the moments at which it begins
     and ends count.
     """
-    known = {step.id: step for step in steps}
-    below = [step for step in steps if step.parent in known and step.parent != step.id]
-    waits = {step.parent for step in below if step.start < known[step.parent].end}
-    found = [(step.start, step.end) for step in steps if step.id not in waits]
-    found += [(moment, moment) for step in steps if step.id in waits for moment in (step.start, step.end)]
+    known = {span.id: span for span in spans}
+    below = [span for span in spans if span.parent in known and span.parent != span.id]
+    waits = {span.parent for span in below if span.start < known[span.parent].end}
+    found = [(span.start, span.end) for span in spans if span.id not in waits]
+    found += [(moment, moment) for span in spans if span.id in waits for moment in (span.start, span.end)]
     merged: list[tuple[float, float]] = []
     for start, end in sorted(found):
         if merged and start <= merged[-1][1]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from mcp.server.mcpserver.exceptions import ToolError
 
-from cli.plane import AWAY, Absent, Plane, find
+from cli.plane_client import UNREACHABLE_REASONS, PlaneClient, PlaneNotFound, find
 from libs.common import access
 from libs.common.errors import Problem, Unavailable
 
@@ -25,19 +25,19 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-class Door:
+class PlaneConnection:
     """The plane, looked for when it is first asked and again after it was away."""
 
-    def __init__(self, plane: Plane | None = None) -> None:
+    def __init__(self, plane: PlaneClient | None = None) -> None:
         self._plane = plane
 
-    def plane(self) -> Plane:
-        """The plane as the caller `mcp`. Raises Absent."""
+    def plane(self) -> PlaneClient:
+        """The plane as the caller `mcp`. Raises PlaneNotFound."""
         if self._plane is None:
             self._plane = find(caller=CALLER)
         return self._plane
 
-    async def lose(self) -> None:
+    async def reset(self) -> None:
         """Looks for the plane again at the next question: it may have come back elsewhere."""
         lost, self._plane = self._plane, None
         if lost is not None:
@@ -45,24 +45,24 @@ class Door:
 
     async def close(self) -> None:
         """Closes the channels."""
-        await self.lose()
+        await self.reset()
 
 
 def tool(method: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
-    """A method of something with a `door` as a tool: known trouble reaches the client as a sentence."""
+    """A method of something with a `connection` as a tool: known errors reach the client as a sentence."""
 
     @functools.wraps(method)
-    async def told(self: Any, *arguments: Any, **named: Any) -> Answer:
+    async def call(self: Any, *arguments: Any, **named: Any) -> Answer:
         try:
             return await method(self, *arguments, **named)
-        except Absent as absent:
+        except PlaneNotFound as absent:
             raise ToolError(str(absent)) from None
         except Problem as problem:
-            if isinstance(problem, Unavailable) and problem.reason in AWAY:
-                await self.door.lose()
+            if isinstance(problem, Unavailable) and problem.reason in UNREACHABLE_REASONS:
+                await self.connection.reset()
             raise ToolError(f"{problem.message} ({problem.reason})") from None
 
-    return told
+    return call
 
 
 def token(key: str) -> str:
@@ -70,7 +70,7 @@ def token(key: str) -> str:
     return access.service_token(key, CALLER).rpartition(":")[2]
 
 
-def only_with(token: str, app: App) -> App:
+def require_token(token: str, app: App) -> App:
     """An ASGI application that answers 401 without the token."""
     wanted = f"Bearer {token}".encode()
 

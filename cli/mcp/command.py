@@ -15,10 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.plane import SERVICES, fail, find, guarded
+from cli.plane_client import SERVICES, fail, find, guarded
 
 # What a client must hand on so that the server finds the same plane; the key itself is never printed.
-HANDED_ON = ("PRUNELLA_STATE", "PRUNELLA_KEY_FILE", *(f"PRUNELLA_{name.upper()}_ADDRESS" for name in SERVICES))
+PASSED_VARIABLES = ("PRUNELLA_STATE", "PRUNELLA_KEY_FILE", *(f"PRUNELLA_{name.upper()}_ADDRESS" for name in SERVICES))
 
 
 def mcp(
@@ -44,18 +44,18 @@ def mcp(
                            err=True)  # fmt: skip
             return 0
         try:
-            from cli.mcp import serving
+            from cli.mcp import server
         except ModuleNotFoundError as missing:
             fail(f"{missing.name} is not installed; type: pip install 'prunella[mcp]'")
         if http is None:
-            return asyncio.run(serving.over_stdio(allow_proposals=allow_proposals))
-        return asyncio.run(serving.over_http(http, allow_proposals=allow_proposals))
+            return asyncio.run(server.serve_stdio(allow_proposals=allow_proposals))
+        return asyncio.run(server.serve_http(http, allow_proposals=allow_proposals))
 
     guarded(work)
 
 
 def config(environ: Mapping[str, str], http: int | None, *, allow_proposals: bool) -> dict[str, Any]:
-    """What an MCP client is told: a command to start, or an address with its token. Raises Absent for the latter."""
+    """The entry of an MCP client: a command to start, or an address with its token (then raises PlaneNotFound)."""
     if http is not None:
         from cli.mcp.access import token
 
@@ -63,12 +63,12 @@ def config(environ: Mapping[str, str], http: int | None, *, allow_proposals: boo
         entry: dict[str, Any] = {"type": "http", "url": f"http://127.0.0.1:{http}/mcp", "headers": headers}
     else:
         program = Path(sys.executable).with_name("prunella")
-        words = [str(program)] if program.exists() else [sys.executable, "-m", "cli.main"]
-        words += ["mcp", *(["--allow-proposals"] if allow_proposals else [])]
-        entry = {"command": words[0], "args": words[1:]}
-        told = {name: environ[name] for name in HANDED_ON if environ.get(name)}
+        arguments = [str(program)] if program.exists() else [sys.executable, "-m", "cli.main"]
+        arguments += ["mcp", *(["--allow-proposals"] if allow_proposals else [])]
+        entry = {"command": arguments[0], "args": arguments[1:]}
+        environment = {name: environ[name] for name in PASSED_VARIABLES if environ.get(name)}
         if not program.exists():
-            told["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        if told:
-            entry["env"] = told
+            environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        if environment:
+            entry["env"] = environment
     return {"mcpServers": {"prunella": entry}}

@@ -1,4 +1,4 @@
-"""The demo: a real plugin package with several releases, the world it lives in, and stories told with it."""
+"""The demo: a real plugin package with several releases, its surroundings, and scenarios played with it."""
 
 import os
 

@@ -1,6 +1,6 @@
 """Tells what happens to the fleet's plugins, one line for each step, as it happens.
 
-Rule: only what was told as a fact is told to people; figures are those of the facts.
+Rule: only facts are narrated; figures are those of the facts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ def short(text: str) -> str:
 
 def staged(event: Event) -> str:
     """How the sandbox run went."""
-    told = event.attempt_staged
-    tests = f"{told.tests_passed}/{told.tests_run}"
-    if told.passed:
-        return (
-            f"staged {tests} in {told.duration.ToTimedelta().total_seconds():.1f} s{' (cached)' if told.cached else ''}"
-        )
-    return short(f"staging failed {tests}: {'; '.join(told.failures)}")
+    fields = event.attempt_staged
+    seconds = fields.duration.ToTimedelta().total_seconds()
+    tests = f"{fields.tests_passed}/{fields.tests_run}"
+    if fields.passed:
+        return f"staged {tests} in {seconds:.1f} s{' (cached)' if fields.cached else ''}"
+    return short(f"staging failed {tests}: {'; '.join(fields.failures)}")
 
 
 def mitigated(event: Event) -> str:
@@ -37,10 +36,10 @@ def mitigated(event: Event) -> str:
 
 def triaged(event: Event) -> str:
     """What an error was taken for, and what is done about it."""
-    told = event.report_triaged
-    line = f"taken for {told.type}, confidence {told.confidence:.2f} ({told.origin})"
-    strategy = told.strategy.rpartition("/")[2]
-    return f"{line}; tools try {strategy}" if strategy and told.auto_fixable else f"{line}; not for tools"
+    fields = event.report_triaged
+    line = f"taken for {fields.type}, confidence {fields.confidence:.2f} ({fields.origin})"
+    strategy = fields.strategy.rpartition("/")[2]
+    return f"{line}; tools try {strategy}" if strategy and fields.auto_fixable else f"{line}; not for tools"
 
 
 def tries(event: Event) -> list[tuple[str, str]]:
@@ -52,9 +51,9 @@ def tries(event: Event) -> list[tuple[str, str]]:
     ]
 
 
-def rolled(told: Any, said: str) -> str:
+def rollout_line(fields: Any, text: str) -> str:
     """How a rollout goes."""
-    return short(f"{told.package} {told.target}: {said}")
+    return short(f"{fields.package} {fields.target}: {text}")
 
 
 LINES: dict[str, Callable[[Event], str]] = {
@@ -91,11 +90,11 @@ LINES: dict[str, Callable[[Event], str]] = {
     "rollout_wave_started": lambda e: (
         f"{e.rollout_wave_started.package} {e.rollout_wave_started.target}: wave {e.rollout_wave_started.wave} begins"
     ),
-    "rollout_wave_passed": lambda e: rolled(e.rollout_wave_passed, e.reason),
-    "rollout_paused": lambda e: rolled(e.rollout_paused, e.reason),
-    "rollout_halted": lambda e: rolled(e.rollout_halted, f"halted: {e.reason}"),
-    "rollout_rolled_back": lambda e: rolled(e.rollout_rolled_back, e.reason),
-    "rollout_succeeded": lambda e: rolled(e.rollout_succeeded, f"reached everybody: {e.reason}"),
+    "rollout_wave_passed": lambda e: rollout_line(e.rollout_wave_passed, e.reason),
+    "rollout_paused": lambda e: rollout_line(e.rollout_paused, e.reason),
+    "rollout_halted": lambda e: rollout_line(e.rollout_halted, f"halted: {e.reason}"),
+    "rollout_rolled_back": lambda e: rollout_line(e.rollout_rolled_back, e.reason),
+    "rollout_succeeded": lambda e: rollout_line(e.rollout_succeeded, f"reached everybody: {e.reason}"),
     "kill_switch_engaged": lambda e: f"kill switch engaged: {e.kill_switch_engaged.scope}",
     "kill_switch_released": lambda e: f"kill switch released: {e.kill_switch_released.scope}",
 }
@@ -109,13 +108,13 @@ class Narrator:
         self._labels: dict[str, str] = {}
         self._reports: dict[str, str] = {}
 
-    def hear(self, name: str, event: Event) -> None:
-        """Says what this fact means for people, if anything."""
+    def narrate(self, name: str, event: Event) -> None:
+        """Prints what this fact means, if anything."""
         if name == "error_reported":
             self._reports[event.error_reported.report] = event.plugin
-        for report, said in tries(event):
+        for report, text in tries(event):
             if label := self.label(self._reports.get(report, "unknown")):
-                self._say(f"  {label:<8} {said}")
+                self._say(f"  {label:<8} {text}")
         line = LINES.get(name)
         label = self.label(event.plugin)
         if line and label:

@@ -1,8 +1,8 @@
 """Builds the relay's releases from the sources beside this file, signs them, and makes them known to a plane.
 
 Rule: the same sources give the same artifact, byte for byte. An artifact needs nothing but a Python: the telemetry SDK
-is packed into it. Every release is signed with both keys of its plane. The packages of light agents are the relay under
-another name: nobody runs them, but the sandbox does.
+is packed into it. Every release is signed with both keys of its plane. The packages of simulated agents are the relay
+under another name: nobody runs them, but the sandbox does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PACKAGE = "relay"
 RENAMED = {"2.0.0": "1.2.3"}
 VERSIONS = ("1.1.0", "1.2.0", "1.2.1", "1.2.2", "1.2.3", "1.2.4", "1.3.0")
 SOURCES = Path(__file__).resolve().parent / PACKAGE
-SDK_FILES = ("__init__.py", "sdk.py", "errors.py", "fingerprint.py")
+SDK_FILES = ("__init__.py", "sdk.py", "error_groups.py", "fingerprint.py")
 ENTRYPOINT = ("python", "-m", "relay.release")
 PROBE = ("python", "-m", "relay.common.probe")
 SMOKE = ("python", "-m", "relay.release.smoke")

@@ -39,7 +39,7 @@ class Shop:
     install: Callable[[str], Release]
     environment: dict[str, str] = field(default_factory=dict)
     # Whether the merchant's secret lies in the plugin's data instead of its configuration.
-    apart: bool = False
+    separate_secret: bool = False
     child: Child | None = None
     traffic: Traffic = field(init=False)
 
@@ -75,16 +75,16 @@ class Shop:
         settings = self.folder / "relay.json"
         settings.write_text(json.dumps(config))
         settings.chmod(0o600)
-        words = [sys.executable, "-P", "-m", "prunella_agent", "--plane", self.plane, "--folder", str(agent)]
-        words += ["--package", PACKAGE, "--merchant", self.merchant, "--release-archive", str(archive)]
-        words += ["--config", str(settings), "--probe-seconds", str(PROBE_SECONDS)]
-        words += [part for name, value in self.environment.items() for part in ("--environment", f"{name}={value}")]
-        words += ["--reinstall"] if reinstall else []
+        arguments = [sys.executable, "-P", "-m", "prunella_agent", "--plane", self.plane, "--folder", str(agent)]
+        arguments += ["--package", PACKAGE, "--merchant", self.merchant, "--release-archive", str(archive)]
+        arguments += ["--config", str(settings), "--probe-seconds", str(PROBE_SECONDS)]
+        arguments += [part for name, value in self.environment.items() for part in ("--environment", f"{name}={value}")]
+        arguments += ["--reinstall"] if reinstall else []
         (agent / "state").unlink(missing_ok=True)
         environ = os.environ | ({"PRUNELLA_TOKEN": token} if token else {})
-        self.child = await spawn(self.label, words, log=self.folder / "agent.log", environment=environ)
+        self.child = await spawn(self.label, arguments, log=self.folder / "agent.log", environment=environ)
 
-    def keep(self, secret: str) -> None:
+    def write_secret(self, secret: str) -> None:
         """Puts the merchant's secret where only the plugin reads it."""
         data = self.folder / "agent" / "data"
         data.mkdir(mode=0o700, parents=True, exist_ok=True)

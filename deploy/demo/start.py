@@ -1,4 +1,4 @@
-"""The two ways to start the demo: told on this checkout's plane, or played on a fresh plane of its own.
+"""The two ways to start the demo: shown on this checkout's plane, or played on a fresh plane of its own.
 
 Rule: scenarios never touch the plane that people work with; their plane has a state folder of its own, is fresh each
 time, and stays on disk afterwards for whoever wants to read its logs.
@@ -26,9 +26,9 @@ def scenario_state() -> State:
 
 async def up(say: Say = foreground.say, *, fresh: bool = False) -> int:
     """Starts the plane with the demo and stays until somebody says stop; returns the exit status."""
-    from deploy.demo import story
+    from deploy.demo import showcase
 
-    return await foreground.run(partial(story.tell, say=say), fresh=fresh, say=say, environment=ENVIRONMENT)
+    return await foreground.run(partial(showcase.run, say=say), fresh=fresh, say=say, environment=ENVIRONMENT)
 
 
 async def play(names: Sequence[str] = (), say: Say = foreground.say) -> tuple[int, dict[str, Any]]:
@@ -38,7 +38,7 @@ async def play(names: Sequence[str] = (), say: Say = foreground.say) -> tuple[in
     """
     from deploy.demo.scenarios import runner
 
-    runner.chosen(names)
+    runner.select(names)
     document: dict[str, Any] = {}
 
     async def body(plane: Plane) -> int:

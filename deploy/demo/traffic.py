@@ -1,4 +1,4 @@
-"""Webhooks as shops send them: realistic events, in bursts, to the relays of the demo.
+"""WebhookModel as shops send them: realistic events, in bursts, to the relays of the demo.
 
 Rule: three events of five are what a careless serialiser trips over (accents, cents, pretty printing, escaped
 slashes), spread evenly, so that any ten in a row hold six. Events come in bursts of seven at once: shops send so.
@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 
-from deploy.demo import web
+from deploy.demo import http_streams
 from libs.common.cancellation import cancel_and_wait
 
 BURST = 7
@@ -71,7 +71,7 @@ class Traffic:
         """One burst; returns the statuses."""
         port = self._port()
         bodies = [next(self._events) for _ in range(self._burst)]
-        statuses = await asyncio.gather(*(web.post(port, "/webhook", body) for body in bodies)) if port else []
+        statuses = await asyncio.gather(*(http_streams.post(port, "/webhook", body) for body in bodies)) if port else []
         self.sent += len(statuses)
         self.failed += sum(status != 200 for status in statuses)
         return statuses

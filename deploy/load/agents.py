@@ -29,7 +29,7 @@ from prunella_agent.session import open_channel
 
 PACKAGE, MERCHANT, RELEASE = "load", "load", "1.0.0"
 WINDOW = 256  # beats one agent has in flight at most, unless the plane allows fewer
-AT_ONCE = 16
+CONCURRENCY = 16
 PER_CHANNEL = 100
 CALL_SECONDS = 15.0
 LAST_SECONDS = 10.0  # for acknowledgements of the last beats
@@ -40,7 +40,7 @@ RETIRED = "the load test is over"
 
 
 @dataclass
-class Seen:
+class LoadStats:
     """What a run saw; delays in seconds from when a beat was due to its acknowledgement."""
 
     sent: int = 0
@@ -50,68 +50,68 @@ class Seen:
 
 
 @dataclass
-class BeatingAgent:
+class LoadAgent:
     """One agent that sends `rate` beats per second from `begin` until `until` (both of the monotonic clock)."""
 
     credential: Credential
     stub: Any
     rate: float
-    seen: Seen
-    boot: str = field(default_factory=lambda: str(uuid.uuid4()))
+    stats: LoadStats
+    boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     _due: deque[tuple[int, float]] = field(default_factory=deque)
     _sequence: int = 0
     _window: int = WINDOW
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, begin: float, until: float) -> None:
         """Beats; comes back after a stream that broke. Beats that were under way then are not sent again."""
         # Agents of one fleet do not beat in the same instant.
-        following = begin + random.random() / self.rate  # noqa: S311 - spreads load, guards nothing
+        next_due = begin + random.random() / self.rate  # noqa: S311 - spreads load, guards nothing
         while time.monotonic() < until:
-            following = max(following, time.monotonic())
+            next_due = max(next_due, time.monotonic())
             try:
-                following = await self._stream(following, until)
+                next_due = await self._stream(next_due, until)
             except BROKEN:
-                self.seen.broken += 1
+                self.stats.broken += 1
                 self._due.clear()
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _stream(self, following: float, until: float) -> float:
+    async def _stream(self, next_due: float, until: float) -> float:
         metadata = (("authorization", f"Plugin {self.credential.plugin}:{self.credential.secret}"),)
         call = self.stub.Connect(metadata=metadata)
-        hearing = asyncio.create_task(self._hear(call))
+        receiving = asyncio.create_task(self._receive(call))
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 await call.write(pb.ConnectRequest(hello=self._hello()))
-            while following < until:
-                await asyncio.sleep(following - time.monotonic())
+            while next_due < until:
+                await asyncio.sleep(next_due - time.monotonic())
                 while len(self._due) >= self._window:
-                    await self._heard(hearing)
+                    await self._wait_for_news(receiving)
                 self._sequence += 1
-                self._due.append((self._sequence, following))
-                self.seen.sent += 1
+                self._due.append((self._sequence, next_due))
+                self.stats.sent += 1
                 await call.write(pb.ConnectRequest(beat=self._beat()))
-                following += 1 / self.rate
+                next_due += 1 / self.rate
             while self._due:
-                await self._heard(hearing)
+                await self._wait_for_news(receiving)
             with contextlib.suppress(*BROKEN):
                 await call.write(pb.ConnectRequest(goodbye=pb.Goodbye(reason="shutdown")))
         finally:
-            hearing.cancel()
+            receiving.cancel()
             call.cancel()
-            await asyncio.wait({hearing})
-        return following
+            await asyncio.wait({receiving})
+        return next_due
 
-    async def _heard(self, hearing: asyncio.Task[None]) -> None:
+    async def _wait_for_news(self, receiving: asyncio.Task[None]) -> None:
         """Waits for news. Raises TimeoutError when there are none, RpcError when the stream ended."""
-        self._news.clear()
+        self._arrived.clear()
         async with asyncio.timeout(LAST_SECONDS):
-            await self._news.wait()
-        if hearing.done():
-            hearing.result()
+            await self._arrived.wait()
+        if receiving.done():
+            receiving.result()
             raise TimeoutError("the plane ended the stream")
 
-    async def _hear(self, call: Any) -> None:
+    async def _receive(self, call: Any) -> None:
         try:
             async for message in call:
                 kind = message.WhichOneof("message")
@@ -122,22 +122,22 @@ class BeatingAgent:
                 elif kind == "rejection":
                     # It will never be acknowledged, and counts as lost.
                     self._due = deque(due for due in self._due if due[0] != message.rejection.sequence)
-                self._news.set()
+                self._arrived.set()
         finally:
-            self._news.set()
+            self._arrived.set()
 
     def _acknowledge(self, sequence: int) -> None:
         now = time.monotonic()
         while self._due and self._due[0][0] <= sequence:
-            self.seen.acknowledged += 1
-            self.seen.delays.append(now - self._due.popleft()[1])
+            self.stats.acknowledged += 1
+            self.stats.delays.append(now - self._due.popleft()[1])
 
     def _hello(self) -> pb.Hello:
-        return pb.Hello(boot_id=self.boot, agent_version="load", package=PACKAGE, release=RELEASE)
+        return pb.Hello(boot_id=self.boot_id, agent_version="load", package=PACKAGE, release=RELEASE)
 
     def _beat(self) -> pb.Beat:
         made = pb.Beat(
-            boot_id=self.boot,
+            boot_id=self.boot_id,
             sequence=self._sequence,
             webhook_attempts=self._sequence * 12,
             release=RELEASE,
@@ -149,20 +149,22 @@ class BeatingAgent:
 
 
 @contextlib.asynccontextmanager
-async def joined(ingest: Any, address: str, count: int, rate: float, seen: Seen) -> AsyncIterator[list[BeatingAgent]]:
+async def joined_agents(
+    ingest: Any, address: str, count: int, rate: float, stats: LoadStats
+) -> AsyncIterator[list[LoadAgent]]:
     """So many agents that joined; they are retired afterwards. Raises Problem or RpcError when they may not join."""
     run = uuid.uuid4().hex[:8]
     channels = [open_channel(address) for _ in range(-(-count // PER_CHANNEL))]
-    agents: list[BeatingAgent] = []
+    agents: list[LoadAgent] = []
 
     async def join(number: int) -> None:
         channel = channels[number // PER_CHANNEL]
         credential = await _enroll(ingest, channel, f"load-{run}-{number}")
         stub: Any = agent_pb2_grpc.AgentGatewayStub(channel)
-        agents.append(BeatingAgent(credential, stub, rate, seen))
+        agents.append(LoadAgent(credential, stub, rate, stats))
 
     try:
-        await _each(range(count), join)
+        await _for_each(range(count), join)
         yield agents
     finally:
         await asyncio.shield(asyncio.ensure_future(_leave(ingest, agents, channels)))
@@ -178,8 +180,8 @@ async def _enroll(ingest: Any, channel: grpc.aio.Channel, label: str) -> Credent
     )
 
 
-async def _leave(ingest: Any, agents: Sequence[BeatingAgent], channels: Sequence[grpc.aio.Channel]) -> None:
-    async def retire(agent: BeatingAgent) -> None:
+async def _leave(ingest: Any, agents: Sequence[LoadAgent], channels: Sequence[grpc.aio.Channel]) -> None:
+    async def retire(agent: LoadAgent) -> None:
         request = ingest_pb2.RetirePluginRequest(
             name=f"plugins/{agent.credential.plugin}", request_id=str(uuid.uuid4()), reason=RETIRED
         )
@@ -187,13 +189,13 @@ async def _leave(ingest: Any, agents: Sequence[BeatingAgent], channels: Sequence
         with contextlib.suppress(Problem, grpc.RpcError):
             await ingest.RetirePlugin(request, timeout=CALL_SECONDS)
 
-    await _each(list(agents), retire)
+    await _for_each(list(agents), retire)
     for channel in channels:
         await channel.close()
 
 
-async def _each(items: Sequence[Any], work: Callable[[Any], Awaitable[None]]) -> None:
-    places = asyncio.Semaphore(AT_ONCE)
+async def _for_each(items: Sequence[Any], work: Callable[[Any], Awaitable[None]]) -> None:
+    places = asyncio.Semaphore(CONCURRENCY)
 
     async def one(item: Any) -> None:
         async with places:

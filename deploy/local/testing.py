@@ -158,7 +158,7 @@ class FakeAgent:
 
     async def acknowledged(self) -> None:
         """Waits until every beat and every error so far is acknowledged."""
-        await until(lambda: self.session.unsent == 0 and self.session.errors.unsent == 0)
+        await until(lambda: self.session.pending_beats == 0 and self.session.errors.pending == 0)
 
     async def _take(self, command: agent_pb2.Command) -> None:
         if command.id in self._receipts:

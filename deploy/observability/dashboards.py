@@ -52,7 +52,7 @@ def quantile(share: float, metric: str, *by: str) -> str:
     return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket[{RATE}])))"
 
 
-def spread(metric: str) -> dict[str, str]:
+def quantiles(metric: str) -> dict[str, str]:
     """Median and 99th percentile."""
     return {"p50": quantile(0.5, metric), "p99": quantile(0.99, metric)}
 
@@ -86,22 +86,18 @@ LOOP = Dashboard(
             "ops",
         ),
         Panel("attempts ended by state", {"{{state}}": rate("prunella_attempts_ended_total", "state")}, "ops"),
-        Panel(
-            "what gates answered", {"{{gate}} {{answer}}": rate("prunella_gate_answers_total", "gate", "answer")}, "ops"
-        ),
-        Panel(
-            "answers to the question for a permit", {"{{gate}}": rate("prunella_permit_answers_total", "gate")}, "ops"
-        ),
-        Panel("what agents were told before a switch", {"{{answer}}": rate("prunella_permits_total", "answer")}, "ops"),
-        Panel("staging", spread("prunella_staging_seconds"), "s"),
-        Panel("command issued → written to the agent", spread("prunella_command_first_write_seconds"), "s"),
-        Panel("what the decider learned", {"{{label}}": rate("prunella_feedback_total", "label")}, "ops"),
+        Panel("gate verdicts", {"{{gate}} {{answer}}": rate("prunella_gate_answers_total", "gate", "answer")}, "ops"),
+        Panel("permits by gate", {"{{gate}}": rate("prunella_permit_answers_total", "gate")}, "ops"),
+        Panel("permits answered to agents", {"{{answer}}": rate("prunella_permits_total", "answer")}, "ops"),
+        Panel("staging", quantiles("prunella_staging_seconds"), "s"),
+        Panel("command issued → written to the agent", quantiles("prunella_command_first_write_seconds"), "s"),
+        Panel("feedback the decider learned from", {"{{label}}": rate("prunella_feedback_total", "label")}, "ops"),
         Panel(
             "rollouts: plugins that reached a state",
             {"{{state}}": rate("prunella_rollout_members_total", "state")},
             "ops",
         ),
-        Panel("rollouts: what they told", {"{{fact}}": rate("prunella_rollout_facts_total", "fact")}, "ops"),
+        Panel("rollouts: facts", {"{{fact}}": rate("prunella_rollout_facts_total", "fact")}, "ops"),
         Panel("approvals that ended", {"{{outcome}}": rate("prunella_approvals_ended_total", "outcome")}, "ops"),
     ),
 )
@@ -117,12 +113,12 @@ FLEET = Dashboard(
     ),
     (
         Panel("agents connected, by replica", {"{{instance}}": "prunella_sessions"}),
-        Panel("beats by what became of them", {"{{outcome}}": rate("prunella_beats_total", "outcome")}, "ops"),
-        Panel("beat → durable", spread("prunella_beat_commit_seconds"), "s"),
+        Panel("beats by outcome", {"{{outcome}}": rate("prunella_beats_total", "outcome")}, "ops"),
+        Panel("beat → durable", quantiles("prunella_beat_commit_seconds"), "s"),
         Panel("incidents by type", {"{{type}}": rate("prunella_incidents_opened_total", "type")}, "ops"),
         Panel("commands by kind", {"{{kind}}": rate("prunella_commands_issued_total", "kind")}, "ops"),
         Panel(
-            "receipts for commands, by outcome",
+            "agent receipts by outcome",
             {"{{outcome}}": rate("prunella_command_receipts_total", "outcome")},
             "ops",
         ),
@@ -148,15 +144,15 @@ QUEUE = Dashboard(
     (
         Panel("tasks by state", {"{{state}}": "max by (state) (prunella_queue_tasks)"}),
         Panel("reports by state", {"{{state}}": "max by (state) (prunella_queue_reports)"}),
-        Panel("tries by what became of the task", {"{{state}}": rate("prunella_queue_tries_total", "state")}, "ops"),
-        Panel("errors reported", {"{{outcome}}": rate("prunella_queue_errors_total", "outcome")}, "ops"),
+        Panel("tries by outcome of the task", {"{{state}}": rate("prunella_queue_tries_total", "state")}, "ops"),
+        Panel("errors received", {"{{outcome}}": rate("prunella_queue_errors_total", "outcome")}, "ops"),
         Panel(
             "triaged, by whom and to what",
             {"{{origin}} {{to}}": rate("prunella_queue_triaged_total", "origin", "to")},
             "ops",
         ),
-        Panel("one claim", spread("prunella_queue_claim_seconds"), "s"),
-        Panel("wait until claimed", spread("prunella_queue_wait_seconds"), "s"),
+        Panel("claim duration", quantiles("prunella_queue_claim_seconds"), "s"),
+        Panel("wait until claimed", quantiles("prunella_queue_wait_seconds"), "s"),
         Panel("leases lost", {"{{to}}": rate("prunella_queue_leases_lost_total", "to")}, "ops"),
     ),
 )
@@ -175,8 +171,8 @@ PLANE = Dashboard(
     (
         Panel("serving", {"{{service}}": "min by (service) (prunella_serving)"}),
         Panel("facts not handled: age", {"{{consumer}}": "max by (consumer) (prunella_consumer_lag_seconds)"}, "s"),
-        Panel("facts not brought yet", {"{{consumer}}": "max by (consumer) (prunella_consumer_pending)"}),
-        Panel("facts brought, not settled", {"{{consumer}}": "max by (consumer) (prunella_consumer_unacknowledged)"}),
+        Panel("facts not published", {"{{consumer}}": "max by (consumer) (prunella_consumer_pending)"}),
+        Panel("facts published, not settled", {"{{consumer}}": "max by (consumer) (prunella_consumer_unacknowledged)"}),
         Panel("outbox: facts", {"{{service}}": "max by (service) (prunella_outbox_facts)"}),
         Panel("outbox: age", {"{{service}}": "max by (service) (prunella_outbox_age_seconds)"}, "s"),
         Panel(
@@ -218,7 +214,7 @@ PLANE = Dashboard(
 DASHBOARDS: Final = (LOOP, FLEET, QUEUE, PLANE)
 
 
-def drawn(dashboard: Dashboard) -> dict[str, Any]:
+def to_grafana(dashboard: Dashboard) -> dict[str, Any]:
     """A dashboard as Grafana imports it."""
     chosen = {"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus", "current": {}}
     return {
@@ -232,11 +228,11 @@ def drawn(dashboard: Dashboard) -> dict[str, Any]:
         "time": {"from": "now-1h", "to": "now"},
         "templating": {"list": [chosen]},
         "links": [{"type": "dashboards", "tags": ["prunella"], "title": "Prunella", "asDropdown": True}],
-        "panels": list(_panels(dashboard)),
+        "panels": list(_positioned_panels(dashboard)),
     }
 
 
-def _panels(dashboard: Dashboard) -> Iterator[dict[str, Any]]:
+def _positioned_panels(dashboard: Dashboard) -> Iterator[dict[str, Any]]:
     for place, panel in enumerate(dashboard.stats):
         position = {"x": STAT_WIDTH * place, "y": 0, "w": STAT_WIDTH, "h": STAT_HEIGHT}
         yield _panel(place + 1, panel, "stat", position)
@@ -271,16 +267,16 @@ def _panel(number: int, panel: Panel, kind: str, position: Mapping[str, int]) ->
     }
 
 
-def rendered(dashboard: Dashboard) -> str:
+def render(dashboard: Dashboard) -> str:
     """The file of a dashboard."""
-    return json.dumps(drawn(dashboard), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(to_grafana(dashboard), indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
     """Writes every file."""
     FOLDER.mkdir(exist_ok=True)
     for dashboard in DASHBOARDS:
-        (FOLDER / f"{dashboard.uid}.json").write_text(rendered(dashboard))
+        (FOLDER / f"{dashboard.uid}.json").write_text(render(dashboard))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tests.bench.ground import ROOT, child, percentile, plane, secret, seed
 
 SINGLE = 30
 # Seconds between two faults. Idle: the healing before is over. Under load: they overlap.
-ALONE, OVERLAPPING = 2.0, 0.25
+EXCLUSIVE, OVERLAPPING = 2.0, 0.25
 LOADED = 60
 TOGETHER = 100
 BUDGET = 200
@@ -95,7 +95,7 @@ async def connect(running: Plane, count: int) -> list[FakeAgent]:
         agent.beat()
 
     async def heard() -> bool:
-        return all(agent.session.unsent == 0 for agent in agents)
+        return all(agent.session.pending_beats == 0 for agent in agents)
 
     await until(heard, 30, "every first beat acknowledged")
     return agents
@@ -148,7 +148,7 @@ async def measure() -> dict[str, Any]:
     async with plane(ENVIRONMENT) as running:
         patcher = await prepare(running)
         await stage(patcher, False)
-        idle = await delays(running, await connect(running, SINGLE), ALONE)
+        idle = await delays(running, await connect(running, SINGLE), EXCLUSIVE)
         many = await seed(running.database_url, 3000)
         order = {"shape": "paced", "plugins": many, "seconds": 60, "workers": 30, "window": 50, "first": 1}
         load = await child("tests.bench.load", {**order, "address": running.addresses["ingest"]})

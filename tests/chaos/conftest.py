@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from deploy.demo.fleet import Fleet
-from deploy.demo.reach import Reach
+from deploy.demo.operator_client import OperatorClient
 from deploy.demo.shop import Shop
 from deploy.local.plane import Plane
 from deploy.local.state import State, private_folder
@@ -90,7 +90,7 @@ async def world() -> AsyncIterator[World]:
     state = State(private_folder(folder / "state"))
     plane = await Plane.start(state=state, fresh=True, environment=ENVIRONMENT)
     try:
-        async with Reach(plane.addresses, plane.key) as reach:
+        async with OperatorClient(plane.addresses, plane.key) as reach:
             fleet = Fleet(reach, plane.state, lambda _line: None)
             await fleet.start()
             connection = await asyncpg.connect(plane.database_url)

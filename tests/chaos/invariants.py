@@ -151,7 +151,7 @@ async def one_effect(connection: asyncpg.Connection, consumers: Mapping[str, Seq
 
 
 async def no_apply_after_kill(connection: asyncpg.Connection) -> list[str]:
-    """3: no permit while a switch that covers it was engaged. (Exactly, with commits racing: witness.py.)"""
+    """3: no permit while a switch that covers it was engaged. (Exactly, with commits racing: commit_order.py.)"""
     stops: list[tuple[str, datetime, datetime | None]] = []
     open_since: dict[str, datetime] = {}
     for row in await connection.fetch(SWITCHES):
@@ -176,7 +176,7 @@ async def no_apply_after_kill(connection: asyncpg.Connection) -> list[str]:
 
 
 async def one_attempt(connection: asyncpg.Connection) -> list[str]:
-    """4: no plugin has two attempts with a permit at once. (Slots and their budget: witness.py.)"""
+    """4: no plugin has two attempts with a permit at once. (Slots and their budget: commit_order.py.)"""
     rows = await connection.fetch(TWO_AT_ONCE)
     return [f"attempts {row['one']} and {row['other']} of {row['plugin']} overlap" for row in rows]
 

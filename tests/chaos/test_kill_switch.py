@@ -21,7 +21,7 @@ from deploy.local.testing import Ground, until
 from libs.common.bus import dead_letters
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2, patcher_pb2
-from tests.chaos import invariants, witness
+from tests.chaos import commit_order, invariants
 from tests.chaos.siege import PermitAnswer, Siege, Stop, contradictions, steadily
 from tests.service.governance import set_policy
 from tests.service.patcher_alone import PatcherAlone, archive
@@ -52,7 +52,7 @@ GATE = "granted := gate = '';"
 async def test_nothing_is_permitted_after_an_engage_whatever_dies_meanwhile(ground: Ground, tmp_path: Path) -> None:
     seed = int(os.environ.get("PRUNELLA_CHAOS_SEED") or random.SystemRandom().randrange(2**32))
     print(f"PRUNELLA_CHAOS_SEED={seed}")  # noqa: T201 - pytest shows it when the test fails
-    await witness.install(ground.url())
+    await commit_order.install(ground.url())
     siege = Siege(ground, chance=random.Random(seed))  # noqa: S311 - who is killed, not a secret
     try:
         await siege.start()
@@ -147,8 +147,8 @@ async def check(ground: Ground, siege: Siege) -> None:
         )
         assert not [one for one in dead if one["errors"] or one["crashes"] < dead_letters.MAX_CRASHES], dead
         assert contradictions(siege.permit_answers, siege.stops) == []
-        assert await witness.no_permit_under_a_kill(connection) == []
-        assert await witness.budget_kept(connection, 2 * ATTEMPTS) == []
+        assert await commit_order.no_permit_under_a_kill(connection) == []
+        assert await commit_order.budget_kept(connection, 2 * ATTEMPTS) == []
         assert await invariants.no_apply_after_kill(connection) == []
         assert await invariants.one_attempt(connection) == []
         assert await invariants.every_apply_ends(connection) == []
@@ -165,7 +165,7 @@ async def check(ground: Ground, siege: Siege) -> None:
 
 @pytest.mark.parametrize("gate", ["there", "taken out"])
 async def test_a_build_without_the_gate_is_found_out(ground: Ground, tmp_path: Path, gate: str) -> None:
-    await witness.install(ground.url())
+    await commit_order.install(ground.url())
     alone = PatcherAlone(ground)
     try:
         await alone.start()
@@ -179,7 +179,7 @@ async def test_a_build_without_the_gate_is_found_out(ground: Ground, tmp_path: P
                 await take_the_gate_out(connection)
             permit_answers, stop = await answer_after_engaging(alone, command)
             assert permit_answers.granted is (gate == "taken out")
-            found = [contradictions([permit_answers], [stop]), await witness.no_permit_under_a_kill(connection)]
+            found = [contradictions([permit_answers], [stop]), await commit_order.no_permit_under_a_kill(connection)]
         finally:
             await connection.close()
         assert [bool(complaints) for complaints in found] == [gate == "taken out"] * 2

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from deploy.demo import figures
+from deploy.demo import kpi_comparison
 from deploy.local.health import until_serving
 from deploy.local.processes import starter, usable_starter
 from deploy.local.testing import Ground, Plane, until
@@ -124,7 +124,7 @@ async def whole(people: NotificationPlane, told: list[facts.Event]) -> None:
     await until(lambda: nothing(UNLOGGED), within, what="the audit log has every fact")
     assert set(await shown(people)) == {event.id for event in told}
     kpis = await people.ops.GetKpis(kpis_pb2.GetKpisRequest(), timeout=10)
-    assert figures.differences(kpis, counted) == []
+    assert kpi_comparison.differences(kpis, counted) == []
     assert await findings(people.plane) == []
 
     posts, mails = people.hook.posts, people.mail.mails

@@ -20,7 +20,7 @@ from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
 from services.patcher.store import slots
-from tests.chaos import witness
+from tests.chaos import commit_order
 
 BUDGET, PROCESSES = 3, 5
 HOLDERS = 200
@@ -94,7 +94,7 @@ async def attempts(connection: asyncpg.Connection, count: int) -> list[str]:
 async def crowd(ground: Ground) -> AsyncIterator[Crowd]:
     seed = int(os.environ.get("PRUNELLA_CHAOS_SEED") or random.SystemRandom().randrange(2**32))
     print(f"PRUNELLA_CHAOS_SEED={seed}")  # noqa: T201 - pytest shows it when the test fails
-    await witness.install(ground.url())
+    await commit_order.install(ground.url())
     connection = await asyncpg.connect(ground.url())
     database = Database(ground.url("patcher"), clock=SystemClock(), pool_size=2)
     forks = await usable_starter(await starter(ground.folder / "forkserver.log"))
@@ -125,7 +125,7 @@ async def test_never_more_than_the_budget_whoever_is_killed_and_no_slot_is_lost(
     await crowd.reclaim()
     done = await crowd.connection.fetchval(DONE)
     print(f"{crowd.kills} kills, {crowd.reclaimed} slots reclaimed, {done} holders done")  # noqa: T201
-    assert await witness.budget_kept(crowd.connection, BUDGET) == []
+    assert await commit_order.budget_kept(crowd.connection, BUDGET) == []
     assert await crowd.connection.fetchval(TAKEN) == 0, "no slot is lost"
     assert crowd.kills >= PROCESSES + 3
     assert crowd.reclaimed >= 3, "if nobody was killed with a slot in hand, this shows nothing"
@@ -136,4 +136,4 @@ async def test_without_the_lock_the_same_crowd_goes_over_the_budget(crowd: Crowd
     crowd.locked = False
     for number in range(PROCESSES):
         await crowd.begin(f"crowd{number}")
-    await until(lambda: witness.budget_kept(crowd.connection, BUDGET), 30, what="more than the budget are taken")
+    await until(lambda: commit_order.budget_kept(crowd.connection, BUDGET), 30, what="more than the budget are taken")

@@ -42,7 +42,7 @@ ROOMS = {
         "httpx2",
         "pydantic",
         "structlog",
-        "prunella_agent.process",
+        "prunella_agent.plugin_process",
     },
     "__main__": {"libs.common"},
 }

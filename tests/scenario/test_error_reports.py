@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.testing import FakeAgent, Ground, Plane, until
 from prunella.v1 import queue_pb2, queue_pb2_grpc
-from prunella_agent.reports import Reports
+from prunella_agent.error_counters import ErrorCounters
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def plane(ground: Ground) -> AsyncIterator[Plane]:
 async def agent(plane: Plane) -> FakeAgent:
     """One that tells its errors again soon."""
     made = await plane.agent("shop-7")
-    made.session.errors = Reports(pace=0.05, again=(0.5, 1.0))
+    made.session.errors = ErrorCounters(pace=0.05, again=(0.5, 1.0))
     return made
 
 
@@ -68,10 +68,10 @@ async def test_while_the_queue_is_away_nothing_is_lost_and_nothing_is_doubled(pl
     shop.error(times=4)
     shop.error("the disk is full", type="OSError")
     shop.beat()
-    await until(lambda: shop.session.unsent == 0, what="beats go on")
+    await until(lambda: shop.session.pending_beats == 0, what="beats go on")
     shop.error(times=5)
     await plane.start_service("queue")
-    await until(lambda: shop.session.errors.unsent == 0, 30.0, what="the errors are told")
+    await until(lambda: shop.session.errors.pending == 0, 30.0, what="the errors are told")
     assert sorted(row.occurrences for row in await rows(plane)) == [1, 2, 12]
 
 
@@ -80,7 +80,7 @@ async def test_a_message_that_is_told_again_counts_once(plane: Plane) -> None:
     shop.error(times=7)
     await shop.acknowledged()
     for counter in shop.session.errors._counters.values():
-        counter.told = 0
+        counter.acknowledged = 0
     shop.error("another")
     await shop.acknowledged()
     assert sorted(row.occurrences for row in await rows(plane)) == [1, 7]
@@ -94,6 +94,6 @@ async def test_an_ingest_that_ends_loses_no_error(plane: Plane) -> None:
     await plane.stop_service("ingest")
     shop.error(times=10)
     await plane.start_service("ingest")
-    await until(lambda: shop.session.errors.unsent == 0, 30.0, what="the errors are told")
+    await until(lambda: shop.session.errors.pending == 0, 30.0, what="the errors are told")
     (row,) = await rows(plane)
     assert row.occurrences == 16

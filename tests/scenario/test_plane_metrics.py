@@ -10,11 +10,11 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cli.plane import SERVICES
+from cli.plane_client import SERVICES
 from deploy.local.plane import Plane
 from deploy.local.state import State, private_folder
 from deploy.local.testing import until
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 from tests.unit.observability_files import bases, expressions, metrics
 
 pytestmark = pytest.mark.timeout(180)
@@ -92,7 +92,7 @@ async def test_every_metric_of_dashboards_and_alerts_is_there(plane: Plane) -> N
 
 
 async def test_the_fleet_does_not_decide_how_many_series_there_are(plane: Plane, tmp_path: Path) -> None:
-    terminal = Terminal(surroundings(tmp_path) | {"PRUNELLA_STATE": str(plane.folder)})
+    terminal = Terminal(cli_environment(tmp_path) | {"PRUNELLA_STATE": str(plane.folder)})
 
     async def series(agents: int) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
         answer = await terminal("load", "--agents", str(agents), "--rate", "5", "--seconds", "1", "--json")

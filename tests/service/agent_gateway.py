@@ -84,7 +84,7 @@ class Shop:
 
 
 @dataclass
-class Heard:
+class ReceivedMessage:
     """One message and when it came (monotonic seconds)."""
 
     time: float
@@ -102,7 +102,7 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
     acknowledge_errors: bool = False
     interval: float = 1.0
     credits: int = 0
-    heard: list[Heard] = field(default_factory=list)
+    received: list[ReceivedMessage] = field(default_factory=list)
     enrolled: list[pb.EnrollRequest] = field(default_factory=list)
     desired: dict[str, pb.Command] = field(default_factory=dict)
     fence: int = 0
@@ -136,21 +136,21 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
     @property
     def beats(self) -> list[pb.Beat]:
         """Beats in the order of their coming."""
-        return [h.message.beat for h in self.heard if h.message.WhichOneof("message") == "beat"]
+        return [h.message.beat for h in self.received if h.message.WhichOneof("message") == "beat"]
 
     @property
     def results(self) -> list[pb.CommandResult]:
         """Results in the order of their coming."""
-        return [h.message.result for h in self.heard if h.message.WhichOneof("message") == "result"]
+        return [h.message.result for h in self.received if h.message.WhichOneof("message") == "result"]
 
-    def words(self, command: str) -> list[str]:
+    def outcomes(self, command: str) -> list[str]:
         """Distinct outcomes of a command, in order, without the prefix."""
         names = [pb.CommandOutcome.Name(r.outcome)[16:] for r in self.results if r.command == command]
         return list(dict.fromkeys(names))
 
     def kinds(self, kind: str) -> list[pb.ConnectRequest]:
         """All messages of one kind."""
-        return [h.message for h in self.heard if h.message.WhichOneof("message") == kind]
+        return [h.message for h in self.received if h.message.WhichOneof("message") == kind]
 
     def command(self, kind: pb.CommandKind.ValueType, generation: int, **fields: object) -> pb.Command:
         """A new command with the next fence."""
@@ -197,12 +197,12 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
             queue.put_nowait(pb.ConnectResponse(command=command))
         return command
 
-    def say(self, message: pb.ConnectResponse) -> None:
+    def send_to_all(self, message: pb.ConnectResponse) -> None:
         """Sends anything on every open stream."""
         for queue in self._calls.values():
             queue.put_nowait(message)
 
-    def cut(self) -> None:
+    def end_streams(self) -> None:
         """Ends every stream."""
         for queue in self._calls.values():
             queue.put_nowait(None)
@@ -261,7 +261,7 @@ class Gateway(agent_pb2_grpc.AgentGatewayServicer):
         self, requests: AsyncIterator[pb.ConnectRequest], queue: asyncio.Queue[pb.ConnectResponse | None]
     ) -> None:
         async for message in requests:
-            self.heard.append(Heard(time.monotonic(), message))
+            self.received.append(ReceivedMessage(time.monotonic(), message))
             for answer in self._answers(message):
                 queue.put_nowait(answer)
         queue.put_nowait(None)
@@ -294,9 +294,9 @@ class AgentProcess:
         self.archive = gateway.shop.put(first)
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self, *extra: str, crash: str = "", token: str = "good") -> None:  # noqa: S107
+    async def start(self, *extra: str, failpoint: str = "", token: str = "good") -> None:  # noqa: S107
         """Starts it in its folder."""
-        environment = os.environ | {"PRUNELLA_AGENT_CRASH": crash, "PYTHONPATH": PYTHONPATH}
+        environment = os.environ | {"PRUNELLA_AGENT_FAILPOINT": failpoint, "PYTHONPATH": PYTHONPATH}
         with (self.folder.parent / "agent.log").open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "prunella_agent", "--plane", self.gateway.address, "--folder", str(self.folder),

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
-class Answer:
+class CommandResult:
     """What a command said and how it ended."""
 
     code: int
@@ -38,14 +38,14 @@ class Terminal:
     plugin: str = ""
     incident: str = ""
 
-    async def __call__(self, *words: str, **environ: str) -> Answer:
+    async def __call__(self, *words: str, **environ: str) -> CommandResult:
         """Runs a command in this process: the imports of a fresh one cost seconds when the machine is busy."""
         hidden = {name: None for name in os.environ if name.startswith(("PRUNELLA_", "DATABASE_URL", "NATS_URL"))}
         settings = {**hidden, **self.environ, **environ}
         result = await asyncio.to_thread(CliRunner().invoke, app, list(words), env=settings)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return Answer(result.exit_code, result.stdout, result.stderr)
+        return CommandResult(result.exit_code, result.stdout, result.stderr)
 
     async def process(self, *words: str) -> asyncio.subprocess.Process:
         """Starts a command as a process of its own."""
@@ -58,7 +58,7 @@ class Terminal:
         )
 
 
-def surroundings(tmp: Path) -> dict[str, str]:
+def cli_environment(tmp: Path) -> dict[str, str]:
     """An environment without a plane of its own."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "LANG") if name in os.environ}
     roots = os.pathsep.join(str(ROOT / part) for part in (".", "protos/gen", "libs/agent"))

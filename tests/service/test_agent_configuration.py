@@ -45,12 +45,12 @@ async def test_a_configuration_is_tried_like_a_release(gateway: Gateway, agent: 
     await healthy(gateway, "1.0.0")
     before = gateway.beats[-1].config_digest
     change = gateway.send(gateway.config_update(b'{"a": 1}', 1))
-    await gateway.until(lambda: gateway.words(change.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(change.id) == ["APPLIED"])
     await healthy(gateway, "1.0.0", 1)
     assert gateway.beats[-1].config_digest == change.digest != before
     assert agent.configured[-1] == '{"a":1}'
     back = gateway.send(gateway.command(pb.COMMAND_KIND_ROLLBACK, 1))
-    await gateway.until(lambda: gateway.words(back.id) == ["REVERTED"])
+    await gateway.until(lambda: gateway.outcomes(back.id) == ["REVERTED"])
     await healthy(gateway, "1.0.0", 0)
     assert gateway.beats[-1].config_digest == before
 
@@ -61,18 +61,18 @@ async def test_a_configuration_edited_in_place_is_told_and_survives_the_try_of_a
     await agent.start()
     await healthy(gateway, "1.0.0")
     first = gateway.send(gateway.config_update(b'{"a": 1}', 1))
-    await gateway.until(lambda: gateway.words(first.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(first.id) == ["APPLIED"])
     commit = gateway.send(gateway.command(pb.COMMAND_KIND_COMMIT, 1))
-    await gateway.until(lambda: gateway.words(commit.id) == ["COMMITTED"])
+    await gateway.until(lambda: gateway.outcomes(commit.id) == ["COMMITTED"])
     (used,) = [path for path in (agent.folder / "configs").iterdir() if path.read_bytes() == b'{"a":1}']
     used.write_text('{"a": 2}')
     edited = configurations.describe(b'{"a": 2}', package="tiny", version="x").digest
     await gateway.until(lambda: gateway.beats[-1].config_digest == edited)
     again = gateway.send(gateway.config_update(b'{"a": 1}', 2))
-    await gateway.until(lambda: gateway.words(again.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(again.id) == ["APPLIED"])
     assert agent.configured[-1] == '{"a":1}'
     back = gateway.send(gateway.command(pb.COMMAND_KIND_ROLLBACK, 2))
-    await gateway.until(lambda: gateway.words(back.id) == ["REVERTED"])
+    await gateway.until(lambda: gateway.outcomes(back.id) == ["REVERTED"])
     await healthy(gateway, "1.0.0", 1)
     assert agent.configured[-1] == '{"a": 2}', "what ran before runs again, as it was"
 
@@ -96,17 +96,17 @@ async def test_a_configuration_without_every_signature_or_for_another_is_refused
         given: dict[str, Any] = {"envelope": good.envelope, "config": good.config, "digest": good.digest}
         command = gateway.command(good.kind, 1, **given | change)
         commands[reason] = gateway.send(command)
-        await gateway.until(lambda command=command: gateway.words(command.id) == ["FAILED"])  # type: ignore[misc]
+        await gateway.until(lambda command=command: gateway.outcomes(command.id) == ["FAILED"])  # type: ignore[misc]
         assert gateway.results[-1].detail.startswith(reason)
     for other in (
         gateway.config_update(b'{"a": 1}', 1, package="other"),
         gateway.config_update(b'{"a": 1}', 1, plugin="p2"),
     ):
         gateway.send(other)
-        await gateway.until(lambda other=other: gateway.words(other.id) == ["FAILED"])  # type: ignore[misc]
+        await gateway.until(lambda other=other: gateway.outcomes(other.id) == ["FAILED"])  # type: ignore[misc]
         assert gateway.results[-1].detail.startswith("CONFIG_MISMATCH")
     mine = gateway.send(gateway.config_update(b'{"a": 1}', 1, plugin="p1"))
-    await gateway.until(lambda: gateway.words(mine.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(mine.id) == ["APPLIED"])
     assert len(agent.configured) == 2
 
 
@@ -115,7 +115,7 @@ async def test_a_configuration_without_a_commit_in_time_is_taken_back(gateway: G
     await healthy(gateway, "1.0.0")
     before = gateway.beats[-1].config_digest
     change = gateway.send(gateway.config_update(b'{"a": 1}', 1, dead_man=1.5))
-    await gateway.until(lambda: gateway.words(change.id) == ["APPLIED", "REVERTED"])
+    await gateway.until(lambda: gateway.outcomes(change.id) == ["APPLIED", "REVERTED"])
     assert gateway.results[-1].detail == "DEAD_MAN"
     await healthy(gateway, "1.0.0", 0)
     assert gateway.beats[-1].config_digest == before

@@ -13,7 +13,7 @@ import pytest
 from prunella.v1 import agent_pb2 as pb
 from prunella_agent.clock import SystemClock
 from prunella_agent.credential import Credential
-from prunella_agent.reports import Reports
+from prunella_agent.error_counters import ErrorCounters
 from prunella_agent.session import Session, open_channel
 from tests.service.agent_gateway import Gateway, Shop
 
@@ -51,8 +51,8 @@ async def test_what_was_not_acknowledged_goes_out_again_after_a_cut(gateway: Gat
         one.beat(pb.Beat(errors=n))
     await gateway.until(lambda: len(gateway.beats) == 3)
     gateway.acknowledge = True
-    gateway.cut()
-    await gateway.until(lambda: one.unsent == 0)
+    gateway.end_streams()
+    await gateway.until(lambda: one.pending_beats == 0)
     assert [b.sequence for b in gateway.beats] == [1, 2, 3, 1, 2, 3]
     assert one.beats_acknowledged == 3 and one.epoch == 2
     await one.stop()
@@ -65,9 +65,9 @@ async def test_a_word_on_a_command_goes_out_after_the_beats_before_it(gateway: G
     one.report(pb.CommandResult(command="c", outcome=pb.COMMAND_OUTCOME_REVERTED))
     one.beat(pb.Beat(errors=9))
     one.start()
-    await gateway.until(lambda: one.unsent == 0 and gateway.results)
-    heard = [said.message.WhichOneof("message") for said in gateway.heard]
-    assert [kind for kind in heard if kind in {"beat", "result"}] == ["beat"] * 3 + ["result", "beat"]
+    await gateway.until(lambda: one.pending_beats == 0 and gateway.results)
+    received = [said.message.WhichOneof("message") for said in gateway.received]
+    assert [kind for kind in received if kind in {"beat", "result"}] == ["beat"] * 3 + ["result", "beat"]
     await one.stop()
 
 
@@ -79,9 +79,9 @@ async def test_beats_wait_for_credits_and_results_do_not(gateway: Gateway) -> No
     for _ in range(5):
         one.beat(pb.Beat())
     one.report(pb.CommandResult(command="c", outcome=pb.COMMAND_OUTCOME_DONE))
-    await gateway.until(lambda: gateway.words("c"))
+    await gateway.until(lambda: gateway.outcomes("c"))
     assert len(gateway.beats) == 2
-    gateway.say(pb.ConnectResponse(ack=pb.BeatAck(boot_id=one.boot_id, sequence=2)))
+    gateway.send_to_all(pb.ConnectResponse(ack=pb.BeatAck(boot_id=one.boot_id, sequence=2)))
     await gateway.until(lambda: len(gateway.beats) == 4)
     await one.stop()
 
@@ -93,14 +93,14 @@ async def test_a_result_is_repeated_until_it_is_acknowledged(gateway: Gateway) -
     one.start()
     one.report(pb.CommandResult(command="c", outcome=pb.COMMAND_OUTCOME_DONE))
     await gateway.until(lambda: len(gateway.results) == 1)
-    gateway.cut()
+    gateway.end_streams()
     await gateway.until(lambda: len(gateway.results) == 2)
     gateway.acknowledge_results = True
-    gateway.cut()
+    gateway.end_streams()
     await gateway.until(lambda: acknowledged == ["c"])
-    gateway.cut()
+    gateway.end_streams()
     one.beat(pb.Beat())
-    await gateway.until(lambda: one.unsent == 0)
+    await gateway.until(lambda: one.pending_beats == 0)
     assert len(gateway.results) == 3
     await one.stop()
 
@@ -114,8 +114,8 @@ async def test_a_rejected_beat_is_dropped_and_told_once(gateway: Gateway, caplog
     await gateway.until(lambda: len(gateway.beats) == 2)
     for sequence in (1, 2):
         rejection = pb.Rejection(boot_id=one.boot_id, sequence=sequence, reason="NOT_FINITE", field="numbers")
-        gateway.say(pb.ConnectResponse(rejection=rejection))
-    await gateway.until(lambda: one.unsent == 0)
+        gateway.send_to_all(pb.ConnectResponse(rejection=rejection))
+    await gateway.until(lambda: one.pending_beats == 0)
     assert caplog.text.count("NOT_FINITE") == 1
     await one.stop()
 
@@ -133,7 +133,7 @@ async def test_a_command_that_could_not_be_taken_over_gets_no_receipt(gateway: G
     await gateway.until(lambda: one.connected)
     gateway.send(gateway.command(pb.COMMAND_KIND_RESTART, 1))
     await gateway.until(lambda: len(seen) == 1)
-    gateway.cut()
+    gateway.end_streams()
     await gateway.until(lambda: gateway.kinds("received"))
     assert len(seen) == 2 and not gateway.desired
     await one.stop()
@@ -143,7 +143,7 @@ async def test_a_permit_asked_for_on_a_lost_stream_is_asked_for_on_the_next(gate
     one = session(gateway)
     one.start()
     await gateway.until(lambda: one.connected)
-    gateway.cut()
+    gateway.end_streams()
     answer = await one.begin_apply(pb.Command(id="c", fence=1))
     assert answer.granted and answer.permit == "p"
     await one.stop()
@@ -186,9 +186,9 @@ async def test_it_comes_back_when_the_plane_says_and_not_before(gateway: Gateway
     loop = asyncio.get_running_loop()
     disconnect = pb.Disconnect(reason="DRAIN")
     disconnect.retry_delay.FromSeconds(1)
-    gateway.say(pb.ConnectResponse(disconnect=disconnect))
+    gateway.send_to_all(pb.ConnectResponse(disconnect=disconnect))
     began = loop.time()
-    gateway.cut()
+    gateway.end_streams()
     await gateway.until(lambda: one.epoch == 2)
     assert loop.time() - began >= 0.95
     await one.stop()
@@ -229,18 +229,18 @@ async def test_hundreds_of_sessions_share_a_channel_and_all_of_them_survive_the_
 
 
 async def test_errors_are_told_until_acknowledged_and_beats_do_not_wait_for_them(gateway: Gateway) -> None:
-    one = session(gateway, errors=Reports(pace=0.1, again=(0.3, 1.0)))
+    one = session(gateway, errors=ErrorCounters(pace=0.1, again=(0.3, 1.0)))
     one.start()
     for _ in range(3):
         one.report_errors(pb.ErrorReport(type="T", message="no cart"))
     await gateway.until(lambda: len(gateway.kinds("errors")) >= 2)
     one.beat(pb.Beat())
-    await gateway.until(lambda: one.unsent == 0)
-    gateway.cut()
+    await gateway.until(lambda: one.pending_beats == 0)
+    gateway.end_streams()
     await gateway.until(lambda: one.epoch == 2)
     one.report_errors(pb.ErrorReport(type="T", message="no cart"))
     gateway.acknowledge_errors = True
-    await gateway.until(lambda: one.errors.unsent == 0)
+    await gateway.until(lambda: one.errors.pending == 0)
     told = [message.errors for message in gateway.kinds("errors")]
     assert told[-1].reports[0].occurrences == 4
     assert len({report.id for message in told for report in message.reports}) == 1
@@ -248,13 +248,13 @@ async def test_errors_are_told_until_acknowledged_and_beats_do_not_wait_for_them
 
 
 async def test_errors_without_an_acknowledgement_go_out_at_once_on_a_new_stream(gateway: Gateway) -> None:
-    one = session(gateway, errors=Reports(pace=0.1, again=(600.0, 600.0)))
+    one = session(gateway, errors=ErrorCounters(pace=0.1, again=(600.0, 600.0)))
     one.start()
     one.report_errors(pb.ErrorReport(type="T", message="no cart"))
     await gateway.until(lambda: gateway.kinds("errors"))
     gateway.acknowledge_errors = True
-    gateway.cut()
-    await gateway.until(lambda: one.errors.unsent == 0)
+    gateway.end_streams()
+    await gateway.until(lambda: one.errors.pending == 0)
     await one.stop()
 
 
@@ -263,8 +263,8 @@ async def test_a_goodbye_tells_the_last_errors_first(gateway: Gateway) -> None:
     one = session(gateway)
     one.start()
     one.report_errors(pb.ErrorReport(type="T", message="first"))
-    await gateway.until(lambda: one.errors.unsent == 0 and one.connected)
+    await gateway.until(lambda: one.errors.pending == 0 and one.connected)
     one.report_errors(pb.ErrorReport(type="T", message="last"))
     await one.stop()
-    kinds = [heard.message.WhichOneof("message") for heard in gateway.heard]
+    kinds = [received.message.WhichOneof("message") for received in gateway.received]
     assert kinds[-2:] == ["errors", "goodbye"]

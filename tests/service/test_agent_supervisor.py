@@ -91,16 +91,16 @@ async def test_an_update_is_applied_committed_and_said(gateway: Gateway, agent: 
     await agent.start()
     await healthy(gateway, "1.0.0")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
-    await gateway.until(lambda: gateway.words(update.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["APPLIED"])
     await healthy(gateway, "1.1.0", 1)
     commit = gateway.send(gateway.command(pb.COMMAND_KIND_COMMIT, 1))
-    await gateway.until(lambda: gateway.words(commit.id) == ["COMMITTED"])
+    await gateway.until(lambda: gateway.outcomes(commit.id) == ["COMMITTED"])
     assert agent.current == "1.1.0"
     applied = next(r for r in gateway.results if r.outcome == pb.COMMAND_OUTCOME_APPLIED)
     names = [span.name for span in applied.spans]
     assert names == ["receive", "verify", "fetch", "unpack", "begin_apply", "switch", "start", "settle"]
     assert all(span.traceparent == update.traceparent for span in applied.spans)
-    assert agent.steps[:5] == ["EMPTIED", "INSTALLED", "RECEIVED", "SWITCHING", "SWITCHED"]
+    assert agent.steps[:5] == ["SLOT_CLEARED", "INSTALLED", "RECEIVED", "SWITCHING", "SWITCHED"]
     await agent.kill()
     await agent.start()
     await healthy(gateway, "1.1.0", 1)
@@ -114,11 +114,11 @@ async def test_a_command_that_comes_again_gets_the_word_and_has_no_second_effect
     update = gateway.update(gateway.shop.make("1.1.0"), 1)
     for _ in range(3):
         gateway.send(update)
-    await gateway.until(lambda: gateway.words(update.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["APPLIED"])
     before = len(gateway.results)
     gateway.send(update)
     await gateway.until(lambda: len(gateway.results) > before)
-    assert gateway.words(update.id) == ["APPLIED"]
+    assert gateway.outcomes(update.id) == ["APPLIED"]
     assert agent.steps.count("SWITCHING") == 1
     assert len(gateway.kinds("begin_apply")) == 1
 
@@ -128,11 +128,11 @@ async def test_a_lower_fence_is_refused_also_after_a_restart(gateway: Gateway, a
     await healthy(gateway, "1.0.0")
     old = gateway.command(pb.COMMAND_KIND_RESTART, 1)
     check = gateway.send(gateway.command(pb.COMMAND_KIND_HEALTH_CHECK, 0))
-    await gateway.until(lambda: gateway.words(check.id) == ["DONE"])
+    await gateway.until(lambda: gateway.outcomes(check.id) == ["DONE"])
     await agent.kill()
     await agent.start()
     gateway.send(old)
-    await gateway.until(lambda: gateway.words(old.id) == ["REFUSED"])
+    await gateway.until(lambda: gateway.outcomes(old.id) == ["REFUSED"])
     assert gateway.results[-1].detail == "FENCE"
     assert "SWITCHING" not in agent.steps
 
@@ -142,7 +142,7 @@ async def test_without_a_permit_nothing_is_switched(gateway: Gateway, agent: Age
     await agent.start()
     await healthy(gateway, "1.0.0")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
-    await gateway.until(lambda: gateway.words(update.id) == ["REFUSED"])
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["REFUSED"])
     assert gateway.results[-1].detail == "KILL_SWITCH"
     assert agent.current == "1.0.0" and "SWITCHING" not in agent.steps
 
@@ -158,7 +158,7 @@ async def test_while_nobody_can_decide_it_asks_again_without_haste(gateway: Gate
     await agent.start()
     await healthy(gateway, "1.0.0")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
-    await gateway.until(lambda: gateway.words(update.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["APPLIED"])
     assert len(asked) == 3 and asked[2] - asked[0] > 0.8
 
 
@@ -170,14 +170,14 @@ async def test_a_yes_that_comes_after_five_seconds_is_no_yes(gateway: Gateway, a
         if len(asked) > 1:
             return pb.Permit(granted=False, gate="KILL_SWITCH")
         permit = pb.Permit(command=question.command, nonce=question.nonce, granted=True)
-        asyncio.get_running_loop().call_later(5.3, gateway.say, pb.ConnectResponse(permit=permit))
+        asyncio.get_running_loop().call_later(5.3, gateway.send_to_all, pb.ConnectResponse(permit=permit))
         return None
 
     gateway.grant = late
     await agent.start()
     await healthy(gateway, "1.0.0")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
-    await gateway.until(lambda: gateway.words(update.id) == ["REFUSED"])
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["REFUSED"])
     assert asked[0].nonce != asked[1].nonce
     assert "SWITCHING" not in agent.steps
 
@@ -198,7 +198,7 @@ async def test_a_yes_that_an_agent_slept_over_is_no_yes(gateway: Gateway, agent:
     await agent.start()
     await healthy(gateway, "1.0.0")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
-    await gateway.until(lambda: gateway.words(update.id) == ["REFUSED"])
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["REFUSED"])
     assert len(asked) == 2 and "SWITCHING" not in agent.steps
 
 
@@ -208,11 +208,11 @@ async def test_an_altered_artifact_and_a_missing_signature_are_refused(gateway: 
     good = gateway.shop.make("1.1.0")
     good.artifact = good.artifact[:-1] + b"x"
     altered = gateway.send(gateway.update(good, 1))
-    await gateway.until(lambda: gateway.words(altered.id) == ["FAILED"])
+    await gateway.until(lambda: gateway.outcomes(altered.id) == ["FAILED"])
     assert gateway.results[-1].detail.startswith("DIGEST_MISMATCH")
     gateway.shop.private[1] = gateway.shop.private[0]
     single = gateway.send(gateway.update(gateway.shop.make("1.2.0"), 2))
-    await gateway.until(lambda: gateway.words(single.id) == ["FAILED"])
+    await gateway.until(lambda: gateway.outcomes(single.id) == ["FAILED"])
     assert gateway.results[-1].detail.startswith("SIGNATURE_MISSING")
     assert not gateway.kinds("begin_apply")
 
@@ -225,16 +225,16 @@ async def test_a_rollback_takes_back_a_trial_and_also_a_committed_release(
     for generation in (1, 2):
         release = gateway.shop.make(f"1.{generation}.0")
         update = gateway.send(gateway.update(release, generation))
-        await gateway.until(lambda name=update.id: gateway.words(name) == ["APPLIED"])
+        await gateway.until(lambda name=update.id: gateway.outcomes(name) == ["APPLIED"])
         if generation == 2:
             commit = gateway.send(gateway.command(pb.COMMAND_KIND_COMMIT, 2))
-            await gateway.until(lambda name=commit.id: gateway.words(name) == ["COMMITTED"])
+            await gateway.until(lambda name=commit.id: gateway.outcomes(name) == ["COMMITTED"])
         back = gateway.send(gateway.command(pb.COMMAND_KIND_ROLLBACK, generation))
-        await gateway.until(lambda name=back.id: gateway.words(name) == ["REVERTED"])
+        await gateway.until(lambda name=back.id: gateway.outcomes(name) == ["REVERTED"])
         await healthy(gateway, "1.0.0", 0)
         assert agent.current == "1.0.0"
     late = gateway.send(gateway.command(pb.COMMAND_KIND_COMMIT, 2))
-    await gateway.until(lambda: gateway.words(late.id) == ["REVERTED"])
+    await gateway.until(lambda: gateway.outcomes(late.id) == ["REVERTED"])
 
 
 async def test_a_rollback_of_what_was_never_applied_ends_its_preparation(gateway: Gateway, agent: AgentProcess) -> None:
@@ -244,7 +244,7 @@ async def test_a_rollback_of_what_was_never_applied_ends_its_preparation(gateway
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1))
     await gateway.until(lambda: gateway.kinds("begin_apply"))
     back = gateway.send(gateway.command(pb.COMMAND_KIND_ROLLBACK, 1))
-    await gateway.until(lambda: gateway.words(back.id) == ["REVERTED"] and gateway.words(update.id) == ["FAILED"])
+    await gateway.until(lambda: gateway.outcomes(back.id) == ["REVERTED"] and gateway.outcomes(update.id) == ["FAILED"])
     assert agent.current == "1.0.0" and "SWITCHING" not in agent.steps
 
 
@@ -254,11 +254,11 @@ async def test_a_switch_without_commit_is_taken_back_though_the_plane_has_vanish
     await agent.start()
     await healthy(gateway, "1.0.0")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0"), 1, dead_man=2.0))
-    await gateway.until(lambda: gateway.words(update.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["APPLIED"])
     await gateway.stop()
     await gateway.until(lambda: agent.current == "1.0.0" and "REVERTED" in agent.steps)
     await gateway.start()
-    await gateway.until(lambda: gateway.words(update.id) == ["APPLIED", "REVERTED"], 40)
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["APPLIED", "REVERTED"], 40)
     last = [r for r in gateway.results if r.outcome == pb.COMMAND_OUTCOME_REVERTED][-1]
     assert last.unsolicited and last.detail == "DEAD_MAN" and last.release == "1.0.0"
     await healthy(gateway, "1.0.0", 0)
@@ -268,7 +268,7 @@ async def test_a_release_that_does_not_start_is_taken_back_at_once(gateway: Gate
     await agent.start()
     await healthy(gateway, "1.0.0")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0", "raise SystemExit(3)\n"), 1))
-    await gateway.until(lambda: gateway.words(update.id) == ["REVERTED"])
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["REVERTED"])
     assert gateway.results[-1].unsolicited and gateway.results[-1].detail == "DID_NOT_START"
     await healthy(gateway, "1.0.0", 0)
 
@@ -282,19 +282,19 @@ async def test_a_dead_plugin_is_told_and_only_a_restart_command_brings_it_back(
     await gateway.until(lambda: gateway.beats[-1].health == DOWN)
     await gateway.until(lambda: [b.health for b in gateway.beats[-3:]] == [DOWN] * 3)
     restart = gateway.send(gateway.command(pb.COMMAND_KIND_RESTART, 1))
-    await gateway.until(lambda: gateway.words(restart.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(restart.id) == ["APPLIED"])
     await healthy(gateway, "1.0.0", 1)
     commit = gateway.send(gateway.command(pb.COMMAND_KIND_COMMIT, 1))
-    await gateway.until(lambda: gateway.words(commit.id) == ["COMMITTED"])
+    await gateway.until(lambda: gateway.outcomes(commit.id) == ["COMMITTED"])
 
 
 async def test_a_sick_plugin_is_unhealthy_and_a_health_check_says_so(gateway: Gateway, agent: AgentProcess) -> None:
     await agent.start()
     await healthy(gateway, "1.0.0")
     update = gateway.send(gateway.update(gateway.shop.make("1.1.0", sick=True), 1))
-    await gateway.until(lambda: gateway.words(update.id) == ["APPLIED"])
+    await gateway.until(lambda: gateway.outcomes(update.id) == ["APPLIED"])
     check = gateway.send(gateway.command(pb.COMMAND_KIND_HEALTH_CHECK, 1))
-    await gateway.until(lambda: gateway.words(check.id) == ["FAILED"])
+    await gateway.until(lambda: gateway.outcomes(check.id) == ["FAILED"])
     assert gateway.results[-1].detail == "unhealthy"
 
 
@@ -303,7 +303,7 @@ async def test_results_are_kept_over_a_death_until_they_are_acknowledged(gateway
     await agent.start()
     await healthy(gateway, "1.0.0")
     check = gateway.send(gateway.command(pb.COMMAND_KIND_HEALTH_CHECK, 0))
-    await gateway.until(lambda: gateway.words(check.id) == ["DONE"])
+    await gateway.until(lambda: gateway.outcomes(check.id) == ["DONE"])
     await agent.kill()
     count = len(gateway.results)
     gateway.acknowledge_results = True

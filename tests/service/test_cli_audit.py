@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.testing import Ground, Plane, Servers, until
 from tests.service.audit_plane import health, superuser, tell
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 
 COUNT = 12
 
@@ -22,7 +22,7 @@ async def audited(servers: Servers, tmp_path_factory: pytest.TempPathFactory) ->
     try:
         await plane.start()
         told = {f"PRUNELLA_{name.upper()}_ADDRESS": address for name, address in plane.addresses.items()}
-        terminal = Terminal({**surroundings(tmp_path_factory.mktemp("state")), **told, "PRUNELLA_KEY": plane.key})
+        terminal = Terminal({**cli_environment(tmp_path_factory.mktemp("state")), **told, "PRUNELLA_KEY": plane.key})
         await tell(ground, *[health(actor="plugins/p" if number else "operators/ada") for number in range(COUNT)])
         await until(lambda: signed(plane), 20)
         yield terminal, plane
@@ -43,7 +43,7 @@ def terminal(audited: tuple[Terminal, Plane]) -> Terminal:
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Terminal:
     """A machine that knows no plane."""
-    return Terminal(surroundings(tmp_path))
+    return Terminal(cli_environment(tmp_path))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from libs.common.names import new_id
 from prunella.v1 import agent_pb2, ingest_pb2
 from prunella.v1.agent_pb2_grpc import AgentGatewayStub
 from prunella.v1.ingest_pb2_grpc import IngestServiceStub
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 
 
 async def break_a_plugin(plane: Plane, label: str) -> str:
@@ -52,7 +52,7 @@ async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
         await plane.start()
         told = {f"PRUNELLA_{name.upper()}_ADDRESS": address for name, address in plane.addresses.items()}
         owner = {"PRUNELLA_KEY": plane.key, "DATABASE_URL": ground.url(), "NATS_URL": ground.nats_url}
-        made = Terminal({**surroundings(tmp_path_factory.mktemp("state")), **told, **owner})
+        made = Terminal({**cli_environment(tmp_path_factory.mktemp("state")), **told, **owner})
         made.plugin = await break_a_plugin(plane, "shop-7")
         made.incident = (await plane.wait_for_fact("incident_opened", 30)).incident
         await plane.wait_for_fact("decision_made", 30)
@@ -69,7 +69,7 @@ async def made_of(plane: Plane) -> list[Any]:
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Terminal:
-    return Terminal(surroundings(tmp_path))
+    return Terminal(cli_environment(tmp_path))
 
 
 @pytest.mark.parametrize("group", ["plugins", "incidents", "decisions", "attempts", "releases", "timeline"])

@@ -11,7 +11,7 @@ from deploy.local.testing import Ground, Plane, Servers
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.names import new_id
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 
 PARK = (
     "INSERT INTO bus.dead_letters (consumer, event_id, fact, reason, errors, crashes, create_time) "
@@ -52,7 +52,7 @@ async def parked(plane: Plane) -> AsyncIterator[list[str]]:
 def terminal(plane: Plane, tmp_path: Path) -> Terminal:
     named = {f"PRUNELLA_{name.upper()}_ADDRESS": place for name, place in plane.addresses.items()}
     extra = {"PRUNELLA_KEY": plane.key, "DATABASE_URL": plane.ground.url(), "NATS_URL": plane.ground.nats_url}
-    return Terminal({**surroundings(tmp_path), **named, **extra})
+    return Terminal({**cli_environment(tmp_path), **named, **extra})
 
 
 async def test_they_are_listed_with_their_reason(terminal: Terminal, parked: list[str]) -> None:

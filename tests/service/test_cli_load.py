@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.local.testing import Ground, Plane, Servers
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ async def plane(servers: Servers) -> AsyncIterator[Plane]:
 @pytest.fixture
 def terminal(plane: Plane, tmp_path: Path) -> Terminal:
     named = {f"PRUNELLA_{name.upper()}_ADDRESS": place for name, place in plane.addresses.items()}
-    return Terminal({**surroundings(tmp_path), **named, "PRUNELLA_KEY": plane.key})
+    return Terminal({**cli_environment(tmp_path), **named, "PRUNELLA_KEY": plane.key})
 
 
 async def test_beats_are_counted_as_the_plane_counted_them_and_every_agent_is_retired(

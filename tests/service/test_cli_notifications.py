@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import typer
 
-from cli.notification_file import document
+from cli.notification_settings_file import load
 from deploy.local.testing import Ground, Plane, Servers
 from libs.common.facts import NAMES
 from services.ops.notify.defaults import FOR_OPERATORS
 from services.ops.notify.validation import check
 from services.ops.wire.notification_settings import settings_of
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 from tests.service.notification_plane import SECRET, NotificationPlane, escalated
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
@@ -46,7 +46,7 @@ async def people(servers: Servers) -> AsyncIterator[NotificationPlane]:
 @pytest.fixture
 def terminal(people: NotificationPlane, tmp_path: Path) -> Terminal:
     told = {"PRUNELLA_OPS_ADDRESS": people.plane.addresses["ops"], "PRUNELLA_KEY": people.plane.key}
-    return Terminal({**surroundings(tmp_path), **told, "PRUNELLA_OPERATOR": "ada", "COLUMNS": "160"})
+    return Terminal({**cli_environment(tmp_path), **told, "PRUNELLA_OPERATOR": "ada", "COLUMNS": "160"})
 
 
 def written(people: NotificationPlane, folder: Path, **changed: Any) -> Path:
@@ -118,14 +118,14 @@ def test_the_guides_example_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file = tmp_path / "guide.toml"
     file.write_text(block("toml"))
     with pytest.raises(typer.Exit):
-        document(file)
+        load(file)
     for name, value in (
         ("PAGER_SECRET", SECRET),
         ("SLACK_WEBHOOK", "https://hooks.slack.com/services/T0/B0/x"),
         ("SMTP_PASSWORD", "p"),
     ):
         monkeypatch.setenv(name, value)
-    check(settings_of(document(file)), NAMES)
+    check(settings_of(load(file)), NAMES)
     assert all(fact in GUIDE for fact in FOR_OPERATORS)
 
 

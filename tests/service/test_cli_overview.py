@@ -14,7 +14,7 @@ from deploy.local.testing import Ground, Plane, Servers
 from libs.common.clock import SystemClock
 from prunella.v1 import events_pb2 as facts
 from prunella.v1.events_pb2 import Event
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 from tests.service.projections_plane import hear
 from tests.unit.healing_facts import INCIDENT, START, escalated, event, healing, opened, uid
 
@@ -43,7 +43,7 @@ async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
         label = event(0, facts.PluginEnrolled(package="checkout", release="1.2.0", label="shop-7"), incident="")
         second = [opened(20, severity=facts.SEVERITY_HIGH, incident=SECOND), escalated(21, incident=SECOND)]
         await hear(plane, lately([label, *healing(), *second]))
-        made = Terminal(surroundings(tmp_path_factory.mktemp("state")))
+        made = Terminal(cli_environment(tmp_path_factory.mktemp("state")))
         made.environ |= {"PRUNELLA_OPS_ADDRESS": plane.addresses["ops"], "PRUNELLA_KEY": plane.key}
         yield made
     finally:

@@ -12,7 +12,7 @@ import pytest
 from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2, queue_pb2_grpc
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 
 WRITES = "relay_timeout"
 
@@ -33,7 +33,7 @@ async def queue_plane(servers: Servers) -> AsyncIterator[Plane]:
 @pytest.fixture
 def terminal(queue_plane: Plane, tmp_path: Path) -> Terminal:
     told = {f"PRUNELLA_{name.upper()}_ADDRESS": address for name, address in queue_plane.addresses.items()}
-    return Terminal({**surroundings(tmp_path), **told, "PRUNELLA_KEY": queue_plane.key})
+    return Terminal({**cli_environment(tmp_path), **told, "PRUNELLA_KEY": queue_plane.key})
 
 
 def stub(plane: Plane, caller: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.demo.control import Control, NoDemo, ask_to_break, place
+from deploy.demo.control_socket import ControlServer, DemoNotRunning, ask_to_break, socket_path
 from deploy.local.state import State
 from deploy.local.testing import until
 
@@ -32,11 +32,11 @@ class Installs:
 async def demo(tmp_path: Path) -> AsyncIterator[tuple[Installs, State]]:
     fleet: Any = Installs()
     state = State(tmp_path)
-    control = Control(fleet, state)
-    await control.start()
+    server = ControlServer(fleet, state)
+    await server.start()
     yield fleet, state
-    await control.stop()
-    assert not place(state).exists()
+    await server.stop()
+    assert not socket_path(state).exists()
 
 
 async def test_breaking_a_plugin_installs_the_broken_release(demo: tuple[Installs, State]) -> None:
@@ -70,7 +70,7 @@ async def test_only_the_owner_reaches_the_socket_and_without_a_demo_the_line_to_
     demo: tuple[Installs, State], tmp_path: Path
 ) -> None:
     _, state = demo
-    assert place(state).stat().st_mode & 0o777 == 0o600
-    with pytest.raises(NoDemo, match="make run"):
+    assert socket_path(state).stat().st_mode & 0o777 == 0o600
+    with pytest.raises(DemoNotRunning, match="make run"):
         await ask_to_break(State(tmp_path / "elsewhere"), "shop-7")
-    assert len(str(place(State(tmp_path / ("x" * 120))))) < 100
+    assert len(str(socket_path(State(tmp_path / ("x" * 120))))) < 100

@@ -17,7 +17,7 @@ from deploy.local.state import State, private_folder
 from deploy.local.testing import Ground, Plane, Servers
 from libs.common import access
 from libs.common.redaction import redacted_environment
-from tests.service.cli_terminal import Terminal, surroundings
+from tests.service.cli_terminal import Terminal, cli_environment
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ async def test_a_bundle_holds_what_helps_and_no_secret(plane: Plane, tmp_path: P
             "settings": {"ops": redacted_environment(plane.settings("ops"))},
         }
         state.write_plane(content)
-        terminal = Terminal(surroundings(state.folder))
+        terminal = Terminal(cli_environment(state.folder))
         target = tmp_path / "bundle.tar.gz"
         answer = await terminal("doctor", "--bundle", str(target), "--json", DECIDER_SIRA_TOKEN=made["sira"])
         assert answer.json["checks"]
@@ -99,7 +99,7 @@ async def test_a_bundle_holds_what_helps_and_no_secret(plane: Plane, tmp_path: P
 
 async def test_without_a_plane_it_says_what_is_missing_and_no_file_is_replaced(tmp_path: Path) -> None:
     state = private_folder(tmp_path / "state")
-    terminal = Terminal(surroundings(state))
+    terminal = Terminal(cli_environment(state))
     target = tmp_path / "bundle.tar.gz"
     answer = await terminal("doctor", "--bundle", str(target))
     assert answer.code == 1

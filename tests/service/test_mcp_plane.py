@@ -15,10 +15,10 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from cli.mcp.access import Door
+from cli.mcp.access import PlaneConnection
 from cli.mcp.command import config
-from cli.mcp.serving import build
-from cli.plane import Plane as Reached
+from cli.mcp.server import build
+from cli.plane_client import PlaneClient
 from deploy.local.testing import Ground, Plane, Servers
 from libs.common.errors import Denied
 from libs.common.names import new_id
@@ -51,8 +51,8 @@ async def mcp_plane(servers: Servers) -> AsyncIterator[Plane]:
 
 
 @pytest.fixture
-async def door(mcp_plane: Plane) -> AsyncIterator[Door]:
-    made = Door(Reached(mcp_plane.addresses, mcp_plane.key, "mcp"))
+async def connection(mcp_plane: Plane) -> AsyncIterator[PlaneConnection]:
+    made = PlaneConnection(PlaneClient(mcp_plane.addresses, mcp_plane.key, "mcp"))
     yield made
     await made.close()
 
@@ -73,23 +73,23 @@ async def refusal(client: Client, tool: str, **arguments: Any) -> str:
     return str(answer.content[0].text)  # type: ignore[union-attr]
 
 
-async def test_without_leave_there_are_only_tools_that_read(door: Door) -> None:
-    async with Client(build(door, allow_proposals=False)) as client:
+async def test_without_leave_there_are_only_tools_that_read(connection: PlaneConnection) -> None:
+    async with Client(build(connection, allow_proposals=False)) as client:
         tools = (await client.list_tools()).tools
     assert {tool.name for tool in tools} == READING
     assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
     assert all(tool.output_schema and tool.description for tool in tools)
 
 
-async def test_with_leave_it_may_propose_and_there_is_no_tool_that_approves(door: Door) -> None:
-    async with Client(build(door, allow_proposals=True)) as client:
+async def test_with_leave_it_may_propose_and_there_is_no_tool_that_approves(connection: PlaneConnection) -> None:
+    async with Client(build(connection, allow_proposals=True)) as client:
         tools = {tool.name for tool in (await client.list_tools()).tools}
     assert tools == READING | {"propose"}
     assert not [name for name in tools if "approve" in name]
 
 
-async def test_it_reads_the_loop(door: Door) -> None:
-    async with Client(build(door, allow_proposals=False)) as client:
+async def test_it_reads_the_loop(connection: PlaneConnection) -> None:
+    async with Client(build(connection, allow_proposals=False)) as client:
         (plugin,) = await ask(client, "list_plugins")
         (incident,) = await ask(client, "list_incidents", plugin="shop-7", severity="medium")
         (decision, *_) = await ask(client, "list_decisions", incident=incident["id"][-8:])
@@ -103,8 +103,8 @@ async def test_it_reads_the_loop(door: Door) -> None:
     assert "incident_opened" in {entry["fact"] for entry in timeline}
 
 
-async def test_bad_input_is_answered_with_a_sentence_and_changes_nothing(door: Door) -> None:
-    async with Client(build(door, allow_proposals=True)) as client:
+async def test_bad_input_is_answered_with_a_sentence_and_changes_nothing(connection: PlaneConnection) -> None:
+    async with Client(build(connection, allow_proposals=True)) as client:
         assert "UNKNOWN_ID" in await refusal(client, "get_incident", incident="ffffffff")
         assert "must be one of low, medium, high, critical" in await refusal(
             client, "list_incidents", severity="terrible"
@@ -119,14 +119,14 @@ async def test_a_plane_that_is_away_is_a_sentence_and_found_again_when_it_is_bac
     for name in ("INGEST", "DECIDER", "PATCHER", "QUEUE", "OPS"):
         monkeypatch.delenv(f"PRUNELLA_{name}_ADDRESS", raising=False)
     monkeypatch.setenv("PRUNELLA_STATE", str(tmp_path))
-    door = Door()
-    async with Client(build(door, allow_proposals=False)) as client:
+    connection = PlaneConnection()
+    async with Client(build(connection, allow_proposals=False)) as client:
         assert "no plane is running" in await refusal(client, "list_plugins")
         for name, address in mcp_plane.addresses.items():
             monkeypatch.setenv(f"PRUNELLA_{name.upper()}_ADDRESS", address)
         monkeypatch.setenv("PRUNELLA_KEY", mcp_plane.key)
         assert await ask(client, "list_plugins")
-    await door.close()
+    await connection.close()
 
 
 def surroundings(plane: Plane, tmp_path: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from libs.common.errors import (
 )
 from libs.common.rpc import Server
 from prunella.v1 import ingest_pb2
-from tests.deaf import Deaf
+from tests.ignored_cancellation import IgnoresFirstCancellation
 from tests.service.rpc_plane import KEY, NOT_SERVING, SERVING, Plane, eventually, running
 
 
@@ -54,10 +54,10 @@ async def test_health_follows_the_deep_check_and_the_drain() -> None:
 
 async def test_a_check_that_did_not_hear_that_it_should_stop_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("libs.common.cancellation.REPEAT_SECONDS", 0.01)
-    check = Deaf()
+    check = IgnoresFirstCancellation()
     server = Server("decider", "127.0.0.1:0", [], key=KEY, deep_check=check, recheck_seconds=0.02)
     await server.start()
-    await asyncio.wait_for(check.begun.wait(), 5)
+    await asyncio.wait_for(check.started.wait(), 5)
     async with asyncio.timeout(5):
         await server.stop(grace=0)
 

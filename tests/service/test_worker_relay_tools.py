@@ -17,8 +17,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from deploy.demo import releases
-from deploy.demo.sink import Sink
-from deploy.demo.tools.settings import lock_path
+from deploy.demo.tools.relay_settings import lock_path
+from deploy.demo.webhook_sink import WebhookSink
 from deploy.local.ports import free_ports
 from deploy.local.testing import until
 from prunella_agent import launch
@@ -54,7 +54,7 @@ async def a_shop(tmp_path: Path) -> AsyncIterator[Shop]:
     agent = tmp_path / "shop-1" / "agent"
     agent_releases.unpack(releases.build("1.2.3"), agent / "slots" / "a")
     (agent / "configs").mkdir()
-    sink = Sink()
+    sink = WebhookSink()
     await sink.start()
     config = agent / "configs" / "one.json"
     config.write_text(json.dumps({"sink": sink.merchant("shop-1", b"s3cret"), "secret": "s3cret"}))

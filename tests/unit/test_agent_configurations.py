@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prunella_agent import configurations, releases
-from prunella_agent.configurations import MAX_DOCUMENT, Watched
+from prunella_agent.configurations import MAX_DOCUMENT, DigestCache
 from prunella_agent.releases import ReleaseError
 
 PAIRS = [releases.generate_key() for _ in range(2)]
@@ -61,13 +61,13 @@ def test_names_keep_their_rules(wrong: dict[str, str]) -> None:
 
 
 def test_a_file_is_told_as_it_is_now(tmp_path: Path) -> None:
-    watched = Watched(tmp_path)
-    assert watched.digest("gone.json") == watched.digest("") == ""
+    cache = DigestCache(tmp_path)
+    assert cache.digest("gone.json") == cache.digest("") == ""
     file = tmp_path / "one.json"
     file.write_text('{"a": 1}')
-    first = watched.digest("one.json")
+    first = cache.digest("one.json")
     assert first == configurations.describe(b'{"a":1}', package="relay", version="1").digest
     file.write_text('{"a": 22}')
-    assert watched.digest("one.json") != first
+    assert cache.digest("one.json") != first
     file.write_text("not JSON at all")
-    assert len(watched.digest("one.json")) == 64
+    assert len(cache.digest("one.json")) == 64

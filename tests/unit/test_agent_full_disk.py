@@ -1,4 +1,4 @@
-"""A disk that is full for a while: nothing half-written stays, and no way back is given up for a word not written."""
+"""A disk that is full for a while: nothing half-written stays, and no way back is given up for an unwritten receipt."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from prunella.v1 import agent_pb2 as pb
 from prunella_agent.clock import SystemClock
 from prunella_agent.journal import LONG, Journal
-from prunella_agent.process import Health
-from prunella_agent.receipts import Words
-from prunella_agent.session import Answer
+from prunella_agent.plugin_process import Health
+from prunella_agent.receipts import Receipts
+from prunella_agent.session import PermitResponse
+from prunella_agent.slot_switch import SlotSwitch
 from prunella_agent.slots import Slots
 from prunella_agent.spans import Spans
 from prunella_agent.state import Install
-from prunella_agent.switch import Switch
 
 write = os.write
 
@@ -65,7 +65,7 @@ def test_a_journal_that_cannot_be_shortened_stays_long_and_loses_nothing(tmp_pat
     assert Journal(path).state.fence == 9
 
 
-class Plugin:
+class PluginProcess:
     """Runs nothing, and always well."""
 
     async def start(self, install: Install) -> None:
@@ -74,20 +74,20 @@ class Plugin:
     async def stop(self) -> None:
         pass
 
-    async def settled(self, _seconds: float) -> Health:
+    async def wait_started(self, _seconds: float) -> Health:
         return Health.HEALTHY
 
 
 async def test_a_commit_that_cannot_be_written_down_leaves_the_dead_man_armed(tmp_path: Path, disk: Disk) -> None:
-    clock, journal, slots, plugin = SystemClock(), Journal(tmp_path / "journal"), Slots(tmp_path), Plugin()
+    clock, journal, slots, plugin = SystemClock(), Journal(tmp_path / "journal"), Slots(tmp_path), PluginProcess()
     before = Install("a", "1.0.0", "d0", 0, ("python", "main.py"), (), "c.json")
     after = Install("b", "1.1.0", "d1", 1, ("python", "main.py"), (), "c.json")
     journal.write("INSTALLED", install=asdict(before))
-    words = Words(journal, clock, lambda _result: None)
-    switch = Switch(journal=journal, slots=slots, runner=plugin, words=words, clock=clock, beat=lambda: None)
+    receipts = Receipts(journal, clock, lambda _result: None)
+    switch = SlotSwitch(journal=journal, slots=slots, runner=plugin, receipts=receipts, clock=clock, beat=lambda: None)
     command = pb.Command(id="u", attempt="t", generation=1, fence=1)
     command.dead_man_duration.FromMilliseconds(300)
-    await switch.go(command, after, Answer(True, expires=clock.monotonic() + 5), Spans(clock, ""))
+    await switch.switch(command, after, PermitResponse(True, expires=clock.monotonic() + 5), Spans(clock, ""))
     disk.full = True
     with pytest.raises(OSError, match="No space"):
         await switch.commit(pb.Command(id="c", attempt="t", generation=1, fence=2), Spans(clock, ""))
@@ -100,5 +100,5 @@ async def test_a_commit_that_cannot_be_written_down_leaves_the_dead_man_armed(tm
         await clock.sleep(0.01)
     assert journal.state.finals == {1: "REVERTED"}
     assert plugin.runs == before
-    await switch.end()
+    await switch.stop()
     journal.close()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunella.v1 import agent_pb2 as pb
-from prunella_agent.spool import Spool, stretch
+from prunella_agent.spool import Spool, merge_key
 
 
 def beat(sequence: int, generation: int = 0) -> pb.Beat:
@@ -70,4 +70,4 @@ def test_a_stretch_is_health_generation_release_digest_and_configuration() -> No
     for field, value in [("health", 2), ("generation", 1), ("release", "2"), ("digest", "d"), ("config_digest", "c")]:
         other = beat(1)
         setattr(other, field, value)
-        assert stretch(one) != stretch(other)
+        assert merge_key(one) != merge_key(other)

@@ -1,4 +1,4 @@
-"""SDK and tally: the host never notices, figures never shrink, nothing is trusted."""
+"""SDK and totals: the host never notices, figures never shrink, nothing is trusted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from prunella_agent import launch
 from prunella_agent.sdk import Sdk, quietly
-from prunella_agent.telemetry import Tally
+from prunella_agent.telemetry import Totals
 
 AGENT = str(Path(launch.__file__).resolve().parents[1])
 
@@ -88,15 +88,15 @@ def test_a_forked_child_counts_for_itself(heard: socket.socket, tmp_path: Path) 
         "os.wait()\n"
     )
     assert run(program, PRUNELLA_SOCKET=str(tmp_path / "s")).returncode == 0
-    tally = Tally()
+    totals = Totals()
     heard.setblocking(False)
     while True:
         try:
-            assert tally.take(heard.recv(65536))
+            assert totals.add(heard.recv(65536))
         except BlockingIOError:
             break
-    assert tally.total("errors") == 3
-    assert len(tally.processes) == 2
+    assert totals.total("errors") == 3
+    assert len(totals.processes) == 2
 
 
 def test_a_full_socket_costs_the_host_nothing(heard: socket.socket, tmp_path: Path) -> None:
@@ -110,19 +110,19 @@ def test_a_full_socket_costs_the_host_nothing(heard: socket.socket, tmp_path: Pa
 
 
 def test_a_restarted_plugin_adds_to_what_it_counted_before() -> None:
-    tally = Tally()
-    tally.take(datagram("first", 5))
-    tally.take(datagram("second", 2))
-    tally.take(datagram("first", 3))
-    assert tally.total("errors") == 7
+    totals = Totals()
+    totals.add(datagram("first", 5))
+    totals.add(datagram("second", 2))
+    totals.add(datagram("first", 3))
+    assert totals.total("errors") == 7
 
 
 def test_many_short_processes_are_folded_and_nothing_is_lost() -> None:
-    tally = Tally()
+    totals = Totals()
     for n in range(500):
-        tally.take(datagram(str(n), 1))
-    assert tally.total("errors") == 500
-    assert len(tally.processes) == 64
+        totals.add(datagram(str(n), 1))
+    assert totals.total("errors") == 500
+    assert len(totals.processes) == 64
 
 
 @pytest.mark.parametrize(
@@ -133,19 +133,19 @@ def test_many_short_processes_are_folded_and_nothing_is_lost() -> None:
     ],
 )
 def test_garbage_changes_nothing(garbage: bytes) -> None:
-    tally = Tally()
-    assert not tally.take(garbage)
-    assert tally.total("errors") == 0
+    totals = Totals()
+    assert not totals.add(garbage)
+    assert totals.total("errors") == 0
 
 
 def test_numbers_and_samples_are_bounded_and_finite() -> None:
-    tally = Tally()
+    totals = Totals()
     for start in (0, 100):
         numbers = {f"n{n}": n for n in range(start, start + 60)} | {"x" * 65: 1}
-        tally.take(datagram("p", numbers=numbers, samples=["a", 3, "b" * 3000, "c", "d", "e"]))
-    assert len(tally.numbers) == 32
-    assert tally.samples == ("c", "d", "e")
-    assert Tally().take(
+        totals.add(datagram("p", numbers=numbers, samples=["a", 3, "b" * 3000, "c", "d", "e"]))
+    assert len(totals.numbers) == 32
+    assert totals.samples == ("c", "d", "e")
+    assert Totals().add(
         b'{"process":"p","errors":0,"attempts":0,"failures":0,"signature_failures":0,"numbers":{"a":NaN}}'
     )
 

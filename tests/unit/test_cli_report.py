@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cli import charts, figures, report
-from cli.charts import Series
+from cli import kpi_format, report, svg_charts
+from cli.svg_charts import Series
 from prunella.v1 import kpis_pb2 as pb
 from prunella.v1.overview_pb2 import GetOverviewResponse
 from prunella.v1.stories_pb2 import Story
@@ -74,9 +74,9 @@ def test_what_plugins_say_cannot_become_markup() -> None:
 @pytest.mark.parametrize(
     "drawn",
     [
-        charts.bars(["a", "b"], [Series("x & y", "#123456", [1.0, None])]),
-        charts.line(["a", "b", "c"], Series("x", "#123456", [1.0, None, 3.0]), unit=" s", target=2.0),
-        charts.calibration([(0.87, 0.67, 3), (0.5, 0.5, 1)]),
+        svg_charts.bars(["a", "b"], [Series("x & y", "#123456", [1.0, None])]),
+        svg_charts.line(["a", "b", "c"], Series("x", "#123456", [1.0, None, 3.0]), unit=" s", target=2.0),
+        svg_charts.calibration([(0.87, 0.67, 3), (0.5, 0.5, 1)]),
     ],
     ids=["bars", "line", "calibration"],
 )
@@ -85,13 +85,13 @@ def test_charts_are_well_formed(drawn: str) -> None:
 
 
 def test_a_line_breaks_where_there_is_no_data() -> None:
-    drawn = charts.line(["a", "b", "c"], Series("x", "#123456", [1.0, None, 3.0]))
+    drawn = svg_charts.line(["a", "b", "c"], Series("x", "#123456", [1.0, None, 3.0]))
     (path,) = re.findall(r'd="([^"]*)"', drawn)
     assert path.count("M") == 2
 
 
 def test_a_figure_without_a_case_is_no_data_and_has_a_target_all_the_same() -> None:
-    rows = {name: (value, goal) for name, value, goal in figures.rows(kpis())}
+    rows = {name: (value, goal) for name, value, goal in kpi_format.rows(kpis())}
     assert rows["autopatch success"] == ("no data", "> 95.0 %")
     assert rows["time to repair"] == ("no data", "< 10 min")
     assert rows["calibration error"][0] == rows["fleet"][0] == rows["uptime"][0] == "no data"

@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from cli.main import app
-from deploy.observability.dashboards import DASHBOARDS, FOLDER, rendered
+from deploy.observability.dashboards import DASHBOARDS, FOLDER, render
 from deploy.observability.targets import targets
 from libs.common.telemetry import declared
 from tests.unit.observability_files import ROOT, RUNBOOKS, alerts, bases, expressions, labels, metrics
@@ -31,7 +31,7 @@ def _services() -> None:
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard.uid)
 def test_the_files_are_what_the_description_gives(dashboard: Any) -> None:
-    assert (FOLDER / f"{dashboard.uid}.json").read_text() == rendered(dashboard), (
+    assert (FOLDER / f"{dashboard.uid}.json").read_text() == render(dashboard), (
         "type: python -m deploy.observability.dashboards"
     )
 

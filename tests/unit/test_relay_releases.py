@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from deploy.demo import releases
-from deploy.demo.sink import Sink
 from deploy.demo.traffic import BURST, Traffic, events, plain, rich
+from deploy.demo.webhook_sink import WebhookSink
 from prunella_agent import launch
 from prunella_agent import releases as agent_releases
 
@@ -88,15 +88,15 @@ async def running(version: str, folder: Path, config: dict[str, str] | None = No
 
 
 @pytest.fixture
-async def sink() -> AsyncIterator[Sink]:
-    made = Sink()
+async def sink() -> AsyncIterator[WebhookSink]:
+    made = WebhookSink()
     await made.start()
     yield made
     await made.stop()
 
 
 async def fail_rate(
-    version: str, folder: Path, sink: Sink, *, burst: int, bursts: int
+    version: str, folder: Path, sink: WebhookSink, *, burst: int, bursts: int
 ) -> tuple[float, dict[str, object]]:
     """Rate of failed webhooks as the shop sees it, and the relay's own counters."""
     config = {"sink": sink.merchant("shop", b"a secret"), "secret": "a secret"}
@@ -118,7 +118,9 @@ def test_any_ten_events_in_a_row_hold_six_that_a_careless_serialiser_changes() -
 
 
 @pytest.mark.parametrize("version", BROKEN)
-async def test_a_broken_release_fails_on_sixty_percent_of_real_events(version: str, tmp_path: Path, sink: Sink) -> None:
+async def test_a_broken_release_fails_on_sixty_percent_of_real_events(
+    version: str, tmp_path: Path, sink: WebhookSink
+) -> None:
     rate, counted = await fail_rate(version, tmp_path, sink, burst=BURST, bursts=10)
     assert rate == pytest.approx(0.6, abs=0.02)
     assert (counted["attempts"], counted["failures"], counted["release"]) == (70, 42, version)
@@ -127,13 +129,13 @@ async def test_a_broken_release_fails_on_sixty_percent_of_real_events(version: s
 
 
 @pytest.mark.parametrize("version", ["1.1.0", "1.2.3"])
-async def test_a_good_release_fails_on_nothing(version: str, tmp_path: Path, sink: Sink) -> None:
+async def test_a_good_release_fails_on_nothing(version: str, tmp_path: Path, sink: WebhookSink) -> None:
     rate, counted = await fail_rate(version, tmp_path, sink, burst=BURST, bursts=10)
     assert (rate, counted["failures"], sink.rejected) == (0.0, 0, {})
     assert sink.taken == {"shop": 70}
 
 
-async def test_1_3_0_degrades_under_concurrent_load_and_not_one_by_one(tmp_path: Path, sink: Sink) -> None:
+async def test_1_3_0_degrades_under_concurrent_load_and_not_one_by_one(tmp_path: Path, sink: WebhookSink) -> None:
     (tmp_path / "load").mkdir()
     (tmp_path / "single").mkdir()
     under_load, _ = await fail_rate("1.3.0", tmp_path / "load", sink, burst=BURST, bursts=15)

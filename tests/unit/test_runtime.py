@@ -10,7 +10,7 @@ import pytest
 from libs.common.clock import ManualClock
 from libs.common.runtime import Loop, Sweeps, start_parts, stop_parts
 from libs.common.telemetry import Telemetry, current
-from tests.deaf import Deaf
+from tests.ignored_cancellation import IgnoresFirstCancellation
 
 
 class Piece:
@@ -127,10 +127,10 @@ async def test_a_trigger_during_a_round_is_not_lost() -> None:
 
 async def test_a_round_that_did_not_hear_that_it_should_stop_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("libs.common.cancellation.REPEAT_SECONDS", 0.01)
-    round_ = Deaf()
+    round_ = IgnoresFirstCancellation()
     loop = Loop("test", round_, every=0.001)
     await loop.start()
-    await asyncio.wait_for(round_.begun.wait(), 5)
+    await asyncio.wait_for(round_.started.wait(), 5)
     async with asyncio.timeout(5):
         await loop.stop()
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "test"]

@@ -29,12 +29,12 @@ class Plugin:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What its supervisor last said of itself; empty when it said nothing."""
+        """What its supervisor last reported; empty when it reported nothing."""
         try:
-            said = json.loads((self.folder / "state").read_text())
+            fields = json.loads((self.folder / "state").read_text())
         except (OSError, ValueError):
             return {}
-        return said if isinstance(said, dict) else {}
+        return fields if isinstance(fields, dict) else {}
 
     @property
     def id(self) -> str:
@@ -58,10 +58,10 @@ class Plugin:
         named = environment(self.pid).get("PRUNELLA_CONFIG", "") if self.pid else ""
         if named and Path(named).exists():
             return Path(named)
-        kept = sorted(self.folder.glob("configs/*.json"), key=lambda path: path.stat().st_mtime)
-        if not kept:
+        stored = sorted(self.folder.glob("configs/*.json"), key=lambda path: path.stat().st_mtime)
+        if not stored:
             raise FileNotFoundError(f"{self.label} has no configuration")
-        return kept[-1]
+        return stored[-1]
 
     def _owns(self, pid: int) -> bool:
         if sys.platform != "linux":

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 
 from prunella.v1 import agent_pb2 as pb
 from prunella_agent.clock import Clock
-from prunella_agent.configurations import Watched
-from prunella_agent.process import Health, Plugin
+from prunella_agent.configurations import DigestCache
+from prunella_agent.plugin_process import Health, PluginProcess
 from prunella_agent.session import Session
-from prunella_agent.switch import Switch
+from prunella_agent.slot_switch import SlotSwitch
 from prunella_agent.telemetry import Telemetry
 
-TRIAL_SECONDS = 1.0
+PROBATION_BEAT_SECONDS = 1.0
 HEALTH = {
     Health.STARTING: pb.HEALTH_STARTING,
     Health.HEALTHY: pb.HEALTH_HEALTHY,
@@ -32,18 +32,18 @@ class Beats:
         *,
         session: Session,
         telemetry: Telemetry,
-        plugin: Plugin,
-        switch: Switch,
+        plugin: PluginProcess,
+        switch: SlotSwitch,
         clock: Clock,
         environment: Mapping[str, str],
-        configs: Watched,
-        told: Callable[[pb.Beat], None],
+        configs: DigestCache,
+        on_beat: Callable[[pb.Beat], None],
     ) -> None:
         self._session, self._telemetry, self._plugin, self._switch = session, telemetry, plugin, switch
         self._clock = clock
         self._environment = environment
         self._configs = configs
-        self._told = told
+        self._on_beat = on_beat
         self._samples: tuple[str, ...] = ()
         self._last = 0.0
 
@@ -51,32 +51,32 @@ class Beats:
     def interval(self) -> float:
         """Seconds to the next beat, when nothing changes."""
         interval = self._session.beat_interval
-        return min(interval, TRIAL_SECONDS) if self._switch.on_trial else interval
+        return min(interval, PROBATION_BEAT_SECONDS) if self._switch.in_probation else interval
 
     def send(self) -> None:
         """Sends one beat now."""
         self._telemetry.drain()
-        tally, shown = self._telemetry.tally, self._switch.shown
+        totals, reported = self._telemetry.totals, self._switch.reported
         beat = pb.Beat(
-            errors=tally.total("errors"),
-            webhook_attempts=tally.total("attempts"),
-            webhook_failures=tally.total("failures"),
-            signature_failures=tally.total("signature_failures"),
-            release=shown.release if shown else "",
-            generation=shown.generation if shown else 0,
-            digest=shown.digest if shown else "",
-            config_digest=self._configs.digest(shown.config) if shown else "",
+            errors=totals.total("errors"),
+            webhook_attempts=totals.total("attempts"),
+            webhook_failures=totals.total("failures"),
+            signature_failures=totals.total("signature_failures"),
+            release=reported.release if reported else "",
+            generation=reported.generation if reported else 0,
+            digest=reported.digest if reported else "",
+            config_digest=self._configs.digest(reported.config) if reported else "",
             environment=self._environment,
             health=HEALTH[self._plugin.health],
-            numbers=tally.numbers,
-            failing_inputs=tally.samples if tally.samples != self._samples else (),
+            numbers=totals.numbers,
+            failing_inputs=totals.samples if totals.samples != self._samples else (),
         )
-        self._samples = tally.samples
+        self._samples = totals.samples
         beat.time.FromDatetime(self._clock.now())
         beat.uptime.FromNanoseconds(int(self._plugin.uptime * 1e9))
         self._last = self._clock.monotonic()
         self._session.beat(beat)
-        self._told(beat)
+        self._on_beat(beat)
 
     async def run(self) -> None:
         """Beats until it is cancelled."""

@@ -1,7 +1,7 @@
 """Time as an argument: what the agent reads and waits on.
 
-Rule: nothing else in the agent asks the machine for the time. Wall time is only told to the plane; every deadline of
-the agent's own counts on its monotonic clock, because wall clocks of agents are years off.
+Rule: nothing else in the agent asks the machine for the time. Wall time is only reported to the plane; every deadline
+of the agent's own counts on its monotonic clock, because wall clocks of agents are years off.
 """
 
 from __future__ import annotations

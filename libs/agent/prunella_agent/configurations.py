@@ -89,7 +89,7 @@ def read(payload: bytes) -> Configuration:
     try:
         form = json.loads(payload)
         configuration = Configuration(form["package"], form["version"], form["digest"], form["plugin"])
-        canonical_form = configuration.encode() == payload
+        canonical_bytes = configuration.encode() == payload
     except (ValueError, TypeError, KeyError, RecursionError, rfc8785.CanonicalizationError) as error:
         raise ReleaseError(f"not a configuration: {error}", "CONFIG_MALFORMED") from error
     rules = {
@@ -99,7 +99,7 @@ def read(payload: bytes) -> Configuration:
         "plugin": matches(PLUGIN, configuration.plugin),
     }
     wrong = [name for name, good in rules.items() if not good]
-    if wrong or not canonical_form:
+    if wrong or not canonical_bytes:
         raise ReleaseError(f"configuration: {', '.join(wrong) or 'not canonical JSON'}", "CONFIG_MALFORMED")
     return configuration
 
@@ -113,7 +113,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-class Watched:
+class DigestCache:
     """Digests of configuration files as they are now, computed again only when a file has changed."""
 
     def __init__(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ from prunella_agent.archive import sync_folder
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """An identity as the plane told it."""
+    """An identity as the plane issued it."""
 
     plugin: str
     secret: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""Starts a program that dies with its parent: leash.py <parent pid> <program> [argument …].
+"""Starts a program that dies with its parent: die_with_parent.py <parent pid> <program> [argument …].
 
 Rule: the kernel kills the program when the parent is gone, however the parent went. It is a program of its own because
 nothing but exec is safe after forking a process with gRPC's threads. Where the kernel cannot do it the program simply

@@ -1,7 +1,7 @@
 """Exchanges a one-time token for an identity.
 
 Rule: the same enrolment key gets the same plugin, so a lost answer is simply asked for again; a token that is unknown,
-used by somebody else or too old is told at once and never tried again.
+used by somebody else or too old is raised at once and never tried again.
 """
 
 from __future__ import annotations

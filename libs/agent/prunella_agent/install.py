@@ -22,7 +22,7 @@ def envelope_path(archive: Path) -> Path:
     return archive.with_name(archive.name + ".dsse")
 
 
-def keep_config(configs: Path, config: Path | None) -> str:
+def save_config(configs: Path, config: Path | None) -> str:
     """Copies a configuration (JSON; `{}` when there is none) to its place; returns its name there.
 
     Raises ValueError when it is not JSON.
@@ -45,9 +45,9 @@ def install(
     artifact = archive.read_bytes()
     releases.check_artifact(manifest, artifact)
     running = journal.state.running
-    slot = slots.spare(running.slot) if running else NAMES[0]
+    slot = slots.other(running.slot) if running else NAMES[0]
     slots.stage(slot, artifact)
-    journal.write("EMPTIED", slot=slot)
+    journal.write("SLOT_CLEARED", slot=slot)
     slots.fill(slot)
     fresh = Install(
         slot=slot,

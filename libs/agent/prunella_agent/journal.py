@@ -18,7 +18,7 @@ from prunella_agent.state import Entry, State, after, fold
 LONG = 2000
 
 
-class JournalBroken(Exception):  # noqa: N818 - it is a state of the disk, told to a person
+class JournalBroken(Exception):  # noqa: N818 - it is a state of the disk, shown to an operator
     """A line that is not the last one cannot be read."""
 
 
@@ -51,12 +51,12 @@ class Journal:
         os.close(self._descriptor)
 
     def _append(self, entry: Entry) -> None:
-        whole = os.fstat(self._descriptor).st_size
+        size = os.fstat(self._descriptor).st_size
         try:
             put(self._descriptor, entry)
         except OSError:
             # The next line must not be glued to half of this one.
-            os.ftruncate(self._descriptor, whole)
+            os.ftruncate(self._descriptor, size)
             raise
         self._lines += 1
 

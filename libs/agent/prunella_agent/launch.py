@@ -1,6 +1,6 @@
-"""How a release's commands are run: the same words and the same environment in a slot and in a sandbox.
+"""How a release's commands are run: the same arguments and the same environment in a slot and in a sandbox.
 
-Rule: the first word `python` means the interpreter that runs now. A plugin gets its port, socket, configuration and
+Rule: the first argument `python` means the interpreter that runs now. A plugin gets its port, socket, configuration and
 data folder, and of the environment around it nothing that belongs to the plane. The SDK is importable where it can be
 handed over alone: an installed one lies among packages that a plugin with an interpreter of its own must not get.
 """
@@ -16,9 +16,9 @@ SHARED = ("site-packages", "dist-packages")
 SECRET = ("PRUNELLA_", "DATABASE_URL", "NATS_URL", "SIRA_", "STAGING_RUNNER_")
 
 
-def command(words: Sequence[str]) -> list[str]:
+def command(arguments: Sequence[str]) -> list[str]:
     """The argument list of a release's command."""
-    return [sys.executable, *words[1:]] if words and words[0] == "python" else list(words)
+    return [sys.executable, *arguments[1:]] if arguments and arguments[0] == "python" else list(arguments)
 
 
 def environment(
@@ -26,11 +26,11 @@ def environment(
 ) -> dict[str, str]:
     """The environment of a plugin process; `base` (default: this process's) loses everything of the plane's."""
     inherited = os.environ if base is None else base
-    kept = {name: value for name, value in inherited.items() if not name.startswith(SECRET)}
+    passed = {name: value for name, value in inherited.items() if not name.startswith(SECRET)}
     library = Path(__file__).resolve().parent.parent
     paths = [] if library.name in SHARED else [str(library)]
     paths += filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))
-    return kept | {
+    return passed | {
         "PORT": str(port),
         "PRUNELLA_SOCKET": str(socket),
         "PRUNELLA_CONFIG": str(config),

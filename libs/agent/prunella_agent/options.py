@@ -1,4 +1,4 @@
-"""What the supervisor is told on its command line.
+"""The options of the supervisor's command line.
 
 Rule: secrets may also come from the environment (PRUNELLA_TOKEN), because other users can read command lines.
 """
@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--config", type=Path, help="configuration of the plugin (JSON object)")
     parser.add_argument("--port", type=int, default=0, help="the plugin's port; default: a free one, then always that")
     parser.add_argument("--probe-seconds", type=float, default=5.0, help="pause between probes")
-    parser.add_argument("--environment", action="append", default=[], metavar="NAME=VALUE", help="told in beats")
+    parser.add_argument("--environment", action="append", default=[], metavar="NAME=VALUE", help="reported in beats")
     parser.add_argument("--with-parent", action="store_true", help="end when the parent process ends")
     found = vars(parser.parse_args(arguments))
     pairs = [pair.partition("=") for pair in found.pop("environment")]

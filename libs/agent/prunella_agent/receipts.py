@@ -1,6 +1,6 @@
-"""The agent's words on commands: written down first, then said until the plane has them.
+"""The agent's receipts (results of commands): written to the journal first, then sent until the plane has them.
 
-Rule: a word and the step it reports are one line of the journal, so there is never one without the other.
+Rule: a receipt and the step it reports are one line of the journal, so there is never one without the other.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from prunella_agent.spans import Spans
 Outcome = pb.CommandOutcome
 
 
-class Words:
-    """Makes results, writes them down with their step, and hands them to the session."""
+class Receipts:
+    """Creates receipts, writes each to the journal with its step, and passes it to the session."""
 
     def __init__(self, journal: Journal, clock: Clock, report: Callable[[pb.CommandResult], None]) -> None:
         self._journal = journal
         self._clock = clock
         self._report = report
 
-    def result(
+    def create(
         self,
         about: Any,
         outcome: Outcome.ValueType,
@@ -34,8 +34,8 @@ class Words:
         spans: Spans | None = None,
         unsolicited: bool = False,
     ) -> pb.CommandResult:
-        """A result about a command or a trial, naming the release that runs now."""
-        present = self._journal.state.present
+        """A receipt about a command or a switch in probation, naming the release that runs now."""
+        active = self._journal.state.active
         command = about.id if isinstance(about, pb.Command) else about.command
         generation = about.generation if isinstance(about, pb.Command) else about.after.generation
         result = pb.CommandResult(
@@ -45,25 +45,29 @@ class Words:
             fence=about.fence,
             outcome=outcome,
             detail=detail[:500],
-            release=present.release if present else "",
-            digest=present.digest if present else "",
+            release=active.release if active else "",
+            digest=active.digest if active else "",
             unsolicited=unsolicited,
             spans=spans.taken if spans else (),
         )
         result.time.FromDatetime(self._clock.now())
         return result
 
-    def say(self, step: str, result: pb.CommandResult, **fields: Any) -> None:
-        """Writes the step and the word down, then says it."""
-        self._journal.write(
-            step, command=result.command, outcome=int(result.outcome), result=encode(result), time=stamp(self._clock),
-            **fields,
-        )  # fmt: skip
+    def record(self, step: str, result: pb.CommandResult, **fields: Any) -> None:
+        """Writes the step and its receipt to the journal, then sends the receipt."""
+        fields |= {"command": result.command, "outcome": int(result.outcome), "result": encode(result)}
+        self._journal.write(step, time=timestamp(self._clock), **fields)
         self._report(result)
 
+    def answer(
+        self, command: pb.Command, outcome: Outcome.ValueType, detail: str = "", spans: Spans | None = None
+    ) -> None:
+        """Records the receipt of a command that changed nothing."""
+        self.record("RECEIPT", self.create(command, outcome, detail=detail, spans=spans))
 
-def stamp(clock: Clock) -> str:
-    """Wall time for the person who reads the journal; nothing is decided by it."""
+
+def timestamp(clock: Clock) -> str:
+    """Wall time for whoever reads the journal; nothing is decided by it."""
     return clock.now().isoformat(timespec="milliseconds")
 
 

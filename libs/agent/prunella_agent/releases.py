@@ -20,23 +20,9 @@ from prunella_agent.archive import MAX_PACKED, ReleaseError, build_archive, sync
 from prunella_agent.dsse import generate_key, key_id, pre_authentication, public_key
 
 __all__ = [
-    "MAX_PACKED",
-    "PAYLOAD_TYPE",
-    "Manifest",
-    "ReleaseError",
-    "build_archive",
-    "check_artifact",
-    "describe",
-    "generate_key",
-    "key_id",
-    "open_envelope",
-    "pre_authentication",
-    "public_key",
-    "read_manifest",
-    "sign",
-    "sync_folder",
-    "unpack",
-    "verify",
+    "MAX_PACKED", "PAYLOAD_TYPE", "Manifest", "ReleaseError", "build_archive", "check_artifact", "describe",
+    "generate_key", "key_id", "open_envelope", "pre_authentication", "public_key", "read_manifest", "sign",
+    "sync_folder", "unpack", "verify",
 ]  # fmt: skip
 
 PAYLOAD_TYPE = "application/vnd.prunella.release+json"
@@ -49,7 +35,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a release is made of and how it is run. Commands whose first word is `python` use the running one."""
+    """What a release is made of and how it is run. Commands whose first argument is `python` use the running one."""
 
     package: str
     version: str
@@ -145,10 +131,10 @@ def matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def is_command(words: object) -> bool:
-    """Whether a value is a list of up to 32 usable words."""
+def is_command(arguments: object) -> bool:
+    """Whether a value is a list of up to 32 usable arguments."""
     return (
-        isinstance(words, tuple)
-        and len(words) <= 32
-        and all(isinstance(word, str) and 0 < len(word) <= 1024 and "\0" not in word for word in words)
+        isinstance(arguments, tuple)
+        and len(arguments) <= 32
+        and all(isinstance(one, str) and 0 < len(one) <= 1024 and "\0" not in one for one in arguments)
     )

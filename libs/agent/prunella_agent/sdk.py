@@ -3,7 +3,7 @@
 Rule: the host never notices. Nothing here raises, blocks or grows: counters are plain numbers, samples sit in a ring,
 the socket does not block, and without a supervisor (no PRUNELLA_SOCKET) everything is silent. Counters are cumulative
 since the process began to count, so a lost or repeated datagram changes nothing. A forked child counts for itself.
-Errors that say what they are go out beside the counters, grouped (`prunella_agent.errors`), a few at a time.
+Errors that say what they are go out beside the counters, grouped (`prunella_agent.error_groups`), a few at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections import deque
 from typing import Any
 
-from prunella_agent.errors import Errors
+from prunella_agent.error_groups import ErrorGroups
 
 CHECK_SECONDS = 0.2
 REPEAT_SECONDS = 1.0
@@ -69,7 +69,7 @@ class Sdk:
         # Reentrant, because a signal handler may count while its own thread is counting.
         self._lock = threading.RLock()
         self._counters = Counters()
-        self._errors = Errors()
+        self._errors = ErrorGroups()
         self._path = ""
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -134,10 +134,10 @@ class Sdk:
         """Counts one error, and keeps what is known about it until it is sent."""
         self.count(errors=1)
         if error is not None or message or type:
-            # Described without the lock: no other thread waits while a stack is put into words.
-            described = self._errors.described(error, str(type), str(message), str(stack), context)
+            # Described without the lock: no other thread waits while a stack is formatted.
+            described = self._errors.describe(error, str(type), str(message), str(stack), context)
             with self._lock:
-                self._errors.count(*described)
+                self._errors.add(*described)
 
     def send_errors(self) -> bool:
         """Sends groups of errors; False when some still wait because the socket is full or gone."""
@@ -208,7 +208,7 @@ def error(
     error: object = None,
     *,
     message: str = "",
-    type: str = "",  # noqa: A002 - the word of the wire
+    type: str = "",  # noqa: A002 - its name on the wire
     stack: str = "",
     **context: Any,
 ) -> None:

@@ -15,9 +15,9 @@ fleet never returns at once, or as late as the plane asks.
     await session.stop("shutdown")            # says goodbye; `await session.abort()` does not
 
 `on_command(command)` takes the command over (writes it down, starts a task) and returns; then the receipt is sent.
-It runs inside the reader: awaiting `begin_apply` there would wait for itself. The same command may come twice.
+It runs inside the reader task: awaiting `begin_apply` there would wait for itself. The same command may come twice.
 Other callbacks: `on_settings(settings)`, `on_result_ack(result_ack)`, both plain functions.
-Figures: `connected`, `beats_sent`, `beats_acknowledged`, `unsent` (beats), `errors.unsent`, `epoch`, `beat_interval`.
+Figures: `connected`, `beats_sent`, `beats_acknowledged`, `pending_beats`, `errors.pending`, `epoch`, `beat_interval`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ import grpc.aio
 
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc
-from prunella_agent import artifact
+from prunella_agent import artifact_download
 from prunella_agent.clock import Clock, SystemClock
 from prunella_agent.credential import Credential
-from prunella_agent.reports import Reports
+from prunella_agent.error_counters import ErrorCounters
 from prunella_agent.spool import Spool
 
 log = logging.getLogger("prunella_agent.session")
@@ -62,7 +62,7 @@ OPTIONS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PermitResponse:
     """The answer to BeginApply. `gate` says why not; NO_ANSWER when none came in time.
 
     `expires` is the moment, on the session's monotonic clock, after which a yes is none any more.
@@ -80,10 +80,10 @@ def open_channel(plane: str) -> grpc.aio.Channel:
 
 
 @dataclass(slots=True)
-class _Word:
+class _PendingResult:
     """A result that waits for its acknowledgement; `after` is the last beat before it, `sent` when it last went out.
 
-    It goes out after that beat, unless beats must wait: the plane is not to hear of the past after what ended it.
+    It goes out after that beat, unless beats must wait: the plane must not receive the past after what ended it.
     """
 
     result: pb.CommandResult
@@ -102,8 +102,8 @@ class Session:
     _writer: asyncio.Task[None] | None = None
     _task: asyncio.Task[None] | None = None
     _retry_delay: float | None = None
-    _heard = False
-    _leaving = False
+    _received_any = False
+    _closing = False
     _sequence = 0
     _credits = 0
 
@@ -122,7 +122,7 @@ class Session:
         rng: random.Random | None = None,
         backoff: tuple[float, float] = BACKOFF,
         beat_interval: float = 30.0,
-        errors: Reports | None = None,
+        errors: ErrorCounters | None = None,
     ) -> None:
         self.boot_id = boot_id or str(uuid.uuid4())
         self.beat_interval = beat_interval
@@ -136,16 +136,16 @@ class Session:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._backoff = backoff
         self._spool = Spool()
-        self.errors = errors or Reports()
+        self.errors = errors or ErrorCounters()
         self._timer: asyncio.TimerHandle | None = None
         self._control: deque[pb.ConnectRequest] = deque()
-        self._results: dict[tuple[str, int], _Word] = {}
-        self._questions: dict[str, tuple[asyncio.Future[pb.Permit], pb.ConnectRequest]] = {}
-        self._refused: set[str] = set()
+        self._results: dict[tuple[str, int], _PendingResult] = {}
+        self._permit_requests: dict[str, tuple[asyncio.Future[pb.Permit], pb.ConnectRequest]] = {}
+        self._warned: set[str] = set()
         self._ended = asyncio.Event()
 
     @property
-    def unsent(self) -> int:
+    def pending_beats(self) -> int:
         """Beats without acknowledgement."""
         return len(self._spool)
 
@@ -158,11 +158,11 @@ class Session:
     async def run(self) -> None:
         """Connects again and again; ends by cancellation, or after a goodbye."""
         failures = 0
-        while not self._leaving:
-            self._heard, self._retry_delay = False, None
-            await self._one_stream()
-            failures = 0 if self._heard else failures + 1
-            await self._clock.sleep(self._pause(failures))
+        while not self._closing:
+            self._received_any, self._retry_delay = False, None
+            await self._run_stream()
+            failures = 0 if self._received_any else failures + 1
+            await self._clock.sleep(self._reconnect_delay(failures))
 
     def beat(self, beat: pb.Beat) -> None:
         """Hands over one beat; it is sent until it is acknowledged."""
@@ -172,8 +172,8 @@ class Session:
         self._pump()
 
     def report(self, result: pb.CommandResult) -> None:
-        """Hands over the agent's word on a command; it is sent until it is acknowledged."""
-        self._results[result.command, result.outcome] = _Word(result, self._sequence)
+        """Hands over the result of a command; it is sent until it is acknowledged."""
+        self._results[result.command, result.outcome] = _PendingResult(result, self._sequence)
         self._pump()
 
     def report_errors(self, *errors: pb.ErrorReport) -> None:
@@ -182,7 +182,7 @@ class Session:
             self.errors.add(error)
         self._pump()
 
-    async def begin_apply(self, command: pb.Command) -> Answer:
+    async def begin_apply(self, command: pb.Command) -> PermitResponse:
         """Asks whether the switch may happen now. Only an answer within 5 s of asking, on this clock, is a yes."""
         nonce = str(uuid.uuid4())
         answer: asyncio.Future[pb.Permit] = asyncio.get_running_loop().create_future()
@@ -190,27 +190,27 @@ class Session:
         question = pb.BeginApply(
             command=command.id, attempt=command.attempt, generation=command.generation, fence=command.fence, nonce=nonce
         )
-        self._questions[nonce] = (answer, pb.ConnectRequest(begin_apply=question))
-        self._enqueue(self._questions[nonce][1])
+        self._permit_requests[nonce] = (answer, pb.ConnectRequest(begin_apply=question))
+        self._enqueue(self._permit_requests[nonce][1])
         try:
             async with asyncio.timeout(PERMIT_SECONDS):
                 permit = await answer
         except TimeoutError:
-            return Answer(False, gate="NO_ANSWER")
+            return PermitResponse(False, gate="NO_ANSWER")
         finally:
-            self._questions.pop(nonce, None)
+            self._permit_requests.pop(nonce, None)
         if permit.granted and self._clock.monotonic() - asked > PERMIT_SECONDS:
-            return Answer(False, gate="NO_ANSWER")
-        return Answer(permit.granted, permit.permit, permit.gate, asked + PERMIT_SECONDS)
+            return PermitResponse(False, gate="NO_ANSWER")
+        return PermitResponse(permit.granted, permit.permit, permit.gate, asked + PERMIT_SECONDS)
 
     async def fetch_artifact(self, digest: str, size: int) -> bytes:
         """The bytes of an artifact, resumed where a break left off; the caller verifies them. Raises grpc.RpcError."""
-        return await artifact.fetch(self._stub, self._credential, self._clock, digest, size)
+        return await artifact_download.fetch(self._stub, self._credential, self._clock, digest, size)
 
     async def stop(self, reason: str = "", *, goodbye: pb.Goodbye | None = None) -> None:
         """Says goodbye if there is a stream, waits a moment for what is on its way, and ends."""
         if self._call is not None and self._task is not None:
-            self._last_errors()
+            self._flush_errors()
             self._enqueue(pb.ConnectRequest(goodbye=goodbye or pb.Goodbye(reason=reason)))
             try:
                 async with asyncio.timeout(GOODBYE_SECONDS):
@@ -218,20 +218,20 @@ class Session:
                         await asyncio.shield(self._writer)
                     if self._call is not None:
                         await self._call.done_writing()
-                        self._leaving = True
+                        self._closing = True
                         await self._ended.wait()
             except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
                 pass  # the plane notices by itself
         await self.abort()
 
-    def _last_errors(self) -> None:
-        self.errors.hurry()
+    def _flush_errors(self) -> None:
+        self.errors.skip_pacing()
         errors = self.errors.next(self._clock.monotonic())
         if errors is not None:
             self._enqueue(pb.ConnectRequest(errors=errors))
 
     async def abort(self) -> None:
-        """Ends at once, without a word. Cancels until it has: a cancellation that comes with an answer may be lost."""
+        """Ends at once, without a goodbye. Cancels until it has: a cancellation that meets an answer may be lost."""
         if self._task is not None:
             while not self._task.done():
                 self._task.cancel()
@@ -241,13 +241,13 @@ class Session:
         if self._own_channel:
             await self._channel.close()
 
-    def _pause(self, failures: int) -> float:
+    def _reconnect_delay(self, failures: int) -> float:
         if self._retry_delay is not None:
             return self._retry_delay + self._rng.uniform(0, max(1.0, self._retry_delay / 2))
         first, last = self._backoff
         return self._rng.uniform(0, min(last, first * 2 ** min(failures, 16)))
 
-    async def _one_stream(self) -> None:
+    async def _run_stream(self) -> None:
         call = self._stub.Connect(metadata=self._credential.metadata())
         self._ended.clear()
         try:
@@ -258,21 +258,21 @@ class Session:
             self._spool.rewind()
             self.errors.rewind()
             # Questions without an answer go out again, under the same nonce; receipts are the old stream's business.
-            self._control = deque(question for _, question in self._questions.values())
-            for word in self._results.values():
-                word.sent = NEVER
+            self._control = deque(question for _, question in self._permit_requests.values())
+            for pending in self._results.values():
+                pending.sent = NEVER
             self._call = call
             while True:
                 async with asyncio.timeout(QUIET_SECONDS + 2 * self.beat_interval):
                     message = await call.read()
                 if not isinstance(message, pb.ConnectResponse):
                     break
-                await self._hear(message)
-            self._explain(await call.code(), await call.details() or "")
+                await self._on_message(message)
+            self._log_disconnect(await call.code(), await call.details() or "")
         except grpc.aio.AioRpcError as error:
-            self._explain(error.code(), error.details() or "")
+            self._log_disconnect(error.code(), error.details() or "")
         except (TimeoutError, asyncio.InvalidStateError) as error:
-            self._explain(grpc.StatusCode.UNAVAILABLE, repr(error))
+            self._log_disconnect(grpc.StatusCode.UNAVAILABLE, repr(error))
         except asyncio.CancelledError:
             # gRPC raises it also when the call, and not this task, was cancelled: a write that took too long.
             if (task := asyncio.current_task()) is None or task.cancelling():
@@ -287,18 +287,18 @@ class Session:
                 self._writer = None
             call.cancel()
 
-    async def _hear(self, message: pb.ConnectResponse) -> None:
-        self._heard = True
+    async def _on_message(self, message: pb.ConnectResponse) -> None:
+        self._received_any = True
         kind = message.WhichOneof("message")
         if kind == "settings":
-            self._settle(message.settings)
+            self._apply_settings(message.settings)
         elif kind == "ack" and message.ack.boot_id == self.boot_id:
             self.beats_acknowledged += self._spool.acknowledge(message.ack.sequence)
             self._pump()
         elif kind == "command":
-            await self._take_over(message.command)
+            await self._accept_command(message.command)
         elif kind == "permit":
-            question = self._questions.get(message.permit.nonce)
+            question = self._permit_requests.get(message.permit.nonce)
             if question is not None and not question[0].done():
                 question[0].set_result(message.permit)
         elif kind == "result_ack":
@@ -313,11 +313,11 @@ class Session:
         elif kind == "disconnect":
             self._retry_delay = message.disconnect.retry_delay.ToTimedelta().total_seconds()
         elif kind == "rejection":
-            self._rejected(message.rejection)
+            self._on_rejection(message.rejection)
 
-    def _settle(self, settings: pb.AgentSettings) -> None:
+    def _apply_settings(self, settings: pb.AgentSettings) -> None:
         self.connected = True
-        self._refused.discard("stream")
+        self._warned.discard("stream")
         interval = settings.beat_interval.ToTimedelta().total_seconds()
         self.beat_interval = interval if interval > 0 else self.beat_interval
         self._credits, self.epoch = settings.credits, settings.session_epoch or self.epoch
@@ -325,7 +325,7 @@ class Session:
             self._on_settings(settings)
         self._pump()
 
-    async def _take_over(self, command: pb.Command) -> None:
+    async def _accept_command(self, command: pb.Command) -> None:
         try:
             await self._on_command(command)
         except Exception:
@@ -333,7 +333,7 @@ class Session:
             return
         self._enqueue(pb.ConnectRequest(received=pb.CommandReceived(command=command.id)))
 
-    def _rejected(self, rejection: pb.Rejection) -> None:
+    def _on_rejection(self, rejection: pb.Rejection) -> None:
         if rejection.command:
             for key in [key for key in self._results if key[0] == rejection.command]:
                 result = self._results.pop(key).result
@@ -344,14 +344,14 @@ class Session:
         self._warn(rejection)
 
     def _warn(self, rejection: pb.Rejection | pb.BatchRejection) -> None:
-        if rejection.reason not in self._refused and len(self._refused) < MAX_CONTROL:
-            self._refused.add(rejection.reason)
+        if rejection.reason not in self._warned and len(self._warned) < MAX_CONTROL:
+            self._warned.add(rejection.reason)
             log.warning("the plane rejected a message: %s %s %s", rejection.reason, rejection.field, rejection.message)
 
-    def _explain(self, code: grpc.StatusCode, details: str) -> None:
+    def _log_disconnect(self, code: grpc.StatusCode, details: str) -> None:
         # One line when the stream is lost, none for every try after it.
-        if "stream" not in self._refused and not self._leaving:
-            self._refused.add("stream")
+        if "stream" not in self._warned and not self._closing:
+            self._warned.add("stream")
             log.warning("no stream to the plane (%s %s); trying again", code.name, details)
 
     def _enqueue(self, message: pb.ConnectRequest) -> None:
@@ -380,12 +380,12 @@ class Session:
         if self._control:
             return self._control.popleft()
         now = self._clock.monotonic()
-        held = bool(self._credits) and self._spool.unacknowledged >= self._credits
-        for word in self._results.values():
-            if now - word.sent >= REPEAT_RESULT_SECONDS and (held or self._spool.sent(word.after)):
-                word.sent = now
-                return pb.ConnectRequest(result=word.result)
-        beat = None if held else self._spool.next()
+        out_of_credits = bool(self._credits) and self._spool.unacknowledged >= self._credits
+        for pending in self._results.values():
+            if now - pending.sent >= REPEAT_RESULT_SECONDS and (out_of_credits or self._spool.sent(pending.after)):
+                pending.sent = now
+                return pb.ConnectRequest(result=pending.result)
+        beat = None if out_of_credits else self._spool.next()
         if beat is not None:
             self.beats_sent += 1
             return pb.ConnectRequest(beat=beat)

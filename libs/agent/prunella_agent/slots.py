@@ -27,7 +27,7 @@ class Slots:
         """Where a slot's files are."""
         return self._slots / slot
 
-    def spare(self, slot: str) -> str:
+    def other(self, slot: str) -> str:
         """The other slot."""
         return NAMES[1] if slot == NAMES[0] else NAMES[0]
 

@@ -19,7 +19,7 @@ class Spool:
         self._limit = limit
         self._beats: list[pb.Beat] = []
         self._sent = 0
-        self._looked = 1
+        self._scanned = 1
 
     def __len__(self) -> int:
         return len(self._beats)
@@ -37,7 +37,7 @@ class Spool:
         """Keeps one more beat; lets one go when there are too many."""
         self._beats.append(beat)
         if len(self._beats) > self._limit:
-            self._let_go()
+            self._evict()
 
     def next(self) -> pb.Beat | None:
         """The next beat to send on the present stream, marked as sent."""
@@ -69,20 +69,20 @@ class Spool:
     def _remove(self, index: int, count: int) -> None:
         del self._beats[index : index + count]
         self._sent -= min(max(self._sent - index, 0), count)
-        self._looked = 1
+        self._scanned = 1
 
-    def _let_go(self) -> None:
-        for index in range(self._looked, len(self._beats) - 1):
+    def _evict(self) -> None:
+        for index in range(self._scanned, len(self._beats) - 1):
             before, beat, after = self._beats[index - 1 : index + 2]
-            if stretch(before) == stretch(beat) == stretch(after):
+            if merge_key(before) == merge_key(beat) == merge_key(after):
                 if beat.failing_inputs and not after.failing_inputs:
                     after.failing_inputs.extend(beat.failing_inputs)
                 self._remove(index, 1)
-                self._looked = index
+                self._scanned = index
                 return
         self._remove(0, 1)
 
 
-def stretch(beat: pb.Beat) -> tuple[object, ...]:
+def merge_key(beat: pb.Beat) -> tuple[object, ...]:
     """What must be the same in two beats for one to speak for both."""
     return (beat.health, beat.generation, beat.release, beat.digest, beat.config_digest)

@@ -1,9 +1,9 @@
-"""What the agent has written down, and what follows from it after a death at any moment.
+"""The agent's state as its journal says it, and how it recovers after a death at any moment.
 
-Rule: the journal's entries, folded in order, are the whole state. A switch that has no COMMITTED behind it is taken
-back when the agent starts again; a revert that had begun is finished; a command that was received and has no word is
-begun anew (it will have to ask for a permit again); a word the plane has not acknowledged is said again. Fences only
-rise, and the first final word on a generation stands.
+Rule: the journal's entries, folded in order, are the whole state. A switch without a COMMITTED is reverted when the
+agent starts again; a revert that had begun is finished; a command that was received and has no receipt is started again
+(and asks for a permit again); a receipt the plane has not acknowledged is sent again. Fences only rise, and the first
+final receipt of a generation stands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-KEPT = 64
+MAX_REMEMBERED = 64
 
 Entry = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Probation:
     """A switch that is not committed yet."""
 
     command: str
@@ -45,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """A way back that has begun, with the word to say at its end."""
+    """A revert that has begun, with the receipt to send at its end."""
 
     target: Install
     generation: int
@@ -58,18 +58,18 @@ class State:
 
     running: Install | None = None
     previous: Install | None = None
-    trial: Trial | None = None
+    probation: Probation | None = None
     revert: Revert | None = None
     fence: int = 0
     received: dict[str, str] = field(default_factory=dict)
-    words: dict[str, str] = field(default_factory=dict)
+    receipts: dict[str, str] = field(default_factory=dict)
     unacknowledged: dict[str, str] = field(default_factory=dict)
     finals: dict[int, str] = field(default_factory=dict)
 
     @property
-    def present(self) -> Install | None:
+    def active(self) -> Install | None:
         """What runs, or is about to run, right now."""
-        return self.trial.after if self.trial else self.running
+        return self.probation.after if self.probation else self.running
 
     def snapshot(self) -> dict[str, Any]:
         """The state as one entry that can stand in for all before it."""
@@ -78,13 +78,13 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What to do after a start: say what is owed, then one of finish, take back and run, then begin anew."""
+    """What to do after a start: send receipts again, then finish a revert, revert or run, then restart commands."""
 
-    say_again: tuple[str, ...]
-    finish: Revert | None
-    take_back: Trial | None
+    resend_receipts: tuple[str, ...]
+    finish_revert: Revert | None
+    revert_probation: Probation | None
     run: Install | None
-    begin_anew: tuple[str, ...]
+    restart_commands: tuple[str, ...]
 
 
 def fold(entries: Iterable[Entry]) -> State:
@@ -97,16 +97,16 @@ def fold(entries: Iterable[Entry]) -> State:
 
 def recover(state: State) -> Recovery:
     """What an agent that died in this state does when it starts again."""
-    take_back = state.trial if state.revert is None else None
-    settled = state.revert is None and state.trial is None
-    # The command of an open trial has spoken, or will by being taken back.
-    trying = state.trial.command if state.trial else ""
+    revert_probation = state.probation if state.revert is None else None
+    settled = state.revert is None and state.probation is None
+    # The command of an open probation has its receipt, or gets it from the revert.
+    probation_command = state.probation.command if state.probation else ""
     return Recovery(
-        say_again=tuple(state.unacknowledged.values()),
-        finish=state.revert,
-        take_back=take_back,
+        resend_receipts=tuple(state.unacknowledged.values()),
+        finish_revert=state.revert,
+        revert_probation=revert_probation,
         run=state.running if settled else None,
-        begin_anew=tuple(command for name, command in state.received.items() if name != trying),
+        restart_commands=tuple(command for name, command in state.received.items() if name != probation_command),
     )
 
 
@@ -114,55 +114,55 @@ def after(state: State, entry: Entry) -> State:
     """The state after one more entry; an entry of a step unknown here changes nothing."""
     step = STEPS.get(entry["step"])
     state = step(state, entry) if step else state
-    return spoken(state, entry) if "result" in entry and entry["step"] != "REVERTING" else state
+    return result_recorded(state, entry) if "result" in entry and entry["step"] != "REVERTING" else state
 
 
-def spoken(state: State, entry: Entry) -> State:
-    """A word on a command: kept to be repeated, and owed to the plane until it is acknowledged."""
+def result_recorded(state: State, entry: Entry) -> State:
+    """A receipt: stored for repeats of its command, and sent again until the plane acknowledges it."""
     command, outcome, result = entry["command"], entry["outcome"], entry["result"]
-    received = {name: kept for name, kept in state.received.items() if name != command}
-    words = latest({**{k: v for k, v in state.words.items() if k != command}, command: result})
-    owed = latest({**state.unacknowledged, f"{command}/{outcome}": result})
-    return replace(state, received=received, words=words, unacknowledged=owed)
+    received = {name: message for name, message in state.received.items() if name != command}
+    receipts = most_recent({**{k: v for k, v in state.receipts.items() if k != command}, command: result})
+    unacknowledged = most_recent({**state.unacknowledged, f"{command}/{outcome}": result})
+    return replace(state, received=received, receipts=receipts, unacknowledged=unacknowledged)
 
 
 def installed(state: State, entry: Entry) -> State:
     """A release put in place by hand, at the first start or by a person."""
     install = read_install(entry["install"])
-    keep = state.running if state.running and state.running.slot != install.slot else None
-    return replace(state, running=install, previous=keep)
+    previous = state.running if state.running and state.running.slot != install.slot else None
+    return replace(state, running=install, previous=previous)
 
 
-def emptied(state: State, entry: Entry) -> State:
+def slot_cleared(state: State, entry: Entry) -> State:
     """A slot is about to be filled by hand: what was in it is no way back any more."""
     lost = state.previous is not None and state.previous.slot == entry["slot"]
     return replace(state, previous=None) if lost else state
 
 
 def received(state: State, entry: Entry) -> State:
-    """A command taken over."""
-    commands = latest({**state.received, entry["command"]: entry["message"]})
+    """A command was accepted."""
+    commands = most_recent({**state.received, entry["command"]: entry["message"]})
     return replace(state, received=commands, fence=max(state.fence, entry["fence"]))
 
 
 def switching(state: State, entry: Entry) -> State:
     """A permit was given; from here on there is a way back to take, and the spare slot's old files are none."""
-    trial = read_trial(entry["trial"])
-    lost = state.previous is not None and state.previous.slot == trial.after.slot != trial.before.slot
-    return replace(state, trial=trial, previous=None if lost else state.previous)
+    probation = read_probation(entry["probation"])
+    lost = state.previous is not None and state.previous.slot == probation.after.slot != probation.before.slot
+    return replace(state, probation=probation, previous=None if lost else state.previous)
 
 
 def switched(state: State, _: Entry) -> State:
     """The new generation runs."""
-    return replace(state, trial=replace(state.trial, switched=True)) if state.trial else state
+    return replace(state, probation=replace(state.probation, switched=True)) if state.probation else state
 
 
 def committed(state: State, entry: Entry) -> State:
     """The new generation stays."""
-    if state.trial is None or state.trial.after.generation != entry["generation"]:
+    if state.probation is None or state.probation.after.generation != entry["generation"]:
         return state
     finals = final(state, entry["generation"], "COMMITTED")
-    return replace(state, running=state.trial.after, previous=state.trial.before, trial=None, finals=finals)
+    return replace(state, running=state.probation.after, previous=state.probation.before, probation=None, finals=finals)
 
 
 def reverting(state: State, entry: Entry) -> State:
@@ -176,30 +176,30 @@ def reverted(state: State, entry: Entry) -> State:
     finals = final(state, entry["generation"], "REVERTED")
     if state.revert is None:
         return replace(state, finals=finals)
-    return replace(state, running=state.revert.target, previous=None, trial=None, revert=None, finals=finals)
+    return replace(state, running=state.revert.target, previous=None, probation=None, revert=None, finals=finals)
 
 
 def acknowledged(state: State, entry: Entry) -> State:
-    """The plane has a word for good."""
-    owed = {k: v for k, v in state.unacknowledged.items() if k != f"{entry['command']}/{entry['outcome']}"}
-    return replace(state, unacknowledged=owed)
+    """The plane has stored a receipt."""
+    unacknowledged = {k: v for k, v in state.unacknowledged.items() if k != f"{entry['command']}/{entry['outcome']}"}
+    return replace(state, unacknowledged=unacknowledged)
 
 
 def restored(_: State, entry: Entry) -> State:
     """A snapshot in place of the entries before it."""
-    kept = dict(entry["state"])
+    fields = dict(entry["state"])
     for name in ("running", "previous"):
-        kept[name] = read_install(kept[name]) if kept[name] else None
-    kept["trial"] = read_trial(kept["trial"]) if kept["trial"] else None
-    if kept["revert"]:
-        kept["revert"] = Revert(**{**kept["revert"], "target": read_install(kept["revert"]["target"])})
-    kept["finals"] = {int(generation): word for generation, word in kept["finals"].items()}
-    return State(**kept)
+        fields[name] = read_install(fields[name]) if fields[name] else None
+    fields["probation"] = read_probation(fields["probation"]) if fields["probation"] else None
+    if fields["revert"]:
+        fields["revert"] = Revert(**{**fields["revert"], "target": read_install(fields["revert"]["target"])})
+    fields["finals"] = {int(generation): outcome for generation, outcome in fields["finals"].items()}
+    return State(**fields)
 
 
 STEPS = {
     "INSTALLED": installed,
-    "EMPTIED": emptied,
+    "SLOT_CLEARED": slot_cleared,
     "RECEIVED": received,
     "SWITCHING": switching,
     "SWITCHED": switched,
@@ -211,16 +211,16 @@ STEPS = {
 }
 
 
-def final(state: State, generation: int, word: str) -> dict[int, str]:
-    """The final words with one more. A rollback may follow a commit; nothing follows a revert."""
+def final(state: State, generation: int, outcome: str) -> dict[int, str]:
+    """The final outcomes with one more. A rollback may follow a commit; nothing follows a revert."""
     if state.finals.get(generation) == "REVERTED":
         return state.finals
-    return latest({**state.finals, generation: word})
+    return most_recent({**state.finals, generation: outcome})
 
 
-def latest(kept: dict[Any, str]) -> dict[Any, str]:
-    """The last 64 of what is kept."""
-    return dict(list(kept.items())[-KEPT:])
+def most_recent(entries: dict[Any, str]) -> dict[Any, str]:
+    """The 64 most recent entries."""
+    return dict(list(entries.items())[-MAX_REMEMBERED:])
 
 
 def read_install(fields: Mapping[str, Any]) -> Install:
@@ -229,7 +229,7 @@ def read_install(fields: Mapping[str, Any]) -> Install:
     return Install(**plain)
 
 
-def read_trial(fields: Mapping[str, Any]) -> Trial:
-    """A trial as it was written down."""
+def read_probation(fields: Mapping[str, Any]) -> Probation:
+    """A probation as it was written down."""
     plain = {**fields, "before": read_install(fields["before"]), "after": read_install(fields["after"])}
-    return Trial(**plain)
+    return Probation(**plain)

@@ -26,65 +26,65 @@ import grpc
 
 from prunella.v1 import agent_pb2 as pb
 from prunella_agent import credential, launch, releases
-from prunella_agent.apply import Applier
 from prunella_agent.archive import ReleaseError
 from prunella_agent.beats import HEALTH, Beats
 from prunella_agent.clock import SystemClock
-from prunella_agent.configurations import Watched
+from prunella_agent.command_executor import CommandExecutor
+from prunella_agent.configurations import DigestCache
 from prunella_agent.enroll import enroll
-from prunella_agent.install import envelope_path, install, keep_config
+from prunella_agent.install import envelope_path, install, save_config
 from prunella_agent.journal import Journal, JournalBroken
 from prunella_agent.options import Options, parse
-from prunella_agent.process import Health, Plugin, clear_leftovers
-from prunella_agent.receipts import Words
+from prunella_agent.plugin_process import Health, PluginProcess, kill_leftovers
+from prunella_agent.receipts import Receipts
 from prunella_agent.session import Session, open_channel
+from prunella_agent.slot_switch import SlotSwitch
 from prunella_agent.slots import Slots
 from prunella_agent.state import Install
-from prunella_agent.switch import Switch
 from prunella_agent.telemetry import Telemetry
 
 log = logging.getLogger("prunella_agent")
 
 CAPABILITIES = ("update", "rollback", "restart", "health_check", "commit", "config_update")
-NAMES = {number: health.value for health, number in HEALTH.items()}
+HEALTH_NAMES = {number: health.value for health, number in HEALTH.items()}
 MAX_SOCKET_PATH = 100
 
 
 class Supervisor:
-    """Everything that runs for one plugin; `run` until `ask_to_end`."""
+    """Everything that runs for one plugin; `run` until `request_stop`."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.folder = options.folder.resolve()
         self.clock = SystemClock()
-        self._ending = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._boot_id = str(uuid.uuid4())
         self._socket_path = socket_path(self.folder)
         self._port = options.port
 
-    def ask_to_end(self) -> None:
+    def request_stop(self) -> None:
         """Ends with a goodbye; asked twice, at once (the kernel then ends the plugin)."""
-        if self._ending.is_set():
+        if self._stop_requested.is_set():
             os._exit(1)
-        self._ending.set()
+        self._stop_requested.set()
 
     async def run(self) -> None:
         """Runs until asked to end. Raises what makes it impossible to begin."""
         for name in ("data", "configs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        lock = own(self.folder / "lock")
-        clear_leftovers(self._socket_path)
+        lock = lock_folder(self.folder / "lock")
+        kill_leftovers(self._socket_path)
         channel = open_channel(self.options.plane)
         try:
             identity = asyncio.create_task(self._identity(channel))
-            ending = asyncio.create_task(self._ending.wait())
-            await asyncio.wait({identity, ending}, return_when=asyncio.FIRST_COMPLETED)
+            stop_requested = asyncio.create_task(self._stop_requested.wait())
+            await asyncio.wait({identity, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
             if identity.done():
                 self.identity = identity.result()
                 self._wire(channel)
-                await self._serve(ending)
+                await self._serve(stop_requested)
             identity.cancel()
-            ending.cancel()
+            stop_requested.cancel()
         finally:
             await channel.close()
             os.close(lock)
@@ -113,28 +113,28 @@ class Supervisor:
             self.options.plane,
             self.identity,
             hello=self._hello,
-            on_command=self._take,
-            on_result_ack=self._acknowledged,
+            on_command=self._on_command,
+            on_result_ack=self._on_result_ack,
             boot_id=self._boot_id,
             channel=channel,
             clock=self.clock,
         )
-        self.telemetry = Telemetry(self._socket_path, heard=lambda: None, on_error=self.session.report_errors)
-        self.plugin = Plugin(
+        self.telemetry = Telemetry(self._socket_path, on_error=self.session.report_errors)
+        self.plugin = PluginProcess(
             log=self.folder / "plugin.log",
             clock=self.clock,
-            changed=self._beat,
-            every=lambda: 1.0 if self.switch.on_trial else self.options.probe_seconds,
+            on_change=self._beat,
+            probe_interval=lambda: 1.0 if self.switch.in_probation else self.options.probe_seconds,
         )
         self._wire_healing()
 
     def _wire_healing(self) -> None:
-        words = Words(self.journal, self.clock, self.session.report)
-        self.switch = Switch(
+        receipts = Receipts(self.journal, self.clock, self.session.report)
+        self.switch = SlotSwitch(
             journal=self.journal,
             slots=self.slots,
             runner=self,
-            words=words,
+            receipts=receipts,
             clock=self.clock,
             beat=self._beat,
         )
@@ -145,15 +145,15 @@ class Supervisor:
             switch=self.switch,
             clock=self.clock,
             environment=self.options.environment,
-            configs=Watched(self.folder / "configs"),
-            told=self._tell,
+            configs=DigestCache(self.folder / "configs"),
+            on_beat=self._write_state,
         )
-        self.applier = Applier(
+        self.executor = CommandExecutor(
             journal=self.journal,
             slots=self.slots,
             switch=self.switch,
-            words=words,
-            link=self.session,
+            receipts=receipts,
+            plane=self.session,
             probe=self.plugin.probe,
             keys=self.identity.release_keys,
             package=self.options.package,
@@ -162,32 +162,32 @@ class Supervisor:
             clock=self.clock,
         )
 
-    async def _serve(self, ending: asyncio.Task[bool]) -> None:
+    async def _serve(self, stop_requested: asyncio.Task[bool]) -> None:
         self.telemetry.start()
         beating: asyncio.Task[None] | None = None
         try:
-            self._port = self._port or kept_port(self.folder / "state")
-            self.applier.say_again()
-            await self.switch.begin()
+            self._port = self._port or previous_port(self.folder / "state")
+            self.executor.resend_receipts()
+            await self.switch.recover()
             if self._install():
-                await self.switch.begin()
-            self.applier.begin()
+                await self.switch.recover()
+            self.executor.resume()
             self.session.start()
             beating = asyncio.create_task(self.beats.run(), name="beats")
-            await asyncio.wait({ending, beating}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stop_requested, beating}, return_when=asyncio.FIRST_COMPLETED)
             if beating.done():
                 beating.result()
         finally:
             if beating is not None:
                 beating.cancel()
-            await self.applier.end()
+            await self.executor.stop()
             await self.session.stop("shutdown")
-            await self.switch.end()
+            await self.switch.stop()
             self.telemetry.stop()
             self.journal.close()
 
     def _first_release(self) -> str:
-        # Only what we say of ourselves; it is verified, with the keys that enrolment gives, before it runs.
+        # What the agent claims of itself; it is verified, with the keys of the enrolment, before it runs.
         if self.options.archive is None:
             return ""
         envelope = self.options.envelope or envelope_path(self.options.archive)
@@ -202,7 +202,7 @@ class Supervisor:
         envelope = self.options.envelope or envelope_path(archive)
         config = running.config if running else ""
         if self.options.config or not config:
-            config = keep_config(self.folder / "configs", self.options.config)
+            config = save_config(self.folder / "configs", self.options.config)
         install(
             self.journal,
             self.slots,
@@ -225,36 +225,36 @@ class Supervisor:
         await self.plugin.start(install, self.slots.path(install.slot), environment)
 
     async def stop(self) -> None:
-        """Stops what runs and hears its last words (the switch's runner)."""
+        """Stops what runs and reads its last counters (the switch's runner)."""
         await self.plugin.stop()
         self.telemetry.drain()
 
-    async def settled(self, seconds: float) -> Health:
+    async def wait_started(self, seconds: float) -> Health:
         """Waits for a start (the switch's runner)."""
-        return await self.plugin.settled(seconds)
+        return await self.plugin.wait_started(seconds)
 
-    async def _take(self, command: pb.Command) -> None:
-        await self.applier.take(command)
+    async def _on_command(self, command: pb.Command) -> None:
+        await self.executor.accept(command)
 
     def _beat(self) -> None:
         self.beats.send()
 
     def _hello(self) -> pb.Hello:
-        present = self.journal.state.present
+        active = self.journal.state.active
         return pb.Hello(
             agent_version=agent_version(),
             capabilities=CAPABILITIES,
             package=self.options.package,
-            release=present.release if present else "",
-            generation=present.generation if present else 0,
+            release=active.release if active else "",
+            generation=active.generation if active else 0,
             fence=self.journal.state.fence,
         )
 
-    def _acknowledged(self, ack: pb.ResultAck) -> None:
+    def _on_result_ack(self, ack: pb.ResultAck) -> None:
         if f"{ack.command}/{ack.outcome}" in self.journal.state.unacknowledged:
             self.journal.write("ACKNOWLEDGED", command=ack.command, outcome=int(ack.outcome))
 
-    def _tell(self, beat: pb.Beat) -> None:
+    def _write_state(self, beat: pb.Beat) -> None:
         fields = {
             "plugin": self.identity.plugin,
             "boot_id": self._boot_id,
@@ -262,7 +262,7 @@ class Supervisor:
             "pid": self.plugin.pid,
             "release": beat.release,
             "generation": beat.generation,
-            "health": NAMES[beat.health],
+            "health": HEALTH_NAMES[beat.health],
             "connected": self.session.connected,
         }
         draft = self.folder / "state.new"
@@ -270,7 +270,7 @@ class Supervisor:
         draft.replace(self.folder / "state")
 
 
-def own(path: Path) -> int:
+def lock_folder(path: Path) -> int:
     """Locks the folder for this process. Raises BlockingIOError when another supervisor has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,7 +285,7 @@ def socket_path(folder: Path) -> Path:
     return Path("/tmp") / f"prunella-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.sock"  # noqa: S108
 
 
-def kept_port(state: Path) -> int:
+def previous_port(state: Path) -> int:
     """The plugin's port of the last run if it is still free, else one the kernel gives."""
     try:
         wanted = int(json.loads(state.read_text())["port"])
@@ -310,7 +310,7 @@ def agent_version() -> str:
         return ""
 
 
-def end_with_parent() -> None:
+def stop_with_parent() -> None:
     """Has the kernel send SIGTERM when the parent is gone."""
     if sys.platform == "linux":
         import ctypes
@@ -323,7 +323,7 @@ async def supervise(options: Options) -> None:
     supervisor = Supervisor(options)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.ask_to_end)
+        loop.add_signal_handler(number, supervisor.request_stop)
     await supervisor.run()
 
 
@@ -332,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if options.with_parent:
-        end_with_parent()
+        stop_with_parent()
     try:
         asyncio.run(supervise(options))
     except BlockingIOError:

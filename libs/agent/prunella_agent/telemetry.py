@@ -1,8 +1,8 @@
 """Adds up what the plugin's processes count, into figures that are cumulative since the supervisor's boot.
 
-Rule: a figure never shrinks. Each process counts from zero under its own name; when it is gone its last figures stay
+Rule: a figure never shrinks. Each process counts from zero under its own name; when it is exited its last figures stay
 in the sum. What a datagram says is not trusted: anything but whole, non-negative, growing numbers is ignored, and the
-number of processes, names and samples is bounded. Datagrams that tell of an error are handed on as they are read.
+number of processes, names and samples is bounded. Datagrams that carry an error are passed on as they are read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prunella.v1 import agent_pb2 as pb
-from prunella_agent.reports import from_datagram
+from prunella_agent.error_counters import from_datagram
 
 FIGURES = ("errors", "attempts", "failures", "signature_failures")
 MAX_PROCESSES = 64
@@ -29,41 +29,41 @@ MAX_DATAGRAM = 65536
 
 
 @dataclass
-class Tally:
+class Totals:
     """The sums over all processes of the plugin since boot."""
 
     processes: dict[str, dict[str, int]] = field(default_factory=dict)
-    gone: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FIGURES, 0))
+    exited: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FIGURES, 0))
     numbers: dict[str, float] = field(default_factory=dict)
     samples: tuple[str, ...] = ()
 
     def total(self, figure: str) -> int:
         """One figure since boot."""
-        return self.gone[figure] + sum(counts[figure] for counts in self.processes.values())
+        return self.exited[figure] + sum(counts[figure] for counts in self.processes.values())
 
-    def take(self, datagram: bytes) -> bool:
-        """Takes one datagram in; False when it is not one."""
+    def add(self, datagram: bytes) -> bool:
+        """Adds one datagram of counters; False when it is not one."""
         try:
             body = json.loads(datagram)
             process = str(body["process"])[:64]
-            counts = {figure: whole(body[figure]) for figure in FIGURES}
+            counts = {figure: parse_count(body[figure]) for figure in FIGURES}
         except (ValueError, KeyError, TypeError, RecursionError):
             return False
         known = self.processes.pop(process, None)
         if known is None and len(self.processes) >= MAX_PROCESSES:
-            self._let_go()
+            self._evict()
         floor = known or dict.fromkeys(FIGURES, 0)
         self.processes[process] = {figure: max(counts[figure], floor[figure]) for figure in FIGURES}
-        self._keep(body)
+        self._add_samples(body)
         return True
 
-    def _let_go(self) -> None:
+    def _evict(self) -> None:
         # The process heard of longest ago; if it lived it would have spoken within the second.
         counts = self.processes.pop(next(iter(self.processes)))
         for figure in FIGURES:
-            self.gone[figure] += counts[figure]
+            self.exited[figure] += counts[figure]
 
-    def _keep(self, body: dict[str, Any]) -> None:
+    def _add_samples(self, body: dict[str, Any]) -> None:
         numbers = body.get("numbers")
         for name, value in list(numbers.items())[:MAX_NUMBERS] if isinstance(numbers, dict) else ():
             room = name in self.numbers or len(self.numbers) < MAX_NUMBERS
@@ -71,11 +71,11 @@ class Tally:
                 self.numbers[name] = float(value)
         samples = body.get("samples")
         if isinstance(samples, list) and samples:
-            kept = [s for s in samples if isinstance(s, str) and len(s.encode("utf-8", "replace")) <= MAX_SAMPLE_BYTES]
-            self.samples = tuple(kept[-MAX_SAMPLES:])
+            valid = [s for s in samples if isinstance(s, str) and len(s.encode("utf-8", "replace")) <= MAX_SAMPLE_BYTES]
+            self.samples = tuple(valid[-MAX_SAMPLES:])
 
 
-def whole(value: object) -> int:
+def parse_count(value: object) -> int:
     """A count. Raises ValueError for anything else."""
     if type(value) is not int or not 0 <= value <= MAX_FIGURE:
         raise ValueError(f"{value!r} is not a count")
@@ -85,12 +85,9 @@ def whole(value: object) -> int:
 class Telemetry:
     """The datagram socket that the SDK writes to, and the tally of what came."""
 
-    def __init__(
-        self, path: Path, heard: Callable[[], None], on_error: Callable[[pb.ErrorReport], None] | None = None
-    ) -> None:
-        self.tally = Tally()
+    def __init__(self, path: Path, on_error: Callable[[pb.ErrorReport], None] | None = None) -> None:
+        self.totals = Totals()
         self._path = path
-        self._heard = heard
         self._on_error = on_error
         self._socket: socket.socket | None = None
 
@@ -112,9 +109,8 @@ class Telemetry:
                 break
             if not datagram:
                 break
-            if not self.tally.take(datagram) and self._on_error:
+            if not self.totals.add(datagram) and self._on_error:
                 self._take_error(datagram, self._on_error)
-        self._heard()
 
     def _take_error(self, datagram: bytes, on_error: Callable[[pb.ErrorReport], None]) -> None:
         try:

@@ -19,7 +19,7 @@ from mcp.client._transport import TransportStreams
 from mcp.shared.message import SessionMessage
 from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 
-from prunella_agent.process import leashed, signal_group
+from prunella_agent.plugin_process import die_with_parent_command, signal_group
 from services.queue.worker.config import ServerConfig
 from services.queue.worker.framing import LONGEST, LineFramer, OversizedLine
 
@@ -60,7 +60,7 @@ class ServerProcess:
     async def transport(self) -> AsyncGenerator[TransportStreams, None]:
         """Starts the program and connects to it. Raises OSError when it cannot be started."""
         process = self._process = await asyncio.create_subprocess_exec(
-            *leashed(list(self.config.command)),
+            *die_with_parent_command(list(self.config.command)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

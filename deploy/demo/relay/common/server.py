@@ -1,4 +1,4 @@
-"""The relay's HTTP door: POST /webhook forwards, GET /health and /status answer; the middleware counts every webhook.
+"""The relay's HTTP server: POST /webhook forwards, GET /health and /status answer; the middleware counts every webhook.
 
 Rule: what the plane hears is what happened here. A webhook is ok when the sink took it; every other end is a failure,
 reported with the input that met it. A sink that says no is the webhook's failure; one that does not answer in time is
@@ -28,7 +28,7 @@ MAX_BODY = 256 * 1024
 Signing = Callable[[bytes, bytes], tuple[bytes, Mapping[str, str]]]
 
 
-class Sends(Protocol):
+class Sender(Protocol):
     """Whatever brings a webhook to its destination."""
 
     def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> int: ...
@@ -37,7 +37,7 @@ class Sends(Protocol):
 class Relay:
     """Signs and forwards webhooks, and counts how that went."""
 
-    def __init__(self, settings: Settings, sign: Signing, delivery: Sends) -> None:
+    def __init__(self, settings: Settings, sign: Signing, delivery: Sender) -> None:
         self.settings = settings
         self.sign = sign
         self.delivery = delivery
@@ -64,17 +64,17 @@ class Relay:
 
     def status(self) -> bytes:
         """What this process says of itself, as JSON; `started` differs after every start."""
-        words = {
+        fields = {
             "started": self.started,
             "up_seconds": round(time.time() - self.started, 3),
             "settings": {"timeout_seconds": self.settings.timeout_seconds},
             "webhooks": self.webhooks,
             "failed": self.failed,
         }
-        return json.dumps(words).encode()
+        return json.dumps(fields).encode()
 
 
-class Door(BaseHTTPRequestHandler):
+class RelayHandler(BaseHTTPRequestHandler):
     """HTTP in front of one relay."""
 
     protocol_version = "HTTP/1.1"
@@ -115,12 +115,12 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-def run(version: str, sign: Signing, delivery: Sends) -> None:
+def run(version: str, sign: Signing, delivery: Sender) -> None:
     """Serves on 127.0.0.1:$PORT until SIGTERM; from the beginning again after SIGHUP."""
     prunella.start(release=version)
-    door = type("RelayDoor", (Door,), {"relay": Relay(load(), sign, delivery)})
+    handler = type("BoundRelayHandler", (RelayHandler,), {"relay": Relay(load(), sign, delivery)})
     again = threading.Event()
-    with Server(("127.0.0.1", int(os.environ["PORT"])), door) as server:
+    with Server(("127.0.0.1", int(os.environ["PORT"])), handler) as server:
 
         def end(number: int, _: object) -> None:
             if number == signal.SIGHUP:

@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Sink URL (empty in a sandbox), merchant secret, and how many seconds a delivery may take."""
+    """WebhookSink URL (empty in a sandbox), merchant secret, and how many seconds a delivery may take."""
 
     sink: str
     secret: bytes

@@ -1,0 +1,256 @@
+"""Switches the plugin from one slot to the other, and back.
+
+Rule: every step is written down before it has an effect. A switch happens only under a permit that is still fresh
+when SWITCHING is on the disk. From then on there is a way back, and it is taken: when the plane says so, when no commit
+comes in time, when the new release does not start, when the supervisor dies before the commit. Only COMMITTED ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Protocol
+
+from prunella.v1 import agent_pb2 as pb
+from prunella_agent import failpoints
+from prunella_agent.clock import Clock
+from prunella_agent.journal import Journal
+from prunella_agent.plugin_process import Health
+from prunella_agent.receipts import Receipts, decode_result, encode
+from prunella_agent.session import PermitResponse
+from prunella_agent.slots import Slots
+from prunella_agent.spans import Spans
+from prunella_agent.state import Install, Probation, State, recover
+
+log = logging.getLogger("prunella_agent.slot_switch")
+
+SETTLE_SECONDS = 5.0
+DEAD_MAN_SECONDS = 100.0
+REVERT_AGAIN_SECONDS = 0.5
+
+
+class Runner(Protocol):
+    """What runs the plugin."""
+
+    async def start(self, install: Install) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def wait_started(self, seconds: float) -> Health: ...
+
+
+class SlotSwitch:
+    """The one place that changes what runs. One change at a time."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        slots: Slots,
+        runner: Runner,
+        receipts: Receipts,
+        clock: Clock,
+        beat: Callable[[], None],
+    ) -> None:
+        self.reported: Install | None = None
+        self._journal = journal
+        self._slots = slots
+        self._runner = runner
+        self._receipts = receipts
+        self._clock = clock
+        self._beat = beat
+        self._lock = asyncio.Lock()
+        self._dead_man: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """The state that the journal says."""
+        return self._journal.state
+
+    @property
+    def in_probation(self) -> bool:
+        """Whether a switch waits for its commit."""
+        return self.state.probation is not None
+
+    async def recover(self) -> None:
+        """After a start: reverts what was not committed, then runs what is left."""
+        async with self._lock:
+            recovery = recover(self.state)
+            if recovery.finish_revert:
+                revert = recovery.finish_revert
+                await self._run(revert.target)
+                self._receipts.record("REVERTED", decode_result(revert.result), generation=revert.generation)
+            elif recovery.revert_probation:
+                probation = recovery.revert_probation
+                await self._revert(probation, probation.before, "RESTARTED", unsolicited=True)
+            elif recovery.run:
+                await self._run(recovery.run)
+
+    async def switch(self, command: pb.Command, target: Install, permit: PermitResponse, spans: Spans) -> None:
+        """Switches under a permit; the receipt says APPLIED, or REVERTED when it could not be done."""
+        async with self._lock:
+            before = self.state.running
+            why = self._refusal(permit)
+            if before is None or why:
+                receipt = self._receipts.create(command, pb.COMMAND_OUTCOME_REVERTED, detail=why, spans=spans)
+                self._receipts.record("REVERTED", receipt, generation=command.generation)
+                return
+            probation = Probation(command.id, command.attempt, command.fence, command.traceparent, before, target)
+            self._journal.write("SWITCHING", probation=asdict(probation))
+            failpoints.hit("SWITCHING")
+            began = self._clock.monotonic()
+            if began > permit.expires:
+                await self._revert(probation, before, "PERMIT_STALE", moved=False, spans=spans)
+                return
+            try:
+                await self._switch_slots(probation, spans)
+            except OSError as error:
+                log.exception("the switch to %s failed", target.release)
+                await self._revert(probation, before, f"SWITCH_FAILED: {error}", unsolicited=True, spans=spans)
+                return
+            if await self._confirm_start(probation, spans):
+                self._arm(probation, began + dead_man_seconds(command) - self._clock.monotonic())
+
+    async def commit(self, command: pb.Command, spans: Spans) -> None:
+        """Makes a generation stay, unless it has a final receipt already: the first one stands."""
+        async with self._lock:
+            state, generation = self.state, command.generation
+            stays = state.probation and state.probation.switched and not state.revert
+            if stays and state.probation and state.probation.after.generation == generation:
+                with spans.step("commit"):
+                    receipt = self._receipts.create(command, pb.COMMAND_OUTCOME_COMMITTED)
+                receipt.spans.extend(spans.taken)
+                self._receipts.record("COMMITTED", receipt, generation=generation)
+                # Not before: what cannot be written down is not committed, and the way back must stay open.
+                self._disarm()
+                failpoints.hit("COMMITTED")
+                self._beat()
+            elif state.finals.get(generation) == "REVERTED":
+                self._receipts.answer(command, pb.COMMAND_OUTCOME_REVERTED, "REVERTED")
+            elif state.running and state.running.generation == generation and not state.probation:
+                self._receipts.answer(command, pb.COMMAND_OUTCOME_COMMITTED)
+            else:
+                self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, "GENERATION_NOT_RUNNING")
+
+    async def roll_back(self, command: pb.Command, spans: Spans) -> None:
+        """Reverts a generation, committed or not; one that never ran here never will."""
+        async with self._lock:
+            state, generation = self.state, command.generation
+            running = state.running
+            if state.probation and state.probation.after.generation == generation:
+                await self._revert(state.probation, state.probation.before, "", command=command, spans=spans)
+            elif running and running.generation == generation and generation and state.previous:
+                await self._revert(None, state.previous, "", command=command, spans=spans)
+            elif state.finals.get(generation) == "REVERTED":
+                self._receipts.answer(command, pb.COMMAND_OUTCOME_REVERTED, "REVERTED")
+            elif running and generation > running.generation:
+                receipt = self._receipts.create(command, pb.COMMAND_OUTCOME_REVERTED, detail="NOT_APPLIED")
+                self._receipts.record("REVERTED", receipt, generation=generation)
+            else:
+                self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, "NOTHING_TO_GO_BACK_TO")
+
+    async def stop(self) -> None:
+        """Stops the plugin; a switch under way is finished first, one in probation is reverted at the next start."""
+        self._disarm()
+        async with self._lock:
+            await self._runner.stop()
+
+    def _refusal(self, permit: PermitResponse) -> str:
+        if self.state.probation:
+            return "PROBATION"
+        return "PERMIT_STALE" if self._clock.monotonic() > permit.expires else ""
+
+    async def _switch_slots(self, probation: Probation, spans: Spans) -> None:
+        with spans.step("switch"):
+            await self._runner.stop()
+            failpoints.hit("STOPPED")
+            self._beat()
+            self._slots.fill(probation.after.slot)
+            self._slots.point(probation.after.slot)
+            failpoints.hit("POINTED")
+        with spans.step("start"):
+            self.reported = probation.after
+            await self._runner.start(probation.after)
+            failpoints.hit("STARTED")
+
+    async def _confirm_start(self, probation: Probation, spans: Spans) -> bool:
+        with spans.step("settle"):
+            health = await self._runner.wait_started(SETTLE_SECONDS)
+        if health is Health.DOWN:
+            await self._revert(probation, probation.before, "DID_NOT_START", unsolicited=True, spans=spans)
+            return False
+        self._receipts.record("SWITCHED", self._receipts.create(probation, pb.COMMAND_OUTCOME_APPLIED, spans=spans))
+        failpoints.hit("SWITCHED")
+        self._beat()
+        return True
+
+    async def _revert(
+        self,
+        probation: Probation | None,
+        target: Install,
+        detail: str,
+        *,
+        unsolicited: bool = False,
+        command: pb.Command | None = None,
+        moved: bool = True,
+        spans: Spans | None = None,
+    ) -> None:
+        """Goes back to an install; the receipt is about the command that asks for it, or about the switch itself."""
+        self._disarm()
+        about = command or probation
+        assert about is not None
+        spans = spans or Spans(self._clock, probation.traceparent if probation else "")
+        generation = command.generation if command else about.after.generation  # type: ignore[union-attr]
+        receipt = self._receipts.create(about, pb.COMMAND_OUTCOME_REVERTED, detail=detail, unsolicited=unsolicited)
+        receipt.release, receipt.digest = target.release, target.digest
+        self._journal.write("REVERTING", target=asdict(target), generation=generation, result=encode(receipt))
+        failpoints.hit("REVERTING")
+        with spans.step("revert"):
+            if moved:
+                await self._run(target)
+        receipt.spans.extend(spans.taken)
+        receipt.time.FromDatetime(self._clock.now())
+        failpoints.hit("REVERT_STARTED")
+        self._receipts.record("REVERTED", receipt, generation=generation)
+        failpoints.hit("REVERTED")
+        self._beat()
+
+    async def _run(self, target: Install) -> None:
+        await self._runner.stop()
+        self._beat()
+        self._slots.point(target.slot)
+        if self.state.revert:
+            failpoints.hit("REVERT_POINTED")
+        self.reported = target
+        await self._runner.start(target)
+        self._beat()
+
+    def _arm(self, probation: Probation, seconds: float) -> None:
+        self._dead_man = asyncio.create_task(self._expire(probation, max(seconds, 0.0)), name="dead man")
+
+    def _disarm(self) -> None:
+        if self._dead_man is not None and self._dead_man is not asyncio.current_task():
+            self._dead_man.cancel()
+        self._dead_man = None
+
+    async def _expire(self, probation: Probation, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        while True:
+            async with self._lock:
+                now = self.state.probation
+                if now is None or now != replace(probation, switched=now.switched):
+                    return
+                log.warning("no commit of generation %d came in time; going back", probation.after.generation)
+                try:
+                    await self._revert(now, now.before, "DEAD_MAN", unsolicited=True)
+                except OSError:
+                    log.exception("the way back failed; trying again")
+            await self._clock.sleep(REVERT_AGAIN_SECONDS)
+
+
+def dead_man_seconds(command: pb.Command) -> float:
+    """How long the switch waits for its commit; a minute when the command does not say."""
+    seconds: float = command.dead_man_duration.ToTimedelta().total_seconds()
+    return seconds if seconds > 0 else DEAD_MAN_SECONDS
