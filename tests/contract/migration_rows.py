@@ -18,7 +18,7 @@ ROWS = 2
 COMBINATIONS = 3000
 # Literals that are tried for a type of the catalogue, the first one first; {n} is the number of the row.
 TYPES = {
-    "text": ("'text-{n}'", "''", "'0198a1b2-c3d4-7000-8000-00000000000{n}'"),
+    "text": ("'text-{n}'", "''", "lpad('{n}', 64, '0')", "'0198a1b2-c3d4-7000-8000-00000000000{n}'"),
     "uuid": ("'0198a1b2-c3d4-7000-8000-00000000000{n}'",),
     "integer": ("{n}", "0", "1", "2", "100"),
     "smallint": ("{n}", "0", "1", "2"),

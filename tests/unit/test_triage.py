@@ -239,7 +239,7 @@ def test_triage_always_ends_with_words_of_ours(
 ) -> None:
     told = judged(report(message, type=type_, severity=severity, context=context))
     assert told.severity in SEVERITIES
-    assert told.type == triage.UNKNOWN or BOOK.kind(told.type)
+    assert told.type == triage.UNKNOWN or BOOK.error_type(told.type)
     assert told.explanation.isprintable()
 
 

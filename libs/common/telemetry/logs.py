@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import Processor, WrappedLogger
 
 from libs.common.telemetry.context import current_trace_id
+from libs.common.text import clean_text
 
 LONGEST_TEXT = 4096
 SECRET_WORDS = ("secret", "password", "token", "authorization", "credential", "private_key", "database_url")
@@ -95,6 +96,6 @@ def _guard_values(_: WrappedLogger, __: str, line: MutableMapping[str, Any]) -> 
     for name, value in line.items():
         if any(word in name.lower() for word in SECRET_WORDS):
             line[name] = "***"
-        elif isinstance(value, str) and len(value) > LONGEST_TEXT:
-            line[name] = value[:LONGEST_TEXT] + "…"
+        elif isinstance(value, str):
+            line[name] = clean_text(value, LONGEST_TEXT) + "…" * (len(value) > LONGEST_TEXT)
     return line
