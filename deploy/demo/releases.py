@@ -26,7 +26,7 @@ PACKAGE = "relay"
 RENAMED = {"2.0.0": "1.2.3"}
 VERSIONS = ("1.1.0", "1.2.0", "1.2.1", "1.2.2", "1.2.3", "1.2.4", "1.3.0")
 SOURCES = Path(__file__).resolve().parent / PACKAGE
-SDK_FILES = ("__init__.py", "sdk.py", "error_groups.py", "fingerprint.py")
+SDK_FILES = ("__init__.py", "sdk.py", "error_groups.py", "text.py")
 ENTRYPOINT = ("python", "-m", "relay.release")
 PROBE = ("python", "-m", "relay.common.probe")
 SMOKE = ("python", "-m", "relay.release.smoke")
@@ -62,6 +62,7 @@ def build(version: str, package: str = PACKAGE) -> bytes:
         (folder / "prunella_agent").mkdir()
         for file in SDK_FILES:
             shutil.copy(sdk / file, folder / "prunella_agent")
+        shutil.copytree(sdk / "fingerprint", folder / "prunella_agent" / "fingerprint", ignore=ignore)
         return releases.build_archive(folder)
 
 

@@ -14,19 +14,26 @@ import pytest
 
 from prunella.v1 import (
     agent_pb2,
+    annotations_pb2,
     audit_pb2,
     decider_pb2,
     events_pb2,
     ingest_pb2,
+    kpis_pb2,
     notification_pb2,
     ops_pb2,
+    overview_pb2,
     patcher_pb2,
     queue_pb2,
+    stories_pb2,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
 GLOSSARY = ROOT / "docs/glossary.md"
-FILES = (agent_pb2, audit_pb2, decider_pb2, events_pb2, ingest_pb2, notification_pb2, ops_pb2, patcher_pb2, queue_pb2)
+FILES = (
+    agent_pb2, annotations_pb2, audit_pb2, decider_pb2, events_pb2, ingest_pb2, kpis_pb2, notification_pb2, ops_pb2,
+    overview_pb2, patcher_pb2, queue_pb2, stories_pb2,
+)  # fmt: skip
 # What a request or an answer adds to the name of its method.
 VERBS_AND_SHAPES = {"request", "response"}
 # House words that standard terms have replaced: no module, class, function, column, field or argument is called so.
@@ -47,7 +54,6 @@ RETIRED = frozenset(
         "sense",
         "pulse",
         "pulses",
-        "gather",
         "weigh",
         "weighed_out",
         "weighed",
@@ -67,15 +73,10 @@ RETIRED = frozenset(
 
 def explained() -> set[str]:
     """The words of the glossary: bold words of its tables, and its list of plain English."""
-    text = GLOSSARY.read_text()
-    tables, _, plain = text.partition("## Plain English")
+    tables, _, plain = GLOSSARY.read_text().partition("## Plain English")
     assert plain, "docs/glossary.md ends with the section '## Plain English'"
-    found = {
-        word
-        for row in re.findall(r"^\| \*\*(.+?)\*\*", tables, re.MULTILINE)
-        for word in re.findall(r"[a-z]+", row.lower())
-    }
-    return found | set(re.findall(r"[a-z]+", plain.lower()))
+    rows = re.findall(r"^\| \*\*(.+?)\*\*", tables, re.MULTILINE)
+    return {word for text in (*rows, plain) for word in re.findall(r"[a-z]+", text.lower())}
 
 
 def words(name: str) -> Iterator[str]:
