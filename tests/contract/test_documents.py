@@ -15,6 +15,8 @@ README_LINES, README_COLUMNS = 120, 120
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PROVEN = re.compile(r"`(tests/[\w/.-]+)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+# A path of this tree in backticks; `{a,b}` stands for both.
+NAMED = re.compile(r"`((?:services|libs|tests|deploy|cli|protos/prunella)/[\w/.{},-]+)`")
 COMMAND = re.compile(r"`prunella ([a-z][a-z-]+)|· `([a-z][a-z-]+)")
 
 
@@ -39,6 +41,21 @@ def test_every_command_has_its_row() -> None:
 def test_every_page_that_is_linked_is_there(page: Path) -> None:
     linked = LINK.findall(page.read_text())
     assert not [target for target in linked if not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.stem)
+def test_every_place_that_is_named_is_there(page: Path) -> None:
+    named = {one for path in NAMED.findall(page.read_text()) for one in spread(path)}
+    assert not sorted(one for one in named if not any(ROOT.glob(one)))
+
+
+def spread(path: str) -> list[str]:
+    """The paths that one with `{a,b}` stands for."""
+    head, brace, rest = path.partition("{")
+    if not brace:
+        return [path]
+    inner, _, tail = rest.partition("}")
+    return [head + one + tail for one in inner.split(",")]
 
 
 def test_the_readme_fits_a_stranger() -> None:
