@@ -116,7 +116,10 @@ class PlaneClient:
 
 
 def request(rpc: str, **fields: Any) -> Any:
-    """The request of `service.Method`; one that changes something gets a request id of its own."""
+    """The request of `service.Method`; one that changes something gets a request id of its own.
+
+    Raises KeyError for an RPC that does not exist, ValueError for a field that its request does not have.
+    """
     from google.protobuf.message_factory import GetMessageClass
 
     from libs.common.names import new_id
