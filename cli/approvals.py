@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import completion, formatting, id_lookup, listings
-from cli.confirmation import Yes, confirm
-from cli.output import Json, Limit, Reason, Watch, coloured, plain, safe, show_fields, show_json, show_table
-from cli.plane_client import TIMEOUT, fail, run
+from cli.command_shapes import show_answer
+from cli.confirmation import confirm
+from cli.options import Json, Limit, Reason, Watch, Yes
+from cli.output import coloured, plain, safe, show_fields, show_json, show_table
+from cli.plane_client import fail, run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
@@ -57,34 +59,22 @@ def reject(subject: Subject, reason: Reason, role: Role = "", yes: Yes = False, 
 
 
 async def _speak(plane: PlaneClient, typed: str, reason: str, role: str, *, agree: bool, yes: bool, json: bool) -> None:
-    from libs.common.names import new_id
-    from prunella.v1.patcher_pb2 import ApproveAttemptRequest, RejectAttemptRequest
-
     found = await _found(plane, typed)
     if not found.HasField("approval"):
         fail(f"{_spoken(found)} waits for nobody: it is {found.state}")
     show_fields(_plan(found, await id_lookup.labels(plane, [getattr(found, "plugin", "")])), err=True)
     confirm(f"{'approve' if agree else 'reject'} this plan?", yes=yes)
     fields = {"name": found.name, "plan_hash": found.approval.plan_hash, "role": role, "reason": reason}
-    if agree:
-        await plane.patcher.ApproveAttempt(ApproveAttemptRequest(request_id=new_id(), **fields), timeout=TIMEOUT)
-    else:
-        await plane.patcher.RejectAttempt(RejectAttemptRequest(request_id=new_id(), **fields), timeout=TIMEOUT)
-    after = await _found(plane, found.name)
-    if json:
-        show_json(plain(after))
-        return
-    typer.echo(f"{_spoken(after)}: {after.approval.status}, {_count(after.approval)}; it is {after.state}")
+    await plane.call("patcher.ApproveAttempt" if agree else "patcher.RejectAttempt", **fields)
+    show_answer(await _found(plane, found.name), _outcome, json=json)
 
 
 async def _found(plane: PlaneClient, typed: str) -> Any:
-    from prunella.v1.patcher_pb2 import GetAttemptRequest, GetRolloutRequest
-
     if typed.strip().startswith(ROLLOUTS):
-        wanted = GetRolloutRequest(name=f"rollouts/{await id_lookup.rollout(plane, typed)}")
-        return (await plane.patcher.GetRollout(wanted, timeout=TIMEOUT)).rollout
-    request = GetAttemptRequest(name=f"attempts/{await id_lookup.attempt(plane, typed)}")
-    return (await plane.patcher.GetAttempt(request, timeout=TIMEOUT)).attempt
+        name = await id_lookup.resource(plane, "rollouts", typed)
+        return (await plane.call("patcher.GetRollout", name=name)).rollout
+    name = await id_lookup.resource(plane, "attempts", typed)
+    return (await plane.call("patcher.GetAttempt", name=name)).attempt
 
 
 def _spoken(subject: Any) -> str:
@@ -124,6 +114,10 @@ def _plan(subject: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("expires", formatting.ago(approval.expire_time, now)),
         ("why asked", safe(approval.reason or subject.reason)),
     ]
+
+
+def _outcome(subject: Any) -> str:
+    return f"{_spoken(subject)}: {subject.approval.status}, {_count(subject.approval)}; it is {subject.state}"
 
 
 def _vote(vote: Any) -> str:

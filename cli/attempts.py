@@ -7,97 +7,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import completion, formatting, id_lookup, listings
+from cli import formatting, id_lookup, listings, options
 from cli.command_groups import command_group
-from cli.output import (
-    Json,
-    Limit,
-    Reason,
-    Watch,
-    coloured,
-    plain,
-    safe,
-    show_fields,
-    show_json,
-    show_json_list,
-    show_table,
-)
-from cli.plane_client import FAILED, TIMEOUT, run
+from cli.command_shapes import run_change, run_list, run_show
+from cli.options import AttemptName, IncidentFor, Json, Limit, PluginOn, Reason, Watch
+from cli.output import coloured, safe, show_fields, show_table
+from cli.plane_client import FAILED, run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
 
 app = command_group("Remedies on their way, and what became of them.")
 
-AttemptName = Annotated[
-    str, typer.Argument(help="Id of the attempt, or a unique part of it.", autocompletion=completion.attempt)
-]
-Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=completion.plugin)
-]
-Incident = Annotated[
-    str, typer.Option("--incident", "-i", help="Only for this incident.", autocompletion=completion.incident)
-]
-State = Annotated[str, typer.Option("--state", help="Only in this state, such as probation or success.")]
+COLUMNS = ("attempt", "plugin", "remedy", "state", "?round", "?began", "?took", "why")
 REMEDIES = ("patch", "rollback", "restart", "config_fix")
+State = Annotated[str, typer.Option("--state", help="Only in this state, such as probation or success.")]
 Remedy = Annotated[str, typer.Argument(metavar="ACTION", help="patch, rollback, restart or config_fix.")]
 Target = Annotated[str, typer.Argument(help="Release for a patch, configuration for a config_fix.")]
-OnPlugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="To which plugin: label or id.", autocompletion=completion.plugin)
-]
-ForIncident = Annotated[
-    str,
-    typer.Option("--incident", "-i", help="To heal this incident, and its plugin.", autocompletion=completion.incident),
-]
+OnPlugin = Annotated[str, options.plugin("To which plugin: label or id.")]
+ForIncident = Annotated[str, options.incident("To heal this incident, and its plugin.")]
 
 
 @app.command("list")
 def list_(
-    plugin: Plugin = "",
-    incident: Incident = "",
-    state: State = "",
-    limit: Limit = 50,
-    watch: Watch = False,
+    plugin: PluginOn = "", incident: IncidentFor = "", state: State = "", limit: Limit = 50, watch: Watch = False,
     json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Attempts, newest first."""
-
-    async def work(plane: PlaneClient) -> None:
-        filters = {
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-            "incident": await id_lookup.incident(plane, incident) if incident else "",
-            "state": state,
-        }
-        entries = listings.attempts(plane, limit, **filters)
-        if json:
-            await show_json_list(entries)
-            return
-        found = [entry async for entry in entries]
-        labels = await id_lookup.labels(plane, (entry.plugin for entry in found))
-        now = datetime.now(UTC)
-        columns = ("attempt", "plugin", "remedy", "state", "?round", "?began", "?took", "why")
-        show_table(columns, (_row(entry, labels, now) for entry in found), empty="no attempt")
-
-    run(work, watch=watch)
+    run_list(
+        listings.attempts, limit, COLUMNS, _row, empty="no attempt", json=json, watch=watch, labelled=True,
+        plugin=plugin, incident=incident, state=state,
+    )  # fmt: skip
 
 
 @app.command()
 def show(attempt: AttemptName, json: Json = False) -> None:
     """One attempt, step by step."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.patcher_pb2 import GetAttemptRequest
-
-        id_ = await id_lookup.attempt(plane, attempt)
-        found = (await plane.patcher.GetAttempt(GetAttemptRequest(name=f"attempts/{id_}"), timeout=TIMEOUT)).attempt
-        if json:
-            show_json(plain(found))
-            return
-        labels = await id_lookup.labels(plane, [found.plugin])
-        show_fields(_fields(found, labels))
-        _show_steps(found)
-
-    run(work)
+    run_show("patcher.GetAttempt", "attempts", attempt, _show, field="attempt", json=json)
 
 
 @app.command()
@@ -107,23 +53,18 @@ def create(
     """Wants a remedy by hand; gates, staging, approvals of others and probation are those of any attempt."""
 
     async def work(plane: PlaneClient) -> int:
-        from libs.common.names import new_id
-        from prunella.v1.events_pb2 import Action
-        from prunella.v1.patcher_pb2 import CreateAttemptRequest
-
         if action not in REMEDIES:
             raise typer.BadParameter(f"use {', '.join(REMEDIES)}", param_hint="ACTION")
-        request = CreateAttemptRequest(
+        answer = await plane.call(
+            "patcher.CreateAttempt",
             plugin=await id_lookup.plugin(plane, plugin) if plugin else "",
-            incident=f"incidents/{await id_lookup.incident(plane, incident)}" if incident else "",
-            action=Action.Value(f"ACTION_{action.upper()}"),
+            incident=await id_lookup.resource(plane, "incidents", incident) if incident else "",
+            action=f"ACTION_{action.upper()}",
             target=target,
             reason=reason,
-            request_id=new_id(),
         )
-        made = (await plane.patcher.CreateAttempt(request, timeout=TIMEOUT)).attempt
-        why = f": {safe(made.reason)}" if made.reason else ""
-        typer.echo(f"attempt {id_lookup.short(made.name)} is {made.state}{why}")
+        made = answer.attempt
+        typer.echo(f"{_state(made)}{f': {safe(made.reason)}' if made.reason else ''}")
         return FAILED if made.state in {"refused", "failed", "cancelled"} else 0
 
     run(work)
@@ -132,33 +73,22 @@ def create(
 @app.command()
 def rollback(attempt: AttemptName, reason: Reason) -> None:
     """Takes an applied attempt back; needs no permit."""
-
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.patcher_pb2 import RollBackAttemptRequest
-
-        name = f"attempts/{await id_lookup.attempt(plane, attempt)}"
-        request = RollBackAttemptRequest(name=name, request_id=new_id(), reason=reason)
-        answer = await plane.patcher.RollBackAttempt(request, timeout=TIMEOUT)
-        typer.echo(f"attempt {id_lookup.short(name)} is {answer.attempt.state}")
-
-    run(work)
+    run_change("patcher.RollBackAttempt", "attempts", attempt, _state, field="attempt", reason=reason)
 
 
 @app.command()
 def cancel(attempt: AttemptName, reason: Reason) -> None:
     """Stops an attempt that has no permit yet."""
+    run_change("patcher.CancelAttempt", "attempts", attempt, _state, field="attempt", reason=reason)
 
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.patcher_pb2 import CancelAttemptRequest
 
-        name = f"attempts/{await id_lookup.attempt(plane, attempt)}"
-        request = CancelAttemptRequest(name=name, request_id=new_id(), reason=reason)
-        answer = await plane.patcher.CancelAttempt(request, timeout=TIMEOUT)
-        typer.echo(f"attempt {id_lookup.short(name)} is {answer.attempt.state}")
+def _state(attempt: Any) -> str:
+    return f"attempt {id_lookup.short(attempt.name)} is {attempt.state}"
 
-    run(work)
+
+async def _show(plane: PlaneClient, attempt: Any) -> None:
+    show_fields(_fields(attempt, await id_lookup.labels(plane, [attempt.plugin])))
+    _show_steps(attempt)
 
 
 def _row(attempt: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...]:

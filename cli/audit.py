@@ -12,64 +12,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import audit_verify, completion, formatting, id_lookup, listings
+from cli import audit_verify, formatting, listings
 from cli.command_groups import command_group
-from cli.output import Json, Limit, console, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane_client import FAILED, TIMEOUT, fail, run
+from cli.command_shapes import run_list
+from cli.options import Facts, IncidentAbout, Json, Limit, PluginAbout
+from cli.output import console, plain, safe, show_fields, show_json
+from cli.plane_client import FAILED, fail, request, run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
 
 app = command_group("What was done, by whom and why, and what proves it.")
 
+COLUMNS = ("#", "when", "who", "did", "?to", "?before → after", "why")
 LONG = 3600.0
 Size = Annotated[int, typer.Option("--size", min=0, help="Of the log when it had so many entries; 0 for the latest.")]
-
-
 Actor = Annotated[str, typer.Option("--actor", "-a", help="Only done by: operators/ada, patcher, …")]
-Facts = Annotated[
-    list[str] | None, typer.Option("--fact", "-f", help="Only this fact; repeatable.", autocompletion=completion.fact)
-]
-Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only about this plugin: label or id.", autocompletion=completion.plugin)
-]
-Incident = Annotated[
-    str, typer.Option("--incident", "-i", help="Only about this incident.", autocompletion=completion.incident)
-]
 Since = Annotated[str, typer.Option("--since", help="From then on: 2h, 7d, or 2026-11-21T12:00.")]
 Until = Annotated[str, typer.Option("--until", help="Before then: 2h, 7d, or 2026-11-21T12:00.")]
 
 
 @app.command("list")
 def list_(
-    actor: Actor = "", fact: Facts = None, plugin: Plugin = "", incident: Incident = "", since: Since = "",
+    actor: Actor = "", fact: Facts = None, plugin: PluginAbout = "", incident: IncidentAbout = "", since: Since = "",
     until: Until = "", limit: Limit = 50, json: Json = False,
 ) -> None:  # fmt: skip
     """Entries of the log, newest first."""
     now = datetime.now(UTC)
-    window = {"start_time": _parse_time(since, now, "--since"), "end_time": _parse_time(until, now, "--until")}
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.audit_pb2 import ListAuditRequest
-
-        request = ListAuditRequest(
-            actor=actor,
-            facts=fact or [],
-            plugin=await id_lookup.optional_plugin(plane, plugin),
-            incident=await id_lookup.incident(plane, incident) if incident else "",
-        )
-        for name, time in window.items():
-            if time:
-                getattr(request, name).FromDatetime(time)
-        entries = listings.pages(plane.ops.ListAudit, request, "entries", limit)
-        if json:
-            await show_json_list(entries)
-            return
-        columns = ("#", "when", "who", "did", "?to", "?before → after", "why")
-        rows = [_row(entry, now) async for entry in entries]
-        show_table(columns, rows, empty="nothing was logged that fits")
-
-    run(work)
+    run_list(
+        listings.audit, limit, COLUMNS, _row, empty="nothing was logged that fits", json=json, actor=actor, facts=fact,
+        plugin=plugin, incident=incident, start_time=_parse_time(since, now, "--since"),
+        end_time=_parse_time(until, now, "--until"),
+    )  # fmt: skip
 
 
 @app.command()
@@ -77,9 +51,7 @@ def checkpoint(size: Size = 0, json: Json = False) -> None:
     """The signed size and root of the log; keep it where nobody else can change it."""
 
     async def work(plane: PlaneClient) -> None:
-        from prunella.v1.audit_pb2 import GetAuditCheckpointRequest
-
-        answer = await plane.ops.GetAuditCheckpoint(GetAuditCheckpointRequest(size=size), timeout=TIMEOUT)
+        answer = await plane.call("ops.GetAuditCheckpoint", size=size)
         if json:
             show_json(plain(answer))
             return
@@ -93,9 +65,7 @@ def key() -> None:
     """The public keys the log is signed with, one to a line; keep them where nobody else can change them."""
 
     async def work(plane: PlaneClient) -> None:
-        from prunella.v1.audit_pb2 import GetAuditCheckpointRequest
-
-        answer = await plane.ops.GetAuditCheckpoint(GetAuditCheckpointRequest(), timeout=TIMEOUT)
+        answer = await plane.call("ops.GetAuditCheckpoint")
         for one in answer.keys:
             typer.echo(one)
 
@@ -114,14 +84,12 @@ def prove(
         raise typer.BadParameter("name an entry, or a size with --from", param_hint="ENTRY")
 
     async def work(plane: PlaneClient) -> int:
-        from prunella.v1.audit_pb2 import ProveAuditRequest
         from services.ops.audit import merkle
 
+        claim: dict[str, Any] = {"old_size": old}
         if entry:
             claim = {"index": int(entry)} if entry.isascii() and entry.isdecimal() else {"event_id": entry}
-        else:
-            claim = {"old_size": old}
-        found = await plane.ops.ProveAudit(ProveAuditRequest(size=size, **claim), timeout=TIMEOUT)
+        found = await plane.call("ops.ProveAudit", size=size, **claim)
         if entry:
             leaf = merkle.leaf_hash(found.entry.entry)
             good = merkle.included(leaf, found.entry.index, found.size, found.hashes, found.root)
@@ -150,14 +118,12 @@ def export(
         fail(f"{file} is there already; an older export may convict a newer one. Replace it with --force")
 
     async def work(plane: PlaneClient) -> None:
-        from prunella.v1.audit_pb2 import ExportAuditRequest
-
         draft, end = file.with_name(f".{file.name}.part"), 0
         screen = console(err=True)
         try:
             with draft.open("w", encoding="utf-8", newline="\n") as out, screen.status("exporting …") as progress:
-                request = ExportAuditRequest(from_index=first, size=size)
-                async for answer in plane.ops.ExportAudit(request, timeout=LONG):
+                wanted = request("ops.ExportAudit", from_index=first, size=size)
+                async for answer in plane.ops.ExportAudit(wanted, timeout=LONG):
                     out.write(answer.lines)
                     end = answer.size
                     progress.update(f"exporting … {answer.next_index} of {end}")
@@ -176,12 +142,10 @@ def check(
     """Compares the log of this plane with the facts in its database; 1 when something is not as it was logged."""
 
     async def work(plane: PlaneClient) -> int:
-        from prunella.v1.audit_pb2 import CheckAuditRequest
-
         found, size = list[Any](), 0
         screen = console(err=True)
         with screen.status("comparing …") as progress:
-            async for answer in plane.ops.CheckAudit(CheckAuditRequest(from_index=first), timeout=LONG):
+            async for answer in plane.ops.CheckAudit(request("ops.CheckAudit", from_index=first), timeout=LONG):
                 found.extend(answer.findings)
                 size = answer.size
                 progress.update(f"comparing … {answer.next_index} of {size}")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import formatting
-from cli.output import Json, show_json
+from cli.options import Json
+from cli.output import show_json
 from cli.plane_client import FAILED, guarded
 
 if TYPE_CHECKING:

@@ -79,10 +79,7 @@ def strategy(incomplete: str) -> list[Offer]:
     """Strategies by name."""
 
     async def offers(plane: PlaneClient) -> AsyncIterator[Offer]:
-        from cli.plane_client import TIMEOUT
-        from prunella.v1.queue_pb2 import ListStrategiesRequest
-
-        for one in (await plane.queue.ListStrategies(ListStrategiesRequest(), timeout=TIMEOUT)).strategies:
+        for one in (await plane.call("queue.ListStrategies")).strategies:
             yield one.name.rpartition("/")[2], one.title
 
     return offered(offers, incomplete)
@@ -112,10 +109,7 @@ def dead_letter(incomplete: str) -> list[Offer]:
     """Facts that a consumer gave up, by id."""
 
     async def offers(plane: PlaneClient) -> AsyncIterator[Offer]:
-        from prunella.v1.ops_pb2 import ListDeadLettersRequest
-
-        dead_letters = listings.pages(plane.ops.ListDeadLetters, ListDeadLettersRequest(), "dead_letters", MOST)
-        async for one in dead_letters:
+        async for one in listings.dead_letters(plane, MOST):
             short = id_lookup.short(one.event_id)
             yield (short if short.startswith(incomplete) else one.event_id), f"{one.fact} for {one.consumer}"
 

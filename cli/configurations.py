@@ -2,109 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import completion, formatting, id_lookup, listings
+from cli import formatting, id_lookup, listings
 from cli.command_groups import command_group
-from cli.output import Json, Limit, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane_client import TIMEOUT, run
+from cli.command_shapes import run_list, run_show, show_answer
+from cli.options import FILE, ConfigurationName, Json, Limit, Package, PluginFor
+from cli.output import safe, show_fields
+from cli.plane_client import run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
 
 app = command_group("Signed configurations of packages and plugins.")
 
+COLUMNS = ("package", "version", "for", "published", "?by", "digest")
+NONE_YET = "no configuration yet; publish one with: prunella configurations publish ENVELOPE DOCUMENT"
 EVERY = "every plugin"
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="packages/{package}/configurations/{version}, or package@version.", autocompletion=completion.configuration
-    ),
-]
-Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
-Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.", autocompletion=completion.plugin)
-]
-File = typer.Argument(exists=True, dir_okay=False, readable=True)
 
 
 @app.command("list")
-def list_(package: Package = "", plugin: Plugin = "", limit: Limit = 50, json: Json = False) -> None:
+def list_(package: Package = "", plugin: PluginFor = "", limit: Limit = 50, json: Json = False) -> None:
     """Configurations, newest first."""
-
-    async def work(plane: PlaneClient) -> None:
-        entries = listings.configurations(
-            plane, limit, package=package, plugin=await id_lookup.optional_plugin(plane, plugin)
-        )
-        if json:
-            await show_json_list(entries)
-            return
-        found = [entry async for entry in entries]
-        labels = await id_lookup.labels(plane, (one.plugin for one in found))
-        now = datetime.now(UTC)
-        rows = [
-            (
-                safe(one.package),
-                safe(one.version),
-                safe(labels.get(one.plugin, EVERY)),
-                formatting.ago(one.publish_time, now),
-                safe(one.publisher),
-                one.digest[:16],
-            )
-            for one in found
-        ]
-        empty = "no configuration yet; publish one with: prunella configurations publish ENVELOPE DOCUMENT"
-        show_table(("package", "version", "for", "published", "?by", "digest"), rows, empty=empty)
-
-    run(work)
+    run_list(
+        listings.configurations, limit, COLUMNS, _row, empty=NONE_YET, json=json, labelled=True,
+        package=package, plugin=plugin,
+    )  # fmt: skip
 
 
 @app.command()
-def show(configuration: Name, json: Json = False) -> None:
+def show(configuration: ConfigurationName, json: Json = False) -> None:
     """One configuration and its document."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.patcher_pb2 import GetConfigurationRequest
-
-        request = GetConfigurationRequest(name=_name(configuration))
-        found = (await plane.patcher.GetConfiguration(request, timeout=TIMEOUT)).configuration
-        if json:
-            show_json(plain(found))
-            return
-        labels = await id_lookup.labels(plane, [found.plugin])
-        show_fields(_fields(found, labels))
-        typer.echo(_document(found.document))
-
-    run(work)
+    run_show("patcher.GetConfiguration", "configurations", configuration, _show, field="configuration", json=json)
 
 
 @app.command()
-def publish(envelope: Annotated[Path, File], document: Annotated[Path, File], json: Json = False) -> None:
+def publish(envelope: Annotated[Path, FILE], document: Annotated[Path, FILE], json: Json = False) -> None:
     """Makes a signed configuration known: its DSSE envelope (JSON) and its document (JSON)."""
 
     async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.patcher_pb2 import PublishConfigurationRequest
-
-        request = PublishConfigurationRequest(
-            request_id=new_id(), envelope=envelope.read_bytes(), document=document.read_bytes()
-        )
-        answer = (await plane.patcher.PublishConfiguration(request, timeout=TIMEOUT)).configuration
-        if json:
-            show_json(plain(answer))
-            return
-        typer.echo(f"published configuration {safe(answer.package)} {safe(answer.version)} ({answer.digest[:16]})")
+        envelope_bytes, document_bytes = envelope.read_bytes(), document.read_bytes()
+        answer = await plane.call("patcher.PublishConfiguration", envelope=envelope_bytes, document=document_bytes)
+        show_answer(answer.configuration, _published, json=json)
 
     run(work)
 
 
-def _name(typed: str) -> str:
-    package, found, version = typed.partition("@")
-    return f"packages/{package}/configurations/{version}" if found else typed
+def _published(one: Any) -> str:
+    return f"published configuration {safe(one.package)} {safe(one.version)} ({one.digest[:16]})"
+
+
+def _row(one: Any, labels: Mapping[str, str], now: datetime) -> tuple[str, ...]:
+    return (
+        safe(one.package),
+        safe(one.version),
+        safe(labels.get(one.plugin, EVERY)),
+        formatting.ago(one.publish_time, now),
+        safe(one.publisher),
+        one.digest[:16],
+    )
+
+
+async def _show(plane: PlaneClient, found: Any) -> None:
+    show_fields(_fields(found, await id_lookup.labels(plane, [found.plugin])))
+    typer.echo(_document(found.document))
 
 
 def _fields(found: Any, labels: dict[str, str]) -> list[tuple[str, str]]:

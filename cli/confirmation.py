@@ -6,13 +6,9 @@ go to standard error, so that `--json` stays one document.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from cli.plane_client import FAILED, USAGE_ERROR, fail
-
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def confirm(question: str, *, yes: bool) -> None:

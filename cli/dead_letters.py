@@ -6,22 +6,25 @@ handled within seconds, or is here again with its reason.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import completion, formatting, id_lookup, listings
 from cli.command_groups import command_group
-from cli.confirmation import Yes, confirm
-from cli.output import Json, Limit, plain, safe, show_json, show_json_list, show_table
-from cli.plane_client import TIMEOUT, USAGE_ERROR, fail, run
+from cli.command_shapes import run_list
+from cli.confirmation import confirm
+from cli.options import Json, Limit, Yes
+from cli.output import plain, safe, show_json
+from cli.plane_client import USAGE_ERROR, fail, run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
 
 app = command_group("Facts that a service could not handle, and the way back.")
 
+COLUMNS = ("event", "fact", "for", "?errors", "?crashes", "when", "why")
 Consumer = Annotated[str, typer.Option("--consumer", "-c", help="Only of this service: decider, patcher, …")]
 Event = Annotated[
     str, typer.Argument(help="Id of the fact, or a unique part of it.", autocompletion=completion.dead_letter)
@@ -32,17 +35,7 @@ All = Annotated[bool, typer.Option("--all", help="Every one that is listed.")]
 @app.command("list")
 def list_(consumer: Consumer = "", limit: Limit = 50, json: Json = False) -> None:
     """Facts that were given up and not handed out again since, newest first."""
-
-    async def work(plane: PlaneClient) -> None:
-        entries = _list(plane, consumer, limit)
-        if json:
-            await show_json_list(entries)
-            return
-        now = datetime.now(UTC)
-        columns = ("event", "fact", "for", "?errors", "?crashes", "when", "why")
-        show_table(columns, [_row(entry, now) async for entry in entries], empty="no dead letter")
-
-    run(work)
+    run_list(listings.dead_letters, limit, COLUMNS, _row, empty="no dead letter", json=json, consumer=consumer)
 
 
 @app.command()
@@ -54,16 +47,12 @@ def redrive(
         fail("name one dead letter, or say --all; see: prunella dead-letters", USAGE_ERROR)
 
     async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.ops_pb2 import RedriveDeadLetterRequest
-
-        listed = [entry async for entry in _list(plane, consumer, 0)]
+        listed = [entry async for entry in listings.dead_letters(plane, 0, consumer=consumer)]
         wanted = listed if all_ else _named(event, listed)
         if all_ and wanted:
             confirm(f"hand out {formatting.plural(len(wanted), 'fact')} again?", yes=yes)
         for entry in wanted:
-            request = RedriveDeadLetterRequest(consumer=entry.consumer, event_id=entry.event_id, request_id=new_id())
-            await plane.ops.RedriveDeadLetter(request, timeout=TIMEOUT)
+            await plane.call("ops.RedriveDeadLetter", consumer=entry.consumer, event_id=entry.event_id)
         if json:
             show_json([plain(entry) for entry in wanted])
             return
@@ -79,12 +68,6 @@ def _named(typed: str, listed: list[Any]) -> list[Any]:
     """What one fact is for several services is one for each; they all get it again. Raises NotFound or Invalid."""
     event = id_lookup.match("deadLetters", id_lookup.typed_id("events", typed), (entry.event_id for entry in listed))
     return [entry for entry in listed if entry.event_id == event]
-
-
-def _list(plane: PlaneClient, consumer: str, limit: int) -> Any:
-    from prunella.v1.ops_pb2 import ListDeadLettersRequest
-
-    return listings.pages(plane.ops.ListDeadLetters, ListDeadLettersRequest(consumer=consumer), "dead_letters", limit)
 
 
 def _row(entry: Any, now: datetime) -> tuple[str, ...]:

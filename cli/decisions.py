@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli import completion, formatting, id_lookup, listings
+from cli import formatting, id_lookup, listings
 from cli.command_groups import command_group
-from cli.output import Json, Limit, Watch, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane_client import TIMEOUT, run
+from cli.command_shapes import run_list
+from cli.options import DecisionName, IncidentFor, Json, Limit, PluginFor, Watch
+from cli.output import coloured, plain, safe, show_fields, show_json, show_table
+from cli.plane_client import run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
 
 app = command_group("What was chosen, how surely, and why.")
 
-DecisionName = Annotated[
-    str, typer.Argument(help="Id of the decision, or a unique part of it.", autocompletion=completion.decision)
-]
-Incident = Annotated[
-    str, typer.Option("--incident", "-i", help="Only for this incident.", autocompletion=completion.incident)
-]
-Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only for this plugin: label or id.", autocompletion=completion.plugin)
-]
+COLUMNS = ("decision", "plugin", "?incident", "?round", "remedy", "sure", "?origin", "?decided", "because")
 
 
 @app.command("list")
 def list_(
-    incident: Incident = "", plugin: Plugin = "", limit: Limit = 50, watch: Watch = False, json: Json = False
+    incident: IncidentFor = "", plugin: PluginFor = "", limit: Limit = 50, watch: Watch = False, json: Json = False
 ) -> None:
     """Decisions, newest first."""
-
-    async def work(plane: PlaneClient) -> None:
-        filters = {
-            "incident": await id_lookup.incident(plane, incident) if incident else "",
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-        }
-        entries = listings.decisions(plane, limit, **filters)
-        if json:
-            await show_json_list(entries)
-            return
-        found = [entry async for entry in entries]
-        labels = await id_lookup.labels(plane, (entry.plugin for entry in found))
-        now = datetime.now(UTC)
-        columns = ("decision", "plugin", "?incident", "?round", "remedy", "sure", "?origin", "?decided", "because")
-        show_table(columns, (_row(entry, labels, now) for entry in found), empty="no decision")
-
-    run(work, watch=watch)
+    run_list(
+        listings.decisions, limit, COLUMNS, _row, empty="no decision", json=json, watch=watch, labelled=True,
+        incident=incident, plugin=plugin,
+    )  # fmt: skip
 
 
 @app.command()
@@ -57,16 +38,12 @@ def show(decision: DecisionName, json: Json = False) -> None:
     """One decision with every candidate, in words."""
 
     async def work(plane: PlaneClient) -> None:
-        from prunella.v1.decider_pb2 import ExplainDecisionRequest
-
-        id_ = await id_lookup.decision(plane, decision)
-        request = ExplainDecisionRequest(name=f"decisions/{id_}")
-        answer = await plane.decider.ExplainDecision(request, timeout=TIMEOUT)
+        name = await id_lookup.resource(plane, "decisions", decision)
+        answer = await plane.call("decider.ExplainDecision", name=name)
         if json:
             show_json(plain(answer.decision))
             return
-        labels = await id_lookup.labels(plane, [answer.decision.plugin])
-        show_fields(_fields(answer.decision, labels))
+        show_fields(_fields(answer.decision, await id_lookup.labels(plane, [answer.decision.plugin])))
         _show_candidates(answer.decision)
         for sentence in answer.reasoning:
             typer.echo(f"· {sentence}")

@@ -9,7 +9,8 @@ import typer
 
 from cli import completion
 from cli.formatting import NO_VALUE, duration
-from cli.output import Json, safe, show_json, show_table
+from cli.options import Json
+from cli.output import safe, show_json, show_table
 from cli.plane_client import UNREACHABLE, USAGE_ERROR, fail, guarded
 
 app = typer.Typer(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import Json, console, safe, show_json
+from cli.options import Json
+from cli.output import console, safe, show_json
 from cli.plane_client import FAILED, USAGE_ERROR, fail, guarded
 
 if TYPE_CHECKING:
@@ -85,12 +86,11 @@ async def _dead_letters(target: CheckTarget) -> list[dict[str, Any]]:
     """The dead letters, newest first; none when ops cannot be asked."""
     from cli.output import plain
     from libs.common.errors import Problem
-    from prunella.v1.ops_pb2 import ListDeadLettersRequest
 
     if target.plane is None:
         return []
     try:
-        answer = await target.plane.ops.ListDeadLetters(ListDeadLettersRequest(), timeout=5)
+        answer = await target.plane.call("ops.ListDeadLetters")
     except Problem:
         return []
     return [plain(letter) for letter in answer.dead_letters]

@@ -38,6 +38,11 @@ class Finding:
     remedy: str = ""
 
 
+def checked(name: str, ok: bool, detail: str, remedy: str) -> Finding:
+    """What was looked at; what is well needs no remedy."""
+    return Finding(name, ok, detail, "" if ok else remedy)
+
+
 @dataclass
 class CheckTarget:
     """What the checks look at: this checkout or environment, and its plane when one runs."""
@@ -64,15 +69,15 @@ async def python(_target: CheckTarget) -> list[Finding]:
     """The interpreter, its environment and the generated protos."""
     version = ".".join(map(str, sys.version_info[:3]))
     fresh = sys.version_info[:2] >= OLDEST
-    found = [Finding("python", fresh, f"{version} ({sys.executable})", "" if fresh else "install Python 3.11 or newer")]
+    found = [checked("python", fresh, f"{version} ({sys.executable})", "install Python 3.11 or newer")]
     isolated = sys.prefix != sys.base_prefix
     detail = sys.prefix if isolated else "not in an environment of its own"
     remedy = "make run" if IS_CHECKOUT else "python3 -m venv DIRECTORY, and install there"
-    found.append(Finding("environment", isolated, detail, "" if isolated else remedy))
+    found.append(checked("environment", isolated, detail, remedy))
     modules = [importlib.util.find_spec(f"prunella.v1.{name}_pb2") for name in ("agent", "ops")]
     generated = all(modules)
-    remedy = "" if generated else "python protos/generate.py" if IS_CHECKOUT else INSTALL
-    return [*found, Finding("protos", generated, "generated" if generated else "not generated", remedy)]
+    remedy = "python protos/generate.py" if IS_CHECKOUT else INSTALL
+    return [*found, checked("protos", generated, "generated" if generated else "not generated", remedy)]
 
 
 async def programs(target: CheckTarget) -> list[Finding]:
@@ -100,8 +105,7 @@ async def folder(target: CheckTarget) -> list[Finding]:
 
     place = state.locate(target.environ).folder
     free = shutil.disk_usage(place).free
-    enough = free >= ROOM
-    found = [Finding("disk", enough, f"{byte_size(free)} free for {place}", "" if enough else f"make room on {place}")]
+    found = [checked("disk", free >= ROOM, f"{byte_size(free)} free for {place}", f"make room on {place}")]
     secret = [path for path in (place / "kept.json", place / "plane.json") if path.exists()]
     open_ = [path for path in secret if path.stat().st_mode & 0o077 or path.stat().st_uid != os.geteuid()]
     if open_:
@@ -135,11 +139,8 @@ async def services(target: CheckTarget) -> list[Finding]:
         return [Finding("services", None, "no plane to ask")]
     statuses = await asyncio.gather(*(health(plane, name) for name in SERVICES))
     return [
-        Finding(
-            name,
-            status == "serving",
-            f"{status} at {plane.addresses.get(name) or 'no address'}",
-            "" if status == "serving" else _log(target, name),
+        checked(
+            name, status == "serving", f"{status} at {plane.addresses.get(name) or 'no address'}", _log(target, name)
         )
         for name, status in zip(SERVICES, statuses, strict=True)
     ]
@@ -174,29 +175,20 @@ async def _ask_database(connection: Any) -> list[Finding]:
     before = time.time()
     theirs = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
     offset = theirs - (before + time.time()) / 2
-    close = abs(offset) < OFFSET
     age = await connection.fetchval(
         "SELECT extract(epoch FROM clock_timestamp() - min(time)) FROM bus.facts WHERE publish_time IS NULL"
     )
     waits = max(0.0, float(age or 0))
     parked = await connection.fetchval("SELECT count(*) FROM bus.dead_letters WHERE redrive_time IS NULL")
+    outbox = "every fact was published" if age is None else f"the oldest fact waits for the bus for {duration(waits)}"
+    letters = "none" if parked == 0 else f"{parked} facts could not be handled"
     return [
         Finding("postgresql", True, f"version {version}"),
-        Finding(
-            "clock", close, f"{offset * 1000:+.0f} ms from the database's", "" if close else "timedatectl set-ntp true"
+        checked(
+            "clock", abs(offset) < OFFSET, f"{offset * 1000:+.0f} ms from the database's", "timedatectl set-ntp true"
         ),
-        Finding(
-            "outbox",
-            waits < STALE,
-            "every fact was published" if age is None else f"the oldest fact waits for the bus for {duration(waits)}",
-            "" if waits < STALE else "prunella status  (is NATS reachable?)",
-        ),
-        Finding(
-            "dead letters",
-            parked == 0,
-            "none" if parked == 0 else f"{parked} facts could not be handled",
-            "" if parked == 0 else "prunella dead-letters",
-        ),
+        checked("outbox", waits < STALE, outbox, "prunella status  (is NATS reachable?)"),
+        checked("dead letters", parked == 0, letters, "prunella dead-letters"),
     ]
 
 
@@ -215,7 +207,7 @@ async def http(target: CheckTarget) -> list[Finding]:
         return [Finding("http", False, f"{url} does not answer: {error or type(error).__name__}", _log(target, "ops"))]
     well = answer.status_code == 200
     detail = f"{url}  (see {url}/openapi.json)" if well else f"{url}: {answer.text[:200]}"
-    return [Finding("http", well, detail, "" if well else _log(target, "ops"))]
+    return [checked("http", well, detail, _log(target, "ops"))]
 
 
 async def bus(target: CheckTarget) -> list[Finding]:

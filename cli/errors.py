@@ -7,22 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import completion, formatting, id_lookup, listings
+from cli import formatting, id_lookup, listings, options
 from cli.command_groups import command_group
-from cli.output import (
-    Json,
-    Limit,
-    Reason,
-    Watch,
-    coloured,
-    plain,
-    safe,
-    show_fields,
-    show_json,
-    show_json_list,
-    show_table,
-)
-from cli.plane_client import FAILED, TIMEOUT, fail, run
+from cli.command_shapes import run_change, run_list, run_show
+from cli.options import Json, Limit, PluginOn, Reason, ReportName, Watch
+from cli.output import coloured, plain, safe, show_fields, show_json, show_table
+from cli.plane_client import FAILED, fail, run
 from cli.task_history import show_task_history
 
 if TYPE_CHECKING:
@@ -30,22 +20,15 @@ if TYPE_CHECKING:
 
 app = command_group("Errors that plugins met, and what became of them.")
 
+COLUMNS = ("error", "plugin", "type", "?severity", "state", "times", "?last seen", "?strategy", "message")
 STATES = "new, triaging, in_progress, resolved_pending, resolved, escalated or closed"
-ReportName = Annotated[
-    str, typer.Argument(help="Id of the error report, or a unique part of it.", autocompletion=completion.report)
-]
-Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=completion.plugin)
-]
 State = Annotated[str, typer.Option("--state", help=f"Only {STATES}.")]
 Kind = Annotated[str, typer.Option("--type", help="Only of this type, such as timeout.")]
 MinSeverity = Annotated[str, typer.Option("--severity", help="At least low, medium, high or critical.")]
 Fingerprint = Annotated[str, typer.Option("--fingerprint", help="Only with this fingerprint.")]
 Message = Annotated[str, typer.Argument(help="What the error said.")]
 Reported = Annotated[str, typer.Option("--type", help="What the reporter calls it, such as TimeoutError.")]
-Affected = Annotated[
-    str, typer.Option("--plugin", "-p", help="Whom it happened to: label or id.", autocompletion=completion.plugin)
-]
+Affected = Annotated[str, options.plugin("Whom it happened to: label or id.")]
 Stack = Annotated[
     typer.FileText | None, typer.Option("--stack", help="File with the stack trace; - for standard input.")
 ]
@@ -56,76 +39,29 @@ Context = Annotated[list[str] | None, typer.Option("--context", help="name=value
 
 @app.command("list")
 def list_(
-    plugin: Plugin = "", state: State = "", kind: Kind = "", severity: MinSeverity = "", fingerprint: Fingerprint = "",
-    limit: Limit = 50, watch: Watch = False, json: Json = False,
+    plugin: PluginOn = "", state: State = "", kind: Kind = "", severity: MinSeverity = "",
+    fingerprint: Fingerprint = "", limit: Limit = 50, watch: Watch = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Kinds of errors, last seen first."""
+    from prunella.v1.queue_pb2 import ReportState
 
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.events_pb2 import Severity
-        from prunella.v1.queue_pb2 import ReportState
-
-        filters = {
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-            "state": formatting.enum_value(ReportState, state, "--state"),
-            "type": kind,
-            "min_severity": formatting.enum_value(Severity, severity, "--severity"),
-            "fingerprint": fingerprint,
-        }
-        entries = listings.reports(plane, limit, **filters)
-        if json:
-            await show_json_list(entries)
-            return
-        found = [entry async for entry in entries]
-        labels = await id_lookup.labels(plane, (entry.plugin for entry in found))
-        now = datetime.now(UTC)
-        columns = ("error", "plugin", "type", "?severity", "state", "times", "?last seen", "?strategy", "message")
-        show_table(columns, (_row(entry, labels, now) for entry in found), empty="no error report")
-
-    run(work, watch=watch)
+    run_list(
+        listings.reports, limit, COLUMNS, _row, empty="no error report", json=json, watch=watch, labelled=True,
+        plugin=plugin, state=formatting.enum_value(ReportState, state, "--state"), type=kind,
+        min_severity=formatting.severity_value(severity), fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 @app.command()
 def show(report: ReportName, json: Json = False) -> None:
     """One kind of error on one plugin, and everything that was tried."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.queue_pb2 import GetErrorReportRequest
-
-        request = GetErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, report)}")
-        answer = await plane.queue.GetErrorReport(request, timeout=TIMEOUT)
-        if json:
-            show_json(plain(answer))
-            return
-        labels = await id_lookup.labels(plane, [answer.report.plugin])
-        show_fields(_fields(answer.report, labels))
-        show_task_history(answer.history)
-        short = id_lookup.short(answer.report.name)
-        typer.echo(f"\nwhy it was taken for that: prunella errors explain {short}; its trace: prunella trace {short}")
-
-    run(work)
+    run_show("queue.GetErrorReport", "errorReports", report, _show, json=json)
 
 
 @app.command()
 def explain(report: ReportName, json: Json = False) -> None:
     """Why its occurrences are one, what it was taken for, and which strategies fit how well."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.queue_pb2 import ExplainErrorReportRequest
-
-        request = ExplainErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, report)}")
-        answer = await plane.queue.ExplainErrorReport(request, timeout=TIMEOUT)
-        if json:
-            show_json(plain(answer))
-            return
-        typer.echo("occurrences are one when they share:")
-        for line in answer.grouping:
-            typer.echo(f"  {safe(line)}")
-        show_fields([("taken for", _triage(answer.triage))])
-        columns = ("strategy", "fits", "would run", "sure", "why")
-        show_table(columns, (_fit(one) for one in answer.strategies), empty="no strategy fits; a person is asked")
-
-    run(work)
+    run_show("queue.ExplainErrorReport", "errorReports", report, _explain, json=json)
 
 
 @app.command()
@@ -140,20 +76,16 @@ def report(
 
         from libs.common.names import new_id
         from prunella.v1.agent_pb2 import ErrorReport
-        from prunella.v1.events_pb2 import Severity
-        from prunella.v1.queue_pb2 import ReportedError, ReportErrorsRequest
+        from prunella.v1.queue_pb2 import ReportedError
 
-        formatting.enum_value(Severity, severity, "--severity")
+        formatting.severity_value(severity)
+        text = stack.read() if stack else ""
         time = Timestamp()
         time.GetCurrentTime()
-        text = stack.read() if stack else ""
         error = ErrorReport(id=new_id(), type=kind, message=message, stack=text, context=_context(context or []),
                             time=time, occurrences=1, severity=severity, module=module)  # fmt: skip
-        owner = await _owner(plane, plugin)
-        request = ReportErrorsRequest(
-            errors=[ReportedError(error=error, **owner)], request_id=new_id(), source="service"
-        )
-        (outcome,) = (await plane.queue.ReportErrors(request, timeout=TIMEOUT)).outcomes
+        reported = ReportedError(error=error, **await _owner(plane, plugin))
+        (outcome,) = (await plane.call("queue.ReportErrors", errors=[reported], source="service")).outcomes
         if json:
             show_json(plain(outcome))
         if outcome.refusal:
@@ -169,17 +101,29 @@ def report(
 @app.command()
 def close(report: ReportName, reason: Reason) -> None:
     """Ends an error report without a tool."""
+    run_change("queue.CloseErrorReport", "errorReports", report, _state, field="report", reason=reason)
 
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.queue_pb2 import CloseErrorReportRequest, ReportState
 
-        name = f"errorReports/{await id_lookup.report(plane, report)}"
-        request = CloseErrorReportRequest(name=name, reason=reason, request_id=new_id())
-        answer = await plane.queue.CloseErrorReport(request, timeout=TIMEOUT)
-        typer.echo(f"error {id_lookup.short(name)} is {formatting.enum_label(ReportState, answer.report.state)}")
+def _state(report: Any) -> str:
+    from prunella.v1.queue_pb2 import ReportState
 
-    run(work)
+    return f"error {id_lookup.short(report.name)} is {formatting.enum_label(ReportState, report.state)}"
+
+
+async def _show(plane: PlaneClient, answer: Any) -> None:
+    show_fields(_fields(answer.report, await id_lookup.labels(plane, [answer.report.plugin])))
+    show_task_history(answer.history)
+    short = id_lookup.short(answer.report.name)
+    typer.echo(f"\nwhy it was taken for that: prunella errors explain {short}; its trace: prunella trace {short}")
+
+
+async def _explain(_plane: PlaneClient, answer: Any) -> None:
+    typer.echo("occurrences are one when they share:")
+    for line in answer.grouping:
+        typer.echo(f"  {safe(line)}")
+    show_fields([("taken for", _triage(answer.triage))])
+    columns = ("strategy", "fits", "would run", "sure", "why")
+    show_table(columns, (_fit(one) for one in answer.strategies), empty="no strategy fits; a person is asked")
 
 
 def _context(pairs: list[str]) -> dict[str, str]:
@@ -191,12 +135,10 @@ def _context(pairs: list[str]) -> dict[str, str]:
 
 async def _owner(plane: PlaneClient, typed: str) -> dict[str, str]:
     """Whom an error happened to, as a ReportedError says it; empty for the plane itself."""
-    from prunella.v1.ingest_pb2 import GetPluginRequest
-
     if not typed:
         return {}
     id_ = await id_lookup.plugin(plane, typed)
-    found = (await plane.ingest.GetPlugin(GetPluginRequest(name=f"plugins/{id_}"), timeout=TIMEOUT)).plugin
+    found = (await plane.call("ingest.GetPlugin", name=f"plugins/{id_}")).plugin
     owner = {"merchant": found.merchant, "package": found.package, "release": found.release, "label": found.label}
     return {"plugin": id_, **owner}
 

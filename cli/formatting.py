@@ -95,6 +95,13 @@ def enum_value(enum: Any, text: str, option: str) -> int:
     return int(enum.Value(name))
 
 
+def severity_value(text: str) -> int:
+    """What `--severity` says; 0 for an empty one. Raises typer.BadParameter."""
+    from prunella.v1.events_pb2 import Severity
+
+    return enum_value(Severity, text, "--severity")
+
+
 def proto_duration(value: Any) -> str:
     """A protobuf duration, in the unit that fits; a dash when it is not set."""
     seconds = value.ToTimedelta().total_seconds()

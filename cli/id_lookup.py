@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli import listings
-from cli.plane_client import TIMEOUT
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
@@ -60,23 +59,30 @@ def _matches(id_: str, typed: str) -> bool:
 async def plugin(plane: PlaneClient, typed: str) -> str:
     """The id of a plugin, named by label, id or part of it. Raises NotFound or Invalid."""
     from libs.common.errors import Invalid, NotFound
-    from prunella.v1 import ingest_pb2
 
     text = typed_id("plugins", typed)
     if FULL_ID.fullmatch(text):
         return text
     label = typed.strip().removeprefix("plugins/")
     try:
-        request = ingest_pb2.GetPluginRequest(name=f"plugins/{label}")
-        found = await plane.ingest.GetPlugin(request, timeout=TIMEOUT)
-        return found.plugin.name.rpartition("/")[2]
+        found = await plane.call("ingest.GetPlugin", name=f"plugins/{label}")
+        return str(found.plugin.name.rpartition("/")[2])
     except (NotFound, Invalid):
         return match("plugins", text, [entry.name async for entry in listings.plugins(plane)])
 
 
-async def optional_plugin(plane: PlaneClient, typed: str) -> str:
-    """Like `plugin`, and empty for an empty filter."""
-    return await plugin(plane, typed) if typed else ""
+async def strategy(plane: PlaneClient, typed: str) -> str:
+    """The name of a strategy, or of the one that begins so. Raises NotFound or Invalid."""
+    from libs.common.errors import Invalid, NotFound
+
+    text = typed.strip().removeprefix("strategies/")
+    names = [one.name.removeprefix("strategies/") for one in (await plane.call("queue.ListStrategies")).strategies]
+    found = [text] if text in names else [name for name in names if text and name.startswith(text)]
+    if not found:
+        raise NotFound(f"no strategy begins with {text!r}; see: prunella strategies", reason="UNKNOWN_STRATEGY")
+    if len(found) > 1:
+        raise Invalid(f"{text!r} fits {', '.join(found)}; type more of it", reason="AMBIGUOUS_STRATEGY")
+    return str(found[0])
 
 
 Lookup = Callable[["PlaneClient", str], Awaitable[str]]
@@ -102,10 +108,35 @@ storm = _lookup("storms", listings.storms)
 notification = _lookup("notifications", listings.notifications)
 
 
+LOOKUPS: dict[str, Lookup] = {
+    "plugins": plugin, "incidents": incident, "decisions": decision, "attempts": attempt, "errorReports": report,
+    "tasks": task, "proposals": proposal, "rollouts": rollout, "storms": storm, "notifications": notification,
+    "strategies": strategy,
+}  # fmt: skip
+# Filters of lists that name something.
+REFERENCES: dict[str, Lookup] = {"plugin": plugin, "incident": incident, "report": report}
+
+
+async def resource(plane: PlaneClient, collection: str, typed: str) -> str:
+    """The name of one of a collection, as it was typed. Raises NotFound or Invalid."""
+    if lookup := LOOKUPS.get(collection):
+        return f"{collection}/{await lookup(plane, typed)}"
+    # Releases and configurations are a package's versions.
+    package, found, version = typed.partition("@")
+    return f"packages/{package}/{collection}/{version}" if found else typed
+
+
+async def filters(plane: PlaneClient, **typed: Any) -> dict[str, Any]:
+    """Filters of a list, with ids for what names something; what is empty stays so. Raises NotFound or Invalid."""
+    return {
+        name: await REFERENCES[name](plane, value) if value and name in REFERENCES else value
+        for name, value in typed.items()
+    }
+
+
 async def labels(plane: PlaneClient, ids: Iterable[str]) -> dict[str, str]:
     """What people call these plugins; the end of the id for one that cannot be asked."""
     from libs.common.errors import Problem
-    from prunella.v1 import ingest_pb2
 
     wanted = sorted({id_ for id_ in ids if id_})
     bound = asyncio.Semaphore(16)
@@ -113,8 +144,7 @@ async def labels(plane: PlaneClient, ids: Iterable[str]) -> dict[str, str]:
     async def ask(id_: str) -> str:
         async with bound:
             try:
-                request = ingest_pb2.GetPluginRequest(name=f"plugins/{id_}")
-                answer = await plane.ingest.GetPlugin(request, timeout=TIMEOUT)
+                answer = await plane.call("ingest.GetPlugin", name=f"plugins/{id_}")
             except Problem:
                 return f"…{short(id_)}"
             return answer.plugin.label or f"…{short(id_)}"

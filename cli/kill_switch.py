@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import formatting, id_lookup
-from cli.output import Json, Reason, coloured, plain, safe, show_json, show_table
+from cli.command_shapes import show_answer
+from cli.options import Json, Reason
+from cli.output import coloured, plain, safe, show_json, show_table
 from cli.plane_client import run
 
 if TYPE_CHECKING:
@@ -34,14 +36,10 @@ def engage(
     """No new switch is permitted in the scope from the moment this answers."""
 
     async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
         from prunella.v1.events_pb2 import Action
-        from prunella.v1.patcher_pb2 import EngageKillSwitchRequest
 
-        request = EngageKillSwitchRequest(
-            scope=await _scope(plane, scope), reason=reason, request_id=new_id(), revert_in_flight=revert
-        )
-        answer = await plane.patcher.EngageKillSwitch(request, timeout=PATIENCE)
+        fields = {"scope": await _scope(plane, scope), "reason": reason, "revert_in_flight": revert}
+        answer = await plane.call("patcher.EngageKillSwitch", timeout=PATIENCE, **fields)
         if json:
             show_json(plain(answer))
             return
@@ -67,15 +65,9 @@ def release(reason: Reason, scope: Scope = "global", json: Json = False) -> None
     """Automation may go on in the scope."""
 
     async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.patcher_pb2 import ReleaseKillSwitchRequest
-
-        request = ReleaseKillSwitchRequest(scope=await _scope(plane, scope), reason=reason, request_id=new_id())
-        answer = await plane.patcher.ReleaseKillSwitch(request, timeout=PATIENCE)
-        if json:
-            show_json(plain(answer.kill_switch))
-            return
-        typer.echo(f"kill switch released for {answer.kill_switch.scope}")
+        fields = {"scope": await _scope(plane, scope), "reason": reason}
+        answer = await plane.call("patcher.ReleaseKillSwitch", timeout=PATIENCE, **fields)
+        show_answer(answer.kill_switch, lambda released: f"kill switch released for {released.scope}", json=json)
 
     run(work)
 
@@ -85,9 +77,7 @@ def status(json: Json = False) -> None:
     """Every kill switch that is or was engaged."""
 
     async def work(plane: PlaneClient) -> None:
-        from prunella.v1.patcher_pb2 import ListKillSwitchesRequest
-
-        answer = await plane.patcher.ListKillSwitches(ListKillSwitchesRequest(), timeout=PATIENCE)
+        answer = await plane.call("patcher.ListKillSwitches", timeout=PATIENCE)
         if json:
             show_json([plain(one) for one in answer.kill_switches])
             return

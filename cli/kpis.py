@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import formatting, kpi_format
-from cli.output import Json, coloured, plain, safe, show_json, show_table
+from cli.options import Json
+from cli.output import coloured, plain, safe, show_json, show_table
 from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
@@ -43,14 +44,11 @@ def kpis(since: Since = "7d", until: Until = "", merchant: Merchant = "", json: 
 
 async def ask(plane: PlaneClient, since: str, until: str, merchant: str) -> Any:
     """The figures of a window that is given by how far back it reaches."""
-    from prunella.v1.kpis_pb2 import GetKpisRequest
-
     now = datetime.now(UTC)
-    request = GetKpisRequest(merchant=merchant)
-    request.start_time.FromDatetime(now - formatting.parse_duration(since, "--since"))
-    if until:
-        request.end_time.FromDatetime(now - formatting.parse_duration(until, "--until"))
-    return await plane.ops.GetKpis(request, timeout=TIMEOUT * 4)
+    start_time = now - formatting.parse_duration(since, "--since")
+    end_time = now - formatting.parse_duration(until, "--until") if until else None
+    fields = {"merchant": merchant, "start_time": start_time, "end_time": end_time}
+    return await plane.call("ops.GetKpis", timeout=TIMEOUT * 4, **fields)
 
 
 def _day(stamp: Any) -> str:

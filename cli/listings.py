@@ -6,10 +6,9 @@ Rule: entries come newest first (error reports: last seen first); messages are i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cli.plane_client import TIMEOUT
+from cli.plane_client import TIMEOUT, request
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
@@ -24,38 +23,42 @@ class Listing(Protocol):
     def __call__(self, plane: PlaneClient, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]: ...
 
 
-async def pages(call: Any, request: Any, field: str, limit: int) -> AsyncIterator[Any]:
+async def pages(plane: PlaneClient, rpc: str, field: str, limit: int, **filters: Any) -> AsyncIterator[Any]:
     """Entries of a list, page by page, up to `limit` (0: all)."""
+    call, asked = plane.method(rpc), request(rpc, **filters)
     left = limit or MOST * 1000
     while left > 0:
-        request.page_size = min(left, PAGE)
-        page = await call(request, timeout=TIMEOUT)
+        asked.page_size = min(left, PAGE)
+        page = await call(asked, timeout=TIMEOUT)
         for entry in getattr(page, field):
             yield entry
             left -= 1
-        request.page_token = page.next_page_token
+        asked.page_token = page.next_page_token
         if not page.next_page_token:
             return
 
 
-def _listing(service: str, method: str, field: str, module: str = "") -> Listing:
+def _listing(rpc: str, field: str) -> Listing:
     def listing(plane: PlaneClient, limit: int = MOST, **filters: Any) -> AsyncIterator[Any]:
-        request = getattr(import_module(f"prunella.v1.{module or service}_pb2"), f"{method}Request")
-        return pages(getattr(getattr(plane, service), method), request(**filters), field, limit)
+        return pages(plane, rpc, field, limit, **filters)
 
     return listing
 
 
-plugins = _listing("ingest", "ListPlugins", "plugins")
-incidents = _listing("ingest", "ListIncidents", "incidents")
-storms = _listing("ingest", "ListStorms", "storms")
-decisions = _listing("decider", "ListDecisions", "decisions")
-attempts = _listing("patcher", "ListAttempts", "attempts")
-releases = _listing("patcher", "ListReleases", "releases")
-configurations = _listing("patcher", "ListConfigurations", "configurations")
-rollouts = _listing("patcher", "ListRollouts", "rollouts")
-reports = _listing("queue", "ListErrorReports", "reports")
-tasks = _listing("queue", "ListTasks", "tasks")
-proposals = _listing("queue", "ListProposals", "proposals")
-entries = _listing("ops", "ListTimeline", "entries")
-notifications = _listing("ops", "ListNotifications", "notifications", "notification")
+plugins = _listing("ingest.ListPlugins", "plugins")
+incidents = _listing("ingest.ListIncidents", "incidents")
+storms = _listing("ingest.ListStorms", "storms")
+decisions = _listing("decider.ListDecisions", "decisions")
+attempts = _listing("patcher.ListAttempts", "attempts")
+releases = _listing("patcher.ListReleases", "releases")
+configurations = _listing("patcher.ListConfigurations", "configurations")
+rollouts = _listing("patcher.ListRollouts", "rollouts")
+policy_changes = _listing("patcher.ListPolicyChanges", "changes")
+reports = _listing("queue.ListErrorReports", "reports")
+tasks = _listing("queue.ListTasks", "tasks")
+proposals = _listing("queue.ListProposals", "proposals")
+entries = _listing("ops.ListTimeline", "entries")
+audit = _listing("ops.ListAudit", "entries")
+stories = _listing("ops.ListStories", "stories")
+notifications = _listing("ops.ListNotifications", "notifications")
+dead_letters = _listing("ops.ListDeadLetters", "dead_letters")

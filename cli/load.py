@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import Json, console, show_fields, show_json
+from cli.options import Json
+from cli.output import console, show_fields, show_json
 from cli.plane_client import FAILED, fail, run
 
 if TYPE_CHECKING:

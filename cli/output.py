@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 WIDE = 400  # columns when we write into a pipe, where nothing needs to be cut
 LEAST = 16  # columns that the last column of a table gets at least, as long as others can go
 GUTTER = 2
-
-Json = Annotated[bool, typer.Option("--json", help="Print proto JSON instead of a table.")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0 for all.")]
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again every two seconds, until Ctrl-C.")]
-Reason = Annotated[str, typer.Option("--reason", "-m", help="Why, in one sentence; it goes on the timeline.")]
 
 COLOURS = {
     "healthy": "green", "active": "green", "success": "green", "mitigated": "green", "closed": "green",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import formatting
-from cli.output import Json, Watch, coloured, console, plain, safe, show_json
-from cli.plane_client import MAX_FAILURES, TIMEOUT, UNREACHABLE_REASONS, WATCH_SECONDS, run
+from cli.options import Json, Watch
+from cli.output import coloured, console, plain, safe, show_json
+from cli.plane_client import MAX_FAILURES, UNREACHABLE_REASONS, WATCH_SECONDS, run
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -41,9 +42,7 @@ def overview(watch: Watch = False, merchant: Merchant = "", limit: Lines = 20, j
 
 
 async def _ask(plane: PlaneClient, merchant: str, limit: int) -> Any:
-    from prunella.v1.overview_pb2 import GetOverviewRequest
-
-    return await plane.ops.GetOverview(GetOverviewRequest(merchant=merchant, limit=limit), timeout=TIMEOUT)
+    return await plane.call("ops.GetOverview", merchant=merchant, limit=limit)
 
 
 async def _watch(plane: PlaneClient, merchant: str, limit: int, *, json: bool) -> None:

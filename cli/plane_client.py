@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -99,10 +100,36 @@ class PlaneClient:
 
         return OpsServiceStub(self.channel("ops"))
 
+    def method(self, rpc: str) -> Any:
+        """The method `service.Method` of its service."""
+        service, _, name = rpc.partition(".")
+        return getattr(getattr(self, service), name)
+
+    async def call(self, rpc: str, *, timeout: float = TIMEOUT, **fields: Any) -> Any:
+        """The response of `service.Method` to a request of these fields. Raises what the service answers."""
+        return await self.method(rpc)(request(rpc, **fields), timeout=timeout)
+
     async def close(self) -> None:
         """Closes what was opened."""
         for channel in self._channels.values():
             await channel.close()
+
+
+def request(rpc: str, **fields: Any) -> Any:
+    """The request of `service.Method`; one that changes something gets a request id of its own.
+
+    Raises KeyError for an RPC that does not exist, ValueError for a field that its request does not have.
+    """
+    from google.protobuf.message_factory import GetMessageClass
+
+    from libs.common.names import new_id
+
+    service, _, method = rpc.partition(".")
+    file = import_module(f"prunella.v1.{service}_pb2").DESCRIPTOR
+    kind = GetMessageClass(file.services_by_name[f"{service.title()}Service"].methods_by_name[method].input_type)
+    if "request_id" in kind.DESCRIPTOR.fields_by_name:
+        fields.setdefault("request_id", new_id())
+    return kind(**fields)
 
 
 def find(environ: Mapping[str, str] = os.environ, caller: str = "operator") -> PlaneClient:

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import completion, formatting, id_lookup, listings
 from cli.command_groups import command_group
-from cli.output import (
-    Json,
-    Limit,
-    Reason,
-    Watch,
-    coloured,
-    plain,
-    safe,
-    show_fields,
-    show_json,
-    show_json_list,
-    show_table,
-)
-from cli.plane_client import TIMEOUT, run
+from cli.command_shapes import run_change, run_list, run_show
+from cli.options import Json, Limit, Package, Reason, Watch
+from cli.output import coloured, plain, safe, show_fields, show_json
+from cli.plane_client import run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
 
 app = command_group("The fleet: who runs what, and how it is.")
 
-Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
+COLUMNS = ("plugin", "id", "?package", "release", "health", "?session", "?last beat", "fails", "incidents")
+NONE_YET = "no plugin yet; an agent joins with a token, and the demo with: prunella up --demo"
 Merchant = Annotated[str, typer.Option("--merchant", help="Only at this merchant.")]
 Release = Annotated[str, typer.Option("--release", help="Only with this release.")]
 Health = Annotated[str, typer.Option("--health", help="Only so: healthy, unhealthy, down or starting.")]
@@ -40,50 +31,23 @@ PluginName = Annotated[
 
 @app.command("list")
 def list_(
-    package: Package = "",
-    merchant: Merchant = "",
-    release: Release = "",
-    health: Health = "",
-    limit: Limit = 50,
-    watch: Watch = False,
-    json: Json = False,
-) -> None:
+    package: Package = "", merchant: Merchant = "", release: Release = "", health: Health = "", limit: Limit = 50,
+    watch: Watch = False, json: Json = False,
+) -> None:  # fmt: skip
     """Plugins, newest first."""
+    from prunella.v1 import agent_pb2
 
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1 import agent_pb2
-
-        state = formatting.enum_value(agent_pb2.Health, health, "--health")
-        filters = {"package": package, "merchant": merchant, "release": release, "health": state}
-        entries = listings.plugins(plane, limit, **filters)
-        if json:
-            await show_json_list(entries)
-            return
-        now = datetime.now(UTC)
-        rows = [_row(plugin, now) for plugin in [entry async for entry in entries]]
-        columns = ("plugin", "id", "?package", "release", "health", "?session", "?last beat", "fails", "incidents")
-        show_table(
-            columns, rows, empty="no plugin yet; an agent joins with a token, and the demo with: prunella up --demo"
-        )
-
-    run(work, watch=watch)
+    state = formatting.enum_value(agent_pb2.Health, health, "--health")
+    run_list(
+        listings.plugins, limit, COLUMNS, _row, empty=NONE_YET, json=json, watch=watch,
+        package=package, merchant=merchant, release=release, health=state,
+    )  # fmt: skip
 
 
 @app.command()
 def show(plugin: PluginName, json: Json = False) -> None:
     """One plugin with everything it says of itself."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.ingest_pb2 import GetPluginRequest
-
-        id_ = await id_lookup.plugin(plane, plugin)
-        answer = await plane.ingest.GetPlugin(GetPluginRequest(name=f"plugins/{id_}"), timeout=TIMEOUT)
-        if json:
-            show_json(plain(answer.plugin))
-            return
-        show_fields(_fields(answer.plugin))
-
-    run(work)
+    run_show("ingest.GetPlugin", "plugins", plugin, _show, field="plugin", json=json)
 
 
 @app.command()
@@ -97,12 +61,10 @@ def token(
     """Makes a one-time token with which an agent joins the fleet."""
 
     async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.ingest_pb2 import CreateEnrollmentTokenRequest
-
-        request = CreateEnrollmentTokenRequest(request_id=new_id(), package=package, merchant=merchant, label=label)
-        request.lifetime.FromSeconds(minutes * 60)
-        answer = await plane.ingest.CreateEnrollmentToken(request, timeout=TIMEOUT)
+        lifetime = timedelta(minutes=minutes)
+        answer = await plane.call(
+            "ingest.CreateEnrollmentToken", package=package, merchant=merchant, label=label, lifetime=lifetime
+        )
         if json:
             show_json(plain(answer))
             return
@@ -116,17 +78,15 @@ def token(
 @app.command()
 def retire(plugin: PluginName, reason: Reason) -> None:
     """Ends a plugin's life: its incidents close, its attempts without a permit are cancelled."""
+    run_change("ingest.RetirePlugin", "plugins", plugin, _retired, field="plugin", reason=reason)
 
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.ingest_pb2 import RetirePluginRequest
 
-        name = f"plugins/{await id_lookup.plugin(plane, plugin)}"
-        request = RetirePluginRequest(name=name, request_id=new_id(), reason=reason)
-        answer = await plane.ingest.RetirePlugin(request, timeout=TIMEOUT)
-        typer.echo(f"{safe(answer.plugin.label or id_lookup.short(name))} is {answer.plugin.state}")
+def _retired(plugin: Any) -> str:
+    return f"{safe(plugin.label or id_lookup.short(plugin.name))} is {plugin.state}"
 
-    run(work)
+
+async def _show(_plane: PlaneClient, plugin: Any) -> None:
+    show_fields(_fields(plugin))
 
 
 def _state(plugin: Any) -> str:

@@ -9,9 +9,11 @@ import typer
 
 from cli import formatting, id_lookup, listings, policy_fields
 from cli.command_groups import command_group
-from cli.confirmation import Yes, confirm
-from cli.output import Json, Limit, Reason, coloured, plain, safe, show_fields, show_json, show_json_list, show_table
-from cli.plane_client import TIMEOUT, run
+from cli.command_shapes import run_list, show_answer
+from cli.confirmation import confirm
+from cli.options import Json, Limit, Reason, Yes
+from cli.output import coloured, plain, safe, show_fields, show_json, show_table
+from cli.plane_client import run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
@@ -52,20 +54,18 @@ def set_(changes: Changes, reason: Reason, yes: Yes = False, json: Json = False)
     """Changes fields, after showing what will differ. Whoever else changed the policy meanwhile is not overruled."""
 
     async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.patcher_pb2 import UpdatePolicyRequest
+        from google.protobuf.field_mask_pb2 import FieldMask
 
         old = await _policy(plane)
         new, named = policy_fields.parse_changes(old, changes)
         if not _differ(old, new, named):
-            _answer(old, json=json, text=f"nothing differs; version {old.version} stays in force")
+            show_answer(old, lambda policy: f"nothing differs; version {policy.version} stays in force", json=json)
             return
         confirm("change the policy?", yes=yes)
         # The etag is the version that was shown: a newer one makes the patcher refuse.
-        request = UpdatePolicyRequest(policy=new, reason=reason, request_id=new_id())
-        request.update_mask.paths.extend(named)
-        answer = (await plane.patcher.UpdatePolicy(request, timeout=TIMEOUT)).policy
-        _answer(answer, json=json, text=f"version {answer.version} is in force")
+        mask = FieldMask(paths=named)
+        answer = (await plane.call("patcher.UpdatePolicy", policy=new, update_mask=mask, reason=reason)).policy
+        show_answer(answer, lambda policy: f"version {policy.version} is in force", json=json)
 
     run(work)
 
@@ -73,19 +73,8 @@ def set_(changes: Changes, reason: Reason, yes: Yes = False, json: Json = False)
 @app.command()
 def history(limit: Limit = 20, json: Json = False) -> None:
     """Every version: who changed what, and why; newest first."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.patcher_pb2 import ListPolicyChangesRequest
-
-        entries = listings.pages(plane.patcher.ListPolicyChanges, ListPolicyChangesRequest(), "changes", limit)
-        if json:
-            await show_json_list(entries)
-            return
-        now = datetime.now(UTC)
-        rows = [_change(entry, now) async for entry in entries]
-        show_table(("version", "?when", "by", "what", "why"), rows, empty="the policy was never changed")
-
-    run(work)
+    columns = ("version", "?when", "by", "what", "why")
+    run_list(listings.policy_changes, limit, columns, _change, empty="the policy was never changed", json=json)
 
 
 @app.command("dry-run")
@@ -97,13 +86,12 @@ def dry_run(
     """What other values would have made of the last decisions. Changes nothing."""
 
     async def work(plane: PlaneClient) -> None:
-        from prunella.v1.patcher_pb2 import PreviewPolicyRequest
+        from google.protobuf.field_mask_pb2 import FieldMask
 
         old = await _policy(plane)
         new, named = policy_fields.parse_changes(old, changes)
-        request = PreviewPolicyRequest(policy=new, decisions=decisions)
-        request.update_mask.paths.extend(named)
-        answer = await plane.patcher.PreviewPolicy(request, timeout=PREVIEW_TIMEOUT)
+        fields = {"policy": new, "update_mask": FieldMask(paths=named), "decisions": decisions}
+        answer = await plane.call("patcher.PreviewPolicy", timeout=PREVIEW_TIMEOUT, **fields)
         if json:
             show_json(plain(answer))
             return
@@ -119,9 +107,7 @@ def dry_run(
 
 
 async def _policy(plane: PlaneClient) -> Any:
-    from prunella.v1.patcher_pb2 import GetPolicyRequest
-
-    return (await plane.patcher.GetPolicy(GetPolicyRequest(), timeout=TIMEOUT)).policy
+    return (await plane.call("patcher.GetPolicy")).policy
 
 
 def _differ(old: Any, new: Any, named: list[str]) -> bool:
@@ -135,13 +121,6 @@ def _differ(old: Any, new: Any, named: list[str]) -> bool:
     if rows:
         show_table(("field", "now", "then"), rows, empty="", err=True)
     return bool(rows)
-
-
-def _answer(policy: Any, *, json: bool, text: str) -> None:
-    if json:
-        show_json(plain(policy))
-    else:
-        typer.echo(text)
 
 
 def _change(entry: Any, now: datetime) -> tuple[str, ...]:

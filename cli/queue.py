@@ -1,30 +1,18 @@
-"""`prunella queue`: work that waits for tools, how it goes, and the worker that does it."""
+"""`prunella queue`: work that waits for tools, and how it goes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import completion, formatting, id_lookup, listings
+from cli import formatting, id_lookup, listings, queue_worker
 from cli.command_groups import command_group
-from cli.output import (
-    Json,
-    Limit,
-    Reason,
-    Watch,
-    coloured,
-    plain,
-    safe,
-    show_fields,
-    show_json,
-    show_json_list,
-    show_table,
-)
-from cli.plane_client import TIMEOUT, find, guarded, plane_file, run
+from cli.command_shapes import run_change, run_list, run_show
+from cli.options import Json, Limit, PluginOn, Reason, TaskName, Watch
+from cli.output import coloured, plain, safe, show_fields, show_json, show_table
+from cli.plane_client import run
 from cli.task_history import show_task_history
 
 if TYPE_CHECKING:
@@ -32,18 +20,14 @@ if TYPE_CHECKING:
 
 app = command_group("Work that waits for tools, and how it goes.")
 
+COLUMNS = ("task", "plugin", "state", "prio", "strategy", "failed", "?error", "?made", "?worker", "why")
 LONG = 60.0  # seconds that a command about many tasks may take
-TaskName = Annotated[
-    str, typer.Argument(help="Id of the task, or a unique part of it.", autocompletion=completion.task)
-]
 State = Annotated[
     str, typer.Option("--state", help="Only pending, processing, retrying, completed, failed or cancelled.")
 ]
 Report = Annotated[str, typer.Option("--report", "-r", help="Only for this error report.")]
-Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only on this plugin: label or id.", autocompletion=completion.plugin)
-]
 Worker = Annotated[str, typer.Option("--worker", help="Only of this worker.")]
+Priority = Annotated[int, typer.Option("--priority", min=0, max=10, help="1 to 10; 0 keeps it.")]
 
 
 @app.command()
@@ -51,9 +35,7 @@ def stats(watch: Watch = False, json: Json = False) -> None:
     """The queue in figures; a figure without data is a dash, never made up."""
 
     async def work(plane: PlaneClient) -> None:
-        from prunella.v1.queue_pb2 import GetQueueStatsRequest
-
-        answer = await plane.queue.GetQueueStats(GetQueueStatsRequest(), timeout=TIMEOUT)
+        answer = await plane.call("queue.GetQueueStats")
         if json:
             show_json(plain(answer))
             return
@@ -67,85 +49,34 @@ def stats(watch: Watch = False, json: Json = False) -> None:
 
 @app.command("list")
 def list_(
-    state: State = "", report: Report = "", plugin: Plugin = "", worker: Worker = "", limit: Limit = 50,
+    state: State = "", report: Report = "", plugin: PluginOn = "", worker: Worker = "", limit: Limit = 50,
     watch: Watch = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Tasks, newest first."""
+    from prunella.v1.queue_pb2 import TaskState
 
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.queue_pb2 import TaskState
-
-        filters = {
-            "state": formatting.enum_value(TaskState, state, "--state"),
-            "report": await id_lookup.report(plane, report) if report else "",
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-            "worker": worker,
-        }
-        entries = listings.tasks(plane, limit, **filters)
-        if json:
-            await show_json_list(entries)
-            return
-        found = [entry async for entry in entries]
-        labels = await id_lookup.labels(plane, (entry.plugin for entry in found))
-        now = datetime.now(UTC)
-        columns = ("task", "plugin", "state", "prio", "strategy", "failed", "?error", "?made", "?worker", "why")
-        show_table(columns, (_row(entry, labels, now) for entry in found), empty="no task")
-
-    run(work, watch=watch)
+    run_list(
+        listings.tasks, limit, COLUMNS, _row, empty="no task", json=json, watch=watch, labelled=True,
+        state=formatting.enum_value(TaskState, state, "--state"), report=report, plugin=plugin, worker=worker,
+    )  # fmt: skip
 
 
 @app.command()
 def show(task: TaskName, json: Json = False) -> None:
     """One task and everything that was tried."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.queue_pb2 import GetTaskRequest
-
-        request = GetTaskRequest(name=f"tasks/{await id_lookup.task(plane, task)}")
-        answer = await plane.queue.GetTask(request, timeout=TIMEOUT)
-        if json:
-            show_json(plain(answer))
-            return
-        labels = await id_lookup.labels(plane, [answer.task.plugin])
-        show_fields(_fields(answer.task, labels))
-        show_task_history(answer.history)
-        typer.echo(f"\nits error: prunella errors show {id_lookup.short(answer.task.report)}")
-
-    run(work)
+    run_show("queue.GetTask", "tasks", task, _show, json=json)
 
 
 @app.command()
-def retry(
-    task: TaskName,
-    reason: Reason,
-    priority: Annotated[int, typer.Option("--priority", min=0, max=10, help="1 to 10; 0 keeps it.")] = 0,
-) -> None:
+def retry(task: TaskName, reason: Reason, priority: Priority = 0) -> None:
     """Gives a task another try, at once."""
-
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.queue_pb2 import RetryTaskRequest
-
-        name = f"tasks/{await id_lookup.task(plane, task)}"
-        request = RetryTaskRequest(name=name, reason=reason, request_id=new_id(), priority=priority)
-        _print((await plane.queue.RetryTask(request, timeout=TIMEOUT)).task)
-
-    run(work)
+    run_change("queue.RetryTask", "tasks", task, _state, field="task", reason=reason, priority=priority)
 
 
 @app.command()
 def cancel(task: TaskName, reason: Reason) -> None:
     """Takes a task out of the queue; a lease on it is worth nothing from then on."""
-
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.queue_pb2 import CancelTaskRequest
-
-        name = f"tasks/{await id_lookup.task(plane, task)}"
-        request = CancelTaskRequest(name=name, reason=reason, request_id=new_id())
-        _print((await plane.queue.CancelTask(request, timeout=TIMEOUT)).task)
-
-    run(work)
+    run_change("queue.CancelTask", "tasks", task, _state, field="task", reason=reason)
 
 
 @app.command("reset-stuck")
@@ -154,17 +85,7 @@ def reset_stuck(
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="In processing for longer than this.")] = 15,
 ) -> None:
     """Takes tasks back that have been in processing for too long; they wait for a worker again."""
-
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.queue_pb2 import ResetStuckTasksRequest
-
-        request = ResetStuckTasksRequest(reason=reason, request_id=new_id())
-        request.stuck_duration.FromMilliseconds(round(minutes * 60_000))
-        answer = await plane.queue.ResetStuckTasks(request, timeout=LONG)
-        typer.echo(f"{formatting.plural(answer.tasks, 'task')} taken back")
-
-    run(work)
+    _change_many("queue.ResetStuckTasks", "taken back", reason, stuck_duration=timedelta(minutes=minutes))
 
 
 @app.command()
@@ -173,61 +94,31 @@ def cleanup(
     days: Annotated[int, typer.Option("--days", min=1, help="Ended longer ago than this.")] = 30,
 ) -> None:
     """Deletes tasks that ended long ago; what was tried stays with the error report."""
+    _change_many("queue.CleanUpTasks", "deleted", reason, days=days)
 
+
+app.command("worker")(queue_worker.worker)
+
+
+def _change_many(rpc: str, done: str, reason: str, **fields: Any) -> None:
     async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.queue_pb2 import CleanUpTasksRequest
-
-        request = CleanUpTasksRequest(days=days, reason=reason, request_id=new_id())
-        answer = await plane.queue.CleanUpTasks(request, timeout=LONG)
-        typer.echo(f"{formatting.plural(answer.tasks, 'task')} deleted")
+        answer = await plane.call(rpc, timeout=LONG, reason=reason, **fields)
+        typer.echo(f"{formatting.plural(answer.tasks, 'task')} {done}")
 
     run(work)
 
 
-@app.command()
-def worker(
-    config: Annotated[
-        Path, typer.Option("--config", "-c", exists=True, dir_okay=False, readable=True, help="Its servers and tools.")
-    ],
-) -> None:
-    """Works tasks off with the MCP tools of a configuration, until Ctrl-C."""
-
-    def work() -> int:
-        import os
-        import sys
-
-        command = [sys.executable, "-P", "-m", "services.queue.worker", "--config", str(config.resolve())]
-        sys.stdout.flush()
-        # The worker takes this process's place: signals and exit status are its own.
-        os.execve(sys.executable, command, worker_environment(os.environ))
-
-    guarded(work)
+async def _show(plane: PlaneClient, answer: Any) -> None:
+    show_fields(_fields(answer.task, await id_lookup.labels(plane, [answer.task.plugin])))
+    show_task_history(answer.history)
+    typer.echo(f"\nits error: prunella errors show {id_lookup.short(answer.task.report)}")
 
 
-def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: the queue's address, the key, the import path. Raises PlaneNotFound."""
-    import os
-    import sys
-
-    from deploy.local.installation import IS_CHECKOUT
-
-    plane = find(environ)
-    variables = {"PRUNELLA_QUEUE_ADDRESS": plane.addresses.get("queue", ""), "PRUNELLA_KEY": plane.key}
-    # What is installed is found by itself, and tool servers with another Python must not get this one's packages.
-    variables |= {"PYTHONPATH": os.pathsep.join(sys.path)} if IS_CHECKOUT else {}
-    if not environ.get("PRUNELLA_OTLP") and not environ.get("PRUNELLA_QUEUE_ADDRESS"):
-        http = plane_file(environ).get("http", {})
-        variables |= {"PRUNELLA_OTLP": f"http://{http['ops']}/v1/traces"} if http.get("ops") else {}
-    return {**environ, **variables}
-
-
-def _print(task: Any) -> None:
+def _state(task: Any) -> str:
     from prunella.v1.queue_pb2 import TaskState
 
-    typer.echo(
-        f"task {id_lookup.short(task.name)} is {formatting.enum_label(TaskState, task.state)}, priority {task.priority}"
-    )
+    state = formatting.enum_label(TaskState, task.state)
+    return f"task {id_lookup.short(task.name)} is {state}, priority {task.priority}"
 
 
 def _status(one: Any, now: datetime) -> tuple[str, ...]:

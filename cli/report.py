@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import formatting, kpi_format, kpis, svg_charts
-from cli.plane_client import TIMEOUT, run
-from cli.stories import stories
+from cli import formatting, kpi_format, kpis, listings, svg_charts
+from cli.plane_client import run
+from cli.stories import since_time
 from cli.svg_charts import Series
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def report(
     """Writes a window as one HTML file with charts, that loads nothing from anywhere."""
 
     async def work(plane: PlaneClient) -> None:
-        from prunella.v1.overview_pb2 import GetOverviewRequest
-
         answer = await kpis.ask(plane, since, until, merchant)
-        window_stories = [one async for one in stories(plane, STORIES, since, merchant=merchant)]
-        overview = await plane.ops.GetOverview(GetOverviewRequest(merchant=merchant), timeout=TIMEOUT)
+        window_stories = [
+            one async for one in listings.stories(plane, STORIES, since_time=since_time(since), merchant=merchant)
+        ]
+        overview = await plane.call("ops.GetOverview", merchant=merchant)
         out.write_text(page(answer, window_stories, overview, datetime.now(UTC)), encoding="utf-8")
         typer.echo(f"written to {out}")
 

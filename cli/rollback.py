@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import completion, formatting, id_lookup, listings
-from cli.confirmation import Yes, confirm
-from cli.output import Json, Reason, coloured, plain, safe, show_json, show_table
-from cli.plane_client import FAILED, TIMEOUT, USAGE_ERROR, fail, run
+from cli.confirmation import confirm
+from cli.options import Json, Reason, Yes
+from cli.output import coloured, plain, safe, show_json, show_table
+from cli.plane_client import FAILED, USAGE_ERROR, fail, run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
@@ -69,27 +70,20 @@ def rollback(
 
 
 async def _single(plane: PlaneClient, typed: str, reason: str, *, yes: bool) -> Any:
-    from libs.common.names import new_id
-    from prunella.v1.patcher_pb2 import GetAttemptRequest, RollBackAttemptRequest, RollBackRecentResponse
+    from prunella.v1.patcher_pb2 import RollBackRecentResponse
 
-    name = f"attempts/{await id_lookup.attempt(plane, typed)}"
-    found = (await plane.patcher.GetAttempt(GetAttemptRequest(name=name), timeout=TIMEOUT)).attempt
-    await _ask(plane, [found], yes=yes)
-    request = RollBackAttemptRequest(name=name, request_id=new_id(), reason=reason)
-    answer = await plane.patcher.RollBackAttempt(request, timeout=TIMEOUT)
+    name = await id_lookup.resource(plane, "attempts", typed)
+    await _ask(plane, [(await plane.call("patcher.GetAttempt", name=name)).attempt], yes=yes)
+    answer = await plane.call("patcher.RollBackAttempt", name=name, reason=reason)
     return RollBackRecentResponse(attempts=[answer.attempt])
 
 
 async def _recent(plane: PlaneClient, since: str, package: str, reason: str, *, yes: bool) -> Any:
-    from libs.common.names import new_id
-    from prunella.v1.patcher_pb2 import RollBackRecentRequest
-
     since_time = datetime.now(UTC) - formatting.parse_duration(since, "--since")
     found = [one async for one in listings.attempts(plane) if _fits(one, since_time, package)]
     await _ask(plane, found, yes=yes)
-    request = RollBackRecentRequest(package=package, reason=reason, request_id=new_id())
-    request.since_time.FromDatetime(since_time)
-    return await plane.patcher.RollBackRecent(request, timeout=RECENT_TIMEOUT)
+    fields = {"package": package, "reason": reason, "since_time": since_time}
+    return await plane.call("patcher.RollBackRecent", timeout=RECENT_TIMEOUT, **fields)
 
 
 def _fits(attempt: Any, since_time: datetime, package: str) -> bool:
@@ -105,10 +99,8 @@ async def _ask(plane: PlaneClient, found: list[Any], *, yes: bool) -> None:
 
 
 async def _to_the_end(plane: PlaneClient, name: str) -> Any:
-    from prunella.v1.patcher_pb2 import GetAttemptRequest
-
     while True:
-        found = (await plane.patcher.GetAttempt(GetAttemptRequest(name=name), timeout=TIMEOUT)).attempt
+        found = (await plane.call("patcher.GetAttempt", name=name)).attempt
         if found.state in OVER:
             return found
         await asyncio.sleep(LOOK)

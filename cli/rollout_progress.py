@@ -14,7 +14,7 @@ import typer
 
 from cli import formatting
 from cli.output import coloured, console, plain, safe
-from cli.plane_client import FAILED, TIMEOUT, UNREACHABLE_REASONS
+from cli.plane_client import FAILED, UNREACHABLE_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,12 +53,12 @@ async def watch(plane: PlaneClient, name: str, *, json: bool) -> int:
 async def _follow(plane: PlaneClient, name: str) -> Any:
     """The rollout each time it changed, the last time when it is over."""
     from libs.common.errors import Unavailable
-    from prunella.v1.patcher_pb2 import GetRolloutRequest, Rollout
+    from prunella.v1.patcher_pb2 import Rollout
 
     seen, failures = Rollout(), 0
     while True:
         try:
-            found = (await plane.patcher.GetRollout(GetRolloutRequest(name=name), timeout=TIMEOUT)).rollout
+            found = (await plane.call("patcher.GetRollout", name=name)).rollout
             failures = 0
         except Unavailable as problem:
             failures += 1

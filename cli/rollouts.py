@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import completion, formatting, id_lookup, listings, rollout_progress
+from cli import formatting, id_lookup, listings, options, rollout_progress
 from cli.command_groups import command_group
-from cli.confirmation import Yes, confirm
-from cli.output import (
-    Json,
-    Limit,
-    Reason,
-    coloured,
-    console,
-    plain,
-    safe,
-    show_fields,
-    show_json,
-    show_json_list,
-    show_table,
-)
-from cli.plane_client import TIMEOUT, run
+from cli.command_shapes import run_change, run_list, show_answer
+from cli.confirmation import confirm
+from cli.options import Json, Limit, Package, Reason, RolloutName, Yes
+from cli.output import coloured, plain, safe, show_json, show_table
+from cli.plane_client import run
+from cli.rollout_details import show_rollout
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
 
 app = command_group("A release or a configuration on its way to many plugins.")
 
+COLUMNS = ("rollout", "package", "target", "state", "wave", "healthy", "?against", "?began", "?took", "why")
 DRAW_TIMEOUT = 60.0
 ROLLBACK_SCOPES = "nothing, wave or all"
-Name = Annotated[
-    str, typer.Argument(help="Id of the rollout, or a unique part of it.", autocompletion=completion.rollout)
-]
-Package = Annotated[str, typer.Option("--package", help="Only of this package.")]
 State = Annotated[str, typer.Option("--state", help="Only in this state, such as running or halted.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end; the exit status says how it ended.")]
 Many = list[str] | None
@@ -103,7 +91,7 @@ async def _create(plane: PlaneClient, request: Any, *, dry_run: bool, watch: boo
     request.validate_only, request.request_id = False, new_id()
     made = (await plane.patcher.CreateRollout(request, timeout=DRAW_TIMEOUT)).rollout
     if not (watch and json):
-        _answer(made, json=json, text=_begun(made))
+        show_answer(made, _begun, json=json)
     return await rollout_progress.watch(plane, made.name, json=json) if watch else 0
 
 
@@ -116,25 +104,18 @@ def _begun(made: Any) -> str:
 
 @app.command("list")
 def list_(
-    package: Package = "", state: State = "", limit: Limit = 50, watch: Watch = False, json: Json = False
+    package: Package = "", state: State = "", limit: Limit = 50, watch: options.Watch = False, json: Json = False
 ) -> None:
     """Rollouts, newest first."""
-
-    async def work(plane: PlaneClient) -> None:
-        entries = listings.rollouts(plane, limit, package=package, state=state)
-        if json:
-            await show_json_list(entries)
-            return
-        now = datetime.now(UTC)
-        columns = ("rollout", "package", "target", "state", "wave", "healthy", "?against", "?began", "?took", "why")
-        show_table(columns, [_row(entry, now) async for entry in entries], empty="no rollout")
-
-    run(work, watch=watch)
+    run_list(
+        listings.rollouts, limit, COLUMNS, _row, empty="no rollout", json=json, watch=watch, package=package,
+        state=state,
+    )  # fmt: skip
 
 
 @app.command()
 def show(
-    rollout: Name,
+    rollout: RolloutName,
     members: Annotated[Many, typer.Option("--members", help="List members in this state, or all; repeatable.")] = None,
     watch: Watch = False,
     json: Json = False,
@@ -142,46 +123,44 @@ def show(
     """One rollout, wave by wave."""
 
     async def work(plane: PlaneClient) -> int:
-        from prunella.v1.patcher_pb2 import GetRolloutRequest
-
-        name = f"rollouts/{await id_lookup.rollout(plane, rollout)}"
+        name = await id_lookup.resource(plane, "rollouts", rollout)
         if watch:
             return await rollout_progress.watch(plane, name, json=json)
-        answer = await plane.patcher.GetRollout(GetRolloutRequest(name=name), timeout=TIMEOUT)
+        answer = await plane.call("patcher.GetRollout", name=name)
         if members:
-            request = GetRolloutRequest(name=name, member_states=members)
-            async for one in listings.pages(plane.patcher.GetRollout, request, "members", 0):
+            filters = {"name": name, "member_states": members}
+            async for one in listings.pages(plane, "patcher.GetRollout", "members", 0, **filters):
                 answer.members.append(one)
         if json:
             show_json(plain(answer) if members else plain(answer.rollout))
-            return 0
-        _show(answer, listed=bool(members))
+        else:
+            show_rollout(answer, listed=bool(members))
         return 0
 
     run(work)
 
 
 @app.command()
-def pause(rollout: Name, reason: Reason, json: Json = False) -> None:
+def pause(rollout: RolloutName, reason: Reason, json: Json = False) -> None:
     """Starts nothing new until it is resumed; what is in flight comes to its end."""
-    _change_state("Pause", rollout, reason, json=json)
+    _change("patcher.PauseRollout", rollout, reason, json=json)
 
 
 @app.command()
-def resume(rollout: Name, reason: Reason, json: Json = False) -> None:
+def resume(rollout: RolloutName, reason: Reason, json: Json = False) -> None:
     """Goes on."""
-    _change_state("Resume", rollout, reason, json=json)
+    _change("patcher.ResumeRollout", rollout, reason, json=json)
 
 
 @app.command()
-def promote(rollout: Name, reason: Reason, json: Json = False) -> None:
+def promote(rollout: RolloutName, reason: Reason, json: Json = False) -> None:
     """Vouches for the present wave, and the next one begins."""
-    _change_state("Promote", rollout, reason, json=json)
+    _change("patcher.PromoteRollout", rollout, reason, json=json)
 
 
 @app.command()
 def abort(
-    rollout: Name,
+    rollout: RolloutName,
     reason: Reason,
     scope: Annotated[str, typer.Option("--roll-back", help=f"What is rolled back: {ROLLBACK_SCOPES}.")] = "wave",
     yes: Yes = False,
@@ -192,20 +171,15 @@ def abort(
         raise typer.BadParameter(f"use {ROLLBACK_SCOPES}", param_hint="--roll-back")
     back = {"nothing": "take nothing back", "wave": "take the present wave back", "all": "take every plugin back"}
     confirm(f"end the rollout and {back[scope]}?", yes=yes)
-    _change_state("Abort", rollout, reason, json=json, rollback_scope=scope)
+    _change("patcher.AbortRollout", rollout, reason, json=json, rollback_scope=scope)
 
 
-def _change_state(verb: str, rollout: str, reason: str, *, json: bool, **more: str) -> None:
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1 import patcher_pb2
+def _change(rpc: str, rollout: str, reason: str, *, json: bool, **more: Any) -> None:
+    run_change(rpc, "rollouts", rollout, _state, field="rollout", json=json, reason=reason, **more)
 
-        name = f"rollouts/{await id_lookup.rollout(plane, rollout)}"
-        request = getattr(patcher_pb2, f"{verb}RolloutRequest")(name=name, reason=reason, request_id=new_id(), **more)
-        answer = await getattr(plane.patcher, f"{verb}Rollout")(request, timeout=TIMEOUT)
-        _answer(answer.rollout, json=json, text=f"rollout {id_lookup.short(name)} is {answer.rollout.state}")
 
-    run(work)
+def _state(rollout: Any) -> str:
+    return f"rollout {id_lookup.short(rollout.name)} is {rollout.state}"
 
 
 def _settle(settings: Any, values: dict[str, Any]) -> None:
@@ -214,13 +188,6 @@ def _settle(settings: Any, values: dict[str, Any]) -> None:
             getattr(settings, name).FromTimedelta(value)
         elif value:
             setattr(settings, name, value)
-
-
-def _answer(rollout: Any, *, json: bool, text: str) -> None:
-    if json:
-        show_json(plain(rollout))
-    else:
-        typer.echo(text)
 
 
 def _waves(rollout: Any) -> list[Sequence[str]]:
@@ -246,40 +213,3 @@ def _row(rollout: Any, now: datetime) -> tuple[str, ...]:
         formatting.elapsed(rollout.create_time, rollout.end_time),
         safe(rollout.reason),
     )
-
-
-def _show(answer: Any, *, listed: bool) -> None:
-    rollout, now = answer.rollout, datetime.now(UTC)
-    show_fields(
-        [
-            ("rollout", rollout.name.rpartition("/")[2]),
-            ("brings", safe(f"{rollout.package} → {rollout.target}{' (configuration)' if rollout.config else ''}")),
-            ("state", coloured(rollout.state)),
-            ("why", safe(rollout.reason)),
-            ("by", safe(rollout.author)),
-            ("figures", safe(rollout_progress.summary(rollout))),
-            ("budget", f"{rollout.budget} in flight at most"),
-            ("approval", coloured(rollout.approval.status) if rollout.HasField("approval") else ""),
-            ("began", formatting.ago(rollout.create_time, now)),
-            ("deadline", formatting.ago(rollout.deadline_time, now).removeprefix(formatting.NO_VALUE)),
-            ("took", formatting.elapsed(rollout.create_time, rollout.end_time).removeprefix(formatting.NO_VALUE)),
-        ]
-    )
-    screen = console()
-    for line in rollout_progress.waves(rollout):
-        screen.print(line)
-    rows = [
-        (formatting.elapsed(rollout.create_time, one.time), coloured(one.from_state or formatting.NO_VALUE),
-         coloured(one.to_state), str(one.wave), safe(one.observation), safe(one.actor.rpartition("/")[2]),
-         safe(one.reason))
-        for one in rollout.history
-    ]  # fmt: skip
-    if rows:
-        show_table(("after", "from", "to", "?wave", "?seen", "?by", "why"), rows, empty="")
-    if listed:
-        found = [
-            (safe(one.label or id_lookup.short(one.plugin)), str(one.wave), coloured(one.state),
-             id_lookup.short(one.attempt), safe(one.reason))
-            for one in answer.members
-        ]  # fmt: skip
-        show_table(("plugin", "wave", "state", "attempt", "why"), found, empty="no member is in this state")

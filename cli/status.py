@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli import formatting, listings
-from cli.output import Json, Watch, coloured, safe, show_fields, show_json, show_table
+from cli.options import Json, Watch
+from cli.output import coloured, safe, show_fields, show_json, show_table
 from cli.plane_client import SERVICES, TIMEOUT, UNREACHABLE, run
 
 if TYPE_CHECKING:
@@ -56,15 +57,11 @@ async def _figures(plane: PlaneClient, serving: dict[str, str]) -> dict[str, Any
         figures["releases"] = dict(Counter(f"{one.package} {one.release}" for one in plugins))
         figures["incidents"] = dict(Counter([one.state async for one in listings.incidents(plane, 1000)]))
     if serving["patcher"] == "serving":
-        from prunella.v1.patcher_pb2 import ListKillSwitchesRequest
-
         figures["attempts"] = dict(Counter([one.state async for one in listings.attempts(plane, 1000)]))
-        answer = await plane.patcher.ListKillSwitches(ListKillSwitchesRequest(), timeout=TIMEOUT)
+        answer = await plane.call("patcher.ListKillSwitches")
         figures["kill_switches"] = [one.scope for one in answer.kill_switches if one.engaged]
     if serving["queue"] == "serving":
-        from prunella.v1.queue_pb2 import GetQueueStatsRequest
-
-        stats = await plane.queue.GetQueueStats(GetQueueStatsRequest(), timeout=TIMEOUT)
+        stats = await plane.call("queue.GetQueueStats")
         figures["tasks"], figures["errors"] = dict(stats.tasks), dict(stats.reports)
     return figures
 

@@ -2,95 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import completion, formatting, id_lookup, listings
+from cli import formatting, id_lookup, listings
 from cli.command_groups import command_group
-from cli.output import (
-    Json,
-    Limit,
-    Watch,
-    coloured,
-    console,
-    plain,
-    safe,
-    show_fields,
-    show_json,
-    show_json_list,
-    show_table,
-)
-from cli.plane_client import TIMEOUT, run
+from cli.command_shapes import run_list, run_show
+from cli.options import IncidentName, Json, Limit, PluginOf, Severity, Watch
+from cli.output import coloured, console, safe, show_fields
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
 
 app = command_group("One story per incident: what broke, what was tried and why, how it ended.")
 
-Name = Annotated[
-    str, typer.Argument(help="Id of the incident, or a unique part of it.", autocompletion=completion.incident)
-]
-Plugin = Annotated[
-    str, typer.Option("--plugin", "-p", help="Only of this plugin: label or id.", autocompletion=completion.plugin)
-]
+COLUMNS = ("incident", "plugin", "type", "?severity", "state", "?began", "?tries", "how it ended")
 Merchant = Annotated[str, typer.Option("--merchant", help="Only of this merchant.")]
 State = Annotated[str, typer.Option("--state", help="Only open, in_progress, escalated, mitigated or closed.")]
-Sev = Annotated[str, typer.Option("--severity", help="Only low, medium, high or critical.")]
 Since = Annotated[str, typer.Option("--since", help="Only what began in the last 24h, 7d, ….")]
 
 
 @app.command("list")
 def list_(
-    plugin: Plugin = "", merchant: Merchant = "", state: State = "", severity: Sev = "", since: Since = "",
+    plugin: PluginOf = "", merchant: Merchant = "", state: State = "", severity: Severity = "", since: Since = "",
     limit: Limit = 50, watch: Watch = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Stories, newest first."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.events_pb2 import Severity
-
-        id_ = await id_lookup.optional_plugin(plane, plugin)
-        number = formatting.enum_value(Severity, severity, "--severity")
-        found = stories(plane, limit, since, plugin=id_, merchant=merchant, state=state, severity=number)
-        if json:
-            await show_json_list(found)
-            return
-        now = datetime.now(UTC)
-        rows = [_row(one, now) async for one in found]
-        columns = ("incident", "plugin", "type", "?severity", "state", "?began", "?tries", "how it ended")
-        show_table(columns, rows, empty="no story")
-
-    run(work, watch=watch)
+    run_list(
+        listings.stories, limit, COLUMNS, _row, empty="no story", json=json, watch=watch, plugin=plugin,
+        merchant=merchant, state=state, severity=formatting.severity_value(severity), since_time=since_time(since),
+    )  # fmt: skip
 
 
 @app.command()
-def show(incident: Name, json: Json = False) -> None:
+def show(incident: IncidentName, json: Json = False) -> None:
     """One story with all its steps."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.stories_pb2 import GetStoryRequest
-
-        name = f"incidents/{await id_lookup.incident(plane, incident)}"
-        found = (await plane.ops.GetStory(GetStoryRequest(name=name), timeout=TIMEOUT)).story
-        if json:
-            show_json(plain(found))
-        else:
-            _show(found)
-
-    run(work)
+    run_show("ops.GetStory", "incidents", incident, _show, field="story", json=json)
 
 
-def stories(plane: PlaneClient, limit: int, since: str = "", **filters: Any) -> AsyncIterator[Any]:
-    """Stories, newest first."""
-    from prunella.v1.stories_pb2 import ListStoriesRequest
-
-    request = ListStoriesRequest(**filters)
-    if since:
-        request.since_time.FromDatetime(datetime.now(UTC) - formatting.parse_duration(since, "--since"))
-    return listings.pages(plane.ops.ListStories, request, "stories", limit)
+def since_time(since: str) -> datetime | None:
+    """When `--since` begins; None for an empty one. Raises typer.BadParameter."""
+    return datetime.now(UTC) - formatting.parse_duration(since, "--since") if since else None
 
 
 def _row(story: Any, now: datetime) -> tuple[str, ...]:
@@ -108,7 +62,7 @@ def _row(story: Any, now: datetime) -> tuple[str, ...]:
     )
 
 
-def _show(story: Any) -> None:
+async def _show(_plane: PlaneClient, story: Any) -> None:
     from prunella.v1.events_pb2 import Severity
 
     now = datetime.now(UTC)

@@ -9,8 +9,10 @@ import typer
 
 from cli import completion, formatting
 from cli.command_groups import command_group
-from cli.output import Json, Reason, coloured, plain, safe, show_fields, show_json, show_table
-from cli.plane_client import TIMEOUT, run
+from cli.command_shapes import run_change, run_show
+from cli.options import Json, Reason
+from cli.output import coloured, plain, safe, show_fields, show_json, show_table
+from cli.plane_client import run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
@@ -29,7 +31,7 @@ def list_(kind: Kind = "", state: State = "", json: Json = False) -> None:
     """Strategies, best first."""
 
     async def work(plane: PlaneClient) -> None:
-        found = await _all(plane, type=kind, state=state)
+        found = (await plane.call("queue.ListStrategies", type=kind, state=state)).strategies
         if json:
             show_json([plain(one) for one in found])
             return
@@ -42,75 +44,38 @@ def list_(kind: Kind = "", state: State = "", json: Json = False) -> None:
 @app.command()
 def show(strategy: StrategyName, json: Json = False) -> None:
     """One strategy: its steps, its check, and how its status changed."""
-
-    async def work(plane: PlaneClient) -> None:
-        from prunella.v1.queue_pb2 import GetStrategyRequest
-
-        answer = await plane.queue.GetStrategy(GetStrategyRequest(name=await named(plane, strategy)), timeout=TIMEOUT)
-        if json:
-            show_json(plain(answer))
-            return
-        found = answer.strategy
-        show_fields(_fields(found))
-        show_table(("step", "tool", "writes", "with", "for"), _steps(found), empty="no steps")
-        if answer.history:
-            show_table(("when", "from", "to", "sure", "?by", "why"), _history(answer), empty="")
-        if not found.approved and any(step.write for step in found.steps):
-            short = found.name.rpartition("/")[2]
-            typer.echo(f"let it use its write tools: prunella strategies approve {short} --reason …", err=True)
-
-    run(work)
+    run_show("queue.GetStrategy", "strategies", strategy, _show, json=json)
 
 
 @app.command()
 def approve(strategy: StrategyName, reason: Reason) -> None:
     """Lets a strategy use its write tools."""
-
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.queue_pb2 import ApproveStrategyRequest
-
-        request = ApproveStrategyRequest(name=await named(plane, strategy), reason=reason, request_id=new_id())
-        answer = (await plane.queue.ApproveStrategy(request, timeout=TIMEOUT)).strategy
-        typer.echo(f"{safe(answer.name)} may use its write tools, says {safe(answer.approved_by)}")
-
-    run(work)
+    run_change("queue.ApproveStrategy", "strategies", strategy, _approved, field="strategy", reason=reason)
 
 
 @app.command()
 def revoke(strategy: StrategyName, reason: Reason) -> None:
     """Takes that back: its write tools stay unused from now on."""
-
-    async def work(plane: PlaneClient) -> None:
-        from libs.common.names import new_id
-        from prunella.v1.queue_pb2 import RevokeStrategyRequest
-
-        request = RevokeStrategyRequest(name=await named(plane, strategy), reason=reason, request_id=new_id())
-        answer = (await plane.queue.RevokeStrategy(request, timeout=TIMEOUT)).strategy
-        typer.echo(f"{safe(answer.name)} may no longer use its write tools")
-
-    run(work)
+    run_change("queue.RevokeStrategy", "strategies", strategy, _revoked, field="strategy", reason=reason)
 
 
-async def named(plane: PlaneClient, typed: str) -> str:
-    """strategies/{strategy} for a name or the unique beginning of one. Raises NotFound or Invalid."""
-    from libs.common.errors import Invalid, NotFound
-
-    text = typed.strip().removeprefix("strategies/")
-    names = [one.name.removeprefix("strategies/") for one in await _all(plane)]
-    found = [text] if text in names else [name for name in names if text and name.startswith(text)]
-    if not found:
-        raise NotFound(f"no strategy begins with {text!r}; see: prunella strategies", reason="UNKNOWN_STRATEGY")
-    if len(found) > 1:
-        raise Invalid(f"{text!r} fits {', '.join(found)}; type more of it", reason="AMBIGUOUS_STRATEGY")
-    return f"strategies/{found[0]}"
+def _approved(strategy: Any) -> str:
+    return f"{safe(strategy.name)} may use its write tools, says {safe(strategy.approved_by)}"
 
 
-async def _all(plane: PlaneClient, **filters: str) -> list[Any]:
-    from prunella.v1.queue_pb2 import ListStrategiesRequest
+def _revoked(strategy: Any) -> str:
+    return f"{safe(strategy.name)} may no longer use its write tools"
 
-    answer = await plane.queue.ListStrategies(ListStrategiesRequest(**filters), timeout=TIMEOUT)
-    return list(answer.strategies)
+
+async def _show(_plane: PlaneClient, answer: Any) -> None:
+    found = answer.strategy
+    show_fields(_fields(found))
+    show_table(("step", "tool", "writes", "with", "for"), _steps(found), empty="no steps")
+    if answer.history:
+        show_table(("when", "from", "to", "sure", "?by", "why"), _history(answer), empty="")
+    if not found.approved and any(step.write for step in found.steps):
+        short = found.name.rpartition("/")[2]
+        typer.echo(f"let it use its write tools: prunella strategies approve {short} --reason …", err=True)
 
 
 def _writes(strategy: Any) -> str:

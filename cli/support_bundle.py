@@ -133,18 +133,15 @@ async def _answer(target: CheckTarget, ask: Callable[[Any], Awaitable[Any]]) -> 
 
 async def _overview(plane: Any) -> Any:
     from cli.output import plain
-    from prunella.v1.overview_pb2 import GetOverviewRequest
 
-    return plain(await plane.ops.GetOverview(GetOverviewRequest(limit=100), timeout=TIMEOUT))
+    return plain(await plane.call("ops.GetOverview", limit=100))
 
 
 async def _dead_letters(plane: Any) -> Any:
     from cli import listings
     from cli.output import plain
-    from prunella.v1.ops_pb2 import ListDeadLettersRequest
 
-    request = ListDeadLettersRequest()
-    return [plain(one) async for one in listings.pages(plane.ops.ListDeadLetters, request, "dead_letters", LETTERS)]
+    return [plain(one) async for one in listings.dead_letters(plane, LETTERS)]
 
 
 async def _metrics(target: CheckTarget) -> dict[str, str]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import completion, formatting, id_lookup, listings
-from cli.output import Json, Limit, console, plain, safe, show_json
-from cli.plane_client import UNREACHABLE_REASONS, run
+from cli import formatting, id_lookup, listings
+from cli.options import Facts, IncidentAbout, Json, Limit, PluginAbout
+from cli.output import console, plain, safe, show_json
+from cli.plane_client import UNREACHABLE_REASONS, request, run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,28 +46,16 @@ PAUSE = 1.0
 
 def timeline(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on as things happen, until Ctrl-C.")] = False,
-    plugin: Annotated[
-        str,
-        typer.Option("--plugin", "-p", help="Only about this plugin: label or id.", autocompletion=completion.plugin),
-    ] = "",
-    incident: Annotated[
-        str, typer.Option("--incident", "-i", help="Only about this incident.", autocompletion=completion.incident)
-    ] = "",
-    fact: Annotated[
-        list[str] | None,
-        typer.Option("--fact", "-f", help="Only this fact; repeatable.", autocompletion=completion.fact),
-    ] = None,
+    plugin: PluginAbout = "",
+    incident: IncidentAbout = "",
+    fact: Facts = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
     """Everything that happened, oldest first. With --watch --json: one JSON object per line."""
 
     async def work(plane: PlaneClient) -> None:
-        filters: dict[str, Any] = {
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-            "incident": await id_lookup.incident(plane, incident) if incident else "",
-            "facts": fact or [],
-        }
+        filters = await id_lookup.filters(plane, plugin=plugin, incident=incident, facts=fact)
         past = [entry async for entry in listings.entries(plane, limit, **filters)][::-1]
         after = past[-1].position if past else 0
         past.sort(key=_sort_key)
@@ -86,12 +75,13 @@ def timeline(
 
 async def _watch(plane: PlaneClient, filters: dict[str, Any], after: int, screen: Console, *, json: bool) -> None:
     from libs.common.errors import Unavailable
-    from prunella.v1.ops_pb2 import WatchTimelineRequest
 
     failures = 0
     while True:
         try:
-            async for answer in plane.ops.WatchTimeline(WatchTimelineRequest(after_position=after, **filters)):
+            async for answer in plane.method("ops.WatchTimeline")(
+                request("ops.WatchTimeline", after_position=after, **filters)
+            ):
                 failures = 0
                 after = answer.entry.position
                 _show(screen, answer.entry, json=json)

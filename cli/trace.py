@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import completion, formatting, id_lookup, listings, waterfall
-from cli.output import Json, console, plain, safe, show_json
-from cli.plane_client import TIMEOUT, run
+from cli.options import Json
+from cli.output import console, plain, safe, show_json
+from cli.plane_client import run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
@@ -36,10 +37,8 @@ def trace(
     """One healing, step by step: who did what when, and what it waited for."""
 
     async def work(plane: PlaneClient) -> int:
-        from prunella.v1.ops_pb2 import GetTraceRequest
-
         wanted, about = await _wanted(plane, name)
-        answer = await plane.ops.GetTrace(GetTraceRequest(name=wanted), timeout=TIMEOUT)
+        answer = await plane.call("ops.GetTrace", name=wanted)
         if json:
             show_json(plain(answer))
             return 0
@@ -54,7 +53,6 @@ def trace(
 async def _wanted(plane: PlaneClient, typed: str) -> tuple[str, Any]:
     """The name to ask for, and the incident or error report it belongs to. Raises NotFound or Invalid."""
     from libs.common.errors import NotFound
-    from prunella.v1.ingest_pb2 import GetIncidentRequest
 
     if TRACE.fullmatch(typed.lower()):
         return typed.lower(), None
@@ -64,9 +62,8 @@ async def _wanted(plane: PlaneClient, typed: str) -> tuple[str, Any]:
             raise NotFound("no incident yet, so there is no trace", reason="NO_INCIDENT")
         return newest[0].name, newest[0]
     try:
-        name = f"incidents/{await id_lookup.incident(plane, typed)}"
-        found = await plane.ingest.GetIncident(GetIncidentRequest(name=name), timeout=TIMEOUT)
-        return name, found.incident
+        name = await id_lookup.resource(plane, "incidents", typed)
+        return name, (await plane.call("ingest.GetIncident", name=name)).incident
     except NotFound:
         pass
     try:
@@ -82,11 +79,10 @@ async def _wanted(plane: PlaneClient, typed: str) -> tuple[str, Any]:
 async def _report(plane: PlaneClient, typed: str) -> Any | None:
     """The error report, or None when it is none or the queue is away."""
     from libs.common.errors import NotFound, Unavailable
-    from prunella.v1.queue_pb2 import GetErrorReportRequest
 
     try:
-        request = GetErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, typed)}")
-        return (await plane.queue.GetErrorReport(request, timeout=TIMEOUT)).report
+        name = await id_lookup.resource(plane, "errorReports", typed)
+        return (await plane.call("queue.GetErrorReport", name=name)).report
     except (NotFound, Unavailable):
         return None
 

@@ -11,9 +11,8 @@ from cli import id_lookup, listings
 from cli.formatting import action_summary, enum_label
 from cli.mcp.access import PlaneConnection, tool
 from cli.mcp.tool_results import Candidate, Decision, Entry, Explanation, Incident, Plugin, time, untrusted
-from cli.plane_client import TIMEOUT
 from libs.common.errors import Invalid
-from prunella.v1 import decider_pb2, events_pb2, ingest_pb2
+from prunella.v1 import events_pb2
 from prunella.v1.agent_pb2 import Health
 
 PluginFilter = Annotated[str, Field(description="Only of this plugin: label or id.")]
@@ -57,8 +56,8 @@ class HealingTools:
     async def get_plugin(self, plugin: Annotated[str, Field(description="Label or id.")]) -> Plugin:
         """One plugin."""
         plane = self.connection.plane()
-        request = ingest_pb2.GetPluginRequest(name=f"plugins/{await id_lookup.plugin(plane, plugin)}")
-        return _plugin((await plane.ingest.GetPlugin(request, timeout=TIMEOUT)).plugin)
+        name = await id_lookup.resource(plane, "plugins", plugin)
+        return _plugin((await plane.call("ingest.GetPlugin", name=name)).plugin)
 
     @tool
     async def list_incidents(
@@ -71,20 +70,16 @@ class HealingTools:
     ) -> list[Incident]:
         """What is or was wrong with plugins, newest first."""
         plane = self.connection.plane()
-        filters = {
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-            "state": state,
-            "type": type,
-            "severity": number(events_pb2.Severity, severity, "severity"),
-        }
+        wanted = number(events_pb2.Severity, severity, "severity")
+        filters = await id_lookup.filters(plane, plugin=plugin, state=state, type=type, severity=wanted)
         return [_incident(one) async for one in listings.incidents(plane, limit, **filters)]
 
     @tool
     async def get_incident(self, incident: Annotated[str, Field(description="Its id, or the end of it.")]) -> Incident:
         """One incident with what was tried for it."""
         plane = self.connection.plane()
-        request = ingest_pb2.GetIncidentRequest(name=f"incidents/{await id_lookup.incident(plane, incident)}")
-        return _incident((await plane.ingest.GetIncident(request, timeout=TIMEOUT)).incident)
+        name = await id_lookup.resource(plane, "incidents", incident)
+        return _incident((await plane.call("ingest.GetIncident", name=name)).incident)
 
     @tool
     async def list_decisions(
@@ -95,10 +90,7 @@ class HealingTools:
     ) -> list[Decision]:
         """Which remedies were chosen, newest first, with every candidate."""
         plane = self.connection.plane()
-        filters = {
-            "incident": await id_lookup.incident(plane, incident) if incident else "",
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-        }
+        filters = await id_lookup.filters(plane, incident=incident, plugin=plugin)
         return [_decision(one) async for one in listings.decisions(plane, limit, **filters)]
 
     @tool
@@ -107,8 +99,8 @@ class HealingTools:
     ) -> Explanation:
         """Why a remedy was chosen, sentence by sentence."""
         plane = self.connection.plane()
-        request = decider_pb2.ExplainDecisionRequest(name=f"decisions/{await id_lookup.decision(plane, decision)}")
-        answer = await plane.decider.ExplainDecision(request, timeout=TIMEOUT)
+        name = await id_lookup.resource(plane, "decisions", decision)
+        answer = await plane.call("decider.ExplainDecision", name=name)
         return Explanation(
             decision=_decision(answer.decision), reasoning=[untrusted(line) for line in answer.reasoning]
         )
@@ -123,11 +115,7 @@ class HealingTools:
     ) -> list[Entry]:
         """Everything that happened, newest first."""
         plane = self.connection.plane()
-        filters: dict[str, Any] = {
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-            "incident": await id_lookup.incident(plane, incident) if incident else "",
-            "facts": facts or [],
-        }
+        filters = await id_lookup.filters(plane, plugin=plugin, incident=incident, facts=facts)
         return [_entry(one) async for one in listings.entries(plane, limit, **filters)]
 
 

@@ -6,13 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cli import id_lookup, strategies
+from cli import id_lookup
 from cli.mcp.access import PlaneConnection, tool
+from cli.mcp.queue_results import Proposal
 from cli.mcp.queue_tools import proposal
-from cli.mcp.tool_results import Proposal
-from cli.plane_client import TIMEOUT, PlaneClient
-from libs.common.names import new_id
-from prunella.v1 import queue_pb2
+from cli.plane_client import PlaneClient
 
 Action = Literal["retry_task", "cancel_task", "approve_strategy", "close_report"]
 
@@ -35,15 +33,14 @@ class ProposalTools:
         Nothing is done until a person agrees (prunella proposals approve); you cannot agree yourself.
         """
         plane = self.connection.plane()
-        request = queue_pb2.CreateProposalRequest(
-            action=action, target=await _target(plane, action, target), reason=reason, request_id=new_id()
-        )
-        return proposal((await plane.queue.CreateProposal(request, timeout=TIMEOUT)).proposal)
+        name = await _target(plane, action, target)
+        answer = await plane.call("queue.CreateProposal", action=action, target=name, reason=reason)
+        return proposal(answer.proposal)
 
 
 async def _target(plane: PlaneClient, action: Action, typed: str) -> str:
     if action == "approve_strategy":
-        return await strategies.named(plane, typed)
+        return await id_lookup.resource(plane, "strategies", typed)
     if action == "close_report":
-        return f"errorReports/{await id_lookup.report(plane, typed)}"
-    return f"tasks/{await id_lookup.task(plane, typed)}"
+        return await id_lookup.resource(plane, "errorReports", typed)
+    return await id_lookup.resource(plane, "tasks", typed)

@@ -11,7 +11,7 @@ from cli import id_lookup, listings
 from cli.formatting import enum_label
 from cli.mcp.access import PlaneConnection, tool
 from cli.mcp.healing_tools import Limit, PluginFilter, number
-from cli.mcp.tool_results import (
+from cli.mcp.queue_results import (
     Error,
     ErrorDetail,
     ErrorExplained,
@@ -23,10 +23,8 @@ from cli.mcp.tool_results import (
     Task,
     TaskDetail,
     Triage,
-    time,
-    untrusted,
 )
-from cli.plane_client import TIMEOUT
+from cli.mcp.tool_results import time, untrusted
 from prunella.v1 import queue_pb2
 from prunella.v1.events_pb2 import Severity
 
@@ -59,20 +57,20 @@ class QueueTools:
     ) -> list[Error]:
         """Kinds of errors that plugins met, last seen first."""
         plane = self.connection.plane()
-        filters = {
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-            "state": number(queue_pb2.ReportState, state, "state"),
-            "type": type,
-            "min_severity": number(Severity, min_severity, "min_severity"),
-        }
+        filters = await id_lookup.filters(
+            plane,
+            plugin=plugin,
+            state=number(queue_pb2.ReportState, state, "state"),
+            type=type,
+            min_severity=number(Severity, min_severity, "min_severity"),
+        )
         return [_error(one) async for one in listings.reports(plane, limit, **filters)]
 
     @tool
     async def get_error(self, error: ErrorId) -> ErrorDetail:
         """One error report with its stack and everything that was tried."""
         plane = self.connection.plane()
-        request = queue_pb2.GetErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, error)}")
-        answer = await plane.queue.GetErrorReport(request, timeout=TIMEOUT)
+        answer = await plane.call("queue.GetErrorReport", name=await id_lookup.resource(plane, "errorReports", error))
         context = ", ".join(f"{name}={value}" for name, value in sorted(answer.report.context.items()))
         return ErrorDetail(
             error=_error(answer.report),
@@ -85,8 +83,8 @@ class QueueTools:
     async def explain_error(self, error: ErrorId) -> ErrorExplained:
         """Why its occurrences are one, what it was taken for, and which strategies fit how well."""
         plane = self.connection.plane()
-        request = queue_pb2.ExplainErrorReportRequest(name=f"errorReports/{await id_lookup.report(plane, error)}")
-        answer = await plane.queue.ExplainErrorReport(request, timeout=TIMEOUT)
+        name = await id_lookup.resource(plane, "errorReports", error)
+        answer = await plane.call("queue.ExplainErrorReport", name=name)
         return ErrorExplained(
             grouping=[untrusted(line) for line in answer.grouping],
             triage=_triage(answer.triage),
@@ -96,9 +94,7 @@ class QueueTools:
     @tool
     async def queue_stats(self) -> QueueStats:
         """The resolution queue in figures."""
-        answer: Any = await self.connection.plane().queue.GetQueueStats(
-            queue_pb2.GetQueueStatsRequest(), timeout=TIMEOUT
-        )
+        answer = await self.connection.plane().call("queue.GetQueueStats")
         figures = ("success_rate_percent", "mean_completion_minutes", "oldest_waiting_seconds")
         values = {name: getattr(answer, name) if answer.HasField(name) else None for name in figures}
         return QueueStats(tasks=dict(answer.tasks), errors=dict(answer.reports), **values)
@@ -113,19 +109,15 @@ class QueueTools:
     ) -> list[Task]:
         """Work for tools, newest first."""
         plane = self.connection.plane()
-        filters = {
-            "state": number(queue_pb2.TaskState, state, "state"),
-            "report": await id_lookup.report(plane, error) if error else "",
-            "plugin": await id_lookup.optional_plugin(plane, plugin),
-        }
+        wanted = number(queue_pb2.TaskState, state, "state")
+        filters = await id_lookup.filters(plane, state=wanted, report=error, plugin=plugin)
         return [_task(one) async for one in listings.tasks(plane, limit, **filters)]
 
     @tool
     async def get_task(self, task: Annotated[str, Field(description="Its id, or the end of it.")]) -> TaskDetail:
         """One task and everything that was tried."""
         plane = self.connection.plane()
-        request = queue_pb2.GetTaskRequest(name=f"tasks/{await id_lookup.task(plane, task)}")
-        answer = await plane.queue.GetTask(request, timeout=TIMEOUT)
+        answer = await plane.call("queue.GetTask", name=await id_lookup.resource(plane, "tasks", task))
         return TaskDetail(task=_task(answer.task), history=[_history_entry(entry) for entry in answer.history])
 
     @tool
@@ -134,8 +126,7 @@ class QueueTools:
         type: Annotated[str, Field(description="Only for this type of error.")] = "",  # noqa: A002
     ) -> list[Strategy]:
         """The ways in which tools heal, best first."""
-        request = queue_pb2.ListStrategiesRequest(type=type)
-        answer = await self.connection.plane().queue.ListStrategies(request, timeout=TIMEOUT)
+        answer = await self.connection.plane().call("queue.ListStrategies", type=type)
         return [_strategy(one) for one in answer.strategies]
 
     @tool
