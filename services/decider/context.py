@@ -61,7 +61,6 @@ class Settings(ServiceSettings):
         "SIRA_TIMEOUT_SECONDS",
         default=10.0,
         rule="seconds SIRA may take in all, above 0 and at most 60",
-        remedy="leave it out for 10",
         gt=0,
         le=60,
     )

@@ -30,14 +30,12 @@ SCHEMA = "ingest"
 
 
 def _seconds(name: str, default: float, rule: str, **bounds: Any) -> float:
-    found: float = variable(
-        name, default=default, rule=f"{rule}, in seconds", remedy=f"leave it out for {default:g}", **bounds
-    )
+    found: float = variable(name, default=default, rule=f"{rule}, in seconds", **bounds)
     return found
 
 
 def _count(name: str, default: int, rule: str, most: int = 1000) -> int:
-    found: int = variable(name, default=default, rule=rule, remedy=f"leave it out for {default}", ge=1, le=most)
+    found: int = variable(name, default=default, rule=rule, ge=1, le=most)
     return found
 
 

@@ -53,7 +53,6 @@ class Settings(ServiceSettings):
         "PATCHER_PROBATION_BEATS",
         default=5,
         rule="beats of a new generation a verdict needs, 1 to 1000",
-        remedy="leave it out for 5",
         ge=1,
         le=1000,
     )

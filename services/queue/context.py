@@ -29,7 +29,6 @@ class Settings(ServiceSettings):
         "QUEUE_WATCH_SECONDS",
         default=600.0,
         rule="seconds without a recurrence after which a report is resolved, above 0 and at most 86400",
-        remedy="leave it out for 600",
         gt=0,
         le=86400,
     )
@@ -44,7 +43,6 @@ class Settings(ServiceSettings):
         "QUEUE_STRANDED_SECONDS",
         default=3600.0,
         rule="seconds without a worker for its tools after which a task goes to a person, 1 to 2592000",
-        remedy="leave it out for 3600",
         ge=1,
         le=2_592_000,
     )
@@ -74,7 +72,6 @@ class Settings(ServiceSettings):
         "QUEUE_MODEL_TIMEOUT_SECONDS",
         default=10.0,
         rule="seconds the model may take in all, above 0 and at most 60",
-        remedy="leave it out for 10",
         gt=0,
         le=60,
     )
