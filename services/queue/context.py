@@ -7,11 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from libs.common.bus import Bus
-from libs.common.clock import Clock
-from libs.common.database import Database
+from libs.common.runtime.assembly import SharedContext
 from libs.common.settings import HttpUrl, ServiceSettings, variable
-from libs.common.telemetry import Telemetry
 from services.queue import leases
 from services.queue.catalogue import Catalogue
 from services.queue.errands.model_client import ModelClient
@@ -87,13 +84,9 @@ def _nothing() -> None:
 
 
 @dataclass
-class ServiceContext:
+class ServiceContext(SharedContext):
     """Database, bus, clock, the catalogue of strategies, and caches; queue calls no sibling."""
 
-    database: Database
-    bus: Bus
-    clock: Clock
-    telemetry: Telemetry
     settings: Settings
     catalogue: Catalogue
     model: ModelClient | None = None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from libs.common import telemetry
-from libs.common.telemetry import ForeignSpan, Telemetry
+from libs.common.telemetry import FinishedSpan, Telemetry
 from libs.common.telemetry.context import format_traceparent, parse_traceparent
 from libs.common.telemetry.metrics import OTHER, SERIES
 
@@ -106,8 +106,8 @@ def test_a_span_made_afterwards_takes_the_running_span_as_parent(exporter: InMem
 
 def test_an_agents_steps_are_its_own_and_the_same_when_reported_twice(exporter: InMemorySpanExporter) -> None:
     ingest = Telemetry("ingest", exporter=exporter)
-    step = ForeignSpan("switch", START, END, PARENT, error="slot busy", attributes={"slot": "b"})
-    ingest.export_foreign("agent", [step, ForeignSpan("lost", START, END, "")])
+    step = FinishedSpan("switch", START, END, PARENT, error="slot busy", attributes={"slot": "b"})
+    ingest.export_foreign("agent", [step, FinishedSpan("lost", START, END, "")])
     ingest.export_foreign("agent", [step])
     first, again = spans(ingest, exporter)
     assert first.context.span_id == again.context.span_id

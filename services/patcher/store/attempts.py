@@ -48,7 +48,6 @@ OF_REQUEST = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
 WHERE author = :author AND request_id = :request AND request_id <> ''
 """
-AT_ONCE = 100
 LIVE_STATES = ", ".join(f"'{state}'" for state in sorted(LIVE))
 BUSY = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
@@ -72,12 +71,12 @@ WHERE a.package = :package AND a.state IN ('pending', 'staged') AND a.held_by = 
   AND NOT EXISTS (SELECT 1 FROM patcher.errands e WHERE e.subject = a.id AND e.kind = 'resume' AND e.state = 'pending')
 ORDER BY a.update_time LIMIT 1
 """
-WAITING_FOR_AGENT = f"""
+WAITING_FOR_AGENT = """
 SELECT id FROM patcher.attempts
 WHERE state = 'applying' AND NOT permitted
   AND (:scope = 'global' OR 'merchants/' || merchant = :scope OR 'plugins/' || plugin = :scope
        OR 'actions/' || action = :scope OR 'storms/' || package || '/' || symptom = :scope)
-ORDER BY id LIMIT {AT_ONCE}
+ORDER BY id LIMIT 100
 """
 RECENT = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
@@ -129,7 +128,6 @@ def read(row: Any) -> Attempt:
 
 def write(attempt: Attempt) -> dict[str, Any]:
     """The values of a row."""
-    values = {name: getattr(attempt, name) for name in PLAIN}
     detail = {
         "bounds": asdict(attempt.bounds),
         "staging": asdict(attempt.staging) if attempt.staging else None,
@@ -139,7 +137,8 @@ def write(attempt: Attempt) -> dict[str, Any]:
     }
     plain = {"action": attempt.action.value, "severity": int(attempt.severity), "state": attempt.state.value}
     staged = attempt.staging.passed if attempt.staging else None
-    return values | plain | {"staged": staged, "detail": json.dumps(detail)}
+    values = {name: getattr(attempt, name) for name in PLAIN} | plain
+    return values | {"staged": staged, "detail": json.dumps(detail)}
 
 
 async def insert(tx: Transaction, change: Change) -> None:
@@ -214,8 +213,7 @@ async def held(tx: Transaction) -> list[Attempt]:
 
 async def in_state(tx: Transaction, state: State) -> list[Attempt]:
     """Attempts in a state, longest untouched first."""
-    rows = await tx.all(IN_STATE, state=state.value)
-    return [read(row) for row in rows]
+    return [read(row) for row in await tx.all(IN_STATE, state=state.value)]
 
 
 async def next_for_slot(tx: Transaction, package: str) -> str:

@@ -21,7 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from libs.common import access
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, Problem
-from libs.common.telemetry import histogram, span_at, use_traceparent
+from libs.common.telemetry import current_telemetry, histogram, use_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue.context import TASKS, ServiceContext
 from services.queue.operations.completion import MOST_SPANS, complete_tasks, lease_lapsed, stale_token, task_unknown
@@ -212,4 +212,4 @@ def _measure(now: datetime, rows: Sequence[Any], worker: str) -> None:
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"task": str(row.id), "worker": worker, "token": row.token}
-            span_at("task claimed", now, now, parent=row.traceparent, attributes=attributes)
+            current_telemetry().span_at("task claimed", now, now, parent=row.traceparent, attributes=attributes)

@@ -17,7 +17,7 @@ from libs.common import access, paging
 from libs.common.database import Transaction
 from libs.common.errors import known
 from libs.common.names import new_id
-from libs.common.telemetry import counter, current_traceparent, new_traceparent, span_at, use_traceparent
+from libs.common.telemetry import counter, current_telemetry, current_traceparent, new_traceparent, use_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue import triage
 from services.queue.context import ServiceContext
@@ -154,7 +154,7 @@ def _span(traceparent: str, report: str, now: datetime, created: bool, caller: s
     links = [caller] if caller else []
     where = {"parent": "", "traceparent": traceparent} if created else {"parent": traceparent}
     name = "error reported" if created else "error came back"
-    span_at(name, now, now, links=links, attributes={"report": report}, **where)
+    current_telemetry().span_at(name, now, now, links=links, attributes={"report": report}, **where)
 
 
 def _answer(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.database import Transaction
-from libs.common.telemetry import counter, gauge, span_at, use_traceparent
+from libs.common.telemetry import counter, current_telemetry, gauge, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
 from services.queue.operations.completion import MOST_SPANS, record_recovered
@@ -47,8 +47,8 @@ def _lapsed(now: datetime, rows: Sequence[Any]) -> None:
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"task": str(row.id), "worker": row.worker, "crashes": row.crashes}
-            span_at("lease lost", row.claim_time or now, now, parent=row.traceparent, error="LEASE_LOST",
-                    attributes=attributes)  # fmt: skip
+            spans, began = current_telemetry(), row.claim_time or now
+            spans.span_at("lease lost", began, now, parent=row.traceparent, error="LEASE_LOST", attributes=attributes)
 
 
 async def strand(ctx: ServiceContext, now: datetime) -> int:
@@ -125,7 +125,7 @@ def _spans(now: datetime, rows: Sequence[Any]) -> None:
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"report": str(row.id), "strategy": row.strategy}
-            span_at("verified resolved", now, now, parent=row.traceparent, attributes=attributes)
+            current_telemetry().span_at("verified resolved", now, now, parent=row.traceparent, attributes=attributes)
 
 
 async def fold(ctx: ServiceContext, now: datetime) -> int:
