@@ -156,9 +156,8 @@ async def create(tx: Transaction, ctx: ServiceContext, planned: PlannedRollout) 
 
 async def _publisher(tx: Transaction, stored: StoredRollout) -> str:
     """Who published what is brought."""
-    package, target = stored.rollout.package, stored.rollout.target
     read = configurations.get if stored.config else releases.get
-    made = await read(tx, package, target)
+    made = await read(tx, stored.rollout.package, stored.rollout.target)
     return approvals.operator_id(made.publisher) if made else ""
 
 

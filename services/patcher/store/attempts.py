@@ -1,6 +1,6 @@
-"""Rows of attempts and their history ⇄ dataclasses.
+"""Rows of attempts ⇄ dataclasses.
 
-Rule: the row is a projection of the append-only history, and is only written together with it.
+Rule: the row is a projection of the append-only history (`attempt_history`), and is only written together with it.
 """
 
 import json
@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State, Transition
+from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State
 from services.patcher.policy import PLUGIN_BUSY, Action, Severity
+from services.patcher.store import attempt_history
 from services.patcher.verdict import Probe, Result, Verdict
 
 DETAIL = ("bounds", "staging", "verdict", "probe", "failing_inputs")
@@ -32,22 +33,13 @@ UPDATE patcher.attempts SET {", ".join(f"{name} = :{name}" for name in MOVING)},
     detail = CAST(:detail AS jsonb)
 WHERE id = :id
 """
-APPEND = """
-INSERT INTO patcher.attempt_history (attempt, merchant, number, create_time, from_state, to_state, observation, reason)
-VALUES (:attempt, :merchant,
-        (SELECT coalesce(max(number), 0) + 1 FROM patcher.attempt_history WHERE attempt = :attempt),
-        :create_time, :from_state, :to_state, :observation, :reason)
-"""
-HISTORY = """
-SELECT create_time, from_state, to_state, observation, reason FROM patcher.attempt_history WHERE attempt = :attempt
-ORDER BY number LIMIT 1000
-"""
 GET = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE id = :id"
 OF_DECISION = "SELECT id FROM patcher.attempts WHERE decision = :decision"
 OF_REQUEST = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
 WHERE author = :author AND request_id = :request AND request_id <> ''
 """
+AT_ONCE = 100
 LIVE_STATES = ", ".join(f"'{state}'" for state in sorted(LIVE))
 BUSY = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
@@ -76,7 +68,7 @@ SELECT id FROM patcher.attempts
 WHERE state = 'applying' AND NOT permitted
   AND (:scope = 'global' OR 'merchants/' || merchant = :scope OR 'plugins/' || plugin = :scope
        OR 'actions/' || action = :scope OR 'storms/' || package || '/' || symptom = :scope)
-ORDER BY id LIMIT 100
+ORDER BY id LIMIT {AT_ONCE}
 """
 RECENT = f"""
 SELECT {COLUMNS}, detail FROM patcher.attempts
@@ -144,20 +136,14 @@ def write(attempt: Attempt) -> dict[str, Any]:
 async def insert(tx: Transaction, change: Change) -> None:
     """Saves a new attempt with its first steps. Raises IntegrityError for a decision or plugin that has one."""
     await tx.run(INSERT, **write(change.attempt))
-    await _append(tx, change)
+    await attempt_history.append(tx, change)
 
 
 async def save(tx: Transaction, change: Change) -> None:
     """Saves a changed attempt with its steps."""
     values = write(change.attempt)
     await tx.run(UPDATE, **{name: value for name, value in values.items() if name == "id" or name not in FIXED})
-    await _append(tx, change)
-
-
-async def _append(tx: Transaction, change: Change) -> None:
-    about = {"attempt": change.attempt.id, "merchant": change.attempt.merchant, "create_time": tx.now}
-    for each in change.transitions:
-        await tx.run(APPEND, **about, **vars(each) | {"reason": each.reason[:2000]})
+    await attempt_history.append(tx, change)
 
 
 async def get(tx: Transaction, attempt: str, *, lock: bool = False) -> Attempt | None:
@@ -183,12 +169,6 @@ async def occupying(tx: Transaction, plugin: str, but: str, *, lock: bool = True
         await tx.run(LOCK_PLUGIN, plugin=plugin)
     row = await tx.first(BUSY, plugin=plugin, id=but)
     return read(row) if row else None
-
-
-async def history(tx: Transaction, attempt: str) -> list[tuple[datetime, Transition]]:
-    """The history of an attempt, oldest first."""
-    rows = await tx.all(HISTORY, attempt=attempt)
-    return [(r.create_time, Transition(State(r.from_state), State(r.to_state), r.observation, r.reason)) for r in rows]
 
 
 async def page(
