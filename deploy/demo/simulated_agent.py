@@ -126,12 +126,6 @@ class SimulatedAgent:
             task.cancel()
         await self.session.stop("shutdown")
 
-    def edit(self, document: str) -> None:
-        """Somebody writes another configuration by hand, and the plugin takes it up."""
-        self._count()
-        digest = configurations.digest(document.encode())
-        self.identity.running = replace(self.identity.running, config=document, config_digest=digest)
-
     async def _beat_loop(self) -> None:
         loop = asyncio.get_running_loop()
         last = self._counted = loop.time() - self.session.beat_interval

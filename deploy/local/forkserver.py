@@ -34,7 +34,7 @@ PRELOADED = (
     "cryptography.hazmat.primitives.asymmetric.ed25519",
     "httpx2",
     "msgspec.json",
-    "pydantic_settings",
+    "pydantic",
     "prometheus_client",
     "starlette.applications",
     "uvicorn",

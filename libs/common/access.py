@@ -191,12 +191,11 @@ def service_token(key: str, name: str) -> str:
     return f"Service {name}:{_proof(key, name)}"
 
 
-def caller(context: object = None) -> str:
+def caller(_context: object = None) -> str:
     """Who asks in the running handler: a service's name, `operators/{operator}`, `agent` or `anonymous`.
 
     The guard of `libs.common.rpc` found it out before the handler ran; the context is accepted for readability only.
     """
-    del context
     return _caller.get()
 
 

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 
 from libs.common.errors import Invalid
@@ -31,49 +32,20 @@ def shard(plugin_id: str) -> int:
     return int.from_bytes(hashlib.sha256(plugin_id.encode()).digest()[:8], "big") % SHARDS
 
 
-def plugin(plugin_id: str) -> str:
-    """`plugins/{plugin}`."""
-    return f"plugins/{plugin_id}"
+def _in(collection: str) -> Callable[[str], str]:
+    """Makes names of one collection: the id becomes `{collection}/{id}`."""
+    return lambda id_: f"{collection}/{id_}"
 
 
-def merchant(merchant_id: str) -> str:
-    """`merchants/{merchant}`."""
-    return f"merchants/{merchant_id}"
-
-
-def incident(incident_id: str) -> str:
-    """`incidents/{incident}`."""
-    return f"incidents/{incident_id}"
-
-
-def decision(decision_id: str) -> str:
-    """`decisions/{decision}`."""
-    return f"decisions/{decision_id}"
-
-
-def attempt(attempt_id: str) -> str:
-    """`attempts/{attempt}`."""
-    return f"attempts/{attempt_id}"
-
-
-def command(command_id: str) -> str:
-    """`commands/{command}`."""
-    return f"commands/{command_id}"
-
-
-def rollout(rollout_id: str) -> str:
-    """`rollouts/{rollout}`."""
-    return f"rollouts/{rollout_id}"
-
-
-def storm(storm_id: str) -> str:
-    """`storms/{storm}`."""
-    return f"storms/{storm_id}"
-
-
-def operator(operator_id: str) -> str:
-    """`operators/{operator}`."""
-    return f"operators/{operator_id}"
+plugin = _in("plugins")
+merchant = _in("merchants")
+incident = _in("incidents")
+decision = _in("decisions")
+attempt = _in("attempts")
+command = _in("commands")
+rollout = _in("rollouts")
+storm = _in("storms")
+operator = _in("operators")
 
 
 def release(package: str, version: str) -> str:
@@ -90,13 +62,7 @@ def parse(collection: str, name: str, *, field: str = "name") -> str:
     """The id in `collection/id`; Invalid when the name is of another shape."""
     head, _, rest = name.partition("/")
     if head != collection or not _ID.fullmatch(rest):
-        raise Invalid(
-            f"{field} must look like {collection}/{{id}}, not {name[:80]!r}",
-            reason="BAD_NAME",
-            field=field,
-            collection=collection,
-            name=name[:80],
-        )
+        raise _bad_name(f"{collection}/{{id}}", collection, name, field)
     return rest
 
 
@@ -114,14 +80,13 @@ def _parse_version(collection: str, name: str, field: str) -> tuple[str, str]:
     parts = name.split("/")
     shaped = len(parts) == 4 and parts[0] == "packages" and parts[2] == collection
     if not shaped or not _ID.fullmatch(parts[1]) or not _ID.fullmatch(parts[3]):
-        raise Invalid(
-            f"{field} must look like packages/{{package}}/{collection}/{{version}}, not {name[:80]!r}",
-            reason="BAD_NAME",
-            field=field,
-            collection=collection,
-            name=name[:80],
-        )
+        raise _bad_name(f"packages/{{package}}/{collection}/{{version}}", collection, name, field)
     return parts[1], parts[3]
+
+
+def _bad_name(shape: str, collection: str, name: str, field: str) -> Invalid:
+    message = f"{field} must look like {shape}, not {name[:80]!r}"
+    return Invalid(message, reason="BAD_NAME", field=field, collection=collection, name=name[:80])
 
 
 def id_of(name: str) -> str:

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from libs.common.errors import Invalid
 
@@ -25,8 +24,12 @@ class BadSettings(Invalid):
     """The environment is not fit to start with; the message has one line per variable."""
 
 
-def variable(name: str, *, rule: str, remedy: str, default: Any = ..., secret: bool = False, **bounds: Any) -> Any:
-    """A setting read from the variable `name`, with its rule and remedy in words; secrets are never shown."""
+def variable(name: str, *, rule: str, remedy: str = "", default: Any = ..., secret: bool = False, **bounds: Any) -> Any:
+    """A setting read from the variable `name`, with its rule and remedy in words; secrets are never shown.
+
+    Without a remedy it is to leave the variable out, for its default.
+    """
+    remedy = remedy or f"leave it out for {default:g}"
     return Field(default, alias=name, description=rule, json_schema_extra={"remedy": remedy}, repr=not secret, **bounds)
 
 
@@ -63,12 +66,33 @@ Key = Annotated[str, AfterValidator(_hexadecimal)]
 _ADDRESS: dict[str, Any] = {"rule": "host:port where the service listens", "remedy": "for example 127.0.0.1:7001"}
 
 
-class ServiceSettings(BaseSettings):
-    """What every service is told. A service adds its own variables in a subclass."""
+class ProcessSettings(BaseModel):
+    """What every process of the plane is told, a worker too."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True, validate_default=False
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+
+    key: Key = variable(
+        "PRUNELLA_KEY",
+        rule="the shared key of all services, at least 32 hexadecimal digits",
+        remedy="make one with: openssl rand -hex 32",
+        secret=True,
     )
+    otlp: HttpUrl = variable(
+        "PRUNELLA_OTLP",
+        default="",
+        rule="where spans go (OTLP over HTTP); empty keeps them here",
+        remedy="for example http://127.0.0.1:9005/v1/traces",
+    )
+    log: Literal["json", "pretty", "auto"] = variable(
+        "PRUNELLA_LOG",
+        default="auto",
+        rule="json, pretty, or auto (pretty on a terminal)",
+        remedy="use one of the three words",
+    )
+
+
+class ServiceSettings(ProcessSettings):
+    """What every service is told. A service adds its own variables in a subclass."""
 
     database_url: Annotated[str, _url("postgresql", "postgres")] = variable(
         "DATABASE_URL",
@@ -78,12 +102,6 @@ class ServiceSettings(BaseSettings):
     )
     nats_url: Annotated[str, _url("nats", "tls")] = variable(
         "NATS_URL", rule="URL of the NATS server", remedy="for example nats://127.0.0.1:4222", secret=True
-    )
-    key: Key = variable(
-        "PRUNELLA_KEY",
-        rule="the shared key of all services, at least 32 hexadecimal digits",
-        remedy="make one with: openssl rand -hex 32",
-        secret=True,
     )
     state: Path = variable(
         "PRUNELLA_STATE", rule="folder for files of the service", remedy="name a folder it may write to"
@@ -105,37 +123,12 @@ class ServiceSettings(BaseSettings):
     patcher_address: Address = variable("PRUNELLA_PATCHER_ADDRESS", default="", **_ADDRESS)
     queue_address: Address = variable("PRUNELLA_QUEUE_ADDRESS", default="", **_ADDRESS)
     ops_address: Address = variable("PRUNELLA_OPS_ADDRESS", default="", **_ADDRESS)
-    otlp: HttpUrl = variable(
-        "PRUNELLA_OTLP",
-        default="",
-        rule="where spans go (OTLP over HTTP); empty keeps them here",
-        remedy="for example http://127.0.0.1:9005/v1/traces",
-    )
     otel_endpoint: HttpUrl = variable(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         default="",
         rule="a collector ops passes spans on to; empty for none",
         remedy="for example http://127.0.0.1:4318",
     )
-    log: Literal["json", "pretty", "auto"] = variable(
-        "PRUNELLA_LOG",
-        default="auto",
-        rule="json, pretty, or auto (pretty on a terminal)",
-        remedy="use one of the three words",
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only `load` reads the environment, so that what is wrong with it can be said in its own words."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)
 
 
 def load(cls: type[T], environ: Mapping[str, str] | None = None) -> T:

@@ -14,13 +14,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from libs.common import names
-from libs.common.bus import Bus, fact
+from libs.common.bus import fact
 from libs.common.clock import Clock
-from libs.common.database import Database, Transaction
+from libs.common.database import Transaction
 from libs.common.errands import send
 from libs.common.errors import NotFound, Problem
+from libs.common.runtime.assembly import SharedContext
 from libs.common.settings import HttpUrl, ServiceSettings, variable
-from libs.common.telemetry import Telemetry, counter, current_traceparent
+from libs.common.telemetry import counter, current_traceparent
 from prunella.v1 import ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
 from prunella.v1.events_pb2 import Event
 from services.decider import wire
@@ -61,7 +62,6 @@ class Settings(ServiceSettings):
         "SIRA_TIMEOUT_SECONDS",
         default=10.0,
         rule="seconds SIRA may take in all, above 0 and at most 60",
-        remedy="leave it out for 10",
         gt=0,
         le=60,
     )
@@ -99,13 +99,9 @@ class CurrentPolicy:
 
 
 @dataclass
-class ServiceContext:
+class ServiceContext(SharedContext):
     """The decider's database, bus, time, playbook and clients."""
 
-    database: Database
-    bus: Bus
-    clock: Clock
-    telemetry: Telemetry
     settings: Settings
     playbook: Playbook
     ingest: ingest_pb2_grpc.IngestServiceAsyncStub

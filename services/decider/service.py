@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from libs.common import rpc, toml_tables
-from libs.common import settings as environment
 from libs.common.clock import Clock
 from libs.common.runtime import Service
 from libs.common.runtime.assembly import assemble
@@ -19,11 +16,6 @@ from services.decider.reactions import REACTIONS
 from services.decider.sweeps import SWEEPS
 
 
-def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The decider's settings. Raises BadSettings listing everything that is wrong."""
-    return environment.load(Settings, environ)
-
-
 def build(settings: Settings, clock: Clock) -> Service:
     """The decider, not started. Raises Invalid for a playbook that is wrong."""
     path = settings.playbook
@@ -34,10 +26,7 @@ def build(settings: Settings, clock: Clock) -> Service:
     if sira:
         base.closers.append(sira.close)
     ctx = ServiceContext(
-        database=base.database,
-        bus=base.bus,
-        clock=clock,
-        telemetry=base.telemetry,
+        *base.shared,
         settings=settings,
         playbook=remedies,
         ingest=ingest_pb2_grpc.IngestServiceStub(base.channel("ingest")),

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from libs.common.database import Transaction
 from libs.common.errors import Problem
-from libs.common.telemetry import span, use_traceparent
+from libs.common.telemetry import current_telemetry, use_traceparent
 from services.decider.context import ServiceContext, conclude, still_open
 from services.decider.decision import Decision
 from services.decider.store import decisions
@@ -18,7 +18,7 @@ async def overdue(ctx: ServiceContext, now: datetime) -> int:
     async with ctx.database.reading() as tx:
         late = await decisions.overdue(tx, now, MOST)
     for decision in late:
-        with use_traceparent(decision.traceparent), span("sweep overdue"):
+        with use_traceparent(decision.traceparent), current_telemetry().span("sweep overdue"):
             await _end(ctx, decision)
     return len(late)
 

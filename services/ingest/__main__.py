@@ -3,7 +3,8 @@
 import sys
 
 from libs.common.runtime import main
-from services.ingest.service import build, load
+from services.ingest.context import Settings
+from services.ingest.service import build
 
 if __name__ == "__main__":
-    sys.exit(main(build, load))
+    sys.exit(main(build, Settings))

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from libs.common.bus import Bus
-from libs.common.clock import Clock
-from libs.common.database import Database, Transaction
+from libs.common.database import Transaction
 from libs.common.names import new_id
+from libs.common.runtime.assembly import SharedContext
 from libs.common.settings import ServiceSettings, variable
-from libs.common.telemetry import Telemetry
 from prunella.v1 import patcher_pb2_grpc
 from prunella.v1.events_pb2 import Event
 from services.ingest.detectors import BITS
@@ -30,14 +28,12 @@ SCHEMA = "ingest"
 
 
 def _seconds(name: str, default: float, rule: str, **bounds: Any) -> float:
-    found: float = variable(
-        name, default=default, rule=f"{rule}, in seconds", remedy=f"leave it out for {default:g}", **bounds
-    )
+    found: float = variable(name, default=default, rule=f"{rule}, in seconds", **bounds)
     return found
 
 
 def _count(name: str, default: int, rule: str, most: int = 1000) -> int:
-    found: int = variable(name, default=default, rule=rule, remedy=f"leave it out for {default}", ge=1, le=most)
+    found: int = variable(name, default=default, rule=rule, ge=1, le=most)
     return found
 
 
@@ -82,14 +78,10 @@ class Settings(ServiceSettings):
 
 
 @dataclass
-class ServiceContext:
+class ServiceContext(SharedContext):
     """Ingest's database, bus, time, clients, and what it has in memory: beats to commit, sessions, identities, error
     reports."""
 
-    database: Database
-    bus: Bus
-    clock: Clock
-    telemetry: Telemetry
     settings: Settings
     patcher: patcher_pb2_grpc.PatcherServiceAsyncStub
     replica: str = field(default_factory=new_id)
@@ -97,11 +89,6 @@ class ServiceContext:
     sessions: Sessions = field(init=False)
     identities: Identities = field(init=False)
     error_forwarder: ErrorForwarder = field(init=False)
-
-    async def nudge(self, plugin: str) -> None:
-        """Has a plugin's commands looked at by whoever holds its session."""
-        self.sessions.wake(plugin)
-        await self.bus.wake(plugin)
 
 
 async def save_transition(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from libs.common import rpc
-from libs.common import settings as environment
 from libs.common.clock import Clock
 from libs.common.http import HttpServer
 from libs.common.runtime import Service
@@ -33,16 +32,11 @@ STREAMS_PER_CONNECTION = 5000
 CONNECTIONS = 16
 
 
-def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Ingest's settings. Raises BadSettings listing everything that is wrong."""
-    return environment.load(Settings, environ)
-
-
 def build(settings: Settings, clock: Clock) -> Service:
     """Ingest, not started."""
     base = assemble(SCHEMA, settings, clock, pool_size=CONNECTIONS)
     patcher = patcher_pb2_grpc.PatcherServiceStub(base.channel("patcher"))
-    ctx = ServiceContext(base.database, base.bus, clock, base.telemetry, settings, patcher)
+    ctx = ServiceContext(*base.shared, settings, patcher)
     ctx.sessions = Sessions(base.database)
     queue = base.channel_if_known("queue")
     ctx.error_forwarder = ErrorForwarder(queue_pb2_grpc.QueueServiceStub(queue) if queue else None, clock)

@@ -75,9 +75,8 @@ async def expired(ctx: ServiceContext, now: datetime) -> int:
     return len(late)
 
 
-async def deliver(ctx: ServiceContext, now: datetime) -> int:
+async def deliver(ctx: ServiceContext, _now: datetime) -> int:
     """Has sessions look at commands no agent has confirmed; this also finds what a lost hint missed."""
-    del now
     here = ctx.sessions.plugins()
     if not here:
         return 0
@@ -88,9 +87,8 @@ async def deliver(ctx: ServiceContext, now: datetime) -> int:
     return len(undelivered)
 
 
-async def end_storms(ctx: ServiceContext, now: datetime) -> int:
+async def end_storms(ctx: ServiceContext, _now: datetime) -> int:
     """Ends storms that have cooled down; what waited for their end goes on."""
-    del now
     async with ctx.database.reading() as tx:
         found = await storms.ongoing(tx, MOST)
     for row in found:

@@ -1,4 +1,4 @@
-"""The states of an attempt, and which of them a fact reports.
+"""The states of an attempt, which of them a fact reports, and how they are put for people.
 
 Rule: facts come twice and in any order, so a state is a register that the latest fact wins: by its time, and between
 facts of one time by how far along in a healing they stand.
@@ -34,3 +34,24 @@ FINAL: Final = frozenset({"success", "failed", "rolled_back", "rollback_failed",
 TRIED: Final = frozenset({"success", "failed", "rolled_back", "rollback_failed"})
 # The agent switched, or may have; only then there is something to roll back.
 SWITCHED: Final = frozenset({"applying", "probation", "committing", "success", "unconfirmed"})
+DESCRIPTIONS: Final = {
+    "awaiting_approval": "waiting for approval",
+    "applying": "being applied",
+    "probation": "in probation",
+    "committing": "being committed",
+    "rolling_back": "being taken back",
+}
+
+
+def remedy(action: str, source: str, target: str) -> str:
+    """What an attempt does, such as `patch 1.2.0 → 1.2.3`."""
+    action = action or "a remedy"
+    if not target or target == source:
+        return action
+    return f"{action} {source} → {target}" if source else f"{action} → {target}"
+
+
+def progress(state: str, held_by: str) -> str:
+    """Where an attempt is, such as `in probation` or `staged, waiting for STORM`."""
+    words = DESCRIPTIONS.get(state, state.replace("_", " "))
+    return f"{words}, waiting for {held_by}" if held_by else words

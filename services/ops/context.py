@@ -10,11 +10,8 @@ from datetime import datetime
 
 import grpc
 
-from libs.common.bus import Bus
-from libs.common.clock import Clock
-from libs.common.database import Database
+from libs.common.runtime.assembly import SharedContext
 from libs.common.settings import ServiceSettings, variable
-from libs.common.telemetry import Telemetry
 from services.ops.channels.delivery import ChannelSender
 from services.ops.errands.signing_key import SigningKey
 
@@ -53,14 +50,10 @@ class Signal:
 
 
 @dataclass
-class ServiceContext:
+class ServiceContext(SharedContext):
     """The service's own means; siblings are asked only for what the overview shows of them."""
 
-    database: Database
-    bus: Bus
-    clock: Clock
     settings: ServiceSettings
-    telemetry: Telemetry
     sender: ChannelSender
     # Signs the audit log's checkpoints.
     signing_key: SigningKey

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.ops.attempt_states import FINAL
-from services.ops.stories import progress, remedy
+from services.ops.attempt_states import FINAL, progress, remedy
 from services.ops.text import shortened
 
 RECENT: Final = timedelta(hours=24)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import grpc
 
 from libs.common import rpc
-from libs.common import settings as environment
 from libs.common.clock import Clock
 from libs.common.http import HttpServer
 from libs.common.runtime import Service
@@ -32,11 +31,6 @@ SERVICES = ("ingest", "decider", "patcher", "queue", SCHEMA)
 LARGEST_MESSAGE = 18 * 1024 * 1024
 
 
-def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of ops. Raises BadSettings listing everything that is wrong."""
-    return environment.load(Settings, environ)
-
-
 def forwarders(channel: Callable[[str], grpc.aio.Channel | None]) -> list[rpc.Servicer]:
     """What passes on, one for each service."""
     methods = passed()
@@ -56,11 +50,8 @@ def build(settings: Settings, clock: Clock) -> Service:
     base = assemble(SCHEMA, settings, clock)
     sender = ChannelSender(clock, settings.key)
     ctx = ServiceContext(
-        database=base.database,
-        bus=base.bus,
-        clock=clock,
+        *base.shared,
         settings=settings,
-        telemetry=base.telemetry,
         signing_key=SigningKey(settings.state, settings.audit_key),
         sender=sender,
     )

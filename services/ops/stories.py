@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from services.ops import severity
-from services.ops.attempt_states import FINAL, STATE_OF, SWITCHED
+from services.ops.attempt_states import FINAL, STATE_OF, SWITCHED, progress, remedy
 from services.ops.decoded_fact import DecodedFact
 from services.ops.headlines import headline
 from services.ops.interventions import OPERATORS, is_intervention
@@ -21,13 +21,6 @@ from services.ops.text import duration
 
 LONGEST: Final = 400  # facts one story is made from
 INCIDENT_STATES: Final = ("open", "in_progress", "escalated", "mitigated", "closed")
-DESCRIPTIONS: Final = {
-    "awaiting_approval": "waiting for approval",
-    "applying": "being applied",
-    "probation": "in probation",
-    "committing": "being committed",
-    "rolling_back": "being taken back",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,20 +200,6 @@ def _explain(attempt: StoryAttempt, decision: DecodedFact | None) -> None:
         attempt.to_release = attempt.to_release or decision.text("release", "")
     if attempt.state in SWITCHED and attempt.state != "unconfirmed":
         attempt.rollback_command = f'prunella rollback {attempt.attempt} --reason "…"'
-
-
-def remedy(action: str, source: str, target: str) -> str:
-    """What an attempt does, such as `patch 1.2.0 → 1.2.3`."""
-    action = action or "a remedy"
-    if not target or target == source:
-        return action
-    return f"{action} {source} → {target}" if source else f"{action} → {target}"
-
-
-def progress(state: str, held_by: str) -> str:
-    """Where an attempt is, such as `in probation` or `staged, waiting for STORM`."""
-    words = DESCRIPTIONS.get(state, state.replace("_", " "))
-    return f"{words}, waiting for {held_by}" if held_by else words
 
 
 def _remedy(attempt: StoryAttempt) -> str:

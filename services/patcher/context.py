@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from weakref import WeakValueDictionary
 
-from libs.common.bus import Bus
-from libs.common.clock import Clock
-from libs.common.database import Database
 from libs.common.errors import Invalid
+from libs.common.runtime.assembly import SharedContext
 from libs.common.settings import HttpUrl, ServiceSettings, variable
-from libs.common.telemetry import Telemetry
 from prunella.v1 import ingest_pb2_grpc
 from services.patcher.staging import Runner
 
@@ -53,7 +50,6 @@ class Settings(ServiceSettings):
         "PATCHER_PROBATION_BEATS",
         default=5,
         rule="beats of a new generation a verdict needs, 1 to 1000",
-        remedy="leave it out for 5",
         ge=1,
         le=1000,
     )
@@ -76,13 +72,9 @@ def pinned_keys(text: str) -> tuple[bytes, ...]:
 
 
 @dataclass
-class ServiceContext:
+class ServiceContext(SharedContext):
     """The patcher's database, bus, time, pinned keys, staging runner and clients."""
 
-    database: Database
-    bus: Bus
-    clock: Clock
-    telemetry: Telemetry
     settings: Settings
     keys: tuple[bytes, ...]
     runner: Runner

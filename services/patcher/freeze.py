@@ -64,13 +64,6 @@ def frozen_until(windows: Iterable[FreezeWindow], now: datetime) -> Frozen | Non
     return Frozen(found.until, found.window, f"changes are frozen until {local}: {found.reason}")
 
 
-def next_start(window: FreezeWindow, after: datetime) -> datetime | None:
-    """When the window next begins after a moment, in UTC; None when it never does. Raises Invalid when unreadable."""
-    check(window)
-    start = next(CronSim(window.cron, after.astimezone(ZoneInfo(window.time_zone))), None)
-    return start.astimezone(UTC) if start else None
-
-
 def check(window: FreezeWindow, *, field: str = "freeze_window") -> None:
     """Raises Invalid, naming field, rule and remedy, for a window that cannot be read or never begins."""
     try:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from libs.common import rpc
-from libs.common import settings as environment
 from libs.common.clock import Clock
 from libs.common.runtime import Service
 from libs.common.runtime.assembly import assemble
@@ -24,21 +21,13 @@ LARGEST_MESSAGE = 18 * 1024 * 1024
 CONNECTIONS = 12
 
 
-def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The patcher's settings. Raises BadSettings listing everything that is wrong."""
-    return environment.load(Settings, environ)
-
-
 def build(settings: Settings, clock: Clock) -> Service:
     """The patcher, not started. Raises Invalid for release keys that are wrong."""
     keys = pinned_keys(settings.release_keys)
     base = assemble(SCHEMA, settings, clock, pool_size=CONNECTIONS)
     runner: Runner = HttpRunner(settings.staging_url, settings.staging_token) if settings.staging_url else LocalRunner()
     ctx = ServiceContext(
-        database=base.database,
-        bus=base.bus,
-        clock=clock,
-        telemetry=base.telemetry,
+        *base.shared,
         settings=settings,
         keys=keys,
         runner=runner,

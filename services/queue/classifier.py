@@ -73,9 +73,6 @@ class Prediction:
     terms: tuple[str, ...]
 
 
-UNTRAINED = Classifier()
-
-
 def from_rows(rows: Iterable[TypeCounts]) -> Classifier:
     """The classifier in the rows of the store."""
     return Classifier({row.type: row for row in rows})

@@ -7,11 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from libs.common.bus import Bus
-from libs.common.clock import Clock
-from libs.common.database import Database
+from libs.common.runtime.assembly import SharedContext
 from libs.common.settings import HttpUrl, ServiceSettings, variable
-from libs.common.telemetry import Telemetry
 from services.queue import leases
 from services.queue.catalogue import Catalogue
 from services.queue.errands.model_client import ModelClient
@@ -29,7 +26,6 @@ class Settings(ServiceSettings):
         "QUEUE_WATCH_SECONDS",
         default=600.0,
         rule="seconds without a recurrence after which a report is resolved, above 0 and at most 86400",
-        remedy="leave it out for 600",
         gt=0,
         le=86400,
     )
@@ -44,7 +40,6 @@ class Settings(ServiceSettings):
         "QUEUE_STRANDED_SECONDS",
         default=3600.0,
         rule="seconds without a worker for its tools after which a task goes to a person, 1 to 2592000",
-        remedy="leave it out for 3600",
         ge=1,
         le=2_592_000,
     )
@@ -74,7 +69,6 @@ class Settings(ServiceSettings):
         "QUEUE_MODEL_TIMEOUT_SECONDS",
         default=10.0,
         rule="seconds the model may take in all, above 0 and at most 60",
-        remedy="leave it out for 10",
         gt=0,
         le=60,
     )
@@ -90,13 +84,9 @@ def _nothing() -> None:
 
 
 @dataclass
-class ServiceContext:
+class ServiceContext(SharedContext):
     """Database, bus, clock, the catalogue of strategies, and caches; queue calls no sibling."""
 
-    database: Database
-    bus: Bus
-    clock: Clock
-    telemetry: Telemetry
     settings: Settings
     catalogue: Catalogue
     model: ModelClient | None = None

@@ -42,10 +42,3 @@ def merge_counters(reported: Iterable[CounterValue]) -> list[CounterValue]:
         before = found.get(count.counter, 0)
         found[count.counter] = max(before, count.value) if count.counter else before + count.value
     return [CounterValue(counter, value) for counter, value in found.items()]
-
-
-def increase(last: CounterValue, reported: CounterValue) -> int:
-    """How many occurrences `reported` adds to a report whose last counter value is `last`."""
-    if reported.counter and reported.counter == last.counter:
-        return max(0, reported.value - last.value)
-    return reported.value

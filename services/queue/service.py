@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from libs.common import rpc, toml_tables
-from libs.common import settings as environment
 from libs.common.clock import Clock
 from libs.common.database import Transaction
 from libs.common.runtime import Service
@@ -26,11 +24,6 @@ CONNECTIONS = 12
 # Statements are planned once, since planning a claim takes longer than claiming. Such a plan may be made while a table
 # is empty and is kept when a million rows have come, so it must be one by index; every statement here has its index.
 PLANNER = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
-
-
-def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of queue. Raises BadSettings listing everything that is wrong."""
-    return environment.load(Settings, environ)
 
 
 @dataclass
@@ -66,10 +59,7 @@ def build(settings: Settings, clock: Clock) -> Service:
         )
         base.closers.append(model.close)
     ctx = ServiceContext(
-        database=base.database,
-        bus=base.bus,
-        clock=clock,
-        telemetry=base.telemetry,
+        *base.shared,
         settings=settings,
         catalogue=catalogue,
         model=model,

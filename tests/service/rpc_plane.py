@@ -16,7 +16,7 @@ from libs.common.errors import (
     NotFound,
 )
 from libs.common.rpc import Server, channel
-from libs.common.telemetry import Telemetry, current, current_trace_id
+from libs.common.telemetry import Telemetry, current_telemetry, current_trace_id
 from prunella.v1 import agent_pb2, agent_pb2_grpc, ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_grpc
 
 KEY = "5e" * 32
@@ -40,7 +40,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
     async def _handle(self, request: Any, context: Any, response: Any) -> Any:
         self.callers.append(access.caller(context))
         self.traces.append(current_trace_id())
-        self.services.append(current().service)
+        self.services.append(current_telemetry().service)
         self.deadlines.append(context.time_remaining())
         said = self.answer(request, context)
         if asyncio.iscoroutine(said):

@@ -2,11 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from libs.common import settings as environment
 from libs.common.clock import Clock
 from libs.common.rpc import Server
 from libs.common.runtime import Service, main
@@ -44,10 +42,6 @@ class Slow:
         say("stopped")
 
 
-def load(environ: Mapping[str, str] | None = None) -> ChildSettings:
-    return environment.load(ChildSettings, environ)
-
-
 def build(settings: ChildSettings, clock: Clock) -> Service:
     async def check() -> None:
         say("checked")
@@ -59,4 +53,4 @@ def build(settings: ChildSettings, clock: Clock) -> Service:
 
 
 if __name__ == "__main__":
-    sys.exit(main(build, load))
+    sys.exit(main(build, ChildSettings))

@@ -19,7 +19,7 @@ from deploy.local.testing import Ground, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound
 from libs.common.http import HttpServer
 from libs.common.names import new_id
-from libs.common.telemetry import ForeignSpan, Telemetry, trace_id
+from libs.common.telemetry import FinishedSpan, Telemetry, trace_id
 from prunella.v1 import ops_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
 from services.ops.receiver import otlp
@@ -104,7 +104,7 @@ async def test_a_healing_told_by_the_real_exporters_is_one_complete_trace(alone:
     parent = ""
     for number, telemetry in enumerate(telemetries.values()):
         parent = telemetry.span_at("work", NOW + number * second, NOW + (number + 1) * second, parent=parent)
-    step = ForeignSpan("switch", NOW + 3 * second, NOW + 4 * second, parent, error="no room")
+    step = FinishedSpan("switch", NOW + 3 * second, NOW + 4 * second, parent, error="no room")
     telemetries["ingest"].export_foreign("agent", [step])
     for telemetry in telemetries.values():
         telemetry.close()

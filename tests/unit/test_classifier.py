@@ -11,7 +11,6 @@ from services.queue.classifier import (
     DECAY_AT,
     MIN_EXAMPLES,
     MOST_FEATURES,
-    UNTRAINED,
     Classifier,
     TypeCounts,
     feature,
@@ -40,14 +39,14 @@ def examples(count: int, seed: int = 1) -> list[tuple[str, Report]]:
 
 
 def trained(reported: list[tuple[str, Report]]) -> Classifier:
-    classifier_ = UNTRAINED
+    classifier_ = Classifier()
     for kind, each in reported:
         classifier_, _ = train(classifier_, kind, each)
     return classifier_
 
 
 def test_it_says_nothing_before_it_was_taught_enough() -> None:
-    assert predict(UNTRAINED, report("peer a vanished")) is None
+    assert predict(Classifier(), report("peer a vanished")) is None
     few = trained([("network", report("peer a vanished"))] * (MIN_EXAMPLES - 1))
     assert predict(few, report("peer a vanished")) is None
 
@@ -147,7 +146,7 @@ def trained_more(classifier_: Classifier, reported: list[tuple[str, Report]]) ->
 
 def test_what_is_kept_is_bounded_and_holds_no_text() -> None:
     rng = random.Random(5)  # noqa: S311 - makes examples
-    classifier_ = UNTRAINED
+    classifier_ = Classifier()
     for _ in range(300):
         terms = " ".join("".join(rng.choices("abcdefghij", k=8)) for _ in range(200))
         classifier_, _ = train(classifier_, "disk", report(terms))

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from libs.common.errors import Invalid
-from services.patcher.freeze import FreezeWindow, check, check_all, frozen_until, next_start
+from services.patcher.freeze import FreezeWindow, check, check_all, frozen_until
 
 HOUR = timedelta(hours=1)
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
@@ -135,10 +135,6 @@ def test_a_leap_day_is_a_day_and_fifty_one_windows_are_too_many() -> None:
     check(FreezeWindow("0 0 29 2 *", "UTC", HOUR))
     with pytest.raises(Invalid):
         check_all((WEEKEND,) * 51)
-
-
-def test_the_next_start_is_told_ahead() -> None:
-    assert next_start(WEEKEND, berlin("2026-03-04T00:00:00")) == berlin("2026-03-06T18:00:00")
 
 
 EXPRESSIONS = ["30 2 * * *", "0 3 * * *", "*/20 * * * *", "15 1-3 * * *", "59 23 * * *", "0 * * * *", "0 2 * * 0"]

@@ -98,13 +98,6 @@ def test_a_batch_folded_holds_each_counter_once_at_its_highest(told: list[Counte
     assert folded.get("", 0) == sum(count.value for count in told if not count.counter)
 
 
-@given(st.integers(1, 50), st.integers(1, 50))
-def test_the_same_counter_adds_its_difference_and_another_the_whole(known: int, told: int) -> None:
-    assert recurrence.increase(CounterValue("a", known), CounterValue("a", told)) == max(0, told - known)
-    assert recurrence.increase(CounterValue("a", known), CounterValue("b", told)) == told
-    assert recurrence.increase(CounterValue("", known), CounterValue("", told)) == told
-
-
 def test_figures_without_data_are_absent() -> None:
     nothing = stats.queue_stats([])
     assert nothing.total == 0

@@ -39,7 +39,7 @@ def berlin(text: str, fold: int = 0) -> datetime:
 
 def test_a_batch_shows_the_worst_first_and_counts_the_rest() -> None:
     low = [notice(number, severity=Severity.LOW) for number in range(100)]
-    batch = Batch().add(low).add([notice(200, "storm_started", Severity.CRITICAL)]).repeat(7)
+    batch = Batch(repeats=7).add(low).add([notice(200, "storm_started", Severity.CRITICAL)])
     assert (batch.facts, batch.repeats, batch.severity) == (101, 7, Severity.CRITICAL)
     assert batch.kinds == {"incident_escalated": 100, "storm_started": 1}
     assert len(batch.lines) == SHOWN

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from libs.common import telemetry
-from libs.common.telemetry import ForeignSpan, Telemetry
+from libs.common.telemetry import FinishedSpan, Telemetry
 from libs.common.telemetry.context import format_traceparent, parse_traceparent
 from libs.common.telemetry.metrics import OTHER, SERIES
 
@@ -98,16 +98,16 @@ def test_a_span_made_afterwards_has_its_times_and_the_ids_given_before(exporter:
 
 def test_a_span_made_afterwards_takes_the_running_span_as_parent(exporter: InMemorySpanExporter) -> None:
     ingest = Telemetry("ingest", exporter=exporter)
-    with ingest.use(), telemetry.span("react"):
-        telemetry.span_at("verified healed", START, END)
+    with ingest.use(), telemetry.current_telemetry().span("react"):
+        telemetry.current_telemetry().span_at("verified healed", START, END)
     healed, react = spans(ingest, exporter)
     assert healed.parent.span_id == react.context.span_id
 
 
 def test_an_agents_steps_are_its_own_and_the_same_when_reported_twice(exporter: InMemorySpanExporter) -> None:
     ingest = Telemetry("ingest", exporter=exporter)
-    step = ForeignSpan("switch", START, END, PARENT, error="slot busy", attributes={"slot": "b"})
-    ingest.export_foreign("agent", [step, ForeignSpan("lost", START, END, "")])
+    step = FinishedSpan("switch", START, END, PARENT, error="slot busy", attributes={"slot": "b"})
+    ingest.export_foreign("agent", [step, FinishedSpan("lost", START, END, "")])
     ingest.export_foreign("agent", [step])
     first, again = spans(ingest, exporter)
     assert first.context.span_id == again.context.span_id
@@ -123,7 +123,7 @@ async def test_two_services_in_one_process_keep_their_spans_apart() -> None:
     async def work(name: str) -> None:
         with services[name].use():
             for number in range(3):
-                with telemetry.span(f"{name} {number}"):
+                with telemetry.current_telemetry().span(f"{name} {number}"):
                     await asyncio.sleep(0)
 
     await asyncio.gather(*(work(name) for name in services))

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 
 from services.queue import catalogue_file, classifier, triage
 from services.queue.catalogue import Catalogue
-from services.queue.classifier import UNTRAINED
+from services.queue.classifier import Classifier
 from services.queue.report import SEVERITIES, Blocker, Origin, Report, Triage
 from services.queue.strategies import StrategyStatus
 from services.queue.triage import MODEL_CAP, Opinion
@@ -29,7 +29,7 @@ def report(message: str = "", **changes: object) -> Report:
 
 
 def judged(told: Report, catalogue: Catalogue = BOOK) -> Triage:
-    return triage.classify(told, catalogue, UNTRAINED)
+    return triage.classify(told, catalogue, Classifier())
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_pattern_that_is_not_sure_is_a_guess() -> None:
 
 
 def healed(*messages: str, type_: str = "network", times: int = 4) -> classifier.Classifier:
-    model = UNTRAINED
+    model = Classifier()
     for _ in range(times):
         for message in messages:
             model, _ = classifier.train(model, type_, report(message))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from prunella.v1 import agent_pb2 as pb
@@ -41,33 +41,24 @@ class Runner(Protocol):
     async def wait_started(self, seconds: float) -> Health: ...
 
 
+@dataclass(kw_only=True, eq=False)
 class SlotSwitch:
     """The one place that changes what runs. One change at a time."""
 
-    def __init__(
-        self,
-        *,
-        journal: Journal,
-        slots: Slots,
-        runner: Runner,
-        receipts: Receipts,
-        clock: Clock,
-        beat: Callable[[], None],
-    ) -> None:
-        self.reported: Install | None = None
-        self._journal = journal
-        self._slots = slots
-        self._runner = runner
-        self._receipts = receipts
-        self._clock = clock
-        self._beat = beat
-        self._lock = asyncio.Lock()
-        self._dead_man: asyncio.Task[None] | None = None
+    journal: Journal
+    slots: Slots
+    runner: Runner
+    receipts: Receipts
+    clock: Clock
+    beat: Callable[[], None]
+    reported: Install | None = None
+    _lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _dead_man: asyncio.Task[None] | None = field(init=False, default=None)
 
     @property
     def state(self) -> State:
         """The state that the journal says."""
-        return self._journal.state
+        return self.journal.state
 
     @property
     def in_probation(self) -> bool:
@@ -81,7 +72,7 @@ class SlotSwitch:
             if recovery.finish_revert:
                 revert = recovery.finish_revert
                 await self._run(revert.target)
-                self._receipts.record("REVERTED", decode_result(revert.result), generation=revert.generation)
+                self.receipts.record("REVERTED", decode_result(revert.result), generation=revert.generation)
             elif recovery.revert_probation:
                 probation = recovery.revert_probation
                 await self._revert(probation, probation.before, "RESTARTED", unsolicited=True)
@@ -94,13 +85,13 @@ class SlotSwitch:
             before = self.state.running
             why = self._refusal(permit)
             if before is None or why:
-                receipt = self._receipts.create(command, pb.COMMAND_OUTCOME_REVERTED, detail=why, spans=spans)
-                self._receipts.record("REVERTED", receipt, generation=command.generation)
+                receipt = self.receipts.create(command, pb.COMMAND_OUTCOME_REVERTED, detail=why, spans=spans)
+                self.receipts.record("REVERTED", receipt, generation=command.generation)
                 return
             probation = Probation(command.id, command.attempt, command.fence, command.traceparent, before, target)
-            self._journal.write("SWITCHING", probation=asdict(probation))
+            self.journal.write("SWITCHING", probation=asdict(probation))
             failpoints.hit("SWITCHING")
-            began = self._clock.monotonic()
+            began = self.clock.monotonic()
             if began > permit.expires:
                 await self._revert(probation, before, "PERMIT_STALE", moved=False, spans=spans)
                 return
@@ -111,7 +102,7 @@ class SlotSwitch:
                 await self._revert(probation, before, f"SWITCH_FAILED: {error}", unsolicited=True, spans=spans)
                 return
             if await self._confirm_start(probation, spans):
-                self._arm(probation, began + dead_man_seconds(command) - self._clock.monotonic())
+                self._arm(probation, began + dead_man_seconds(command) - self.clock.monotonic())
 
     async def commit(self, command: pb.Command, spans: Spans) -> None:
         """Makes a generation stay, unless it has a final receipt already: the first one stands."""
@@ -120,19 +111,19 @@ class SlotSwitch:
             stays = state.probation and state.probation.switched and not state.revert
             if stays and state.probation and state.probation.after.generation == generation:
                 with spans.step("commit"):
-                    receipt = self._receipts.create(command, pb.COMMAND_OUTCOME_COMMITTED)
+                    receipt = self.receipts.create(command, pb.COMMAND_OUTCOME_COMMITTED)
                 receipt.spans.extend(spans.taken)
-                self._receipts.record("COMMITTED", receipt, generation=generation)
+                self.receipts.record("COMMITTED", receipt, generation=generation)
                 # Not before: what cannot be written down is not committed, and the way back must stay open.
                 self._disarm()
                 failpoints.hit("COMMITTED")
-                self._beat()
+                self.beat()
             elif state.finals.get(generation) == "REVERTED":
-                self._receipts.answer(command, pb.COMMAND_OUTCOME_REVERTED, "REVERTED")
+                self.receipts.answer(command, pb.COMMAND_OUTCOME_REVERTED, "REVERTED")
             elif state.running and state.running.generation == generation and not state.probation:
-                self._receipts.answer(command, pb.COMMAND_OUTCOME_COMMITTED)
+                self.receipts.answer(command, pb.COMMAND_OUTCOME_COMMITTED)
             else:
-                self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, "GENERATION_NOT_RUNNING")
+                self.receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, "GENERATION_NOT_RUNNING")
 
     async def roll_back(self, command: pb.Command, spans: Spans) -> None:
         """Reverts a generation, committed or not; one that never ran here never will."""
@@ -144,46 +135,46 @@ class SlotSwitch:
             elif running and running.generation == generation and generation and state.previous:
                 await self._revert(None, state.previous, "", command=command, spans=spans)
             elif state.finals.get(generation) == "REVERTED":
-                self._receipts.answer(command, pb.COMMAND_OUTCOME_REVERTED, "REVERTED")
+                self.receipts.answer(command, pb.COMMAND_OUTCOME_REVERTED, "REVERTED")
             elif running and generation > running.generation:
-                receipt = self._receipts.create(command, pb.COMMAND_OUTCOME_REVERTED, detail="NOT_APPLIED")
-                self._receipts.record("REVERTED", receipt, generation=generation)
+                receipt = self.receipts.create(command, pb.COMMAND_OUTCOME_REVERTED, detail="NOT_APPLIED")
+                self.receipts.record("REVERTED", receipt, generation=generation)
             else:
-                self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, "NOTHING_TO_GO_BACK_TO")
+                self.receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, "NOTHING_TO_GO_BACK_TO")
 
     async def stop(self) -> None:
         """Stops the plugin; a switch under way is finished first, one in probation is reverted at the next start."""
         self._disarm()
         async with self._lock:
-            await self._runner.stop()
+            await self.runner.stop()
 
     def _refusal(self, permit: PermitResponse) -> str:
         if self.state.probation:
             return "PROBATION"
-        return "PERMIT_STALE" if self._clock.monotonic() > permit.expires else ""
+        return "PERMIT_STALE" if self.clock.monotonic() > permit.expires else ""
 
     async def _switch_slots(self, probation: Probation, spans: Spans) -> None:
         with spans.step("switch"):
-            await self._runner.stop()
+            await self.runner.stop()
             failpoints.hit("STOPPED")
-            self._beat()
-            self._slots.fill(probation.after.slot)
-            self._slots.point(probation.after.slot)
+            self.beat()
+            self.slots.fill(probation.after.slot)
+            self.slots.point(probation.after.slot)
             failpoints.hit("POINTED")
         with spans.step("start"):
             self.reported = probation.after
-            await self._runner.start(probation.after)
+            await self.runner.start(probation.after)
             failpoints.hit("STARTED")
 
     async def _confirm_start(self, probation: Probation, spans: Spans) -> bool:
         with spans.step("settle"):
-            health = await self._runner.wait_started(SETTLE_SECONDS)
+            health = await self.runner.wait_started(SETTLE_SECONDS)
         if health is Health.DOWN:
             await self._revert(probation, probation.before, "DID_NOT_START", unsolicited=True, spans=spans)
             return False
-        self._receipts.record("SWITCHED", self._receipts.create(probation, pb.COMMAND_OUTCOME_APPLIED, spans=spans))
+        self.receipts.record("SWITCHED", self.receipts.create(probation, pb.COMMAND_OUTCOME_APPLIED, spans=spans))
         failpoints.hit("SWITCHED")
-        self._beat()
+        self.beat()
         return True
 
     async def _revert(
@@ -201,31 +192,31 @@ class SlotSwitch:
         self._disarm()
         about = command or probation
         assert about is not None
-        spans = spans or Spans(self._clock, probation.traceparent if probation else "")
+        spans = spans or Spans(self.clock, probation.traceparent if probation else "")
         generation = command.generation if command else about.after.generation  # type: ignore[union-attr]
-        receipt = self._receipts.create(about, pb.COMMAND_OUTCOME_REVERTED, detail=detail, unsolicited=unsolicited)
+        receipt = self.receipts.create(about, pb.COMMAND_OUTCOME_REVERTED, detail=detail, unsolicited=unsolicited)
         receipt.release, receipt.digest = target.release, target.digest
-        self._journal.write("REVERTING", target=asdict(target), generation=generation, result=encode(receipt))
+        self.journal.write("REVERTING", target=asdict(target), generation=generation, result=encode(receipt))
         failpoints.hit("REVERTING")
         with spans.step("revert"):
             if moved:
                 await self._run(target)
         receipt.spans.extend(spans.taken)
-        receipt.time.FromDatetime(self._clock.now())
+        receipt.time.FromDatetime(self.clock.now())
         failpoints.hit("REVERT_STARTED")
-        self._receipts.record("REVERTED", receipt, generation=generation)
+        self.receipts.record("REVERTED", receipt, generation=generation)
         failpoints.hit("REVERTED")
-        self._beat()
+        self.beat()
 
     async def _run(self, target: Install) -> None:
-        await self._runner.stop()
-        self._beat()
-        self._slots.point(target.slot)
+        await self.runner.stop()
+        self.beat()
+        self.slots.point(target.slot)
         if self.state.revert:
             failpoints.hit("REVERT_POINTED")
         self.reported = target
-        await self._runner.start(target)
-        self._beat()
+        await self.runner.start(target)
+        self.beat()
 
     def _arm(self, probation: Probation, seconds: float) -> None:
         self._dead_man = asyncio.create_task(self._expire(probation, max(seconds, 0.0)), name="dead man")
@@ -236,7 +227,7 @@ class SlotSwitch:
         self._dead_man = None
 
     async def _expire(self, probation: Probation, seconds: float) -> None:
-        await self._clock.sleep(seconds)
+        await self.clock.sleep(seconds)
         while True:
             async with self._lock:
                 now = self.state.probation
@@ -247,7 +238,7 @@ class SlotSwitch:
                     await self._revert(now, now.before, "DEAD_MAN", unsolicited=True)
                 except OSError:
                     log.exception("the way back failed; trying again")
-            await self._clock.sleep(REVERT_AGAIN_SECONDS)
+            await self.clock.sleep(REVERT_AGAIN_SECONDS)
 
 
 def dead_man_seconds(command: pb.Command) -> float:

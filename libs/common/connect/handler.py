@@ -137,9 +137,8 @@ class _Stream(Response):
         del self.headers["content-length"]
         self._pieces = pieces
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """The response as ASGI wants it."""
-        del scope
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         both = {asyncio.create_task(self._write(send)), asyncio.create_task(_gone(receive))}
         try:

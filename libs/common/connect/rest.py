@@ -28,6 +28,7 @@ T = TypeVar("T")
 Endpoint = Callable[["RestCall"], Awaitable[Any]]
 
 LARGEST: Final = 64 * 1024
+BODY_INVALID: Final = "BODY_INVALID"
 REMEDIES: Final = {
     400: "see /openapi.json for what this route takes",
     401: "send the header Authorization, as the documentation of this route says",
@@ -83,18 +84,25 @@ class RestCall:
         return parse_json(await body.read(self.request, largest), kind)
 
 
-def parse_json(content: bytes, kind: type[T]) -> T:
-    """JSON as a struct. Raises Invalid naming the field that is wrong."""
+def parse_json(
+    content: bytes,
+    kind: type[T],
+    *,
+    invalid: str = BODY_INVALID,
+    not_utf8: str = BODY_INVALID,
+    not_json: str = BODY_INVALID,
+) -> T:
+    """JSON as a struct. Raises Invalid naming the field that is wrong, with the reasons that are given."""
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
         rule, _, place = str(error).partition(" - at `$")
         field = place.rstrip("`").removeprefix(".") or "body"
-        raise Invalid(f"{field}: {rule}", reason="BODY_INVALID", field=field) from error
+        raise Invalid(f"{field}: {rule}", reason=invalid, field=field) from error
     except UnicodeDecodeError as error:
-        raise Invalid("the body is not UTF-8", reason="BODY_INVALID", field="body") from error
+        raise Invalid("the body is not UTF-8", reason=not_utf8, field="body") from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Invalid(f"the body is not JSON: {error}", reason="BODY_INVALID", field="body") from error
+        raise Invalid(f"the body is not JSON: {error}", reason=not_json, field="body") from error
 
 
 def route(handler: ConnectHandler, answer: Endpoint, bearer: str) -> Callable[[Request], Awaitable[Response]]:

@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind
 from libs.common import access
 from libs.common.errors import Invalid, Problem
 from libs.common.rpc.status import code_of, problem_of
-from libs.common.telemetry import Telemetry, current, current_traceparent
+from libs.common.telemetry import Telemetry, current_telemetry, current_traceparent
 
 DEADLINE: Final = 10.0
 _MIB: Final = 1024 * 1024
@@ -115,7 +115,7 @@ class _Outgoing:
             return
         service, _, method = _text(details.method).lstrip("/").rpartition("/")
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
-        telemetry = self._telemetry or current()
+        telemetry = self._telemetry or current_telemetry()
         with telemetry.span(f"{service}/{method}", kind=SpanKind.CLIENT, attributes=attributes) as span:
             try:
                 yield

@@ -29,7 +29,17 @@ S = TypeVar("S", bound=rpc.Server)
 
 
 @dataclass
-class Assembly:
+class SharedContext:
+    """What the context of every service holds."""
+
+    database: Database
+    bus: Bus
+    clock: Clock
+    telemetry: Telemetry
+
+
+@dataclass
+class Assembly(SharedContext):
     """The parts that a service has in common with all others. It is a part itself: what is opened when first used.
 
     `closers` close the clients of a service, after everything else has stopped.
@@ -37,10 +47,6 @@ class Assembly:
 
     schema: str
     settings: ServiceSettings
-    clock: Clock
-    telemetry: Telemetry
-    database: Database
-    bus: Bus
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
 
@@ -48,6 +54,11 @@ class Assembly:
     def name(self) -> str:
         """What the log calls it."""
         return f"{self.schema} connections"
+
+    @property
+    def shared(self) -> tuple[Database, Bus, Clock, Telemetry]:
+        """What a context begins with."""
+        return self.database, self.bus, self.clock, self.telemetry
 
     async def start(self) -> None:
         """Nothing: each connection is opened when first used."""
@@ -117,4 +128,5 @@ def assemble(
     database = Database(
         settings.database_url, clock=clock, pool_size=pool_size, application_name=schema, session=session
     )
-    return Assembly(schema, settings, clock, telemetry, database, Bus(settings.nats_url, database, schema, clock))
+    bus = Bus(settings.nats_url, database, schema, clock)
+    return Assembly(database, bus, clock, telemetry, schema, settings)

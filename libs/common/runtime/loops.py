@@ -7,7 +7,7 @@ A round that raises is logged, and the loop goes on after a pause that doubles. 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -81,7 +81,7 @@ class Loop:
 
 
 class Sweeps(Generic[ContextT]):
-    """A part that does every duty of a table at its own interval; with `run_all_once(now)` a test does them by hand."""
+    """A part that does every duty of a table at its own interval; with `run_once(name)` one is done by hand."""
 
     def __init__(
         self,
@@ -119,11 +119,6 @@ class Sweeps(Generic[ContextT]):
             return await sweep(self._ctx, now or self._clock.now())
         finally:
             _sweep_seconds.labels(f"{self._service}.{name}").observe(time.perf_counter() - began)
-
-    async def run_all_once(self, now: datetime | None = None, *, only: Iterable[str] | None = None) -> int:
-        """Do every duty (or those named) once, in the order of the table; returns how much they did together."""
-        names = self._sweeps if only is None else only
-        return sum([await self.run_once(name, now) for name in names])
 
     def _loop(self, name: str, seconds: float) -> Loop:
         async def do() -> None:

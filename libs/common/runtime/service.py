@@ -8,7 +8,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from starlette.applications import Starlette
@@ -19,22 +19,15 @@ from libs.common.http import HttpServer, health_routes
 from libs.common.rpc import Server
 from libs.common.runtime.parts import run, start_parts, stop_parts
 from libs.common.runtime.process_metrics import ProcessMetrics
-from libs.common.settings import BadSettings
+from libs.common.settings import BadSettings, ServiceSettings, load
 from libs.common.telemetry import Telemetry
 
-SettingsT = TypeVar("SettingsT", bound="Settings")
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 CANNOT_START = 1
 BAD_SETTINGS = 2
 
 _log = structlog.get_logger(__name__)
-
-
-class Settings(Protocol):
-    """What the process around a service reads from its settings."""
-
-    @property
-    def http_listen(self) -> str: ...
 
 
 @dataclass
@@ -64,10 +57,10 @@ class Service:
             await asyncio.to_thread(self.telemetry.close)
 
 
-def main(build: Callable[[SettingsT, Clock], Service], load: Callable[[], SettingsT]) -> int:
-    """Run a service until a signal; gives the exit status."""
+def main(build: Callable[[SettingsT, Clock], Service], kind: type[SettingsT]) -> int:
+    """Runs a service, with settings of a kind, until a signal; returns the exit status."""
     try:
-        settings = load()
+        settings = load(kind)
     except BadSettings as problem:
         print(problem.message, file=sys.stderr)  # noqa: T201 (for the person at the terminal; logs come later)
         return BAD_SETTINGS

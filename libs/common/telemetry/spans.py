@@ -7,7 +7,7 @@ parent. A foreign span's id follows from its content: reported twice, it is the 
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -55,8 +55,8 @@ class TelemetrySettings(Protocol):
 
 
 @dataclass(frozen=True)
-class ForeignSpan:
-    """A step that was taken elsewhere; `traceparent` is its parent's."""
+class FinishedSpan:
+    """A step with known times; `traceparent` is its parent's."""
 
     name: str
     start: datetime
@@ -134,10 +134,11 @@ class Telemetry:
         if own is None:
             message = "a new traceparent is always well formed"
             raise AssertionError(message)
-        self._emit(self.service, _Made(name, start, end, own, above, error, attributes or {}, _links(links)))
+        step = FinishedSpan(name, start, end, above, error, attributes or {})
+        self._emit(self.service, step, own, _links(links))
         return format_traceparent(own)
 
-    def export_foreign(self, service: str, spans: Sequence[ForeignSpan]) -> None:
+    def export_foreign(self, service: str, spans: Sequence[FinishedSpan]) -> None:
         """Send on steps that `service` (such as "agent") took; those without a trace are left out."""
         for step in spans:
             above = parse_traceparent(step.traceparent)
@@ -146,8 +147,7 @@ class Telemetry:
             content = f"{service}|{step.traceparent}|{step.name}|{step.start.timestamp()}|{step.end.timestamp()}"
             span_id = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") or 1
             own = SpanContext(above.trace_id, span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
-            made = _Made(step.name, step.start, step.end, own, step.traceparent, step.error, step.attributes, [])
-            self._emit(service, made)
+            self._emit(service, step, own, [])
 
     def close(self) -> None:
         """Send what waits, for at most 2 s."""
@@ -157,17 +157,17 @@ class Telemetry:
         last.start()
         last.join(CLOSE_SECONDS)
 
-    def _emit(self, service: str, made: "_Made") -> None:
+    def _emit(self, service: str, made: FinishedSpan, own: SpanContext, links: list[Link]) -> None:
         if self._processor is None:
             return
         self._processor.on_end(
             ReadableSpan(
                 name=made.name,
-                context=made.own,
-                parent=parse_traceparent(made.parent),
+                context=own,
+                parent=parse_traceparent(made.traceparent),
                 resource=_resource(service),
                 attributes=dict(made.attributes),
-                links=made.links,
+                links=links,
                 kind=SpanKind.INTERNAL,
                 status=Status(StatusCode.ERROR, made.error) if made.error else Status(StatusCode.UNSET),
                 start_time=_nanoseconds(made.start),
@@ -175,18 +175,6 @@ class Telemetry:
                 instrumentation_scope=None,
             )
         )
-
-
-@dataclass(frozen=True)
-class _Made:
-    name: str
-    start: datetime
-    end: datetime
-    own: SpanContext
-    parent: str
-    error: str
-    attributes: Attributes
-    links: list[Link]
 
 
 _current: ContextVar[Telemetry | None] = ContextVar("telemetry", default=None)
@@ -201,35 +189,6 @@ def configure(service: str, settings: TelemetrySettings) -> Telemetry:
     return telemetry
 
 
-def current() -> Telemetry:
+def current_telemetry() -> Telemetry:
     """The telemetry of the service that is running; one without a receiver outside any service."""
     return _current.get() or _NOBODY
-
-
-def span(
-    name: str, *, attributes: Attributes | None = None, links: Iterable[str] = ()
-) -> AbstractContextManager[trace.Span]:
-    """A live span of the running service; see `Telemetry.span`."""
-    return current().span(name, attributes=attributes, links=links)
-
-
-def span_at(
-    name: str,
-    start: datetime,
-    end: datetime,
-    *,
-    parent: str | None = None,
-    traceparent: str = "",
-    error: str = "",
-    attributes: Attributes | None = None,
-    links: Iterable[str] = (),
-) -> str:
-    """A span of the running service, made afterwards; see `Telemetry.span_at`."""
-    return current().span_at(
-        name, start, end, parent=parent, traceparent=traceparent, error=error, attributes=attributes, links=links
-    )
-
-
-def export_foreign(service: str, spans: Sequence[ForeignSpan]) -> None:
-    """Send on an agent's steps by way of the running service; see `Telemetry.export_foreign`."""
-    current().export_foreign(service, spans)

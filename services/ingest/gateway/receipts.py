@@ -13,7 +13,7 @@ from libs.common.database import Transaction
 from libs.common.errors import NotFound
 from libs.common.names import is_uuid
 from libs.common.names import plugin as plugin_name
-from libs.common.telemetry import counter, export_foreign, use_traceparent
+from libs.common.telemetry import counter, current_telemetry, use_traceparent
 from prunella.v1 import agent_pb2 as pb
 from services.ingest import command_lifecycle
 from services.ingest.command_lifecycle import Command, Outcome, Receipt, Settlement
@@ -57,7 +57,7 @@ async def record(ctx: ServiceContext, identity: Identity, receipt: Receipt, resu
     if settlement.switched or settlement.final is not None:
         ctx.committer.forget(identity.plugin)
     _receipts.labels(outcome).inc()
-    export_foreign("agent", wire.spans(result, command))
+    current_telemetry().export_foreign("agent", wire.spans(result, command))
     return settlement
 
 

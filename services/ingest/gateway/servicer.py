@@ -40,9 +40,8 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
     def __init__(self, ctx: ServiceContext) -> None:
         self._ctx = ctx
 
-    async def Enroll(self, request: pb.EnrollRequest, context: Context) -> pb.EnrollResponse:
+    async def Enroll(self, request: pb.EnrollRequest, _context: Context) -> pb.EnrollResponse:
         """A token becomes an identity."""
-        del context
         return await enroll.enroll(self._ctx, request)
 
     async def Connect(  # type: ignore[override] # answers are written, not yielded
@@ -54,9 +53,8 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
             raise Busy("this replica holds all the sessions it can", reason="SESSIONS_FULL", retry_after=5.0)
         await Session(self._ctx, identity, context).run(request_iterator)
 
-    async def ReportBatch(self, request: pb.ReportBatchRequest, context: Context) -> pb.ReportBatchResponse:
+    async def ReportBatch(self, request: pb.ReportBatchRequest, _context: Context) -> pb.ReportBatchResponse:
         """Beats of many plugins; what is not refused is durable."""
-        del context
         if len(request.beats) > LARGEST_BATCH:
             raise Invalid(
                 f"a batch may have {LARGEST_BATCH} beats, not {len(request.beats)}",

@@ -32,9 +32,8 @@ class CommandHandlers:
 
     ctx: ServiceContext
 
-    async def IssueCommand(self, request: pb.IssueCommandRequest, context: Context) -> pb.IssueCommandResponse:
+    async def IssueCommand(self, request: pb.IssueCommandRequest, _context: Context) -> pb.IssueCommandResponse:
         """Saves a command and has it delivered; a repeat returns the first."""
-        del context
         wanted = wire.issued(request, self.ctx.clock.now(), current_traceparent())
 
         async def work(tx: Transaction) -> tuple[Command, bool]:
@@ -59,22 +58,21 @@ class CommandHandlers:
             task.add_done_callback(_background.discard)
         return pb.IssueCommandResponse(command=wire.message(command))
 
-    async def WithdrawCommand(self, request: pb.WithdrawCommandRequest, context: Context) -> pb.WithdrawCommandResponse:
+    async def WithdrawCommand(
+        self, request: pb.WithdrawCommandRequest, _context: Context
+    ) -> pb.WithdrawCommandResponse:
         """Ends a command that is still live; any other stays as it is."""
-        del context
         found = await self._command(request.name)
         reason = request.reason or "withdrawn"
         await self.ctx.database.transaction(lambda tx: store.end(tx, found.id, State.WITHDRAWN, reason))
         return pb.WithdrawCommandResponse(command=wire.resource(await self._command(request.name)))
 
-    async def GetCommand(self, request: pb.GetCommandRequest, context: Context) -> pb.GetCommandResponse:
+    async def GetCommand(self, request: pb.GetCommandRequest, _context: Context) -> pb.GetCommandResponse:
         """One command."""
-        del context
         return pb.GetCommandResponse(command=wire.resource(await self._command(request.name)))
 
-    async def ListCommands(self, request: pb.ListCommandsRequest, context: Context) -> pb.ListCommandsResponse:
+    async def ListCommands(self, request: pb.ListCommandsRequest, _context: Context) -> pb.ListCommandsResponse:
         """Commands, newest first."""
-        del context
         filters = {"plugin": plugin_filter(request.plugin), "attempt": names.id_of(request.attempt)}
         page = paging.page(request, filters, UUID)
         async with self.ctx.database.reading() as tx:

@@ -30,14 +30,12 @@ class IncidentHandlers:
 
     ctx: ServiceContext
 
-    async def GetIncident(self, request: pb.GetIncidentRequest, context: Context) -> pb.GetIncidentResponse:
+    async def GetIncident(self, request: pb.GetIncidentRequest, _context: Context) -> pb.GetIncidentResponse:
         """One incident."""
-        del context
         return pb.GetIncidentResponse(incident=wire.resource(await self._incident(request.name)))
 
-    async def ListIncidents(self, request: pb.ListIncidentsRequest, context: Context) -> pb.ListIncidentsResponse:
+    async def ListIncidents(self, request: pb.ListIncidentsRequest, _context: Context) -> pb.ListIncidentsResponse:
         """Incidents, newest first."""
-        del context
         filters = {
             "plugin": plugin_filter(request.plugin),
             "state": request.state,

@@ -37,22 +37,19 @@ class PluginHandlers:
     ctx: ServiceContext
 
     async def CreateEnrollmentToken(
-        self, request: pb.CreateEnrollmentTokenRequest, context: Context
+        self, request: pb.CreateEnrollmentTokenRequest, _context: Context
     ) -> pb.CreateEnrollmentTokenResponse:
         """A one-time token."""
-        del context
         token, expires = await enroll.create_token(self.ctx, request)
         return pb.CreateEnrollmentTokenResponse(token=token, expire_time=stamp(expires))
 
-    async def GetPlugin(self, request: pb.GetPluginRequest, context: Context) -> pb.GetPluginResponse:
+    async def GetPlugin(self, request: pb.GetPluginRequest, _context: Context) -> pb.GetPluginResponse:
         """One plugin, by id or by label."""
-        del context
         async with self.ctx.database.reading() as tx:
             return pb.GetPluginResponse(plugin=self._resource(await self._view(tx, request.name)))
 
-    async def ListPlugins(self, request: pb.ListPluginsRequest, context: Context) -> pb.ListPluginsResponse:
+    async def ListPlugins(self, request: pb.ListPluginsRequest, _context: Context) -> pb.ListPluginsResponse:
         """Plugins, newest first."""
-        del context
         filters = {
             "package": request.package,
             "merchant": request.merchant,
@@ -65,9 +62,8 @@ class PluginHandlers:
         found, more = page.cut(rows, lambda row: [row.id])
         return pb.ListPluginsResponse(plugins=[self._resource(row) for row in found], next_page_token=more)
 
-    async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
+    async def GetFleet(self, request: pb.GetFleetRequest, _context: Context) -> pb.GetFleetResponse:
         """How many active plugins a package has; with a breakdown also what they run and how they are."""
-        del context
         async with self.ctx.database.reading() as tx:
             if not request.breakdown:
                 return pb.GetFleetResponse(plugins=await plugins.size(tx, request.package))
@@ -94,9 +90,8 @@ class PluginHandlers:
         async with self.ctx.database.reading() as tx:
             return pb.RetirePluginResponse(plugin=self._resource(await self._view(tx, names.plugin(str(row.id)))))
 
-    async def GetTelemetry(self, request: pb.GetTelemetryRequest, context: Context) -> pb.GetTelemetryResponse:
+    async def GetTelemetry(self, request: pb.GetTelemetryRequest, _context: Context) -> pb.GetTelemetryResponse:
         """Before and after a switch, and the plugins of the package that were not switched."""
-        del context
         name = request.plugin if request.plugin.startswith("plugins/") else names.plugin(request.plugin)
         switch = to_datetime(request.switch_time, "switch_time").timestamp()
         async with self.ctx.database.reading() as tx:

@@ -31,9 +31,8 @@ class StormHandlers:
 
     ctx: ServiceContext
 
-    async def ListStorms(self, request: pb.ListStormsRequest, context: Context) -> pb.ListStormsResponse:
+    async def ListStorms(self, request: pb.ListStormsRequest, _context: Context) -> pb.ListStormsResponse:
         """Storms, newest first. Raises Invalid for a state that is none and for bad paging."""
-        del context
         if request.state and request.state not in set(State):
             raise Invalid(
                 f"state must be ongoing or over, not {request.state[:40]!r}; leave it out for all",

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from libs.common.access import plugin_credential
-from libs.common.connect import body
+from libs.common.connect import body, rest
 from libs.common.errors import Busy, Conflict, Denied, Invalid, Problem, Refused, Unauthenticated
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2 as pb
@@ -107,16 +107,7 @@ def routes(ctx: ServiceContext) -> list[BaseRoute]:
 
 def read(content: bytes) -> Body:
     """The errors in a body. Raises Invalid naming the field."""
-    try:
-        return msgspec.json.decode(content, type=Body)
-    except msgspec.ValidationError as error:
-        rule, _, place = str(error).partition(" - at `$")
-        field = place.rstrip("`").removeprefix(".") or "body"
-        raise Invalid(f"{field}: {rule}", reason="ERROR_INVALID", field=field) from error
-    except UnicodeDecodeError as error:
-        raise Invalid("the body is not UTF-8", reason="BODY_NOT_UTF8", field="body") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Invalid(f"the body is not JSON: {error}", reason="BODY_NOT_JSON", field="body") from error
+    return rest.parse_json(content, Body, invalid="ERROR_INVALID", not_utf8="BODY_NOT_UTF8", not_json="BODY_NOT_JSON")
 
 
 def refusal(problem: Problem) -> Response:

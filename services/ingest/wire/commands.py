@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from libs.common import names
 from libs.common.errors import Invalid
 from libs.common.facts import fact
-from libs.common.telemetry import ForeignSpan
+from libs.common.telemetry import FinishedSpan
 from libs.common.text import clean_text
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2
 from prunella.v1.events_pb2 import Event
@@ -93,7 +93,7 @@ def receipt(result: agent_pb2.CommandResult, *, failed: bool = False) -> Receipt
     )
 
 
-def spans(result: agent_pb2.CommandResult, command: Command) -> list[ForeignSpan]:
+def spans(result: agent_pb2.CommandResult, command: Command) -> list[FinishedSpan]:
     """The steps an agent took, for the trace of its command."""
     made = []
     for step in result.spans[:MOST_SPANS]:
@@ -104,7 +104,7 @@ def spans(result: agent_pb2.CommandResult, command: Command) -> list[ForeignSpan
             if parent[3:35] != command.traceparent[3:35]:
                 parent = command.traceparent
             attributes = {"plugin": command.plugin, "command": command.id}
-            made.append(ForeignSpan(step.name[:80], start, end, parent, step.error[:200], attributes))
+            made.append(FinishedSpan(step.name[:80], start, end, parent, step.error[:200], attributes))
     return made
 
 

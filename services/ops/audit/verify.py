@@ -127,10 +127,6 @@ class _Proof:
             self.header.origin, self.header.first, size, root, self.checkpoints, known, key, self.pinned
         )
 
-    def unreadable(self, line: Unreadable) -> VerificationError:
-        """The error for a line that is no line of an export."""
-        return VerificationError(self.peaks.size, f"where entry {self.peaks.size} should stand: {line}")
-
     def _compare(self) -> None:
         """With what was kept elsewhere of a tree of this size."""
         for found in self.known.get(self.peaks.size, ()):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from services.ops.notify.model import Notice, QuietHours
@@ -55,10 +55,6 @@ class Batch:
             kinds=dict(Counter(self.kinds) + Counter(notice.fact for notice in more)),
             lines=tuple(shown),
         )
-
-    def repeat(self, times: int) -> Batch:
-        """With more repeats."""
-        return replace(self, repeats=self.repeats + times)
 
 
 def next_throttle(last: Throttle | None, window: timedelta, now: datetime, *, urgent: bool) -> Throttle:

@@ -16,7 +16,6 @@ from services.ops.severity import Severity
 
 # Plugins and incidents a message can be found by; a flood has more.
 NAMED = 200
-
 LISTS = ("plugins", "merchants", "incidents")
 PLAIN = (
     "id", "route", "urgent", "detail", "step", "create_time", "due_time", "act_by_time", "acknowledge_time",
@@ -73,8 +72,7 @@ THROTTLE = "SELECT due_time, interval_seconds FROM ops.notification_throttles WH
 SAVE_THROTTLE = """
 INSERT INTO ops.notification_throttles (route, urgent, due_time, interval_seconds)
 VALUES (:route, :urgent, :due_time, :interval_seconds)
-ON CONFLICT (route, urgent) DO UPDATE SET
-    due_time = excluded.due_time, interval_seconds = excluded.interval_seconds
+ON CONFLICT (route, urgent) DO UPDATE SET due_time = excluded.due_time, interval_seconds = excluded.interval_seconds
 """
 FILTERS = {
     "state": "state = :state",
@@ -121,17 +119,14 @@ class Notification:
 
     def add(self, notices: Sequence[Notice]) -> Notification:
         """With more facts."""
-        plugins = dict.fromkeys((*self.plugins, *(each.plugin for each in notices if each.plugin)))
         # The empty merchant of a fact of the plane itself counts, so that no message with one is a merchant's alone.
-        merchants = dict.fromkeys((*self.merchants, *(each.merchant for each in notices)))
-        incidents = dict.fromkeys((*self.incidents, *(each.incident for each in notices if each.incident)))
-        return replace(
-            self,
-            batch=self.batch.add(notices),
-            plugins=tuple(plugins)[:NAMED],
-            merchants=tuple(merchants)[:NAMED],
-            incidents=tuple(incidents)[:NAMED],
-        )
+        added = {
+            "plugins": [each.plugin for each in notices if each.plugin],
+            "merchants": [each.merchant for each in notices],
+            "incidents": [each.incident for each in notices if each.incident],
+        }
+        named: dict[str, Any] = {n: tuple(dict.fromkeys((*getattr(self, n), *added[n])))[:NAMED] for n in LISTS}
+        return replace(self, batch=self.batch.add(notices), **named)
 
 
 async def queued(tx: Transaction) -> list[Notification]:
@@ -226,9 +221,8 @@ async def throttle(tx: Transaction, route: str, *, urgent: bool) -> Throttle | N
 
 async def save_throttle(tx: Transaction, route: str, new: Throttle, *, urgent: bool) -> None:
     """Saves when the route's last message is due."""
-    await tx.run(
-        SAVE_THROTTLE, route=route, urgent=urgent, due_time=new.due_time, interval_seconds=new.interval.total_seconds()
-    )
+    seconds = new.interval.total_seconds()
+    await tx.run(SAVE_THROTTLE, route=route, urgent=urgent, due_time=new.due_time, interval_seconds=seconds)
 
 
 async def delete_before(tx: Transaction, *, messages: datetime, errands: datetime, batch: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from libs.common.database import Transaction
 from services.ops.attention import AttentionItem
-from services.ops.projections import (
+from services.ops.projection_updates import (
     AttemptUpdate,
     Decision,
     IncidentUpdate,

@@ -267,6 +267,14 @@ class Change:
 
 
 @dataclass(frozen=True)
+class ActorRequest:
+    """What somebody wants, and why."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class GatesEvaluated:
     """The policy was asked whether the attempt may go on; `plan` is the hash of what people would be asked about."""
 
@@ -283,12 +291,8 @@ class PlanApproved:
     plan_hash: str
 
 
-@dataclass(frozen=True)
-class PlanRejected:
+class PlanRejected(ActorRequest):
     """A person said no to the plan."""
-
-    actor: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -354,17 +358,9 @@ class DeadlinePassed:
     """The deadline of the state is over."""
 
 
-@dataclass(frozen=True)
-class CancelRequested:
+class CancelRequested(ActorRequest):
     """A person, a preempting attempt or the end of the incident wants this to stop."""
 
-    actor: str
-    reason: str
 
-
-@dataclass(frozen=True)
-class RollbackRequested:
+class RollbackRequested(ActorRequest):
     """A person or a kill switch wants the remedy taken back."""
-
-    actor: str
-    reason: str

@@ -24,7 +24,7 @@ from services.patcher.handlers.policy import required_reason
 from services.patcher.operations.apply_change import evaluate_gates, observe
 from services.patcher.operations.ingest_queries import get_plugin
 from services.patcher.policy import Allow
-from services.patcher.store import approvals, attempts, permits
+from services.patcher.store import approvals, attempt_history, attempts, permits
 from services.patcher.store.permits import Permit, PermitRequest
 
 PERMITS = counter("permit_answers_total", "Answers to the question for a permit", ("gate",))
@@ -40,7 +40,7 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         name = parse("attempts", request.name)
         async with self.ctx.database.reading() as tx:
             found = await attempts.get(tx, name)
-            history = await attempts.history(tx, name)
+            history = await attempt_history.read(tx, name)
             approval = await approvals.newest(tx, names.attempt(name))
         shown = wire.attempt_of(known(found, "attempt", name), history, approval)
         return patcher_pb2.GetAttemptResponse(attempt=shown)

@@ -12,12 +12,12 @@ from typing import Any
 from libs.common import access, names, paging
 from libs.common.bus import fact
 from libs.common.database import Transaction
-from libs.common.errors import Invalid, NotFound
+from libs.common.errors import Invalid
 from libs.common.names import parse_configuration
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.context import SCHEMA, ServiceContext
-from services.patcher.handlers.releases import require_keys, version_taken
+from services.patcher.handlers.releases import require_keys, unpublished, version_taken
 from services.patcher.operations.ingest_queries import get_plugin
 from services.patcher.staging.signed import ReleaseError, SignedConfiguration, verified_configuration
 from services.patcher.store import configurations
@@ -63,13 +63,7 @@ class ConfigurationHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         async with self.ctx.database.reading() as tx:
             found = await configurations.get(tx, package, version)
         if found is None:
-            raise NotFound(
-                f"configuration {version} of package {package} is not published; publish it first",
-                reason="CONFIGURATION_UNKNOWN",
-                field="name",
-                package=package,
-                version=version,
-            )
+            raise unpublished("configuration", package, version)
         return patcher_pb2.GetConfigurationResponse(configuration=wire.configuration(found))
 
     async def ListConfigurations(

@@ -18,7 +18,7 @@ from services.patcher import wire
 from services.patcher.attempt import Attempt
 from services.patcher.context import ServiceContext
 from services.patcher.handlers.policy import required_reason
-from services.patcher.operations.create_attempt import create, draft, resolve
+from services.patcher.operations.create_attempt import create, draft, resolve, unknown_target
 from services.patcher.operations.ingest_queries import count_plugins, get_incident, get_plugin
 from services.patcher.policy import Action, Severity
 from services.patcher.store import attempts, fleets
@@ -120,14 +120,8 @@ async def _draft(tx: Transaction, ctx: ServiceContext, wanted: ManualRequest, tr
     plugin, action, incident = wanted.plugin, wanted.action, wanted.incident
     target = await resolve(tx, wanted.plugin_id, plugin, action, wanted.target)
     if not target.digest and (target.release or action is Action.CONFIG_FIX) and action is not Action.RESTART:
-        kind = "configuration" if action is Action.CONFIG_FIX else "release"
-        raise NotFound(
-            f"there is no {kind} {wanted.target} of package {plugin.package} for this plugin; publish it first",
-            reason=f"{kind.upper()}_UNKNOWN",
-            field="target",
-            package=plugin.package,
-            target=wanted.target,
-        )
+        config = action is Action.CONFIG_FIX
+        raise unknown_target(plugin.package, wanted.target, config=config, where=" for this plugin")
     return await draft(
         tx,
         ctx,

@@ -63,13 +63,7 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         async with self.ctx.database.reading() as tx:
             found = await releases.get(tx, package, version)
         if found is None:
-            raise NotFound(
-                f"release {version} of package {package} is not published; publish it first",
-                reason="RELEASE_UNKNOWN",
-                field="name",
-                package=package,
-                version=version,
-            )
+            raise unpublished("release", package, version)
         return patcher_pb2.GetReleaseResponse(release=wire.release(found))
 
     async def ListReleases(
@@ -119,6 +113,12 @@ def publishable(envelope: bytes, artifact: bytes, keys: tuple[bytes, ...]) -> Ma
     except ReleaseError as error:
         field = "artifact" if error.reason.startswith(("ARTIFACT", "SIZE", "DIGEST")) else "envelope"
         raise Invalid(f"the release cannot be published: {error.message}", reason=error.reason, field=field) from error
+
+
+def unpublished(kind: str, package: str, version: str) -> NotFound:
+    """Why there is nothing to show."""
+    message = f"{kind} {version} of package {package} is not published; publish it first"
+    return NotFound(message, reason=f"{kind.upper()}_UNKNOWN", field="name", package=package, version=version)
 
 
 def version_taken(kind: str, package: str, version: str) -> Conflict:

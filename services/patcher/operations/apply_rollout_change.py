@@ -11,7 +11,7 @@ from datetime import datetime
 
 from libs.common import names
 from libs.common.database import Transaction
-from libs.common.telemetry import counter, span_at, use_traceparent
+from libs.common.telemetry import counter, current_telemetry, use_traceparent
 from libs.common.telemetry.spans import Attributes
 from prunella.v1.events_pb2 import Event
 from services.patcher import rollout as heart
@@ -90,7 +90,9 @@ def _span(stored: StoredRollout, step: Transition, now: datetime) -> Callable[[]
     def make() -> None:
         name = f"rollout {step.from_state.value} → {step.to_state.value}"
         attributes: Attributes = {"rollout": stored.rollout.id, "wave": step.wave, "reason": step.reason[:200]}
-        span_at(name, stored.rollout.update_time, now, parent=stored.traceparent, attributes=attributes)
+        current_telemetry().span_at(
+            name, stored.rollout.update_time, now, parent=stored.traceparent, attributes=attributes
+        )
 
     return make
 

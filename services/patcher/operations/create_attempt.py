@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from libs.common.database import Transaction
+from libs.common.errors import NotFound
 from prunella.v1 import ingest_pb2
 from prunella.v1.events_pb2 import Event
 from services.patcher import attempt as heart
@@ -180,3 +181,10 @@ async def _preempt(tx: Transaction, ctx: ServiceContext, wanted: Attempt, cause:
         return None
     await observe(tx, ctx, other.id, CancelRequested("patcher", f"preempted by attempt {wanted.id}"), cause=cause)
     return await evaluate_gates(tx, wanted)
+
+
+def unknown_target(package: str, target: str, *, config: bool, where: str = "") -> NotFound:
+    """Why what is not published cannot be brought to a plugin."""
+    kind = "configuration" if config else "release"
+    message = f"there is no {kind} {target} of package {package}{where}; publish it first"
+    return NotFound(message, reason=f"{kind.upper()}_UNKNOWN", field="target", package=package, target=target)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from libs.common.database import Transaction
 from libs.common.names import new_id
-from libs.common.telemetry import new_traceparent, span_at, use_traceparent
+from libs.common.telemetry import current_telemetry, new_traceparent, use_traceparent
 from libs.common.telemetry.spans import Attributes
 from prunella.v1 import ingest_pb2
 from services.patcher import attempt as attempt_heart
@@ -141,7 +141,9 @@ async def _draft(
 async def _begin(tx: Transaction, ctx: ServiceContext, wanted: Attempt) -> None:
     def root() -> None:
         attributes: Attributes = {"attempt": wanted.id, "rollout": wanted.rollout, "plugin": wanted.plugin}
-        span_at("rollout reaches a plugin", now, now, parent="", traceparent=wanted.traceparent, attributes=attributes)
+        current_telemetry().span_at(
+            "rollout reaches a plugin", now, now, parent="", traceparent=wanted.traceparent, attributes=attributes
+        )
 
     now = tx.now
     with use_traceparent(wanted.traceparent):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from libs.common import names
 from libs.common.database import Transaction
-from libs.common.errors import Conflict, Invalid, NotFound
+from libs.common.errors import Conflict, Invalid
 from libs.common.names import new_id
 from libs.common.telemetry import current_traceparent, new_traceparent
 from prunella.v1 import ingest_pb2, patcher_pb2
@@ -20,6 +20,7 @@ from services.patcher.approvals import Plan, Status, Subject, plan_hash, read_pl
 from services.patcher.context import ServiceContext
 from services.patcher.operations import approvals
 from services.patcher.operations.apply_rollout_change import observe, record
+from services.patcher.operations.create_attempt import unknown_target
 from services.patcher.operations.ingest_queries import list_plugins
 from services.patcher.policy import Action, Ask, GateInputs, GateRequest, Policy, Severity, objections
 from services.patcher.rollout import Approved, Assignment, Change, Member, MemberState, Superseded, draw
@@ -99,14 +100,7 @@ async def _digest(tx: Transaction, request: patcher_pb2.CreateRolloutRequest) ->
         )
     found = release or config
     if found is None:
-        kind = "configuration" if request.config else "release"
-        raise NotFound(
-            f"there is no {kind} {target} of package {package}; publish it first",
-            reason=f"{kind.upper()}_UNKNOWN",
-            field="target",
-            package=package,
-            target=target,
-        )
+        raise unknown_target(package, target, config=request.config)
     return found.digest
 
 
@@ -162,9 +156,8 @@ async def create(tx: Transaction, ctx: ServiceContext, planned: PlannedRollout) 
 
 async def _publisher(tx: Transaction, stored: StoredRollout) -> str:
     """Who published what is brought."""
-    package, target = stored.rollout.package, stored.rollout.target
     read = configurations.get if stored.config else releases.get
-    made = await read(tx, package, target)
+    made = await read(tx, stored.rollout.package, stored.rollout.target)
     return approvals.operator_id(made.publisher) if made else ""
 
 

@@ -1,7 +1,7 @@
 """Policy: the bounds people set for automation, and the gates that keep them."""
 
 from services.patcher.policy.fields import BOUNDS, Difference, as_json, check, diff
-from services.patcher.policy.gates import EFFECTS, ask, gate, in_flight_limit, is_canary, is_major, learning, objections
+from services.patcher.policy.gates import ask, gate, in_flight_limit, is_canary, is_major, learning, objections
 from services.patcher.policy.model import (
     BOOKKEEPING,
     CAPPED,
@@ -29,7 +29,7 @@ from services.patcher.policy.model import (
 from services.patcher.policy.preview import Preview, Replay, compare, preview
 
 __all__ = [
-    "BOOKKEEPING", "BOUNDS", "CAPPED", "EDITABLE", "EFFECTS", "GLOBAL", "HOLDING_GATES", "KILL_SWITCH",
+    "BOOKKEEPING", "BOUNDS", "CAPPED", "EDITABLE", "GLOBAL", "HOLDING_GATES", "KILL_SWITCH",
     "PLUGIN_BUSY", "POLICY_GATES", "Action", "Allow", "Answer", "Ask", "Difference", "GateInputs", "GateRequest",
     "Hold", "Policy", "Preview", "Probation", "Refuse", "Replay", "Reply", "RollBack", "Severity", "as_json", "ask",
     "check", "compare", "diff", "gate", "in_flight_limit", "is_canary", "is_major", "learning", "objections",

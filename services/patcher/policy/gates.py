@@ -237,32 +237,3 @@ BEFORE_SWITCH: Final[tuple[Gate, ...]] = (
     kill, storm, basic, staging_time, attempts, canary, freeze, major, high_impact, budget,
 )  # fmt: skip
 AFTER_SWITCH: Final[tuple[Gate, ...]] = (error_rate, silence, health_time, health_interval)
-
-# Which gates each field moves; a field without one would be data without effect.
-EFFECTS: Final[dict[str, tuple[Gate, ...]]] = {
-    "autopatch_enabled": (basic,),
-    "autopatch_merchants": (basic,),
-    "autopatch_max_severity": (basic,),
-    "min_confidence": (basic,),
-    "require_staging": (basic,),
-    "staging_timeout": (staging_time,),
-    "health_check_timeout": (health_time,),
-    "health_check_interval": (health_interval,),
-    "require_multisig_for_major": (major,),
-    "require_multisig_for_high_impact": (high_impact,),
-    "multisig_quorum": (major, high_impact),
-    "multisig_roles": (major, high_impact),
-    "multisig_approvers": (major, high_impact),
-    "approval_timeout": (major, high_impact),
-    "high_impact_plugins": (high_impact,),
-    "rollback_error_rate_threshold": (error_rate,),
-    "rollback_heartbeat_missed": (silence,),
-    "learning_enabled": (learning,),
-    "canary_percentage": (canary,),
-    "canary_merchants": (canary,),
-    "freeze_windows": (freeze,),
-    "max_in_flight": (budget,),
-    "max_in_flight_percentage": (budget,),
-    "max_attempts": (attempts,),
-    "attempts_window": (attempts,),
-}

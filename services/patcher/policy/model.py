@@ -1,6 +1,6 @@
 """The record of the policy, what may wish to pass it, and what its gates can answer.
 
-Rule: times are durations, shares are in percent. Every field that people can edit has effect (`gates.EFFECTS`).
+Rule: times are durations, shares are in percent. Every field that people can edit has effect on a gate.
 """
 
 import enum

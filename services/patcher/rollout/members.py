@@ -65,71 +65,59 @@ class Outcome(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Started:
+class AboutMember:
+    """What is observed of one plugin."""
+
+    member: Member
+
+
+class Started(AboutMember):
     """An attempt was created for the plugin, and holds a slot."""
 
-    member: Member
 
-
-@dataclass(frozen=True)
-class Switched:
+class Switched(AboutMember):
     """The plugin's switch was permitted."""
 
-    member: Member
-
 
 @dataclass(frozen=True)
-class Settled:
+class Settled(AboutMember):
     """The plugin's attempt has a result. A healthy plugin that breaks while the wave soaks is told by this as well."""
 
-    member: Member
     outcome: Outcome
     reason: str = ""
 
 
 @dataclass(frozen=True)
-class NotSwitched:
+class NotSwitched(AboutMember):
     """The attempt ended with nothing applied; `again` when the plugin may be started once more."""
 
-    member: Member
     reason: str
     retry: bool = False
 
 
-@dataclass(frozen=True)
-class WentOffline:
+class WentOffline(AboutMember):
     """The plugin is not connected; had it been started, its attempt ended with nothing applied."""
 
-    member: Member
 
-
-@dataclass(frozen=True)
-class Returned:
+class Returned(AboutMember):
     """A plugin that was offline is back."""
 
-    member: Member
-
 
 @dataclass(frozen=True)
-class PluginLeft:
+class PluginLeft(AboutMember):
     """The plugin left for good, or must not get the build."""
 
-    member: Member
     reason: str
 
 
-@dataclass(frozen=True)
-class RolledBack:
+class RolledBack(AboutMember):
     """The plugin runs what it ran before the rollout."""
 
-    member: Member
-
 
 @dataclass(frozen=True)
-class RollbackFailed:
+class RollbackFailed(AboutMember):
     """The plugin could not be rolled back, or nobody heard of it in time."""
 
-    member: Member
     reason: str
 
 

@@ -142,16 +142,20 @@ class Scope(enum.StrEnum):
 
 
 @dataclass(frozen=True)
+class ActorRequest:
+    """What somebody wants, and why."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Approved:
     """Policy and approvers let the rollout begin."""
 
 
-@dataclass(frozen=True)
-class Rejected:
+class Rejected(ActorRequest):
     """Policy or an approver said no."""
-
-    actor: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -161,36 +165,22 @@ class ControlGroupUpdated:
     control: Counts
 
 
-@dataclass(frozen=True)
-class PauseRequested:
+class PauseRequested(ActorRequest):
     """A person or a gate wants nothing more to be started."""
 
-    actor: str
-    reason: str
 
-
-@dataclass(frozen=True)
-class ResumeRequested:
+class ResumeRequested(ActorRequest):
     """A person wants it to go on where it is."""
 
-    actor: str
-    reason: str
 
-
-@dataclass(frozen=True)
-class PromoteRequested:
+class PromoteRequested(ActorRequest):
     """A person wants the next wave now, without more soaking or evidence."""
 
-    actor: str
-    reason: str
-
 
 @dataclass(frozen=True)
-class AbortRequested:
+class AbortRequested(ActorRequest):
     """A person wants it to end, with so much of it taken back."""
 
-    actor: str
-    reason: str
     scope: Scope = Scope.WAVE
 
 

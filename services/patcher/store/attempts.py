@@ -1,6 +1,6 @@
-"""Rows of attempts and their history ⇄ dataclasses.
+"""Rows of attempts ⇄ dataclasses.
 
-Rule: the row is a projection of the append-only history, and is only written together with it.
+Rule: the row is a projection of the append-only history (`attempt_history`), and is only written together with it.
 """
 
 import json
@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.database import Transaction
-from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State, Transition
+from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State
 from services.patcher.policy import PLUGIN_BUSY, Action, Severity
+from services.patcher.store import attempt_history
 from services.patcher.verdict import Probe, Result, Verdict
 
 DETAIL = ("bounds", "staging", "verdict", "probe", "failing_inputs")
@@ -31,16 +32,6 @@ UPDATE = f"""
 UPDATE patcher.attempts SET {", ".join(f"{name} = :{name}" for name in MOVING)}, staged = :staged,
     detail = CAST(:detail AS jsonb)
 WHERE id = :id
-"""
-APPEND = """
-INSERT INTO patcher.attempt_history (attempt, merchant, number, create_time, from_state, to_state, observation, reason)
-VALUES (:attempt, :merchant,
-        (SELECT coalesce(max(number), 0) + 1 FROM patcher.attempt_history WHERE attempt = :attempt),
-        :create_time, :from_state, :to_state, :observation, :reason)
-"""
-HISTORY = """
-SELECT create_time, from_state, to_state, observation, reason FROM patcher.attempt_history WHERE attempt = :attempt
-ORDER BY number LIMIT 1000
 """
 GET = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE id = :id"
 OF_DECISION = "SELECT id FROM patcher.attempts WHERE decision = :decision"
@@ -72,7 +63,7 @@ WHERE a.package = :package AND a.state IN ('pending', 'staged') AND a.held_by = 
   AND NOT EXISTS (SELECT 1 FROM patcher.errands e WHERE e.subject = a.id AND e.kind = 'resume' AND e.state = 'pending')
 ORDER BY a.update_time LIMIT 1
 """
-WAITING_FOR_AGENT = f"""
+WAITING_FOR_AGENT = """
 SELECT id FROM patcher.attempts
 WHERE state = 'applying' AND NOT permitted
   AND (:scope = 'global' OR 'merchants/' || merchant = :scope OR 'plugins/' || plugin = :scope
@@ -129,7 +120,6 @@ def read(row: Any) -> Attempt:
 
 def write(attempt: Attempt) -> dict[str, Any]:
     """The values of a row."""
-    values = {name: getattr(attempt, name) for name in PLAIN}
     detail = {
         "bounds": asdict(attempt.bounds),
         "staging": asdict(attempt.staging) if attempt.staging else None,
@@ -139,26 +129,21 @@ def write(attempt: Attempt) -> dict[str, Any]:
     }
     plain = {"action": attempt.action.value, "severity": int(attempt.severity), "state": attempt.state.value}
     staged = attempt.staging.passed if attempt.staging else None
-    return values | plain | {"staged": staged, "detail": json.dumps(detail)}
+    values = {name: getattr(attempt, name) for name in PLAIN} | plain
+    return values | {"staged": staged, "detail": json.dumps(detail)}
 
 
 async def insert(tx: Transaction, change: Change) -> None:
     """Saves a new attempt with its first steps. Raises IntegrityError for a decision or plugin that has one."""
     await tx.run(INSERT, **write(change.attempt))
-    await _append(tx, change)
+    await attempt_history.append(tx, change)
 
 
 async def save(tx: Transaction, change: Change) -> None:
     """Saves a changed attempt with its steps."""
     values = write(change.attempt)
     await tx.run(UPDATE, **{name: value for name, value in values.items() if name == "id" or name not in FIXED})
-    await _append(tx, change)
-
-
-async def _append(tx: Transaction, change: Change) -> None:
-    about = {"attempt": change.attempt.id, "merchant": change.attempt.merchant, "create_time": tx.now}
-    for each in change.transitions:
-        await tx.run(APPEND, **about, **vars(each) | {"reason": each.reason[:2000]})
+    await attempt_history.append(tx, change)
 
 
 async def get(tx: Transaction, attempt: str, *, lock: bool = False) -> Attempt | None:
@@ -186,12 +171,6 @@ async def occupying(tx: Transaction, plugin: str, but: str, *, lock: bool = True
     return read(row) if row else None
 
 
-async def history(tx: Transaction, attempt: str) -> list[tuple[datetime, Transition]]:
-    """The history of an attempt, oldest first."""
-    rows = await tx.all(HISTORY, attempt=attempt)
-    return [(r.create_time, Transition(State(r.from_state), State(r.to_state), r.observation, r.reason)) for r in rows]
-
-
 async def page(
     tx: Transaction, *, incident: str, plugin: str, state: str, after: Sequence[Any] | None, limit: int
 ) -> list[Attempt]:
@@ -214,8 +193,7 @@ async def held(tx: Transaction) -> list[Attempt]:
 
 async def in_state(tx: Transaction, state: State) -> list[Attempt]:
     """Attempts in a state, longest untouched first."""
-    rows = await tx.all(IN_STATE, state=state.value)
-    return [read(row) for row in rows]
+    return [read(row) for row in await tx.all(IN_STATE, state=state.value)]
 
 
 async def next_for_slot(tx: Transaction, package: str) -> str:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from libs.common.database import Transaction
 from libs.common.errors import Problem
-from libs.common.telemetry import span, use_traceparent
+from libs.common.telemetry import current_telemetry, use_traceparent
 from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import attempt as heart
 from services.patcher import wire
@@ -57,7 +57,7 @@ async def _each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]
 
 
 async def _traced(attempt: Attempt, name: str, work: Callable[[], Awaitable[object]]) -> None:
-    with use_traceparent(attempt.traceparent), span(name, attributes={"attempt": attempt.id}):
+    with use_traceparent(attempt.traceparent), current_telemetry().span(name, attributes={"attempt": attempt.id}):
         await work()
 
 

@@ -21,7 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from libs.common import access
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, Problem
-from libs.common.telemetry import histogram, span_at, use_traceparent
+from libs.common.telemetry import current_telemetry, histogram, use_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue.context import TASKS, ServiceContext
 from services.queue.operations.completion import MOST_SPANS, complete_tasks, lease_lapsed, stale_token, task_unknown
@@ -64,9 +64,8 @@ class ClaimHandlers:
 
     ctx: ServiceContext
 
-    async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:
+    async def ClaimTasks(self, request: pb.ClaimTasksRequest, _context: Context) -> pb.ClaimTasksResponse:
         """Leases tasks, waiting for the first. Raises Invalid naming the field."""
-        del context
         query = ClaimQuery(
             worker=wire.worker(request.worker),
             count=wire.max_tasks(request.max_tasks),
@@ -84,9 +83,8 @@ class ClaimHandlers:
                 return answer
             await self.ctx.database.wait(TASKS, min(POLL_SECONDS, left))
 
-    async def ExtendTask(self, request: pb.ExtendTaskRequest, context: Context) -> pb.ExtendTaskResponse:
+    async def ExtendTask(self, request: pb.ExtendTaskRequest, _context: Context) -> pb.ExtendTaskResponse:
         """Prolongs a lease. Raises NotFound for an unknown task, Stale when the lease is not held any more."""
-        del context
         task = wire.id_of("tasks", request.name)
         lease = wire.lease(request.lease_duration, request.HasField("lease_duration"))
 
@@ -104,9 +102,8 @@ class ClaimHandlers:
         answer.lease_expire_time.FromDatetime(await self.ctx.database.transaction(extend))
         return answer
 
-    async def CompleteTask(self, request: pb.CompleteTaskRequest, context: Context) -> pb.CompleteTaskResponse:
+    async def CompleteTask(self, request: pb.CompleteTaskRequest, _context: Context) -> pb.CompleteTaskResponse:
         """Ends one try. Raises Invalid, NotFound, Stale for a stale token, Refused when it ended otherwise."""
-        del context
         one = wire.completion(request)
         actor = access.caller()
 
@@ -121,9 +118,8 @@ class ClaimHandlers:
         row = await self.ctx.database.transaction(complete)
         return pb.CompleteTaskResponse(task=wire.resource(row, self.ctx.toolsets.tools_of(row.toolset)))
 
-    async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
+    async def CompleteTasks(self, request: pb.CompleteTasksRequest, _context: Context) -> pb.CompleteTasksResponse:
         """Ends many tries, each for itself. Raises Invalid when there are too many."""
-        del context
         if len(request.completions) > wire.MOST_TASKS:
             raise Invalid(
                 f"completions may hold {wire.MOST_TASKS}; send the rest in another request",
@@ -216,4 +212,4 @@ def _measure(now: datetime, rows: Sequence[Any], worker: str) -> None:
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"task": str(row.id), "worker": worker, "token": row.token}
-            span_at("task claimed", now, now, parent=row.traceparent, attributes=attributes)
+            current_telemetry().span_at("task claimed", now, now, parent=row.traceparent, attributes=attributes)

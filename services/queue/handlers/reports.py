@@ -17,7 +17,7 @@ from libs.common import access, paging
 from libs.common.database import Transaction
 from libs.common.errors import known
 from libs.common.names import new_id
-from libs.common.telemetry import counter, current_traceparent, new_traceparent, span_at, use_traceparent
+from libs.common.telemetry import counter, current_telemetry, current_traceparent, new_traceparent, use_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue import triage
 from services.queue.context import ServiceContext
@@ -45,9 +45,8 @@ class ReportHandlers:
 
     ctx: ServiceContext
 
-    async def ReportErrors(self, request: pb.ReportErrorsRequest, context: Context) -> pb.ReportErrorsResponse:
+    async def ReportErrors(self, request: pb.ReportErrorsRequest, _context: Context) -> pb.ReportErrorsResponse:
         """Counts errors, each for itself. Raises Invalid when there are too many, Refused for a reused request_id."""
-        del context
         source = wire.source(request)
         now = self.ctx.clock.now()
         caller = access.caller()
@@ -70,19 +69,17 @@ class ReportHandlers:
         self.ctx.nudge_triage()
         return answer
 
-    async def GetErrorReport(self, request: pb.GetErrorReportRequest, context: Context) -> pb.GetErrorReportResponse:
+    async def GetErrorReport(self, request: pb.GetErrorReportRequest, _context: Context) -> pb.GetErrorReportResponse:
         """One report with its history. Raises Invalid for a bad name, NotFound for an unknown one."""
-        del context
         async with self.ctx.database.reading() as tx:
             row = await self._report(tx, request.name)
             entries = await history.of_report(tx, str(row.id))
         return pb.GetErrorReportResponse(report=wire.resource(row), history=[wire.entry(entry) for entry in entries])
 
     async def ListErrorReports(
-        self, request: pb.ListErrorReportsRequest, context: Context
+        self, request: pb.ListErrorReportsRequest, _context: Context
     ) -> pb.ListErrorReportsResponse:
         """Reports, last seen first. Raises Invalid for bad paging."""
-        del context
         filters = wire.filters(request)
         page = paging.page(request, {"list": "reports", **vars(filters)}, datetime, UUID)
         async with self.ctx.database.reading() as tx:
@@ -90,10 +87,9 @@ class ReportHandlers:
         return pb.ListErrorReportsResponse(reports=[wire.resource(row) for row in rows], next_page_token=token)
 
     async def ExplainErrorReport(
-        self, request: pb.ExplainErrorReportRequest, context: Context
+        self, request: pb.ExplainErrorReportRequest, _context: Context
     ) -> pb.ExplainErrorReportResponse:
         """Why it is one report, what it was understood as, and which strategies fit how well."""
-        del context
         async with self.ctx.database.reading() as tx:
             row = await self._report(tx, request.name)
             stored = await strategies.all_statuses(tx)
@@ -111,10 +107,9 @@ class ReportHandlers:
         return answer
 
     async def CloseErrorReport(
-        self, request: pb.CloseErrorReportRequest, context: Context
+        self, request: pb.CloseErrorReportRequest, _context: Context
     ) -> pb.CloseErrorReportResponse:
         """Ends a report and what works on it; one that is closed stays as it is."""
-        del context
         report = task_wire.id_of("errorReports", request.name)
         reason = task_wire.reason(request.reason, "closed by a person")
         actor = access.caller()
@@ -159,7 +154,7 @@ def _span(traceparent: str, report: str, now: datetime, created: bool, caller: s
     links = [caller] if caller else []
     where = {"parent": "", "traceparent": traceparent} if created else {"parent": traceparent}
     name = "error reported" if created else "error came back"
-    span_at(name, now, now, links=links, attributes={"report": report}, **where)
+    current_telemetry().span_at(name, now, now, links=links, attributes={"report": report}, **where)
 
 
 def _answer(

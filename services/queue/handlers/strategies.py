@@ -38,9 +38,8 @@ class StrategyHandlers:
 
     ctx: ServiceContext
 
-    async def GetStrategy(self, request: pb.GetStrategyRequest, context: Context) -> pb.GetStrategyResponse:
+    async def GetStrategy(self, request: pb.GetStrategyRequest, _context: Context) -> pb.GetStrategyResponse:
         """One strategy with its changes. Raises Invalid for a bad name, NotFound for an unknown one."""
-        del context
         name = parse("strategies", request.name)
         strategy = known(self.ctx.catalogue.strategy_set.named(name), "strategy", name)
         async with self.ctx.database.reading() as tx:
@@ -51,9 +50,8 @@ class StrategyHandlers:
             history=[strategy_wire.change(change) for change in changes],
         )
 
-    async def ListStrategies(self, request: pb.ListStrategiesRequest, context: Context) -> pb.ListStrategiesResponse:
+    async def ListStrategies(self, request: pb.ListStrategiesRequest, _context: Context) -> pb.ListStrategiesResponse:
         """Every strategy, best first. Raises Invalid for an unknown state."""
-        del context
         if request.state and request.state not in STATES:
             raise Invalid(f"state must be one of {', '.join(STATES)}", reason="BAD_STATE", field="state")
         async with self.ctx.database.reading() as tx:
@@ -70,19 +68,18 @@ class StrategyHandlers:
             ]
         )
 
-    async def ApproveStrategy(self, request: pb.ApproveStrategyRequest, context: Context) -> pb.ApproveStrategyResponse:
+    async def ApproveStrategy(
+        self, request: pb.ApproveStrategyRequest, _context: Context
+    ) -> pb.ApproveStrategyResponse:
         """Lets a strategy write."""
-        del context
         return await self._set_approval(request, pb.ApproveStrategyResponse, approved=True)  # type: ignore[no-any-return]
 
-    async def RevokeStrategy(self, request: pb.RevokeStrategyRequest, context: Context) -> pb.RevokeStrategyResponse:
+    async def RevokeStrategy(self, request: pb.RevokeStrategyRequest, _context: Context) -> pb.RevokeStrategyResponse:
         """Takes that back, and with it the tasks it is at work on: whoever claims them next is not allowed to."""
-        del context
         return await self._set_approval(request, pb.RevokeStrategyResponse, approved=False)  # type: ignore[no-any-return]
 
-    async def CreateProposal(self, request: pb.CreateProposalRequest, context: Context) -> pb.CreateProposalResponse:
+    async def CreateProposal(self, request: pb.CreateProposalRequest, _context: Context) -> pb.CreateProposalResponse:
         """Asks a person. Raises Invalid naming the field."""
-        del context
         now = self.ctx.clock.now()
         proposal = heart.create(new_id(now), request.action, request.target, request.reason, access.caller(), now)
 
@@ -94,9 +91,8 @@ class StrategyHandlers:
 
         return await idempotent(self.ctx, request, pb.CreateProposalResponse, work)
 
-    async def ListProposals(self, request: pb.ListProposalsRequest, context: Context) -> pb.ListProposalsResponse:
+    async def ListProposals(self, request: pb.ListProposalsRequest, _context: Context) -> pb.ListProposalsResponse:
         """Proposals, newest first. Raises Invalid for bad paging or an unknown state."""
-        del context
         if request.state not in PROPOSAL_STATES:
             raise Invalid(f"state must be one of {', '.join(PROPOSAL_STATES[1:])}", reason="BAD_STATE", field="state")
         page = paging.page(request, {"list": "proposals", "state": request.state}, UUID)
@@ -104,14 +100,14 @@ class StrategyHandlers:
             found, token = page.cut(await store.page(tx, request.state, page), lambda one: [one.id])
         return pb.ListProposalsResponse(proposals=[wire.resource(one) for one in found], next_page_token=token)
 
-    async def ApproveProposal(self, request: pb.ApproveProposalRequest, context: Context) -> pb.ApproveProposalResponse:
+    async def ApproveProposal(
+        self, request: pb.ApproveProposalRequest, _context: Context
+    ) -> pb.ApproveProposalResponse:
         """A person agrees, and it is done in the same transaction. Raises what doing it raises; then nothing is."""
-        del context
         return await self._decide(request, pb.ApproveProposalResponse, approved=True)  # type: ignore[no-any-return]
 
-    async def RejectProposal(self, request: pb.RejectProposalRequest, context: Context) -> pb.RejectProposalResponse:
+    async def RejectProposal(self, request: pb.RejectProposalRequest, _context: Context) -> pb.RejectProposalResponse:
         """A person says no."""
-        del context
         return await self._decide(request, pb.RejectProposalResponse, approved=False)  # type: ignore[no-any-return]
 
     async def _set_approval(self, request: Any, response: Any, *, approved: bool) -> Any:

@@ -36,9 +36,8 @@ class TaskHandlers:
 
     ctx: ServiceContext
 
-    async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
+    async def GetTask(self, request: pb.GetTaskRequest, _context: Context) -> pb.GetTaskResponse:
         """One task with its history. Raises Invalid for a bad name, NotFound for an unknown one."""
-        del context
         task = wire.id_of("tasks", request.name)
         async with self.ctx.database.reading() as tx:
             row = known(await tasks.get(tx, task), "task", task)
@@ -46,9 +45,8 @@ class TaskHandlers:
             resource = await self._resource(tx, row)
         return pb.GetTaskResponse(task=resource, history=[report_wire.entry(entry) for entry in entries])
 
-    async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
+    async def ListTasks(self, request: pb.ListTasksRequest, _context: Context) -> pb.ListTasksResponse:
         """Tasks, newest first. Raises Invalid for bad paging or names."""
-        del context
         filters = wire.filters(request)
         page = paging.page(request, {"list": "tasks", **vars(filters)}, UUID)
         async with self.ctx.database.reading() as tx:
@@ -56,9 +54,8 @@ class TaskHandlers:
             found = [await self._resource(tx, row) for row in rows]
         return pb.ListTasksResponse(tasks=found, next_page_token=token)
 
-    async def RetryTask(self, request: pb.RetryTaskRequest, context: Context) -> pb.RetryTaskResponse:
+    async def RetryTask(self, request: pb.RetryTaskRequest, _context: Context) -> pb.RetryTaskResponse:
         """Gives a task another try."""
-        del context
         task = wire.id_of("tasks", request.name)
         priority = wire.priority(request.priority)
         reason = wire.reason(request.reason, "a person asked for another try")
@@ -70,9 +67,8 @@ class TaskHandlers:
 
         return await idempotent(self.ctx, request, pb.RetryTaskResponse, work)
 
-    async def CancelTask(self, request: pb.CancelTaskRequest, context: Context) -> pb.CancelTaskResponse:
+    async def CancelTask(self, request: pb.CancelTaskRequest, _context: Context) -> pb.CancelTaskResponse:
         """Takes a task out of the queue."""
-        del context
         task = wire.id_of("tasks", request.name)
         reason = wire.reason(request.reason, "a person took it out")
         actor = access.caller()
@@ -83,17 +79,17 @@ class TaskHandlers:
 
         return await idempotent(self.ctx, request, pb.CancelTaskResponse, work)
 
-    async def GetQueueStats(self, request: pb.GetQueueStatsRequest, context: Context) -> pb.GetQueueStatsResponse:
+    async def GetQueueStats(self, _request: pb.GetQueueStatsRequest, _context: Context) -> pb.GetQueueStatsResponse:
         """How much work there is, and how it went."""
-        del request, context
         async with self.ctx.database.reading() as tx:
             counted = await state_counts.totals(tx)
             status = await state_counts.task_states(tx)
         return wire.stats(queue_stats(counted), status, self.ctx.clock.now())
 
-    async def ResetStuckTasks(self, request: pb.ResetStuckTasksRequest, context: Context) -> pb.ResetStuckTasksResponse:
+    async def ResetStuckTasks(
+        self, request: pb.ResetStuckTasksRequest, _context: Context
+    ) -> pb.ResetStuckTasksResponse:
         """Takes back up to 1,000 tasks that were claimed too long ago; they wait again."""
-        del context
         stuck = wire.stuck(request.stuck_duration)
         reason = wire.reason(request.reason, "stuck: taken back by a person")
         actor = access.caller()
@@ -105,9 +101,8 @@ class TaskHandlers:
 
         return await idempotent(self.ctx, request, pb.ResetStuckTasksResponse, work)
 
-    async def CleanUpTasks(self, request: pb.CleanUpTasksRequest, context: Context) -> pb.CleanUpTasksResponse:
+    async def CleanUpTasks(self, request: pb.CleanUpTasksRequest, _context: Context) -> pb.CleanUpTasksResponse:
         """Deletes old ended tasks, some thousands to a transaction; reports and their history stay."""
-        del context
         age = wire.days(request.days)
         reason = wire.reason(request.reason, f"a person wanted those of more than {request.days} days gone")
         actor = access.caller()

@@ -13,7 +13,7 @@ from typing import Any
 
 from libs.common.database import Transaction
 from libs.common.errors import NotFound, Problem, Refused, Stale
-from libs.common.telemetry import counter, span_at, use_traceparent
+from libs.common.telemetry import counter, current_telemetry, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
 from services.queue.operations.learning import record_outcomes
@@ -128,7 +128,9 @@ def _measure(tx: Transaction, done: Sequence[Any]) -> None:
             error = "" if row.state == "completed" else row.outcome
             attributes = {"task": str(row.id), "state": row.state, "worker": row.worker, "attempts": row.attempts}
             began = row.claim_time or tx.now
-            span_at("task worked on", began, tx.now, parent=row.traceparent, error=error, attributes=attributes)
+            current_telemetry().span_at(
+                "task worked on", began, tx.now, parent=row.traceparent, error=error, attributes=attributes
+            )
 
 
 async def record_recovered(

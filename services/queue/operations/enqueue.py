@@ -12,7 +12,7 @@ from typing import Any
 
 from libs.common.database import Transaction
 from libs.common.names import new_id
-from libs.common.telemetry import counter, span_at, use_traceparent
+from libs.common.telemetry import counter, current_telemetry, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
 from services.queue.report import Blocker, Triage
@@ -118,4 +118,4 @@ def _record_facts(tx: Transaction, row: Any, triage: Triage, task: NewTask | Non
 
 def _span(began: Any, parent: str, attributes: dict[str, Any]) -> None:
     if parent:
-        span_at("triage", began, began, parent=parent, attributes=attributes)
+        current_telemetry().span_at("triage", began, began, parent=parent, attributes=attributes)

@@ -219,8 +219,7 @@ async def page(tx: Transaction, filters: Filters, page: Page) -> Sequence[Any]:
 
 async def due(tx: Transaction, limit: int) -> int:
     """Lets tasks whose time to try again has come wait for a worker; how many."""
-    found: int = await tx.value(DUE, now=tx.now, limit=limit)
-    return found
+    return int(await tx.value(DUE, now=tx.now, limit=limit))
 
 
 async def reap(tx: Transaction, *, most: int, limit: int) -> Sequence[Any]:
@@ -231,9 +230,8 @@ async def reap(tx: Transaction, *, most: int, limit: int) -> Sequence[Any]:
 
 async def reset(tx: Transaction, stuck: timedelta, *, actor: str, reason: str, most: int, limit: int) -> Sequence[Any]:
     """Takes back tasks that were claimed longer ago than `stuck`."""
-    before = tx.now - stuck
     values = {"outcome": "RESET", "actor": actor, "reason": reason}
-    return await tx.all(RESET, now=tx.now, before=before, most=most, limit=limit, **values)
+    return await tx.all(RESET, now=tx.now, before=tx.now - stuck, most=most, limit=limit, **values)
 
 
 async def revoke(tx: Transaction, strategy: str, *, actor: str, reason: str, most: int, limit: int) -> Sequence[Any]:
@@ -249,5 +247,4 @@ async def save(tx: Transaction, task: str, values: Mapping[str, Any]) -> None:
 
 async def clean_up(tx: Transaction, before: datetime, newest: str, limit: int) -> int:
     """Deletes tasks that ended before a moment; `newest` is the lowest id made since."""
-    found: int = await tx.value(CLEAN_UP, before=before, newest=newest, limit=limit)
-    return found
+    return int(await tx.value(CLEAN_UP, before=before, newest=newest, limit=limit))

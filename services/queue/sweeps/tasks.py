@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from libs.common.database import Transaction
-from libs.common.telemetry import counter, gauge, span_at, use_traceparent
+from libs.common.telemetry import counter, current_telemetry, gauge, use_traceparent
 from services.queue import leases
 from services.queue.context import ServiceContext
 from services.queue.operations.completion import MOST_SPANS, record_recovered
@@ -29,9 +29,8 @@ _lost = counter("queue_leases_lost_total", "Leases that lapsed", ("to",))
 _resolved = counter("queue_resolved_total", "Reports that stayed healed")
 
 
-async def reap(ctx: ServiceContext, now: datetime) -> int:
+async def reap(ctx: ServiceContext, _now: datetime) -> int:
     """Takes back tasks whose lease was lost; how many."""
-    del now
 
     async def work(tx: Transaction) -> Sequence[Any]:
         rows = await tasks.reap(tx, most=leases.MAX_CRASHES, limit=MOST)
@@ -48,8 +47,8 @@ def _lapsed(now: datetime, rows: Sequence[Any]) -> None:
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"task": str(row.id), "worker": row.worker, "crashes": row.crashes}
-            span_at("lease lost", row.claim_time or now, now, parent=row.traceparent, error="LEASE_LOST",
-                    attributes=attributes)  # fmt: skip
+            spans, began = current_telemetry(), row.claim_time or now
+            spans.span_at("lease lost", began, now, parent=row.traceparent, error="LEASE_LOST", attributes=attributes)
 
 
 async def strand(ctx: ServiceContext, now: datetime) -> int:
@@ -74,9 +73,8 @@ async def strand(ctx: ServiceContext, now: datetime) -> int:
     return await ctx.database.transaction(work)
 
 
-async def due(ctx: ServiceContext, now: datetime) -> int:
+async def due(ctx: ServiceContext, _now: datetime) -> int:
     """Lets tries that are due wait for a worker; how many."""
-    del now
 
     async def work(tx: Transaction) -> int:
         found = await tasks.due(tx, MOST_DUE)
@@ -87,9 +85,8 @@ async def due(ctx: ServiceContext, now: datetime) -> int:
     return await ctx.database.transaction(work)
 
 
-async def watch(ctx: ServiceContext, now: datetime) -> int:
+async def watch(ctx: ServiceContext, _now: datetime) -> int:
     """Resolves reports that did not come back within their window, and learns from them; how many."""
-    del now
 
     async def work(tx: Transaction) -> int:
         watched = await report_transitions.end_watch(tx)
@@ -128,7 +125,7 @@ def _spans(now: datetime, rows: Sequence[Any]) -> None:
     for row in rows[:MOST_SPANS]:
         if row.traceparent:
             attributes = {"report": str(row.id), "strategy": row.strategy}
-            span_at("verified resolved", now, now, parent=row.traceparent, attributes=attributes)
+            current_telemetry().span_at("verified resolved", now, now, parent=row.traceparent, attributes=attributes)
 
 
 async def fold(ctx: ServiceContext, now: datetime) -> int:
@@ -146,9 +143,8 @@ async def fold(ctx: ServiceContext, now: datetime) -> int:
     return touched
 
 
-async def expire(ctx: ServiceContext, now: datetime) -> int:
+async def expire(ctx: ServiceContext, _now: datetime) -> int:
     """Ends proposals nobody decided on in time; how many."""
-    del now
 
     async def work(tx: Transaction) -> int:
         ended = await proposals.expire(tx, MOST)

@@ -26,7 +26,6 @@ from services.queue.wire.enums import below_severity, filter_text, report_state_
 
 MOST_ERRORS = 1000
 MOST_CONTEXT = 32
-LONGEST_NAME = 128
 LONGEST_COUNTER = 200
 LONGEST_TYPE = 200
 LONGEST_MODULE = 200
@@ -55,7 +54,7 @@ def occurrence(reported: pb.ReportedError, id_: str, traceparent: str, now: date
     invalid = _invalid(reported)
     if invalid:
         return invalid
-    type_ = _line(error.type, LONGEST_TYPE)
+    type_ = clean_text(error.type, LONGEST_TYPE)
     message = _text(error.message, LONGEST_MESSAGE)
     stack = _text(error.stack, LONGEST_STACK)
     grouped = fingerprint(reported.package, type_, message, stack)
@@ -70,11 +69,11 @@ def occurrence(reported: pb.ReportedError, id_: str, traceparent: str, now: date
         grouping=grouped.parts,
         type=type_,
         severity=error.severity.lower(),
-        module=_line(error.module, LONGEST_MODULE),
+        module=clean_text(error.module, LONGEST_MODULE),
         message=message,
         stack=stack,
         context=_context(reported),
-        counter=_line(error.id, LONGEST_COUNTER),
+        counter=clean_text(error.id, LONGEST_COUNTER),
         value=error.occurrences or 1,
         seen=_seen_time(error.time, now) if error.HasField("time") else now,
         traceparent=traceparent,
@@ -119,11 +118,7 @@ def _context(reported: pb.ReportedError) -> dict[str, str]:
     own = {"page_url": error.page_url, "user_action": error.user_action, "session": error.session}
     fields = {**{key: value for key, value in own.items() if value}, **dict(sorted(error.context.items()))}
     limited = list(fields.items())[:MOST_CONTEXT]
-    return {_line(key, LONGEST_KEY): _text(value, LONGEST_VALUE) for key, value in limited}
-
-
-def _line(text: str, longest: int) -> str:
-    return clean_text(text, longest)
+    return {clean_text(key, LONGEST_KEY): _text(value, LONGEST_VALUE) for key, value in limited}
 
 
 def _text(text: str, longest: int) -> str:

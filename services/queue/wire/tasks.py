@@ -32,7 +32,6 @@ LONGEST_WAIT = 30.0
 LONGEST_REASON = 1000
 LONGEST_WORK = 366 * 86400
 
-_PROCESSING = pb.TASK_STATE_PROCESSING
 _UUID = re.compile(r"/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -86,7 +85,7 @@ def add_leased(into: pb.ClaimTasksResponse, row: Any, tools: Sequence[str], work
     task.name = f"tasks/{row.id}"
     task.report = f"errorReports/{row.report}"
     task.plugin = row.plugin
-    task.state = _PROCESSING
+    task.state = pb.TASK_STATE_PROCESSING
     task.priority = row.priority
     task.strategy = f"strategies/{row.strategy}"
     task.tools.extend(tools)
@@ -96,19 +95,15 @@ def add_leased(into: pb.ClaimTasksResponse, row: Any, tools: Sequence[str], work
     task.worker = worker
     task.estimated_duration.seconds = round(row.estimated_seconds)
     task.lease_expire_time.CopyFrom(until)
-    created = row.create_time.timestamp()
-    task.create_time.seconds = int(created)
+    task.create_time.seconds = int(row.create_time.timestamp())
     task.create_time.nanos = row.create_time.microsecond * 1000
 
 
 def worker(text: str) -> str:
     """A worker's name. Raises Invalid."""
     if not text or len(text) > LONGEST_WORKER or not text.isprintable():
-        raise Invalid(
-            f"worker must name who works, in 1 to {LONGEST_WORKER} printable characters",
-            reason="WORKER_MISSING",
-            field="worker",
-        )
+        rule = f"worker must name who works, in 1 to {LONGEST_WORKER} printable characters"
+        raise Invalid(rule, reason="WORKER_MISSING", field="worker")
     return text
 
 
@@ -141,9 +136,8 @@ def tools(tool_names: Sequence[str], field: str = "tools") -> tuple[str, ...]:
         raise Invalid(f"{field} may hold {MOST_TOOLS} names", reason="TOO_MANY_TOOLS", field=field)
     for name in tool_names:
         if not names.is_id(name) or len(name) > LONGEST_TOOL:
-            raise Invalid(
-                f"{field} must hold names such as server.tool, not {name[:40]!r}", reason="BAD_TOOL", field=field
-            )
+            rule = f"{field} must hold names such as server.tool, not {name[:40]!r}"
+            raise Invalid(rule, reason="BAD_TOOL", field=field)
     return tuple(tool_names)
 
 

@@ -21,7 +21,7 @@ from libs.common import cancellation
 from libs.common.breaker import BreakerRule, BreakerState, Guarded
 from libs.common.clock import Clock
 from libs.common.errors import Unavailable
-from libs.common.telemetry import counter, span
+from libs.common.telemetry import counter, current_telemetry
 from services.queue.worker import http_client
 from services.queue.worker.config import ServerConfig, Tool
 from services.queue.worker.stdio_client import TOO_LARGE, ServerProcess
@@ -77,7 +77,7 @@ class ToolServer:
     async def call(self, tool: Tool, arguments: dict[str, Any]) -> ToolResult:
         """What a tool answers. Raises Failed: TOOL_UNAVAILABLE, TOOL_TIMEOUT, ANSWER_TOO_LARGE or TOOL_FAILED."""
         full = f"{self.config.name}.{tool.name}"
-        with span(f"tool {full}", attributes={"tool": full}) as made:
+        with current_telemetry().span(f"tool {full}", attributes={"tool": full}) as made:
             try:
                 answer = await self._call_tool(tool, arguments)
             except TaskFailed as failed:

@@ -16,7 +16,7 @@ import structlog
 
 from libs.common import cancellation
 from libs.common.errors import Problem, Unavailable
-from libs.common.telemetry import counter, gauge, span, use_traceparent
+from libs.common.telemetry import counter, current_telemetry, gauge, use_traceparent
 from prunella.v1 import queue_pb2
 from services.queue.worker.config import Config
 from services.queue.worker.execution import Execution, ExecutionResult
@@ -121,7 +121,7 @@ class Worker:
         _log.info("task claimed", task=name, report=leased.task.report, strategy=strategy, fence=leased.token)
         with (
             use_traceparent(leased.traceparent),
-            span("work on task", attributes={"task": name}),
+            current_telemetry().span("work on task", attributes={"task": name}),
             _running.track_inprogress(),
         ):
             try:
