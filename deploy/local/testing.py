@@ -27,6 +27,7 @@ from libs.common.clock import Clock, ManualClock, SystemClock
 from libs.common.database import Database
 from libs.common.facts import fact_name
 from libs.common.names import new_id
+from libs.common.settings import load
 from prunella.v1 import agent_pb2, ingest_pb2, ingest_pb2_grpc
 from prunella.v1.events_pb2 import Event
 from prunella_agent.credential import Credential
@@ -236,7 +237,7 @@ class Plane:
         """Starts one service; also after `stop_service`, on the same address. A replica has an address of its own."""
         module = importlib.import_module(f"services.{name}.service")
         anywhere = {"PRUNELLA_LISTEN": "127.0.0.1:0", "PRUNELLA_HTTP_LISTEN": "127.0.0.1:0"} if replica else {}
-        service: Service = module.build(module.load(self.settings(name) | anywhere), self.clock)
+        service: Service = module.build(load(module.Settings, self.settings(name) | anywhere), self.clock)
         await service.start()
         await until(lambda: service.server.serving, 20.0, what=f"{name} is serving")
         self.services[f"{name} replica" if replica else name] = service

@@ -114,7 +114,7 @@ async def test_figures_stories_and_audit_log_agree_with_what_was_played(played: 
     ended = [found["outcome"] for found in played["scenarios"] if found.get("incident")]
     kpis = played["kpis"]
     assert int(kpis["incidents_ended"]["mitigated"]) >= sum(outcome.endswith("mitigated") for outcome in ended) > 0
-    assert kpis["success"]["value"] == int(kpis["success"]["part"]) / int(kpis["success"]["whole"])
+    assert kpis["success"]["value"] == int(kpis["success"]["numerator"]) / int(kpis["success"]["denominator"])
     assert kpis["time_to_repair"]["met"]
 
 

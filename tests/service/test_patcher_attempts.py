@@ -74,7 +74,7 @@ async def test_a_decision_told_twice_and_again_by_another_event_is_one_attempt(a
     again.CopyFrom(event.decision_made)
     other = await alone.tell(again, source="decider", incident=incident)
     consumer = next(part for part in alone.plane.services["patcher"].parts if hasattr(part, "handle"))
-    await asyncio.gather(*(consumer.handle(event, TRACE, again=True) for _ in range(3)))
+    await asyncio.gather(*(consumer.handle(event, TRACE, redelivered=True) for _ in range(3)))
     await alone.heard(event, other)
     await alone.attempt("success")
     rows = await alone.plane.sql("SELECT id FROM patcher.attempts")

@@ -98,7 +98,7 @@ async def test_a_config_fix_is_staged_applied_watched_and_kept_once(alone: Patch
     good = await alone.configure(b'{"timeout": 5}', "7")
     _, event = await alone.decide(**FIX | {"release": "7"})
     consumer = next(part for part in alone.plane.services["patcher"].parts if hasattr(part, "handle"))
-    await asyncio.gather(*(consumer.handle(event, TRACE, again=True) for _ in range(2)))
+    await asyncio.gather(*(consumer.handle(event, TRACE, redelivered=True) for _ in range(2)))
     attempt = await alone.attempt("success")
     assert (attempt.configuration, attempt.to_release, attempt.staging.tests_run) == ("7", "1.2.0", 4)
     command = await alone.command("config_update")
