@@ -71,7 +71,7 @@ def run_show(
 
 
 def run_change(
-    rpc: str, collection: str, typed: str, said: Callable[[Any], str], *, json: bool = False, field: str = "",
+    rpc: str, collection: str, typed: str, sentence: Callable[[Any], str], *, json: bool = False, field: str = "",
     timeout: float = TIMEOUT, **fields: Any,
 ) -> None:  # fmt: skip
     """Changes one resource and prints what became of it: `said` makes the sentence of `field` of the response."""
@@ -79,14 +79,14 @@ def run_change(
     async def work(plane: PlaneClient) -> None:
         name = await id_lookup.resource(plane, collection, typed)
         answer = await plane.call(rpc, timeout=timeout, name=name, **fields)
-        show_answer(getattr(answer, field) if field else answer, said, json=json)
+        show_answer(getattr(answer, field) if field else answer, sentence, json=json)
 
     run(work)
 
 
-def show_answer(answer: Any, said: Callable[[Any], str], *, json: bool) -> None:
+def show_answer(answer: Any, sentence: Callable[[Any], str], *, json: bool) -> None:
     """What a change came to, as JSON or in one sentence."""
     if json:
         show_json(plain(answer))
     else:
-        typer.echo(said(answer))
+        typer.echo(sentence(answer))

@@ -181,14 +181,14 @@ async def _ask_database(connection: Any) -> list[Finding]:
     waits = max(0.0, float(age or 0))
     parked = await connection.fetchval("SELECT count(*) FROM bus.dead_letters WHERE redrive_time IS NULL")
     outbox = "every fact was published" if age is None else f"the oldest fact waits for the bus for {duration(waits)}"
-    letters = "none" if parked == 0 else f"{parked} facts could not be handled"
+    summary = "none" if parked == 0 else f"{parked} facts could not be handled"
     return [
         Finding("postgresql", True, f"version {version}"),
         checked(
             "clock", abs(offset) < OFFSET, f"{offset * 1000:+.0f} ms from the database's", "timedatectl set-ntp true"
         ),
         checked("outbox", waits < STALE, outbox, "prunella status  (is NATS reachable?)"),
-        checked("dead letters", parked == 0, letters, "prunella dead-letters"),
+        checked("dead letters", parked == 0, summary, "prunella dead-letters"),
     ]
 
 

@@ -74,13 +74,13 @@ def page(answer: Any, stories: Sequence[Any], overview: Any, now: datetime) -> s
 
 
 def _charts(answer: Any) -> list[str]:
-    moments = _moments(answer)
-    labels = [f"{time.astimezone():%m-%d %H:%M}" for time in moments]
+    times = _times(answer)
+    labels = [f"{time.astimezone():%m-%d %H:%M}" for time in times]
     points = {formatting.to_datetime(point.time): point for point in answer.points}
 
     def values(field: str) -> list[float | None]:
         found: list[float | None] = []
-        for time in moments:
+        for time in times:
             point = points.get(time)
             absent = point is None or (field == "mean_repair_seconds" and not point.HasField(field))
             found.append(None if absent else float(getattr(point, field)))
@@ -110,7 +110,7 @@ def _charts(answer: Any) -> list[str]:
     ]
 
 
-def _moments(answer: Any) -> list[datetime]:
+def _times(answer: Any) -> list[datetime]:
     """Every point of the window, also those in which nothing happened."""
     start, end = formatting.to_datetime(answer.start_time), formatting.to_datetime(answer.end_time)
     step = timedelta(seconds=answer.point_seconds)

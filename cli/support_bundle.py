@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LOG_BYTES = 512 * 1024
 METRICS_BYTES = 4 << 20
-LETTERS = 200
+MOST_DEAD_LETTERS = 200
 TIMEOUT = 10.0
 PACKAGES = ("grpcio", "protobuf", "nats-py", "asyncpg", "sqlalchemy", "starlette", "uvicorn", "pydantic", "typer")
 
@@ -141,7 +141,7 @@ async def _dead_letters(plane: Any) -> Any:
     from cli import listings
     from cli.output import plain
 
-    return [plain(one) async for one in listings.dead_letters(plane, LETTERS)]
+    return [plain(one) async for one in listings.dead_letters(plane, MOST_DEAD_LETTERS)]
 
 
 async def _metrics(target: CheckTarget) -> dict[str, str]:

@@ -30,7 +30,7 @@ def bars(labels: Sequence[str], series: Sequence[Series], *, unit: str = "") -> 
     top = max(sum(one.values[place] or 0.0 for one in series) for place in range(len(labels)))
     ceiling = _ceiling(top)
     step = (WIDTH - LEFT - RIGHT) / len(labels)
-    marks = []
+    shapes = []
     for place, label in enumerate(labels):
         below = 0.0
         for one in series:
@@ -38,13 +38,13 @@ def bars(labels: Sequence[str], series: Sequence[Series], *, unit: str = "") -> 
             if value:
                 height = _span(value, ceiling)
                 y = HEIGHT - BOTTOM - _span(below, ceiling) - height
-                marks.append(
+                shapes.append(
                     f'<rect x="{LEFT + place * step + step * 0.1:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}" '
                     f'height="{height:.1f}" fill="{one.colour}">'
                     f"<title>{escape(label)}: {value:g}{escape(unit)} {escape(one.name)}</title></rect>"
                 )
             below += value
-    return _frame(labels, ceiling, marks, unit) + _legend(series)
+    return _frame(labels, ceiling, shapes, unit) + _legend(series)
 
 
 def line(labels: Sequence[str], one: Series, *, unit: str = "", target: float | None = None) -> str:
@@ -54,7 +54,7 @@ def line(labels: Sequence[str], one: Series, *, unit: str = "", target: float | 
         return no_data()
     ceiling = _ceiling(max([*known, target or 0.0]))
     step = (WIDTH - LEFT - RIGHT) / len(labels)
-    marks, path, in_line = [], [], False
+    shapes, path, in_line = [], [], False
     for place, value in enumerate(one.values):
         if value is None:
             in_line = False
@@ -63,15 +63,15 @@ def line(labels: Sequence[str], one: Series, *, unit: str = "", target: float | 
         path.append(f"{'L' if in_line else 'M'}{x:.1f} {y:.1f}")
         in_line = True
         title = f"<title>{escape(labels[place])}: {value:.1f}{escape(unit)}</title>"
-        marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{one.colour}">{title}</circle>')
-    marks.append(f'<path d="{"".join(path)}" fill="none" stroke="{one.colour}" stroke-width="2"/>')
+        shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{one.colour}">{title}</circle>')
+    shapes.append(f'<path d="{"".join(path)}" fill="none" stroke="{one.colour}" stroke-width="2"/>')
     if target is not None:
         y = HEIGHT - BOTTOM - _span(target, ceiling)
-        marks.append(
+        shapes.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#888" stroke-dasharray="6 4">'
             f"<title>target {target:g}{escape(unit)}</title></line>"
         )
-    return _frame(labels, ceiling, marks, unit) + _legend([one])
+    return _frame(labels, ceiling, shapes, unit) + _legend([one])
 
 
 def calibration(points: Sequence[tuple[float, float, int]]) -> str:
@@ -80,20 +80,20 @@ def calibration(points: Sequence[tuple[float, float, int]]) -> str:
         return no_data()
     side = HEIGHT - BOTTOM - TOP
     most = max(count for _, _, count in points)
-    marks = [
+    shapes = [
         f'<line x1="{LEFT}" y1="{TOP + side}" x2="{LEFT + side}" y2="{TOP}" stroke="#888" stroke-dasharray="6 4"/>',
         f'<rect x="{LEFT}" y="{TOP}" width="{side}" height="{side}" fill="none" stroke="#bbb"/>',
     ]
     for predicted, observed, count in points:
         radius = 4 + 8 * (count / most) ** 0.5
-        marks.append(
+        shapes.append(
             f'<circle cx="{LEFT + predicted * side:.1f}" cy="{TOP + (1 - observed) * side:.1f}" r="{radius:.1f}" '
             f'fill="#2a6f97" fill-opacity="0.7"><title>predicted {predicted:.2f}, observed {observed:.2f}, '
             f"{count} tries</title></circle>"
         )
-    marks.append(f'<text x="{LEFT + side / 2}" y="{HEIGHT - 6}" text-anchor="middle">predicted</text>')
-    marks.append(f'<text x="{LEFT - 8}" y="{TOP + side / 2}" text-anchor="end">observed</text>')
-    return _svg(marks, LEFT + side + 24)
+    shapes.append(f'<text x="{LEFT + side / 2}" y="{HEIGHT - 6}" text-anchor="middle">predicted</text>')
+    shapes.append(f'<text x="{LEFT - 8}" y="{TOP + side / 2}" text-anchor="end">observed</text>')
+    return _svg(shapes, LEFT + side + 24)
 
 
 def no_data() -> str:
@@ -115,7 +115,7 @@ def _ceiling(top: float) -> float:
     return next((size * factor for factor in (1, 2, 5, 10) if size * factor >= top), top) or 1.0
 
 
-def _frame(labels: Sequence[str], ceiling: float, marks: Sequence[str], unit: str) -> str:
+def _frame(labels: Sequence[str], ceiling: float, shapes: Sequence[str], unit: str) -> str:
     floor = HEIGHT - BOTTOM
     parts = [
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}" stroke="#bbb"/>',
@@ -124,15 +124,15 @@ def _frame(labels: Sequence[str], ceiling: float, marks: Sequence[str], unit: st
         f'<text x="{LEFT}" y="{HEIGHT - 6}">{escape(labels[0])}</text>',
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(labels[-1])}</text>',
     ]
-    return _svg([*parts, *marks], WIDTH)
+    return _svg([*parts, *shapes], WIDTH)
 
 
-def _svg(marks: Sequence[str], width: float) -> str:
-    return f'<svg viewBox="0 0 {width:.0f} {HEIGHT}" role="img">{"".join(marks)}</svg>'
+def _svg(shapes: Sequence[str], width: float) -> str:
+    return f'<svg viewBox="0 0 {width:.0f} {HEIGHT}" role="img">{"".join(shapes)}</svg>'
 
 
 def _legend(series: Sequence[Series]) -> str:
-    said = "".join(
+    items = "".join(
         f'<span><i style="background:{one.colour}"></i>{escape(one.name)}</span>' for one in series if any(one.values)
     )
-    return f'<p class="legend">{said}</p>'
+    return f'<p class="legend">{items}</p>'

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from deploy.local import ports
 from deploy.local.servers import start_servers
-from deploy.local.testing import Ground, Plane, Servers
+from deploy.local.testing import BackingServices, Plane, Servers
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("prunella", deadline=None)
@@ -34,17 +34,17 @@ async def servers() -> AsyncIterator[Servers]:
 
 
 @pytest.fixture
-async def ground(servers: Servers) -> AsyncIterator[Ground]:
+async def backing(servers: Servers) -> AsyncIterator[BackingServices]:
     """A migrated, empty database and a NATS of its own."""
-    made = await Ground.make(servers)
+    made = await BackingServices.make(servers)
     yield made
     await made.discard()
 
 
 @pytest.fixture
-async def plane(ground: Ground) -> AsyncIterator[Plane]:
+async def plane(backing: BackingServices) -> AsyncIterator[Plane]:
     """All five services, with beats each second."""
-    started = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1"})
+    started = Plane(backing, environ={"INGEST_BEAT_SECONDS": "1"})
     try:
         yield await started.start()
     finally:

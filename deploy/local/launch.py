@@ -44,20 +44,20 @@ def watch(command: list[str], parent: int, death: int) -> int:
     """Starts the program as a child and ends it when the parent has gone; its exit status."""
     child = os.posix_spawnp(command[0], command, os.environ)
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
+    def forward_signal(number: int, _frame: FrameType | None) -> None:
         os.kill(child, number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-        signal.signal(number, pass_on)
-    told = False
+        signal.signal(number, forward_signal)
+    signalled = False
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             return os.waitstatus_to_exitcode(status)
-        if not told and os.getppid() != parent:
-            told = True
+        if not signalled and os.getppid() != parent:
+            signalled = True
             os.kill(child, death)
-        time.sleep(WATCH_SECONDS / 10 if told else WATCH_SECONDS)
+        time.sleep(WATCH_SECONDS / 10 if signalled else WATCH_SECONDS)
 
 
 def main(arguments: list[str]) -> int:

@@ -34,7 +34,7 @@ from prunella_agent.credential import Credential
 from prunella_agent.enroll import enroll
 from prunella_agent.session import Session, open_channel
 
-__all__ = ["FakeAgent", "Ground", "ManualClock", "Plane", "Servers", "SystemClock", "until"]
+__all__ = ["BackingServices", "FakeAgent", "ManualClock", "Plane", "Servers", "SystemClock", "until"]
 
 if TYPE_CHECKING:
     from libs.common.runtime import Service
@@ -63,7 +63,7 @@ async def until(condition: Callable[[], Any], timeout: float = 10.0, *, what: st
 
 
 @dataclass
-class Ground:
+class BackingServices:
     """A migrated, empty database and a NATS server that nobody else uses."""
 
     servers: Servers
@@ -73,7 +73,7 @@ class Ground:
     pool: DatabasePool
 
     @classmethod
-    async def make(cls, servers: Servers) -> Ground:
+    async def make(cls, servers: Servers) -> BackingServices:
         """A fresh ground; give it back with `discard`."""
         pool = _POOLS.setdefault(id(servers), DatabasePool(servers))
         name = f"t_{secrets.token_hex(5)}"
@@ -212,7 +212,7 @@ class FakeAgent:
 class Plane:
     """All five services in this process. `environ` are settings on top of the defaults for tests."""
 
-    ground: Ground
+    backing: BackingServices
     clock: Clock = field(default_factory=SystemClock)
     environ: Mapping[str, str] = field(default_factory=dict)
     names: Sequence[str] = SERVICES
@@ -228,7 +228,7 @@ class Plane:
         ports = free_ports(2 * len(SERVICES))
         self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=False)}
         self._http = dict(zip(SERVICES, ports[len(SERVICES) :], strict=False))
-        self._owner = Database(self.ground.url(), clock=SystemClock(), pool_size=2)
+        self._owner = Database(self.backing.url(), clock=SystemClock(), pool_size=2)
         for name in self.names:
             await self.start_service(name)
         return self
@@ -260,11 +260,11 @@ class Plane:
 
     def settings(self, name: str) -> dict[str, str]:
         """The environment of one service."""
-        folder = self.ground.folder / name
+        folder = self.backing.folder / name
         folder.mkdir(exist_ok=True)
         own = {
-            "DATABASE_URL": self.ground.url(name),
-            "NATS_URL": self.ground.nats_url,
+            "DATABASE_URL": self.backing.url(name),
+            "NATS_URL": self.backing.nats_url,
             "PRUNELLA_KEY": self.key,
             "PRUNELLA_LISTEN": self.addresses[name],
             "PRUNELLA_HTTP_LISTEN": f"127.0.0.1:{self._http[name]}",

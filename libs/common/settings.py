@@ -178,8 +178,8 @@ def _value(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _sentence(cls: type[BaseModel], name: str, detail: ErrorDetails) -> str:
-    said = detail["msg"].removeprefix("Value error, ")
-    what = "missing" if detail["type"] == "missing" else said[:1].lower() + said[1:]
+    message = detail["msg"].removeprefix("Value error, ")
+    what = "missing" if detail["type"] == "missing" else message[:1].lower() + message[1:]
     for key, field in cls.model_fields.items():
         if name in {_variable(key, field), key}:
             extra = field.json_schema_extra

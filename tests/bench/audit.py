@@ -28,7 +28,7 @@ from prunella.v1.ops_pb2_grpc import OpsServiceStub
 from services.ops.audit import merkle
 from services.ops.context import ServiceContext
 from services.ops.sweeps.audit import log_facts
-from tests.bench.ground import percentile, plane
+from tests.bench.backing import percentile, plane
 
 COUNT = 60_000
 PART = 2_000

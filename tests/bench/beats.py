@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from tests.bench.ground import answer, child, plane, run, seed
+from tests.bench.backing import answer, child, plane, run, seed
 
 PLUGINS = 50_000
 SECONDS = 8.0

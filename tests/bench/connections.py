@@ -12,7 +12,7 @@ import grpc
 
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc
-from tests.bench.ground import answer, child, memory, plane, secret, seed
+from tests.bench.backing import answer, child, memory, plane, secret, seed
 
 AGENTS = 10_000
 PROCESSES = 4

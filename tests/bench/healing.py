@@ -22,7 +22,7 @@ from libs.common import rpc
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from prunella_agent.credential import Credential
 from prunella_agent.session import open_channel
-from tests.bench.ground import ROOT, child, percentile, plane, secret, seed
+from tests.bench.backing import ROOT, child, percentile, plane, secret, seed
 
 SINGLE = 30
 # Seconds between two faults. Idle: the healing before is over. Under load: they overlap.

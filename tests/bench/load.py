@@ -20,7 +20,7 @@ import grpc
 
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc
-from tests.bench.ground import percentile, secret
+from tests.bench.backing import percentile, secret
 
 BATCH = 100
 

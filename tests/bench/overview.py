@@ -15,7 +15,7 @@ import asyncpg
 from libs.common import rpc
 from prunella.v1 import kpis_pb2, overview_pb2, stories_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
-from tests.bench.ground import percentile, plane, seed
+from tests.bench.backing import percentile, plane, seed
 
 ROWS, PLUGINS, INCIDENTS = 1_000_000, 100_000, 60_000
 TURNS = 200

@@ -20,7 +20,7 @@ from libs.common.clock import SystemClock
 from libs.common.database import Database
 from services.queue.service import PLANNER
 from tests.bench import queue_peers, queue_rows
-from tests.bench.ground import plane, run
+from tests.bench.backing import plane, run
 from tests.bench.queue_load import spread
 from tests.service.test_queue_plans import HOT, LARGE, plan
 

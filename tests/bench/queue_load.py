@@ -23,7 +23,7 @@ from libs.common import rpc
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1 import queue_pb2_grpc
-from tests.bench.ground import percentile
+from tests.bench.backing import percentile
 
 LEASE_SECONDS = 300
 # The least a claim can be: one statement that commits by itself, no token, no counts, no fact.

@@ -23,7 +23,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.bench.ground import PATHS, ROOT
+from tests.bench.backing import PATHS, ROOT
 
 HERE = Path(__file__).resolve().parent / "peers"
 DATABASE = "prunella_bench_peer"

@@ -93,12 +93,12 @@ class Siege(PatcherAlone):
     async def start(self, *, agent: bool = False) -> Siege:
         """Starts both and waits until they serve."""
         await super().start(agent=agent)
-        self._starter = await usable_starter(await starter(self.ground.folder / "forkserver.log"))
+        self._starter = await usable_starter(await starter(self.backing.folder / "forkserver.log"))
         # The decider is not there, so its address is free for the second patcher.
         for name in ("patcher", "decider"):
             environ = {**os.environ, **self.plane.settings("patcher"), "PRUNELLA_LISTEN": self.plane.addresses[name]}
             environ["PRUNELLA_HTTP_LISTEN"] = "127.0.0.1:0"
-            log = self.ground.folder / f"patcher-{name}.log"
+            log = self.backing.folder / f"patcher-{name}.log"
             watch = ServiceWatch(name, "services.patcher", environ, log, self._starts, lambda _line: None)
             watch.begin()
             self.watches.append(watch)

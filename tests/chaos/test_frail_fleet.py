@@ -28,7 +28,7 @@ from prunella.v1.events_pb2 import Event
 from prunella_agent.credential import Credential
 from prunella_agent.releases import describe, sign
 from prunella_agent.session import Session, open_channel
-from tests.bench import ground
+from tests.bench import backing
 from tests.chaos import invariants
 from tests.service.patcher_alone import archive
 
@@ -159,7 +159,7 @@ async def frail(tmp_path: Path) -> AsyncIterator[Frail]:
     seed = int(os.environ.get("PRUNELLA_CHAOS_SEED") or random.SystemRandom().randrange(2**32))
     print(f"PRUNELLA_CHAOS_SEED={seed}")  # noqa: T201 - pytest shows it when the test fails
     chance = random.Random(seed)  # noqa: S311 - who is killed, not a secret
-    async with ground.plane(ENVIRONMENT, ("ingest", "patcher")) as plane:
+    async with backing.plane(ENVIRONMENT, ("ingest", "patcher")) as plane:
         connection = await asyncpg.connect(plane.database_url)
         channels = {
             name: rpc.channel(plane.addresses[name], caller="operator", key=plane.key) for name in plane.watches
@@ -199,11 +199,13 @@ async def publish(plane: Plane, patcher: Any, folder: Path) -> None:
 
 async def gather(plane: Plane, connection: Any, channel: Any, chance: random.Random) -> list[FrailAgent]:
     """The fleet, connected and heard; the first of them belong to the merchant `first`."""
-    ids = await ground.seed(plane.database_url, PLUGINS, package=PACKAGE)
+    ids = await backing.seed(plane.database_url, PLUGINS, package=PACKAGE)
     await connection.execute(MERCHANTS, ids[:FIRST])
     place = plane.addresses["ingest"]
     agents = [
-        FrailAgent(Credential(one, ground.secret(one), ()), place, channel, package=PACKAGE, release=OLD, chance=chance)
+        FrailAgent(
+            Credential(one, backing.secret(one), ()), place, channel, package=PACKAGE, release=OLD, chance=chance
+        )
         for one in ids
     ]
     for agent in agents:

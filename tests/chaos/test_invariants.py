@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.names import new_id
 from prunella.v1.events_pb2 import Event, KillSwitchEngaged, KillSwitchReleased
 from tests.chaos import invariants
@@ -20,8 +20,8 @@ PLUGIN = new_id()
 
 
 @pytest.fixture
-async def connection(ground: Ground) -> AsyncIterator[asyncpg.Connection]:
-    made = await asyncpg.connect(ground.url())
+async def connection(backing: BackingServices) -> AsyncIterator[asyncpg.Connection]:
+    made = await asyncpg.connect(backing.url())
     await made.execute(
         """INSERT INTO ingest.plugins (id, package, merchant, label, secret, enroll_time)
            VALUES ($1::text::uuid, 'relay', 'acme', 'shop-1', 'x', $2)""",
@@ -83,8 +83,8 @@ async def attempt(connection: asyncpg.Connection, state: str, *, permitted: bool
     return made
 
 
-async def test_an_empty_plane_breaks_nothing(ground: Ground, connection: asyncpg.Connection) -> None:
-    assert await invariants.complaints(ground.url(), {"ops": ["incident_opened"]}) == []
+async def test_an_empty_plane_breaks_nothing(backing: BackingServices, connection: asyncpg.Connection) -> None:
+    assert await invariants.complaints(backing.url(), {"ops": ["incident_opened"]}) == []
 
 
 async def test_two_open_incidents_of_one_kind_are_seen_even_in_the_past(connection: asyncpg.Connection) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.bus import dead_letters
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2, patcher_pb2
@@ -49,11 +49,13 @@ GATE = "granted := gate = '';"
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
-async def test_nothing_is_permitted_after_an_engage_whatever_dies_meanwhile(ground: Ground, tmp_path: Path) -> None:
+async def test_nothing_is_permitted_after_an_engage_whatever_dies_meanwhile(
+    backing: BackingServices, tmp_path: Path
+) -> None:
     seed = int(os.environ.get("PRUNELLA_CHAOS_SEED") or random.SystemRandom().randrange(2**32))
     print(f"PRUNELLA_CHAOS_SEED={seed}")  # noqa: T201 - pytest shows it when the test fails
-    await commit_order.install(ground.url())
-    siege = Siege(ground, chance=random.Random(seed))  # noqa: S311 - who is killed, not a secret
+    await commit_order.install(backing.url())
+    siege = Siege(backing, chance=random.Random(seed))  # noqa: S311 - who is killed, not a secret
     try:
         await siege.start()
         await siege.publish(archive(tmp_path / "release"))
@@ -65,7 +67,7 @@ async def test_nothing_is_permitted_after_an_engage_whatever_dies_meanwhile(grou
         await ends(siege)
     finally:
         await siege.stop()
-    await check(ground, siege)
+    await check(backing, siege)
 
 
 async def engage_at_random(siege: Siege, pulled: asyncio.Event) -> None:
@@ -97,7 +99,7 @@ def denied(siege: Siege) -> int:
 
 async def break_things(siege: Siege, pulled: asyncio.Event) -> None:
     """Kills patchers until automation is stopped no more, and restarts the database once in between."""
-    postgres, restarted = siege.ground.servers.postgres, False
+    postgres, restarted = siege.backing.servers.postgres, False
     while not (pulled.is_set() and restarted and siege.kills >= LEAST_KILLS):
         # Ever more seldom, so that a slow machine has time for something else too.
         await asyncio.sleep(siege.chance.uniform(0.7, 1.4) * (1 + siege.kills / 8))
@@ -113,7 +115,7 @@ async def ends(siege: Siege) -> None:
     """Every attempt ends; what a killed patcher had begun comes back with its lease."""
 
     async def all_over() -> bool:
-        connection = await asyncpg.connect(siege.ground.url(), timeout=5)
+        connection = await asyncpg.connect(siege.backing.url(), timeout=5)
         try:
             await connection.execute(REDRIVE)
             return int(await connection.fetchval(ENDED)) >= ATTEMPTS
@@ -128,7 +130,7 @@ async def ends(siege: Siege) -> None:
 
 
 async def report_what_is_missing(siege: Siege) -> None:
-    connection = await asyncpg.connect(siege.ground.url())
+    connection = await asyncpg.connect(siege.backing.url())
     try:
         for row in [*await connection.fetch(UNTRIED), *await connection.fetch(UNENDED)]:
             print(dict(row))  # noqa: T201 - pytest shows it when the test fails
@@ -136,9 +138,9 @@ async def report_what_is_missing(siege: Siege) -> None:
         await connection.close()
 
 
-async def check(ground: Ground, siege: Siege) -> None:
+async def check(backing: BackingServices, siege: Siege) -> None:
     answers = Counter(one.gate or "granted" for one in siege.permit_answers)
-    connection = await asyncpg.connect(ground.url())
+    connection = await asyncpg.connect(backing.url())
     try:
         states = {row["state"]: row["number"] for row in await connection.fetch(ENDS)}
         dead = [dict(row) for row in await connection.fetch(DEAD_LETTERS)]
@@ -164,16 +166,16 @@ async def check(ground: Ground, siege: Siege) -> None:
 
 
 @pytest.mark.parametrize("gate", ["there", "taken out"])
-async def test_a_build_without_the_gate_is_found_out(ground: Ground, tmp_path: Path, gate: str) -> None:
-    await commit_order.install(ground.url())
-    alone = PatcherAlone(ground)
+async def test_a_build_without_the_gate_is_found_out(backing: BackingServices, tmp_path: Path, gate: str) -> None:
+    await commit_order.install(backing.url())
+    alone = PatcherAlone(backing)
     try:
         await alone.start()
         await alone.publish(archive(tmp_path / "release"))
         await set_policy(alone, require_staging=False)
         await alone.decide()
         command = await alone.command("update")
-        connection = await asyncpg.connect(ground.url())
+        connection = await asyncpg.connect(backing.url())
         try:
             if gate == "taken out":
                 await take_the_gate_out(connection)

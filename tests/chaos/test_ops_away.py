@@ -18,7 +18,7 @@ import pytest
 from deploy.demo import kpi_comparison
 from deploy.local.health import until_serving
 from deploy.local.processes import starter, usable_starter
-from deploy.local.testing import Ground, Plane, until
+from deploy.local.testing import BackingServices, Plane, until
 from deploy.local.watch import ServiceWatch
 from libs.common.bus import fact
 from libs.common.facts import fact_name
@@ -45,13 +45,13 @@ SELECT f.fact FROM bus.facts f WHERE NOT EXISTS (SELECT 1 FROM ops.audit_entries
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.timeout(int(180 + 10 * AWAY))
-async def test_after_ops_was_killed_under_load_everything_is_shown_and_sent_once(ground: Ground) -> None:
-    plane = Plane(ground, names=())
+async def test_after_ops_was_killed_under_load_everything_is_shown_and_sent_once(backing: BackingServices) -> None:
+    plane = Plane(backing, names=())
     await plane.start()
     people = await NotificationPlane(plane).start()
     over = asyncio.Event()
     try:
-        async with process(ground, plane) as ops:
+        async with process(backing, plane) as ops:
             await people.set()
             load = asyncio.create_task(stories(people, over))
             await asyncio.sleep(BEFORE)
@@ -70,15 +70,15 @@ async def test_after_ops_was_killed_under_load_everything_is_shown_and_sent_once
 
 
 @asynccontextmanager
-async def process(ground: Ground, plane: Plane) -> AsyncIterator[ServiceWatch]:
+async def process(backing: BackingServices, plane: Plane) -> AsyncIterator[ServiceWatch]:
     """ops as a process of its own, serving."""
-    begun = await usable_starter(await starter(ground.folder / "forkserver.log"))
+    begun = await usable_starter(await starter(backing.folder / "forkserver.log"))
 
     async def begins() -> Any:
         return begun
 
     environ = {**os.environ, **plane.settings("ops")}
-    watch = ServiceWatch("ops", "services.ops", environ, ground.folder / "ops.log", begins, lambda _line: None)
+    watch = ServiceWatch("ops", "services.ops", environ, backing.folder / "ops.log", begins, lambda _line: None)
     watch.begin()
     try:
         await asyncio.wait_for(until_serving(plane.addresses["ops"]), SERVING)

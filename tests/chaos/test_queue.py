@@ -22,7 +22,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from deploy.local.testing import Ground, Plane, until
+from deploy.local.testing import BackingServices, Plane, until
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from prunella.v1.queue_pb2_grpc import QueueServiceStub
@@ -153,15 +153,15 @@ async def enqueue(plane: Plane) -> None:
 @pytest.mark.chaos
 @pytest.mark.timeout(240)
 async def test_workers_killed_and_stopped_at_random_lose_nothing_and_do_nothing_twice(
-    ground: Ground, tmp_path: Path
+    backing: BackingServices, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("PRUNELLA_CHAOS_SEED") or random.SystemRandom().randrange(2**32))
     print(f"PRUNELLA_CHAOS_SEED={seed}")  # noqa: T201 - pytest shows it when the test fails
     chance = random.Random(seed)  # noqa: S311 - who is killed, not a secret
     journals = tmp_path / "journals"
     journals.mkdir()
-    plane = Plane(ground, names=["queue"], environ={"QUEUE_RETRY_SECONDS": "0.3,0.6"})
-    connection = await asyncpg.connect(ground.url())
+    plane = Plane(backing, names=["queue"], environ={"QUEUE_RETRY_SECONDS": "0.3,0.6"})
+    connection = await asyncpg.connect(backing.url())
     try:
         await plane.start()
         await enqueue(plane)
@@ -222,8 +222,8 @@ async def _check(connection: asyncpg.Connection, told: list[dict[str, Any]], cro
 
 
 @pytest.fixture
-async def queue(ground: Ground) -> AsyncIterator[QueueAlone]:
-    async with queue_alone(ground) as alone:
+async def queue(backing: BackingServices) -> AsyncIterator[QueueAlone]:
+    async with queue_alone(backing) as alone:
         yield alone
 
 
@@ -244,8 +244,8 @@ async def completed(queue: QueueAlone, leased: pb.LeasedTask) -> None:
     await queue.worker.CompleteTask(end, timeout=5)
 
 
-async def complaints(ground: Ground, *recorded: tuple[pb.LeasedTask, str]) -> list[str]:
-    connection = await asyncpg.connect(ground.url())
+async def complaints(backing: BackingServices, *recorded: tuple[pb.LeasedTask, str]) -> list[str]:
+    connection = await asyncpg.connect(backing.url())
     try:
         yes = [(leased.task.name.removeprefix("tasks/"), leased.token, worker) for leased, worker in recorded]
         return await invariants.one_owner(connection, yes)
@@ -264,48 +264,48 @@ async def lapsed(queue: QueueAlone) -> tuple[pb.LeasedTask, pb.LeasedTask]:
 
 
 async def test_a_queue_without_its_fence_is_found_out(
-    ground: Ground, queue: QueueAlone, monkeypatch: pytest.MonkeyPatch
+    backing: BackingServices, queue: QueueAlone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     early, _late = await lapsed(queue)
-    assert await complaints(ground) == []
+    assert await complaints(backing) == []
     broken(monkeypatch, "COMPLETE", "t.token = g.token", "true")
     await completed(queue, early)
-    assert await complaints(ground) == [], "the database alone looks well"
-    (complaint,) = await complaints(ground, (early, "early"))
+    assert await complaints(backing) == [], "the database alone looks well"
+    (complaint,) = await complaints(backing, (early, "early"))
     assert f"told yes under token {early.token}" in complaint
 
 
 async def test_a_claim_that_takes_what_others_hold_is_found_out(
-    ground: Ground, queue: QueueAlone, monkeypatch: pytest.MonkeyPatch
+    backing: BackingServices, queue: QueueAlone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, late = await lapsed(queue)
     broken(monkeypatch, "CLAIM", "state = 'pending'", "state IN ('pending', 'processing')")
     greedy = await claimed(queue, "greedy")
     assert greedy.task.name == late.task.name
-    (complaint,) = await complaints(ground)
+    (complaint,) = await complaints(backing)
     assert complaint.endswith("two owners")
 
 
 async def test_a_claim_that_does_not_raise_the_token_is_found_out(
-    ground: Ground, queue: QueueAlone, monkeypatch: pytest.MonkeyPatch
+    backing: BackingServices, queue: QueueAlone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(monkeypatch, "CLAIM", "token = t.token + 1", "token = 1")
     early, late = await lapsed(queue)
     assert early.token == late.token
     await completed(queue, early)
-    found = await complaints(ground, (early, "early"))
+    found = await complaints(backing, (early, "early"))
     assert any("was given to " in one and "early" in one and "late" in one for one in found), found
     assert any("ended 2 times" in complaint for complaint in found)
 
 
 async def test_a_completion_that_does_not_look_at_the_state_is_found_out(
-    ground: Ground, queue: QueueAlone, monkeypatch: pytest.MonkeyPatch
+    backing: BackingServices, queue: QueueAlone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, late = await lapsed(queue)
     await completed(queue, late)
-    assert await complaints(ground, (late, "late")) == []
+    assert await complaints(backing, (late, "late")) == []
     broken(monkeypatch, "COMPLETE", "t.lease_expire_time IS NOT NULL", "true")
     await completed(queue, late)
-    found = await complaints(ground, (late, "late"))
+    found = await complaints(backing, (late, "late"))
     assert any("ended 2 times: completed, completed" in complaint for complaint in found)
     assert any("done 2 times" in complaint for complaint in found)

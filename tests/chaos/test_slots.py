@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from deploy.local.processes import RunningProcess, Starter, starter, usable_starter
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 class Crowd:
     """Processes of ten workers each; who is killed is replaced, and its holders are over."""
 
-    ground: Ground
+    backing: BackingServices
     starter: Starter
     connection: asyncpg.Connection
     database: Database
@@ -55,11 +55,11 @@ class Crowd:
         """Starts a process with holders of its own."""
         holders = await attempts(self.connection, HOLDERS)
         order = {
-            "url": self.ground.url("patcher"), "holders": holders, "limit": BUDGET, "locked": self.locked,
+            "url": self.backing.url("patcher"), "holders": holders, "limit": BUDGET, "locked": self.locked,
             "seed": self.chance.randrange(2**32),
         }  # fmt: skip
         environ = {**os.environ, "SLOT_ORDER": json.dumps(order)}
-        log = self.ground.folder / "slots.log"
+        log = self.backing.folder / "slots.log"
         made = await self.starter.start(name, "tests.chaos.slot_workers", environ, log)
         self.running[name] = (made, holders)
 
@@ -91,14 +91,14 @@ async def attempts(connection: asyncpg.Connection, count: int) -> list[str]:
 
 
 @pytest.fixture
-async def crowd(ground: Ground) -> AsyncIterator[Crowd]:
+async def crowd(backing: BackingServices) -> AsyncIterator[Crowd]:
     seed = int(os.environ.get("PRUNELLA_CHAOS_SEED") or random.SystemRandom().randrange(2**32))
     print(f"PRUNELLA_CHAOS_SEED={seed}")  # noqa: T201 - pytest shows it when the test fails
-    await commit_order.install(ground.url())
-    connection = await asyncpg.connect(ground.url())
-    database = Database(ground.url("patcher"), clock=SystemClock(), pool_size=2)
-    forks = await usable_starter(await starter(ground.folder / "forkserver.log"))
-    made = Crowd(ground, forks, connection, database, random.Random(seed))  # noqa: S311 - who is killed
+    await commit_order.install(backing.url())
+    connection = await asyncpg.connect(backing.url())
+    database = Database(backing.url("patcher"), clock=SystemClock(), pool_size=2)
+    forks = await usable_starter(await starter(backing.folder / "forkserver.log"))
+    made = Crowd(backing, forks, connection, database, random.Random(seed))  # noqa: S311 - who is killed
     try:
         yield made
     finally:

@@ -12,7 +12,7 @@ import pytest
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.bus import Bus, Consumer, Once, dead_letters, fact, redrive
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
@@ -70,14 +70,14 @@ def opened() -> Event:
 
 
 @pytest.fixture
-async def line(ground: Ground) -> AsyncIterator[Line]:
-    owner = Database(ground.url(), clock=SystemClock())
+async def line(backing: BackingServices) -> AsyncIterator[Line]:
+    owner = Database(backing.url(), clock=SystemClock())
     await owner.transaction(lambda tx: tx.run("CREATE TABLE bus.effects (id text NOT NULL)"))
     await owner.transaction(lambda tx: tx.run("GRANT ALL ON bus.effects TO prunella_ingest"))
     await owner.close()
     clock = SystemClock()
-    database = Database(ground.url("ingest"), clock=clock)
-    bus = Bus(ground.nats_url, database, "ingest", clock)
+    database = Database(backing.url("ingest"), clock=clock)
+    bus = Bus(backing.nats_url, database, "ingest", clock)
     effects = Effects(database)
     telemetry = Telemetry("decider")
     consumer = Consumer(bus, database, "decider", {"incident_opened": effects.react}, None, telemetry)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.bus import Bus, Consumer, Once, fact, redrive
 from libs.common.clock import SystemClock
 from libs.common.database import Database
@@ -18,15 +18,15 @@ from prunella.v1.events_pb2 import Event, IncidentOpened
 
 
 @pytest.fixture
-async def database(ground: Ground) -> AsyncIterator[Database]:
-    made = Database(ground.url("ingest"), clock=SystemClock())
+async def database(backing: BackingServices) -> AsyncIterator[Database]:
+    made = Database(backing.url("ingest"), clock=SystemClock())
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def bus(ground: Ground, database: Database) -> AsyncIterator[Bus]:
-    made = Bus(ground.nats_url, database, "ingest", SystemClock())
+async def bus(backing: BackingServices, database: Database) -> AsyncIterator[Bus]:
+    made = Bus(backing.nats_url, database, "ingest", SystemClock())
     await made.start()
     await until(lambda: made.client.is_connected)
     yield made
@@ -68,9 +68,9 @@ async def test_a_message_that_cannot_be_read_is_left_behind_for_good(bus: Bus, d
 
 
 async def test_facts_left_behind_are_published_although_news_never_pause(
-    ground: Ground, bus: Bus, database: Database
+    backing: BackingServices, bus: Bus, database: Database
 ) -> None:
-    unheard = Database(ground.url("ingest"), clock=SystemClock())
+    unheard = Database(backing.url("ingest"), clock=SystemClock())
     left = await tell(unheard)  # committed, and the relay's memory knows nothing of it
 
     async def published() -> bool:

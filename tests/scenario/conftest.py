@@ -10,14 +10,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deploy.demo import releases
-from deploy.local.testing import Ground, Plane
+from deploy.local.testing import BackingServices, Plane
 from prunella.v1 import patcher_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-async def relay_plane(ground: Ground) -> AsyncIterator[Plane]:
+async def relay_plane(backing: BackingServices) -> AsyncIterator[Plane]:
     """All five services with the demo's playbook, and relay 1.2.0 and 1.2.3 published."""
     keys = [Ed25519PrivateKey.generate() for _ in range(2)]
     public = ",".join(key.public_key().public_bytes_raw().hex() for key in keys)
@@ -29,7 +29,7 @@ async def relay_plane(ground: Ground) -> AsyncIterator[Plane]:
         "PATCHER_RELEASE_KEYS": public,
         "INGEST_RELEASE_KEYS": public,
     }
-    plane = Plane(ground, environ=environ)
+    plane = Plane(backing, environ=environ)
     try:
         await plane.start()
         patcher: Any = patcher_pb2_grpc.PatcherServiceStub(plane.channel("patcher"))

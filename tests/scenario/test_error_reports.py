@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import FakeAgent, Ground, Plane, until
+from deploy.local.testing import BackingServices, FakeAgent, Plane, until
 from prunella.v1 import queue_pb2, queue_pb2_grpc
 from prunella_agent.error_counters import ErrorCounters
 
 
 @pytest.fixture
-async def plane(ground: Ground) -> AsyncIterator[Plane]:
+async def plane(backing: BackingServices) -> AsyncIterator[Plane]:
     """An ingest and a queue."""
-    made = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1"}, names=("ingest", "queue"))
+    made = Plane(backing, environ={"INGEST_BEAT_SECONDS": "1"}, names=("ingest", "queue"))
     try:
         yield await made.start()
     finally:

@@ -19,7 +19,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from deploy.local.testing import FakeAgent, Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, FakeAgent, Plane, Servers, until
 from libs.common import access
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,13 +27,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 async def plane(servers: Servers) -> AsyncIterator[Plane]:
-    ground = await Ground.make(servers)
-    made = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1"})
+    backing = await BackingServices.make(servers)
+    made = Plane(backing, environ={"INGEST_BEAT_SECONDS": "1"})
     try:
         yield await made.start()
     finally:
         await made.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 def url(plane: Plane, service: str) -> str:

@@ -59,12 +59,12 @@ async def healed(relay_plane: Plane) -> Plane:
 
 async def rests(plane: Plane) -> None:
     async def arrived() -> bool:
-        return not await complaints(plane.ground.url(), CONSUMERS)
+        return not await complaints(plane.backing.url(), CONSUMERS)
 
     try:
         await until(arrived, 30.0, what="every fact has arrived")
     except AssertionError:
-        assert await complaints(plane.ground.url(), CONSUMERS) == []
+        assert await complaints(plane.backing.url(), CONSUMERS) == []
 
 
 @pytest.mark.timeout(240)

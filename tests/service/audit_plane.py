@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy.local.testing import Ground, Plane
+from deploy.local.testing import BackingServices, Plane
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.facts import fact
@@ -31,9 +31,9 @@ def health(plugin: str = "", *, after: str = "down", actor: str = "", reason: st
     return fact("ingest", changed, reason=reason, plugin=plugin or new_id(), actor=actor)
 
 
-async def tell(ground: Ground, *events: facts.Event) -> None:
+async def tell(backing: BackingServices, *events: facts.Event) -> None:
     """Tells facts in one transaction of ingest's role."""
-    database = Database(ground.url("ingest"), clock=SystemClock(), pool_size=1)
+    database = Database(backing.url("ingest"), clock=SystemClock(), pool_size=1)
 
     async def work(tx: Any) -> None:
         for event in events:
@@ -53,11 +53,11 @@ async def log(ctx: ServiceContext) -> None:
 
 
 @asynccontextmanager
-async def superuser(ground: Ground) -> AsyncIterator[Any]:
+async def superuser(backing: BackingServices) -> AsyncIterator[Any]:
     """A connection that no trigger and no right holds back."""
     import asyncpg
 
-    connection = await asyncpg.connect(ground.url())
+    connection = await asyncpg.connect(backing.url())
     try:
         await connection.execute("SET session_replication_role = replica")
         yield connection

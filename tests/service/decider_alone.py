@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from deploy.local.testing import Ground, Plane
+from deploy.local.testing import BackingServices, Plane
 from libs.common import rpc
 from libs.common.bus import Bus, fact
 from libs.common.clock import Clock, SystemClock
@@ -64,7 +64,7 @@ class PatcherStandIn(patcher_pb2_grpc.PatcherServiceServicer):
 class DeciderAlone:
     """One decider, and what stands around it."""
 
-    ground: Ground
+    backing: BackingServices
     environ: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     ingest: IngestStandIn = field(default_factory=IngestStandIn)
@@ -75,7 +75,7 @@ class DeciderAlone:
 
     async def start(self) -> DeciderAlone:
         """Starts the decider, a stand-in for ingest, and the bus of its siblings."""
-        self.plane = Plane(self.ground, clock=self.clock, environ=self.environ, names=("decider",))
+        self.plane = Plane(self.backing, clock=self.clock, environ=self.environ, names=("decider",))
         await self.plane.start()
         siblings = {
             "ingest": (ingest_pb2_grpc.add_IngestServiceServicer_to_server, self.ingest, "prunella.v1.IngestService"),
@@ -91,9 +91,9 @@ class DeciderAlone:
         ]
         for server in self._servers:
             await server.start()
-        self._databases = {name: Database(self.ground.url(name), clock=self.clock) for name in ("ingest", "patcher")}
+        self._databases = {name: Database(self.backing.url(name), clock=self.clock) for name in ("ingest", "patcher")}
         self._buses = {
-            name: Bus(self.ground.nats_url, database, name, self.clock) for name, database in self._databases.items()
+            name: Bus(self.backing.nats_url, database, name, self.clock) for name, database in self._databases.items()
         }
         for bus in self._buses.values():
             await bus.start()

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common import rpc
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import Problem
@@ -135,20 +135,20 @@ class Alone:
     @contextlib.asynccontextmanager
     async def on(cls, servers: Servers, clock: Clock | None = None, **environ: str) -> AsyncIterator[Alone]:
         """Ingest on a ground of its own, given back at the end."""
-        ground = await Ground.make(servers)
-        made = await cls.make(ground, clock, **environ)
+        backing = await BackingServices.make(servers)
+        made = await cls.make(backing, clock, **environ)
         try:
             yield made
         finally:
             await made.stop()
-            await ground.discard()
+            await backing.discard()
 
     @classmethod
-    async def make(cls, ground: Ground, clock: Clock | None = None, **environ: str) -> Alone:
+    async def make(cls, backing: BackingServices, clock: Clock | None = None, **environ: str) -> Alone:
         told = {"INGEST_BEAT_SECONDS": "1", "INGEST_RELEASE_KEYS": f"{'a' * 64},{'b' * 64}"}
         # Tests that share a ground break one plugin after the other; only those about storms want one.
         told |= {"INGEST_STORM_LEAST": "1000"} | environ
-        plane = Plane(ground, clock=clock or SystemClock(), environ=told, names=("ingest",))
+        plane = Plane(backing, clock=clock or SystemClock(), environ=told, names=("ingest",))
         await plane.start()
         patcher = ScriptedPatcher()
         add = patcher_pb2_grpc.add_PatcherServiceServicer_to_server

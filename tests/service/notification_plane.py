@@ -55,8 +55,8 @@ class NotificationPlane:
 
     def __post_init__(self) -> None:
         clock = SystemClock()
-        self.database = Database(self.plane.ground.url("ingest"), clock=clock, pool_size=4)
-        self.bus = Bus(self.plane.ground.nats_url, self.database, "ingest", clock)
+        self.database = Database(self.plane.backing.url("ingest"), clock=clock, pool_size=4)
+        self.bus = Bus(self.plane.backing.nats_url, self.database, "ingest", clock)
 
     async def start(self) -> NotificationPlane:
         await self.hook.start()

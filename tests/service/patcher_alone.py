@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from deploy.local.testing import Ground, Plane, until
+from deploy.local.testing import BackingServices, Plane, until
 from libs.common import rpc
 from libs.common.bus import Bus, fact
 from libs.common.clock import Clock, SystemClock
@@ -145,7 +145,7 @@ class IngestStandIn(ingest_pb2_grpc.IngestServiceServicer):
 class PatcherAlone:
     """One patcher, and what stands around it."""
 
-    ground: Ground
+    backing: BackingServices
     environ: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     ingest: IngestStandIn = field(default_factory=IngestStandIn)
@@ -156,15 +156,17 @@ class PatcherAlone:
         """Starts the patcher, a stand-in for ingest, and the bus of its siblings."""
         keys = ",".join(public_key(key).hex() for key in KEYS)
         environ = {"PATCHER_RELEASE_KEYS": keys, "PATCHER_DEAD_MAN_SECONDS": "12", **self.environ}
-        self.plane = Plane(self.ground, clock=self.clock, environ=environ, names=self.names)
+        self.plane = Plane(self.backing, clock=self.clock, environ=environ, names=self.names)
         await self.plane.start()
         add = ingest_pb2_grpc.add_IngestServiceServicer_to_server
         service = (add, self.ingest, "prunella.v1.IngestService")
         address, key = self.plane.addresses["ingest"], self.plane.key
         self._server = rpc.Server("ingest", address, [service], key=key, deep_check=_well)
         await self._server.start()
-        self._databases = {name: Database(self.ground.url(name), clock=self.clock) for name in ("ingest", "decider")}
-        self._buses = {n: Bus(self.ground.nats_url, database, n, self.clock) for n, database in self._databases.items()}
+        self._databases = {name: Database(self.backing.url(name), clock=self.clock) for name in ("ingest", "decider")}
+        self._buses = {
+            n: Bus(self.backing.nats_url, database, n, self.clock) for n, database in self._databases.items()
+        }
         for bus in self._buses.values():
             await bus.start()
         if agent:

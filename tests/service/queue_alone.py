@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from deploy.local.testing import Ground, Plane, until
+from deploy.local.testing import BackingServices, Plane, until
 from libs.common.clock import ManualClock
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
@@ -119,10 +119,10 @@ class QueueAlone:
 
 
 @asynccontextmanager
-async def queue_alone(ground: Ground, **environ: str) -> AsyncIterator[QueueAlone]:
+async def queue_alone(backing: BackingServices, **environ: str) -> AsyncIterator[QueueAlone]:
     """The service on a ground, stopped at the end."""
     clock = ManualClock()
-    plane = Plane(ground, clock=clock, names=["queue"], environ=environ)
+    plane = Plane(backing, clock=clock, names=["queue"], environ=environ)
     try:
         await plane.start()
         yield QueueAlone(plane, clock)

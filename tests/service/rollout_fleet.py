@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2, ingest_pb2, patcher_pb2
 from tests.service.patcher_alone import KINDS, IngestStandIn, PatcherAlone, archive, plugin_of
@@ -57,9 +57,9 @@ class Fleet(PatcherAlone):
     ingest: FleetStandIn
 
     @classmethod
-    async def of(cls, ground: Ground, folder: Path, size: int, **environ: str) -> Fleet:
+    async def of(cls, backing: BackingServices, folder: Path, size: int, **environ: str) -> Fleet:
         """A started fleet with release 1.2.3 published."""
-        made = cls(ground, environ=environ, ingest=FleetStandIn())
+        made = cls(backing, environ=environ, ingest=FleetStandIn())
         for number in range(1, size + 1):
             name = f"p{number}"
             made.ingest.plugins[name] = plugin_of(name, label=f"shop-{number}", merchant=f"m{number}")

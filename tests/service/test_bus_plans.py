@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from deploy.local.testing import Ground, Servers
+from deploy.local.testing import BackingServices, Servers
 from libs.common.bus import connection, consumer, dead_letters
 from libs.common.database import numbered
 from libs.common.names import new_id
@@ -54,15 +54,15 @@ LARGE = re.compile(r"Seq Scan on (?:facts|inbox)_")
 
 @pytest.fixture(scope="module")
 async def filled(servers: Servers) -> AsyncIterator[asyncpg.Connection]:
-    ground = await Ground.make(servers)
-    owner = await asyncpg.connect(ground.url(), timeout=10, command_timeout=100)
+    backing = await BackingServices.make(servers)
+    owner = await asyncpg.connect(backing.url(), timeout=10, command_timeout=100)
     try:
         for statement in SEED:
             await owner.execute(statement)
         yield owner
     finally:
         await owner.close()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from tests.service.audit_plane import health, superuser, tell
 from tests.service.cli_terminal import Terminal, cli_environment
 
@@ -17,18 +17,18 @@ COUNT = 12
 
 @pytest.fixture(scope="module")
 async def audited(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Terminal, Plane]]:
-    ground = await Ground.make(servers)
-    plane = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, names=["ops"])
     try:
         await plane.start()
         told = {f"PRUNELLA_{name.upper()}_ADDRESS": address for name, address in plane.addresses.items()}
         terminal = Terminal({**cli_environment(tmp_path_factory.mktemp("state")), **told, "PRUNELLA_KEY": plane.key})
-        await tell(ground, *[health(actor="plugins/p" if number else "operators/ada") for number in range(COUNT)])
+        await tell(backing, *[health(actor="plugins/p" if number else "operators/ada") for number in range(COUNT)])
         await until(lambda: signed(plane), 20)
         yield terminal, plane
     finally:
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 async def signed(plane: Plane) -> bool:
@@ -148,7 +148,7 @@ async def test_a_check_compares_the_log_with_the_facts(audited: tuple[Terminal, 
     terminal, plane = audited
     good = await terminal("audit", "check")
     assert good.code == 0 and "all 12 entries" in good.out
-    async with superuser(plane.ground) as connection:
+    async with superuser(plane.backing) as connection:
         await connection.execute("UPDATE bus.facts SET reason = 'all was well' WHERE actor = 'operators/ada'")
     found = await terminal("audit", "check")
     assert found.code == 1 and "'all was well' now" in found.out

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common.clock import SystemClock
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2, ingest_pb2
@@ -46,12 +46,12 @@ async def break_a_plugin(plane: Plane, label: str) -> str:
 
 @pytest.fixture(scope="module")
 async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Terminal]:
-    ground = await Ground.make(servers)
-    plane = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1"})
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, environ={"INGEST_BEAT_SECONDS": "1"})
     try:
         await plane.start()
         told = {f"PRUNELLA_{name.upper()}_ADDRESS": address for name, address in plane.addresses.items()}
-        owner = {"PRUNELLA_KEY": plane.key, "DATABASE_URL": ground.url(), "NATS_URL": ground.nats_url}
+        owner = {"PRUNELLA_KEY": plane.key, "DATABASE_URL": backing.url(), "NATS_URL": backing.nats_url}
         made = Terminal({**cli_environment(tmp_path_factory.mktemp("state")), **told, **owner})
         made.plugin = await break_a_plugin(plane, "shop-7")
         made.incident = (await plane.wait_for_fact("incident_opened", 30)).incident
@@ -60,7 +60,7 @@ async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
         yield made
     finally:
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 async def made_of(plane: Plane) -> list[Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers
+from deploy.local.testing import BackingServices, Plane, Servers
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.names import new_id
@@ -21,20 +21,20 @@ PARK = (
 
 @pytest.fixture(scope="module")
 async def plane(servers: Servers) -> AsyncIterator[Plane]:
-    ground = await Ground.make(servers)
-    made = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    made = Plane(backing, names=["ops"])
     try:
         yield await made.start()
     finally:
         await made.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.fixture
 async def parked(plane: Plane) -> AsyncIterator[list[str]]:
     """Two facts; patcher gave both up, decider the second."""
     events = [new_id(), new_id()]
-    owner = Database(plane.ground.url(), clock=SystemClock(), pool_size=1)
+    owner = Database(plane.backing.url(), clock=SystemClock(), pool_size=1)
 
     async def park(tx: Transaction) -> None:
         for consumer, event in (("patcher", events[0]), ("patcher", events[1]), ("decider", events[1])):
@@ -51,7 +51,7 @@ async def parked(plane: Plane) -> AsyncIterator[list[str]]:
 @pytest.fixture
 def terminal(plane: Plane, tmp_path: Path) -> Terminal:
     named = {f"PRUNELLA_{name.upper()}_ADDRESS": place for name, place in plane.addresses.items()}
-    extra = {"PRUNELLA_KEY": plane.key, "DATABASE_URL": plane.ground.url(), "NATS_URL": plane.ground.nats_url}
+    extra = {"PRUNELLA_KEY": plane.key, "DATABASE_URL": plane.backing.url(), "NATS_URL": plane.backing.nats_url}
     return Terminal({**cli_environment(tmp_path), **named, **extra})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from tests.service.cli_terminal import CommandResult, Terminal, cli_environment
 from tests.service.governance import of, set_policy
 from tests.service.patcher_alone import MAIN, archive
@@ -18,8 +18,8 @@ WHY = ("-m", "a test")
 
 
 @pytest.fixture
-async def fleet(ground: Ground, tmp_path: Path) -> AsyncIterator[Fleet]:
-    made = await Fleet.of(ground, tmp_path, 6)
+async def fleet(backing: BackingServices, tmp_path: Path) -> AsyncIterator[Fleet]:
+    made = await Fleet.of(backing, tmp_path, 6)
     try:
         await made.publish(archive(tmp_path / "major", main=f"{MAIN}\n# two"), version="2.0.0")
         await set_policy(made, require_staging=False)

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers
+from deploy.local.testing import BackingServices, Plane, Servers
 from tests.service.cli_terminal import Terminal, cli_environment
 
 
 @pytest.fixture(scope="module")
 async def plane(servers: Servers) -> AsyncIterator[Plane]:
-    ground = await Ground.make(servers)
-    made = Plane(ground, names=["ingest"])
+    backing = await BackingServices.make(servers)
+    made = Plane(backing, names=["ingest"])
     try:
         yield await made.start()
     finally:
         await made.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.fixture

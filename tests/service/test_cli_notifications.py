@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from cli.notification_settings_file import load
-from deploy.local.testing import Ground, Plane, Servers
+from deploy.local.testing import BackingServices, Plane, Servers
 from libs.common.facts import NAMES
 from services.ops.notify.defaults import FOR_OPERATORS
 from services.ops.notify.validation import check
@@ -32,15 +32,15 @@ def block(language: str) -> str:
 
 @pytest.fixture(scope="module")
 async def people(servers: Servers) -> AsyncIterator[NotificationPlane]:
-    ground = await Ground.make(servers)
-    plane = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, names=["ops"])
     made = NotificationPlane(await plane.start())
     try:
         yield await made.start()
     finally:
         await made.stop()
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.fixture

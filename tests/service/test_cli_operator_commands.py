@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common.names import new_id
 from prunella.v1 import ops_pb2
 from prunella.v1.ops_pb2_grpc import OpsServiceStub
@@ -28,8 +28,8 @@ runpy.run_module("cli.main", run_name="__main__")
 
 @pytest.fixture(scope="module")
 async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Terminal]:
-    ground = await Ground.make(servers)
-    plane = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1"})
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, environ={"INGEST_BEAT_SECONDS": "1"})
     try:
         await plane.start()
         told = {f"PRUNELLA_{name.upper()}_ADDRESS": address for name, address in plane.addresses.items()}
@@ -46,7 +46,7 @@ async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
         yield made
     finally:
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 async def test_an_incident_is_given_to_people_and_talked_about(terminal: Terminal) -> None:

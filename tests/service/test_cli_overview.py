@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers
+from deploy.local.testing import BackingServices, Plane, Servers
 from libs.common.clock import SystemClock
 from prunella.v1 import events_pb2 as facts
 from prunella.v1.events_pb2 import Event
@@ -36,8 +36,8 @@ def lately(events: list[Event]) -> list[Event]:
 
 @pytest.fixture(scope="module")
 async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Terminal]:
-    ground = await Ground.make(servers)
-    plane = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, names=["ops"])
     try:
         await plane.start()
         label = event(0, facts.PluginEnrolled(package="checkout", release="1.2.0", label="shop-7"), incident="")
@@ -48,7 +48,7 @@ async def terminal(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
         yield made
     finally:
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 async def test_the_overview_says_what_is_wrong_what_was_done_and_what_to_type(terminal: Terminal) -> None:

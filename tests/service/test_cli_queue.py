@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2, queue_pb2_grpc
 from tests.service.cli_terminal import Terminal, cli_environment
@@ -19,15 +19,15 @@ WRITES = "relay_timeout"
 
 @pytest.fixture(scope="module")
 async def queue_plane(servers: Servers) -> AsyncIterator[Plane]:
-    ground = await Ground.make(servers)
-    plane = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1", "QUEUE_WATCH_SECONDS": "600"})
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, environ={"INGEST_BEAT_SECONDS": "1", "QUEUE_WATCH_SECONDS": "600"})
     try:
         await plane.start()
         await plane.agent("shop-7", release="1.2.3")
         yield plane
     finally:
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.fixture

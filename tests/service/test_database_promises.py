@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.bus import fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
@@ -22,8 +22,8 @@ KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application
 
 
 @pytest.fixture
-async def database(ground: Ground) -> AsyncIterator[Database]:
-    made = Database(ground.url(), clock=SystemClock(), pool_size=2, application_name="promises")
+async def database(backing: BackingServices) -> AsyncIterator[Database]:
+    made = Database(backing.url(), clock=SystemClock(), pool_size=2, application_name="promises")
     await made.transaction(lambda tx: tx.run(MAKE))
     yield made
     await made.close()
@@ -79,11 +79,11 @@ async def test_what_the_driver_cannot_send_is_no_passing_trouble(database: Datab
     assert await notes(database) == []
 
 
-async def test_a_connection_that_was_cut_is_replaced(database: Database, ground: Ground) -> None:
+async def test_a_connection_that_was_cut_is_replaced(database: Database, backing: BackingServices) -> None:
     async def cut(_tx: Transaction) -> None:
-        other = Database(ground.url(), clock=SystemClock(), pool_size=1, application_name="other")
+        other = Database(backing.url(), clock=SystemClock(), pool_size=1, application_name="other")
         try:
-            await other.transaction(lambda tx: tx.all(KILL, name=ground.name))
+            await other.transaction(lambda tx: tx.all(KILL, name=backing.name))
         finally:
             await other.close()
 
@@ -100,17 +100,17 @@ async def test_a_connection_that_was_cut_is_replaced(database: Database, ground:
     assert await notes(database) == [(tries, "again")]
 
 
-async def test_a_commit_without_an_answer_is_said_to_be_unknown(database: Database, ground: Ground) -> None:
+async def test_a_commit_without_an_answer_is_said_to_be_unknown(database: Database, backing: BackingServices) -> None:
     async def work(tx: Transaction) -> None:
         await tx.run(ADD, id=1, text="perhaps")
-        await asyncio.shield(_cut(ground))
+        await asyncio.shield(_cut(backing))
 
     with pytest.raises(Unavailable) as unknown:
         await database.transaction(work)
     assert unknown.value.reason == "COMMIT_UNKNOWN"
 
 
-async def _cut(ground: Ground) -> None:
-    other = Database(ground.url(), clock=SystemClock(), pool_size=1, application_name="other")
-    await other.transaction(lambda tx: tx.all(KILL, name=ground.name))
+async def _cut(backing: BackingServices) -> None:
+    other = Database(backing.url(), clock=SystemClock(), pool_size=1, application_name="other")
+    await other.transaction(lambda tx: tx.all(KILL, name=backing.name))
     await other.close()

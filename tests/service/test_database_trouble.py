@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.errors import Unavailable
@@ -24,8 +24,8 @@ PASSING = {
 
 
 @pytest.fixture
-async def database(ground: Ground) -> AsyncIterator[Database]:
-    made = Database(ground.url("ingest"), clock=SystemClock(), pool_size=2)
+async def database(backing: BackingServices) -> AsyncIterator[Database]:
+    made = Database(backing.url("ingest"), clock=SystemClock(), pool_size=2)
     yield made
     await made.close()
 

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.errors import Invalid, NotFound, Problem
 from libs.common.names import new_id
+from libs.common.settings import load
 from prunella.v1 import decider_pb2, events_pb2
-from services.decider.service import build, load
+from services.decider.context import Settings
+from services.decider.service import build
 from tests.service.decider_alone import DeciderAlone
 
 
 @pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[DeciderAlone]:
-    decider = DeciderAlone(ground)
+async def alone(backing: BackingServices) -> AsyncIterator[DeciderAlone]:
+    decider = DeciderAlone(backing)
     try:
         yield await decider.start()
     finally:
@@ -137,10 +139,10 @@ async def test_a_playbook_with_a_wrong_field_or_none_at_all_stops_the_start(
     own = tmp_path / "own.toml"
     environ = alone.plane.settings("decider") | {"DECIDER_PLAYBOOK": str(own)}
     with pytest.raises(Problem, match=r"own\.toml cannot be read"):
-        build(load(environ), alone.clock)
+        build(load(Settings, environ), alone.clock)
     own.write_text('[[remedy]]\npackge = "shop"\n')
     with pytest.raises(Invalid, match=r"number 1, field `packge` is not known; did you mean `package`\?"):
-        build(load(environ), alone.clock)
+        build(load(Settings, environ), alone.clock)
 
 
 async def test_the_process_says_what_is_wrong_and_ends(alone: DeciderAlone, tmp_path: Path) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.names import new_id
 from prunella.v1 import decider_pb2, events_pb2
 from tests.service.decider_alone import TRACE, DeciderAlone
 
 
 @pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[DeciderAlone]:
-    decider = DeciderAlone(ground)
+async def alone(backing: BackingServices) -> AsyncIterator[DeciderAlone]:
+    decider = DeciderAlone(backing)
     try:
         yield await decider.start()
     finally:
@@ -208,13 +208,15 @@ async def test_an_attempt_without_a_decision_of_ours_teaches_nothing(alone: Deci
 
 
 async def test_two_replicas_decide_on_each_incident_once(alone: DeciderAlone) -> None:
-    from services.decider.service import build, load
+    from libs.common.settings import load
+    from services.decider.context import Settings
+    from services.decider.service import build
 
     environ = alone.plane.settings("decider") | {
         "PRUNELLA_LISTEN": "127.0.0.1:0",
         "PRUNELLA_HTTP_LISTEN": "127.0.0.1:0",
     }
-    replica = build(load(environ), alone.clock)
+    replica = build(load(Settings, environ), alone.clock)
     await replica.start()
     try:
         events = [(await alone.open_incident(plugin=f"p{number}"))[1] for number in range(30)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.clock import ManualClock
 from prunella.v1 import decider_pb2, events_pb2
 from services.decider.sweeps import overdue
@@ -28,9 +28,9 @@ async def sira() -> AsyncIterator[SiraServer]:
 
 
 @pytest.fixture
-async def alone(ground: Ground, sira: SiraServer) -> AsyncIterator[DeciderAlone]:
+async def alone(backing: BackingServices, sira: SiraServer) -> AsyncIterator[DeciderAlone]:
     environ = {"SIRA_API_URL": sira.url, "SIRA_API_TOKEN": "let-me-in", "SIRA_TIMEOUT_SECONDS": "0.7"}
-    decider = DeciderAlone(ground, environ)
+    decider = DeciderAlone(backing, environ)
     try:
         yield await decider.start()
     finally:
@@ -75,10 +75,12 @@ async def test_who_is_sure_asks_nobody(alone: DeciderAlone, sira: SiraServer) ->
     assert not sira.asked
 
 
-async def test_silence_of_a_plugin_is_no_question_for_sira(ground: Ground, sira: SiraServer, tmp_path: Path) -> None:
+async def test_silence_of_a_plugin_is_no_question_for_sira(
+    backing: BackingServices, sira: SiraServer, tmp_path: Path
+) -> None:
     own = tmp_path / "knows-nothing.toml"
     own.write_text("")
-    alone = DeciderAlone(ground, {"SIRA_API_URL": sira.url, "DECIDER_PLAYBOOK": str(own)})
+    alone = DeciderAlone(backing, {"SIRA_API_URL": sira.url, "DECIDER_PLAYBOOK": str(own)})
     try:
         await alone.start()
         made = await decided(alone, type="heartbeat_missed", severity=events_pb2.SEVERITY_CRITICAL)
@@ -171,10 +173,10 @@ async def test_nobody_listening_is_the_same_as_no_answer(alone: DeciderAlone, si
     assert (await decided(alone)).origin == "fallback"
 
 
-async def test_a_sira_nobody_vouches_for_is_not_asked(ground: Ground, tmp_path: Path) -> None:
+async def test_a_sira_nobody_vouches_for_is_not_asked(backing: BackingServices, tmp_path: Path) -> None:
     stranger = SiraServer(sira_server.good(), tls=sira_server.unknown_authority(tmp_path))
     await stranger.start()
-    alone = DeciderAlone(ground, {"SIRA_API_URL": stranger.url, "SIRA_API_TOKEN": "let-me-in"})
+    alone = DeciderAlone(backing, {"SIRA_API_URL": stranger.url, "SIRA_API_TOKEN": "let-me-in"})
     try:
         await alone.start()
         assert (await decided(alone)).origin == "fallback"
@@ -222,12 +224,12 @@ async def test_a_new_round_supersedes_a_question_that_is_still_open(alone: Decid
 
 
 async def test_a_question_nobody_brought_back_is_ended_by_the_sweep_at_its_deadline(
-    ground: Ground, sira: SiraServer
+    backing: BackingServices, sira: SiraServer
 ) -> None:
     clock = ManualClock()
     sira.answer = sira_server.silent
     environ = {"SIRA_API_URL": sira.url, "SIRA_TIMEOUT_SECONDS": "50"}
-    alone = DeciderAlone(ground, environ, clock)
+    alone = DeciderAlone(backing, environ, clock)
     await alone.start()
     try:
         incident, _ = await alone.open_incident(**UNKNOWN)
@@ -242,14 +244,14 @@ async def test_a_question_nobody_brought_back_is_ended_by_the_sweep_at_its_deadl
     finally:
         await sira.stop()
         await alone.stop()
-    assert len(await _facts(ground)) == 1
+    assert len(await _facts(backing)) == 1
 
 
-async def _facts(ground: Ground) -> list[Any]:
+async def _facts(backing: BackingServices) -> list[Any]:
     from libs.common.clock import SystemClock
     from libs.common.database import Database
 
-    database = Database(ground.url(), clock=SystemClock(), pool_size=1)
+    database = Database(backing.url(), clock=SystemClock(), pool_size=1)
     try:
         async with database.reading() as tx:
             return list(await tx.all("SELECT id FROM bus.facts WHERE fact = 'decision_made'"))

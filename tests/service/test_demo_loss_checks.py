@@ -11,7 +11,7 @@ import pytest
 
 from deploy.demo import loss_checks
 from deploy.demo.timeline_follower import TimelineFollower
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.facts import fact
@@ -23,8 +23,8 @@ SUBSCRIBED = {"ops": ["incident_closed"], "decider": ["attempt_failed"]}
 
 
 @pytest.fixture
-async def database(ground: Ground) -> AsyncIterator[Database]:
-    made = Database(ground.url(), clock=SystemClock(), pool_size=1)
+async def database(backing: BackingServices) -> AsyncIterator[Database]:
+    made = Database(backing.url(), clock=SystemClock(), pool_size=1)
     yield made
     await made.close()
 
@@ -105,12 +105,17 @@ class FakeTimeline:
             yield ops_pb2.WatchTimelineResponse(entry=entry)
 
 
-async def test_a_story_is_heard_whole_although_its_end_is_told_first(database: Database, ground: Ground) -> None:
+async def test_a_story_is_heard_whole_although_its_end_is_told_first(
+    database: Database, backing: BackingServices
+) -> None:
     end, other = closed(), closed()
     opened = fact("ingest", IncidentOpened(type="plugin_down"), reason="it is down", incident=end.incident)
     for event in (opened, end, other):
         await tell(database, event)
-    assert await loss_checks.recorded(ground.url(), lambda event: event.incident == end.incident) == {opened.id, end.id}
+    assert await loss_checks.recorded(backing.url(), lambda event: event.incident == end.incident) == {
+        opened.id,
+        end.id,
+    }
     ops = FakeTimeline()
     timeline = TimelineFollower(SimpleNamespace(ops=ops))  # type: ignore[arg-type]
     await timeline.start()

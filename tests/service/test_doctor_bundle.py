@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deploy.local.state import State, private_folder
-from deploy.local.testing import Ground, Plane, Servers
+from deploy.local.testing import BackingServices, Plane, Servers
 from libs.common import access
 from libs.common.redaction import redacted_environment
 from tests.service.cli_terminal import Terminal, cli_environment
@@ -22,13 +22,13 @@ from tests.service.cli_terminal import Terminal, cli_environment
 
 @pytest.fixture(scope="module")
 async def plane(servers: Servers) -> AsyncIterator[Plane]:
-    ground = await Ground.make(servers)
-    made = Plane(ground)
+    backing = await BackingServices.make(servers)
+    made = Plane(backing)
     try:
         yield await made.start()
     finally:
         await made.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 def contents(path: Path) -> dict[str, str]:
@@ -63,7 +63,7 @@ async def test_a_bundle_holds_what_helps_and_no_secret(plane: Plane, tmp_path: P
     assert state.acquire()
     try:
         made = planted(plane, state)
-        database = plane.ground.url()
+        database = plane.backing.url()
         content: dict[str, Any] = {
             "ready": True,
             "supervisor": os.getpid(),
@@ -71,7 +71,7 @@ async def test_a_bundle_holds_what_helps_and_no_secret(plane: Plane, tmp_path: P
             "http": {name: plane.settings(name)["PRUNELLA_HTTP_LISTEN"] for name in ("ops",)},
             "key": plane.key,
             "database_url": database,
-            "nats_url": plane.ground.nats_url,
+            "nats_url": plane.backing.nats_url,
             "processes": {"ops": os.getpid()},
             "settings": {"ops": redacted_environment(plane.settings("ops"))},
         }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.clock import ManualClock
 from libs.common.database import Database, Transaction
 from libs.common.errands import Errand, Errands, Runner, send
@@ -65,9 +65,9 @@ class Asked:
 
 
 @pytest.fixture
-async def asked(ground: Ground) -> AsyncIterator[Asked]:
+async def asked(backing: BackingServices) -> AsyncIterator[Asked]:
     clock = ManualClock()
-    database = Database(ground.url("decider"), clock=clock)
+    database = Database(backing.url("decider"), clock=clock)
     yield Asked(clock, database)
     await database.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
@@ -15,8 +15,8 @@ from services.ingest.windows import Window, append
 NOW = 1_000_000.0
 
 
-async def test_those_who_may_be_silent_longer_do_not_fill_the_look(ground: Ground) -> None:
-    database = Database(ground.url(), clock=SystemClock())
+async def test_those_who_may_be_silent_longer_do_not_fill_the_look(backing: BackingServices) -> None:
+    database = Database(backing.url(), clock=SystemClock())
     away, polling, silent = new_id(), new_id(), new_id()
 
     async def prepare(tx: object) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc
 from tests.service.ingest_alone import Agent, Alone
@@ -22,8 +22,8 @@ async def alone(servers: Servers) -> AsyncIterator[Alone]:
 
 @pytest.fixture(scope="module")
 async def second(alone: Alone) -> AsyncIterator[Plane]:
-    ground: Ground = alone.plane.ground
-    plane = Plane(ground, environ=alone.plane.environ, names=("ingest",), key=alone.plane.key)
+    backing: BackingServices = alone.plane.backing
+    plane = Plane(backing, environ=alone.plane.environ, names=("ingest",), key=alone.plane.key)
     await plane.start()
     yield plane
     await plane.stop()

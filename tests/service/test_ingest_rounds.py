@@ -35,8 +35,8 @@ class Siblings:
         """A fact of a sibling, written as it would write it; the bus brings it."""
         event = fact(source, message, reason="because", plugin=agent.plugin, incident=incident, **values)
         if source not in self.databases:
-            database = Database(self.alone.plane.ground.url(source), clock=SystemClock(), pool_size=2)
-            bus = Bus(self.alone.plane.ground.nats_url, database, source, SystemClock())
+            database = Database(self.alone.plane.backing.url(source), clock=SystemClock(), pool_size=2)
+            bus = Bus(self.alone.plane.backing.nats_url, database, source, SystemClock())
             await bus.start()
             self.buses.append(bus)
             self.databases[source] = database

@@ -19,7 +19,7 @@ from deploy.local import health
 from deploy.local.plane import SERVICES, Occupied, Plane
 from deploy.local.postgres import Postgres
 from deploy.local.state import State, private_folder
-from deploy.local.testing import Ground, Servers, until
+from deploy.local.testing import BackingServices, Servers, until
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
@@ -186,8 +186,8 @@ async def test_the_second_interrupt_ends_everything_at_once(foreground: Foregrou
 
 
 @pytest.fixture
-async def external(ground: Ground, tmp_path: Path) -> AsyncIterator[Plane]:
-    environment = {"DATABASE_URL": ground.url(), "NATS_URL": ground.nats_url}
+async def external(backing: BackingServices, tmp_path: Path) -> AsyncIterator[Plane]:
+    environment = {"DATABASE_URL": backing.url(), "NATS_URL": backing.nats_url}
     plane = await Plane.start(state=State(private_folder(tmp_path / "state")), environment=environment)
     yield plane
     await plane.stop()

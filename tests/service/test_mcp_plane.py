@@ -19,7 +19,7 @@ from cli.mcp.access import PlaneConnection
 from cli.mcp.command import config
 from cli.mcp.server import build
 from cli.plane_client import PlaneClient
-from deploy.local.testing import Ground, Plane, Servers
+from deploy.local.testing import BackingServices, Plane, Servers
 from libs.common.errors import Denied
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2, queue_pb2_grpc
@@ -35,8 +35,8 @@ READING = {
 @pytest.fixture(scope="module")
 async def mcp_plane(servers: Servers) -> AsyncIterator[Plane]:
     """A plane with one plugin that has an incident."""
-    ground = await Ground.make(servers)
-    plane = Plane(ground, environ={"INGEST_BEAT_SECONDS": "1"})
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, environ={"INGEST_BEAT_SECONDS": "1"})
     try:
         await plane.start()
         agent = await plane.agent("shop-7", release="1.2.0")
@@ -47,7 +47,7 @@ async def mcp_plane(servers: Servers) -> AsyncIterator[Plane]:
         yield plane
     finally:
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common import access, rpc
 from libs.common.bus import Bus, fact
 from libs.common.clock import SystemClock
@@ -22,20 +22,20 @@ from prunella.v1.ops_pb2_grpc import OpsServiceStub
 
 @pytest.fixture(scope="module")
 async def plane(servers: Servers) -> AsyncIterator[Plane]:
-    ground = await Ground.make(servers)
-    made = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    made = Plane(backing, names=["ops"])
     try:
         yield await made.start()
     finally:
         await made.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.fixture(scope="module")
 async def teller(plane: Plane) -> AsyncIterator[Any]:
     clock = SystemClock()
-    database = Database(plane.ground.url("ingest"), clock=clock, pool_size=2)
-    bus = Bus(plane.ground.nats_url, database, "ingest", clock)
+    database = Database(plane.backing.url("ingest"), clock=clock, pool_size=2)
+    bus = Bus(plane.backing.nats_url, database, "ingest", clock)
     await bus.start()
 
     async def opened() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound
 from libs.common.facts import fact
 from libs.common.names import new_id
@@ -28,8 +28,8 @@ COUNT = 300
 
 
 @pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[Plane]:
-    plane = Plane(ground, names=["ops"])
+async def alone(backing: BackingServices) -> AsyncIterator[Plane]:
+    plane = Plane(backing, names=["ops"])
     try:
         yield await plane.start()
     finally:
@@ -39,8 +39,8 @@ async def alone(ground: Ground) -> AsyncIterator[Plane]:
 @pytest.fixture(scope="module")
 async def shared(servers: Servers) -> AsyncIterator[Plane]:
     """A log of COUNT entries that nobody adds to."""
-    ground = await Ground.make(servers)
-    plane = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, names=["ops"])
     try:
         await plane.start()
         operator = fact(
@@ -52,20 +52,20 @@ async def shared(servers: Servers) -> AsyncIterator[Plane]:
             actor="operators/ada",
             reason="quiet weekend",
         )
-        await tell(ground, *[health() for _ in range(COUNT - 1)])
-        await tell_as_patcher(ground, operator)
+        await tell(backing, *[health() for _ in range(COUNT - 1)])
+        await tell_as_patcher(backing, operator)
         await until(lambda: signed(plane, COUNT), 20, what="everything is signed")
         yield plane
     finally:
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
-async def tell_as_patcher(ground: Ground, event: facts.Event) -> None:
+async def tell_as_patcher(backing: BackingServices, event: facts.Event) -> None:
     from libs.common.clock import SystemClock
     from libs.common.database import Database
 
-    database = Database(ground.url("patcher"), clock=SystemClock(), pool_size=1)
+    database = Database(backing.url("patcher"), clock=SystemClock(), pool_size=1)
 
     async def work(tx: Any) -> None:
         tx.record(event)
@@ -225,8 +225,8 @@ async def test_a_stream_from_beyond_the_log_is_refused(shared: Plane, method: st
     assert refused.value.reason == "BAD_INDEX"
 
 
-async def test_before_the_first_checkpoint_there_is_none(ground: Ground) -> None:
-    plane = Plane(ground, names=["ops"])
+async def test_before_the_first_checkpoint_there_is_none(backing: BackingServices) -> None:
+    plane = Plane(backing, names=["ops"])
     try:
         await plane.start()
         with pytest.raises(NotFound, match="nothing is signed yet"):
@@ -240,9 +240,9 @@ async def test_a_fact_that_becomes_visible_late_is_logged_all_the_same(alone: Pl
     ctx = alone.services["ops"].ctx
     late = health(reason="committed late")
     late.time.FromDatetime(now() - timedelta(seconds=90))
-    await tell(alone.ground, health(), health())
+    await tell(alone.backing, health(), health())
     await until(lambda: signed(alone, 2), 20)
-    await tell(alone.ground, late)
+    await tell(alone.backing, late)
     ctx.last_look_back.clear()
     await log_facts(ctx, now())
     assert (await events(alone))[2] == late.id
@@ -252,16 +252,18 @@ async def test_a_fact_that_becomes_visible_late_is_logged_all_the_same(alone: Pl
 async def test_a_fact_of_the_future_hides_nobody_elses(alone: Plane) -> None:
     future = health()
     future.time.FromDatetime(now() + timedelta(days=400))
-    await tell(alone.ground, future)
+    await tell(alone.backing, future)
     await until(lambda: signed(alone, 1), 20)
-    await tell(alone.ground, *[health() for _ in range(3)])
+    await tell(alone.backing, *[health() for _ in range(3)])
     await until(lambda: signed(alone, 4), 20)
     assert len(set(await events(alone))) == 4
 
 
-async def test_many_sequencers_at_once_log_each_fact_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_sequencers_at_once_log_each_fact_once(
+    backing: BackingServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sweeps, "BATCH", 7)
-    plane = Plane(ground, names=["ops"])
+    plane = Plane(backing, names=["ops"])
     try:
         await plane.start()
         replica = await plane.start_service("ops", replica=True)
@@ -270,7 +272,7 @@ async def test_many_sequencers_at_once_log_each_fact_once(ground: Ground, monkey
 
         async def telling() -> None:
             for begin in range(0, 200, 20):
-                await tell(ground, *told[begin : begin + 20])
+                await tell(backing, *told[begin : begin + 20])
 
         async def logging(own: Any) -> None:
             while len(await events(plane)) < 200:
@@ -290,7 +292,7 @@ async def test_a_sequencer_killed_in_the_middle_repeats_and_loses_nothing(
     ctx = alone.services["ops"].ctx
     await alone.stop_service("ops")
     told = [health() for _ in range(40)]
-    await tell(alone.ground, *told)
+    await tell(alone.backing, *told)
     monkeypatch.setattr(sweeps, "BATCH", 16)
     real, calls = store.append, 0
 
@@ -313,22 +315,22 @@ async def test_a_sequencer_killed_in_the_middle_repeats_and_loses_nothing(
 
 
 async def test_a_restart_keeps_name_key_and_history(alone: Plane) -> None:
-    await tell(alone.ground, health())
+    await tell(alone.backing, health())
     await until(lambda: signed(alone, 1), 20)
     before = await checkpoint(alone)
     await alone.stop_service("ops")
-    await tell(alone.ground, health())
+    await tell(alone.backing, health())
     await alone.start_service("ops")
     await until(lambda: signed(alone, 2), 20)
     after = await checkpoint(alone)
     assert (after.origin, after.key, after.size) == (before.origin, before.key, 2)
-    key = alone.ground.folder / "ops" / "audit.key"
+    key = alone.backing.folder / "ops" / "audit.key"
     assert key.stat().st_mode & 0o777 == 0o600
 
 
 async def test_what_was_logged_cannot_be_changed_by_mistake(alone: Plane) -> None:
     ctx = alone.services["ops"].ctx
-    await tell(alone.ground, health())
+    await tell(alone.backing, health())
     await log(ctx)
     for change in ("UPDATE ops.audit_entries SET entry = ''", "DELETE FROM ops.audit_checkpoints"):
         with pytest.raises(Exception, match="what was logged stays"):
@@ -337,6 +339,6 @@ async def test_what_was_logged_cannot_be_changed_by_mistake(alone: Plane) -> Non
 
 async def test_a_checkpoint_is_written_only_when_the_log_grew(alone: Plane) -> None:
     ctx = alone.services["ops"].ctx
-    await tell(alone.ground, health(new_id()))
+    await tell(alone.backing, health(new_id()))
     await until(lambda: signed(alone, 1), 20)
     assert await sign_checkpoint(ctx, now()) == 0

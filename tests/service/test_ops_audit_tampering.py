@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, until
+from deploy.local.testing import BackingServices, Plane, until
 from libs.common.errors import Refused
 from libs.common.facts import fact_name
 from prunella.v1 import audit_pb2
@@ -40,7 +40,7 @@ class Logged:
         self.kept: Checkpoint
 
     async def tamper(self, *statements: tuple[Any, ...]) -> None:
-        async with superuser(self.plane.ground) as connection:
+        async with superuser(self.plane.backing) as connection:
             for statement in statements:
                 await connection.execute(*statement)
 
@@ -55,19 +55,19 @@ class Logged:
 
 
 @pytest.fixture
-async def logged(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Logged]:
+async def logged(backing: BackingServices, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Logged]:
     from services.ops import service
 
     by_hand = {"log_facts", "sign_checkpoint", "check_audit"}
     kept = {name: entry for name, entry in service.SWEEPS.items() if name not in by_hand}
     monkeypatch.setattr(service, "SWEEPS", kept)
-    plane = Plane(ground, names=["ops"])
+    plane = Plane(backing, names=["ops"])
     try:
         await plane.start()
         made = Logged(plane, [health() for _ in range(ALL)])
-        await tell(ground, *made.events[:FIRST])
+        await tell(backing, *made.events[:FIRST])
         await log(made.ctx)
-        await tell(ground, *made.events[FIRST:])
+        await tell(backing, *made.events[FIRST:])
         await log(made.ctx)
         answer = await ops(plane).GetAuditCheckpoint(audit_pb2.GetAuditCheckpointRequest(), timeout=5)
         made.key, made.kept = note.read_key(answer.checkpoint.key), note.read(answer.checkpoint.note)
@@ -109,7 +109,7 @@ async def test_a_deleted_fact_is_named(logged: Logged) -> None:
 async def test_a_fact_put_into_the_past_is_named(logged: Logged) -> None:
     forged = health(reason="it was always so")
     forged.time.FromDatetime(now() - timedelta(days=2))
-    await tell(logged.plane.ground, forged)
+    await tell(logged.plane.backing, forged)
     await log(logged.ctx)
     assert await logged.details() == [(-1, f"the fact {forged.id} is not in the audit log")]
 
@@ -186,7 +186,7 @@ async def test_a_cut_tail_is_convicted_by_the_checkpoint_somebody_kept_and_never
     assert verify(await exported(logged.plane), keys=[logged.key]).size == FIRST
     found = await logged.convicted(known=[logged.kept])
     assert (found.index, "cut off" in found.detail) == (FIRST, True)
-    await tell(logged.plane.ground, health())
+    await tell(logged.plane.backing, health())
     await log_facts(logged.ctx, now())
     with pytest.raises(Refused, match=f"was cut: {ALL} entries were signed"):
         await sign_checkpoint(logged.ctx, now())
@@ -222,7 +222,7 @@ async def test_a_log_built_anew_with_valid_hashes_is_not_signed(logged: Logged) 
 
 async def test_a_log_built_anew_and_signed_with_the_true_key_is_convicted_by_a_kept_checkpoint(logged: Logged) -> None:
     await rebuild(logged, 41)
-    (logged.plane.ground.folder / "ops" / "audit.checkpoint").unlink()
+    (logged.plane.backing.folder / "ops" / "audit.checkpoint").unlink()
     assert await sign_checkpoint(logged.ctx, now()) == 1
     assert verify(await exported(logged.plane), keys=[logged.key], check_entry=contradiction).size == ALL
     found = await logged.convicted(known=[logged.kept])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound, Stale
 from libs.common.names import new_id
 from prunella.v1 import notification_pb2 as pb
@@ -17,15 +17,15 @@ from tests.service.notification_plane import SECRET, NotificationPlane, escalate
 
 @pytest.fixture(scope="module")
 async def shared(servers: Servers) -> AsyncIterator[NotificationPlane]:
-    ground = await Ground.make(servers)
-    plane = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, names=["ops"])
     made = NotificationPlane(await plane.start())
     try:
         yield await made.start()
     finally:
         await made.stop()
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common.bus import fact
 from libs.common.names import new_id
 from prunella.v1 import events_pb2 as facts
@@ -23,15 +23,15 @@ from tests.service.notification_sinks import Post, hang
 
 @pytest.fixture(scope="module")
 async def shared(servers: Servers) -> AsyncIterator[NotificationPlane]:
-    ground = await Ground.make(servers)
-    plane = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, names=["ops"])
     made = NotificationPlane(await plane.start())
     try:
         yield await made.start()
     finally:
         await made.stop()
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.fixture
@@ -303,8 +303,8 @@ async def test_a_flood_of_ten_thousand_facts_gives_a_handful_of_messages(people:
     assert max(len(post.body) for post in people.hook.posts) < 16_384
 
 
-async def test_after_ops_was_away_nothing_is_missing_and_nothing_is_sent_twice(ground: Ground) -> None:
-    plane = Plane(ground, names=["ops"])
+async def test_after_ops_was_away_nothing_is_missing_and_nothing_is_sent_twice(backing: BackingServices) -> None:
+    plane = Plane(backing, names=["ops"])
     people = await NotificationPlane(await plane.start()).start()
     try:
         await people.set(steps=[["hook"], ["mail"]])
@@ -336,8 +336,8 @@ async def test_after_ops_was_away_nothing_is_missing_and_nothing_is_sent_twice(g
         await plane.stop()
 
 
-async def test_two_replicas_tell_everything_once(ground: Ground) -> None:
-    plane = Plane(ground, names=["ops"])
+async def test_two_replicas_tell_everything_once(backing: BackingServices) -> None:
+    plane = Plane(backing, names=["ops"])
     people = await NotificationPlane(await plane.start()).start()
     try:
         await people.set()

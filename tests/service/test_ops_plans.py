@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Servers
+from deploy.local.testing import BackingServices, Servers
 from libs.common.clock import SystemClock
 from libs.common.database import Database, numbered
 from services.ops.store import kpis, overview, projections, spans, stories, timeline
@@ -101,8 +101,8 @@ PLACED = "UPDATE ops.timeline SET position = NULL WHERE position > 99995"
 
 @pytest.fixture(scope="module")
 async def filled(servers: Servers) -> AsyncIterator[Database]:
-    ground = await Ground.make(servers)
-    database = Database(ground.url(), clock=SystemClock(), session={"statement_timeout": "60000"})
+    backing = await BackingServices.make(servers)
+    database = Database(backing.url(), clock=SystemClock(), session={"statement_timeout": "60000"})
     try:
         for statement in SEED:
             async with database.engine.connect() as connection:
@@ -114,7 +114,7 @@ async def filled(servers: Servers) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
-        await ground.discard()
+        await backing.discard()
 
 
 async def plan(database: Database, sql: str, values: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound
 from prunella.v1 import events_pb2 as facts
 from prunella.v1 import stories_pb2 as pb
@@ -44,13 +44,13 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(scope="module")
 async def plane(servers: Servers) -> AsyncIterator[Plane]:
-    ground = await Ground.make(servers)
-    made = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    made = Plane(backing, names=["ops"])
     try:
         yield await made.start()
     finally:
         await made.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common.errors import Invalid, NotFound
 from libs.common.http import HttpServer
 from libs.common.names import new_id
@@ -33,8 +33,8 @@ HEADERS = {"content-type": "application/x-protobuf"}
 
 
 @pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[Plane]:
-    plane = Plane(ground, names=["ops"])
+async def alone(backing: BackingServices) -> AsyncIterator[Plane]:
+    plane = Plane(backing, names=["ops"])
     try:
         yield await plane.start()
     finally:
@@ -44,13 +44,13 @@ async def alone(ground: Ground) -> AsyncIterator[Plane]:
 @pytest.fixture(scope="module")
 async def shared(servers: Servers) -> AsyncIterator[Plane]:
     """For tests that leave nothing behind."""
-    ground = await Ground.make(servers)
-    plane = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, names=["ops"])
     try:
         yield await plane.start()
     finally:
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 def place(plane: Plane) -> str:
@@ -231,7 +231,7 @@ async def test_health_and_metrics_are_beside_the_spans(shared: Plane) -> None:
         assert "prunella_ops_spans_received" in (await client.get(f"{root}/metrics")).text
 
 
-async def test_spans_are_passed_on_to_another_collector(ground: Ground) -> None:
+async def test_spans_are_passed_on_to_another_collector(backing: BackingServices) -> None:
     got: list[bytes] = []
 
     async def collector(scope: Any, receive: Any, send: Any) -> None:
@@ -242,7 +242,7 @@ async def test_spans_are_passed_on_to_another_collector(ground: Ground) -> None:
 
     other = HttpServer(collector, "127.0.0.1:0")
     port = await other.start()
-    plane = Plane(ground, names=["ops"], environ={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"})
+    plane = Plane(backing, names=["ops"], environ={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"})
     try:
         await plane.start()
         sent = body(2)
@@ -254,11 +254,11 @@ async def test_spans_are_passed_on_to_another_collector(ground: Ground) -> None:
         await other.stop()
 
 
-async def test_a_collector_that_is_away_holds_nobody_up(ground: Ground) -> None:
+async def test_a_collector_that_is_away_holds_nobody_up(backing: BackingServices) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        plane = Plane(ground, names=["ops"], environ={"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
+        plane = Plane(backing, names=["ops"], environ={"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
         try:
             await plane.start()
             for _ in range(3):

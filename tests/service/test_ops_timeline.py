@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from deploy.local.testing import Ground, Plane, Servers, until
+from deploy.local.testing import BackingServices, Plane, Servers, until
 from libs.common.bus import Bus, fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database
@@ -25,8 +25,8 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 @pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[Plane]:
-    plane = Plane(ground, names=["ops"])
+async def alone(backing: BackingServices) -> AsyncIterator[Plane]:
+    plane = Plane(backing, names=["ops"])
     try:
         yield await plane.start()
     finally:
@@ -36,13 +36,13 @@ async def alone(ground: Ground) -> AsyncIterator[Plane]:
 @pytest.fixture(scope="module")
 async def shared(servers: Servers) -> AsyncIterator[Plane]:
     """For tests that leave nothing behind."""
-    ground = await Ground.make(servers)
-    plane = Plane(ground, names=["ops"])
+    backing = await BackingServices.make(servers)
+    plane = Plane(backing, names=["ops"])
     try:
         yield await plane.start()
     finally:
         await plane.stop()
-        await ground.discard()
+        await backing.discard()
 
 
 def ops(plane: Plane) -> Any:
@@ -54,8 +54,8 @@ class Teller:
 
     def __init__(self, plane: Plane) -> None:
         clock = SystemClock()
-        self.database = Database(plane.ground.url("ingest"), clock=clock, pool_size=4)
-        self.bus = Bus(plane.ground.nats_url, self.database, "ingest", clock)
+        self.database = Database(plane.backing.url("ingest"), clock=clock, pool_size=4)
+        self.bus = Bus(plane.backing.nats_url, self.database, "ingest", clock)
 
     async def tell(self, *events: facts.Event, trace: str = TRACE) -> None:
         async def work(tx: Any) -> None:
@@ -235,7 +235,7 @@ async def test_no_watcher_misses_a_row_whose_transaction_commits_late(alone: Pla
 
 async def test_dead_letters_are_shown_and_sent_again_once(alone: Plane) -> None:
     event = new_id()
-    owner = Database(alone.ground.url("patcher"), clock=SystemClock(), pool_size=1)
+    owner = Database(alone.backing.url("patcher"), clock=SystemClock(), pool_size=1)
     await owner.transaction(
         lambda tx: tx.run(
             "INSERT INTO bus.dead_letters (consumer, event_id, fact, reason, errors, crashes, create_time) "
@@ -271,7 +271,7 @@ async def test_nobody_reads_without_a_credential(shared: Plane) -> None:
 async def test_two_replicas_make_one_timeline(alone: Plane, teller: Teller) -> None:
     await teller.tell(enrolled(new_id(), "first"))
     (first,) = await until_listed(alone, 1)
-    other = Plane(alone.ground, names=["ops"], key=alone.key)
+    other = Plane(alone.backing, names=["ops"], key=alone.key)
     try:
         await other.start()
         request = ops_pb2.WatchTimelineRequest(after_position=first.position)

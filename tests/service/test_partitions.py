@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from deploy.local.testing import Ground, Plane
+from deploy.local.testing import BackingServices, Plane
 from libs.common.clock import ManualClock, SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
@@ -33,8 +33,8 @@ WHERE n.nspname = :schema AND c.relispartition AND c.relkind = 'r' ORDER BY 1
 
 
 @pytest.fixture
-async def owner(ground: Ground) -> AsyncIterator[Database]:
-    made = Database(ground.url(), clock=SystemClock())
+async def owner(backing: BackingServices) -> AsyncIterator[Database]:
+    made = Database(backing.url(), clock=SystemClock())
     for statement in PLANTED:
         await made.transaction(lambda tx, one=statement: tx.driver.execute(one))  # type: ignore[misc]
     yield made
@@ -43,9 +43,9 @@ async def owner(ground: Ground) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def service(ground: Ground, owner: Database) -> AsyncIterator[Database]:
+async def service(backing: BackingServices, owner: Database) -> AsyncIterator[Database]:
     del owner
-    made = Database(ground.url("ingest"), clock=SystemClock())
+    made = Database(backing.url("ingest"), clock=SystemClock())
     yield made
     await made.close()
 
@@ -110,8 +110,10 @@ async def test_a_week_whose_rows_are_in_the_default_stays_there(service: Databas
         assert await reading.value("SELECT count(*) FROM planted.uuids WHERE id = :id", id=early) == 1
 
 
-async def test_two_services_at_once_make_each_week_once(ground: Ground, owner: Database, service: Database) -> None:
-    other = Database(ground.url("ops"), clock=SystemClock())
+async def test_two_services_at_once_make_each_week_once(
+    backing: BackingServices, owner: Database, service: Database
+) -> None:
+    other = Database(backing.url("ops"), clock=SystemClock())
     await owner.transaction(lambda tx: tx.driver.execute("GRANT USAGE ON SCHEMA planted TO prunella_ops"))
     clock, before, everywhere = ManualClock(MONDAY), len(await partitions(service)), await count(service)
     try:
@@ -123,8 +125,8 @@ async def test_two_services_at_once_make_each_week_once(ground: Ground, owner: D
 
 
 @pytest.mark.parametrize("role", ALL)
-async def test_every_service_may_make_the_weeks_of_the_bus(ground: Ground, role: str) -> None:
-    database = Database(ground.url(role), clock=SystemClock())
+async def test_every_service_may_make_the_weeks_of_the_bus(backing: BackingServices, role: str) -> None:
+    database = Database(backing.url(role), clock=SystemClock())
     try:
         assert await Partitions(database, ManualClock(MONDAY)).run_once() >= 6
         assert {"facts_20310303", "inbox_20310317"} <= set(await partitions(database, "bus"))

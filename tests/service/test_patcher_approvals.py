@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from prometheus_client import REGISTRY
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.bus import fact_name
 from libs.common.errors import Denied, Invalid, NotFound, Problem, Refused, Stale
 from libs.common.names import new_id
@@ -20,8 +20,8 @@ from tests.service.patcher_alone import PatcherAlone, archive
 
 
 @pytest.fixture
-async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         await patcher.start()
         await patcher.publish(archive(tmp_path / "major"), version="2.0.0")

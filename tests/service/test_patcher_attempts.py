@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.bus import fact_name
 from libs.common.errors import Refused
 from libs.common.names import new_id
@@ -16,8 +16,8 @@ from tests.service.patcher_alone import TRACE, PatcherAlone, archive, plugin_of
 
 
 @pytest.fixture
-async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         await patcher.start(agent=True)
         await patcher.publish(archive(tmp_path / "release"))
@@ -234,9 +234,9 @@ async def test_staging_results_are_kept_for_the_same_artifact_and_inputs(alone: 
 
 
 async def test_an_agent_that_never_speaks_again_is_unconfirmed_until_a_beat_tells(
-    ground: Ground, tmp_path: Path
+    backing: BackingServices, tmp_path: Path
 ) -> None:
-    alone = PatcherAlone(ground, environ={"PATCHER_DEAD_MAN_SECONDS": "6"})
+    alone = PatcherAlone(backing, environ={"PATCHER_DEAD_MAN_SECONDS": "6"})
     try:
         await alone.start()
         await alone.publish(archive(tmp_path / "release"))

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.errors import Denied
 from libs.common.names import new_id
 from prunella.v1 import agent_pb2, patcher_pb2
@@ -47,8 +47,8 @@ SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
 
 
 @pytest.fixture
-async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         await patcher.start()
         await patcher.publish(archive(tmp_path / "release"))
@@ -77,7 +77,7 @@ def engage(
 
 
 async def owner(alone: PatcherAlone) -> asyncpg.Connection:
-    return await asyncpg.connect(alone.ground.url(), timeout=5, command_timeout=10)
+    return await asyncpg.connect(alone.backing.url(), timeout=5, command_timeout=10)
 
 
 async def waiting(connection: asyncpg.Connection, number: int = 1) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.database import Transaction
 from prunella.v1 import agent_pb2
 from services.patcher.store import slots
@@ -28,11 +28,11 @@ CREATE TRIGGER counted AFTER INSERT ON patcher.slots FOR EACH ROW EXECUTE FUNCTI
 
 
 @pytest.fixture
-async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         await patcher.start()
-        connection = await asyncpg.connect(ground.url(), timeout=5, command_timeout=10)
+        connection = await asyncpg.connect(backing.url(), timeout=5, command_timeout=10)
         await connection.execute(COUNTED)
         await connection.close()
         await patcher.publish(archive(tmp_path / "release"))

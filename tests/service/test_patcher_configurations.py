@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.errors import Conflict, Invalid, NotFound, Problem
 from libs.common.names import new_id
 from prunella.v1 import events_pb2, patcher_pb2
@@ -29,8 +29,8 @@ FIX = {"action": events_pb2.ACTION_CONFIG_FIX, "release": "", "type": "config_dr
 
 
 @pytest.fixture
-async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         await patcher.start(agent=True)
         await patcher.publish(archive(tmp_path / "release", smoke=CONFIGURED), "1.2.0")

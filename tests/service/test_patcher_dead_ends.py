@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.errors import Invalid, Problem, Refused
 from prunella.v1 import events_pb2
 from tests.service.patcher_alone import IngestStandIn, PatcherAlone, archive, plugin_of
@@ -32,8 +32,8 @@ class Refusing(IngestStandIn):
 
 
 @pytest.fixture
-async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground, ingest=Refusing())  # type: ignore[abstract] # the rest is not asked
+async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing, ingest=Refusing())  # type: ignore[abstract] # the rest is not asked
     try:
         await patcher.start()
         await patcher.publish(archive(tmp_path / "release"))

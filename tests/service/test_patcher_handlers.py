@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
-from libs.common.settings import BadSettings
+from libs.common.settings import BadSettings, load
 from prunella.v1 import events_pb2, patcher_pb2, patcher_pb2_grpc
 from prunella_agent.releases import describe, generate_key, sign
-from services.patcher.context import pinned_keys
-from services.patcher.service import load
+from services.patcher.context import Settings, pinned_keys
 from tests.service.patcher_alone import KEYS, PatcherAlone, archive
 
 
@@ -25,8 +24,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         yield await patcher.start()
     finally:
@@ -252,8 +251,8 @@ async def test_services_may_not_do_what_people_do(alone: PatcherAlone) -> None:
         await stub.PublishRelease(patcher_pb2.PublishReleaseRequest(), timeout=5)
 
 
-async def test_without_pinned_keys_nothing_is_published(ground: Ground, artifact: bytes) -> None:
-    alone = PatcherAlone(ground, environ={"PATCHER_RELEASE_KEYS": ""})
+async def test_without_pinned_keys_nothing_is_published(backing: BackingServices, artifact: bytes) -> None:
+    alone = PatcherAlone(backing, environ={"PATCHER_RELEASE_KEYS": ""})
     try:
         await alone.start()
         with pytest.raises(Refused) as refused:
@@ -273,6 +272,9 @@ def test_release_keys_that_are_not_two_different_keys_stop_the_start(text: str) 
 
 def test_settings_that_make_no_sense_are_all_named_at_once() -> None:
     with pytest.raises(BadSettings) as wrong:
-        load({"PATCHER_DEAD_MAN_SECONDS": "1", "PATCHER_PROBATION_BEATS": "none", "STAGING_RUNNER_URL": "ftp://x"})
+        load(
+            Settings,
+            {"PATCHER_DEAD_MAN_SECONDS": "1", "PATCHER_PROBATION_BEATS": "none", "STAGING_RUNNER_URL": "ftp://x"},
+        )
     for name in ("DATABASE_URL", "PATCHER_DEAD_MAN_SECONDS", "PATCHER_PROBATION_BEATS", "STAGING_RUNNER_URL"):
         assert name in wrong.value.message

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common import rpc
 from libs.common.bus import fact_name
 from libs.common.errors import Denied, Invalid, NotFound, Problem, Refused
@@ -30,8 +30,8 @@ class Ingest(IngestStandIn):
 
 
 @pytest.fixture
-async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground, ingest=Ingest())
+async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing, ingest=Ingest())
     try:
         await patcher.start(agent=True)
         await patcher.publish(archive(tmp_path / "good"))

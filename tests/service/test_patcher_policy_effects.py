@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.errors import Invalid
 from prunella.v1 import events_pb2, patcher_pb2
 from services.patcher.attempt import Bounds
@@ -35,8 +35,8 @@ CALM: dict[str, Any] = {
 
 
 @pytest.fixture
-async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         await patcher.start()
         await patcher.publish(archive(tmp_path / "release"))

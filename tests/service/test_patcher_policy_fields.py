@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.errors import Invalid
 from libs.common.names import new_id
 from prunella.v1 import patcher_pb2
@@ -13,8 +13,8 @@ from tests.service.patcher_alone import PatcherAlone
 
 
 @pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         yield await patcher.start()
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.names import new_id
 from prunella.v1 import events_pb2, ingest_pb2, patcher_pb2
 from tests.service.patcher_alone import archive
@@ -23,8 +23,8 @@ SELECT max(flying) AS most FROM (
 
 
 @pytest.fixture
-async def fleet(ground: Ground, tmp_path: Path) -> AsyncIterator[Fleet]:
-    made = await Fleet.of(ground, tmp_path, 8)
+async def fleet(backing: BackingServices, tmp_path: Path) -> AsyncIterator[Fleet]:
+    made = await Fleet.of(backing, tmp_path, 8)
     try:
         yield made
     finally:

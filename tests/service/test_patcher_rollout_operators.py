@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common import rpc
 from libs.common.errors import Conflict, Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
@@ -21,8 +21,8 @@ HOUR = 3_600
 
 
 @pytest.fixture
-async def fleet(ground: Ground, tmp_path: Path) -> AsyncIterator[Fleet]:
-    made = await Fleet.of(ground, tmp_path, 6)
+async def fleet(backing: BackingServices, tmp_path: Path) -> AsyncIterator[Fleet]:
+    made = await Fleet.of(backing, tmp_path, 6)
     try:
         yield made
     finally:

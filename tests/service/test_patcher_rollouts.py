@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from tests.service.rollout_fleet import Fleet
 
 
 @pytest.fixture
-async def fleet(ground: Ground, tmp_path: Path) -> AsyncIterator[Fleet]:
-    made = await Fleet.of(ground, tmp_path, 6)
+async def fleet(backing: BackingServices, tmp_path: Path) -> AsyncIterator[Fleet]:
+    made = await Fleet.of(backing, tmp_path, 6)
     try:
         yield made
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from services.patcher.staging.local import read
 from tests.service.patcher_alone import MAIN, PatcherAlone, archive
 
@@ -14,8 +14,8 @@ BAD = "\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         yield await patcher.start(agent=True)
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.errands import Errand
 from libs.common.errors import Invalid
 from libs.common.names import new_id
@@ -20,8 +20,8 @@ from tests.service.patcher_alone import MAIN, PatcherAlone, archive
 
 
 @pytest.fixture
-async def alone(ground: Ground, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
-    patcher = PatcherAlone(ground)
+async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[PatcherAlone]:
+    patcher = PatcherAlone(backing)
     try:
         await patcher.start()
         await patcher.publish(archive(tmp_path / "release"))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.bus import Bus, Consumer, Once, fact
 from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
@@ -61,10 +61,10 @@ def of_consumer(name: str) -> float | None:
 
 
 @pytest.fixture
-async def measured(ground: Ground) -> AsyncIterator[Measured]:
+async def measured(backing: BackingServices) -> AsyncIterator[Measured]:
     clock, telemetry = SystemClock(), Telemetry("decider")
-    database = Database(ground.url("decider"), clock=clock, pool_size=3)
-    bus = Bus(ground.nats_url, database, "decider", clock)
+    database = Database(backing.url("decider"), clock=clock, pool_size=3)
+    bus = Bus(backing.nats_url, database, "decider", clock)
     consumer = Consumer(bus, database, "decider", {"incident_opened": refuses}, None, telemetry)
     errands = Errands(database, "decider", {"ask": Runner(nothing, nothing, nothing)}, None, telemetry)
     server: Any = SimpleNamespace(serving=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.errors import Denied, Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
@@ -18,8 +18,8 @@ WRITING = "strategies/undefined_property_access"
 
 
 @pytest.fixture
-async def queue(ground: Ground) -> AsyncIterator[QueueAlone]:
-    async with queue_alone(ground) as started:
+async def queue(backing: BackingServices) -> AsyncIterator[QueueAlone]:
+    async with queue_alone(backing) as started:
         yield started
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, until
+from deploy.local.testing import BackingServices, Plane, until
 from libs.common.clock import SystemClock
 from libs.common.errors import Invalid
 from libs.common.external_http import SENT
@@ -82,14 +82,14 @@ async def server() -> AsyncIterator[SiraServer]:
 
 
 @pytest.fixture
-async def queue(ground: Ground, server: SiraServer) -> AsyncIterator[QueueAlone]:
+async def queue(backing: BackingServices, server: SiraServer) -> AsyncIterator[QueueAlone]:
     environ = {
         "QUEUE_MODEL_URL": f"{server.url}/v1",
         "QUEUE_MODEL_TOKEN": "let-me-in",
         "QUEUE_MODEL_NAME": "small",
         "QUEUE_MODEL_TIMEOUT_SECONDS": "0.7",
     }
-    plane = Plane(ground, environ=environ, names=("queue",))
+    plane = Plane(backing, environ=environ, names=("queue",))
     try:
         yield QueueAlone(await plane.start())
     finally:
@@ -115,12 +115,12 @@ async def test_a_good_answer_names_a_type_and_a_strategy_that_reads(queue: Queue
 
 
 async def test_nothing_of_this_machine_leaves_and_no_key_of_its_environment(
-    ground: Ground, server: SiraServer, monkeypatch: pytest.MonkeyPatch
+    backing: BackingServices, server: SiraServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "somebody-elses")
     monkeypatch.setenv("OPENAI_ORG_ID", "somebody-elses")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-key: somebody-elses\nauthorization: Bearer somebody-elses")
-    plane = Plane(ground, environ={"QUEUE_MODEL_URL": f"{server.url}/v1"}, names=("queue",))
+    plane = Plane(backing, environ={"QUEUE_MODEL_URL": f"{server.url}/v1"}, names=("queue",))
     try:
         await QueueAlone(await plane.start()).triaged()
     finally:
@@ -221,8 +221,8 @@ async def test_orders_in_a_report_have_no_effect_even_when_the_model_obeys_them(
     assert ordered.triage == neutral.triage
 
 
-async def test_without_a_model_nobody_is_asked(ground: Ground) -> None:
-    plane = Plane(ground, names=("queue",))
+async def test_without_a_model_nobody_is_asked(backing: BackingServices) -> None:
+    plane = Plane(backing, names=("queue",))
     try:
         report = await QueueAlone(await plane.start()).triaged(INJECTION)
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from deploy.local.testing import Ground
+from deploy.local.testing import BackingServices
 from libs.common.clock import SystemClock
 from libs.common.database import Database, numbered
 from services.queue.service import PLANNER
@@ -77,11 +77,11 @@ HOT = {
 
 @pytest.fixture(scope="module")
 async def filled(servers: Any) -> AsyncIterator[Database]:
-    ground = await Ground.make(servers)
-    database = Database(ground.url(), clock=SystemClock(), session=PLANNER)
+    backing = await BackingServices.make(servers)
+    database = Database(backing.url(), clock=SystemClock(), session=PLANNER)
     try:
         # Filling may take longer than any statement of a service may.
-        connection = await asyncpg.connect(ground.url(), timeout=10, command_timeout=100)
+        connection = await asyncpg.connect(backing.url(), timeout=10, command_timeout=100)
         for statement in SEED:
             sql, names = numbered(statement)
             await connection.execute(sql, *[ROWS] * len(names))
@@ -89,7 +89,7 @@ async def filled(servers: Any) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
-        await ground.discard()
+        await backing.discard()
 
 
 async def plan(database: Database, statement: str) -> str:

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deploy.local.testing import Ground, Plane, until
+from deploy.local.testing import BackingServices, Plane, until
 from prunella.v1 import queue_pb2
 from prunella.v1.queue_pb2_grpc import QueueServiceStub
 
 
 @pytest.fixture
-async def alone(ground: Ground) -> AsyncIterator[Plane]:
-    plane = Plane(ground, names=["queue"])
+async def alone(backing: BackingServices) -> AsyncIterator[Plane]:
+    plane = Plane(backing, names=["queue"])
     try:
         yield await plane.start()
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.errors import Invalid, NotFound, Refused
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
@@ -18,8 +18,8 @@ from tests.service.queue_alone import NETWORK, STRATEGY, UNHEARD, QueueAlone, qu
 
 
 @pytest.fixture
-async def queue(ground: Ground) -> AsyncIterator[QueueAlone]:
-    async with queue_alone(ground, QUEUE_WATCH_SECONDS="600") as started:
+async def queue(backing: BackingServices) -> AsyncIterator[QueueAlone]:
+    async with queue_alone(backing, QUEUE_WATCH_SECONDS="600") as started:
         yield started
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from deploy.local.testing import Ground, until
+from deploy.local.testing import BackingServices, until
 from libs.common.errors import Invalid, NotFound, Refused, Stale
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
@@ -21,8 +21,8 @@ from tests.service.queue_alone import NETWORK, STRATEGY, QueueAlone, queue_alone
 
 
 @pytest.fixture
-async def queue(ground: Ground) -> AsyncIterator[QueueAlone]:
-    async with queue_alone(ground) as started:
+async def queue(backing: BackingServices) -> AsyncIterator[QueueAlone]:
+    async with queue_alone(backing) as started:
         yield started
 
 

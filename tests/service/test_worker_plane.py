@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.testing import Ground, Plane, until
+from deploy.local.testing import BackingServices, Plane, until
 from libs.common.names import new_id
 from prunella.v1 import queue_pb2
 from prunella.v1.queue_pb2_grpc import QueueServiceStub
@@ -50,8 +50,10 @@ def an_error(plugin: str) -> queue_pb2.ReportErrorsRequest:
 
 
 @pytest.mark.slow
-async def test_a_timeout_set_wrong_is_healed_by_tools_once_a_person_allowed_it(ground: Ground, tmp_path: Path) -> None:
-    plane = Plane(ground, names=["queue"], environ={"QUEUE_WATCH_SECONDS": "1"})
+async def test_a_timeout_set_wrong_is_healed_by_tools_once_a_person_allowed_it(
+    backing: BackingServices, tmp_path: Path
+) -> None:
+    plane = Plane(backing, names=["queue"], environ={"QUEUE_WATCH_SECONDS": "1"})
     try:
         await plane.start()
         queue: Any = QueueServiceStub(plane.channel("queue"))

@@ -138,7 +138,7 @@ class Guard(grpc.aio.ServerInterceptor):
     @contextmanager
     def _trace(self, call: _Call) -> Iterator[None]:
         if not call.traced:
-            with _said(call.method):
+            with _log_unexpected(call.method):
                 yield
             return
         service, _, method = call.method.lstrip("/").rpartition("/")
@@ -148,7 +148,7 @@ class Guard(grpc.aio.ServerInterceptor):
             self._telemetry.span(f"{service}/{method}", kind=SpanKind.SERVER, attributes=attributes) as span,
         ):
             try:
-                with _said(call.method):
+                with _log_unexpected(call.method):
                     yield
             except Problem as problem:
                 span.set_attribute("rpc.grpc.status_code", code_of(problem).value[0])
@@ -157,7 +157,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
 
 @contextmanager
-def _said(method: str) -> Iterator[None]:
+def _log_unexpected(method: str) -> Iterator[None]:
     """Log what must not reach the caller, while the trace is still the running one."""
     try:
         yield

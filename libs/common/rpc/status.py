@@ -130,10 +130,10 @@ def _rich(code: grpc.StatusCode, status: Status) -> Problem | None:
 
 
 def _bare(error: grpc.aio.AioRpcError, server: str) -> Problem:
-    code, said = error.code(), error.details() or ""
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in said:
-        return Invalid(f"the message is too large: {said}", reason="MESSAGE_TOO_LARGE")
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return Invalid(f"the message is too large: {details}", reason="MESSAGE_TOO_LARGE")
     kind, reason = _BARE.get(code, (_CLASSES.get(code, Problem), code.name))
     if reason == "UNREACHABLE":
-        return Unavailable(f"{server} cannot be reached: {said}", reason=reason, server=server)
-    return kind(f"{server} answered {code.name}: {said}", reason=reason, server=server)
+        return Unavailable(f"{server} cannot be reached: {details}", reason=reason, server=server)
+    return kind(f"{server} answered {code.name}: {details}", reason=reason, server=server)

@@ -145,8 +145,8 @@ class _Reader:
     def _php(self, line: str) -> None:
         """`#0 /w/cart.php(123): Cart->total()`, `#1 [internal function]: array_map(Object(Closure), Array)`."""
         number, _, rest = line[1:].partition(" ")
-        place, told, call = rest.partition(": ")
-        if number.isdecimal() and told and (place.endswith(")") or place == "[internal function]"):
+        place, separator, call = rest.partition(": ")
+        if number.isdecimal() and separator and (place.endswith(")") or place == "[internal function]"):
             named = _PHP_CLOSURE.sub(lambda found: "{closure}" if found[0][0] == "{" else "@anonymous", call)
             self._add("php", named.partition("(")[0], place.rpartition("(")[0] or place)
 
