@@ -37,6 +37,7 @@ __all__ = ["FakeAgent", "Ground", "ManualClock", "Plane", "Servers", "SystemCloc
 
 if TYPE_CHECKING:
     from libs.common.runtime import Service
+from libs.common.settings import load
 
 SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
 # How often a poll looks: soon at first, then a twentieth of the time it has waited, which leaves two cores to the work.
@@ -236,7 +237,7 @@ class Plane:
         """Starts one service; also after `stop_service`, on the same address. A replica has an address of its own."""
         module = importlib.import_module(f"services.{name}.service")
         anywhere = {"PRUNELLA_LISTEN": "127.0.0.1:0", "PRUNELLA_HTTP_LISTEN": "127.0.0.1:0"} if replica else {}
-        service: Service = module.build(module.load(self.settings(name) | anywhere), self.clock)
+        service: Service = module.build(load(module.Settings, self.settings(name) | anywhere), self.clock)
         await service.start()
         await until(lambda: service.server.serving, 20.0, what=f"{name} is serving")
         self.services[f"{name} replica" if replica else name] = service
