@@ -38,7 +38,6 @@ __all__ = ["BackingServices", "FakeAgent", "ManualClock", "Plane", "Servers", "S
 
 if TYPE_CHECKING:
     from libs.common.runtime import Service
-from libs.common.settings import load
 
 SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
 # How often a poll looks: soon at first, then a twentieth of the time it has waited, which leaves two cores to the work.
