@@ -63,7 +63,7 @@ WHERE a.package = :package AND a.state IN ('pending', 'staged') AND a.held_by = 
   AND NOT EXISTS (SELECT 1 FROM patcher.errands e WHERE e.subject = a.id AND e.kind = 'resume' AND e.state = 'pending')
 ORDER BY a.update_time LIMIT 1
 """
-WAITING_FOR_AGENT = """
+WAITING_FOR_AGENT = f"""
 SELECT id FROM patcher.attempts
 WHERE state = 'applying' AND NOT permitted
   AND (:scope = 'global' OR 'merchants/' || merchant = :scope OR 'plugins/' || plugin = :scope
