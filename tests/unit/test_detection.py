@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from services.ingest import detectors, windows
 from services.ingest.anomaly.peers import Peers
 from services.ingest.beat import Beat, ClientFigures, Health
-from services.ingest.detectors import plugin_down, webhook_fail_rate
+from services.ingest.detectors import error_spike, plugin_down, telemetry_anomaly, webhook_fail_rate
 from services.ingest.finding import Severity
 from services.ingest.observation import UNCOUNTED, BeatOutcome, Observation, classify, observe
 from services.ingest.plugin_state import PluginState
@@ -158,6 +159,30 @@ def test_what_another_build_did_counts_neither_way() -> None:
     assert judged(spoilt) == {"webhook_fail_rate": Severity.CRITICAL}
     assert judged(spoilt, window(attempts=5, failures=3)) == {}
     assert judged(spoilt, window(attempts=10, failures=6)) == {"webhook_fail_rate": Severity.MEDIUM}
+
+
+@pytest.mark.parametrize(
+    ("duration", "wellness"),
+    [(0.39, {"telemetry_anomaly": True}), (0.4, {"error_spike": True, "telemetry_anomaly": True})],
+)
+def test_a_burst_speaks_of_the_past_and_proves_nobody_well(
+    duration: float, wellness: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the baseline says is tested in test_anomaly; here it was evaluated, and finds the plugin like itself again.
+    baseline = replace(telemetry_anomaly.DETECTOR, due=lambda _seen: True, judge=lambda _seen: None)
+    monkeypatch.setattr(detectors, "DETECTORS", (error_spike.DETECTOR, baseline))
+    observation = seen(window(duration=duration))
+    observation.state.open_types = detectors.bits(["error_spike", "telemetry_anomaly"])
+    observation.state.like_itself = True
+    detectors.detect(observation)
+    assert observation.wellness == wellness
+
+
+def test_an_error_in_a_burst_speaks_against_being_healed() -> None:
+    observation = seen(window(duration=0.0, errors=1))
+    observation.state.open_types = detectors.bits(["error_spike"])
+    detectors.detect(observation)
+    assert observation.wellness == {"error_spike": False}
 
 
 def test_a_plugin_that_starts_is_neither_down_nor_well() -> None:

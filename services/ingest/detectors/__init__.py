@@ -40,7 +40,8 @@ def detect(seen: Observation) -> None:
             seen.findings.append(finding)
         elif open_types & detector.bit:
             well = detector.well(seen)
-            if well is not None and not (well and seen.window.duration < SHORTEST_WELL):
+            in_burst = seen.window.duration < SHORTEST_WELL and not detector.from_bursts
+            if well is not None and not (well and in_burst):
                 seen.wellness[detector.type] = well
 
 

@@ -15,6 +15,7 @@ class Detector:
 
     `due` says whether it has to look at this beat, `judge` what it finds. `well` is asked while an incident of its type
     is open and nothing was found: whether the beat speaks for (True) or against (False) being healed; None: neither.
+    `from_bursts`: whether a beat of a burst may speak for it, because the detector goes by more than this window.
     """
 
     type: str
@@ -23,6 +24,7 @@ class Detector:
     due: Callable[[Observation], bool]
     judge: Callable[[Observation], Finding | None]
     well: Callable[[Observation], bool | None]
+    from_bursts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

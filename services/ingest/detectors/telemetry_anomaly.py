@@ -28,4 +28,4 @@ def _judge(seen: Observation) -> Finding | None:
     return Finding(TYPE, LEVELS.severity(times) or Severity.LOW, shift.reason, figures)
 
 
-DETECTOR = Detector(TYPE, BIT, _due, _judge, well=lambda seen: seen.state.like_itself)
+DETECTOR = Detector(TYPE, BIT, _due, _judge, well=lambda seen: seen.state.like_itself, from_bursts=True)
