@@ -15,8 +15,9 @@ from deploy.local import ports
 from deploy.local.servers import start_servers
 from deploy.local.testing import BackingServices, Plane, Servers
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("prunella", deadline=None)
+# How long an example takes says more about the machine than about the code. New examples are sought where somebody can
+# follow them up; what is checked before it lands is checked with the same ones each time.
+settings.register_profile("prunella", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("prunella")
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
