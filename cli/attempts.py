@@ -124,12 +124,20 @@ def _fields(attempt: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("waits for", safe(attempt.held_by)),
         ("staging", safe(_staging(staging)) if staging else ""),
         ("verdict", safe(f"{verdict.result}: {verdict.explanation}") if verdict else ""),
+        ("evidence", ("low" if verdict.low_evidence else "full") if verdict and verdict.result == "pass" else ""),
+        ("watch", safe(_watch(attempt.watch, now)) if attempt.HasField("watch") else ""),
         ("permit", "given" if attempt.permitted else "none"),
         ("generation", str(attempt.generation or "")),
         ("began", formatting.ago(attempt.create_time, now)),
         ("took", formatting.elapsed(attempt.create_time, attempt.end_time).removeprefix(formatting.NO_VALUE)),
         ("trace", attempt.trace_id),
     ]
+
+
+def _watch(watch: Any, now: datetime) -> str:
+    if watch.HasField("end_time"):
+        return f"{watch.state} {formatting.ago(watch.end_time, now)}: {watch.reason}"
+    return f"until {watch.until_time.ToDatetime(UTC):%Y-%m-%d %H:%M} UTC: {watch.reason or 'nothing seen yet'}"
 
 
 def _staging(staging: Any) -> str:

@@ -16,7 +16,7 @@ from cli import audit_verify, formatting, listings
 from cli.command_groups import command_group
 from cli.command_shapes import run_list
 from cli.options import Facts, IncidentAbout, Json, Limit, PluginAbout
-from cli.output import console, plain, safe, show_fields, show_json
+from cli.output import console, plain, safe, show_fields, show_json, show_text
 from cli.plane_client import FAILED, fail, request, run
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def check(
         if json:
             show_json([plain(one) for one in found])
         for one in found if not json else []:
-            typer.echo(one.detail)
+            show_text(one.detail)
         if not found and not json:
             typer.echo(f"all {size} entries say what their facts say, in the tree that was signed")
         return FAILED if found else 0

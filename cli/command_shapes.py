@@ -10,10 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from cli import id_lookup
-from cli.output import plain, show_json, show_json_list, show_table
+from cli.output import plain, show_json, show_json_list, show_table, show_text
 from cli.plane_client import TIMEOUT, run
 
 if TYPE_CHECKING:
@@ -26,13 +24,18 @@ Row = Callable[..., Sequence[str]]
 
 def run_list(
     listing: Listing, limit: int, columns: Sequence[str], row: Row, *, empty: str, json: bool, watch: bool = False,
-    labelled: bool = False, **filters: Any,
+    labelled: bool = False, after: Callable[[PlaneClient], Awaitable[None]] | None = None, **filters: Any,
 ) -> None:  # fmt: skip
-    """A list that is narrowed down by filters; plugins, incidents and reports among them as people type them."""
+    """A list that is narrowed down by filters; plugins, incidents and reports among them as people type them.
+
+    `after` says something to people once the list is shown.
+    """
 
     async def work(plane: PlaneClient) -> None:
         entries = listing(plane, limit, **await id_lookup.filters(plane, **filters))
         await show_list(plane, entries, columns, row, empty=empty, json=json, labelled=labelled)
+        if after is not None and not json:
+            await after(plane)
 
     run(work, watch=watch)
 
@@ -89,4 +92,4 @@ def show_answer(answer: Any, sentence: Callable[[Any], str], *, json: bool) -> N
     if json:
         show_json(plain(answer))
     else:
-        typer.echo(sentence(answer))
+        show_text(sentence(answer))

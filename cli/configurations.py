@@ -7,13 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from cli import formatting, id_lookup, listings
 from cli.command_groups import command_group
 from cli.command_shapes import run_list, run_show, show_answer
 from cli.options import FILE, ConfigurationName, Json, Limit, Package, PluginFor
-from cli.output import safe, show_fields
+from cli.output import safe, show_fields, show_text
 from cli.plane_client import run
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ def _row(one: Any, labels: Mapping[str, str], now: datetime) -> tuple[str, ...]:
 
 async def _show(plane: PlaneClient, found: Any) -> None:
     show_fields(_fields(found, await id_lookup.labels(plane, [found.plugin])))
-    typer.echo(_document(found.document))
+    show_text(_document(found.document))
 
 
 def _fields(found: Any, labels: dict[str, str]) -> list[tuple[str, str]]:

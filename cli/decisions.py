@@ -5,13 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from cli import formatting, id_lookup, listings
 from cli.command_groups import command_group
 from cli.command_shapes import run_list
 from cli.options import DecisionName, IncidentFor, Json, Limit, PluginFor, Watch
-from cli.output import coloured, plain, safe, show_fields, show_json, show_table
+from cli.output import coloured, plain, safe, show_fields, show_json, show_table, show_text
 from cli.plane_client import run
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ def show(decision: DecisionName, json: Json = False) -> None:
         show_fields(_fields(answer.decision, await id_lookup.labels(plane, [answer.decision.plugin])))
         _show_candidates(answer.decision)
         for sentence in answer.reasoning:
-            typer.echo(f"· {sentence}")
+            show_text(f"· {sentence}")
 
     run(work)
 

@@ -146,6 +146,26 @@ async def services(target: CheckTarget) -> list[Finding]:
     ]
 
 
+async def staging(target: CheckTarget) -> list[Finding]:
+    """The sandbox gives what the policy asks for."""
+    from cli.formatting import enum_label
+    from libs.common.errors import Problem
+    from prunella.v1.patcher_pb2 import Isolation
+
+    if target.plane is None:
+        return [Finding("sandbox", None, "no plane to ask")]
+    try:
+        answer = await target.plane.call("patcher.GetPolicy")
+    except Problem as problem:
+        return [Finding("sandbox", None, f"the patcher does not say: {problem.message}")]
+    found, asks = answer.sandbox, answer.policy.min_isolation
+    gives = enum_label(Isolation, found.isolation)
+    lacks = f" (it lacks {', '.join(found.missing)})" if found.missing else ""
+    detail = f"isolation {gives}{lacks}, the policy asks for {enum_label(Isolation, asks)}"
+    remedy = f"{found.remedy} or: prunella policy set min_isolation={gives}"
+    return [checked("sandbox", found.isolation >= asks, detail, remedy)]
+
+
 def _log(target: CheckTarget, service: str) -> str:
     from deploy.local import state
 
@@ -158,8 +178,13 @@ async def database(target: CheckTarget) -> list[Finding]:
         return [Finding("postgresql", None, "nobody says where it is (DATABASE_URL)")]
     import asyncpg
 
+    from libs.common.database_connection import connect
+
     try:
-        connection = await asyncpg.connect(target.database_url, timeout=TIMEOUT, command_timeout=TIMEOUT)
+        # Careful of a pooler, whether there is one or not.
+        connection = await connect(target.database_url, "doctor", command_timeout=TIMEOUT, pooled=True)
+    except ValueError as wrong:
+        return [Finding("postgresql", False, f"DATABASE_URL {wrong}", "correct it, and start again")]
     except (TimeoutError, OSError, asyncpg.PostgresError) as error:
         return [Finding("postgresql", False, f"does not answer: {error or type(error).__name__}", START)]
     try:
@@ -244,4 +269,4 @@ async def _stream(client: Any, name: str) -> Finding:
     return Finding(f"stream {name}", True, f"{info.state.messages} messages, {byte_size(info.state.bytes)}")
 
 
-CHECKS: tuple[Check, ...] = (python, programs, folder, running, services, http, database, bus)
+CHECKS: tuple[Check, ...] = (python, programs, folder, running, services, staging, http, database, bus)

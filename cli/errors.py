@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import formatting, id_lookup, listings, options
+from cli import error_merges, formatting, id_lookup, listings, options
 from cli.command_groups import command_group
 from cli.command_shapes import run_change, run_list, run_show
+from cli.merged_kinds import show_merged_kinds
 from cli.options import Json, Limit, PluginOn, Reason, ReportName, Watch
 from cli.output import coloured, plain, safe, show_fields, show_json, show_table
 from cli.plane_client import FAILED, fail, run
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
 
 app = command_group("Errors that plugins met, and what became of them.")
+for command in (error_merges.merge, error_merges.split, error_merges.similar):
+    app.command()(command)
 
+# Seconds between when an error occurred and when it was told that are nothing unusual.
+SKEW_SHOWN = 300
 COLUMNS = ("error", "plugin", "type", "?severity", "state", "times", "?last seen", "?strategy", "message")
 STATES = "new, triaging, in_progress, resolved_pending, resolved, escalated or closed"
 State = Annotated[str, typer.Option("--state", help=f"Only {STATES}.")]
@@ -48,7 +53,7 @@ def list_(
     run_list(
         listings.reports, limit, COLUMNS, _row, empty="no error report", json=json, watch=watch, labelled=True,
         plugin=plugin, state=formatting.enum_value(ReportState, state, "--state"), type=kind,
-        min_severity=formatting.severity_value(severity), fingerprint=fingerprint,
+        min_severity=formatting.severity_value(severity), fingerprint=fingerprint, after=_similar,
     )  # fmt: skip
 
 
@@ -110,9 +115,18 @@ def _state(report: Any) -> str:
     return f"error {id_lookup.short(report.name)} is {formatting.enum_label(ReportState, report.state)}"
 
 
+async def _similar(plane: PlaneClient) -> None:
+    """Says that some errors could be one."""
+    found = len((await plane.call("queue.ListMergeSuggestions", page_size=100)).suggestions)
+    if found:
+        groups = "1 group of errors says" if found == 1 else f"{found} groups of errors say"
+        typer.echo(f"{groups} nearly the same; see: prunella errors similar", err=True)
+
+
 async def _show(plane: PlaneClient, answer: Any) -> None:
     show_fields(_fields(answer.report, await id_lookup.labels(plane, [answer.report.plugin])))
     show_task_history(answer.history)
+    show_merged_kinds(answer.merged_kinds)
     short = id_lookup.short(answer.report.name)
     typer.echo(f"\nwhy it was taken for that: prunella errors explain {short}; its trace: prunella trace {short}")
 
@@ -181,6 +195,7 @@ def _fields(report: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("runs", safe(runs)),
         ("state", coloured(formatting.enum_label(ReportState, report.state))),
         ("why", safe(report.reason)),
+        ("merged into", safe(report.merged_into.rpartition("/")[2])),
         ("type", safe(report.type)),
         ("severity", coloured(formatting.enum_label(Severity, report.severity))),
         ("message", safe(report.message)),
@@ -202,7 +217,18 @@ def _fields(report: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
 def _seen(report: Any, now: datetime) -> str:
     back = f"; came back {formatting.plural(report.regressions, 'time')}" if report.regressions else ""
     last, first = formatting.ago(report.last_seen_time, now), formatting.ago(report.first_seen_time, now)
-    return f"{formatting.plural(report.occurrences, 'time')}, last {last}, first {first}{back}"
+    own = (
+        f"; its own clock said {formatting.to_datetime(report.reported_time):%Y-%m-%d %H:%M:%S}Z"
+        if _skewed(report)
+        else ""
+    )
+    return f"{formatting.plural(report.occurrences, 'time')}, last {last}, first {first}{own}{back}"
+
+
+def _skewed(report: Any) -> bool:
+    """Whether the reporter's clock disagrees with when its error arrived."""
+    apart = abs(report.reported_time.seconds - report.last_seen_time.seconds)
+    return bool(report.HasField("reported_time") and apart > SKEW_SHOWN)
 
 
 def _resolved(report: Any, now: datetime) -> str:

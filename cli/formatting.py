@@ -68,6 +68,15 @@ def enum_label(enum: Any, value: int) -> str:
     return NO_VALUE if label == "unspecified" else label
 
 
+def plugin_state(plugin: Any) -> str:
+    """How a plugin is, in a word: its health, or that it is away, quarantined or retired."""
+    from prunella.v1.agent_pb2 import Health
+
+    if plugin.state != "active":
+        return str(plugin.state)
+    return "away" if plugin.away else enum_label(Health, plugin.health)
+
+
 def action_summary(attempt: Any, enum: Any) -> str:
     """What an attempt or a decision does, such as `patch 1.2.0 → 1.2.3`."""
     action = enum_label(enum, attempt.action)

@@ -88,10 +88,12 @@ async def strategy(plane: PlaneClient, typed: str) -> str:
 Lookup = Callable[["PlaneClient", str], Awaitable[str]]
 
 
-def _lookup(collection: str, entries: listings.Listing) -> Lookup:
+def _lookup(collection: str, entries: listings.Listing, **filters: Any) -> Lookup:
     async def lookup(plane: PlaneClient, typed: str) -> str:
         text = typed_id(collection, typed)
-        return text if FULL_ID.fullmatch(text) else match(collection, text, [one.name async for one in entries(plane)])
+        if FULL_ID.fullmatch(text):
+            return text
+        return match(collection, text, [one.name async for one in entries(plane, **filters)])
 
     return lookup
 
@@ -100,7 +102,7 @@ def _lookup(collection: str, entries: listings.Listing) -> Lookup:
 incident = _lookup("incidents", listings.incidents)
 decision = _lookup("decisions", listings.decisions)
 attempt = _lookup("attempts", listings.attempts)
-report = _lookup("errorReports", listings.reports)
+report = _lookup("errorReports", listings.reports, include_merged=True)
 task = _lookup("tasks", listings.tasks)
 proposal = _lookup("proposals", listings.proposals)
 rollout = _lookup("rollouts", listings.rollouts)

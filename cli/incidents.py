@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 app = command_group("What is or was wrong with plugins.")
 
-COLUMNS = ("incident", "plugin", "type", "?severity", "state", "?round", "?opened", "?took", "evidence")
+COLUMNS = ("incident", "plugin", "type", "?severity", "state", "?round", "?back", "?opened", "?took", "evidence")
 Operator = Annotated[str, typer.Argument(help="A person's name, `me` or `nobody`.")]
 Text = Annotated[str, typer.Argument(help="What there is to say, up to 4,000 characters.")]
-State = Annotated[str, typer.Option("--state", help="Only open, in_progress, mitigated, closed or escalated.")]
+State = Annotated[
+    str, typer.Option("--state", help="Only open, in_progress, escalated, flapping, mitigated or closed.")
+]
 Kind = Annotated[str, typer.Option("--type", help="Only of this type, such as webhook_fail_rate.")]
 
 
@@ -102,10 +104,18 @@ def _row(incident: Any, labels: dict[str, str], now: datetime) -> tuple[str, ...
         coloured(formatting.enum_label(Severity, incident.severity)),
         coloured(incident.state),
         str(incident.round),
+        str(incident.reopened or ""),
         formatting.ago(incident.open_time, now),
         formatting.elapsed(incident.open_time, incident.end_time),
         safe(incident.evidence.summary),
     )
+
+
+def _came_back(incident: Any, now: datetime) -> str:
+    if not incident.reopened:
+        return ""
+    last = formatting.ago(incident.reopen_time, now)
+    return f"{formatting.plural(incident.reopened, 'time')}, last {last}"
 
 
 def _fields(incident: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
@@ -125,6 +135,7 @@ def _fields(incident: Any, labels: dict[str, str]) -> list[tuple[str, str]]:
         ("opened", formatting.ago(incident.open_time, now)),
         ("took", formatting.elapsed(incident.open_time, incident.end_time).removeprefix(formatting.NO_VALUE)),
         ("round", str(incident.round)),
+        ("came back", _came_back(incident, now)),
         ("tried", safe("; ".join(tried))),
         ("act by", formatting.ago(incident.act_by_time, now).removeprefix(formatting.NO_VALUE)),
         ("resolution", safe(incident.resolution)),

@@ -15,6 +15,7 @@ from cli.plane_client import run
 
 if TYPE_CHECKING:
     from cli.plane_client import PlaneClient
+    from prunella.v1.patcher_pb2 import KillSwitch
 
 app = typer.Typer(help="Stops automation, at once.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -61,11 +62,26 @@ def engage(
 
 
 @app.command()
-def release(reason: Reason, scope: Scope = "global", json: Json = False) -> None:
+def release(
+    reason: Reason,
+    scope: Scope = "global",
+    epoch: Annotated[
+        int,
+        typer.Option("--epoch", min=0, help="The engagement to end; the present one when left out."),
+    ] = 0,
+    json: Json = False,
+) -> None:
     """Automation may go on in the scope."""
 
     async def work(plane: PlaneClient) -> None:
-        fields = {"scope": await _scope(plane, scope), "reason": reason}
+        wanted = await _scope(plane, scope)
+        standing = None if epoch else await _engagement(plane, wanted)
+        if not (named := epoch or (standing.epoch if standing else 0)):
+            from prunella.v1.patcher_pb2 import KillSwitch
+
+            show_answer(KillSwitch(scope=wanted), lambda _: f"no kill switch is engaged for {wanted}", json=json)
+            return
+        fields = {"scope": wanted, "reason": reason, "epoch": named}
         answer = await plane.call("patcher.ReleaseKillSwitch", timeout=PATIENCE, **fields)
         show_answer(answer.kill_switch, lambda released: f"kill switch released for {released.scope}", json=json)
 
@@ -86,15 +102,22 @@ def status(json: Json = False) -> None:
             (
                 safe(one.scope),
                 coloured("engaged" if one.engaged else "released"),
+                str(one.epoch),
                 formatting.ago(one.update_time, now),
                 safe(one.actor),
                 safe(one.reason),
             )
             for one in answer.kill_switches
         ]
-        show_table(("scope", "state", "since", "by", "why"), rows, empty="no kill switch was ever engaged")
+        show_table(("scope", "state", "epoch", "since", "by", "why"), rows, empty="no kill switch was ever engaged")
 
     run(work)
+
+
+async def _engagement(plane: PlaneClient, scope: str) -> KillSwitch | None:
+    """The engagement that stands in a scope."""
+    answer = await plane.call("patcher.ListKillSwitches", timeout=PATIENCE)
+    return next((one for one in answer.kill_switches if one.scope == scope and one.engaged), None)
 
 
 async def _scope(plane: PlaneClient, typed: str) -> str:

@@ -94,6 +94,7 @@ def _show(found: Any) -> None:
             ("changed", safe(changed) if found.updated_by else "never; nobody is told, all is only recorded"),
             ("one message per", formatting.duration(found.batch_window.ToTimedelta().total_seconds())),
             ("no repeat within", formatting.duration(found.repeat_window.ToTimedelta().total_seconds())),
+            ("told in sum each", formatting.duration(found.summary_interval.ToTimedelta().total_seconds())),
             ("tried for", formatting.duration(found.retry_for.ToTimedelta().total_seconds())),
         ]
     )

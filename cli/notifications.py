@@ -64,8 +64,11 @@ def _acknowledged(found: Any) -> str:
 
 async def _show(_plane: PlaneClient, found: Any) -> None:
     show_fields(_fields(found, datetime.now(UTC)))
-    lines = [(f"{line.time.ToDatetime():%H:%M:%S}", _severity(line), safe(line.headline)) for line in found.lines]
-    show_table(("time", "severity", "fact"), lines, empty="")
+    lines = [
+        (f"{line.time.ToDatetime():%H:%M:%S}", _severity(line), safe(line.headline), safe(line.command))
+        for line in found.lines
+    ]
+    show_table(("time", "severity", "fact", "?what to type"), lines, empty="")
     sent = [_delivery(each) for each in found.deliveries]
     show_table(("channel", "step", "state", "tries", "what it said"), sent, empty="no channel was told")
 

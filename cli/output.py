@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,15 @@ WIDE = 400  # columns when we write into a pipe, where nothing needs to be cut
 LEAST = 16  # columns that the last column of a table gets at least, as long as others can go
 GUTTER = 2
 
+# DEL, the other control characters of a terminal, and what no encoding knows.
+_OBEYED = re.compile("[\x7f-\x9f\ud800-\udfff]")
+
 COLOURS = {
     "healthy": "green", "active": "green", "success": "green", "mitigated": "green", "closed": "green",
     "serving": "green", "released": "green", "low": "cyan", "medium": "yellow", "high": "red", "critical": "bold red",
-    "unhealthy": "yellow", "starting": "yellow", "down": "red", "quarantined": "red", "open": "red",
-    "in_progress": "yellow", "escalated": "bold magenta", "pending": "yellow", "staging": "yellow", "staged": "yellow",
+    "unhealthy": "yellow", "starting": "yellow", "away": "cyan", "down": "red", "quarantined": "red", "open": "red",
+    "in_progress": "yellow", "escalated": "bold magenta",
+    "flapping": "bold magenta", "pending": "yellow", "staging": "yellow", "staged": "yellow",
     "applying": "yellow", "probation": "yellow", "committing": "yellow", "rolling_back": "yellow",
     "rolled_back": "magenta", "rollback_failed": "bold red", "failed": "red", "refused": "magenta",
     "unconfirmed": "bold red", "engaged": "bold red", "not serving": "red", "retired": "dim", "cancelled": "dim",
@@ -33,10 +38,11 @@ COLOURS = {
     "new": "yellow", "triaging": "yellow", "resolved_pending": "cyan", "resolved": "green", "processing": "yellow",
     "retrying": "magenta", "completed": "green", "candidate": "yellow", "demoted": "magenta", "approved": "green",
     "rejected": "magenta", "expired": "dim", "awaiting_approval": "bold yellow", "void": "dim", "waiting": "dim",
-    "running": "yellow", "soaking": "yellow", "paused": "bold yellow", "succeeded": "green", "halted": "bold red",
-    "aborted": "magenta", "ongoing": "bold red", "over": "green", "allow": "green", "ask": "yellow", "hold": "yellow",
-    "refuse": "magenta", "started": "yellow", "switched": "yellow", "reverted": "magenta", "broken": "red",
-    "silent": "red", "offline": "dim", "skipped": "dim",
+    "withdrawn": "dim", "running": "yellow", "soaking": "yellow", "paused": "bold yellow", "succeeded": "green",
+    "halted": "bold red", "aborted": "magenta", "ongoing": "bold red", "over": "green", "allow": "green",
+    "ask": "yellow", "hold": "yellow", "refuse": "magenta", "started": "yellow", "switched": "yellow",
+    "reverted": "magenta", "broken": "red", "silent": "red", "offline": "dim", "skipped": "dim",
+    "watched": "cyan", "watching": "cyan", "proven": "green", "unproven": "dim", "superseded": "dim",
 }  # fmt: skip
 
 
@@ -57,9 +63,17 @@ def plain(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
-def show_json(value: Any) -> None:
-    """One JSON document."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def show_json(value: Any, *, indent: int | None = 2) -> None:
+    """One JSON document. What a terminal would obey is escaped; JSON itself leaves some of it as it is."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    typer.echo(_OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
+
+
+def show_text(text: str) -> None:
+    """Lines from elsewhere, without what a terminal would obey."""
+    from libs.common.text import clean_text
+
+    typer.echo(clean_text(text))
 
 
 async def show_json_list(entries: AsyncIterator[Message]) -> None:

@@ -52,9 +52,7 @@ async def _watch(plane: PlaneClient, merchant: str, limit: int, *, json: bool) -
     if json or not screen.is_terminal:
         async for answer in _again(plane, merchant, limit):
             if json:
-                import json as encoder
-
-                typer.echo(encoder.dumps(plain(answer), ensure_ascii=False))
+                show_json(plain(answer), indent=None)
             else:
                 screen.print(picture(answer))
             sys.stdout.flush()
@@ -134,7 +132,7 @@ def _fleet(answer: Any) -> str:
         return "no data (ingest does not answer)"
     fleet = answer.fleet
     health = ", ".join(f"{count} {coloured(word)}" for word, count in sorted(fleet.by_health.items()))
-    parts = ", ".join(f"{part.plugins} × {safe(part.package)} {safe(part.release)}" for part in fleet.parts[:5])
+    parts = ", ".join(f"{part.plugins} × {safe(part.package)} {safe(part.release)}" for part in fleet.groups[:5])
     connected = f"{fleet.connected} connected"
     return " · ".join(filter(None, (f"{fleet.plugins} plugins", connected, health, parts)))
 

@@ -237,6 +237,7 @@ def guarded(work: Callable[[], int]) -> None:
 
 
 def fail(text: str, code: int = FAILED) -> NoReturn:
-    """One line on standard error, then the end."""
-    typer.echo(f"prunella: {text}", err=True)
+    """One line on standard error, then the end; what a terminal would obey is not in it."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    typer.echo(f"prunella: {line}", err=True)
     raise typer.Exit(code) from None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 app = command_group("The fleet: who runs what, and how it is.")
 
 COLUMNS = ("plugin", "id", "?package", "release", "health", "?session", "?last beat", "fails", "incidents")
+# Seconds that a beat may take on its way.
+SKEW_SHOWN = 5.0
 NONE_YET = "no plugin yet; an agent joins with a token, and the demo with: prunella up --demo"
 Merchant = Annotated[str, typer.Option("--merchant", help="Only at this merchant.")]
 Release = Annotated[str, typer.Option("--release", help="Only with this release.")]
@@ -55,6 +57,7 @@ def token(
     package: Annotated[str, typer.Option("--package", help="The package the plugin runs.")],
     merchant: Annotated[str, typer.Option("--merchant", help="Where it is installed.")],
     label: Annotated[str, typer.Option("--label", help="The short name people will use for it.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="In place of the plugin that has this label now.")] = False,
     minutes: Annotated[int, typer.Option("--minutes", min=1, max=1440, help="How long the token can be used.")] = 15,
     json: Json = False,
 ) -> None:
@@ -63,22 +66,38 @@ def token(
     async def work(plane: PlaneClient) -> None:
         lifetime = timedelta(minutes=minutes)
         answer = await plane.call(
-            "ingest.CreateEnrollmentToken", package=package, merchant=merchant, label=label, lifetime=lifetime
-        )
+            "ingest.CreateEnrollmentToken", package=package, merchant=merchant, label=label, replace=replace,
+            lifetime=lifetime,
+        )  # fmt: skip
         if json:
             show_json(plain(answer))
             return
         typer.echo(answer.token)
         agent = f"python -m prunella_agent --plane {plane.addresses['ingest']} --package {package}"
+        if replace:
+            typer.echo(f"enrolling with it retires the plugin that is called {label} now", err=True)
         typer.echo(f"told once, good for {minutes} min; then: {agent} --token TOKEN --folder DIR …", err=True)
 
     run(work)
 
 
 @app.command()
-def retire(plugin: PluginName, reason: Reason) -> None:
+def retire(plugin: PluginName, reason: Reason, json: Json = False) -> None:
     """Ends a plugin's life: its incidents close, its attempts without a permit are cancelled."""
-    run_change("ingest.RetirePlugin", "plugins", plugin, _retired, field="plugin", reason=reason)
+    run_change("ingest.RetirePlugin", "plugins", plugin, _retired, field="plugin", reason=reason, json=json)
+
+
+@app.command("release-quarantine")
+def release_quarantine(plugin: PluginName, reason: Reason, json: Json = False) -> None:
+    """Lets a plugin in again that was shut out because two agents used its identity; end one of them first."""
+    run_change(
+        "ingest.ReleaseFromQuarantine", "plugins", plugin, _released, field="plugin", reason=reason, json=json
+    )  # fmt: skip
+
+
+def _released(plugin: Any) -> str:
+    again = "; it is shut out again if two agents still use its identity" if plugin.state == "active" else ""
+    return _retired(plugin) + again
 
 
 def _retired(plugin: Any) -> str:
@@ -89,19 +108,13 @@ async def _show(_plane: PlaneClient, plugin: Any) -> None:
     show_fields(_fields(plugin))
 
 
-def _state(plugin: Any) -> str:
-    from prunella.v1.agent_pb2 import Health as Enum
-
-    return plugin.state if plugin.state != "active" else formatting.enum_label(Enum, plugin.health)
-
-
 def _row(plugin: Any, now: datetime) -> tuple[str, ...]:
     return (
         safe(plugin.label or id_lookup.short(plugin.name)),
         id_lookup.short(plugin.name),
         safe(plugin.package),
         safe(plugin.release),
-        coloured(_state(plugin)),
+        coloured(formatting.plugin_state(plugin)),
         "open" if plugin.connected else "—",
         formatting.ago(plugin.last_beat_time, now),
         f"{plugin.webhook_fail_rate:.0%}",
@@ -109,8 +122,18 @@ def _row(plugin: Any, now: datetime) -> tuple[str, ...]:
     )
 
 
+def clock_skew(plugin: Any) -> str:
+    """By how much a plugin's own clock differs."""
+    if not plugin.HasField("clock_skew"):
+        return "-"
+    seconds = plugin.clock_skew.ToTimedelta().total_seconds()
+    if abs(seconds) < SKEW_SHOWN:
+        return "as ours"
+    return f"{formatting.duration(abs(seconds))} {'ahead of' if seconds > 0 else 'behind'} ours"
+
+
 def _fields(plugin: Any) -> list[tuple[str, str]]:
-    now = datetime.now(UTC)
+    now, back_by = datetime.now(UTC), formatting.to_datetime(plugin.back_by_time)
     return [
         ("plugin", safe(plugin.label)),
         ("id", plugin.name.rpartition("/")[2]),
@@ -120,9 +143,11 @@ def _fields(plugin: Any) -> list[tuple[str, str]]:
         ("digest", plugin.digest),
         ("config", plugin.config_digest),
         ("config expected", plugin.expected_config_digest or "-"),
-        ("health", coloured(_state(plugin))),
+        ("health", coloured(formatting.plugin_state(plugin))),
         ("session", "open" if plugin.connected else "none"),
+        ("back by", f"{back_by:%Y-%m-%d %H:%M:%S} UTC" if back_by else "-"),
         ("last beat", f"{formatting.ago(plugin.last_beat_time, now)} ({plugin.beats} in all)"),
+        ("its clock", clock_skew(plugin)),
         ("joined", formatting.ago(plugin.enroll_time, now)),
         ("failing webhooks", f"{plugin.webhook_fail_rate:.1%}"),
         ("errors in window", str(plugin.errors_in_window)),

@@ -32,7 +32,8 @@ def show(json: Json = False) -> None:
     """The policy in force, as it could be typed again."""
 
     async def work(plane: PlaneClient) -> None:
-        found = await _policy(plane)
+        answer = await plane.call("patcher.GetPolicy")
+        found = answer.policy
         if json:
             show_json(plain(found))
             return
@@ -45,6 +46,7 @@ def show(json: Json = False) -> None:
             (name, safe(policy_fields.format_value(name, found) or formatting.NO_VALUE))
             for name in policy_fields.names()
         )
+        show_fields([("", ""), ("sandbox", safe(_sandbox(answer.sandbox)))])
 
     run(work)
 
@@ -104,6 +106,15 @@ def dry_run(
         typer.echo(f"{len(answer.replays)} of {looked} would have turned out otherwise; nothing was changed")
 
     run(work)
+
+
+def _sandbox(found: Any) -> str:
+    """What the sandbox gives, and what it lacks with the remedy."""
+    from prunella.v1.patcher_pb2 import Isolation
+
+    level = formatting.enum_label(Isolation, found.isolation)
+    lacks = f"; it lacks {', '.join(found.missing)}: {found.remedy}" if found.missing else ""
+    return f"{found.where or 'the sandbox'} gives isolation {level}{lacks}"
 
 
 async def _policy(plane: PlaneClient) -> Any:

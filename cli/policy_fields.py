@@ -40,9 +40,7 @@ def format_value(field: str, policy: Policy) -> str:
     if found.message_type:
         return _lasts(value.ToTimedelta().total_seconds())
     if found.enum_type:
-        from prunella.v1.events_pb2 import Severity
-
-        return formatting.enum_label(Severity, value)
+        return formatting.enum_label(_enum(found), value)
     return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}"
 
 
@@ -90,11 +88,10 @@ def _set(policy: Policy, name: str, sign: str, value: str) -> None:
 
 def _one(field: FieldDescriptor, value: str) -> Any:
     if field.enum_type:
-        from prunella.v1.events_pb2 import Severity
-
-        return (
-            formatting.enum_value(Severity, value.lower(), field.name) if value else _bad(field.name, "low to critical")
-        )
+        kind = _enum(field)
+        labels = [formatting.enum_label(kind, number) for number in kind.values() if number]
+        rule = f"{labels[0]} to {labels[-1]}"
+        return formatting.enum_value(kind, value.lower(), field.name) if value else _bad(field.name, rule)
     if field.type == field.TYPE_BOOL:
         if value.lower() not in (*YES, *NO):
             return _bad(field.name, "on or off")
@@ -105,6 +102,14 @@ def _one(field: FieldDescriptor, value: str) -> Any:
         return convert(value.removesuffix("%").strip())
     except ValueError:
         return _bad(field.name, "a whole number" if whole else "a number")
+
+
+def _enum(field: FieldDescriptor) -> Any:
+    from prunella.v1 import events_pb2, patcher_pb2
+
+    assert field.enum_type
+    name = field.enum_type.name
+    return getattr(patcher_pb2, name, None) or getattr(events_pb2, name)
 
 
 def _windows(text: str) -> list[FreezeWindow]:

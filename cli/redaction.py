@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from libs.common.redaction import CREDENTIAL, REDACTED, is_secret
 
@@ -77,11 +77,14 @@ def in_environment(environ: Mapping[str, str]) -> Iterator[str]:
 
 def in_address(text: str) -> Iterator[str]:
     """The user's password in an address, if it is one."""
+    if "://" not in text:
+        return
     try:
-        password = urlsplit(text).password if "://" in text else None
+        parts = urlsplit(text)
+        found = [parts.password, *(value for name, value in parse_qsl(parts.query) if "password" in name)]
     except ValueError:
         return
-    if password:
+    for password in filter(None, found):
         yield password
         yield unquote(password)
 

@@ -10,10 +10,8 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from cli import formatting
-from cli.output import coloured, console, plain, safe
+from cli.output import coloured, console, plain, safe, show_json, show_text
 from cli.plane_client import FAILED, UNREACHABLE_REASONS
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ OVER = frozenset({"succeeded", "halted", "aborted"})
 GOOD = ("healthy",)
 BAD = ("reverted", "broken", "silent", "rollback_failed", "rolled_back")
 BUSY = ("started", "switched", "rolling_back")
-APART = ("waiting", "offline", "skipped")
+APART = ("watched", "waiting", "offline", "skipped")
 BAR = 24
 WATCH_SECONDS = 0.5
 # A watch outlives a restart of patcher.
@@ -75,12 +73,10 @@ async def _follow(plane: PlaneClient, name: str) -> Any:
 
 def _line(rollout: Any, *, json: bool) -> None:
     if json:
-        import json as encoder
-
-        typer.echo(encoder.dumps(plain(rollout), ensure_ascii=False))
+        show_json(plain(rollout), indent=None)
     else:
         over = f": {rollout.reason}" if rollout.reason else ""
-        typer.echo(f"{rollout.state}, wave {rollout.wave} of {len(rollout.waves)}; {summary(rollout)}{over}")
+        show_text(f"{rollout.state}, wave {rollout.wave} of {len(rollout.waves)}; {summary(rollout)}{over}")
     sys.stdout.flush()
 
 
@@ -130,8 +126,8 @@ def summary(rollout: Any) -> str:
     flying = f"{found.in_flight} in flight (at most {rollout.concurrency})"
     parts = [f"{found.healthy} of {found.plugins} healthy", flying]
     others = (
-        ("counted_against", "against"), ("waiting", "waiting"), ("offline", "offline"), ("skipped", "skipped"),
-        ("rolled_back", "rolled back"),
+        ("counted_against", "against"), ("watched", "watched for proof"), ("waiting", "waiting"),
+        ("offline", "offline"), ("skipped", "skipped"), ("rolled_back", "rolled back"),
     )  # fmt: skip
     parts += [f"{count} {label}" for name, label in others if (count := getattr(found, name))]
     if found.HasField("success_rate"):

@@ -52,7 +52,7 @@ async def _figures(plane: PlaneClient, serving: dict[str, str]) -> dict[str, Any
     figures: dict[str, Any] = {}
     if serving["ingest"] == "serving":
         plugins = [one async for one in listings.plugins(plane)]
-        figures["plugins"] = dict(Counter(_health(one) for one in plugins))
+        figures["plugins"] = dict(Counter(formatting.plugin_state(one) for one in plugins))
         figures["sessions"] = sum(one.connected for one in plugins)
         figures["releases"] = dict(Counter(f"{one.package} {one.release}" for one in plugins))
         figures["incidents"] = dict(Counter([one.state async for one in listings.incidents(plane, 1000)]))
@@ -64,12 +64,6 @@ async def _figures(plane: PlaneClient, serving: dict[str, str]) -> dict[str, Any
         stats = await plane.call("queue.GetQueueStats")
         figures["tasks"], figures["errors"] = dict(stats.tasks), dict(stats.reports)
     return figures
-
-
-def _health(plugin: Any) -> str:
-    from prunella.v1.agent_pb2 import Health
-
-    return plugin.state if plugin.state != "active" else formatting.enum_label(Health, plugin.health)
 
 
 def _show(plane: PlaneClient, serving: dict[str, str], figures: dict[str, Any]) -> None:

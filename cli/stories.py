@@ -20,7 +20,9 @@ app = command_group("One story per incident: what broke, what was tried and why,
 
 COLUMNS = ("incident", "plugin", "type", "?severity", "state", "?began", "?tries", "how it ended")
 Merchant = Annotated[str, typer.Option("--merchant", help="Only of this merchant.")]
-State = Annotated[str, typer.Option("--state", help="Only open, in_progress, escalated, mitigated or closed.")]
+State = Annotated[
+    str, typer.Option("--state", help="Only open, in_progress, escalated, flapping, mitigated or closed.")
+]
 Since = Annotated[str, typer.Option("--since", help="Only what began in the last 24h, 7d, ….")]
 
 

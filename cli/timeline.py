@@ -26,12 +26,17 @@ GRAVE = frozenset(
         "attempt_unconfirmed",
         "plugin_quarantined",
         "kill_switch_engaged",
+        "audit_violated",
+        "fact_dead_lettered",
     }
 )
-GOOD = frozenset({"incident_mitigated", "attempt_succeeded", "kill_switch_released", "report_resolved"})
+GOOD = frozenset(
+    {"incident_mitigated", "attempt_succeeded", "kill_switch_released", "quarantine_released", "report_resolved"}
+)
 BAD = frozenset(
     {
         "incident_opened",
+        "incident_reopened",
         "attempt_failed",
         "attempt_rolling_back",
         "attempt_rolled_back",
@@ -94,9 +99,7 @@ async def _watch(plane: PlaneClient, filters: dict[str, Any], after: int, screen
 
 def _show(screen: Console, entry: Any, *, json: bool) -> None:
     if json:
-        import json as encoder
-
-        typer.echo(encoder.dumps(plain(entry), ensure_ascii=False))
+        show_json(plain(entry), indent=None)
         sys.stdout.flush()
         return
     when = formatting.to_datetime(entry.event.time)

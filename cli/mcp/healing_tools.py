@@ -63,7 +63,9 @@ class HealingTools:
     async def list_incidents(
         self,
         plugin: PluginFilter = "",
-        state: Annotated[str, Field(description="Only open, in_progress, mitigated, closed or escalated.")] = "",
+        state: Annotated[
+            str, Field(description="Only open, in_progress, escalated, flapping, mitigated or closed.")
+        ] = "",
         type: Annotated[str, Field(description="Only of this type, such as webhook_fail_rate.")] = "",  # noqa: A002
         severity: Annotated[str, Field(description="Only low, medium, high or critical.")] = "",
         limit: Limit = 50,
@@ -123,7 +125,7 @@ def _plugin(one: Any) -> Plugin:
     return Plugin(
         id=one.name.rpartition("/")[2], label=one.label, package=one.package, release=one.release,
         merchant=one.merchant, health=enum_label(Health, one.health), state=one.state, connected=one.connected,
-        last_beat_time=time(one.last_beat_time), webhook_fail_rate=one.webhook_fail_rate,
+        away=one.away, last_beat_time=time(one.last_beat_time), webhook_fail_rate=one.webhook_fail_rate,
         errors_in_window=one.errors_in_window,
         open_incidents=[name.rpartition("/")[2] for name in one.open_incidents],
         environment=untrusted(", ".join(f"{name}={value}" for name, value in sorted(one.environment.items()))),

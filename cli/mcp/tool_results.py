@@ -44,6 +44,7 @@ class Plugin(BaseModel):
     health: str
     state: str
     connected: bool
+    away: bool = Field(description="It said goodbye and has not come back; health is how it was then.")
     last_beat_time: str
     webhook_fail_rate: float = Field(description="0 to 1.")
     errors_in_window: int

@@ -19,7 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from deploy.demo import releases
 from deploy.demo.operator_client import CALL_SECONDS, OperatorClient
-from deploy.demo.shop import Shop
+from deploy.demo.shop import PLANNED_SECONDS, Shop
 from deploy.demo.simulated_agent import SimulatedAgent
 from deploy.demo.simulated_agents import MERCHANTS, SimulatedAgents
 from deploy.demo.webhook_model import WebhookModel
@@ -65,14 +65,20 @@ class Fleet:
         await releases.publish(self._client.patcher, self.keys)
 
     async def add(
-        self, label: str, version: str = GOOD, *, traffic: bool = True, separate_secret: bool = False
+        self,
+        label: str,
+        version: str = GOOD,
+        *,
+        traffic: bool = True,
+        separate_secret: bool = False,
+        back_within: float = PLANNED_SECONDS,
     ) -> Shop:
         """Starts a real plugin; one that was here before goes on with the release it had. Raises TimeoutError.
 
-        `separate_secret`: its configuration holds no secret.
+        `separate_secret`: its configuration holds no secret. `back_within`: when it says it will be back once stopped.
         """
         shop = self._shop(label)
-        shop.separate_secret = separate_secret
+        shop.separate_secret, shop.back_within = separate_secret, back_within
         token = "" if shop.enrolled else await self._token(label, shop.merchant)
         await shop.start(
             version, config=self._config(shop), token=token, reinstall=self._port_changed and shop.enrolled

@@ -37,6 +37,13 @@ SELECT incident, count(*) FILTER (WHERE fact = 'attempt_created') AS begun,
 FROM bus.facts WHERE incident <> '' GROUP BY incident
 HAVING count(*) FILTER (WHERE fact = 'attempt_created') > count(*) FILTER (WHERE fact = ANY(CAST(:ends AS text[])))
 """
+# APPLIED is 1; update, config_update and restart are 1, 3 and 4 (agent.proto).
+UNPERMITTED = """
+SELECT c.id, c.plugin FROM ingest.receipts r JOIN ingest.commands c ON c.id = r.command
+WHERE r.outcome = 1 AND c.kind IN (1, 3, 4) AND NOT EXISTS (
+    SELECT 1 FROM patcher.permits p WHERE p.attempt = c.attempt AND p.command = CAST(c.id AS text) AND p.granted)
+LIMIT 100
+"""
 ENDS = [
     "attempt_succeeded", "attempt_rolled_back", "attempt_failed", "attempt_refused", "attempt_cancelled",
     "attempt_rollback_failed", "attempt_unconfirmed",
@@ -98,6 +105,7 @@ async def losses(database: Database, subscribed: Mapping[str, Sequence[str]]) ->
             lines += [f"{row.fact} {row.id} had no effect in {consumer}" for row in rows]
         lines += [f"{row.fact} {row.id} was never published" for row in await reading.all(UNPUBLISHED)]
         lines += [f"{row.fact} is parked for {row.consumer}: {row.reason}" for row in await reading.all(PARKED)]
+        lines += [f"{row.plugin} applied {row.id} without a permit" for row in await reading.all(UNPERMITTED)]
         rows = await reading.all(UNFINISHED, ends=ENDS)
         lines += [f"incident {row.incident}: {row.begun} attempts, {row.ended} ends" for row in rows]
     return lines

@@ -74,6 +74,7 @@ LINES: dict[str, Callable[[Event], str]] = {
     "attempt_failed": lambda e: short(f"{e.attempt_failed.failure}: {e.reason}"),
     "attempt_unconfirmed": lambda e: short(f"unconfirmed, a person is asked: {e.reason}"),
     "incident_round_started": lambda e: f"tries something else (round {e.incident_round_started.round})",
+    "incident_reopened": lambda e: short(f"broke again: {e.incident_reopened.evidence.summary}"),
     "incident_mitigated": mitigated,
     "incident_closed": lambda e: f"closed: {e.incident_closed.resolution}",
     "incident_escalated": lambda e: short(f"a person is asked: {e.reason}"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ async def publish(
     for version in versions:
         made = release(version, private_keys, package)
         request = patcher_pb2.PublishReleaseRequest(
-            request_id=f"demo-{made.digest}", envelope=made.envelope, artifact=made.artifact
+            request_id=str(uuid.uuid4()), envelope=made.envelope, artifact=made.artifact
         )
         # A plane that was here before this checkout changed keeps the build it knows.
         with suppress(Conflict):
@@ -103,7 +104,7 @@ async def configure(
     document = json.dumps(values).encode()
     made = configurations.describe(document, package=PACKAGE, version=version, plugin=plugin)
     request = patcher_pb2.PublishConfigurationRequest(
-        request_id=f"demo-{made.digest}", envelope=configurations.sign(made, private_keys), document=document
+        request_id=str(uuid.uuid4()), envelope=configurations.sign(made, private_keys), document=document
     )
     await patcher.PublishConfiguration(request, timeout=PUBLISH_SECONDS)
     return made.digest

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ STOP_SECONDS = 8.0
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.1
 PROBE_SECONDS = 1.0
+# What the demo stops it stops on purpose.
+PLANNED_SECONDS = 3600.0
 
 
 @dataclass(slots=True)
@@ -40,6 +43,8 @@ class Shop:
     environment: dict[str, str] = field(default_factory=dict)
     # Whether the merchant's secret lies in the plugin's data instead of its configuration.
     separate_secret: bool = False
+    # Seconds within which it says it will be back when it is stopped; 0: it names no time.
+    back_within: float = PLANNED_SECONDS
     child: Child | None = None
     traffic: Traffic = field(init=False)
 
@@ -78,6 +83,7 @@ class Shop:
         arguments = [sys.executable, "-P", "-m", "prunella_agent", "--plane", self.plane, "--folder", str(agent)]
         arguments += ["--package", PACKAGE, "--merchant", self.merchant, "--release-archive", str(archive)]
         arguments += ["--config", str(settings), "--probe-seconds", str(PROBE_SECONDS)]
+        arguments += ["--back-within", str(self.back_within)]
         arguments += [part for name, value in self.environment.items() for part in ("--environment", f"{name}={value}")]
         arguments += ["--reinstall"] if reinstall else []
         (agent / "state").unlink(missing_ok=True)
@@ -112,6 +118,18 @@ class Shop:
         await self.traffic.stop()
         if self.child and self.child.running:
             await self.child.stop(STOP_SECONDS)
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Nothing more goes to the disk of the supervisor, whoever it runs as; its plugin has a disk of its own."""
+        assert self.child is not None
+        before, most = resource.prlimit(self.child.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.child.pid, resource.RLIMIT_FSIZE, (0, most))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(self.child.pid, resource.RLIMIT_FSIZE, (before, most))
 
     def kill_plugin(self) -> None:
         """Kills the relay under its living supervisor."""

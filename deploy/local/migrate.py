@@ -2,7 +2,8 @@
 
 Rule: the owner migrates, the services only use. Repeating it changes nothing, and two at the same time wait for each
 other. For servers of yours: `DATABASE_URL=… NATS_URL=… python -m deploy.local.migrate` (the owner's address; what each
-service's DATABASE_URL must be is printed with `--show`).
+service's DATABASE_URL must be is printed with `--show`). Where that address has no password, those of the roles come
+from PRUNELLA_ROLE_SECRET.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import asyncpg
 from nats.errors import Error as NatsError
 
 from deploy.local import roles
+from libs.common import database_address
 
 NATS_SECONDS = 30.0
 # The exit status for a database of another build.
@@ -94,6 +96,8 @@ async def migrate_all(owner_url: str, nats_url: str, secret: str = "") -> None:
 
 def place(url: str) -> str:
     """Host and port of an address, without its password."""
+    if url.startswith(database_address.SCHEMES):
+        return database_address.parse(url).place
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
@@ -108,7 +112,16 @@ def main() -> int:
         )
         return 2
     try:
+        database_address.parse(owner)
+    except ValueError as wrong:
+        print(f"migrate: DATABASE_URL {wrong}", file=sys.stderr)
+        return 2
+    try:
+        roles.password(owner, roles.SERVICES[0], secret)
         asyncio.run(migrate_all(owner, os.environ.get("NATS_URL", ""), secret))
+    except roles.SecretMissing as problem:
+        print(f"migrate: {problem}", file=sys.stderr)
+        return 2
     except (roles.NotAllowed, Unreachable) as problem:
         print(f"migrate: {problem}", file=sys.stderr)
         return 1

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deploy.local import health, keys, migrate, roles
+from deploy.local import health, keys, migrate, roles, sandbox
 from deploy.local.child import truncate_log
 from deploy.local.installation import START
 from deploy.local.nats import Nats
@@ -29,6 +29,7 @@ from deploy.local.processes import Starter, starter, usable_starter
 from deploy.local.servers import servers_for
 from deploy.local.state import State, locate
 from deploy.local.watch import ServerWatch, ServiceWatch, describe_status
+from libs.common import database_address
 from libs.common.redaction import redacted_environment
 
 SERVICES = roles.SERVICES
@@ -128,6 +129,11 @@ class Plane:
         )
 
     async def _begin(self, fresh: bool, services: Sequence[str]) -> None:
+        if url := self.environ.get("DATABASE_URL", ""):
+            try:
+                database_address.parse(url)
+            except ValueError as wrong:
+                raise Unready(f"DATABASE_URL {wrong}") from wrong
         self.say(f"state      {self.state.folder}")
         if fresh:
             self._forget()
@@ -145,6 +151,9 @@ class Plane:
         self._starter = await usable_starter(self._starter)
         await self._migrate()
         await self._start_services(services)
+        if "patcher" in services:
+            own = not self.environ.get("DATABASE_URL")
+            await sandbox.fit(self.addresses["patcher"], self.key, self.say, may_lower=own)
         self._tasks.append(asyncio.create_task(self._cut_logs()))
         self._ready = True
         self._write()

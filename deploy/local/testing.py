@@ -103,7 +103,8 @@ class BackingServices:
 class FakeAgent:
     """An agent that heals as soon as it may switch: the real session and real permits, and no process to restart.
 
-    `heals`: whether webhooks work after a switch. `obeys`: False for an agent that takes commands and does nothing.
+    `heals`: whether webhooks work after a switch; `traffic`: how many of them each beat right after it has. `obeys`:
+    False for an agent that takes commands and does nothing.
     """
 
     credential: Credential
@@ -114,6 +115,7 @@ class FakeAgent:
     generation: int = 0
     digest: str = ""
     heals: bool = True
+    traffic: int = 20
     obeys: bool = True
     attempts: int = 0
     failures: int = 0
@@ -192,7 +194,7 @@ class FakeAgent:
         self.generation, self.digest = command.generation, command.digest or self.digest
         self._report(command, agent_pb2.COMMAND_OUTCOME_APPLIED)
         for _ in range(PROBATION_BEATS):
-            self.beat(failed=0 if self.heals else 12)
+            self.beat(webhooks=self.traffic, failed=0 if self.heals else 3 * self.traffic // 5)
             # Beats of one moment would be folded into one window.
             await asyncio.sleep(PROBATION_BEAT_SECONDS)
 
@@ -228,7 +230,8 @@ class Plane:
         ports = free_ports(2 * len(SERVICES))
         self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=False)}
         self._http = dict(zip(SERVICES, ports[len(SERVICES) :], strict=False))
-        self._owner = Database(self.backing.url(), clock=SystemClock(), pool_size=2)
+        pooled = self.environ.get("PRUNELLA_DATABASE_POOLER") == "transaction"
+        self._owner = Database(self.backing.url(), clock=SystemClock(), pool_size=2, pooled=pooled)
         for name in self.names:
             await self.start_service(name)
         return self

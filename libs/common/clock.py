@@ -85,6 +85,10 @@ class ManualClock:
         while self._sleepers and self._sleepers[0][0] <= self._elapsed:
             self._wake_first()
 
+    def set_back(self, seconds: float) -> None:
+        """The time of day goes back, as when somebody corrects it; what has passed stays passed."""
+        self._start -= timedelta(seconds=seconds)
+
     async def advance_async(self, seconds: float) -> None:
         """Move on sleeper by sleeper, letting each run at its own moment before the next is due."""
         end = self._elapsed + seconds

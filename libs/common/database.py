@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 from collections import namedtuple
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -20,15 +19,15 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
-from sqlalchemy.engine.url import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common import facts
 from libs.common.clock import Clock, SystemClock
+from libs.common.database_connection import engine, opening
 from libs.common.errors import Unavailable
 from libs.common.facts import RecordedFact
 from libs.common.telemetry import current_traceparent
@@ -41,19 +40,29 @@ RETRIED = frozenset({"40001", "40P01", "55P03", "0A000"})
 # Connections that broke, resources that are short, operators and time limits that intervened, a disk that fails.
 AWAY = ("08", "53", "57", "58")
 STANDBY = "25006"
+# What the values of rows cause: data exceptions, broken constraints, limits of a row, and what triggers raise.
+ROWS_REFUSED = ("22", "23", "54", "P0001")
 # What statements raise that go to the driver itself; transactions and looks translate it.
 # The last is what asyncpg says of a connection that was cut in the middle of a message.
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 TIME_LIMIT = "57014"
-STATEMENTS = 400  # kept prepared by each connection
-SKEW = 2.0  # seconds between our clock and the database's
-TIMEOUTS = {
-    "statement_timeout": "8000",
-    "lock_timeout": "3000",
-    "idle_in_transaction_session_timeout": "15000",
-    "tcp_user_timeout": "10000",
-    "timezone": "UTC",
+# What the server says of one statement while it serves others: it took too long, waited too long, lost every time to
+# others, or wanted too much. Whoever repeats such work has to count.
+LIMITS = {
+    TIME_LIMIT: "STATEMENT_TIMEOUT",
+    "55P03": "LOCK_TIMEOUT",
+    "40001": "TRANSACTION_CONFLICT",
+    "40P01": "TRANSACTION_CONFLICT",
+    "53400": "STATEMENT_TOO_LARGE",
 }
+SKEW = 2.0  # seconds between our clock and the database's
+POOLER = (
+    "DATABASE_URL leads to a pooler such as PgBouncer, behind which settings of a session do not hold: set "
+    "PRUNELLA_DATABASE_POOLER=transaction, or name PostgreSQL itself"
+)
+# A setting of every session and its value as the server shows it: where it does not hold, nothing of ours does.
+HELD, HELD_VALUE = "statement_timeout", "8s"
+REFUSED_SETTING = "unsupported startup parameter"
 
 
 @lru_cache(maxsize=1024)
@@ -111,6 +120,21 @@ class Transaction:
             fact.time.FromDatetime(self.now)
         self.recorded.append(RecordedFact(fact, current_traceparent()))
 
+    @contextlib.asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """What raises inside is undone, its facts too, and the transaction goes on: for one element among many."""
+        facts, calls = len(self.recorded), len(self.calls)
+        await self.driver.execute("SAVEPOINT element")
+        try:
+            yield
+        except BaseException:
+            del self.recorded[facts:], self.calls[calls:]
+            await self.driver.execute("ROLLBACK TO SAVEPOINT element")
+            raise
+        finally:
+            with contextlib.suppress(*DRIVER_ERRORS):
+                await self.driver.execute("RELEASE SAVEPOINT element")
+
     async def flush(self) -> None:
         """Writes the recorded facts in one statement, as the last of the transaction."""
         if self.recorded:
@@ -132,10 +156,17 @@ class Database:
         pool_size: int = 8,
         application_name: str = "prunella",
         session: Mapping[str, str] | None = None,
+        pooled: bool = False,
     ) -> None:
-        """`session` are settings of every connection on top of the time limits."""
+        """`session` are settings of every connection on top of the time limits; `pooled`: a pooler hands servers to
+        transactions.
+        """
         self.clock = clock
-        self.engine = engine(url, pool_size=pool_size, application_name=application_name, session=session)
+        self.pooled = pooled
+        self.engine = engine(
+            url, pool_size=pool_size, application_name=application_name, session=session, pooled=pooled
+        )
+        self._opening = opening(session, pooled=pooled)
         self.listeners: list[Callable[[Sequence[RecordedFact]], None]] = []
         self._signals: dict[str, asyncio.Event] = {}
         self._running: set[asyncio.Task[Any]] = set()
@@ -144,7 +175,8 @@ class Database:
         """Runs `work` in one READ COMMITTED transaction and returns what it returned.
 
         The work belongs to the service, not to the caller: a caller that is cancelled leaves no half-done transaction.
-        Raises Unavailable (reason DATABASE_UNAVAILABLE, or COMMIT_UNKNOWN when the answer to the commit was lost).
+        Raises Unavailable (reason DATABASE_UNAVAILABLE, COMMIT_UNKNOWN when the answer to the commit was lost, or one
+        of LIMITS when the database works and this work met a limit of it).
         """
         task = asyncio.ensure_future(self._persist(work, retries))
         self._running.add(task)
@@ -170,7 +202,7 @@ class Database:
         async with self.engine.connect() as connection:
             transaction = Transaction(await _driver(connection), self.clock.now())
             try:
-                await transaction.driver.execute("BEGIN")
+                await transaction.driver.execute(self._opening)
                 result = await work(transaction)
                 await transaction.flush()
             except BaseException as error:
@@ -205,7 +237,9 @@ class Database:
         try:
             async with self.engine.connect() as connection:
                 try:
-                    yield Transaction(await _driver(connection), self.clock.now())
+                    driver = await _driver(connection)
+                    async with self._pinned(connection, driver):
+                        yield Transaction(driver, self.clock.now())
                 except (TimeoutError, OSError, *DRIVER_ERRORS) as error:
                     if _broken(error):
                         await _give_up(connection)
@@ -217,6 +251,18 @@ class Database:
             if not (isinstance(error, OperationalError | InterfaceError) or transient(error)):
                 raise
             raise unavailable(error) from error
+
+    @contextlib.asynccontextmanager
+    async def _pinned(self, connection: AsyncConnection, driver: Any) -> AsyncIterator[None]:
+        """Behind a pooler even a look needs a transaction: its statements must meet one server."""
+        if not self.pooled:
+            yield
+            return
+        await driver.execute(self._opening)
+        try:
+            yield
+        finally:
+            await _roll_back(connection, driver)
 
     def signal(self, name: str) -> None:
         """Wakes who waits for `name` in this process; a hint, never the only way to learn of work."""
@@ -236,10 +282,13 @@ class Database:
         Safety rests on tokens and locks, but leases and deadlines of replicas are compared with each other.
         """
         async with self.reading() as transaction:
-            theirs = await transaction.value("SELECT clock_timestamp()")
+            row = await transaction.first("SELECT clock_timestamp() AS time, current_setting(:name) AS held", name=HELD)
+        assert row is not None
+        if row.held != HELD_VALUE:
+            raise Unavailable(POOLER, reason="POOLER")
         if not isinstance(self.clock, SystemClock):
             return
-        offset = (theirs - self.clock.now()).total_seconds()
+        offset = (row.time - self.clock.now()).total_seconds()
         if abs(offset) > SKEW:
             raise Unavailable(
                 f"the database's clock is {offset:+.1f} s off ours, at most {SKEW:g} s may be: synchronise both (NTP)",
@@ -251,39 +300,6 @@ class Database:
         if self._running:
             await asyncio.wait(set(self._running), timeout=5)
         await self.engine.dispose()
-
-
-def address(url: str) -> URL:
-    """The SQLAlchemy address of a plain postgresql:// one."""
-    return make_url(url).set(drivername="postgresql+asyncpg")
-
-
-def engine(url: str, *, pool_size: int, application_name: str, session: Mapping[str, str] | None = None) -> AsyncEngine:
-    """An engine with every timeout set; none of asyncpg's or SQLAlchemy's defaults ends by itself."""
-    made = create_async_engine(
-        address(url),
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=5,
-        pool_recycle=1800,
-        isolation_level="READ COMMITTED",
-        connect_args={
-            "timeout": 5,
-            "command_timeout": 10,
-            "statement_cache_size": STATEMENTS,
-            "server_settings": {"application_name": application_name, **TIMEOUTS, **(session or {})},
-        },
-    )
-
-    @event.listens_for(made.sync_engine, "connect")
-    def decode_json(connection: Any, _record: Any) -> None:
-        connection.run_async(_set_codec)
-
-    return made
-
-
-async def _set_codec(connection: Any) -> None:
-    await connection.set_type_codec("jsonb", encoder=str, decoder=json.loads, schema="pg_catalog")
 
 
 async def _driver(connection: AsyncConnection) -> Any:
@@ -328,13 +344,33 @@ def transient(error: BaseException) -> bool:
     return error.connection_invalidated or state in RETRIED or state.startswith(AWAY) or state == STANDBY
 
 
+def unstorable(error: BaseException) -> bool:
+    """Whether it is these rows that are refused, every time: a broken rule, or a value that cannot be sent.
+
+    A mistake in a statement is none of theirs.
+    """
+    if isinstance(error, DRIVER_ERRORS):
+        error = _translated(error)
+    if isinstance(getattr(error, "orig", error), ValueError):
+        return True
+    return isinstance(error, DBAPIError) and sqlstate(error).startswith(ROWS_REFUSED)
+
+
 def unavailable(error: BaseException) -> Unavailable:
-    """The error callers see when the database cannot be used."""
+    """The error callers see when the database cannot be used, or ended this piece of work by one of its limits."""
+    if REFUSED_SETTING in str(error):
+        return Unavailable(POOLER, reason="POOLER", retry_after=10.0)
+    name = type(getattr(error, "orig", None) or error).__name__
+    if limit := LIMITS.get(sqlstate(error)):
+        return Unavailable(f"the database ended this work by a limit ({name})", reason=limit, retry_after=1.0)
     return Unavailable(
-        f"the database cannot be used right now ({type(getattr(error, 'orig', None) or error).__name__})",
-        reason="DATABASE_UNAVAILABLE",
-        retry_after=1.0,
+        f"the database cannot be used right now ({name})", reason="DATABASE_UNAVAILABLE", retry_after=1.0
     )
+
+
+def met_limit(error: BaseException) -> bool:
+    """Whether a database that works ended the work by a limit; done again it may meet the same one, so it counts."""
+    return isinstance(error, Unavailable) and error.reason in LIMITS.values()
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from libs.common.cancellation import cancel_and_wait
-from libs.common.database import Database, Transaction
+from libs.common.database import Database, Transaction, met_limit
 from libs.common.errors import Problem, Unavailable
 from libs.common.names import new_id
 from libs.common.telemetry import Telemetry, current_traceparent, use_traceparent
@@ -251,7 +251,8 @@ class Errands:
             except Exception as error:
                 log.exception("errand_not_settled", schema=self.schema, kind=errand.kind, errand=errand.id)
                 # When the database was away the lease runs out, and the same errand is done again under the same id.
-                if not isinstance(error, Unavailable) or errand.attempts >= 2 * runner.attempts:
+                waits = isinstance(error, Unavailable) and not met_limit(error)
+                if not waits or errand.attempts >= 2 * runner.attempts:
                     await self._fail(errand, runner, _reason(error))
 
     async def _renew(self, errand: Errand) -> None:

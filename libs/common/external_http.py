@@ -3,6 +3,7 @@
 Rule: everything has a limit (time in all, 256 KiB of body, no redirects, no compression, no proxy from the environment)
 and an answer counts only with status 200 and JSON by its content type; what it says is for the caller to check, inside
 the breaker. Whatever goes wrong is Unavailable, with a reason that begins with `word`, and one failure for the breaker.
+What a refusal says is in its message: the beginning of its body, cleaned, without our token and what looks like a key.
 Our token goes into one header and nowhere else, and no other header than those in `SENT` leaves. The limits are those
 of `client`, so they hold for whoever speaks through it; an SDK calls through it inside `guarded`.
 """
@@ -18,6 +19,8 @@ from libs.common.clock import Clock
 from libs.common.database import Database, Transaction
 from libs.common.errors import Unavailable
 from libs.common.facts import fact
+from libs.common.redaction import redacted_text
+from libs.common.text import clean_line
 from prunella.v1.events_pb2 import BreakerChanged
 
 T = TypeVar("T")
@@ -29,6 +32,16 @@ SENT = frozenset(
 # Something waits for every failure, so few of them are enough.
 RULE = BreakerRule(window=120.0, volume=3, threshold=0.5, open_for=30.0)
 _LONGEST_KIND = 60
+# Bytes of a refusal that are read, and characters of it that are shown.
+REFUSAL_BYTES = 4096
+REFUSAL_SHOWN = 300
+
+
+class Rejected(Unavailable):
+    """An answer with another status than 200; `status`, and `body` as far as it was read, cleaned and redacted."""
+
+    status = 0
+    body = ""
 
 
 class ExternalHttp:
@@ -107,7 +120,7 @@ class ExternalHttp:
     async def bounded(self, response: httpx2.Response) -> bytes:
         """The body of an answer that keeps to the rule. Raises Unavailable for any other."""
         if response.status_code != 200:
-            raise self.unusable("STATUS", f"{self._name} answered with status {response.status_code}")
+            raise await self._rejected(response)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             shown = "".join(sign if sign.isprintable() else " " for sign in kind[:_LONGEST_KIND])
@@ -121,6 +134,21 @@ class ExternalHttp:
                 raise self.unusable("TOO_LARGE", f"{self._name}'s answer is larger than {LARGEST} bytes")
             parts.append(part)
         return b"".join(parts)
+
+    async def _rejected(self, response: httpx2.Response) -> Rejected:
+        read = b""
+        if response.headers.get("content-encoding", "identity") == "identity":
+            async for part in cast("AsyncIterable[bytes]", response.stream):
+                read += part
+                if len(read) >= REFUSAL_BYTES:
+                    break
+        text = redacted_text(clean_line(read[:REFUSAL_BYTES].decode(errors="replace"), REFUSAL_BYTES), self._token)
+        shown = f": {text[:REFUSAL_SHOWN]}" if text else ""
+        rejected = Rejected(
+            f"{self._name} answered with status {response.status_code}{shown}", reason=f"{self._word}_STATUS"
+        )
+        rejected.status, rejected.body = response.status_code, text
+        return rejected
 
     async def close(self) -> None:
         """Closes every connection."""

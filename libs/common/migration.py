@@ -16,9 +16,8 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from libs.common.database import address
+from libs.common.database_connection import owner_engine
 
 # Any number that nobody else takes as an advisory lock; two migrations at once wait for each other.
 LOCK = 7_319_002
@@ -46,7 +45,7 @@ class UnknownRevision(Exception):  # noqa: N818 - says what it means
 
 async def check_revisions(url: str, directories: Mapping[str, Path]) -> None:
     """Looks whether this build knows the revision of every schema. Raises UnknownRevision; changes nothing."""
-    engine = create_async_engine(address(url), connect_args={"timeout": 10})
+    engine = owner_engine(url)
     try:
         async with engine.connect() as connection:
             for schema, directory in directories.items():
@@ -63,7 +62,7 @@ async def migrate(url: str, schema: str, directory: Path | str, role: str = "") 
     for name in filter(None, (schema, role)):
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a plain lower-case identifier")
-    engine = create_async_engine(address(url), connect_args={"timeout": 10})
+    engine = owner_engine(url)
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})

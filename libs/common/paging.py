@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from libs.common.errors import Invalid
+from libs.common.timestamps import bounded
 
 Row = TypeVar("Row")
 
@@ -110,7 +111,7 @@ def _read(text: str) -> tuple[str, list[Any]]:
         if not isinstance(digest, str) or not isinstance(after, list):
             raise TypeError
         return digest, [_unpack(value) for value in after]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as wrong:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error, Invalid) as wrong:
         raise _damaged() from wrong
 
 
@@ -140,7 +141,7 @@ def _pack(value: Any) -> Any:
 
 def _unpack(value: Any) -> Any:
     if isinstance(value, dict):
-        return datetime.fromisoformat(value["t"])
+        return bounded(datetime.fromisoformat(value["t"]), "page_token")
     if isinstance(value, list):
         raise TypeError
     return value

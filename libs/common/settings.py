@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from libs.common import database_address
 from libs.common.errors import Invalid
 
 T = TypeVar("T", bound=BaseModel)
@@ -60,6 +61,11 @@ def _url(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _database_url(text: str) -> str:
+    database_address.parse(text)
+    return text
+
+
 Address = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, _url("http", "https")]
 Key = Annotated[str, AfterValidator(_hexadecimal)]
@@ -94,11 +100,17 @@ class ProcessSettings(BaseModel):
 class ServiceSettings(ProcessSettings):
     """What every service is told. A service adds its own variables in a subclass."""
 
-    database_url: Annotated[str, _url("postgresql", "postgres")] = variable(
+    database_url: Annotated[str, AfterValidator(_database_url)] = variable(
         "DATABASE_URL",
         rule="PostgreSQL URL of the service's role",
-        remedy="for example postgresql://user:password@127.0.0.1:5432/prunella",
+        remedy=f"for example {database_address.EXAMPLE}",
         secret=True,
+    )
+    database_pooler: Literal["none", "transaction"] = variable(
+        "PRUNELLA_DATABASE_POOLER",
+        default="none",
+        rule="transaction when DATABASE_URL leads to a pooler such as PgBouncer with pool_mode=transaction, else none",
+        remedy="use one of the two words",
     )
     nats_url: Annotated[str, _url("nats", "tls")] = variable(
         "NATS_URL", rule="URL of the NATS server", remedy="for example nats://127.0.0.1:4222", secret=True
@@ -123,6 +135,13 @@ class ServiceSettings(ProcessSettings):
     patcher_address: Address = variable("PRUNELLA_PATCHER_ADDRESS", default="", **_ADDRESS)
     queue_address: Address = variable("PRUNELLA_QUEUE_ADDRESS", default="", **_ADDRESS)
     ops_address: Address = variable("PRUNELLA_OPS_ADDRESS", default="", **_ADDRESS)
+    request_retention: float = variable(
+        "PRUNELLA_REQUEST_RETENTION_SECONDS",
+        default=86400.0,
+        rule="seconds a request id is remembered with its answer, 60 to 2592000",
+        ge=60,
+        le=2_592_000,
+    )
     otel_endpoint: HttpUrl = variable(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         default="",

@@ -15,8 +15,11 @@ from dataclasses import replace
 from libs.common.beta_posterior import NO_OUTCOMES, Outcomes, floor_hundredths, prior_with_bound
 from services.decider.decision import (
     ACTIONS,
+    FOR_PEOPLE,
+    INCOMPATIBILITY,
     PASSIVE,
-    SILENCE,
+    UNMET,
+    Action,
     Candidate,
     Choice,
     DecisionInputs,
@@ -125,8 +128,8 @@ def _excluded(remedy: Remedy, inputs: DecisionInputs) -> str:
     """Why a remedy is not eligible; empty when it is."""
     if remedy.action not in ACTIONS:
         return "the action is not known"
-    if inputs.symptom == SILENCE and remedy.action not in PASSIVE:
-        return "silence always goes to a person"
+    if inputs.symptom in FOR_PEOPLE and remedy.action not in PASSIVE:
+        return FOR_PEOPLE[inputs.symptom]
     if remedy.action in WITH_RELEASE and not remedy.release:
         return f"{remedy.action} needs a release"
     configures = remedy.action in WITH_CONFIGURATION
@@ -138,6 +141,8 @@ def _excluded(remedy: Remedy, inputs: DecisionInputs) -> str:
         return "this release runs already"
     if remedy.action in PASSIVE:
         return ""
+    if remedy.action == Action.ROLLBACK and inputs.symptom == INCOMPATIBILITY and not inputs.figures.get(UNMET):
+        return "what runs fits its host, only another release was refused"
     for tried in inputs.tried:
         if tried.covers(remedy):
             return f"tried in this incident: {tried.outcome or 'without success'}"

@@ -26,7 +26,7 @@ from prunella.v1 import ingest_pb2, ingest_pb2_grpc, patcher_pb2, patcher_pb2_gr
 from prunella.v1.events_pb2 import Event
 from services.decider import wire
 from services.decider.choice import VERSION, choose
-from services.decider.decision import SILENCE, Choice, Decision, DecisionInputs, Opinion, State
+from services.decider.decision import FOR_PEOPLE, Choice, Decision, DecisionInputs, Opinion, State
 from services.decider.errands.sira import Sira, request_body
 from services.decider.features import features
 from services.decider.playbook import Playbook
@@ -132,7 +132,7 @@ async def decide(tx: Transaction, ctx: ServiceContext, event: Event, inputs: Dec
     """Decides on a round under the id `decision`, or asks SIRA first; does nothing when the round has a decision."""
     choice = await consider(tx, ctx, inputs, decision, None)
     sira = None
-    if not choice.confident and inputs.symptom != SILENCE and ctx.sira and ctx.sira.available():
+    if not choice.confident and inputs.symptom not in FOR_PEOPLE and ctx.sira and ctx.sira.available():
         sira = ctx.sira
     made = Decision(
         id=decision,

@@ -26,14 +26,23 @@ ACTIONS = frozenset(Action)
 PASSIVE = frozenset({Action.NOTIFY_OPS, Action.NO_ACTION})
 
 SILENCE = "heartbeat_missed"
+INCOMPATIBILITY = "version_incompatibility"
+# Its figure for requirements of the running release; what was only refused has none.
+UNMET = "unmet_requirements"
+# What only a person can mend, with why: no command reaches the plugin, or the agent refuses every change.
+FOR_PEOPLE = {
+    SILENCE: "silence always goes to a person",
+    "plugin_away": "a plugin that was stopped is started by a person",
+    "agent_degraded": "an agent that its host hinders refuses every change until a person has mended the host",
+}
 SYMPTOMS = frozenset(
     {
-        SILENCE,
+        *FOR_PEOPLE,
         "plugin_down",
         "webhook_fail_rate",
         "error_spike",
         "signature_invalid",
-        "version_incompatibility",
+        INCOMPATIBILITY,
         "config_drift",
         "telemetry_anomaly",
     }

@@ -2,8 +2,10 @@
 
 Rule: a success or a failure counts once; `libs.common.beta_posterior` says how sure the counts make us. A refusal, a
 cancellation, an agent that reverted because it lost the plane, or a person who rolled a remedy back says nothing about
-the remedy: it is saved as feedback with the label neutral. A release that fails in staging is held against that release
-whatever it was meant to heal.
+the remedy: it is saved as feedback with the label neutral, as is a commit that no traffic ever proved. When the same
+came back under a remedy that had healed it, that counts against it, once, beside the success; what came back under
+something else says nothing of it. A release that fails in staging is held against that release whatever it was meant to
+heal.
 """
 
 import enum
@@ -32,11 +34,26 @@ class LabelledOutcome:
     release_wide: bool = False
 
 
+WATCHED = {
+    "proven": LabelledOutcome("success", Label.POSITIVE),
+    "worse": LabelledOutcome("worse_after_commit", Label.NEGATIVE),
+}
+
+
 def label_outcome(fact: str, *, failure: str = "", dead_man: bool = False) -> LabelledOutcome:
-    """What the fact that ended an attempt says about its remedy. Raises ValueError for a fact that ends none."""
+    """What the fact that ended an attempt says about its remedy. Raises ValueError for a fact that ends none.
+
+    A watch that ended comes with its outcome as `failure`. incident_reopened says it of the attempt that had healed the
+    incident, when the same came back under it.
+    """
     match fact:
+        case "incident_reopened":
+            return LabelledOutcome("recurred", Label.NEGATIVE)
         case "attempt_succeeded":
             return LabelledOutcome("success", Label.POSITIVE)
+        case "attempt_watch_ended":
+            # No traffic came in time, or it runs something else by now: nothing is known of the remedy.
+            return WATCHED.get(failure, LabelledOutcome(failure or "unproven", Label.NEUTRAL))
         case "attempt_rolled_back" if failure:
             return LabelledOutcome("rolled_back", Label.NEGATIVE)
         case "attempt_rolled_back":

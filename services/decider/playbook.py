@@ -6,7 +6,7 @@ config_fix at a `configuration` (a version; without one at what the plugin shoul
 symptom and `from` that share an `order` are alternatives: among the safe ones the choice is drawn by what was learned.
 A prior is either pseudo-counts, `prior = { successes = 16, failures = 0 }`, or `confidence = 0.9` with `weight = 20`
 (nine in ten of twenty tries). Everything is checked when the service starts; a wrong field names file, table, field,
-rule and remedy. Silence (heartbeat_missed) always goes to a person, so no other action may be written for it.
+rule and remedy. What only a person can mend (FOR_PEOPLE, silence among it) gets no other action than notify_ops.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any
 
 from libs.common.beta_posterior import Outcomes
 from libs.common.toml_tables import Reader
-from services.decider.decision import ACTIONS, PASSIVE, SILENCE, SYMPTOMS, Action, Remedy
+from services.decider.decision import ACTIONS, FOR_PEOPLE, PASSIVE, SYMPTOMS, Action, Remedy
 from services.decider.learning import ANY
 
 CONFIDENT = 0.75
@@ -138,8 +138,8 @@ def _remedy(reader: Reader, number: int, table: dict[str, Any]) -> Entry | None:
     prior = reader.prior(table, where)
     _check_release(reader, where, action, release, from_release)
     _check_configuration(reader, where, action, configuration)
-    if symptom == SILENCE and action and action not in PASSIVE:
-        reader.wrong(where, "action", "must be notify_ops for heartbeat_missed", "silence always goes to a person")
+    if symptom in FOR_PEOPLE and action and action not in PASSIVE:
+        reader.wrong(where, "action", f"must be notify_ops for {symptom}", FOR_PEOPLE[symptom])
     if len(reader.mistakes) > before:
         return None
     return Entry(package, symptom, from_release, Remedy(action, release or configuration), prior, why, int(order))

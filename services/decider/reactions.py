@@ -1,7 +1,8 @@
 """Door 2, something happened: an incident wants a decision, an attempt has ended and teaches.
 
 Rule: one decision per incident and round, and one lesson per attempt and outcome, however often and in whatever
-order facts arrive. A decision is made only while ingest says that the incident stands in that round.
+order facts arrive. An incident that came back teaches first, where it speaks against what had healed it, and then wants
+the next decision. A decision is made only while ingest says that the incident stands in that round.
 """
 
 import asyncio
@@ -35,25 +36,46 @@ async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
     await once(work)
 
 
+async def on_reopened(ctx: ServiceContext, event: Event, once: Once) -> None:
+    """incident_reopened: learns that the same came back under a remedy, and decides on the round with that."""
+    inputs = wire.inputs_of(event)
+    standing, _ = await asyncio.gather(still_open(ctx, event.incident, inputs.round), ctx.policy.refresh(max_age=1.0))
+    decision = new_id()
+
+    async def work(tx: Transaction) -> None:
+        await _learn(tx, ctx, event)
+        if standing:
+            await decide(tx, ctx, event, inputs, decision)
+
+    await once(work)
+
+
 async def on_attempt_ended(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The facts that end an attempt: saves the feedback, and counts it when it says something about the remedy."""
-    ended = wire.attempt_ended(event)
-    labelled = label_outcome(fact_name(event), failure=ended.failure, dead_man=ended.dead_man)
     await ctx.policy.refresh(max_age=1.0)
+
+    async def work(tx: Transaction) -> None:
+        await _learn(tx, ctx, event)
+
+    await once(work)
+
+
+async def _learn(tx: Transaction, ctx: ServiceContext, event: Event) -> None:
+    """What was committed on low evidence teaches nothing before its watch has ended."""
+    ended = wire.attempt_ended(event)
+    if ended.low_evidence:
+        return
+    labelled = label_outcome(fact_name(event), failure=ended.failure, dead_man=ended.dead_man)
     if not ctx.policy.learning:
         # People switched learning off: the outcome is saved and teaches nothing.
         labelled = replace(labelled, label=Label.NEUTRAL)
-
-    async def learn(tx: Transaction) -> None:
-        decision = await decisions.get(tx, ended.decision) if ended.decision else None
-        # A person's own attempt has no decision of ours to judge.
-        if decision is not None:
-            reason = event.reason or labelled.outcome
-            feedback = learning.Feedback(ended.attempt, decision, labelled, reason, event.id, tx.now)
-            if await learning.add(tx, feedback):
-                tx.after_commit(_feedback.labels(labelled.label.value).inc)
-
-    await once(learn)
+    decision = await decisions.get(tx, ended.decision) if ended.decision else None
+    # A person's own attempt has no decision of ours to judge.
+    if decision is not None:
+        reason = event.reason or labelled.outcome
+        feedback = learning.Feedback(ended.attempt, decision, labelled, reason, event.id, tx.now)
+        if await learning.add(tx, feedback):
+            tx.after_commit(_feedback.labels(labelled.label.value).inc)
 
 
 async def _nothing(_tx: Transaction) -> None:
@@ -63,7 +85,9 @@ async def _nothing(_tx: Transaction) -> None:
 REACTIONS: dict[str, Reaction] = {
     "incident_opened": on_incident,
     "incident_round_started": on_incident,
+    "incident_reopened": on_reopened,
     "attempt_succeeded": on_attempt_ended,
+    "attempt_watch_ended": on_attempt_ended,
     "attempt_rolled_back": on_attempt_ended,
     "attempt_rollback_failed": on_attempt_ended,
     "attempt_failed": on_attempt_ended,

@@ -36,15 +36,16 @@ LONGEST = 200
 
 
 def inputs_of(event: events_pb2.Event) -> DecisionInputs:
-    """The inputs in incident_opened or incident_round_started."""
+    """The inputs in incident_opened, incident_round_started or incident_reopened."""
     if event.HasField("incident_opened"):
         return _inputs(event.incident_opened, event.incident_opened.evidence, ())
-    started = event.incident_round_started
+    reopened = event.HasField("incident_reopened")
+    started = event.incident_reopened if reopened else event.incident_round_started
     return _inputs(started, started.evidence, started.tried)
 
 
 def _inputs(
-    message: events_pb2.IncidentOpened | events_pb2.IncidentRoundStarted,
+    message: events_pb2.IncidentOpened | events_pb2.IncidentRoundStarted | events_pb2.IncidentReopened,
     evidence: events_pb2.Evidence,
     tried: Iterable[events_pb2.TriedRemedy],
 ) -> DecisionInputs:
@@ -77,13 +78,21 @@ class AttemptEnd:
     decision: str
     failure: str
     dead_man: bool
+    low_evidence: bool = False
 
 
 def attempt_ended(event: events_pb2.Event) -> AttemptEnd:
-    """The common part of the facts that end an attempt."""
+    """The common part of the facts that end an attempt, and of what came back after one."""
+    if event.HasField("incident_reopened"):
+        again = event.incident_reopened
+        return AttemptEnd(again.recurred_attempt, again.recurred_decision, "", dead_man=False)
     message = getattr(event, event.WhichOneof("fact") or "")
     return AttemptEnd(
-        message.attempt, message.decision, getattr(message, "failure", ""), getattr(message, "dead_man", False)
+        message.attempt,
+        message.decision,
+        getattr(message, "failure", "") or getattr(message, "outcome", ""),
+        getattr(message, "dead_man", False),
+        event.attempt_succeeded.verdict.low_evidence,
     )
 
 

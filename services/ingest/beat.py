@@ -24,9 +24,21 @@ class ClientFigures:
     webhook_fail_rate: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AgentCondition:
+    """What hinders the agent on its host: a type, the folder, file or program it is about, what the system said."""
+
+    type: str
+    subject: str = ""
+    detail: str = ""
+
+
 @dataclass(slots=True)
 class Beat:
-    """Counters are cumulative since boot. Environment and numbers are empty when the beat says nothing of them."""
+    """Counters are cumulative since boot. Environment and numbers are empty when the beat says nothing of them.
+
+    Without a boot (`boot_id` empty) a beat has no counters, and ingest's own order is its sequence.
+    """
 
     boot_id: str
     sequence: int
@@ -43,3 +55,11 @@ class Beat:
     environment: tuple[tuple[str, str], ...] = ()
     numbers: tuple[tuple[str, float], ...] = ()
     failing_inputs: tuple[str, ...] = ()
+    conditions: tuple[AgentCondition, ...] = ()
+    # The agent's own clock, in Unix seconds; None when it named no time.
+    time: float | None = None
+    # What the running release requires of its host.
+    requires: tuple[tuple[str, str], ...] = ()
+    # A release that the host refused, with what it requires; empty when there is none.
+    refused_release: str = ""
+    refused_requires: tuple[tuple[str, str], ...] = ()

@@ -1,10 +1,13 @@
 """What is wrong with one plugin, who deals with it, and how it ends.
 
-Rule: at most one incident per plugin and type is active. While an attempt is live it is in_progress and ends only
-through the outcome. A remedy that did not help starts the next round without it; after the last round, or when policy
-or the decision says so, or when `act_by_time` passes with nothing in flight, an operator is asked. It closes after
-so many healthy windows in a row. Whatever comes late or twice finds its attempt among those that are over, or the
-incident ended.
+Rule: at most one incident per plugin and type is active. While an attempt is live it is in_progress. What the plugin
+did before the attempt's switch still counts: well for long enough it is healed by itself, however long its remedy waits
+for a gate, an approval or the agent; from the permit to switch on only the outcome ends it. A remedy that did not help
+starts the next round without it; after the last round, or when policy or the decision says so, or when `act_by_time`
+passes with nothing in flight, an operator is asked. It closes after so many healthy windows in a row. Whatever comes
+late or twice finds its attempt among those that are over, or the incident ended.
+
+What comes back soon after its end continues its incident; what comes back again and again is flapping (`reopening`).
 
 During a storm nobody is asked about each incident, since the storm has paged for all; an attempt that waits for its end
 keeps no incident from closing when the plugin is well again. What is left afterwards has its time to act anew.
@@ -12,182 +15,45 @@ keeps no incident from closing when the plugin is well again. What is left after
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Any
 
-from services.ingest.detectors import heartbeat_missed
-from services.ingest.finding import Finding, Severity
+from services.ingest.detectors import agent_degraded, heartbeat_missed, plugin_away
+from services.ingest.finding import Severity
+from services.ingest.incident import (
+    WITH_OPERATOR,
+    AttemptOutcome,
+    Evidence,
+    Incident,
+    IncidentEvent,
+    State,
+    Transition,
+    TriedRemedy,
+)
 
-
-class State(StrEnum):
-    """Where an incident stands."""
-
-    OPEN = "open"
-    IN_PROGRESS = "in_progress"
-    ESCALATED = "escalated"
-    MITIGATED = "mitigated"
-    CLOSED = "closed"
-
-
-ACTIVE = (State.OPEN, State.IN_PROGRESS, State.ESCALATED)
+# Types that nobody can reach the plugin to heal, so an operator is asked at once, and why.
+OUT_OF_REACH = {
+    heartbeat_missed.TYPE: "the agent is silent, only a person can help",
+    plugin_away.TYPE: "the plugin was stopped and has not come back, only a person can start it",
+}
+# Types that one beat ends, since it says outright what the others have to gather, and what it says.
+ENDED_BY_ONE_BEAT = {
+    heartbeat_missed.TYPE: "the plugin is heard again",
+    plugin_away.TYPE: "the plugin is back",
+    agent_degraded.TYPE: "nothing hinders the agent any more",
+}
 # How long after act_by_time an attempt may still be under way before an operator is asked all the same.
 GRACE = timedelta(hours=2)
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who moves an incident out of a state, by when, and what happens if nobody does."""
-
-    owner: str
-    deadline: str
-    next: State | None
-
-
-# No state without an owner and an end; the sweep reads the deadlines.
-OWNERS: dict[State, Owner] = {
-    State.OPEN: Owner("decider, then patcher", "act_by", State.ESCALATED),
-    State.IN_PROGRESS: Owner("patcher", "act_by + 2 h", State.ESCALATED),
-    State.ESCALATED: Owner("an operator", "healthy windows, retirement or their decision", State.CLOSED),
-    State.MITIGATED: Owner("nobody", "it is over", None),
-    State.CLOSED: Owner("nobody", "it is over", None),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TriedRemedy:
-    """A remedy that did not heal this incident. `action` is a number of the protos."""
-
-    attempt: str
-    action: int
-    release: str
-    outcome: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """The figures behind an incident."""
-
-    summary: str = ""
-    figures: dict[str, float] = field(default_factory=dict)
-    failing_inputs: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-    config_digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """One incident; `attempt` is the live one, with the remedy it tries."""
-
-    id: str
-    plugin: str
-    merchant: str
-    package: str
-    type: str
-    severity: Severity
-    state: State
-    round: int
-    open_time: datetime
-    first_bad_beat_time: datetime
-    update_time: datetime
-    act_by_time: datetime
-    end_time: datetime | None = None
-    attempt: str = ""
-    action: int = 0
-    remedy: str = ""
-    tried: tuple[TriedRemedy, ...] = ()
-    evidence: Evidence = Evidence()
-    release: str = ""
-    generation: int = 0
-    healthy_windows: int = 0
-    resolution: str = ""
-    trace_id: str = ""
-    traceparent: str = ""
-    # The storm it is part of, and since when that is over.
-    storm: str = ""
-    storm_end_time: datetime | None = None
-
-    @property
-    def paused(self) -> bool:
-        """Whether the storm it is part of is ongoing."""
-        return bool(self.storm) and self.storm_end_time is None
-
-    @property
-    def due(self) -> datetime:
-        """When an operator is asked if nothing is under way; after a storm as long as it had at its opening."""
-        return (
-            self.act_by_time
-            if self.storm_end_time is None
-            else max(self.act_by_time, self.storm_end_time + (self.act_by_time - self.open_time))
-        )
-
-    @property
-    def active(self) -> bool:
-        """Whether it still keeps others of its type from opening."""
-        return self.state in ACTIVE
-
-
-class IncidentEvent(StrEnum):
-    """The facts of an incident; names as in events.proto."""
-
-    OPENED = "incident_opened"
-    ROUND_STARTED = "incident_round_started"
-    MITIGATED = "incident_mitigated"
-    CLOSED = "incident_closed"
-    ESCALATED = "incident_escalated"
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """An incident after something happened, with the facts to record and why."""
-
-    incident: Incident
-    events: tuple[IncidentEvent, ...] = ()
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptOutcome:
-    """How an attempt ended: over for its round, with what it tried."""
-
-    attempt: str
-    round: int
-    outcome: str
-    reason: str
-    action: int = 0
-    release: str = ""
-    to_operator: bool = False
-
-
-def new_incident(
-    id_: str, finding: Finding, now: datetime, bad_since: datetime, *, act_within: timedelta, **known: Any
-) -> Incident:
-    """The incident of a finding, in its first round; `known` holds the other fields, the plugin's among them."""
-    return Incident(
-        id=id_,
-        type=finding.type,
-        severity=finding.severity,
-        state=State.OPEN,
-        round=1,
-        open_time=now,
-        first_bad_beat_time=bad_since,
-        update_time=now,
-        act_by_time=now + act_within,
-        **known,
-    )
 
 
 def opened(incident: Incident) -> Transition:
     """A new incident; silence goes to an operator at once, since nobody can reach the plugin."""
     reason = incident.evidence.summary
-    if incident.type == heartbeat_missed.TYPE:
-        incident = replace(incident, resolution="the agent is silent, only a person can help")
+    if incident.type in OUT_OF_REACH:
+        incident = replace(incident, resolution=OUT_OF_REACH[incident.type])
         if not incident.paused:
-            return Transition(
-                replace(incident, state=State.ESCALATED), (IncidentEvent.OPENED, IncidentEvent.ESCALATED), reason
-            )
+            asked = replace(incident, state=State.ESCALATED, escalate_time=incident.open_time)
+            return Transition(asked, (IncidentEvent.OPENED, IncidentEvent.ESCALATED), reason)
     return Transition(incident, (IncidentEvent.OPENED,), reason)
 
 
@@ -210,34 +76,39 @@ def worsened(
 
 
 def improved(incident: Incident, now: datetime, *, enough: int) -> Transition:
-    """One healthy window more; it closes when there are enough and no attempt is live."""
-    if not incident.active or incident.state is State.IN_PROGRESS:
+    """One healthy window more; with enough of them it closes when no attempt has its permit to switch.
+
+    A flapping one is calm then.
+    """
+    if not incident.ill or incident.permitted:
         return Transition(incident)
     counted = replace(incident, healthy_windows=incident.healthy_windows + 1, update_time=now)
-    needed = 1 if incident.type == heartbeat_missed.TYPE else enough
+    outright = ENDED_BY_ONE_BEAT.get(incident.type)
+    needed = 1 if outright else enough
     if counted.healthy_windows < needed:
         return Transition(counted)
-    what = "the plugin is heard again" if incident.type == heartbeat_missed.TYPE else f"healthy for {needed} windows"
-    return closed(counted, what, now)
+    if incident.state is State.FLAPPING:
+        return Transition(replace(counted, healthy_windows=0, calm_time=now))
+    what = outright or f"healthy for {needed} windows"
+    return replace(closed(counted, what, now), healed_by_itself=True)
 
 
-def closed(incident: Incident, resolution: str, now: datetime) -> Transition:
-    """Ended without an attempt: healthy again, retired, or by an operator."""
+def closed(incident: Incident, resolution: str, now: datetime, *, by: str = "") -> Transition:
+    """Ended without an attempt: healthy again, retired, or by an operator (`by`)."""
     if not incident.active:
         return Transition(incident)
-    over = replace(incident, state=State.CLOSED, resolution=resolution, end_time=now, update_time=now, attempt="")
-    return Transition(over, (IncidentEvent.CLOSED,), resolution)
+    over = replace(incident, state=State.CLOSED, resolution=resolution, closed_by=by, update_time=now)
+    over = replace(over, end_time=later(now, incident.reopen_time), calm_time=None)
+    over = replace(over, attempt="", permitted=False)
+    return Transition(over, (IncidentEvent.CLOSED,), resolution, was_flapping=incident.state is State.FLAPPING)
 
 
 def escalated(incident: Incident, reason: str, now: datetime) -> Transition:
     """An operator is asked; healthy windows can still close it."""
     if incident.state not in (State.OPEN, State.IN_PROGRESS):
         return Transition(incident)
-    return Transition(
-        replace(incident, state=State.ESCALATED, resolution=reason, update_time=now, attempt=""),
-        (IncidentEvent.ESCALATED,),
-        reason,
-    )
+    asked = replace(incident, escalate_time=incident.escalate_time or now, update_time=now, attempt="", permitted=False)
+    return Transition(replace(asked, state=State.ESCALATED, resolution=reason), (IncidentEvent.ESCALATED,), reason)
 
 
 def attempt_started(
@@ -245,27 +116,36 @@ def attempt_started(
 ) -> Transition:
     """An attempt is live for this round; one that is already over, or of another round, changes nothing."""
     over = any(tried.attempt == attempt for tried in incident.tried)
-    if incident.state is not State.OPEN or number != incident.round or over:
+    begun = incident.state is State.IN_PROGRESS and incident.permitted and incident.attempt == attempt
+    if not (incident.state is State.OPEN or begun) or number != incident.round or over:
         return Transition(incident)
-    known = replace(incident, attempt=attempt, action=action, remedy=release, resolution="", update_time=now)
-    if incident.paused:
-        # It will be held: until it goes on the plugin may get well by itself.
+    # The fact of its permit may have come before this one.
+    permitted = incident.permitted and incident.attempt == attempt
+    known = replace(incident, attempt=attempt, permitted=permitted, action=action, remedy=release, resolution="")
+    known = replace(known, update_time=now)
+    if incident.paused and not permitted:
+        # It will be held, and nobody has to be asked about it until the storm is over.
         return Transition(known)
-    return Transition(replace(known, state=State.IN_PROGRESS, healthy_windows=0))
+    return Transition(replace(known, state=State.IN_PROGRESS))
 
 
 def attempt_held(incident: Incident, attempt: str, now: datetime) -> Transition:
     """The attempt waits for the end of the storm, with nothing applied."""
     if incident.state is not State.IN_PROGRESS or incident.attempt != attempt:
         return Transition(incident)
-    return Transition(replace(incident, state=State.OPEN, healthy_windows=0, update_time=now))
+    return Transition(replace(incident, state=State.OPEN, update_time=now))
 
 
-def attempt_applying(incident: Incident, attempt: str, now: datetime) -> Transition:
-    """The attempt that waited was permitted its switch: from now on only its outcome ends the incident."""
-    if incident.state is not State.OPEN or incident.attempt != attempt:
+def attempt_permitted(incident: Incident, attempt: str, now: datetime) -> Transition:
+    """The attempt was permitted its switch: from now on only its outcome ends the incident.
+
+    The attempt may not be known yet, since its facts come in any order.
+    """
+    over = any(tried.attempt == attempt for tried in incident.tried)
+    if incident.state not in (State.OPEN, State.IN_PROGRESS) or incident.attempt not in ("", attempt) or over:
         return Transition(incident)
-    return Transition(replace(incident, state=State.IN_PROGRESS, healthy_windows=0, resolution="", update_time=now))
+    known = replace(incident, attempt=attempt, permitted=True, state=State.IN_PROGRESS, resolution="")
+    return Transition(replace(known, healthy_windows=0, update_time=now))
 
 
 def remedy_failed(
@@ -277,6 +157,9 @@ def remedy_failed(
     """
     if not incident.active or any(tried.attempt == outcome.attempt for tried in incident.tried):
         return Transition(incident)
+    if outcome.round < incident.round and outcome.outcome == "cancelled":
+        # It was called off when the plugin was well again: nothing was tried.
+        return Transition(incident)
     own = incident.attempt == outcome.attempt
     tried = TriedRemedy(
         outcome.attempt,
@@ -286,9 +169,9 @@ def remedy_failed(
         outcome.reason,
     )
     noted = replace(incident, tried=(*incident.tried, tried), update_time=now)
-    if outcome.round != incident.round or incident.state is State.ESCALATED:
+    if outcome.round != incident.round or incident.state in WITH_OPERATOR:
         return Transition(noted)
-    noted = replace(noted, attempt="", action=0, remedy="", healthy_windows=0)
+    noted = replace(noted, attempt="", permitted=False, action=0, remedy="", healthy_windows=0)
     why = f"round {incident.round}: {outcome.outcome}, {outcome.reason}"
     if outcome.to_operator:
         return _hand_over(noted, why, now)
@@ -301,19 +184,34 @@ def remedy_failed(
     return Transition(next_round, (IncidentEvent.ROUND_STARTED,), why)
 
 
-def mitigated(incident: Incident, attempt: str, now: datetime) -> Transition:
-    """The agent wrote COMMITTED: an attempt healed it, whatever state it stood in."""
+def mitigated(
+    incident: Incident,
+    attempt: str,
+    now: datetime,
+    *,
+    generation: int = 0,
+    decision: str = "",
+    low_evidence: bool = False,
+) -> Transition:
+    """The agent wrote COMMITTED: an attempt healed it, whatever state it stood in; with low evidence as far as seen.
+
+    `generation`: what runs since. What was committed on low evidence its watch judges, not what comes back.
+    """
     if not incident.active:
         return Transition(incident)
     over = replace(
         incident,
         state=State.MITIGATED,
         attempt=attempt,
-        end_time=now,
+        end_time=later(now, incident.reopen_time),
         update_time=now,
         resolution="healed by an attempt",
+        calm_time=None,
+        healed_generation=0 if low_evidence else generation,
+        healed_decision="" if low_evidence else decision,
     )
-    return Transition(over, (IncidentEvent.MITIGATED,), "verified healed")
+    reason = "nothing is wrong any more, on low evidence: it is watched on" if low_evidence else "verified healed"
+    return Transition(over, (IncidentEvent.MITIGATED,), reason)
 
 
 def declined(incident: Incident, number: int, reason: str, now: datetime) -> Transition:
@@ -329,6 +227,9 @@ def overdue(incident: Incident, now: datetime) -> Transition:
     """
     if incident.paused:
         return Transition(incident)
+    if incident.state is State.FLAPPING and incident.escalate_time is None:
+        asked = replace(incident, escalate_time=now, update_time=now)
+        return Transition(asked, (IncidentEvent.ESCALATED,), incident.resolution)
     if incident.state is State.OPEN and incident.resolution:
         return escalated(incident, incident.resolution, now)
     if incident.state is State.OPEN and now >= incident.due:
@@ -341,9 +242,11 @@ def overdue(incident: Incident, now: datetime) -> Transition:
 def _hand_over(incident: Incident, reason: str, now: datetime) -> Transition:
     if not incident.paused:
         return escalated(incident, reason, now)
-    return Transition(replace(incident, state=State.OPEN, attempt="", resolution=reason, update_time=now))
+    return Transition(
+        replace(incident, state=State.OPEN, attempt="", permitted=False, resolution=reason, update_time=now)
+    )
 
 
-def tried_from(rows: list[dict[str, Any]]) -> tuple[TriedRemedy, ...]:
-    """Remedies as stored."""
-    return tuple(TriedRemedy(**row) for row in rows)
+def later(now: datetime, than: datetime | None) -> datetime:
+    """Now, or just after a time that is not before it: beginnings and ends of one incident take turns."""
+    return now if than is None else max(now, than + timedelta(microseconds=1))

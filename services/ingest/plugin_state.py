@@ -20,9 +20,13 @@ class PluginState:
     version: int = 0
     active: bool = True
     session_epoch: int = 0
-    # The newest boot first.
+    # The current boot first; `sequence` is the highest of it, `former_sequences` those of the others (`boots`).
     boot_ids: tuple[str, ...] = ()
     sequence: int = 0
+    former_sequences: tuple[int, ...] = ()
+    boot_time: float = 0.0
+    boot_epoch: int = 0
+    boot_returns: int = 0
     errors: int = 0
     webhook_attempts: int = 0
     webhook_failures: int = 0
@@ -47,6 +51,10 @@ class PluginState:
     windows: bytes = b""
     # Digest of the configuration it should have; empty when none is known.
     expected_config_digest: str = ""
+    # Seconds by which its own clock was ahead of ours at the last beat that named a time; shown, and nothing else.
+    clock_skew: float | None = None
+    # The bare webhook_fail_rates it reported last (`rate_reports`).
+    reported_rates: bytes = b""
     # What is usual for it, with the counters of the last sample (`anomaly`).
     baseline: bytes = b""
     # Not stored: quiet windows with attempts since the last one in which something went wrong.

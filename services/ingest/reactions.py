@@ -18,7 +18,7 @@ from prunella.v1 import events_pb2
 from prunella.v1.events_pb2 import Event
 from services.ingest import incident_lifecycle
 from services.ingest.context import ServiceContext, lock_incident, save_transition
-from services.ingest.incident_lifecycle import Incident, Transition
+from services.ingest.incident import Incident, Transition
 from services.ingest.store import configurations, plugin_state
 from services.ingest.wire import incidents as wire
 
@@ -58,9 +58,9 @@ async def on_attempt_held(ctx: ServiceContext, event: Event, once: Once) -> None
 
 
 async def on_apply_authorized(ctx: ServiceContext, event: Event, once: Once) -> None:
-    """An attempt that waited goes on."""
+    """From now on the attempt's outcome ends the incident."""
     attempt = event.apply_authorized.attempt
-    await _move(ctx, event, once, lambda one, now: incident_lifecycle.attempt_applying(one, attempt, now))
+    await _move(ctx, event, once, lambda one, now: incident_lifecycle.attempt_permitted(one, attempt, now))
 
 
 async def on_attempt_over(ctx: ServiceContext, event: Event, once: Once) -> None:
@@ -83,9 +83,17 @@ async def _runs(ctx: ServiceContext, event: Event) -> tuple[str, int] | None:
 
 async def on_attempt_succeeded(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The incident is mitigated: the last step of a healing."""
-    attempt = event.attempt_succeeded.attempt
-    moved = await _move(ctx, event, once, lambda one, now: incident_lifecycle.mitigated(one, attempt, now))
-    if moved is not None and moved.end_time is not None:
+    done = event.attempt_succeeded
+    attempt, low = done.attempt, done.verdict.low_evidence
+    moved = await _move(
+        ctx,
+        event,
+        once,
+        lambda one, now: incident_lifecycle.mitigated(
+            one, attempt, now, generation=done.generation, decision=done.decision, low_evidence=low
+        ),
+    )
+    if moved is not None and moved.end_time is not None and not low:
         attributes = {"plugin": moved.plugin, "incident": moved.id, "attempt": attempt}
         ctx.telemetry.span_at(
             "verified healed", moved.end_time, ctx.clock.now(), parent=current_traceparent(), attributes=attributes

@@ -44,9 +44,10 @@ def build(settings: Settings, clock: Clock) -> Service:
         base.database,
         clock,
         base.telemetry,
-        act_by=settings.act_by,
         healthy_windows=settings.healthy_windows,
+        reopening=settings.reopening(),
         storm=settings.storm(),
+        limits=settings.limits(),
     )
     ctx.identities = Identities(base.database, clock, ctx.committer.prime)
     _connect_quarantine(ctx)

@@ -57,6 +57,7 @@ class Sums(NamedTuple):
     attempts: int = 0
     failures: int = 0
     duration: float = 0.0
+    signature_failures: int = 0
 
 
 def pack(window: Window) -> bytes:
@@ -100,15 +101,16 @@ def append(packed: bytes, window: Window) -> bytes:
 
 def total(windows: Iterable[Window]) -> Sums:
     """Counts of all of them together."""
-    beats = errors = attempts = failures = 0
+    beats = errors = attempts = failures = signatures = 0
     duration = 0.0
     for window in windows:
         beats += window.beats
         errors += window.errors
         attempts += window.attempts
         failures += window.failures
+        signatures += window.signature_failures
         duration += window.duration
-    return Sums(beats, errors, attempts, failures, duration)
+    return Sums(beats, errors, attempts, failures, duration, signatures)
 
 
 def since(windows: Iterable[Window], time: float) -> list[Window]:

@@ -1,8 +1,9 @@
 """What needs a person's attention, and the command that answers it.
 
-Rule: some facts raise an item, others clear it; between facts about the same subject the latest counts, and of one time
-the one that clears. An item of an incident that has ended, or of a plugin that retired, needs nobody any more, and some
-expire. Only what a person can do something about is an item.
+Rule: some facts raise an item (RAISING), others clear it (CLEARING); between facts about the same subject the latest
+counts, and of one time the one that clears. An item of an incident that has ended, or of a plugin that retired, needs
+nobody any more, and some expire. Only what a person can do something about is an item, and operators are notified of
+each kind of fact that raises one (services/ops/notify/defaults.py).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Final
 
 from services.ops import severity
 from services.ops.decoded_fact import DecodedFact
+from services.ops.interventions import OPERATORS
 from services.ops.severity import Severity
-from services.ops.text import shortened
+from services.ops.text import shortened, times
 
 # How long something that ended badly, and that nobody can revert any more, is still shown.
 SHOWN: Final = timedelta(hours=24)
@@ -32,6 +34,7 @@ KINDS: Final = (
     "report",
     "proposal",
     "quarantine",
+    "audit",
 )
 
 
@@ -54,8 +57,13 @@ class AttentionItem:
 
 def attention(fact: DecodedFact) -> list[AttentionItem]:
     """The items a fact raises and clears; what it names no subject for is none."""
-    rule = RULES.get(fact.name)
+    rule = RAISING.get(fact.name) or CLEARING.get(fact.name)
     return [item for item in rule(fact) if item.subject] if rule else []
+
+
+def raised(fact: DecodedFact) -> AttentionItem | None:
+    """The item a fact raises; None when nobody needs to do anything about it."""
+    return next((item for item in attention(fact) if item.active), None)
 
 
 Rule = Callable[[DecodedFact], list[AttentionItem]]
@@ -90,6 +98,17 @@ def _incident_escalated(fact: DecodedFact) -> list[AttentionItem]:
     return [_raised(fact, "incident", fact.incident, _severity(fact), line, f"stories show {fact.incident}")]
 
 
+def _incident_reopened(fact: DecodedFact) -> list[AttentionItem]:
+    # Where nobody was asked before, incident_escalated follows when somebody is to be.
+    if not fact.fields.get("escalated"):
+        return []
+    what = "is flapping" if fact.fields.get("flapping") else "is back"
+    line = (
+        f"{fact.label}: {fact.text('type', 'an incident')} {what}, {times(fact.number('reopened'))} by now, still yours"
+    )
+    return [_raised(fact, "incident", fact.incident, _severity(fact), line, f"stories show {fact.incident}")]
+
+
 def _incident_ended(fact: DecodedFact) -> list[AttentionItem]:
     return [_cleared(fact, "incident", fact.incident)]
 
@@ -102,8 +121,16 @@ def _approval_requested(fact: DecodedFact) -> list[AttentionItem]:
     return [_raised(fact, "approval", subject, Severity.HIGH, line, command, expire)]
 
 
+def _approval_overdue(fact: DecodedFact) -> list[AttentionItem]:
+    # The same question, asked again: whoever approves or rejects it ends both.
+    subject = fact.text("subject", "")
+    whose, approve = (fact.label, fact.attempt) if fact.attempt else (subject, subject)
+    line, expire = f"{whose}: waits for approval, and nobody has answered yet", fact.fields.get("expire_time")
+    return [_raised(fact, "approval", subject, Severity.HIGH, line, _with_reason(f"approve {approve}"), expire)]
+
+
 def _approval_ended(fact: DecodedFact) -> list[AttentionItem]:
-    # A plan that became another one is put to people anew, at the same time.
+    # A plan that became another one (void) is put to people anew, at the same time.
     return [] if fact.text("outcome", "") == "void" else [_cleared(fact, "approval", fact.text("subject", ""))]
 
 
@@ -164,6 +191,14 @@ def _rollout_continues(fact: DecodedFact) -> list[AttentionItem]:
     return [_cleared(fact, "rollout", name), _cleared(fact, "approval", f"rollouts/{name}")]
 
 
+def _rollout_aborted(fact: DecodedFact) -> list[AttentionItem]:
+    ended = _rollout_continues(fact)
+    if fact.actor.startswith(OPERATORS):
+        return ended
+    # Nobody went on with it in time, so nobody knows yet that plugins are left on two releases.
+    return [*ended[1:], *_rollout_stopped("is aborted, nobody went on with it", "show", shown=SHOWN)(fact)]
+
+
 def _report_escalated(fact: DecodedFact) -> list[AttentionItem]:
     name = fact.text("report", "")
     line = fact.with_reason(f"{fact.label}: tools are at their end with {fact.text('type', 'an error')}")
@@ -177,40 +212,53 @@ def _proposal_created(fact: DecodedFact) -> list[AttentionItem]:
 
 
 def _quarantined(fact: DecodedFact) -> list[AttentionItem]:
-    line = fact.with_reason(f"{fact.label} is shut out: two agents use its identity")
-    command = _with_reason(f"plugins retire {fact.plugin}")
+    line = f"{fact.label} is shut out: two agents use its identity; end one of them, then let it in again"
+    command = _with_reason(f"plugins release-quarantine {fact.plugin}")
     return [_raised(fact, "quarantine", fact.plugin, Severity.HIGH, line, command)]
 
 
-RULES: Final[Mapping[str, Rule]] = {
+def _audit_violated(fact: DecodedFact) -> list[AttentionItem]:
+    # What was changed stays changed: nothing clears it.
+    subject = fact.text("event", "") or f"entry {fact.text('index', '0')}"
+    line = fact.with_reason("the audit log and the database differ")
+    return [_raised(fact, "audit", subject, Severity.CRITICAL, line, "audit check", fact.time + WEEK)]
+
+
+RAISING: Final[Mapping[str, Rule]] = {
     "incident_escalated": _incident_escalated,
-    "incident_mitigated": _incident_ended,
-    "incident_closed": _incident_ended,
+    "incident_reopened": _incident_reopened,
     "approval_requested": _approval_requested,
-    "approval_ended": _approval_ended,
+    "approval_overdue": _approval_overdue,
     "attempt_unconfirmed": _attempt_unconfirmed,
     "attempt_rollback_failed": _rollback_failed,
+    "kill_switch_engaged": _kill_switch_engaged,
+    "storm_started": _storm_started,
+    "rollout_paused": _rollout_stopped("is paused", "resume"),
+    "rollout_halted": _rollout_stopped("is halted, its wave is taken back", "show", shown=SHOWN),
+    "rollout_aborted": _rollout_aborted,
+    "report_escalated": _report_escalated,
+    "proposal_created": _proposal_created,
+    "plugin_quarantined": _quarantined,
+    "audit_violated": _audit_violated,
+}
+CLEARING: Final[Mapping[str, Rule]] = {
+    "incident_mitigated": _incident_ended,
+    "incident_closed": _incident_ended,
+    "approval_ended": _approval_ended,
     "attempt_succeeded": _attempt_ended,
     "attempt_rolled_back": _attempt_ended,
     "attempt_failed": _attempt_ended,
     "attempt_cancelled": _attempt_ended,
     "attempt_refused": _attempt_ended,
-    "kill_switch_engaged": _kill_switch_engaged,
     "kill_switch_released": _kill_switch_released,
-    "storm_started": _storm_started,
     "storm_ended": _clears("storm", "storm"),
-    "rollout_paused": _rollout_stopped("is paused", "resume"),
-    "rollout_halted": _rollout_stopped("is halted, its wave is taken back", "show", shown=SHOWN),
     "rollout_resumed": _rollout_continues,
     "rollout_promoted": _rollout_continues,
     "rollout_wave_started": _rollout_continues,
-    "rollout_aborted": _rollout_continues,
     "rollout_succeeded": _rollout_continues,
-    "report_escalated": _report_escalated,
     "report_resolved": _clears("report", "report"),
     "report_closed": _clears("report", "report"),
     "task_retried": _clears("report", "report"),
-    "proposal_created": _proposal_created,
     "proposal_decided": _clears("proposal", "proposal"),
-    "plugin_quarantined": _quarantined,
+    "quarantine_released": lambda fact: [_cleared(fact, "quarantine", fact.plugin)],
 }

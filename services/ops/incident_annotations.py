@@ -1,7 +1,6 @@
 """Annotations of incidents: who is assigned to one, and comments.
 
-Rule: an annotation belongs to an incident on the timeline; assigning an incident to its assignee changes nothing. A
-repeated request is the first one again, unless its content differs.
+Rule: an annotation belongs to an incident on the timeline; assigning an incident to its assignee changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from libs.common.errors import Invalid
 from libs.common.text import clean_text
 
 LONGEST = 4000
-LONGEST_REQUEST = 128
 COLLECTION = "operators/"
 
 
@@ -27,7 +25,6 @@ class Assignment:
     merchant: str
     assignee: str
     actor: str
-    request_id: str
     time: datetime
 
 
@@ -40,7 +37,6 @@ class Comment:
     merchant: str
     text: str
     actor: str
-    request_id: str
     time: datetime
 
 
@@ -79,14 +75,3 @@ def reason(typed: str) -> str:
     if not 0 < len(clean) <= LONGEST:
         raise Invalid(f"reason must say why, in up to {LONGEST} characters", reason="REASON_MISSING", field="reason")
     return clean
-
-
-def request_id(typed: str) -> str:
-    """The id of a request. Raises Invalid."""
-    if len(typed) > LONGEST_REQUEST or not typed.isprintable():
-        raise Invalid(
-            f"request_id must be printable and at most {LONGEST_REQUEST} characters; a UUID is best",
-            reason="BAD_REQUEST_ID",
-            field="request_id",
-        )
-    return typed

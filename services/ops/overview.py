@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.ops.attempt_states import FINAL, progress, remedy
-from services.ops.text import shortened
+from services.ops.text import shortened, times
 
 RECENT: Final = timedelta(hours=24)
 DEFAULT_LINES, MOST_LINES = 20, 200
@@ -30,6 +30,7 @@ class ActiveIncident:
     severity: str
     state: str
     evidence: str
+    reopened: int = 0
     action: str = ""
     from_release: str = ""
     to_release: str = ""
@@ -47,12 +48,15 @@ def line(incident: ActiveIncident) -> str:
     """What broke and what is done about it, in one line."""
     what = f"{incident.label}: {incident.type or 'an incident'}"
     what += f", {incident.severity}" if incident.severity else ""
+    what += f", came back {times(incident.reopened)}" if incident.reopened else ""
     response = "a remedy is looked for"
     if incident.attempt_state:
         change = remedy(incident.action, incident.from_release, incident.to_release)
         response = f"{change} {progress(incident.attempt_state, incident.held_by)}"
-    if incident.state == "escalated":
+    if incident.state in {"escalated", "flapping"}:
         response = f"a person is asked ({response})" if incident.attempt_state else "a person is asked"
+    if incident.state == "flapping":
+        response = f"flapping, {response}"
     return shortened(" · ".join(filter(None, (what, incident.evidence, response))), LONGEST)
 
 

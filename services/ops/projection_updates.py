@@ -29,6 +29,9 @@ class IncidentUpdate:
     escalate_time: datetime | None = None
     mitigate_time: datetime | None = None
     close_time: datetime | None = None
+    reopen_time: datetime | None = None
+    reopened: int = 0
+    flapping: bool = False
     healed_by: str = ""
     resolution: str = ""
     manual: bool = False

@@ -79,6 +79,17 @@ def _opened(fact: DecodedFact) -> dict[str, Any]:
     }
 
 
+def _reopened(fact: DecodedFact) -> dict[str, Any]:
+    return {
+        **_anomaly(fact),
+        "reopen_time": fact.time,
+        "reopened": int(fact.number("reopened")),
+        "flapping": bool(fact.fields.get("flapping")),
+        # An operator was asked before; when, another fact says.
+        "escalate_time": fact.time if fact.fields.get("escalated") else None,
+    }
+
+
 def _anomaly(fact: DecodedFact) -> dict[str, Any]:
     return {"type": fact.text("type", ""), "severity": severity.number(fact.text("severity", ""))}
 
@@ -87,6 +98,7 @@ INCIDENT_FIELDS: Final[Mapping[str, Fields]] = {
     "incident_opened": _opened,
     "incident_round_started": _anomaly,
     "incident_escalated": lambda fact: {**_anomaly(fact), "escalate_time": fact.time},
+    "incident_reopened": _reopened,
     "incident_mitigated": lambda fact: {"mitigate_time": fact.time, "healed_by": fact.text("attempt", "")},
     "incident_closed": lambda fact: {
         "close_time": fact.time,

@@ -17,10 +17,10 @@ from services.ops.attempt_states import FINAL, STATE_OF, SWITCHED, progress, rem
 from services.ops.decoded_fact import DecodedFact
 from services.ops.headlines import headline
 from services.ops.interventions import OPERATORS, is_intervention
-from services.ops.text import duration
+from services.ops.text import duration, times
 
 LONGEST: Final = 400  # facts one story is made from
-INCIDENT_STATES: Final = ("open", "in_progress", "escalated", "mitigated", "closed")
+INCIDENT_STATES: Final = ("open", "in_progress", "escalated", "flapping", "mitigated", "closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class Story:
     escalate_time: datetime | None = None
     end_time: datetime | None = None
     rounds: int = 0
+    reopened: int = 0
     attempts: list[StoryAttempt] = field(default_factory=list)
     outcome: str = ""
     healed_by: str = ""
@@ -127,7 +128,7 @@ def summary(found: Story) -> str:
 
 
 def _add_to_incident(made: Story, fact: DecodedFact) -> None:
-    if fact.name in {"incident_opened", "incident_round_started", "incident_escalated"}:
+    if fact.name in {"incident_opened", "incident_round_started", "incident_escalated", "incident_reopened"}:
         made.type = fact.text("type", made.type)
         # It only rises, whatever order the facts come in.
         made.severity = max(made.severity, fact.text("severity", ""), key=severity.number)
@@ -144,7 +145,10 @@ def _add_to_incident(made: Story, fact: DecodedFact) -> None:
         case "incident_escalated":
             made.escalate_time = made.escalate_time or fact.time
             if not made.ended:
-                made.state, made.outcome = "escalated", f"a person is asked: {fact.reason}"
+                made.outcome = f"a person is asked: {fact.reason}"
+                made.state = made.state if made.state == "flapping" else "escalated"
+        case "incident_reopened":
+            _reopen(made, fact)
         case "incident_mitigated":
             made.state, made.end_time = "mitigated", fact.time
             made.healed_by = fact.text("attempt", "")
@@ -156,6 +160,14 @@ def _add_to_incident(made: Story, fact: DecodedFact) -> None:
             made.assignee = fact.text("assignee", "")
         case _:
             pass
+
+
+def _reopen(made: Story, fact: DecodedFact) -> None:
+    made.reopened = max(made.reopened, int(fact.number("reopened")))
+    made.end_time, made.healed_by = None, ""
+    flapping, asked = bool(fact.fields.get("flapping")), bool(fact.fields.get("escalated"))
+    made.state = "flapping" if flapping else "escalated" if asked else "open"
+    made.outcome = f"came back {times(made.reopened)}" + (", a person is in charge" if asked else "")
 
 
 def _add_to_attempt(attempt: StoryAttempt, fact: DecodedFact, ranks: dict[str, tuple[datetime, int]]) -> None:
@@ -222,6 +234,8 @@ def _conclude(made: Story, decisions: Mapping[str, DecodedFact]) -> None:
         made.outcome = f"{_remedy(live[-1])} is {progress(live[-1].state, live[-1].held_by)}"
     elif made.state == "open":
         made.outcome = "a remedy is looked for" if not decisions else "the next remedy is looked for"
+    if made.reopened and made.ended:
+        made.outcome += f", after it came back {times(made.reopened)}"
     commands = (attempt.rollback_command for attempt in reversed(made.attempts))
     made.rollback_command = next(filter(None, commands), "")
     made.attention_command = _attention_command(made)
@@ -233,6 +247,6 @@ def _attention_command(made: Story) -> str:
             return f'prunella approve {attempt.attempt} --reason "…"'
         if attempt.state in {"unconfirmed", "rollback_failed"} and not made.ended:
             return f"prunella attempts show {attempt.attempt}"
-    if made.state == "escalated":
+    if made.state in {"escalated", "flapping"}:
         return f'prunella incidents close {made.incident} --reason "…"'
     return ""

@@ -18,6 +18,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def times(number: float) -> str:
+    """How often, such as `once` or `3 times`."""
+    return "once" if number == 1 else f"{int(number)} times"
+
+
 def duration(seconds: float) -> str:
     """A duration in its largest fitting unit, such as `9.0 s` or `4 min`."""
     if seconds < 90:

@@ -11,9 +11,11 @@ from libs.common.errors import Invalid
 from libs.common.runtime.assembly import SharedContext
 from libs.common.settings import HttpUrl, ServiceSettings, variable
 from prunella.v1 import ingest_pb2_grpc
+from services.patcher.attempt import Staged
 from services.patcher.staging import Runner
 
 SCHEMA = "patcher"
+MOST_FAILURES = 256
 
 
 class Settings(ServiceSettings):
@@ -31,6 +33,14 @@ class Settings(ServiceSettings):
         rule="bearer token for the staging runner",
         remedy="ask its operator",
         secret=True,
+    )
+    sandboxes: int = variable(
+        "PATCHER_SANDBOXES",
+        default=2,
+        rule="releases that prove themselves on this machine at the same time, 1 to 64",
+        remedy="leave it out for 2; the others wait for their turn",
+        ge=1,
+        le=64,
     )
     dead_man: float = variable(
         "PATCHER_DEAD_MAN_SECONDS",
@@ -52,6 +62,14 @@ class Settings(ServiceSettings):
         rule="beats of a new generation a verdict needs, 1 to 1000",
         ge=1,
         le=1000,
+    )
+    watch: float = variable(
+        "PATCHER_WATCH_SECONDS",
+        default=86_400.0,
+        rule="seconds for which a remedy that was committed on low evidence is watched for proof, 1 to 2592000",
+        remedy="leave it out for 86400, a day",
+        ge=1,
+        le=2_592_000,
     )
 
 
@@ -86,6 +104,20 @@ class ServiceContext(SharedContext):
     absent_since: dict[str, datetime] = field(default_factory=dict)
     _proving: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
+    _failures: dict[tuple[str, ...], tuple[datetime, Staged]] = field(default_factory=dict)
+
     def proving(self, what: tuple[str, ...]) -> asyncio.Lock:
         """The lock under which one artifact is proven against one suite; who comes later finds the result."""
         return self._proving.setdefault(what, asyncio.Lock())
+
+    def remember_failure(self, what: tuple[str, ...], result: Staged) -> None:
+        """Keeps a failed proof for the attempts that were waiting for it; the oldest make room."""
+        self._failures.pop(what, None)
+        self._failures[what] = self.clock.now(), result
+        while len(self._failures) > MOST_FAILURES:
+            del self._failures[next(iter(self._failures))]
+
+    def failure_while_waiting(self, what: tuple[str, ...], since: datetime) -> Staged | None:
+        """The failed proof that ended after `since`; None when there was none, so that it is proven anew."""
+        known = self._failures.get(what)
+        return known[1] if known and known[0] > since else None

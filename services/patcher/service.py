@@ -14,6 +14,7 @@ from services.patcher.reactions import REACTIONS
 from services.patcher.staging import Runner
 from services.patcher.staging.http import HttpRunner
 from services.patcher.staging.local import LocalRunner
+from services.patcher.staging.report import SandboxReport
 from services.patcher.sweeps import SWEEPS
 
 # An artifact of 16 MiB with its envelope.
@@ -25,7 +26,9 @@ def build(settings: Settings, clock: Clock) -> Service:
     """The patcher, not started. Raises Invalid for release keys that are wrong."""
     keys = pinned_keys(settings.release_keys)
     base = assemble(SCHEMA, settings, clock, pool_size=CONNECTIONS)
-    runner: Runner = HttpRunner(settings.staging_url, settings.staging_token) if settings.staging_url else LocalRunner()
+    runner: Runner = LocalRunner(settings.sandboxes)
+    if settings.staging_url:
+        runner = HttpRunner(settings.staging_url, settings.staging_token)
     ctx = ServiceContext(
         *base.shared,
         settings=settings,
@@ -41,7 +44,8 @@ def build(settings: Settings, clock: Clock) -> Service:
         base.consumer(REACTIONS, ctx),
         # Apart, so that minutes of staging never hold up a commit or a rollback, nor lengthen their leases.
         base.errands(COMMANDS, ctx, workers=16),
-        base.errands(STAGING, ctx, workers=4),
+        base.errands(STAGING, ctx, workers=2 * settings.sandboxes),
+        SandboxReport(runner),
         base.sweeps(SWEEPS, ctx),
     ]
     return base.service(ctx, server, parts)

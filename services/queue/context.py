@@ -43,6 +43,13 @@ class Settings(ServiceSettings):
         ge=1,
         le=2_592_000,
     )
+    new_kinds: int = variable(
+        "QUEUE_NEW_KINDS_PER_HOUR",
+        default=50,
+        rule="reports a plugin's new kinds of errors may make within an hour before one holds the rest, 1 to 10000",
+        ge=1,
+        le=10_000,
+    )
     strategies: Path = variable(
         "QUEUE_STRATEGIES",
         default=Path(__file__).resolve().parent / "strategies.toml",

@@ -5,7 +5,7 @@ another the whole. So repeats neither lose nor double, whatever is sent twice. O
 new, in work or with a person only counts. Within the watch window after a worker's success it takes the success back:
 the report is in work again, and the strategy that did not last is left out of the next choice. After that it is a
 regression: the report is new again, whether a machine or a person had ended it. An occurrence from before the
-resolution, reported late, only counts.
+resolution, reported late, only counts: it arrived when it did, and is as old as a monotonic clock of its reporter says.
 """
 
 from collections.abc import Iterable

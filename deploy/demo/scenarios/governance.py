@@ -53,7 +53,7 @@ async def storm(ctx: Context, result: Result) -> None:
     # Time enough for a remedy to be decided, staged and applied, if anything could be.
     await asyncio.sleep(STAGED_SECONDS)
     del ctx.fleet.webhooks.refused["kiosk"]
-    opened = len(ctx.timeline.facts("incident_opened", where=of_kiosk))
+    opened = len(ctx.timeline.facts("incident_opened", "incident_reopened", where=of_kiosk))
     await ctx.timeline.wait_for("incident_closed", RECOVERY_SECONDS, times=opened, where=of_kiosk)
     request = ingest_pb2.EndStormRequest(
         name=f"storms/{result.storm}", reason="the sink answers again", request_id=result.storm

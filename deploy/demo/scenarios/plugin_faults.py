@@ -11,6 +11,7 @@ import asyncio
 from deploy.demo.operator_client import CALL_SECONDS
 from deploy.demo.scenarios.scenario import ENDS, Context, Mismatch, Result, Scenario, now, wait_for_delivery
 from deploy.demo.shop import Shop
+from libs.common.names import new_id
 from prunella.v1 import ingest_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Event
 
@@ -119,15 +120,17 @@ async def kill_switch(ctx: Context, result: Result) -> None:
     await run_broken(ctx, result, "shop-6", "1.2.0")
     await wait_attempt(ctx, result)
     scope = f"plugins/{result.plugin}"
-    engage = patcher_pb2.EngageKillSwitchRequest(scope=scope, reason="the demo pulls the switch", request_id=scope)
-    await ctx.client.patcher.EngageKillSwitch(engage, timeout=10)
+    engage = patcher_pb2.EngageKillSwitchRequest(scope=scope, reason="the demo pulls the switch", request_id=new_id())
+    engaged = (await ctx.client.patcher.EngageKillSwitch(engage, timeout=10)).kill_switch
     await wait_opened(ctx, result, "webhook_fail_rate")
     await ctx.timeline.wait_for("attempt_held", HEAL_SECONDS, incident=result.incident)
     await asyncio.sleep(HELD_SECONDS)
     if ctx.timeline.facts("apply_authorized", "attempt_applied", incident=result.incident):
         raise Mismatch("something was applied under the kill switch")
     await check_runs(ctx, "shop-6", "1.2.0")
-    release = patcher_pb2.ReleaseKillSwitchRequest(scope=scope, reason="the demo goes on", request_id=f"{scope}-off")
+    release = patcher_pb2.ReleaseKillSwitchRequest(
+        scope=scope, reason="the demo goes on", request_id=new_id(), epoch=engaged.epoch
+    )
     await ctx.client.patcher.ReleaseKillSwitch(release, timeout=10)
     await wait_ended(ctx, result)
     await check_runs(ctx, "shop-6", "1.2.3")

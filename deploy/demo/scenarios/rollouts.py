@@ -5,6 +5,8 @@ Rule: as for the others. What a rollout came to is read from its facts; what the
 
 from __future__ import annotations
 
+import uuid
+
 from deploy.demo.operator_client import CALL_SECONDS
 from deploy.demo.scenarios import operators
 from deploy.demo.scenarios.governance import not_running, plugin_ids
@@ -47,7 +49,7 @@ def outcome(events: list[Event]) -> str:
 async def roll_out(ctx: Context, result: Result, package: str, target: str) -> None:
     """Creates a rollout; `result.rollout` says which."""
     request = patcher_pb2.CreateRolloutRequest(
-        package=package, target=target, reason="the demo brings it to all", request_id=f"demo-{package}-{target}"
+        package=package, target=target, reason="the demo brings it to all", request_id=str(uuid.uuid4())
     )
     request.settings.waves.extend(WAVES)
     request.settings.budget = BUDGET

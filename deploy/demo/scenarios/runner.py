@@ -22,6 +22,7 @@ from deploy.demo.scenarios import error_results, incident_results, rollout_resul
 from deploy.demo.scenarios.config_drift import CONFIG_DRIFT
 from deploy.demo.scenarios.error_reports import ERROR_REPORTS
 from deploy.demo.scenarios.governance import GOVERNANCE
+from deploy.demo.scenarios.host_faults import HOST_FAULTS
 from deploy.demo.scenarios.plugin_faults import EXCLUSIVE, PLUGIN_FAULTS
 from deploy.demo.scenarios.rollouts import ROLLOUTS
 from deploy.demo.scenarios.scenario import Context, Mismatch, Result, Scenario
@@ -43,7 +44,15 @@ def select(names: Sequence[str]) -> list[Scenario]:
     """
     known = {
         scenario.name: scenario
-        for scenario in (*PLUGIN_FAULTS, *CONFIG_DRIFT, *ERROR_REPORTS, *GOVERNANCE, *ROLLOUTS, *EXCLUSIVE)
+        for scenario in (
+            *PLUGIN_FAULTS,
+            *HOST_FAULTS,
+            *CONFIG_DRIFT,
+            *ERROR_REPORTS,
+            *GOVERNANCE,
+            *ROLLOUTS,
+            *EXCLUSIVE,
+        )
     }
     wanted = {known[name].name for name in names} or set(known)
     return [scenario for scenario in known.values() if scenario.name in wanted]

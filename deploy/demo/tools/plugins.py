@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunella_agent.supervisor import socket_path
+from prunella_agent.agent_folder import socket_path
 
 
 class NoSuchPlugin(LookupError):  # noqa: N818 - says what it means

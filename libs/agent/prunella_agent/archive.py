@@ -18,6 +18,7 @@ MAX_PACKED = 16 * 1024 * 1024
 MAX_UNPACKED = 64 * 1024 * 1024
 MAX_FILES = 2000
 MAX_PATH = 240
+BLOCK = 4096
 LEFT_OUT = frozenset({"__pycache__", ".git"})
 
 
@@ -71,6 +72,11 @@ def unpack(artifact: bytes, target: Path) -> int:
     for folder in sorted(folders, reverse=True):
         sync_folder(folder)
     return len(files)
+
+
+def room(artifact: bytes) -> int:
+    """Bytes that the files of an artifact take on a disk, generously. Raises ReleaseError."""
+    return sum(len(data) + BLOCK for _, data in members(artifact).values())
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Time as an argument: what the agent reads and waits on.
 
 Rule: nothing else in the agent asks the machine for the time. Wall time is only reported to the plane; every deadline
-of the agent's own counts on its monotonic clock, because wall clocks of agents are years off.
+of the agent's own counts on its monotonic clock, because wall clocks of agents are years off and jump. That clock goes
+on while the host is suspended: what was fresh before is not fresh after an hour's sleep.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Protocol
+
+RUNNING_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
@@ -30,8 +33,8 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds since some moment; never goes back."""
-        return time.monotonic()
+        """Seconds since some moment, those of a suspended host included; never goes back."""
+        return time.clock_gettime(RUNNING_CLOCK)
 
     async def sleep(self, seconds: float) -> None:
         """Waits."""

@@ -2,14 +2,17 @@
 
 Rule: a command is done once, however often it comes; a repeat gets the same receipt. Fences only rise: a command with
 an old one is refused. A newer command ends the preparation of an older one, never a switch that has its permit. Nothing
-is unpacked or written before every pinned key has signed it, and nothing is switched before the plane permits it.
+is unpacked or written before every pinned key has signed it, and nothing is switched before the plane permits it. While
+the host hinders the agent a change is refused with that reason; a commit waits for the disk, a way back does not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +23,7 @@ from prunella.v1 import agent_pb2 as pb
 from prunella_agent import configurations, failpoints, releases
 from prunella_agent.archive import ReleaseError
 from prunella_agent.clock import Clock
+from prunella_agent.conditions import Conditions
 from prunella_agent.credential import write_file
 from prunella_agent.journal import Journal
 from prunella_agent.receipts import Receipts, decode_command, decode_result, encode
@@ -63,13 +67,19 @@ class CommandExecutor:
         package: str,
         plugin: str,
         configs: Path,
+        environment: Mapping[str, str],
         clock: Clock,
+        conditions: Conditions,
     ) -> None:
         self._journal, self._slots, self._switch, self._receipts = journal, slots, switch, receipts
+        self._conditions = conditions
         self._plane, self._probe, self._clock = plane, probe, clock
         self._keys, self._package, self._plugin, self._configs = keys, package, plugin, configs
+        self._environment = environment
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._preparing = ""
+        # The highest fence that was heard of, also when it could not be written down.
+        self._fence = 0
         self._superseded: set[str] = set()
         self._unpack_lock = asyncio.Lock()
 
@@ -84,15 +94,26 @@ class CommandExecutor:
             self._start(decode_command(message))
 
     async def accept(self, command: pb.Command) -> None:
-        """Takes a command over; when this returns it is written down or has its receipt."""
+        """Takes a command over; when this returns it is written down, or has its receipt, or its disk does not work.
+
+        What could not be written down comes again with the next stream.
+        """
         state = self._journal.state
-        if command.id in state.receipts:
-            self._plane.report(decode_result(state.receipts[command.id]))
-        elif command.id not in state.received:
-            if command.fence <= state.fence:
+        receipt = self._receipts.known(command.id)
+        if receipt is not None:
+            self._plane.report(receipt)
+        elif command.id not in state.received and command.id not in self._tasks:
+            if command.fence <= max(state.fence, self._fence):
                 self._receipts.answer(command, pb.COMMAND_OUTCOME_REFUSED, "FENCE")
                 return
-            self._journal.write("RECEIVED", command=command.id, fence=command.fence, message=encode(command))
+            self._fence = command.fence
+            try:
+                self._journal.write("RECEIVED", command=command.id, fence=command.fence, message=encode(command))
+            except OSError as error:
+                self._conditions.note("the journal", error, self._journal.folder, self._journal.check)
+                if command.kind in CHANGES:
+                    self._receipts.answer(command, pb.COMMAND_OUTCOME_REFUSED, self._conditions.refusal())
+                    return
             failpoints.hit("RECEIVED")
             self._start(command)
 
@@ -133,22 +154,34 @@ class CommandExecutor:
                 raise
             self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, "SUPERSEDED", spans)
         except ReleaseError as error:
-            self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, f"{error.reason}: {error.message}", spans)
+            self._answer_unfit(command, error, spans)
         except grpc.RpcError as error:
             self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, f"FETCH_FAILED: {error}", spans)
         except TimeoutError:
             self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, "DEADLINE", spans)
+        except (OSError, MemoryError) as error:
+            fault = error if isinstance(error, OSError) else OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            self._conditions.note("a command", fault, self._slots.folder, self._slots.check)
+            self._receipts.answer(command, pb.COMMAND_OUTCOME_REFUSED, self._conditions.refusal(), spans)
         except Exception as error:
             log.exception("command %s failed", command.id)
             self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, f"INTERNAL: {type(error).__name__}", spans)
         finally:
             self._superseded.discard(command.id)
 
+    def _answer_unfit(self, command: pb.Command, error: ReleaseError, spans: Spans) -> None:
+        fields = {}
+        if error.reason == releases.REQUIREMENT_UNMET:
+            manifest = releases.verify(command.envelope, self._keys)
+            fields = {"release": manifest.version, "requires": dict(manifest.requires)}
+        detail = f"{error.reason}: {error.message}"
+        self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, detail, spans, **fields)
+
     async def _dispatch(self, command: pb.Command, spans: Spans) -> None:
         if command.kind in CHANGES:
             await self._change(command, spans)
         elif command.kind == pb.COMMAND_KIND_COMMIT:
-            await self._switch.commit(command, spans)
+            await self._commit(command, spans)
         elif command.kind == pb.COMMAND_KIND_ROLLBACK:
             await self._switch.roll_back(command, spans)
         elif command.kind == pb.COMMAND_KIND_HEALTH_CHECK:
@@ -159,14 +192,28 @@ class CommandExecutor:
         else:
             self._receipts.answer(command, pb.COMMAND_OUTCOME_FAILED, "UNKNOWN_KIND", spans)
 
+    async def _commit(self, command: pb.Command, spans: Spans) -> None:
+        while True:
+            try:
+                await self._switch.commit(command, spans)
+                return
+            except OSError as error:
+                # What is not on the disk is not kept; if it stays so the dead man goes back, and that is the answer.
+                self._conditions.note("the journal", error, self._journal.folder, self._journal.check)
+            await self._clock.sleep(ASK_AGAIN_SECONDS)
+
     async def _change(self, command: pb.Command, spans: Spans) -> None:
+        self._conditions.recheck()
+        if hindered := self._conditions.refusal():
+            self._receipts.answer(command, pb.COMMAND_OUTCOME_REFUSED, hindered, spans)
+            return
         running = self._journal.state.running
         if running is None or self._switch.in_probation:
             self._receipts.answer(
                 command, pb.COMMAND_OUTCOME_FAILED, "PROBATION" if running else "NOTHING_INSTALLED", spans
             )
             return
-        async with asyncio.timeout(self._time_limit(command)):
+        async with asyncio.timeout(time_limit(command, self._clock)):
             target = await self._target(command, running, spans)
             answer = await self._permit(command, spans)
         self._preparing = ""  # from here on nothing newer ends it
@@ -188,6 +235,7 @@ class CommandExecutor:
             named = (manifest.package, manifest.version, manifest.digest)
             if named != (self._package, command.release, command.digest):
                 raise ReleaseError(f"the envelope is of {' '.join(named)}", "RELEASE_MISMATCH")
+            releases.check_requirements(manifest, self._environment)
         with spans.step("fetch"):
             artifact = await self._plane.fetch_artifact(manifest.digest, manifest.size)
             releases.check_artifact(manifest, artifact)
@@ -204,6 +252,7 @@ class CommandExecutor:
             entrypoint=manifest.entrypoint,
             probe=manifest.probe,
             config=running.config,
+            requires=dict(manifest.requires),
         )
 
     async def _stage(self, slot: str, artifact: bytes) -> None:
@@ -215,6 +264,11 @@ class CommandExecutor:
             except asyncio.CancelledError:
                 await asyncio.wait({unpacking})
                 raise
+            except OSError as error:
+                # A release may be too large for a disk on which everything else works.
+                self._conditions.note("unpacking", error, self._slots.folder, self._slots.room(artifact))
+                raise
+        self._conditions.clear("unpacking")
 
     async def _permit(self, command: pb.Command, spans: Spans) -> PermitResponse:
         with spans.step("begin_apply"):
@@ -224,11 +278,6 @@ class CommandExecutor:
                     return answer
                 # The plane itself may say NO_ANSWER, and at once, while the one who decides is away.
                 await self._clock.sleep(ASK_AGAIN_SECONDS)
-
-    def _time_limit(self, command: pb.Command) -> float:
-        # The deadline is the plane's wall time; a clock that is years off must neither hurry nor hang.
-        left: float = command.deadline_time.seconds - self._clock.now().timestamp()
-        return min(max(left, SHORTEST), LONGEST)
 
     def _configuration(self, command: pb.Command, spans: Spans) -> str:
         """Writes a verified configuration beside the one that is used; its name."""
@@ -248,3 +297,13 @@ class CommandExecutor:
         name = f"{command.generation}-{signed.digest[:16]}.json"
         write_file(self._configs / name, document)
         return name
+
+
+def time_limit(command: pb.Command, clock: Clock) -> float:
+    """Seconds to get ready for a switch, and to be permitted it."""
+    # The deadline is the plane's wall time, and a clock that is years off must neither hurry nor hang.
+    if command.HasField("remaining_duration"):
+        left: float = command.remaining_duration.ToTimedelta().total_seconds()
+    else:
+        left = command.deadline_time.seconds - clock.now().timestamp()
+    return min(max(left, SHORTEST), LONGEST)

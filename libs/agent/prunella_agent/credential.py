@@ -6,6 +6,7 @@ same plugin. What is secret is readable by the owner only and leaves this file a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -55,12 +56,17 @@ def write_private(path: Path, fields: dict[str, object]) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Replaces a file in one step, mode 0600, durable when this returns."""
+    """Replaces a file in one step, mode 0600, durable when this returns. What could not be written leaves no draft."""
     draft = path.with_name(path.name + ".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
     sync_folder(path.parent)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunella.v1 import agent_pb2 as pb
+from prunella_agent.clock import Clock
 from prunella_agent.error_groups import ATTRIBUTES, MAX_ATTRIBUTE, MAX_CONTEXT, MAX_STACK, printable, truncate_middle
 from prunella_agent.fingerprint import fingerprint
 
@@ -28,14 +29,20 @@ AGAIN = (5.0, 60.0)
 REJECTED_SECONDS = 60.0
 MAX_MESSAGE = 8192
 MAX_COUNTED = 1_000_000_000
+# Seconds that an error waits in its process at most; what is more, the clock was changed meanwhile.
+LONGEST_UNHEARD = 60.0
 SEVERITIES = ("", "low", "medium", "high", "critical")
 
 
 @dataclass
 class ErrorCounter:
-    """Errors of one fingerprint: `acknowledged` of them the plane has, and it is not sent again before `retry_at`."""
+    """Errors of one fingerprint: `acknowledged` of them the plane has, and it is not sent again before `retry_at`.
+
+    `occurred` is when the last one was; None when nobody knows.
+    """
 
     report: pb.ErrorReport
+    occurred: float | None = None
     acknowledged: int = 0
     retry_at: float = -math.inf
 
@@ -61,8 +68,8 @@ class ErrorCounters:
         """How many counters the plane does not know the figure of."""
         return sum(counter.pending for counter in self._counters.values())
 
-    def add(self, error: pb.ErrorReport) -> None:
-        """Counts `error.occurrences` errors more (0 means 1); the counter's id is given here."""
+    def add(self, error: pb.ErrorReport, occurred: float | None = None) -> None:
+        """Counts `error.occurrences` errors more (0 means 1), the last one at `occurred`; its id is given here."""
         count = min(max(error.occurrences, 1), MAX_COUNTED)
         key = fingerprint("", error.type, error.message, error.stack).digest
         counter = self._counters.pop(key, None)
@@ -74,7 +81,7 @@ class ErrorCounters:
         latest = pb.ErrorReport()
         latest.CopyFrom(error)
         latest.id, latest.occurrences = counter.report.id, counter.report.occurrences + count
-        counter.report = latest
+        counter.report, counter.occurred = latest, occurred
         self._counters[key] = counter
 
     def due(self, now: float) -> float | None:
@@ -105,6 +112,8 @@ class ErrorCounters:
                 break
             self._sent.append((counter, counter.report.occurrences))
             message.reports.append(counter.report)
+            if counter.occurred is not None:
+                message.reports[-1].age.FromNanoseconds(int(max(0.0, now - counter.occurred) * 1e9))
         self._sent_at = now
         return message if self._sent else None
 
@@ -133,6 +142,12 @@ class ErrorCounters:
     def _evict(self) -> None:
         known = (key for key, counter in self._counters.items() if not counter.pending)
         del self._counters[next(known, next(iter(self._counters)))]
+
+
+def occurrence_time(error: pb.ErrorReport, clock: Clock) -> float:
+    """When an error occurred, on the monotonic clock: its process has the same wall clock, and was just heard."""
+    ago = clock.now().timestamp() - error.time.ToNanoseconds() / 1e9 if error.HasField("time") else 0.0
+    return clock.monotonic() - min(max(ago, 0.0), LONGEST_UNHEARD)
 
 
 def from_datagram(body: Mapping[str, Any]) -> pb.ErrorReport:

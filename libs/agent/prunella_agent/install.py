@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,12 +37,21 @@ def save_config(configs: Path, config: Path | None) -> str:
 
 
 def install(
-    journal: Journal, slots: Slots, credential: Credential, *, archive: Path, envelope: Path, package: str, config: str
+    journal: Journal,
+    slots: Slots,
+    credential: Credential,
+    *,
+    archive: Path,
+    envelope: Path,
+    package: str,
+    config: str,
+    environment: Mapping[str, str],
 ) -> Install:
     """Verifies a release and makes it the running one, under the generation that runs now. Raises ReleaseError."""
     manifest = releases.verify(envelope.read_bytes(), credential.release_keys)
     if manifest.package != package:
         raise releases.ReleaseError(f"the archive is of package {manifest.package}", "RELEASE_MISMATCH")
+    releases.check_requirements(manifest, environment)
     artifact = archive.read_bytes()
     releases.check_artifact(manifest, artifact)
     running = journal.state.running
@@ -57,6 +67,7 @@ def install(
         entrypoint=manifest.entrypoint,
         probe=manifest.probe,
         config=config,
+        requires=dict(manifest.requires),
     )
     journal.write("INSTALLED", install=asdict(fresh))
     return fresh

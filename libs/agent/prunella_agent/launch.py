@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prunella_agent.proxies import sparing_loopback
+
 SHARED = ("site-packages", "dist-packages")
 SECRET = ("PRUNELLA_", "DATABASE_URL", "NATS_URL", "SIRA_", "STAGING_RUNNER_")
 
@@ -26,7 +28,8 @@ def environment(
 ) -> dict[str, str]:
     """The environment of a plugin process; `base` (default: this process's) loses everything of the plane's."""
     inherited = os.environ if base is None else base
-    passed = {name: value for name, value in inherited.items() if not name.startswith(SECRET)}
+    # A plugin's own probe asks this machine, whatever proxy is there for the outside world.
+    passed = sparing_loopback({name: value for name, value in inherited.items() if not name.startswith(SECRET)})
     library = Path(__file__).resolve().parent.parent
     paths = [] if library.name in SHARED else [str(library)]
     paths += filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))

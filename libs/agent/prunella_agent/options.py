@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LONGEST_ABSENCE = 7 * 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One supervisor's options. `probe_seconds` is the pause between probes of a healthy plugin."""
+    """One supervisor's options. `probe_seconds` is the pause between probes of a healthy plugin; `back_within` seconds
+    is how long it may be gone when it was asked to end, 0 when its goodbye names no time."""
 
     plane: str
     folder: Path
@@ -28,6 +31,7 @@ class Options:
     config: Path | None = None
     port: int = 0
     probe_seconds: float = 5.0
+    back_within: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
     with_parent: bool = False
 
@@ -46,10 +50,13 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--config", type=Path, help="configuration of the plugin (JSON object)")
     parser.add_argument("--port", type=int, default=0, help="the plugin's port; default: a free one, then always that")
     parser.add_argument("--probe-seconds", type=float, default=5.0, help="pause between probes")
+    parser.add_argument("--back-within", type=float, default=0.0, help="seconds a planned stop may last; it says so")
     parser.add_argument("--environment", action="append", default=[], metavar="NAME=VALUE", help="reported in beats")
     parser.add_argument("--with-parent", action="store_true", help="end when the parent process ends")
     found = vars(parser.parse_args(arguments))
     pairs = [pair.partition("=") for pair in found.pop("environment")]
+    if not 0 <= found["back_within"] <= LONGEST_ABSENCE:
+        parser.error(f"--back-within must be 0 to {LONGEST_ABSENCE:.0f} seconds")
     if found["archive"] is None and found["reinstall"]:
         parser.error("--reinstall needs --release-archive")
     about = {

@@ -2,7 +2,8 @@
 
 Rule: a plugin that dies is DOWN until somebody decides; the supervisor only says so. The process has its own process
 group, dies with the supervisor, and is stopped with SIGTERM and, five seconds later, SIGKILL for the whole group. Its
-output goes to a log of at most two times 1 MiB.
+output goes to a log of at most two times 1 MiB. What the host does to the supervisor says nothing about the plugin: a
+probe that cannot be asked changes no health, and a start that the host prevented is `held_up` until it can be made.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from pathlib import Path
 
 from prunella_agent import die_with_parent, launch
 from prunella_agent.clock import Clock
+from prunella_agent.conditions import Conditions, check_descriptors, check_program, check_room, classify
 from prunella_agent.state import Install
 
 STOP_SECONDS = 5.0
 PROBE_SECONDS = 5.0
 START_SECONDS = 30.0
 MAX_LOG = 1024 * 1024
+STARTING = "starting programs"
 
 
 class Health(Enum):
@@ -38,12 +41,21 @@ class PluginProcess:
     """At most one process of the plugin, and what is known about it."""
 
     def __init__(
-        self, *, log: Path, clock: Clock, on_change: Callable[[], None], probe_interval: Callable[[], float]
+        self,
+        *,
+        log: Path,
+        clock: Clock,
+        on_change: Callable[[], None],
+        probe_interval: Callable[[], float],
+        conditions: Conditions,
     ) -> None:
         # Nothing has been started yet; only a process that is gone is down.
         self.health = Health.STARTING
+        self.held_up = False
         self._log_path = log
         self._clock = clock
+        self._conditions = conditions
+        self._entrypoint: list[str] = []
         self._on_change = on_change
         self._probe_interval = probe_interval
         self._process: asyncio.subprocess.Process | None = None
@@ -72,27 +84,46 @@ class PluginProcess:
         """Starts a release from its slot. A program that cannot be started is DOWN, not an error."""
         self._folder, self._environment = folder, environment
         self._probe = lambda: launch.command(install.probe)
+        self._entrypoint = launch.command(install.entrypoint)
+        self.held_up = True
+        with self._conditions.watching(STARTING, sys.executable, self.check_host):
+            self.check_host()
+            await self._spawn()
+            self.held_up = False
+        if self.held_up:
+            self._set_health(Health.DOWN)
+
+    def check_host(self) -> None:
+        """Raises OSError when the host would not let the plugin start: no interpreter, no descriptors."""
+        check_program(self._entrypoint, self._folder)
+        check_descriptors()
+
+    def look_at_host(self) -> None:
+        """Notes it when the host would not let the plugin start, before anybody has to find out."""
+        with self._conditions.watching(STARTING, sys.executable, self.check_host):
+            self.check_host()
+
+    async def _spawn(self) -> None:
         reader, writer = os.pipe()
         try:
+            # It ends with the last writer, be that the plugin or, when it cannot be started, this one.
+            self._copy_output(reader)
             self._process = await asyncio.create_subprocess_exec(
-                *die_with_parent_command(launch.command(install.entrypoint)),
-                cwd=folder,
-                env=dict(environment),
+                *die_with_parent_command(self._entrypoint),
+                cwd=self._folder,
+                env=dict(self._environment),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writer,
                 stderr=writer,
                 start_new_session=True,
             )
         except OSError as error:
-            os.close(reader)
             self._log(f"could not be started: {error}\n".encode())
-            self._set_health(Health.DOWN)
-            return
+            raise
         finally:
             os.close(writer)
         self._started = self._clock.monotonic()
         self._set_health(Health.STARTING)
-        self._copy_output(reader)
         self._watchers = [
             asyncio.create_task(self._wait(self._process), name="plugin exit"),
             asyncio.create_task(self._watch(), name="plugin health"),
@@ -124,17 +155,23 @@ class PluginProcess:
         return self.health
 
     async def probe(self) -> bool:
-        """Asks the release's own probe, or GET /health when it has none, whether the plugin is healthy."""
+        """Asks the release's own probe, or GET /health when it has none, whether the plugin is healthy.
+
+        Raises HostFault when the host did not let it be asked.
+        """
         if self._process is None or self._process.returncode is not None:
             return False
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 arguments = self._probe()
                 return await (self._run_probe(arguments) if arguments else self._get_health())
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError):
+        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, ValueError):
             return False
+        except OSError as error:
+            raise classify(error, sys.executable) from error
 
     async def _run_probe(self, arguments: list[str]) -> bool:
+        check_descriptors()
         probe = await asyncio.create_subprocess_exec(
             *die_with_parent_command(arguments),
             cwd=self._folder,
@@ -166,11 +203,12 @@ class PluginProcess:
 
     async def _watch(self) -> None:
         while not self.down:
-            healthy = await self.probe()
-            if not healthy and self.health is Health.HEALTHY:
-                await self._clock.sleep(0.5)  # one failed probe may be the machine's fault
+            with self._conditions.watching("probing the plugin", sys.executable):
                 healthy = await self.probe()
-            self._update_health(healthy)
+                if not healthy and self.health is Health.HEALTHY:
+                    await self._clock.sleep(0.5)  # one failed probe may be the machine's fault
+                    healthy = await self.probe()
+                self._update_health(healthy)
             await self._clock.sleep(0.1 if self.health is Health.STARTING else self._probe_interval())
 
     def _update_health(self, healthy: bool) -> None:
@@ -198,6 +236,7 @@ class PluginProcess:
             except OSError:
                 data = b""
             if data:
+                # What finds no room is lost: a plugin that waits for its log would be worse.
                 self._log(data)
             else:
                 loop.remove_reader(reader)
@@ -206,7 +245,15 @@ class PluginProcess:
         loop.add_reader(reader, readable)
 
     def _log(self, data: bytes) -> None:
-        with self._log_path.open("ab") as stream:
+        with self._conditions.watching("writing the plugin's log", self._log_path.parent, self.check_log):
+            self._append(data)
+
+    def check_log(self) -> None:
+        """Raises OSError when the plugin's output finds no room."""
+        check_room(self._log_path.parent, 1)
+
+    def _append(self, data: bytes) -> None:
+        with self._log_path.open("ab", buffering=0) as stream:
             stream.write(data)
             full = stream.tell() > MAX_LOG
         if full:
@@ -229,7 +276,11 @@ def signal_group(pid: int, number: signal.Signals) -> None:
 def kill_leftovers(socket: Path) -> None:
     """Kills what an earlier run of this folder left: processes whose environment names its socket."""
     mark = f"PRUNELLA_SOCKET={socket}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
+    try:
+        found = list(Path("/proc").glob("[0-9]*"))
+    except OSError:
+        return
+    for folder in found:
         try:
             marked = mark in (folder / "environ").read_bytes().split(b"\0")
         except OSError:
@@ -237,5 +288,5 @@ def kill_leftovers(socket: Path) -> None:
         if marked and int(folder.name) != os.getpid():
             try:
                 os.kill(int(folder.name), signal.SIGKILL)
-            except ProcessLookupError:
+            except OSError:
                 continue

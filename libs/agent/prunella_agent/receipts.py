@@ -1,11 +1,15 @@
 """The agent's receipts (results of commands): written to the journal first, then sent until the plane has them.
 
-Rule: a receipt and the step it reports are one line of the journal, so there is never one without the other.
+Rule: a receipt and the step it reports are one line of the journal, so there is never one without the other. Only a
+receipt that says that nothing was changed is sent also when the disk does not take it: it is remembered here then, and
+after a death the command that comes again is judged anew.
 """
 
 from __future__ import annotations
 
 import base64
+import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +17,9 @@ from prunella.v1 import agent_pb2 as pb
 from prunella_agent.clock import Clock
 from prunella_agent.journal import Journal
 from prunella_agent.spans import Spans
+from prunella_agent.state import MAX_REMEMBERED
+
+log = logging.getLogger("prunella_agent.receipts")
 
 Outcome = pb.CommandOutcome
 
@@ -24,6 +31,12 @@ class Receipts:
         self._journal = journal
         self._clock = clock
         self._report = report
+        self._unwritten: OrderedDict[str, pb.CommandResult] = OrderedDict()
+
+    def known(self, command: str) -> pb.CommandResult | None:
+        """The receipt that a command has, if it has one."""
+        written = self._journal.state.receipts.get(command)
+        return decode_result(written) if written is not None else self._unwritten.get(command)
 
     def create(
         self,
@@ -60,10 +73,23 @@ class Receipts:
         self._report(result)
 
     def answer(
-        self, command: pb.Command, outcome: Outcome.ValueType, detail: str = "", spans: Spans | None = None
+        self,
+        command: pb.Command,
+        outcome: Outcome.ValueType,
+        detail: str = "",
+        spans: Spans | None = None,
+        **fields: Any,
     ) -> None:
-        """Records the receipt of a command that changed nothing."""
-        self.record("RECEIPT", self.create(command, outcome, detail=detail, spans=spans))
+        """Records the receipt of a command that changed nothing; `fields` go into the journal with it."""
+        receipt = self.create(command, outcome, detail=detail, spans=spans)
+        try:
+            self.record("RECEIPT", receipt, **fields)
+        except OSError as error:
+            log.warning("the receipt of command %s is not on the disk: %s", command.id, error)
+            self._unwritten[command.id] = receipt
+            while len(self._unwritten) > MAX_REMEMBERED:
+                self._unwritten.popitem(last=False)
+            self._report(receipt)
 
 
 def timestamp(clock: Clock) -> str:

@@ -9,25 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import rfc8785
 
-from prunella_agent import dsse
+from prunella_agent import dsse, requirements
 from prunella_agent.archive import MAX_PACKED, ReleaseError, build_archive, sync_folder, unpack
 from prunella_agent.dsse import generate_key, key_id, pre_authentication, public_key
 
 __all__ = [
-    "MAX_PACKED", "PAYLOAD_TYPE", "Manifest", "ReleaseError", "build_archive", "check_artifact", "describe",
-    "generate_key", "key_id", "open_envelope", "pre_authentication", "public_key", "read_manifest", "sign",
-    "sync_folder", "unpack", "verify",
+    "MAX_PACKED", "PAYLOAD_TYPE", "REQUIREMENT_UNMET", "Manifest", "ReleaseError", "build_archive", "check_artifact",
+    "check_requirements", "describe", "generate_key", "key_id", "open_envelope", "pre_authentication", "public_key",
+    "read_manifest", "sign", "sync_folder", "unpack", "verify",
 ]  # fmt: skip
 
 PAYLOAD_TYPE = "application/vnd.prunella.release+json"
 # The signed form names its fields itself, so no attribute is ever renamed in it; another form is another version.
 MANIFEST_TYPE = "prunella.release/v1"
+# How an agent begins its word on a release that this host cannot run.
+REQUIREMENT_UNMET = "REQUIREMENT_UNMET"
 PACKAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -44,6 +46,8 @@ class Manifest:
     entrypoint: tuple[str, ...]
     probe: tuple[str, ...] = ()
     smoke: tuple[str, ...] = ()
+    # What it needs of a host: name → clauses such as `>=3.11,<4`. Not part of the signed form when there is nothing.
+    requires: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The canonical bytes that are signed."""
@@ -57,6 +61,8 @@ class Manifest:
             "probe": list(self.probe),
             "smoke": list(self.smoke),
         }
+        if self.requires:
+            form["requires"] = dict(self.requires)
         return rfc8785.dumps(form)
 
 
@@ -68,10 +74,12 @@ def describe(
     entrypoint: Sequence[str] = ("python", "main.py"),
     probe: Sequence[str] = ("python", "probe.py"),
     smoke: Sequence[str] = ("python", "smoke.py"),
+    requires: Mapping[str, str] | None = None,
 ) -> Manifest:
     """The manifest of an artifact. Raises ReleaseError when a field breaks its rule."""
     digest = hashlib.sha256(artifact).hexdigest()
-    manifest = Manifest(package, version, digest, len(artifact), tuple(entrypoint), tuple(probe), tuple(smoke))
+    commands = tuple(entrypoint), tuple(probe), tuple(smoke)
+    manifest = Manifest(package, version, digest, len(artifact), *commands, dict(requires or {}))
     return read_manifest(manifest.encode())
 
 
@@ -98,11 +106,19 @@ def check_artifact(manifest: Manifest, artifact: bytes) -> None:
         raise ReleaseError("the artifact is not the one that was signed", "DIGEST_MISMATCH")
 
 
+def check_requirements(manifest: Manifest, environment: Mapping[str, str]) -> None:
+    """Raises ReleaseError unless the host of this environment has what the release requires."""
+    lacking = requirements.unmet(manifest.requires, environment)
+    if lacking:
+        raise ReleaseError(requirements.sentence(manifest.version, lacking), REQUIREMENT_UNMET)
+
+
 def read_manifest(payload: bytes) -> Manifest:
     """The manifest in canonical bytes, each field checked. Raises ReleaseError."""
     try:
         form: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(payload).items()}
-        names = ("package", "version", "digest", "size", "entrypoint", "probe", "smoke")
+        form.setdefault("requires", {})
+        names = ("package", "version", "digest", "size", "entrypoint", "probe", "smoke", "requires")
         manifest = Manifest(*(form[name] for name in names))
         canonical = manifest.encode() == payload
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, rfc8785.CanonicalizationError) as error:
@@ -123,6 +139,7 @@ def rules(manifest: Manifest) -> dict[str, bool]:
         "entrypoint": is_command(manifest.entrypoint) and len(manifest.entrypoint) > 0,
         "probe": is_command(manifest.probe),
         "smoke": is_command(manifest.smoke),
+        "requires": requirements.well_formed(manifest.requires),
     }
 
 

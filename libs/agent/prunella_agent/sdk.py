@@ -30,6 +30,7 @@ MAX_SAMPLE_BYTES = 2048
 ERRORS_AT_ONCE = 32
 FLUSH_TRIES = 50
 FLUSH_PAUSE = 0.02
+END_SECONDS = 1.0
 
 
 class Counters:
@@ -73,6 +74,7 @@ class Sdk:
         self._path = ""
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
         self._sent_version = -1
 
     def start(self, release: str) -> None:
@@ -82,8 +84,9 @@ class Sdk:
             self._counters.version += 1
             self._path = os.environ.get("PRUNELLA_SOCKET", "")
             if self._path and self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="prunella-sdk", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._loop, name="prunella-sdk", daemon=True)
+                thread.start()  # a host without room for one more lets the next call try again
+                self._thread = thread
 
     def count(self, **increments: int) -> None:
         """Adds to the named counters."""
@@ -166,6 +169,13 @@ class Sdk:
                 return
             time.sleep(FLUSH_PAUSE)
 
+    def end(self) -> None:
+        """Sends everything and ends the thread: one that the interpreter has to end needs a descriptor to die."""
+        quietly(self.flush)
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join(END_SECONDS)
+
     def after_fork(self) -> None:
         """Makes a forked child count from zero under its own name."""
         release, running = self._counters.release, self._thread is not None
@@ -174,15 +184,14 @@ class Sdk:
             self.start(release)
 
     def _loop(self) -> None:
-        pause = threading.Event()
         since = REPEAT_SECONDS
-        while True:
+        while not self._ending.is_set():
             if since >= REPEAT_SECONDS or self._counters.version != self._sent_version:
                 quietly(self.send)
                 since = 0.0
             if self._errors:
                 quietly(self.send_errors)
-            pause.wait(CHECK_SECONDS)
+            self._ending.wait(CHECK_SECONDS)
             since += CHECK_SECONDS
 
 
@@ -196,7 +205,7 @@ def quietly(call: Any, *args: Any, **kwargs: Any) -> None:
 
 _sdk = Sdk()
 os.register_at_fork(after_in_child=lambda: quietly(_sdk.after_fork))
-atexit.register(lambda: quietly(_sdk.flush))
+atexit.register(lambda: quietly(_sdk.end))
 
 
 def start(release: str = "") -> None:

@@ -34,10 +34,10 @@ import grpc.aio
 
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc
-from prunella_agent import artifact_download
+from prunella_agent import artifact_download, proxies
 from prunella_agent.clock import Clock, SystemClock
 from prunella_agent.credential import Credential
-from prunella_agent.error_counters import ErrorCounters
+from prunella_agent.error_counters import ErrorCounters, occurrence_time
 from prunella_agent.spool import Spool
 
 log = logging.getLogger("prunella_agent.session")
@@ -57,7 +57,6 @@ OPTIONS = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    ("grpc.enable_http_proxy", 0),
 ]
 
 
@@ -75,8 +74,8 @@ class PermitResponse:
 
 
 def open_channel(plane: str) -> grpc.aio.Channel:
-    """A channel to the plane that several sessions may share; the caller closes it."""
-    return grpc.aio.insecure_channel(plane, options=OPTIONS)
+    """A channel that several sessions may share; the environment's proxy is used for a plane elsewhere only."""
+    return grpc.aio.insecure_channel(plane, options=[*OPTIONS, proxies.grpc_option(plane)])
 
 
 @dataclass(slots=True)
@@ -179,7 +178,7 @@ class Session:
     def report_errors(self, *errors: pb.ErrorReport) -> None:
         """Hands over errors; each counts `occurrences` (0 means 1) more of its fingerprint, whatever its id says."""
         for error in errors:
-            self.errors.add(error)
+            self.errors.add(error, occurrence_time(error, self._clock))
         self._pump()
 
     async def begin_apply(self, command: pb.Command) -> PermitResponse:

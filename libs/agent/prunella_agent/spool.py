@@ -2,7 +2,7 @@
 
 Rule: at most 512 beats are kept. Because counters are cumulative, a beat in the middle of a stretch in which nothing
 changed but counters can go: the next one tells the same. The first and the last beat of every stretch (same health,
-generation, release, digest, configuration) stay, as long as there are not 512 stretches.
+generation, release, digest, configuration, conditions) stay, as long as there are not 512 stretches.
 """
 
 from __future__ import annotations
@@ -85,4 +85,5 @@ class Spool:
 
 def merge_key(beat: pb.Beat) -> tuple[object, ...]:
     """What must be the same in two beats for one to speak for both."""
-    return (beat.health, beat.generation, beat.release, beat.digest, beat.config_digest)
+    hindered = tuple((one.type, one.subject) for one in beat.conditions)
+    return (beat.health, beat.generation, beat.release, beat.digest, beat.config_digest, hindered)

@@ -28,6 +28,7 @@ class Install:
     entrypoint: tuple[str, ...]
     probe: tuple[str, ...]
     config: str
+    requires: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class State:
     receipts: dict[str, str] = field(default_factory=dict)
     unacknowledged: dict[str, str] = field(default_factory=dict)
     finals: dict[int, str] = field(default_factory=dict)
+    # Release and requirements of what this host could not run, until another release is applied.
+    refused: dict[str, Any] = field(default_factory=dict)
 
     @property
     def active(self) -> Install | None:
@@ -126,8 +129,16 @@ def result_recorded(state: State, entry: Entry) -> State:
     return replace(state, received=received, receipts=receipts, unacknowledged=unacknowledged)
 
 
+def refused(state: State, entry: Entry) -> State:
+    """A receipt that changed nothing; one for lack of a requirement is remembered."""
+    if "requires" not in entry:
+        return state
+    return replace(state, refused={"release": entry["release"], "requires": dict(entry["requires"])})
+
+
 def installed(state: State, entry: Entry) -> State:
     """A release put in place by hand, at the first start or by a person."""
+    state = replace(state, refused={})
     install = read_install(entry["install"])
     previous = state.running if state.running and state.running.slot != install.slot else None
     return replace(state, running=install, previous=previous)
@@ -149,7 +160,7 @@ def switching(state: State, entry: Entry) -> State:
     """A permit was given; from here on there is a way back to take, and the spare slot's old files are none."""
     probation = read_probation(entry["probation"])
     lost = state.previous is not None and state.previous.slot == probation.after.slot != probation.before.slot
-    return replace(state, probation=probation, previous=None if lost else state.previous)
+    return replace(state, probation=probation, previous=None if lost else state.previous, refused={})
 
 
 def switched(state: State, _: Entry) -> State:
@@ -201,6 +212,7 @@ STEPS = {
     "INSTALLED": installed,
     "SLOT_CLEARED": slot_cleared,
     "RECEIVED": received,
+    "RECEIPT": refused,
     "SWITCHING": switching,
     "SWITCHED": switched,
     "COMMITTED": committed,

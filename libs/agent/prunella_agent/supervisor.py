@@ -3,33 +3,31 @@
 Files in the folder: credential.json and enrollment.json (0600), journal, slots/a and slots/b, current, configs/, data/
 (the plugin's own), plugin.log, lock, and `state`, a JSON object for people and scripts: plugin, boot_id, port, pid,
 release, generation, health, connected. Rule: one supervisor per folder; it ends on SIGTERM and SIGINT with a goodbye,
-and whatever kills it, its plugin does not outlive it.
+and whatever kills it, its plugin does not outlive it. Nothing that the host does to it (`conditions`) ends it or its
+plugin, and nobody but who asks it to end makes it say goodbye.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import hashlib
-import json
 import logging
 import os
 import signal
-import socket
 import sys
 import uuid
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import grpc
 
 from prunella.v1 import agent_pb2 as pb
 from prunella_agent import credential, launch, releases
+from prunella_agent.agent_folder import lock_folder, previous_port, socket_path, write_state
 from prunella_agent.archive import ReleaseError
 from prunella_agent.beats import HEALTH, Beats
 from prunella_agent.clock import SystemClock
 from prunella_agent.command_executor import CommandExecutor
+from prunella_agent.conditions import Conditions
 from prunella_agent.configurations import DigestCache
 from prunella_agent.enroll import enroll
 from prunella_agent.install import envelope_path, install, save_config
@@ -47,7 +45,7 @@ log = logging.getLogger("prunella_agent")
 
 CAPABILITIES = ("update", "rollback", "restart", "health_check", "commit", "config_update")
 HEALTH_NAMES = {number: health.value for health, number in HEALTH.items()}
-MAX_SOCKET_PATH = 100
+SOONEST_BEAT_SECONDS = 1.0
 
 
 class Supervisor:
@@ -57,10 +55,15 @@ class Supervisor:
         self.options = options
         self.folder = options.folder.resolve()
         self.clock = SystemClock()
+        self.conditions = Conditions(self.clock)
+        self._starting_again: asyncio.Task[None] | None = None
+        self._beat_soon: asyncio.TimerHandle | None = None
         self._stop_requested = asyncio.Event()
         self._boot_id = str(uuid.uuid4())
         self._socket_path = socket_path(self.folder)
         self._port = options.port
+        # What requirements of releases are compared with.
+        self.environment = ({"agent": agent_version()} if agent_version() else {}) | options.environment
 
     def request_stop(self) -> None:
         """Ends with a goodbye; asked twice, at once (the kernel then ends the plugin)."""
@@ -101,13 +104,16 @@ class Supervisor:
             package=self.options.package,
             release=self._first_release(),
             merchant=self.options.merchant,
-            environment=self.options.environment,
+            environment=self.environment,
         )
-        identity.save(path)
+        # Should it not be saved before a death, the same key gets the same plugin again.
+        self.conditions.keep("saving the identity", self.folder, lambda: identity.save(path))
         return identity
 
     def _wire(self, channel: grpc.aio.Channel) -> None:
         self.journal = Journal(self.folder / "journal")
+        if not self.journal.writable:
+            self.conditions.keep("the journal", self.folder, self.journal.check)
         self.slots = Slots(self.folder)
         self.session = Session(
             self.options.plane,
@@ -125,6 +131,7 @@ class Supervisor:
             clock=self.clock,
             on_change=self._beat,
             probe_interval=lambda: 1.0 if self.switch.in_probation else self.options.probe_seconds,
+            conditions=self.conditions,
         )
         self._wire_healing()
 
@@ -137,6 +144,7 @@ class Supervisor:
             receipts=receipts,
             clock=self.clock,
             beat=self._beat,
+            conditions=self.conditions,
         )
         self.beats = Beats(
             session=self.session,
@@ -144,8 +152,10 @@ class Supervisor:
             plugin=self.plugin,
             switch=self.switch,
             clock=self.clock,
-            environment=self.options.environment,
+            environment=self.environment,
+            journal=self.journal,
             configs=DigestCache(self.folder / "configs"),
+            conditions=self.conditions,
             on_beat=self._write_state,
         )
         self.executor = CommandExecutor(
@@ -159,11 +169,15 @@ class Supervisor:
             package=self.options.package,
             plugin=self.identity.plugin,
             configs=self.folder / "configs",
+            environment=self.environment,
             clock=self.clock,
+            conditions=self.conditions,
         )
 
+        self.conditions.on_change = self._on_conditions
+
     async def _serve(self, stop_requested: asyncio.Task[bool]) -> None:
-        self.telemetry.start()
+        self.conditions.keep("the telemetry socket", self._socket_path.parent, self.telemetry.start)
         beating: asyncio.Task[None] | None = None
         try:
             self._port = self._port or previous_port(self.folder / "state")
@@ -178,13 +192,39 @@ class Supervisor:
             if beating.done():
                 beating.result()
         finally:
-            if beating is not None:
-                beating.cancel()
+            for pending in (beating, self._beat_soon, self._starting_again):
+                if pending is not None:
+                    pending.cancel()
             await self.executor.stop()
-            await self.session.stop("shutdown")
+            # Who ends for any other reason than being asked to must be missed.
+            await (self.session.stop(goodbye=self._goodbye()) if stop_requested.done() else self.session.abort())
             await self.switch.stop()
             self.telemetry.stop()
             self.journal.close()
+
+    def _goodbye(self) -> pb.Goodbye:
+        goodbye = pb.Goodbye(reason="shutdown")
+        if self.options.back_within > 0:
+            goodbye.back_within_duration.FromNanoseconds(int(self.options.back_within * 1e9))
+        return goodbye
+
+    def _on_conditions(self) -> None:
+        if self._beat_soon is None:
+            # Told soon, and not at every turn of something that comes and goes.
+            wait = max(SOONEST_BEAT_SECONDS - self.beats.age, 0.0)
+            self._beat_soon = asyncio.get_running_loop().call_later(wait, self._tell_conditions)
+        if not self.conditions and self.plugin.held_up and self._starting_again is None:
+            self._starting_again = asyncio.create_task(self._start_again(), name="start again")
+
+    def _tell_conditions(self) -> None:
+        self._beat_soon = None
+        self._beat()
+
+    async def _start_again(self) -> None:
+        try:
+            await self.switch.start_again()
+        finally:
+            self._starting_again = None
 
     def _first_release(self) -> str:
         # What the agent claims of itself; it is verified, with the keys of the enrolment, before it runs.
@@ -200,18 +240,26 @@ class Supervisor:
         if archive is None:
             raise ReleaseError("nothing is installed here; give --release-archive", "NOTHING_INSTALLED")
         envelope = self.options.envelope or envelope_path(archive)
-        config = running.config if running else ""
-        if self.options.config or not config:
-            config = save_config(self.folder / "configs", self.options.config)
-        install(
-            self.journal,
-            self.slots,
-            self.identity,
-            archive=archive,
-            envelope=envelope,
-            package=self.options.package,
-            config=config,
-        )
+        try:
+            config = running.config if running else ""
+            if self.options.config or not config:
+                config = save_config(self.folder / "configs", self.options.config)
+            install(
+                self.journal,
+                self.slots,
+                self.identity,
+                archive=archive,
+                envelope=envelope,
+                package=self.options.package,
+                config=config,
+                environment=self.environment,
+            )
+        except OSError as error:
+            if running is None:
+                raise
+            # What runs goes on; the person who asked for another release reads it here and sees it in the plane.
+            self.conditions.note("the installation by hand", error, self.folder, self.slots.check)
+            return False
         return True
 
     async def start(self, install: Install) -> None:
@@ -233,6 +281,11 @@ class Supervisor:
         """Waits for a start (the switch's runner)."""
         return await self.plugin.wait_started(seconds)
 
+    @property
+    def held_up(self) -> bool:
+        """Whether the host prevented the last start (the switch's runner)."""
+        return self.plugin.held_up
+
     async def _on_command(self, command: pb.Command) -> None:
         await self.executor.accept(command)
 
@@ -252,7 +305,9 @@ class Supervisor:
 
     def _on_result_ack(self, ack: pb.ResultAck) -> None:
         if f"{ack.command}/{ack.outcome}" in self.journal.state.unacknowledged:
-            self.journal.write("ACKNOWLEDGED", command=ack.command, outcome=int(ack.outcome))
+            # Not written, it is sent once more after the next start, which changes nothing.
+            with self.conditions.watching("the journal", self.folder, self.journal.check):
+                self.journal.write("ACKNOWLEDGED", command=ack.command, outcome=int(ack.outcome))
 
     def _write_state(self, beat: pb.Beat) -> None:
         fields = {
@@ -265,41 +320,8 @@ class Supervisor:
             "health": HEALTH_NAMES[beat.health],
             "connected": self.session.connected,
         }
-        draft = self.folder / "state.new"
-        draft.write_text(json.dumps(fields))
-        draft.replace(self.folder / "state")
-
-
-def lock_folder(path: Path) -> int:
-    """Locks the folder for this process. Raises BlockingIOError when another supervisor has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
-
-
-def socket_path(folder: Path) -> Path:
-    """Where the SDK writes to; outside the folder when its path is too long for a socket."""
-    inside = folder / "telemetry.sock"
-    if len(os.fsencode(inside)) <= MAX_SOCKET_PATH:
-        return inside
-    return Path("/tmp") / f"prunella-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.sock"  # noqa: S108
-
-
-def previous_port(state: Path) -> int:
-    """The plugin's port of the last run if it is still free, else one the kernel gives."""
-    try:
-        wanted = int(json.loads(state.read_text())["port"])
-    except (OSError, ValueError, KeyError, TypeError):
-        wanted = 0
-    for port in (wanted, 0):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no free port on 127.0.0.1")
+        with self.conditions.watching("the state file", self.folder):
+            write_state(self.folder / "state", fields)
 
 
 def agent_version() -> str:

@@ -8,6 +8,7 @@ number of processes, names and samples is bounded. Datagrams that carry an error
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import socket
@@ -92,21 +93,28 @@ class Telemetry:
         self._socket: socket.socket | None = None
 
     def start(self) -> None:
-        """Opens the socket; one that an earlier run left is replaced."""
+        """Opens the socket; one that an earlier run left is replaced. Raises OSError, and may then be tried again."""
+        if self._socket is not None:
+            return
         self._path.unlink(missing_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(str(self._path))
-        self._path.chmod(0o600)
-        asyncio.get_running_loop().add_reader(self._socket, self.drain)
+        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            fresh.setblocking(False)
+            fresh.bind(str(self._path))
+            self._path.chmod(0o600)
+        except OSError:
+            fresh.close()
+            raise
+        self._socket = fresh
+        asyncio.get_running_loop().add_reader(fresh, self.drain)
 
     def drain(self) -> None:
         """Takes in what waits, at most 256 datagrams at a time."""
         for _ in range(256):
             try:
                 datagram = self._socket.recv(MAX_DATAGRAM) if self._socket else b""
-            except (BlockingIOError, InterruptedError):
-                break
+            except OSError:
+                break  # nothing waits, or nothing can be read now: the figures come again
             if not datagram:
                 break
             if not self.totals.add(datagram) and self._on_error:
@@ -125,4 +133,5 @@ class Telemetry:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)

@@ -19,15 +19,16 @@ from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from libs.common import facts
 from libs.common.bus import dead_letters
 from libs.common.bus.connection import Bus
 from libs.common.bus.streams import ACK_WAIT, ensure_consumer, ensure_streams, pull
 from libs.common.cancellation import cancel_and_wait
-from libs.common.database import Database, Transaction
+from libs.common.database import Database, Transaction, met_limit
 from libs.common.errors import Problem, Unavailable
 from libs.common.facts import fact_name
 from libs.common.telemetry import Telemetry, counter, gauge, histogram, use_traceparent
-from prunella.v1.events_pb2 import Event
+from prunella.v1.events_pb2 import Event, FactDeadLettered
 
 log = structlog.get_logger()
 _seconds = histogram("reaction_seconds", "Time one try to handle a fact took", ("consumer", "outcome"))
@@ -41,6 +42,7 @@ _dead_lettered = counter("facts_dead_lettered_total", "Facts a consumer gave up"
 Once = Callable[[Callable[[Transaction], Awaitable[None]]], Awaitable[None]]
 Reaction = Callable[[Any, Event, Once], Awaitable[None]]
 
+DEAD_LETTERED = "fact_dead_lettered"
 CONCURRENCY = 16  # facts handled at once
 DEADLINE = 60.0  # seconds a reaction may take
 SWEEP_AGE = timedelta(seconds=5)  # age at which the table overtakes JetStream
@@ -241,6 +243,11 @@ class Consumer:
         await transaction.run(
             dead_letters.INSERT, consumer=self.service, event=event.id, create_time=transaction.now, **values
         )
+        if fact != DEAD_LETTERED:
+            # Somebody has to know; a fact about a fact about it would never end.
+            given_up = FactDeadLettered(consumer=self.service, event=event.id, fact=fact)
+            about = {"plugin": event.plugin, "merchant": event.merchant}
+            transaction.record(facts.fact(self.service, given_up, reason=reason[:500], cause=event, **about))
         transaction.after_commit(lambda: self.bus.announce_dead_letter(self.service, event, reason))
         transaction.after_commit(_dead_lettered.labels(self.service).inc)
         log.error("fact_dead_lettered", consumer=self.service, event_id=event.id, **values)
@@ -305,8 +312,10 @@ class Consumer:
 
 
 def _elsewhere(error: Exception) -> bool:
-    """Whether somebody else is to blame; not when the reaction's own time ran out, for it may do so each time."""
-    return isinstance(error, ELSEWHERE) and not isinstance(error, TimeoutError)
+    """Whether somebody else is to blame; not when the reaction's time or that of a statement ran out, for it may do so
+    each time. While a database is away no count of errors can be written either.
+    """
+    return isinstance(error, ELSEWHERE) and not isinstance(error, TimeoutError) and not met_limit(error)
 
 
 async def _in_progress(message: Msg) -> None:

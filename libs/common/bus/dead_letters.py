@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from libs.common.database import Database, Transaction
+from libs.common.database import Transaction
 from libs.common.errors import NotFound
 
 MAX_ERRORS = 8
@@ -62,16 +62,12 @@ async def list_dead_letters(
     return await reading.all(LIST, consumer=consumer, before=before, event=event, limit=limit)
 
 
-async def redrive(database: Database, consumer: str, event: str) -> None:
+async def redrive(transaction: Transaction, consumer: str, event: str) -> None:
     """Lets the consumer's next sweep handle a dead letter again; a repeat changes nothing. Raises NotFound."""
-
-    async def work(transaction: Transaction) -> None:
-        if not await transaction.run(REDRIVE, now=transaction.now, consumer=consumer, event=event):
-            if await transaction.first(EXISTS, consumer=consumer, event=event):
-                return
-            raise NotFound(
-                f"consumer {consumer!r} has no dead letter {event!r}", reason="DEAD_LETTER_NOT_FOUND", field="event_id"
-            )
-        await transaction.run(DELETE_FAILURES, consumer=consumer, event=event)
-
-    await database.transaction(work)
+    if not await transaction.run(REDRIVE, now=transaction.now, consumer=consumer, event=event):
+        if await transaction.first(EXISTS, consumer=consumer, event=event):
+            return
+        raise NotFound(
+            f"consumer {consumer!r} has no dead letter {event!r}", reason="DEAD_LETTER_NOT_FOUND", field="event_id"
+        )
+    await transaction.run(DELETE_FAILURES, consumer=consumer, event=event)

@@ -61,6 +61,8 @@ CHANNEL_OPTIONS: Final[list[tuple[str, int | str]]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_500),
+    # A proxy in the environment is for the outside world; no sibling is.
+    ("grpc.enable_http_proxy", 0),
     # Each channel has its own connection, so one that backs off does not hold up the others.
     ("grpc.use_local_subchannel_pool", 1),
 ]

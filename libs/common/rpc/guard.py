@@ -21,6 +21,7 @@ from opentelemetry.trace import SpanKind
 
 from libs.common import access
 from libs.common.errors import Invalid, Problem, Unavailable
+from libs.common.rpc.request_text import cleaned
 from libs.common.rpc.status import code_of, trailers_of
 from libs.common.telemetry import Telemetry, histogram, use_traceparent
 
@@ -87,6 +88,7 @@ class Guard(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: Context) -> Any:
             try:
                 with self._inside(call):
+                    request = cleaned(call.method, request)
                     if call.streams or context.time_remaining() is not None:
                         return await inner(request, context)
                     return await _bounded(inner(request, context))
@@ -103,7 +105,7 @@ class Guard(grpc.aio.ServerInterceptor):
         async def generate(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 with self._inside(call):
-                    async for response in inner(request, context):
+                    async for response in inner(cleaned(call.method, request), context):
                         yield response
             except grpc.aio.AbortError:
                 raise

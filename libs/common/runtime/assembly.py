@@ -19,6 +19,7 @@ from libs.common.clock import Clock, SystemClock
 from libs.common.database import Database
 from libs.common.errands import Errands, Runner
 from libs.common.errors import Unavailable
+from libs.common.idempotency import Requests
 from libs.common.partitions import Partitions
 from libs.common.runtime.loops import Sweep, Sweeps
 from libs.common.runtime.service import Service
@@ -36,6 +37,7 @@ class SharedContext:
     bus: Bus
     clock: Clock
     telemetry: Telemetry
+    requests: Requests
 
 
 @dataclass
@@ -56,9 +58,9 @@ class Assembly(SharedContext):
         return f"{self.schema} connections"
 
     @property
-    def shared(self) -> tuple[Database, Bus, Clock, Telemetry]:
+    def shared(self) -> tuple[Database, Bus, Clock, Telemetry, Requests]:
         """What a context begins with."""
-        return self.database, self.bus, self.clock, self.telemetry
+        return self.database, self.bus, self.clock, self.telemetry, self.requests
 
     async def start(self) -> None:
         """Nothing: each connection is opened when first used."""
@@ -126,7 +128,13 @@ def assemble(
     """The common parts of a service. `session` are settings of every database connection."""
     telemetry = configure(schema, settings)
     database = Database(
-        settings.database_url, clock=clock, pool_size=pool_size, application_name=schema, session=session
+        settings.database_url,
+        clock=clock,
+        pool_size=pool_size,
+        application_name=schema,
+        session=session,
+        pooled=settings.database_pooler == "transaction",
     )
     bus = Bus(settings.nats_url, database, schema, clock)
-    return Assembly(database, bus, clock, telemetry, schema, settings)
+    requests = Requests(database, schema, settings.key, settings.request_retention)
+    return Assembly(database, bus, clock, telemetry, requests, schema, settings)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -30,7 +31,10 @@ class BufferingExporter(SpanExporter):
     def __init__(self, endpoint: str, *, patience: float = MAX_OUTAGE_SECONDS) -> None:
         self._endpoint = endpoint
         self._patience = patience
-        self._inner = OTLPSpanExporter(endpoint=endpoint, timeout=REQUEST_TIMEOUT)
+        # Spans go to a sibling: never through a proxy of the environment.
+        session = requests.Session()
+        session.trust_env = False
+        self._inner = OTLPSpanExporter(endpoint=endpoint, timeout=REQUEST_TIMEOUT, session=session)
         self._stopped = threading.Event()
         self._away = False
 

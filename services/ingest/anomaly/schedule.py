@@ -52,9 +52,10 @@ def due(seen: Observation, *, suspected: bool, rules: ScheduleRules = RULES) -> 
     """Whether a beat is to be sampled; `suspected`: its incident is open."""
     state = seen.state
     since = state.last_beat_time - state.sample_time
-    if since < rules.shortest:
+    # Below none: ingest's clock was set back, and what is to come would be waited for.
+    if 0.0 <= since < rules.shortest:
         return False
-    if since >= rules.quiet or not seen.window.quiet or suspected:
+    if since < 0.0 or since >= rules.quiet or not seen.window.quiet or suspected:
         return True
     if seen.beat.numbers and since >= rules.levels:
         return True
@@ -72,7 +73,7 @@ def sample(seen: Observation, rules: ScheduleRules = RULES) -> Evaluation | None
     Returns the evaluation that opens an anomaly, None when none does.
     """
     state, window = seen.state, seen.window
-    last, at, boot = last_sample(state.baseline), state.last_beat_time, zlib.crc32(seen.beat.boot_id.encode())
+    last, at, boot = last_sample(state.baseline), state.last_beat_time, _boot(seen)
     baseline = scoring.unpack(state.baseline[LAYOUT.size :])
     if state.count_from_time > last.at:
         baseline = scoring.reset_scores(baseline)
@@ -86,6 +87,12 @@ def sample(seen: Observation, rules: ScheduleRules = RULES) -> Evaluation | None
     state.baseline, state.sample_time, state.baseline_changed = LAYOUT.pack(*last) + scoring.pack(baseline), at, True
     state.like_itself = not baseline.open if evaluated else None
     return next((one for one in evaluated if one.change is Change.OPEN), None)
+
+
+def _boot(seen: Observation) -> int:
+    """Whose counters the state holds; a beat without a boot leaves them as they are."""
+    boots = (seen.beat.boot_id, *seen.state.boot_ids, "-")
+    return zlib.crc32(next(filter(None, boots)).encode())
 
 
 def _evaluate(seen: Observation, baseline: Baseline, before: Window | None) -> list[Evaluation]:

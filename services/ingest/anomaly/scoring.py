@@ -10,8 +10,8 @@ The score is Page's cumulative sum of log-likelihood ratios (E. S. Page, Continu
 1954): by Wald's bound a healthy plugin waits e^20 windows on average. Counts (errors, failed webhooks) are taken as
 Poisson against twice or thrice the usual rate (J. M. Lucas, Counted data CUSUM's, Technometrics 27, 1985), divided by
 their dispersion where they come in clusters (R. W. M. Wedderburn, Quasi-likelihood functions, Biometrika 61, 1974);
-levels (latencies) as normal in their logarithm against a shift of three standard deviations. What is common to peers is
-a median, its spread the median absolute deviation (F. R. Hampel, JASA 69, 1974).
+levels (latencies, memory) as normal in their logarithm against a shift of three standard deviations. What is common to
+peers is a median, its spread the median absolute deviation (F. R. Hampel, JASA 69, 1974).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from services.ingest.windows import Window
 ERROR_RATE = "error_rate"
 FAIL_RATE = "webhook_fail_rate"
 # Named numbers that are levels of which more is worse.
-LEVELS = ("_ms", "_seconds")
+LEVELS = ("_ms", "_seconds", "_bytes")
 MOST_LEVELS = 4
 LONGEST_NAME = 64
 
@@ -157,6 +157,24 @@ def evaluate(
     if baseline.open and score <= rules.close:
         return Evaluation(Baseline(False, figures), Change.CLOSE)
     return Evaluation(Baseline(baseline.open, figures), Change.NONE)
+
+
+class Usual(NamedTuple):
+    """What is usual of a level, and the standard deviation of its natural logarithm."""
+
+    value: float
+    spread: float
+
+
+def usual_levels(baseline: Baseline, seconds: float, rules: Rules = RULES) -> dict[str, Usual]:
+    """What is usual of each level that was measured for so long."""
+    return {
+        name: Usual(
+            math.exp(figure.amount / figure.base), max(rules.least_spread_alone, math.sqrt(max(0.0, figure.spread)))
+        )
+        for name, figure in baseline.figures.items()
+        if name.endswith(LEVELS) and figure.base > 0.0 and figure.seconds >= seconds
+    }
 
 
 def reset_scores(baseline: Baseline) -> Baseline:

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from services.ingest.detectors import (
+    agent_degraded,
     config_drift,
     error_spike,
     heartbeat_missed,
+    plugin_away,
     plugin_down,
     signature_invalid,
     telemetry_anomaly,
+    version_incompatibility,
     webhook_fail_rate,
 )
 from services.ingest.observation import Observation
@@ -21,6 +24,7 @@ from services.ingest.observation import Observation
 DETECTORS = (
     heartbeat_missed.DETECTOR, plugin_down.DETECTOR, webhook_fail_rate.DETECTOR, error_spike.DETECTOR,
     signature_invalid.DETECTOR, config_drift.DETECTOR, telemetry_anomaly.DETECTOR,
+    version_incompatibility.DETECTOR, plugin_away.DETECTOR, agent_degraded.DETECTOR,
 )  # fmt: skip
 BITS = {detector.type: detector.bit for detector in DETECTORS}
 

@@ -3,7 +3,9 @@
 Rule: the rate is looked at over the newest windows that hold at least ten attempts. The first level is reached when the
 rate itself exceeds it; a higher level is claimed only when the attempts seen support it (the lower quarter bound of
 Wilson's interval exceeds it too), so that a few unlucky calls do not turn a case for automation into one for a person.
-A few webhooks that worked are no more a proof of health than a few that did not are one of failure.
+A few webhooks that worked are no more a proof of health than a few that did not are one of failure. A rate that a
+client reports without attempts beside it is evidence only when several reports in a row exceed the level
+(`rate_reports`), and as bad as the best of them.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ def supported(failures: int, attempts: int) -> float:
 
 
 def _judge(seen: Observation) -> Finding | None:
-    reported = seen.client_figures.webhook_fail_rate
-    if reported is not None:
-        summary = f"webhook_fail_rate {reported:.2f} > {LEVELS.first:.2f} as the plugin reports it"
-        return LEVELS.finding(TYPE, "webhook_fail_rate", reported, summary)
     counted = _counted(seen.recent)
     if counted is None:
-        return None
+        lowest = seen.lowest_rate
+        if lowest is None:
+            return None
+        summary = f"webhook_fail_rate {lowest:.2f} > {LEVELS.first:.2f}, as the plugin reported several times in a row"
+        return LEVELS.finding(TYPE, "webhook_fail_rate", lowest, summary)
     attempts, failures = counted
     rate = failures / attempts
     if rate <= LEVELS.first:

@@ -15,7 +15,7 @@ from libs.common.telemetry import new_traceparent
 from services.ingest import detectors
 from services.ingest.anomaly.peers import Peers
 from services.ingest.beat import Beat
-from services.ingest.observation import BeatOutcome, Observation, classify, observe
+from services.ingest.observation import BeatOutcome, Limits, Observation, classify, observe
 from services.ingest.plugin_state import PluginState
 from services.ingest.store.plugins import Attributes, Identity
 
@@ -24,7 +24,7 @@ from services.ingest.store.plugins import Attributes, Identity
 class Entry:
     """A beat on its way; `done` gets None when it is durable, or why it never will be. `epoch` 0: no session.
 
-    `commands_pending` says afterwards whether there may be commands for the plugin.
+    `commands_pending` says afterwards whether there may be commands for the plugin, `late` that it is a former boot's.
     """
 
     identity: Identity
@@ -34,6 +34,7 @@ class Entry:
     done: Callable[[Problem | None], None]
     tries: int = 0
     commands_pending: bool = False
+    late: bool = False
 
 
 @dataclass(slots=True)
@@ -77,14 +78,17 @@ class PluginBatch:
 
 @dataclass(slots=True)
 class Batch:
-    """The plugins of a batch that is to be stored, the answer to every entry once it is, and the clones among them."""
+    """The plugins of a batch that is to be stored, the answer to every entry once it is, and the clones among them.
+
+    Of a clone the boot that it came between is said as well.
+    """
 
     plugins: dict[str, PluginBatch] = field(default_factory=dict)
     answers: list[tuple[Entry, Problem | None]] = field(default_factory=list)
-    cloned: list[Entry] = field(default_factory=list)
+    cloned: list[tuple[Entry, str]] = field(default_factory=list)
 
 
-def evaluate(entries: Iterable[Entry], states: Mapping[str, PluginState], peers: Peers) -> Batch:
+def evaluate(entries: Iterable[Entry], states: Mapping[str, PluginState], peers: Peers, limits: Limits) -> Batch:
     """Counts and judges every beat; the states are changed in place."""
     batch = Batch()
     for entry in entries:
@@ -92,24 +96,29 @@ def evaluate(entries: Iterable[Entry], states: Mapping[str, PluginState], peers:
         state = states.get(plugin)
         problem = _barred(state, entry)
         if problem is None and state is not None:
-            outcome, shrunk = classify(state, entry.beat)
+            outcome, shrunk = classify(state, entry.beat, entry.received, epoch=entry.epoch, limits=limits)
+            entry.late = outcome is BeatOutcome.LATE
             if outcome is BeatOutcome.APPLIED:
-                _apply(batch, entry, state, peers)
+                _apply(batch, entry, state, peers, limits)
+            elif entry.late:
+                # Nothing comes of it but that it is known.
+                _stored_with(batch, entry, state)
             elif outcome is BeatOutcome.CLONED:
-                batch.cloned.append(entry)
+                batch.cloned.append((entry, state.boot_ids[0]))
             problem = _refusal(outcome, shrunk)
         batch.answers.append((entry, problem))
     return batch
 
 
-def _apply(batch: Batch, entry: Entry, state: PluginState, peers: Peers) -> None:
-    identity = entry.identity
-    seen = observe(state, entry.beat, entry.received, package=identity.package, peers=peers, polling=not entry.epoch)
+def _apply(batch: Batch, entry: Entry, state: PluginState, peers: Peers, limits: Limits) -> None:
+    package, polling = entry.identity.package, not entry.epoch
+    seen = observe(state, entry.beat, entry.received, package=package, peers=peers, polling=polling, limits=limits)
     detectors.detect(seen)
-    known = batch.plugins.get(identity.plugin)
-    if known is None:
-        known = batch.plugins[identity.plugin] = PluginBatch(identity, state)
-    known.add(seen)
+    _stored_with(batch, entry, state).add(seen)
+
+
+def _stored_with(batch: Batch, entry: Entry, state: PluginState) -> PluginBatch:
+    return batch.plugins.setdefault(entry.identity.plugin, PluginBatch(entry.identity, state))
 
 
 def _barred(state: PluginState | None, entry: Entry) -> Problem | None:

@@ -13,7 +13,6 @@ import contextlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 
 from libs.common.cancellation import cancel_and_wait
 from libs.common.clock import Clock
@@ -23,8 +22,10 @@ from libs.common.telemetry import Telemetry, counter, histogram, use_traceparent
 from services.ingest.anomaly.peers import Peers
 from services.ingest.gateway import findings
 from services.ingest.gateway.batch import Batch, Entry, PluginBatch, evaluate
-from services.ingest.gateway.findings import OPENED, Changes
+from services.ingest.gateway.findings import OPENED, REOPENED, Changes
+from services.ingest.observation import LIMITS, Limits
 from services.ingest.plugin_state import PluginState
+from services.ingest.reopening import Rules as ReopeningRules
 from services.ingest.store import configurations, plugin_state, plugins
 from services.ingest.store.plugins import Attributes, Identity
 from services.ingest.storm import Rules
@@ -58,16 +59,18 @@ class Committer:
         clock: Clock,
         telemetry: Telemetry,
         *,
-        act_by: float,
         healthy_windows: int,
+        reopening: ReopeningRules,
         storm: Rules,
+        limits: Limits = LIMITS,
     ) -> None:
         self._database = database
         self._clock = clock
         self._telemetry = telemetry
-        self._act_within = timedelta(seconds=act_by)
         self._healthy_windows = healthy_windows
+        self._reopening = reopening
         self._storm = storm
+        self._limits = limits
         self._peers = Peers()
         self._queue: deque[Entry] = deque()
         self._news = asyncio.Event()
@@ -108,7 +111,8 @@ class Committer:
     def prime(self, states: dict[str, PluginState]) -> None:
         """Caches states that were read anyway; one that is out of date is found by its write."""
         for plugin, state in states.items():
-            self._cache.setdefault(plugin, state)
+            if state.active:
+                self._cache.setdefault(plugin, state)
 
     def forget(self, plugin: str) -> None:
         """Loads a plugin's state again next time."""
@@ -182,7 +186,7 @@ class Committer:
 
     async def _commit(self, entries: list[Entry]) -> list[Entry]:
         """Stores a batch and answers it; returns the entries that have to be evaluated again."""
-        batch = evaluate(entries, await self._load(entries), self._peers)
+        batch = evaluate(entries, await self._load(entries), self._peers, self._limits)
         changes, stored = Changes(), set[str]()
         if batch.plugins:
             ordered = [batch.plugins[plugin] for plugin in sorted(batch.plugins)]
@@ -195,9 +199,9 @@ class Committer:
         self._cache_stored(batch, stored - changes.changed_states)
         again = self._answer(batch, stored)
         self._trace(changes)
-        for entry in batch.cloned:
+        for entry, rival in batch.cloned:
             self.forget(entry.identity.plugin)
-            self.quarantine(entry.identity, (entry.beat.boot_id,))
+            self.quarantine(entry.identity, (entry.beat.boot_id, rival))
         return again
 
     async def _load(self, entries: list[Entry]) -> dict[str, PluginState]:
@@ -213,7 +217,8 @@ class Committer:
         if missing:
             async with self._database.reading() as tx:
                 loaded = await plugin_state.load(tx, sorted(missing))
-            self._cache.update(loaded)
+            # One that is barred may be let in again at another replica.
+            self._cache.update({plugin: state for plugin, state in loaded.items() if state.active})
             known |= loaded
         return known
 
@@ -228,7 +233,11 @@ class Committer:
             adopted = await configurations.adopt(tx, unexpected(written, attributes))
         if any(batch.observations for batch in written):
             changes = await findings.apply(
-                tx, written, act_within=self._act_within, healthy_windows=self._healthy_windows, rules=self._storm
+                tx,
+                written,
+                healthy_windows=self._healthy_windows,
+                reopening_rules=self._reopening,
+                rules=self._storm,
             )
             for event, trace in changes.facts:
                 with use_traceparent(trace):
@@ -259,7 +268,7 @@ class Committer:
                     continue
                 problem = Unavailable("the plugin's row is too busy", reason="ROW_BUSY", retry_after=1.0)
             refused += problem is not None
-            entry.commands_pending = one is not None and one.state.commands_pending
+            entry.commands_pending = one is not None and not entry.late and one.state.commands_pending
             entry.done(problem)
         _refused.inc(refused)
         _stored.inc(len(batch.answers) - refused - len(again))
@@ -268,7 +277,7 @@ class Committer:
     def _trace(self, changes: Changes) -> None:
         now = self._clock.now()
         for incident, sequence in changes.opened:
-            OPENED.labels(incident.type).inc()
+            (REOPENED if incident.reopened else OPENED).labels(incident.type).inc()
             attributes = {"plugin": incident.plugin, "incident": incident.id, "type": incident.type}
             self._telemetry.span_at(
                 "beat",

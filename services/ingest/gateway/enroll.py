@@ -1,54 +1,80 @@
 """Enrolment: a one-time token becomes an identity.
 
 Rule: a token is good for one enrolment key. The same key again gets the same plugin and secret, for an answer may be
-lost; another key gets nothing. Secrets are derived from the shared key, so that they need not be stored to be answered
-twice: only their digest is.
+lost; another key gets nothing. A token is for one merchant, and an agent that claims another is refused. A label
+belongs to one plugin that is not retired; a token that replaces is for the plugin that had the label when it was made,
+and enrolling with it retires that one and nobody else. Secrets are derived from the shared key, so that they need not
+be stored to be answered twice: only their digest is. A token is derived from everything that was asked for it, and by
+whom.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from libs.common import names
 from libs.common.database import Transaction
 from libs.common.errors import Conflict, Invalid, Unauthenticated
+from libs.common.timestamps import length
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import ingest_pb2
 from services.ingest.context import ServiceContext
+from services.ingest.gateway import departure
 from services.ingest.gateway.identity import derived, digest
 from services.ingest.store import plugin_state, plugins
-from services.ingest.store.plugins import Token
+from services.ingest.store.plugins import Identity, Token
 from services.ingest.wire import beats
 from services.ingest.wire import plugins as wire
+from services.ingest.wire.timestamps import stamp
 
 LIFETIME = timedelta(days=1)
 LONGEST_LIFETIME = timedelta(days=30)
 
 
-async def create_token(ctx: ServiceContext, request: ingest_pb2.CreateEnrollmentTokenRequest) -> tuple[str, datetime]:
-    """A new token and when it expires; the same request gets the same token. Raises Invalid."""
+async def create_token(
+    ctx: ServiceContext, request: ingest_pb2.CreateEnrollmentTokenRequest, caller: str
+) -> ingest_pb2.CreateEnrollmentTokenResponse:
+    """A new token and when it expires; the same request of the same caller gets the same token.
+
+    Raises Invalid, Conflict.
+    """
     _check_names(request, "merchant", "package", "label")
-    lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else LIFETIME
+    if request.replace and not request.label:
+        raise Invalid("replace needs the label of the plugin to replace", reason="FIELD_MISSING", field="label")
+    if not request.merchant and not request.replace:
+        raise _merchant_missing()
+    lifetime = length(request.lifetime, "lifetime") if request.HasField("lifetime") else LIFETIME
     if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
         raise Invalid("lifetime must be above 0 and at most 30 days", reason="LIFETIME_INVALID", field="lifetime")
-    token = derived(ctx.settings.key, "token", request.request_id or secrets.token_hex(16))
+    asked = request.SerializeToString(deterministic=True).hex() if request.request_id else secrets.token_hex(16)
+    token = derived(ctx.settings.key, "token", caller, asked)
 
-    async def work(tx: Transaction) -> datetime:
-        if request.label and await plugins.label_taken(tx, request.label) and not request.request_id:
+    async def work(tx: Transaction) -> ingest_pb2.CreateEnrollmentTokenResponse:
+        known = await plugins.token_expiry(tx, digest(token))
+        if known is not None:
+            return ingest_pb2.CreateEnrollmentTokenResponse(expire_time=stamp(known))
+        taken = await plugins.labelled(tx, request.label) if request.label else None
+        if taken is not None and not request.replace:
             raise _label_taken(request.label)
-        return await plugins.add_token(
+        await plugins.add_token(
             tx,
             digest(token),
-            merchant=request.merchant,
+            merchant=_merchant_of(request, taken),
             package=request.package,
             label=request.label,
             expire_time=tx.now + lifetime,
+            replaces=taken.plugin if taken else "",
+            actor=caller,
         )
+        return ingest_pb2.CreateEnrollmentTokenResponse(expire_time=stamp(tx.now + lifetime))
 
-    return token, await ctx.database.transaction(work)
+    answer = await ctx.requests.once(request, ingest_pb2.CreateEnrollmentTokenResponse, work)
+    # The answer that is kept for repeats does not have it.
+    answer.token = token
+    return answer
 
 
 async def enroll(ctx: ServiceContext, request: pb.EnrollRequest) -> pb.EnrollResponse:
@@ -57,7 +83,10 @@ async def enroll(ctx: ServiceContext, request: pb.EnrollRequest) -> pb.EnrollRes
     environment = json.dumps(dict(beats.environment(request)))
     new = names.new_id(ctx.clock.now())
 
+    replaced = ""
+
     async def work(tx: Transaction) -> tuple[str, str]:
+        nonlocal replaced
         token = await plugins.token(tx, digest(request.token))
         if token is None:
             raise Unauthenticated("there is no such enrolment token", reason="TOKEN_UNKNOWN", field="token")
@@ -67,20 +96,61 @@ async def enroll(ctx: ServiceContext, request: pb.EnrollRequest) -> pb.EnrollRes
             raise Unauthenticated(
                 "the enrolment token has expired; ask for a new one", reason="TOKEN_EXPIRED", field="token"
             )
-        package, merchant = _agreed(token.package, request.package, "package"), token.merchant or request.merchant
-        label = token.label or f"{package[:100]}-{new[-6:]}"
-        if await plugins.label_taken(tx, label):
-            raise _label_taken(label)
+        package, merchant = _agreed(token.package, request.package, "package"), token.merchant
+        if request.merchant and request.merchant != merchant:
+            raise _mismatch("merchant", merchant, request.merchant)
+        label = token.label or await _unused_label(tx, package, new)
+        replaced = await _replace(tx, token, label, new)
         secret = _secret(ctx, request, new)
         own = {"package": package, "merchant": merchant, "label": label}
-        await plugins.insert(tx, new, secret=digest(secret), environment=environment, **own)
+        if not await plugins.insert(tx, new, secret=digest(secret), environment=environment, **own):
+            raise _label_taken(label)
         await plugin_state.insert(tx, new, merchant, request.release)
         await plugins.use_token(tx, token.digest, request.enrollment_key, new)
-        tx.record(wire.enrolled(new, merchant, package, request.release, label))
+        tx.record(wire.enrolled(new, merchant, package, request.release, label, replaced))
         return new, secret
 
     plugin, secret = await ctx.database.transaction(work)
+    if replaced:
+        departure.forget(ctx, replaced, "another plugin came in its place")
     return pb.EnrollResponse(plugin=plugin, secret=secret, release_keys=ctx.settings.keys())
+
+
+async def _unused_label(tx: Transaction, package: str, new: str) -> str:
+    """What a plugin is called that nobody gave a name: few digits, and more of them when somebody has those."""
+    short = f"{package[:100]}-{new[-6:]}"
+    return short if await plugins.labelled(tx, short) is None else f"{package[:100]}-{new[-12:]}"
+
+
+async def _replace(tx: Transaction, token: Token, label: str, new: str) -> str:
+    """Retires whom the token replaces, if it still has the label; who that was. Raises Conflict if another has it."""
+    taken = await plugins.labelled(tx, label)
+    if taken is None:
+        return ""
+    if taken.plugin != token.replaces:
+        raise _label_taken(label)
+    await departure.retire_in(tx, taken, token.actor, f"{label} is enrolled anew in its place", names.plugin(new))
+    return taken.plugin
+
+
+def _merchant_of(request: ingest_pb2.CreateEnrollmentTokenRequest, replaced: Identity | None) -> str:
+    """A plugin that comes in another's place comes to the same merchant. Raises Invalid."""
+    if replaced is not None and request.merchant and request.merchant != replaced.merchant:
+        raise Invalid(
+            f"{request.label} is at merchant {replaced.merchant}; leave merchant out, or retire the plugin first",
+            reason="MERCHANT_DIFFERS",
+            field="merchant",
+        )
+    merchant = request.merchant or (replaced.merchant if replaced else "")
+    if not merchant:
+        raise _merchant_missing()
+    return merchant
+
+
+def _merchant_missing() -> Invalid:
+    return Invalid(
+        "merchant is needed: say whose installation the plugin will be", reason="FIELD_MISSING", field="merchant"
+    )
 
 
 def _check(request: pb.EnrollRequest) -> None:
@@ -108,10 +178,14 @@ def _again(ctx: ServiceContext, request: pb.EnrollRequest, token: Token) -> tupl
 
 def _agreed(promised: str, requested: str, field: str) -> str:
     if promised and requested and promised != requested:
-        raise Invalid(f"the token is for {field} {promised}, not {requested}", reason="TOKEN_MISMATCH", field=field)
+        raise _mismatch(field, promised, requested)
     if not (promised or requested):
         raise Invalid(f"{field} is needed, by token or by request", reason="FIELD_MISSING", field=field)
     return promised or requested
+
+
+def _mismatch(field: str, promised: str, requested: str) -> Invalid:
+    return Invalid(f"the token is for {field} {promised}, not {requested}", reason="TOKEN_MISMATCH", field=field)
 
 
 def _secret(ctx: ServiceContext, request: pb.EnrollRequest, plugin: str) -> str:
@@ -119,4 +193,9 @@ def _secret(ctx: ServiceContext, request: pb.EnrollRequest, plugin: str) -> str:
 
 
 def _label_taken(label: str) -> Conflict:
-    return Conflict(f"another plugin is called {label}; choose another label", reason="LABEL_TAKEN", field="label")
+    return Conflict(
+        f"another plugin is called {label}; choose another label, or replace that plugin (prunella plugins token"
+        " --replace)",
+        reason="LABEL_TAKEN",
+        field="label",
+    )

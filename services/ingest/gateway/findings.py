@@ -1,40 +1,42 @@
 """What the findings of beats do to incidents, within the transaction that stores the beats.
 
-Rule: the state of a plugin is written first; only where that succeeded do findings open or worsen incidents and healthy
-windows close them. The types in the state afterwards are those of the active incidents.
+Rule: the state of a plugin is written first; only where that succeeded do findings open, reopen or worsen incidents and
+healthy windows close them. The types in the state afterwards are those of the incidents it is ill with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from libs.common.database import Transaction
 from libs.common.names import new_id
 from libs.common.telemetry import counter, trace_id
 from prunella.v1.events_pb2 import ACTION_CONFIG_FIX, Event
-from services.ingest import detectors, incident_lifecycle
+from services.ingest import detectors, incident_lifecycle, reopening
 from services.ingest.beat import Health
 from services.ingest.detectors import config_drift
 from services.ingest.finding import Finding
 from services.ingest.gateway import storms
 from services.ingest.gateway.batch import PluginBatch
-from services.ingest.incident_lifecycle import Evidence, Incident, Transition, new_incident
+from services.ingest.incident import Evidence, Incident, Transition, new_incident
 from services.ingest.observation import Observation
+from services.ingest.reopening import Recurrence
 from services.ingest.store import incidents as store
 from services.ingest.store import plugin_state, plugins
-from services.ingest.storm import Rules
+from services.ingest.storm import Rules as StormRules
 from services.ingest.wire import incidents as wire
 from services.ingest.wire import plugins as plugin_wire
 
 OPENED = counter("incidents_opened_total", "Incidents that were opened, by type", ("type",))
+REOPENED = counter("incidents_reopened_total", "Incidents that came back soon after their end, by type", ("type",))
 
 
 @dataclass(slots=True)
 class Changes:
-    """What a transaction did besides storing states: facts with their traces, incidents it opened (with the sequence of
-    the beat), states it changed once more.
+    """What a transaction did besides storing states: facts with their traces, incidents it opened or reopened (with the
+    sequence of the beat), states it changed once more.
     """
 
     facts: list[tuple[Event, str]] = field(default_factory=list)
@@ -43,7 +45,12 @@ class Changes:
 
 
 async def apply(
-    tx: Transaction, batches: Sequence[PluginBatch], *, act_within: timedelta, healthy_windows: int, rules: Rules
+    tx: Transaction,
+    batches: Sequence[PluginBatch],
+    *,
+    healthy_windows: int,
+    reopening_rules: reopening.Rules,
+    rules: StormRules,
 ) -> Changes:
     """Moves incidents as the findings say, and begins the storms they make. So many `healthy_windows` close."""
     changes = Changes()
@@ -56,7 +63,7 @@ async def apply(
         changes.facts += _health_facts(batch)
     for batch in concerned:
         known = active[batch.state.plugin]
-        await _PluginIncidents(tx, batch, known, changes, act_within, healthy_windows).apply()
+        await _PluginIncidents(tx, batch, known, changes, healthy_windows, reopening_rules).apply()
     if changes.opened:
         pairs = [(incident.package, incident.type) for incident, _ in changes.opened]
         changes.facts += await storms.begin(tx, pairs, rules)
@@ -71,8 +78,8 @@ class _PluginIncidents:
     batch: PluginBatch
     active: dict[str, Incident]
     changes: Changes
-    act_within: timedelta
     healthy_windows: int
+    rules: reopening.Rules
     changed: dict[str, Incident] = field(default_factory=dict)
 
     async def apply(self) -> None:
@@ -90,7 +97,7 @@ class _PluginIncidents:
 
     async def _apply_finding(self, finding: Finding, seen: Observation) -> None:
         known = self.active.get(finding.type)
-        if known is not None:
+        if known is not None and known.ill:
             evidence = await self._evidence(finding, seen)
             # The generation its window began under: the beat itself may be the first of the next.
             generation = seen.window.generation
@@ -99,7 +106,11 @@ class _PluginIncidents:
                 incident_lifecycle.worsened(known, finding.severity, evidence, self.tx.now, generation=generation),
             )
         elif finding.type != config_drift.TYPE or not self._config_fix_under_way():
-            await self._open(finding, seen)
+            known = known or await store.last_of(self.tx, self.batch.state.plugin, finding.type)
+            if known is None or not reopening.continues(known, self.tx.now, self.rules):
+                await self._open(finding, seen)
+            else:
+                await self._reopen(known, finding, seen)
 
     def _config_fix_under_way(self) -> bool:
         """Whether an attempt for something else brings a configuration anyway."""
@@ -112,10 +123,9 @@ class _PluginIncidents:
         else:
             after = incident_lifecycle.worsened(incident, incident.severity, incident.evidence, self.tx.now)
         self._move(incident, after)
-        if after.incident.active:
-            return False
-        del self.active[incident.type]
-        return True
+        if not after.incident.active:
+            del self.active[incident.type]
+        return not after.incident.ill
 
     def _move(self, before: Incident, after: Transition) -> None:
         if after.incident == before:
@@ -123,6 +133,21 @@ class _PluginIncidents:
         self.changed[before.id] = after.incident
         self.active[before.type] = after.incident
         self.changes.facts += [(event, before.traceparent) for event in wire.facts(after)]
+
+    async def _reopen(self, known: Incident, finding: Finding, seen: Observation) -> None:
+        storm = await storms.ongoing_unlocked(self.tx, known.package, known.type)
+        again = Recurrence(
+            finding.severity,
+            await self._evidence(finding, seen),
+            datetime.fromtimestamp(seen.received, UTC),
+            seen.beat.release,
+            seen.beat.generation,
+            # What was counted under the generation before says nothing of this one.
+            changing=seen.window.generation != seen.beat.generation,
+        )
+        after = reopening.came_back(reopening.during(known, storm), again, self.tx.now, self.rules)
+        self._move(known, after)
+        self.changes.opened.append((after.incident, seen.beat.sequence))
 
     async def _open(self, finding: Finding, seen: Observation) -> None:
         identity, trace = self.batch.identity, self.batch.traces[finding.type]
@@ -132,7 +157,7 @@ class _PluginIncidents:
                 finding,
                 self.tx.now,
                 datetime.fromtimestamp(seen.received, UTC),
-                act_within=self.act_within,
+                act_within=self.rules.act_within,
                 plugin=identity.plugin,
                 merchant=identity.merchant,
                 package=identity.package,
@@ -150,7 +175,7 @@ class _PluginIncidents:
 
     async def _evidence(self, finding: Finding, seen: Observation) -> Evidence:
         known = self.active.get(finding.type)
-        if known is not None and finding.severity <= known.severity:
+        if known is not None and known.ill and finding.severity <= known.severity:
             return known.evidence
         environment, config_digest = await plugins.environment(self.tx, self.batch.state.plugin)
         return Evidence(
@@ -163,7 +188,7 @@ class _PluginIncidents:
 
     async def _store_types(self, ended: bool) -> None:
         state = self.batch.state
-        types = detectors.bits(self.active)
+        types = detectors.bits(name for name, incident in self.active.items() if incident.ill)
         if not ended and types == state.open_types:
             return
         await plugin_state.set_types(self.tx, state.plugin, types, ended=ended)

@@ -1,8 +1,8 @@
 """Who an agent is, from its credential alone.
 
-Rule: the secret's digest is compared in constant time; what the body says about identity is never read. Identities are
-cached for a minute; that a plugin was barred meanwhile is found by the write, whose row version has moved on. Whoever
-asks while others ask shares their look into the table.
+Rule: the secret's digest is compared in constant time; what the body says about identity is never read. Identities of
+active plugins are cached for a minute; that one was barred meanwhile is found by the write, whose row version has moved
+on. Whoever asks while others ask shares their look into the table.
 """
 
 from __future__ import annotations
@@ -80,8 +80,10 @@ class Identities:
             self._primed(await plugin_state.load(tx, sorted(loaded)))
         now = self._clock.monotonic()
         for plugin, identity in loaded.items():
-            self._cache[plugin] = (identity, now)
-            self._cache.move_to_end(plugin)
+            # Whoever lets a barred plugin in again may do so at another replica.
+            if identity.state == "active":
+                self._cache[plugin] = (identity, now)
+                self._cache.move_to_end(plugin)
         while len(self._cache) > MOST:
             self._cache.popitem(last=False)
         return [loaded.get(plugin) for plugin in ids]

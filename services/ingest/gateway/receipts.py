@@ -32,11 +32,13 @@ UNCHANGED = Settlement(None, None, recorded=False, switched=False)
 async def record(ctx: ServiceContext, identity: Identity, receipt: Receipt, result: pb.CommandResult) -> Settlement:
     """Saves an agent's receipt for its own command. Raises NotFound for any other."""
     command = await own_command(ctx, identity, receipt.command)
-    outcome = receipt.outcome.name.lower()
+    outcome, clock_skew = receipt.outcome.name.lower(), 0.0
 
     async def work(tx: Transaction) -> Settlement:
+        nonlocal clock_skew
         # The order of locks: plugin state, then command.
         await plugin_state.lock(tx, identity.plugin)
+        clock_skew = await plugin_state.clock_skew(tx, identity.plugin)
         locked = await store.lock(tx, command.id)
         assert locked is not None
         if not await store.add_receipt(tx, receipt, locked.merchant):
@@ -57,7 +59,7 @@ async def record(ctx: ServiceContext, identity: Identity, receipt: Receipt, resu
     if settlement.switched or settlement.final is not None:
         ctx.committer.forget(identity.plugin)
     _receipts.labels(outcome).inc()
-    current_telemetry().export_foreign("agent", wire.spans(result, command))
+    current_telemetry().export_foreign("agent", wire.spans(result, command, clock_skew))
     return settlement
 
 

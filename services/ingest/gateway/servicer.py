@@ -15,7 +15,7 @@ from libs.common.errors import Busy, Invalid, NotFound, Problem, Unavailable
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import agent_pb2_grpc, patcher_pb2
 from services.ingest.context import ServiceContext
-from services.ingest.gateway import enroll, receipts
+from services.ingest.gateway import enroll, polling, receipts
 from services.ingest.gateway.batch import Entry
 from services.ingest.gateway.identity import proven
 from services.ingest.gateway.session import Session
@@ -67,7 +67,7 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
         for index, entry in enumerate(request.beats):
             try:
                 identity = proven(known.get(entry.plugin), entry.plugin, entry.secret)
-                beat = beats.beat(entry.beat, now)
+                beat = beats.beat(entry.beat)
                 self._ctx.committer.add(Entry(identity, beat, 0, now, answers.done(index)))
             except Problem as problem:
                 answers.done(index)(problem)
@@ -79,11 +79,14 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
         return pb.ReportBatchResponse(accepted=len(request.beats) - len(rejections), rejections=rejections)
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
-        """One beat without a stream, answered with the commands that wait."""
+        """One beat without a stream, answered with the commands that wait; it may be one without a boot.
+
+        Those that switch are handed out only under a permit.
+        """
         ctx = self._ctx
         identity = await self._who(context)
         now = ctx.clock.now()
-        beat = beats.beat(request.beat, now.timestamp())
+        beat = beats.beat(request.beat, bootless=True)
         answers = _Answers(1)
         entry = Entry(identity, beat, 0, now.timestamp(), answers.done(0))
         ctx.committer.add(entry)
@@ -94,11 +97,10 @@ class AgentGateway(agent_pb2_grpc.AgentGatewayServicer):
         if not entry.commands_pending:
             return pb.HeartbeatResponse(ack=ack, beat_interval=span(ctx.settings.poll))
         live, probation = await receipts.pending(ctx, identity.plugin)
-        for command in live:
-            await receipts.written(ctx, command.id, now)
+        handed = await polling.hand_out(ctx, identity, live)
         interval = ctx.settings.probation_beat if probation else ctx.settings.poll
         return pb.HeartbeatResponse(
-            ack=ack, commands=[wire.message(command) for command in live], beat_interval=span(interval)
+            ack=ack, commands=[wire.message(command, now) for command in handed], beat_interval=span(interval)
         )
 
     async def AckCommand(self, request: pb.AckCommandRequest, context: Context) -> pb.AckCommandResponse:

@@ -119,8 +119,8 @@ class Session:
     def offer(self, command: Command) -> None:
         """Writes a command that was just issued, without a look."""
         if not self._closing and command.id not in self._written:
-            self._written[command.id] = self._ctx.clock.now()
-            self._send(pb.ConnectResponse(command=wire.message(command)), command)
+            now = self._written[command.id] = self._ctx.clock.now()
+            self._send(pb.ConnectResponse(command=wire.message(command, now)), command)
 
     def close(self, reason: str) -> None:
         """Tells the agent to come back, and ends."""
@@ -138,9 +138,6 @@ class Session:
         if state is None:
             self._ctx.identities.forget(self.plugin)
             raise Denied("the plugin is barred; it takes a person to change that", reason="PLUGIN_BARRED")
-        if hello.boot_id in state.boot_ids[1:]:
-            await departure.quarantine(self._ctx, self._identity, [hello.boot_id, *state.boot_ids[:1]])
-            raise Denied("two living agents use this identity", reason="PLUGIN_QUARANTINED")
         return state
 
     async def _read(self, requests: AsyncIterator[pb.ConnectRequest]) -> None:
@@ -162,13 +159,15 @@ class Session:
                 await self._room()
                 self._spawn(self._received(message.received.command))
             elif kind == "goodbye":
+                # A beat that is stored later would bring the plugin back.
+                await self._beats_stored()
                 await departure.goodbye(self._ctx, self._identity, self.epoch, message.goodbye)
                 return
 
     def _beat(self, message: pb.Beat) -> None:
         now = self._ctx.clock.now().timestamp()
         try:
-            beat = beats.beat(message, now)
+            beat = beats.beat(message)
         except Invalid as problem:
             self._reject(problem, message.boot_id, message.sequence)
             return
@@ -195,9 +194,7 @@ class Session:
 
     async def _result(self, result: pb.CommandResult) -> None:
         # The beats sent before a receipt are stored before it: it may end what they show.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STORED_SECONDS):
-                await self._stored.wait()
+        await self._beats_stored()
         try:
             settlement = await receipts.record(self._ctx, self._identity, wire.receipt(result), result)
         except Problem as problem:
@@ -210,6 +207,11 @@ class Session:
         self._send(pb.ConnectResponse(result_ack=pb.ResultAck(command=result.command, outcome=result.outcome)))
         if settlement.switched or settlement.final:
             await self._settings(pending=True)
+
+    async def _beats_stored(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STORED_SECONDS):
+                await self._stored.wait()
 
     async def _permit(self, question: pb.BeginApply) -> None:
         permit = await permits.ask(self._ctx, self._identity, question)
@@ -237,7 +239,7 @@ class Session:
                 for command in live:
                     if command_lifecycle.due(command.state, self._written.get(command.id), now, new_session=new):
                         self._written[command.id] = now
-                        self._send(pb.ConnectResponse(command=wire.message(command)), command)
+                        self._send(pb.ConnectResponse(command=wire.message(command, now)), command)
                 if not self._check_again:
                     break
         finally:

@@ -41,6 +41,12 @@ async def begin(tx: Transaction, pairs: Iterable[tuple[str, str]], rules: Rules)
     return facts
 
 
+async def ongoing_unlocked(tx: Transaction, package: str, type_: str) -> str:
+    """The ongoing storm of a pair as it stands, for whoever will look at the pair under its lock later on."""
+    known = await store.latest(tx, package, type_)
+    return known.id if known and known.storm.state is State.ONGOING else ""
+
+
 async def ongoing(tx: Transaction, package: str, type_: str) -> str:
     """The ongoing storm of a pair, which stays locked until the commit; empty when there is none."""
     await store.lock(tx, package, type_)

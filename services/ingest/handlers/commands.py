@@ -14,6 +14,7 @@ from libs.common import names, paging
 from libs.common.database import Transaction
 from libs.common.errors import Conflict, NotFound, Refused, known
 from libs.common.telemetry import counter, current_traceparent
+from prunella.v1 import agent_pb2
 from prunella.v1 import ingest_pb2 as pb
 from services.ingest.command_lifecycle import ABOUT_EXISTING, Command, State
 from services.ingest.context import ServiceContext
@@ -36,27 +37,33 @@ class CommandHandlers:
         """Saves a command and has it delivered; a repeat returns the first."""
         wanted = wire.issued(request, self.ctx.clock.now(), current_traceparent())
 
-        async def work(tx: Transaction) -> tuple[Command, bool]:
+        new: list[Command] = []
+
+        async def work(tx: Transaction) -> pb.IssueCommandResponse:
+            new.clear()
             state = await store.lock_plugin(tx, wanted.plugin) if names.is_uuid(wanted.plugin) else None
             if state is None:
                 raise NotFound("there is no such plugin", reason="PLUGIN_UNKNOWN", field="plugin")
             command = await store.issue(tx, wanted, makes=wanted.kind not in ABOUT_EXISTING)
             if command is not None:
                 tx.record(wire.issued_fact(command))
-                return command, True
+                new.append(command)
+                return _named(command)
             earlier = await store.by_request(tx, wanted.request_id)
             if earlier is None:
                 raise Refused(f"the plugin is {state}", reason=f"PLUGIN_{state.upper()}", field="plugin")
-            return _same(earlier, wanted), False
+            return _named(_same(earlier, wanted))
 
-        command, new = await self.ctx.database.transaction(work)
-        if new:
+        answer = await self.ctx.requests.once(request, pb.IssueCommandResponse, work)
+        for command in new:
             _issued.labels(wire.kind_name(command.kind)).inc()
             self.ctx.sessions.offer(command)
             task = asyncio.create_task(self.ctx.bus.wake(command.plugin))
             _background.add(task)
             task.add_done_callback(_background.discard)
-        return pb.IssueCommandResponse(command=wire.message(command))
+        # Kept is only its id, for a command may carry a whole configuration.
+        stored = new[0] if new else await self._command(names.command(answer.command.id))
+        return pb.IssueCommandResponse(command=wire.message(stored))
 
     async def WithdrawCommand(
         self, request: pb.WithdrawCommandRequest, _context: Context
@@ -64,8 +71,13 @@ class CommandHandlers:
         """Ends a command that is still live; any other stays as it is."""
         found = await self._command(request.name)
         reason = request.reason or "withdrawn"
-        await self.ctx.database.transaction(lambda tx: store.end(tx, found.id, State.WITHDRAWN, reason))
-        return pb.WithdrawCommandResponse(command=wire.resource(await self._command(request.name)))
+
+        async def work(tx: Transaction) -> pb.WithdrawCommandResponse:
+            await store.end(tx, found.id, State.WITHDRAWN, reason)
+            after = known(await store.get(tx, found.id), "command", found.id)
+            return pb.WithdrawCommandResponse(command=wire.resource(after))
+
+        return await self.ctx.requests.once(request, pb.WithdrawCommandResponse, work)
 
     async def GetCommand(self, request: pb.GetCommandRequest, _context: Context) -> pb.GetCommandResponse:
         """One command."""
@@ -84,6 +96,10 @@ class CommandHandlers:
         wanted = names.parse("commands", name)
         async with self.ctx.database.reading() as tx:
             return known(await store.get(tx, wanted) if names.is_uuid(wanted) else None, "command", wanted)
+
+
+def _named(command: Command) -> pb.IssueCommandResponse:
+    return pb.IssueCommandResponse(command=agent_pb2.Command(id=command.id))
 
 
 def _same(earlier: Command, wanted: Command) -> Command:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import grpc
@@ -18,11 +18,12 @@ from libs.common.telemetry import use_traceparent
 from prunella.v1 import ingest_pb2 as pb
 from services.ingest import incident_lifecycle
 from services.ingest.context import ServiceContext, lock_incident, save_transition
-from services.ingest.incident_lifecycle import Incident, Transition
+from services.ingest.incident import Incident, Transition
 from services.ingest.store import incidents as store
 from services.ingest.wire import incidents as wire
 
 Context = grpc.aio.ServicerContext[Any, Any]
+MovedT = TypeVar("MovedT", pb.CloseIncidentResponse, pb.EscalateIncidentResponse)
 
 
 class IncidentHandlers:
@@ -50,17 +51,25 @@ class IncidentHandlers:
 
     async def CloseIncident(self, request: pb.CloseIncidentRequest, context: Context) -> pb.CloseIncidentResponse:
         """Closed by an operator; one that is over stays as it is."""
-        reason = request.reason or "closed by a person"
-        moved = await self._move(request.name, context, lambda one, now: incident_lifecycle.closed(one, reason, now))
-        return pb.CloseIncidentResponse(incident=wire.resource(moved))
+        reason, actor = request.reason or "closed by a person", access.caller(context)
+        return await self._move(
+            request,
+            pb.CloseIncidentResponse,
+            actor,
+            lambda one, now: incident_lifecycle.closed(one, reason, now, by=actor),
+        )
 
     async def EscalateIncident(
         self, request: pb.EscalateIncidentRequest, context: Context
     ) -> pb.EscalateIncidentResponse:
         """Handed to a person; one that is over or with a person stays as it is."""
         reason = request.reason or "a person asked for it"
-        moved = await self._move(request.name, context, lambda one, now: incident_lifecycle.escalated(one, reason, now))
-        return pb.EscalateIncidentResponse(incident=wire.resource(moved))
+        return await self._move(
+            request,
+            pb.EscalateIncidentResponse,
+            access.caller(context),
+            lambda one, now: incident_lifecycle.escalated(one, reason, now),
+        )
 
     async def _incident(self, name: str) -> Incident:
         wanted = names.parse("incidents", name)
@@ -68,22 +77,25 @@ class IncidentHandlers:
             return known(await store.get(tx, wanted) if names.is_uuid(wanted) else None, "incident", wanted)
 
     async def _move(
-        self, name: str, context: Context, transition: Callable[[Incident, datetime], Transition]
-    ) -> Incident:
-        found = await self._incident(name)
-        actor = access.caller(context)
+        self,
+        request: pb.CloseIncidentRequest | pb.EscalateIncidentRequest,
+        response: type[MovedT],
+        actor: str,
+        transition: Callable[[Incident, datetime], Transition],
+    ) -> MovedT:
+        found = await self._incident(request.name)
 
-        async def work(tx: Transaction) -> Incident:
+        async def work(tx: Transaction) -> MovedT:
             before = await lock_incident(tx, found.id, found.plugin)
             assert before is not None
             after = transition(before, tx.now)
             await save_transition(tx, before, after, actor=actor)
-            return after.incident
+            return response(incident=wire.resource(after.incident))
 
         with use_traceparent(found.traceparent), self.ctx.telemetry.span("operator change"):
-            moved = await self.ctx.database.transaction(work)
+            answer = await self.ctx.requests.once(request, response, work)
         self.ctx.committer.forget(found.plugin)
-        return moved
+        return answer
 
 
 def plugin_filter(name: str) -> str:

@@ -12,23 +12,19 @@ import grpc
 from libs.common import access, names, paging
 from libs.common.database import Transaction
 from libs.common.errors import known
+from libs.common.timestamps import moment
 from prunella.v1 import agent_pb2
 from prunella.v1 import ingest_pb2 as pb
-from services.ingest import windows
+from services.ingest import telemetry
 from services.ingest.context import ServiceContext
 from services.ingest.gateway import departure, enroll
-from services.ingest.plugin_state import PluginState
-from services.ingest.store import plugin_state, plugins
-from services.ingest.windows import Window
+from services.ingest.store import commands, incidents, plugin_state, plugins
 from services.ingest.wire import plugins as wire
-from services.ingest.wire.timestamps import stamp, to_datetime
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 FRESH = 2.5  # beat intervals without a beat after which a session counts as gone
 MOST_PEERS = 200
-# What came earlier says little about how it was just before the switch (seconds).
-BEFORE = 600.0
 
 
 class PluginHandlers:
@@ -37,11 +33,10 @@ class PluginHandlers:
     ctx: ServiceContext
 
     async def CreateEnrollmentToken(
-        self, request: pb.CreateEnrollmentTokenRequest, _context: Context
+        self, request: pb.CreateEnrollmentTokenRequest, context: Context
     ) -> pb.CreateEnrollmentTokenResponse:
         """A one-time token."""
-        token, expires = await enroll.create_token(self.ctx, request)
-        return pb.CreateEnrollmentTokenResponse(token=token, expire_time=stamp(expires))
+        return await enroll.create_token(self.ctx, request, access.caller(context))
 
     async def GetPlugin(self, request: pb.GetPluginRequest, _context: Context) -> pb.GetPluginResponse:
         """One plugin, by id or by label."""
@@ -75,6 +70,7 @@ class PluginHandlers:
                 health=agent_pb2.Health.ValueType(row.health),
                 plugins=row.plugins,
                 connected=row.connected,
+                away=row.away,
             )
             for row in rows
         ]
@@ -82,24 +78,55 @@ class PluginHandlers:
 
     async def RetirePlugin(self, request: pb.RetirePluginRequest, context: Context) -> pb.RetirePluginResponse:
         """Ends a plugin's life; ending it again changes nothing."""
-        async with self.ctx.database.reading() as tx:
-            row = await self._view(tx, request.name)
-            identities = await plugins.identities(tx, [str(row.id)])
-        reason = request.reason or "retired by a person"
-        await departure.retire(self.ctx, identities[str(row.id)], access.caller(context), reason)
-        async with self.ctx.database.reading() as tx:
-            return pb.RetirePluginResponse(plugin=self._resource(await self._view(tx, names.plugin(str(row.id)))))
+        reason, actor = request.reason or "retired by a person", access.caller(context)
+
+        async def work(tx: Transaction) -> pb.RetirePluginResponse:
+            plugin = str((await self._view(tx, request.name)).id)
+            identities = await plugins.identities(tx, [plugin])
+            await departure.retire_in(tx, identities[plugin], actor, reason)
+            return pb.RetirePluginResponse(plugin=self._resource(await self._view(tx, names.plugin(plugin))))
+
+        answer = await self.ctx.requests.once(request, pb.RetirePluginResponse, work)
+        departure.forget(self.ctx, names.id_of(answer.plugin.name), "the plugin is retired")
+        return answer
+
+    async def ReleaseFromQuarantine(
+        self, request: pb.ReleaseFromQuarantineRequest, context: Context
+    ) -> pb.ReleaseFromQuarantineResponse:
+        """Lets a quarantined plugin in again; one that is active stays as it is. Raises Refused for a retired one."""
+        reason, actor = request.reason or "let in again by a person", access.caller(context)
+
+        async def work(tx: Transaction) -> pb.ReleaseFromQuarantineResponse:
+            plugin = str((await self._view(tx, request.name)).id)
+            identities = await plugins.identities(tx, [plugin])
+            await departure.release_in(tx, identities[plugin], actor, reason)
+            return pb.ReleaseFromQuarantineResponse(plugin=self._resource(await self._view(tx, names.plugin(plugin))))
+
+        answer = await self.ctx.requests.once(request, pb.ReleaseFromQuarantineResponse, work)
+        departure.look_again(self.ctx, names.id_of(answer.plugin.name))
+        return answer
 
     async def GetTelemetry(self, request: pb.GetTelemetryRequest, _context: Context) -> pb.GetTelemetryResponse:
         """Before and after a switch, and the plugins of the package that were not switched."""
         name = request.plugin if request.plugin.startswith("plugins/") else names.plugin(request.plugin)
-        switch = to_datetime(request.switch_time, "switch_time").timestamp()
+        switch_time = moment(request.switch_time, "switch_time")
         async with self.ctx.database.reading() as tx:
             row = await self._view(tx, name)
-            state = await plugin_state.get(tx, str(row.id))
-            peers = await plugin_state.peers(tx, str(row.id), row.package, switch, MOST_PEERS)
-        assert state is not None
-        return compare(state, peers, request.generation, switch, self._resource(row))
+            plugin, switch = str(row.id), switch_time.timestamp()
+            state = known(await plugin_state.get(tx, plugin), "plugin", plugin)
+            seed = f"{plugin} {request.generation}"
+            peers = await plugin_state.draw_peers(tx, plugin, row.package, switch, MOST_PEERS, seed)
+            taken_back = await commands.taken_back(tx, plugin)
+            findings = await incidents.types_since(tx, plugin, request.generation, switch_time)
+        found = telemetry.compare(state, peers, request.generation, switch, taken_back)
+        return pb.GetTelemetryResponse(
+            before=wire.sums(found.before, 1),
+            after=wire.sums(found.after, 1, more_beats=found.first_beats),
+            control=wire.sums(found.control, found.peers),
+            plugin=self._resource(row),
+            findings=findings,
+            levels=[wire.level(*one) for one in telemetry.levels(state, row.numbers)],
+        )
 
     async def _view(self, tx: Transaction, name: str) -> Any:
         wanted = names.parse("plugins", name)
@@ -109,34 +136,3 @@ class PluginHandlers:
     def _resource(self, row: Any) -> pb.Plugin:
         settings = self.ctx.settings
         return wire.resource(row, self.ctx.clock.now(), max(FRESH * settings.beat, 5.0))
-
-
-def compare(
-    state: PluginState, peers: list[PluginState], generation: int, switch: float, plugin: pb.Plugin
-) -> pb.GetTelemetryResponse:
-    """The sums a verdict needs. The first beat of a generation ends a window of the one before, but is a beat of it."""
-    own = windows.read(state.windows)
-    after = _last_run(own, generation)
-    before = [w for w in own if w.generation != generation and w.end <= switch + 1.0 and w.end > switch - BEFORE]
-    sums = wire.sums(after, 1)
-    if state.generation == generation:
-        sums.beats += 1
-    control = [windows.since(windows.read(peer.windows), switch) for peer in peers]
-    counting = [counted for counted in control if counted]
-    return pb.GetTelemetryResponse(
-        before=wire.sums(before, 1),
-        after=sums,
-        control=wire.sums([window for counted in counting for window in counted], len(counting)),
-        plugin=plugin,
-    )
-
-
-def _last_run(own: list[Window], generation: int) -> list[Window]:
-    """The newest windows of a generation without another between them: it may have run before, and come back."""
-    found: list[Window] = []
-    for window in reversed(own):
-        if window.generation == generation:
-            found.append(window)
-        elif found:
-            break
-    return found[::-1]

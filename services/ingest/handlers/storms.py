@@ -18,7 +18,6 @@ from prunella.v1 import ingest_pb2 as pb
 from services.ingest import storm
 from services.ingest.context import ServiceContext
 from services.ingest.store import storms as store
-from services.ingest.store.storms import StoredStorm
 from services.ingest.storm import State
 from services.ingest.wire import storms as wire
 
@@ -58,17 +57,15 @@ class StormHandlers:
             found = known(await store.get(tx, wanted) if names.is_uuid(wanted) else None, "storm", wanted)
         pair = found.storm
 
-        async def work(tx: Transaction) -> StoredStorm:
+        async def work(tx: Transaction) -> pb.EndStormResponse:
             await store.lock(tx, pair.package, pair.type)
             row = await store.get(tx, wanted)
             assert row is not None
-            if request.request_id and row.request_id == request.request_id and row.storm.state is State.OVER:
-                return row
             after = storm.end(row.storm, actor, request.reason, tx.now)
-            row = replace(row, storm=after.storm, end_reason=after.reason, request_id=request.request_id)
+            row = replace(row, storm=after.storm, end_reason=after.reason)
             await store.save(tx, row)
             tx.record(wire.fact_of(row, after))
-            return row
+            return pb.EndStormResponse(storm=wire.resource(row))
 
         with use_traceparent(found.traceparent), self.ctx.telemetry.span("operator change"):
-            return pb.EndStormResponse(storm=wire.resource(await self.ctx.database.transaction(work)))
+            return await self.ctx.requests.once(request, pb.EndStormResponse, work)

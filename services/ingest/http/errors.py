@@ -1,20 +1,22 @@
 """POST /api/errors for plugins without a stream.
 
 Rule: the credential says whose errors they are, before the body is read. A body is JSON of at most 1 MiB with up to 100
-errors; what is wrong with it is answered with reason, field, message and remedy, and changes nothing. The answer says
-what became of each error, and comes after they are durable. A repeat with the same `Idempotency-Key` counts nothing
+errors, each read for itself: one that is wrong is refused alone, and when all are, the request is. What is wrong is
+answered with reason, field, message and remedy. The answer says what became of each error, and comes after they are
+durable. A repeat with the same `Idempotency-Key` counts nothing
 again; without one every request has new errors, unless an error carries the id of its cumulative counter.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -26,6 +28,8 @@ from libs.common.access import plugin_credential
 from libs.common.connect import body, rest
 from libs.common.errors import Busy, Conflict, Denied, Invalid, Problem, Refused, Unauthenticated
 from libs.common.names import new_id
+from libs.common.text import clean_values
+from libs.common.timestamps import bounded
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import queue_pb2
 from services.ingest.context import ServiceContext
@@ -82,9 +86,15 @@ SAME = ("type", "message", "stack", "occurrences", "severity", "module", "page_u
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
-    """What is sent."""
+    """What is sent, as it is described."""
 
     errors: Annotated[list[Reported], msgspec.Meta(min_length=1, max_length=wire.MOST_REPORTS)]
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    """What is sent, as it is read: every error for itself."""
+
+    errors: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=wire.MOST_REPORTS)]
 
 
 def routes(ctx: ServiceContext) -> list[BaseRoute]:
@@ -105,9 +115,43 @@ def routes(ctx: ServiceContext) -> list[BaseRoute]:
     return [Route("/api/errors", take, methods=["POST"])]
 
 
-def read(content: bytes) -> Body:
-    """The errors in a body. Raises Invalid naming the field."""
-    return rest.parse_json(content, Body, invalid="ERROR_INVALID", not_utf8="BODY_NOT_UTF8", not_json="BODY_NOT_JSON")
+def read(content: bytes) -> list[Reported | Invalid]:
+    """The errors in a body, or why one is none. Raises Invalid when the body is none, or no error in it is one."""
+    envelope = _envelope(content)
+    found = [_element(raw) for raw in envelope.errors]
+    if not any(isinstance(one, Reported) for one in found):
+        first = next(one for one in found if isinstance(one, Invalid))
+        first.field = f"errors[0].{first.field}".rstrip(".")
+        raise first
+    return found
+
+
+def _envelope(content: bytes) -> Envelope:
+    try:
+        content.decode()
+        return rest.parse_json(content, Envelope, invalid="ERROR_INVALID", not_json="BODY_NOT_JSON")
+    except UnicodeDecodeError as error:
+        raise Invalid("the body is not UTF-8", reason="BODY_NOT_UTF8", field="body") from error
+    except Invalid as problem:
+        if problem.reason != "BODY_NOT_JSON":
+            raise
+        try:
+            # JavaScript writes half a surrogate into its JSON, which is text that nobody can store.
+            cleaned = msgspec.json.encode(clean_values(json.loads(content)))
+        except (ValueError, RecursionError):
+            raise problem from None
+        return rest.parse_json(cleaned, Envelope, invalid="ERROR_INVALID")
+
+
+def _element(raw: msgspec.Raw) -> Reported | Invalid:
+    try:
+        found = rest.parse_json(bytes(raw), Reported, invalid="ERROR_INVALID")
+        if found.time is not None:
+            found.time = bounded(found.time, "time")
+        return found
+    except Invalid as problem:
+        problem.field = problem.field if problem.field != "body" else ""
+        return problem
 
 
 def refusal(problem: Problem) -> Response:
@@ -152,7 +196,7 @@ async def _body(request: Request) -> bytes:
 
 
 async def _forward(
-    ctx: ServiceContext, identity: Identity, reported: Body, key: str
+    ctx: ServiceContext, identity: Identity, reported: Sequence[Reported | Invalid], key: str
 ) -> Sequence[queue_pb2.ReportOutcome]:
     if not re.fullmatch(r"[\x21-\x7e]{0,128}", key):
         raise Invalid(
@@ -161,13 +205,24 @@ async def _forward(
     async with ctx.database.reading() as tx:
         state = await plugin_state.get(tx, identity.plugin)
     release = state.release if state else ""
-    errors = []
-    for number, error in enumerate(reported.errors):
+    outcomes = [queue_pb2.ReportOutcome() for _ in reported]
+    good: list[tuple[int, queue_pb2.ReportedError]] = []
+    for number, error in enumerate(reported):
         # Without an id of its own each error is a counter of its own, the same one when the request is repeated.
         own = hashlib.sha256(f"{identity.plugin}\0{key}\0{number}".encode()).hexdigest() if key else new_id()
-        errors.append(wire.reported_error(identity, release, _message(error, own)))
+        try:
+            if isinstance(error, Invalid):
+                raise error
+            good.append((number, wire.reported_error(identity, release, _message(error, own))))
+        except Invalid as problem:
+            outcomes[number] = queue_pb2.ReportOutcome(
+                refusal=problem.reason, field=problem.field, message=problem.message
+            )
     request_id = hashlib.sha256(f"{identity.plugin}\0{key}".encode()).hexdigest() if key else ""
-    return await ctx.error_forwarder.forward(errors, error_forwarding.HTTP, request_id)
+    answers = await ctx.error_forwarder.forward([error for _, error in good], error_forwarding.HTTP, request_id)
+    for (number, _), outcome in zip(good, answers, strict=True):
+        outcomes[number] = outcome
+    return outcomes
 
 
 def _message(error: Reported, own: str) -> pb.ErrorReport:
@@ -177,7 +232,7 @@ def _message(error: Reported, own: str) -> pb.ErrorReport:
         **{name: getattr(error, name) for name in SAME},
     )
     if error.time is not None:
-        message.time.FromDatetime(error.time if error.time.tzinfo else error.time.replace(tzinfo=UTC))
+        message.time.FromDatetime(error.time)
     return message
 
 

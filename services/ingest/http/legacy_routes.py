@@ -1,9 +1,9 @@
 """The seeds' REST routes for plugins without a stream: a heartbeat, and a receipt for a command.
 
 Rule: they are aliases of Heartbeat, AckCommand and FailCommand under the seeds' field names. Who beats is the
-credential's business; a body that names another plugin is refused. A plain client asks no permit, so the permit is
-asked when a command that switches is handed out, and without one it is not. It cannot revert by itself either: what it
-acknowledged stays until a rollback is handed out, and a commit is answered for it.
+credential's business; a body that names another plugin is refused. A plain client gets a command that switches only
+under a permit (gateway/polling.py). It cannot revert by itself either: what it acknowledged stays until a rollback is
+handed out, and a commit is answered for it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from libs.common.text import clean_text
 from prunella.v1 import agent_pb2 as pb
 from services.ingest.command_lifecycle import Command, Kind
 from services.ingest.context import ServiceContext
-from services.ingest.gateway import permits, receipts
+from services.ingest.gateway import polling, receipts
 from services.ingest.store import commands as store
 from services.ingest.store.plugins import Identity
 from services.ingest.wire.commands import kind_name
 from services.ingest.wire.timestamps import from_json
 
-BOOT = "http"
-SWITCHES = frozenset({Kind.UPDATE, Kind.CONFIG_UPDATE, Kind.RESTART})
 DONE = {
     Kind.UPDATE: pb.COMMAND_OUTCOME_APPLIED,
     Kind.CONFIG_UPDATE: pb.COMMAND_OUTCOME_APPLIED,
@@ -69,14 +67,14 @@ def routes(ctx: ServiceContext, handler: ConnectHandler) -> list[BaseRoute]:
             )
         request = pb.HeartbeatRequest(beat=await _beat(ctx, identity, body))
         answer = await call.invoke("AgentGateway/Heartbeat", request, pb.HeartbeatResponse)
-        handed = [command for command in answer.commands if await _handed_out(ctx, identity, call, command)]
+        handed = [command for command in answer.commands if await _handed_out(call, command)]
         seconds = answer.beat_interval.ToTimedelta().total_seconds()
         return {"ok": True, "commands": [_command(one) for one in handed], "next_heartbeat_seconds": seconds}
 
     async def ack(call: RestCall) -> dict[str, Any]:
         call.authorize("AgentGateway/AckCommand")
         command, detail = await _own(ctx, call), await _detail(call)
-        if command.live and command.kind in SWITCHES:
+        if command.live and command.kind in polling.SWITCHES:
             await _permitted(ctx, await _who(ctx, call), command)
         request = pb.AckCommandRequest(result=_result(command, DONE[command.kind], detail))
         await call.invoke("AgentGateway/AckCommand", request, pb.AckCommandResponse)
@@ -101,11 +99,8 @@ async def _who(ctx: ServiceContext, call: RestCall) -> Identity:
 
 
 async def _beat(ctx: ServiceContext, identity: Identity, body: Heartbeat) -> pb.Beat:
-    now = ctx.clock.now()
+    # Without a boot: what comes here is in the order in which it comes, and no rival of an agent that streams.
     made = pb.Beat(
-        boot_id=BOOT,
-        # The plane's own clock: it rises, whatever the client's does.
-        sequence=round(now.timestamp() * 1000),
         release=body.plugin_version,
         environment={key: value if isinstance(value, str) else json.dumps(value) for key, value in body.env.items()},
         errors_last_24h=body.errors_last_24h,
@@ -125,39 +120,22 @@ async def _beat(ctx: ServiceContext, identity: Identity, body: Heartbeat) -> pb.
     return made
 
 
-async def _handed_out(ctx: ServiceContext, identity: Identity, call: RestCall, command: pb.Command) -> bool:
+async def _handed_out(call: RestCall, command: pb.Command) -> bool:
     """Whether a plain client gets a command; what it cannot decide itself is decided here for it."""
-    kind = Kind(command.kind)
-    if kind is Kind.COMMIT:
+    if Kind(command.kind) is Kind.COMMIT:
         await _settle(call, command, pb.COMMAND_OUTCOME_COMMITTED, "a plain client keeps what it applied")
         return False
-    if kind not in SWITCHES:
-        return True
-    permit = await _permit(ctx, identity, command)
-    if not permit.granted and permit.gate != "NO_ANSWER":
-        await _settle(call, command, pb.COMMAND_OUTCOME_REFUSED, permit.gate)
-    return permit.granted
+    return True
 
 
 async def _permitted(ctx: ServiceContext, identity: Identity, command: Command) -> None:
     """Raises Refused for a receipt about a switch that was never permitted."""
-    permit = await _permit(ctx, identity, command)
-    if permit.gate == "NO_ANSWER":
+    permit = await polling.permit(ctx, identity, command)
+    if permit.granted or permit.permit:
+        return
+    if permit.gate == polling.NO_ANSWER:
         raise Unavailable("nobody can say now whether this was permitted", reason="NO_ANSWER", retry_after=5.0)
-    if not permit.granted:
-        raise Refused(f"this command was not permitted ({permit.gate})", reason="NOT_PERMITTED", gate=permit.gate)
-
-
-async def _permit(ctx: ServiceContext, identity: Identity, command: Command | pb.Command) -> pb.Permit:
-    """The permit for a switch; the same question again gets the same answer."""
-    question = pb.BeginApply(
-        command=command.id,
-        attempt=command.attempt,
-        generation=command.generation,
-        fence=command.fence,
-        nonce=f"http-{command.id}",
-    )
-    return await permits.ask(ctx, identity, question)
+    raise Refused(f"this command was not permitted ({permit.gate})", reason="NOT_PERMITTED", gate=permit.gate)
 
 
 async def _settle(call: RestCall, command: pb.Command, outcome: pb.CommandOutcome.ValueType, detail: str) -> None:

@@ -50,6 +50,10 @@ FINAL_OUTCOME = """
 SELECT final_outcome FROM ingest.generations
 WHERE plugin = CAST(:plugin AS uuid) AND generation = :generation FOR UPDATE
 """
+TAKEN_BACK = """
+SELECT generation FROM ingest.generations WHERE plugin = CAST(:plugin AS uuid) AND final_outcome = :reverted
+ORDER BY generation DESC LIMIT 1000
+"""
 SET_FINAL = """
 INSERT INTO ingest.generations (plugin, merchant, generation, attempt, final_outcome, final_time)
 VALUES (CAST(:plugin AS uuid), :merchant, :generation, :attempt, :final, :now)
@@ -67,6 +71,11 @@ ORDER BY id DESC LIMIT :limit
 """
 WRITTEN = """
 UPDATE ingest.commands SET first_write_time = coalesce(first_write_time, :at),
+    state = CASE WHEN state = 'pending' THEN 'delivered' ELSE state END
+WHERE id = CAST(:id AS uuid)
+"""
+HANDED_OUT = """
+UPDATE ingest.commands SET first_write_time = coalesce(first_write_time, :at), hand_out_time = :at,
     state = CASE WHEN state = 'pending' THEN 'delivered' ELSE state END
 WHERE id = CAST(:id AS uuid)
 """
@@ -162,6 +171,11 @@ async def written(tx: Transaction, id_: str, at: datetime) -> None:
     await tx.run(WRITTEN, id=id_, at=at)
 
 
+async def handed_out(tx: Transaction, id_: str, at: datetime) -> None:
+    """The command was handed to a client that polls, under a permit asked for at this time; the last time stays."""
+    await tx.run(HANDED_OUT, id=id_, at=at)
+
+
 async def received(tx: Transaction, id_: str, plugin: str) -> None:
     """The agent has it."""
     await tx.run(RECEIVED, id=id_, plugin=plugin)
@@ -186,6 +200,12 @@ async def add_receipt(tx: Transaction, receipt: Receipt, merchant: str) -> bool:
     """Saves the agent's receipt; False when it was saved before."""
     values = {name: getattr(receipt, name) for name in ("command", "detail", "release", "digest", "unsolicited")}
     return await tx.run(ADD_RECEIPT, merchant=merchant, outcome=int(receipt.outcome), now=tx.now, **values) == 1
+
+
+async def taken_back(tx: Transaction, plugin: str) -> frozenset[int]:
+    """Generations of a plugin that its agent wrote REVERTED for."""
+    rows = await tx.all(TAKEN_BACK, plugin=plugin, reverted=int(Outcome.REVERTED))
+    return frozenset(row.generation for row in rows)
 
 
 async def final_outcome(tx: Transaction, plugin: str, generation: int) -> Outcome | None:

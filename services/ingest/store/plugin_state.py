@@ -6,6 +6,8 @@ beats are evaluated again on what it holds now.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 from libs.common.database import Transaction
 from services.ingest.anomaly.schedule import last_sample
 from services.ingest.beat import Health
-from services.ingest.liveness import Silence, Uptime
+from services.ingest.liveness import SET_BACK, Silence, Uptime
 from services.ingest.plugin_state import PluginState, quiet_windows
 
 # The stored fields of a state, in their order.
@@ -30,14 +32,20 @@ VALUES (CAST(:id AS uuid), :merchant, :now, :release)
 """
 # What a beat writes, with the types of its columns; baselines that did not change are NULL.
 SAVED = {
-    "version": "bigint", "boot_ids": "text", "sequence": "bigint", "errors": "bigint", "webhook_attempts": "bigint",
+    "version": "bigint", "boot_ids": "text", "sequence": "bigint", "former_sequences": "text",
+    "boot_time": "double precision", "boot_epoch": "bigint", "boot_returns": "smallint",
+    "count_from_time": "double precision", "clock_skew": "double precision", "reported_rates": "bytea",
+    "errors": "bigint", "webhook_attempts": "bigint",
     "webhook_failures": "bigint", "signature_failures": "bigint", "last_beat_time": "double precision",
     "beats": "bigint", "health": "smallint", "release": "text", "generation": "bigint", "digest": "text",
     "open_types": "integer", "errors_last_24h": "bigint", "errors_last_24h_base": "bigint", "polling": "boolean",
     "windows": "bytea", "baseline": "bytea",
 }  # fmt: skip
 SAVE = f"""
-UPDATE ingest.plugin_state p SET away = false, back_by_time = 0, version = u.version + 1,
+UPDATE ingest.plugin_state p SET version = u.version + 1,
+    -- A late beat of a former boot is no sign of life.
+    away = p.away AND p.beats = u.beats,
+    back_by_time = CASE WHEN p.beats = u.beats THEN p.back_by_time ELSE 0 END,
     baseline = coalesce(u.baseline, p.baseline),
     {", ".join(f"{name} = u.{name}" for name in SAVED if name not in ("version", "baseline"))}
 FROM unnest(CAST(:ids AS uuid[]), {", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in SAVED.items())})
@@ -64,6 +72,13 @@ UPDATE ingest.plugin_state SET active = false, connected = false, session_epoch 
     version = version + 1, open_types = 0
 WHERE id = CAST(:id AS uuid) AND active
 """
+# It is as if it had said that it is back by now: the time in which it was shut out is no silence of its own.
+RELEASE = """
+UPDATE ingest.plugin_state SET active = true, version = version + 1, boot_returns = 0, boot_time = :now,
+    open_types = :types, away = true, back_by_time = :now
+WHERE id = CAST(:id AS uuid)
+"""
+CLOCK_SKEW = "SELECT coalesce(clock_skew, 0) FROM ingest.plugin_state WHERE id = CAST(:id AS uuid)"
 SWITCHED = """
 UPDATE ingest.plugin_state SET count_from_time = :at, errors_last_24h_base = errors_last_24h, version = version + 1
 WHERE id = CAST(:id AS uuid)
@@ -89,23 +104,30 @@ WHERE id = CAST(:id AS uuid) AND version = :version AND commands_pending
 """
 SILENT = """
 SELECT id, last_beat_time, polling, away, back_by_time FROM ingest.plugin_state
-WHERE active AND last_beat_time < :before AND open_types & CAST(:missed AS integer) = 0
+WHERE active AND (
+  (last_beat_time < :before OR last_beat_time > :ahead) AND open_types & CAST(:missed AS integer) = 0
   AND NOT (away AND back_by_time = 0) AND (NOT away OR back_by_time < :before)
-  AND (NOT polling OR last_beat_time < :polled_before)
+  AND (NOT polling OR last_beat_time < :polled_before OR last_beat_time > :ahead)
+  OR away AND back_by_time = 0 AND (last_beat_time < :away_before OR last_beat_time > :ahead)
+  AND open_types & CAST(:away_missed AS integer) = 0)
 ORDER BY last_beat_time LIMIT :limit
 """
 SAW_REPLICA = """
 INSERT INTO ingest.replica_uptime AS known (replica, start_time, last_seen_time) VALUES (:replica, :at, :at)
 ON CONFLICT (replica) DO UPDATE SET last_seen_time = :at,
-    start_time = CASE WHEN known.last_seen_time < :broken THEN :at ELSE known.start_time END
+    start_time = CASE WHEN known.last_seen_time BETWEEN :broken AND :ahead THEN known.start_time ELSE :at END
 """
 UPTIMES = "SELECT start_time, last_seen_time FROM ingest.replica_uptime"
 FORGET_REPLICAS = "DELETE FROM ingest.replica_uptime WHERE last_seen_time < :before"
-PEERS = f"""
-SELECT {COLUMNS} FROM ingest.plugin_state
-WHERE id IN (SELECT id FROM ingest.plugins WHERE package = :package AND id <> CAST(:id AS uuid) AND state = 'active'
-             ORDER BY id LIMIT :limit)
-  AND count_from_time < :switch AND last_beat_time >= :switch AND active
+# In the order of the plugins' hashes, which is as good as random, from a point on; the index walks no further than the
+# draw needs. Who does not live, or was switched since, is left out before anybody is counted.
+DRAW = f"""
+SELECT {", ".join(f"s.{name}" for name in COLUMNS.split(", "))} FROM ingest.plugins p
+JOIN ingest.plugin_state s ON s.id = p.id
+WHERE p.package = :package AND p.id <> CAST(:id AS uuid) AND p.state = 'active'
+  AND md5(CAST(p.id AS text)) {{beyond}} :point
+  AND s.active AND s.count_from_time < :switch AND s.last_beat_time >= :switch
+ORDER BY md5(CAST(p.id AS text)) LIMIT :limit
 """
 
 
@@ -135,6 +157,7 @@ async def save(tx: Transaction, states: Sequence[PluginState]) -> set[str]:
     """Writes states computed from the version they carry; returns the ids that were still at it."""
     values = {name: list(map(attrgetter(name), states)) for name in SAVED}
     values["boot_ids"] = [",".join(boots) for boots in values["boot_ids"]]
+    values["former_sequences"] = [",".join(map(str, sequences)) for sequences in values["former_sequences"]]
     values["health"] = [int(health) for health in values["health"]]
     values["baseline"] = [state.baseline if state.baseline_changed else None for state in states]
     rows = await tx.all(SAVE, ids=[state.plugin for state in states], **values)
@@ -163,6 +186,16 @@ async def end(tx: Transaction, plugin: str) -> None:
     await tx.run(END, id=plugin)
 
 
+async def release(tx: Transaction, plugin: str, types: int) -> None:
+    """Accepts beats of a plugin again, whose active incidents are of these types."""
+    await tx.run(RELEASE, id=plugin, types=types, now=tx.now.timestamp())
+
+
+async def clock_skew(tx: Transaction, plugin: str) -> float:
+    """Seconds by which the plugin's own clock was ahead of ours; 0 when nothing is known of it."""
+    return float(await tx.value(CLOCK_SKEW, id=plugin) or 0.0)
+
+
 async def switched(tx: Transaction, plugin: str, at: float) -> None:
     """The plugin runs something else since `at`: the window that was open then belongs to neither."""
     await tx.run(SWITCHED, id=plugin, at=at)
@@ -188,33 +221,56 @@ async def none_pending(tx: Transaction, plugin: str, version: int) -> bool:
     return await tx.run(NONE_PENDING, id=plugin, version=version) == 1
 
 
-async def silent(tx: Transaction, before: float, polled_before: float, missed: int, limit: int) -> list[Silence]:
-    """Plugins without a beat since `before` (who polls: `polled_before`) whose silence is not an incident yet.
+async def silent(
+    tx: Transaction,
+    before: float,
+    polled_before: float,
+    missed: int,
+    limit: int,
+    *,
+    ahead: float = math.inf,
+    away_before: float = 0.0,
+    away_missed: int = 0,
+) -> list[Silence]:
+    """Plugins without a beat since `before` (who polls: `polled_before`; who left without naming a time: `away_before`)
+    whose silence is not an incident yet, of the type `missed` or, of those who left, `away_missed`.
+
+    A beat after `ahead` was heard before the clock was set back.
 
     Who may be silent for longer is left out here, so that many of them do not keep the others from being looked at.
     """
-    rows = await tx.all(SILENT, before=before, polled_before=polled_before, missed=missed, limit=limit)
+    bounds = {"before": before, "polled_before": polled_before, "away_before": away_before, "ahead": ahead}
+    rows = await tx.all(SILENT, **bounds, missed=missed, away_missed=away_missed, limit=limit)
     return [Silence(str(row[0]), *row[1:]) for row in rows]
 
 
 async def saw_replica(tx: Transaction, replica: str, at: float, gap: float) -> list[Uptime]:
     """Notes that a replica runs; returns the uptimes of all."""
-    await tx.run(SAW_REPLICA, replica=replica, at=at, broken=at - gap)
+    await tx.run(SAW_REPLICA, replica=replica, at=at, broken=at - gap, ahead=at + SET_BACK)
     await tx.run(FORGET_REPLICAS, before=at - 86_400.0)
     return [Uptime(*row) for row in await tx.all(UPTIMES)]
 
 
-async def peers(tx: Transaction, plugin: str, package: str, switch: float, limit: int) -> list[PluginState]:
-    """Other plugins of a package that run what they ran before `switch`, at most `limit`."""
-    return [_state(row) for row in await tx.all(PEERS, id=plugin, package=package, switch=switch, limit=limit)]
+async def draw_peers(
+    tx: Transaction, plugin: str, package: str, switch: float, limit: int, seed: str
+) -> list[PluginState]:
+    """Other plugins of a package that live and run what they ran before `switch`: at most `limit`, drawn by a seed."""
+    point = hashlib.md5(seed.encode(), usedforsecurity=False).hexdigest()
+    values = {"id": plugin, "package": package, "switch": switch, "point": point}
+    rows = list(await tx.all(DRAW.format(beyond=">="), **values, limit=limit))
+    if len(rows) < limit:
+        rows += await tx.all(DRAW.format(beyond="<"), **values, limit=limit - len(rows))
+    return [_state(row) for row in rows]
 
 
 def _state(row: Any) -> PluginState:
     """A row, columns in the order of COLUMNS, as a state."""
-    made = PluginState(*row[: len(FIELDS)])
+    made: Any = PluginState(*row[: len(FIELDS)])
     made.plugin = str(made.plugin)
-    made.boot_ids = tuple(filter(None, row[4].split(",")))
-    made.health = HEALTHS[row[12]]
+    made.boot_ids = tuple(filter(None, made.boot_ids.split(",")))
+    made.former_sequences = tuple(map(int, filter(None, made.former_sequences.split(","))))
+    made.health = HEALTHS[made.health]
     made.quiet_windows = quiet_windows(made.windows)
     made.sample_time = last_sample(made.baseline).at
-    return made
+    state: PluginState = made
+    return state

@@ -20,14 +20,16 @@ WHERE p.id = ANY(CAST(:ids AS uuid[]))
 VIEW = """
 SELECT p.id, p.package, p.merchant, p.label, p.state, p.enroll_time, p.capabilities, p.environment, p.numbers,
        p.config_digest, u.expected_config_digest, u.release, u.generation, u.digest, u.health, u.connected,
-       u.last_beat_time, u.beats, u.windows, u.count_from_time,
+       u.last_beat_time, u.beats, u.windows, u.count_from_time, u.away, u.back_by_time, u.clock_skew,
        (SELECT coalesce(array_agg(CAST(i.id AS text) ORDER BY i.id), '{}') FROM ingest.incidents i
-        WHERE i.plugin = p.id AND i.state IN ('open', 'in_progress', 'escalated')) AS open_incidents
+        WHERE i.plugin = p.id AND i.state IN ('open', 'in_progress', 'escalated', 'flapping')
+          AND i.calm_time IS NULL) AS open_incidents
 FROM ingest.plugins p JOIN ingest.plugin_state u ON u.id = p.id
 """
 ENVIRONMENT = "SELECT environment, config_digest FROM ingest.plugins WHERE id = CAST(:id AS uuid)"
 BY_ID = VIEW + "WHERE p.id = CAST(:id AS uuid)"
-BY_LABEL = VIEW + "WHERE p.label = :label"
+# The living one, or who had the label last.
+BY_LABEL = VIEW + "WHERE p.label = :label ORDER BY p.state = 'retired', p.id DESC LIMIT 1"
 LIST = (
     VIEW
     + """
@@ -38,21 +40,24 @@ ORDER BY p.id DESC LIMIT :limit
 """
 )
 ADD_TOKEN = """
-INSERT INTO ingest.enrollment_tokens (digest, merchant, package, label, expire_time, create_time)
-VALUES (:digest, :merchant, :package, :label, :expire_time, :now) ON CONFLICT (digest) DO NOTHING
+INSERT INTO ingest.enrollment_tokens (digest, merchant, package, label, expire_time, create_time, replaces, actor)
+VALUES (:digest, :merchant, :package, :label, :expire_time, :now, CAST(nullif(:replaces, '') AS uuid), :actor)
+ON CONFLICT (digest) DO NOTHING
 """
 TOKEN = """
-SELECT digest, merchant, package, label, expire_time, enrollment_key, plugin FROM ingest.enrollment_tokens
+SELECT digest, merchant, package, label, expire_time, enrollment_key, plugin, replaces, actor
+FROM ingest.enrollment_tokens
 WHERE digest = :digest FOR UPDATE
 """
 TOKEN_EXPIRY = "SELECT expire_time FROM ingest.enrollment_tokens WHERE digest = :digest"
 USE_TOKEN = """
 UPDATE ingest.enrollment_tokens SET enrollment_key = :key, plugin = CAST(:plugin AS uuid) WHERE digest = :digest
 """
-LABEL_TAKEN = "SELECT 1 FROM ingest.plugins WHERE label = :label"
+LABELLED = "SELECT id FROM ingest.plugins WHERE label = :label AND state <> 'retired'"
 INSERT = """
 INSERT INTO ingest.plugins (id, package, merchant, label, secret, enroll_time, environment)
 VALUES (CAST(:id AS uuid), :package, :merchant, :label, :secret, :now, CAST(:environment AS jsonb))
+ON CONFLICT (label) WHERE state <> 'retired' DO NOTHING
 """
 CAPABILITIES = """
 UPDATE ingest.plugins p SET capabilities = string_to_array(u.capabilities, ','), agent_version = u.agent_version
@@ -71,9 +76,13 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:environments AS text[]), CAST(:numbers A
 WHERE p.id = u.id
 """
 END = "UPDATE ingest.plugins SET state = :state, end_time = :now WHERE id = CAST(:id AS uuid) AND state = :before"
+RELEASE = """
+UPDATE ingest.plugins SET state = 'active', end_time = NULL WHERE id = CAST(:id AS uuid) AND state = 'quarantined'
+"""
 SIZE = "SELECT count(*) FROM ingest.plugins WHERE state = 'active' AND package = :package"
 GROUPS = """
-SELECT p.package, u.release, u.health, count(*) AS plugins, count(*) FILTER (WHERE u.connected) AS connected
+SELECT p.package, u.release, u.health, count(*) AS plugins, count(*) FILTER (WHERE u.connected) AS connected,
+       count(*) FILTER (WHERE u.away) AS away
 FROM ingest.plugins p JOIN ingest.plugin_state u ON u.id = p.id
 WHERE p.state = 'active' AND (CAST(:package AS text) = '' OR p.package = :package)
     AND (CAST(:merchant AS text) = '' OR p.merchant = :merchant)
@@ -104,7 +113,11 @@ class Token:
     label: str
     expire_time: datetime
     enrollment_key: str
+    # Who enrolled with it.
     plugin: str
+    # Who is retired when somebody enrols with it, and in whose name.
+    replaces: str
+    actor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +165,24 @@ async def page(tx: Transaction, filters: dict[str, Any], page: Page) -> Sequence
 
 
 async def add_token(
-    tx: Transaction, digest: bytes, *, merchant: str, package: str, label: str, expire_time: datetime
-) -> datetime:
-    """Saves a token's digest; the same digest again changes nothing. Returns when it expires."""
+    tx: Transaction,
+    digest: bytes,
+    *,
+    merchant: str,
+    package: str,
+    label: str,
+    expire_time: datetime,
+    replaces: str,
+    actor: str,
+) -> None:
+    """Saves a token's digest; the same digest again changes nothing."""
     values = {"merchant": merchant, "package": package, "label": label, "expire_time": expire_time}
-    await tx.run(ADD_TOKEN, digest=digest, now=tx.now, **values)
-    found: datetime = await tx.value(TOKEN_EXPIRY, digest=digest)
+    await tx.run(ADD_TOKEN, digest=digest, now=tx.now, replaces=replaces, actor=actor, **values)
+
+
+async def token_expiry(tx: Transaction, digest: bytes) -> datetime | None:
+    """When a token expires; None when there is none."""
+    found: datetime | None = await tx.value(TOKEN_EXPIRY, digest=digest)
     return found
 
 
@@ -166,9 +191,16 @@ async def token(tx: Transaction, digest: bytes) -> Token | None:
     row = await tx.first(TOKEN, digest=digest)
     if row is None:
         return None
-    plugin = str(row.plugin) if row.plugin else ""
     return Token(
-        bytes(row.digest), row.merchant, row.package, row.label, row.expire_time, row.enrollment_key or "", plugin
+        digest=bytes(row.digest),
+        merchant=row.merchant,
+        package=row.package,
+        label=row.label,
+        expire_time=row.expire_time,
+        enrollment_key=row.enrollment_key or "",
+        plugin=str(row.plugin or ""),
+        replaces=str(row.replaces or ""),
+        actor=row.actor,
     )
 
 
@@ -177,17 +209,18 @@ async def use_token(tx: Transaction, digest: bytes, key: str, plugin: str) -> No
     await tx.run(USE_TOKEN, digest=digest, key=key, plugin=plugin)
 
 
-async def label_taken(tx: Transaction, label: str) -> bool:
-    """Whether another plugin has this label."""
-    return await tx.first(LABEL_TAKEN, label=label) is not None
+async def labelled(tx: Transaction, label: str) -> Identity | None:
+    """The plugin that has this label; those that are retired have none any more."""
+    row = await tx.first(LABELLED, label=label)
+    return None if row is None else (await identities(tx, [str(row.id)]))[str(row.id)]
 
 
 async def insert(
     tx: Transaction, plugin: str, *, package: str, merchant: str, label: str, secret: bytes, environment: str
-) -> None:
-    """A new plugin."""
+) -> bool:
+    """A new plugin; False when another has its label."""
     values = {"package": package, "merchant": merchant, "label": label, "secret": secret, "environment": environment}
-    await tx.run(INSERT, id=plugin, now=tx.now, **values)
+    return await tx.run(INSERT, id=plugin, now=tx.now, **values) == 1
 
 
 async def save_capabilities(tx: Transaction, hellos: Sequence[AgentHello]) -> None:
@@ -215,6 +248,11 @@ async def save_attributes(tx: Transaction, attributes: Sequence[Attributes]) -> 
 async def end(tx: Transaction, plugin: str, state: str, before: str = "active") -> bool:
     """Ends or bars a plugin; False when it was not in the state before."""
     return await tx.run(END, id=plugin, state=state, before=before, now=tx.now) == 1
+
+
+async def release(tx: Transaction, plugin: str) -> bool:
+    """Makes a quarantined plugin active; False when it is not quarantined."""
+    return await tx.run(RELEASE, id=plugin) == 1
 
 
 async def size(tx: Transaction, package: str) -> int:

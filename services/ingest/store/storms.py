@@ -17,7 +17,7 @@ from services.ingest.store import after
 from services.ingest.storm import Counts, Rules, State, Storm, count_from
 
 COLUMNS = """id, package, type, state, start_time, count_from_time, cooldown_time, end_time, peak, plugins, fleet,
-    reason, end_reason, ended_by, request_id, traceparent"""
+    reason, end_reason, ended_by, traceparent"""
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('prunella storm of ' || :type || ' in ' || :package, 0))"
 LATEST = f"""
 SELECT {COLUMNS} FROM ingest.storms WHERE package = :package AND type = :type ORDER BY start_time DESC, id DESC LIMIT 1
@@ -33,19 +33,20 @@ ORDER BY id DESC LIMIT :limit
 INSERT = f"""
 INSERT INTO ingest.storms ({COLUMNS})
 VALUES (CAST(:id AS uuid), :package, :type, :state, :start_time, :count_from_time, NULL, NULL, :peak, :plugins,
-        :fleet, :reason, '', '', '', :traceparent)
+        :fleet, :reason, '', '', :traceparent)
 """
 SAVE = """
 UPDATE ingest.storms SET state = :state, cooldown_time = :cooldown_time, end_time = :end_time, peak = :peak,
-    ended_by = :ended_by, end_reason = :end_reason, request_id = :request_id
+    ended_by = :ended_by, end_reason = :end_reason
 WHERE id = CAST(:id AS uuid)
 """
 OF_PAIR = """
 SELECT count(DISTINCT i.plugin) FROM ingest.incidents i JOIN ingest.plugins p ON p.id = i.plugin
 WHERE i.package = :package AND i.type = :type AND p.state = 'active'
 """
-OPENED = OF_PAIR + " AND i.open_time > :since"
-AFFECTED = OF_PAIR + " AND i.state IN ('open', 'in_progress', 'escalated')"
+# What came back counts like what opened.
+OPENED = OF_PAIR + " AND coalesce(i.reopen_time, i.open_time) > :since"
+AFFECTED = OF_PAIR + " AND i.state IN ('open', 'in_progress', 'escalated', 'flapping') AND i.calm_time IS NULL"
 FLEET = """
 SELECT count(*) FROM (
     SELECT 1 FROM ingest.plugins WHERE package = :package AND state = 'active' LIMIT CAST(:most AS bigint)
@@ -65,7 +66,6 @@ class StoredStorm:
     reason: str
     traceparent: str
     end_reason: str = ""
-    request_id: str = ""
 
 
 async def lock(tx: Transaction, package: str, type_: str) -> None:
@@ -104,8 +104,7 @@ async def save(tx: Transaction, row: StoredStorm) -> None:
     """Writes what may have changed."""
     storm = row.storm
     changing = {name: getattr(storm, name) for name in ("cooldown_time", "end_time", "peak", "ended_by")}
-    own = {"end_reason": row.end_reason, "request_id": row.request_id}
-    await tx.run(SAVE, id=row.id, state=str(storm.state), **changing, **own)
+    await tx.run(SAVE, id=row.id, state=str(storm.state), end_reason=row.end_reason, **changing)
 
 
 async def counts(tx: Transaction, storm: Storm, now: datetime, rules: Rules) -> Counts:
@@ -129,6 +128,4 @@ def _one(row: Any | None) -> StoredStorm | None:
 def _row(row: Any) -> StoredStorm:
     names = ("package", "type", "start_time", "cooldown_time", "end_time", "count_from_time", "peak", "ended_by")
     storm = Storm(state=State(row.state), **{name: getattr(row, name) for name in names})
-    return StoredStorm(
-        str(row.id), storm, row.plugins, row.fleet, row.reason, row.traceparent, row.end_reason, row.request_id
-    )
+    return StoredStorm(str(row.id), storm, row.plugins, row.fleet, row.reason, row.traceparent, row.end_reason)

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.common import names
 from libs.common.errors import Invalid
 from libs.common.facts import fact
 from libs.common.telemetry import FinishedSpan
 from libs.common.text import clean_text
+from libs.common.timestamps import length, moment
 from prunella.v1 import agent_pb2, events_pb2, ingest_pb2
 from prunella.v1.events_pb2 import Event
 from services.ingest import command_lifecycle
 from services.ingest.command_lifecycle import LIFETIME, Command, Kind, Outcome, Receipt, State
-from services.ingest.wire.timestamps import span, stamp, to_datetime
+from services.ingest.wire.timestamps import span, stamp
 
 SOURCE = "ingest"
 LONGEST = 200
 LONGEST_DETAIL = 2000
 LARGEST = 48 * 1024
 MOST_SPANS = 32
+# Seconds by which a clock may seem to differ because a beat took its time.
+ON_ITS_WAY = 30.0
 
 
-def message(command: Command) -> agent_pb2.Command:
-    """A command as an agent gets it."""
+def message(command: Command, now: datetime | None = None) -> agent_pb2.Command:
+    """A command as an agent gets it now; without `now` as it stands."""
     same = ("id", "attempt", "generation", "fence", "release", "envelope", "digest", "size", "traceparent", "config")
     return agent_pb2.Command(
         kind=agent_pb2.CommandKind.ValueType(int(command.kind)),
         deadline_time=stamp(command.deadline_time),
         dead_man_duration=span(command.dead_man_seconds),
+        remaining_duration=span(max(0.0, (command.deadline_time - now).total_seconds())) if now else None,
         **{name: getattr(command, name) for name in same},
     )
 
@@ -59,9 +64,7 @@ def issued(request: ingest_pb2.IssueCommandRequest, now: datetime, traceparent: 
     if len(request.envelope) + len(request.config) > LARGEST:
         raise Invalid(f"envelope and config may have {LARGEST} bytes", reason="COMMAND_TOO_LARGE", field="envelope")
     kind = command_lifecycle.check_new(request.kind, request.generation, request.release, request.digest)
-    deadline = (
-        to_datetime(request.deadline_time, "deadline_time") if request.HasField("deadline_time") else now + LIFETIME
-    )
+    deadline = moment(request.deadline_time, "deadline_time") if request.HasField("deadline_time") else now + LIFETIME
     same = ("request_id", "attempt", "incident", "generation", "release", "envelope", "digest", "size", "config")
     return Command(
         id=names.new_id(now),
@@ -72,7 +75,7 @@ def issued(request: ingest_pb2.IssueCommandRequest, now: datetime, traceparent: 
         state=State.PENDING,
         deadline_time=deadline,
         issue_time=now,
-        dead_man_seconds=max(0.0, request.dead_man_duration.ToTimedelta().total_seconds()),
+        dead_man_seconds=max(0.0, length(request.dead_man_duration, "dead_man_duration").total_seconds()),
         traceparent=traceparent,
         **{name: getattr(request, name) for name in same},
     )
@@ -93,11 +96,12 @@ def receipt(result: agent_pb2.CommandResult, *, failed: bool = False) -> Receipt
     )
 
 
-def spans(result: agent_pb2.CommandResult, command: Command) -> list[FinishedSpan]:
-    """The steps an agent took, for the trace of its command."""
+def spans(result: agent_pb2.CommandResult, command: Command, clock_skew: float) -> list[FinishedSpan]:
+    """The steps an agent took, for the trace of its command; its clock is so many seconds ahead of ours."""
     made = []
+    ahead = timedelta(seconds=clock_skew if abs(clock_skew) > ON_ITS_WAY else 0.0)
     for step in result.spans[:MOST_SPANS]:
-        start, end = _time(step.start_time), _time(step.end_time)
+        start, end = _time(step.start_time, ahead), _time(step.end_time, ahead)
         if start and end and abs(end - start) < timedelta(days=1):
             parent = step.traceparent or command.traceparent
             # An agent may only speak in the trace of the command it was result.
@@ -145,9 +149,9 @@ def kind_name(kind: Kind) -> str:
     return kind.name.lower()
 
 
-def _time(timestamp: object) -> datetime | None:
+def _time(timestamp: Timestamp, ahead: timedelta) -> datetime | None:
     try:
-        made = timestamp.ToDatetime(UTC)  # type: ignore[attr-defined]
-    except (ValueError, OverflowError):
+        made = moment(timestamp, "time") - ahead
+    except (Invalid, OverflowError):
         return None
     return made if made.year > 2000 else None

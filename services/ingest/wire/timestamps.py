@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.common.errors import Invalid
+from libs.common.timestamps import moment
 
 
 def stamp(time: datetime | None) -> Timestamp | None:
@@ -22,16 +23,6 @@ def stamp(time: datetime | None) -> Timestamp | None:
 def seconds_stamp(seconds: float) -> Timestamp | None:
     """Unix seconds as protobuf; nothing for 0."""
     return stamp(datetime.fromtimestamp(seconds, UTC)) if seconds else None
-
-
-def to_datetime(timestamp: Timestamp, field: str) -> datetime:
-    """A time from protobuf. Raises Invalid when it is none."""
-    try:
-        return timestamp.ToDatetime(UTC)
-    except (ValueError, OverflowError) as error:
-        raise Invalid(
-            f"{field} is not a time between the years 1 and 9999", reason="TIME_INVALID", field=field
-        ) from error
 
 
 def span(seconds: float) -> Duration:
@@ -55,4 +46,5 @@ def from_json(value: str | float | None, field: str) -> Timestamp | None:
         raise Invalid(
             f"{field} must be RFC 3339 or milliseconds since 1970", reason="TIME_INVALID", field=field
         ) from error
+    moment(made, field)
     return made

@@ -19,9 +19,10 @@ ICONS = {"low": "⚪", "medium": "🟡", "high": "🟠", "critical": "🔴"}
 def body(message: Message) -> bytes:
     """The message as Slack takes it."""
     icon = ICONS[message.severity.name.lower()]
-    lines = [
-        f"{ICONS[line.severity.name.lower()]} {line.time:%H:%M:%S} {escaped(line.headline)}" for line in message.lines
-    ]
+    lines = []
+    for line in message.lines:
+        lines.append(f"{ICONS[line.severity.name.lower()]} {line.time:%H:%M:%S} {escaped(line.headline)}")
+        lines += [f"→ `{escaped(line.command)}`"] if line.command else []
     if message.hidden:
         lines.append(f"… and {message.hidden} more: {escaped(breakdown(message.kinds))}")
     blocks = [_block("header", "plain_text", f"{icon} {message.title}"[:HEADER])]

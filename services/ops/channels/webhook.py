@@ -58,6 +58,7 @@ def _line(line: Notice) -> dict[str, Any]:
         "plugin": line.plugin,
         "merchant": line.merchant,
         "incident": line.incident,
+        "command": line.command,
     }
 
 

@@ -39,7 +39,7 @@ async def deliver(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     async with ctx.database.reading() as reading:
         found = await deliveries.get(reading, errand.subject)
         notification = await notifications.get(reading, found.notification) if found else None
-        settings, _ = await notification_settings.get(reading)
+        settings = await notification_settings.get(reading)
     if found is None or notification is None or found.state in escalation.ENDED:
         return {}
     channel = settings.channel(found.channel)
@@ -103,7 +103,7 @@ async def gave_up(ctx: ServiceContext, tx: Transaction, errand: Errand, error: s
 async def try_channel(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
     """Sends a test, and returns the response."""
     async with ctx.database.reading() as reading:
-        settings, _ = await notification_settings.get(reading)
+        settings = await notification_settings.get(reading)
     channel = settings.channel(errand.subject)
     if channel is None:
         return {"delivered": False, "response": "the channel was removed"}

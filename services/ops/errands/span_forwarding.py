@@ -11,6 +11,7 @@ import logging
 import httpx2
 
 from libs.common.cancellation import cancel_and_wait
+from libs.common.proxies import may_be_proxied
 from libs.common.telemetry import counter
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ class SpanForwarder:
             await cancel_and_wait([self._task])
 
     async def _run(self) -> None:
-        async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
+        proxied = may_be_proxied(self.url)
+        async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=proxied) as client:
             while True:
                 body = await self._queue.get()
                 self._bytes -= len(body)

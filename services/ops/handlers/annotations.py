@@ -8,12 +8,12 @@ from typing import Any
 
 from libs.common import access, names
 from libs.common.database import Transaction
-from libs.common.errors import NotFound, Refused
+from libs.common.errors import NotFound
 from prunella.v1 import annotations_pb2, ops_pb2_grpc
 from prunella.v1.events_pb2 import Event
 from services.ops import incident_annotations as heart
 from services.ops.context import ServiceContext
-from services.ops.incident_annotations import Annotations, Assignment, Comment
+from services.ops.incident_annotations import Assignment, Comment
 from services.ops.store import annotations as store
 from services.ops.store import timeline
 from services.ops.timeline import TimelineFilter
@@ -38,49 +38,47 @@ class AnnotationHandlers(ops_pb2_grpc.OpsServiceServicer):
         self, request: annotations_pb2.AssignIncidentRequest, context: Any
     ) -> annotations_pb2.AssignIncidentResponse:
         """Assigns an incident to a person or to nobody; to its assignee changes nothing. Raises Invalid."""
-        actor, request_id = access.caller(context), heart.request_id(request.request_id)
+        actor = access.caller(context)
+        earlier = await self.ctx.requests.earlier(request, annotations_pb2.AssignIncidentResponse)
+        if earlier is not None:
+            return earlier
         assignee, reason = heart.assignee(request.assignee), heart.reason(request.reason)
         about = await self._about(request.name)
 
-        async def work(tx: Transaction) -> Annotations:
+        async def work(tx: Transaction) -> annotations_pb2.AssignIncidentResponse:
             await store.lock(tx, about.incident)
-            earlier = await store.by_request(tx, Assignment, actor, request_id)
-            if earlier is not None:
-                _check_same((earlier.incident, earlier.assignee), (about.incident, assignee))
-                return await store.get(tx, about.incident)
             known = (await store.get(tx, about.incident)).assignment
             before = known.assignee if known else ""
             if before != assignee:
                 id_ = names.new_id(tx.now)
-                made = Assignment(id_, about.incident, about.merchant, assignee, actor, request_id, tx.now)
+                made = Assignment(id_, about.incident, about.merchant, assignee, actor, tx.now)
                 await store.insert(tx, made)
                 tx.record(wire.assigned(made, before, about, reason))
-            return await store.get(tx, about.incident)
+            found = wire.annotations_of(await store.get(tx, about.incident))
+            return annotations_pb2.AssignIncidentResponse(annotations=found)
 
-        found = await self.ctx.database.transaction(work)
-        return annotations_pb2.AssignIncidentResponse(annotations=wire.annotations_of(found))
+        return await self.ctx.requests.once(request, annotations_pb2.AssignIncidentResponse, work)
 
     async def CommentOnIncident(
         self, request: annotations_pb2.CommentOnIncidentRequest, context: Any
     ) -> annotations_pb2.CommentOnIncidentResponse:
         """Adds a comment. Raises Invalid for nothing, or too much."""
-        actor, request_id = access.caller(context), heart.request_id(request.request_id)
+        actor = access.caller(context)
+        earlier = await self.ctx.requests.earlier(request, annotations_pb2.CommentOnIncidentResponse)
+        if earlier is not None:
+            return earlier
         text = heart.text(request.text)
         about = await self._about(request.name)
 
-        async def work(tx: Transaction) -> Annotations:
+        async def work(tx: Transaction) -> annotations_pb2.CommentOnIncidentResponse:
             await store.lock(tx, about.incident)
-            earlier = await store.by_request(tx, Comment, actor, request_id)
-            if earlier is not None:
-                _check_same((earlier.incident, earlier.text), (about.incident, text))
-            else:
-                made = Comment(names.new_id(tx.now), about.incident, about.merchant, text, actor, request_id, tx.now)
-                await store.insert(tx, made)
-                tx.record(wire.commented(made, about))
-            return await store.get(tx, about.incident)
+            made = Comment(names.new_id(tx.now), about.incident, about.merchant, text, actor, tx.now)
+            await store.insert(tx, made)
+            tx.record(wire.commented(made, about))
+            found = wire.annotations_of(await store.get(tx, about.incident))
+            return annotations_pb2.CommentOnIncidentResponse(annotations=found)
 
-        found = await self.ctx.database.transaction(work)
-        return annotations_pb2.CommentOnIncidentResponse(annotations=wire.annotations_of(found))
+        return await self.ctx.requests.once(request, annotations_pb2.CommentOnIncidentResponse, work)
 
     async def _about(self, name: str) -> Event:
         """The newest fact of an incident: it says which plugin and merchant it is about. Raises NotFound."""
@@ -90,12 +88,3 @@ class AnnotationHandlers(ops_pb2_grpc.OpsServiceServicer):
         if not rows:
             raise NotFound(f"there is no incident {incident} on the timeline", reason="INCIDENT_UNKNOWN", field="name")
         return Event.FromString(rows[0].payload)
-
-
-def _check_same(before: tuple[str, str], now: tuple[str, str]) -> None:
-    if before != now:
-        raise Refused(
-            "this request_id belongs to another request; use a fresh one",
-            reason="REQUEST_ID_REUSED",
-            field="request_id",
-        )

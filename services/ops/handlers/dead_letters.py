@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from libs.common import bus, paging
+from libs.common.database import Transaction
 from libs.common.errors import Invalid
 from prunella.v1 import ops_pb2, ops_pb2_grpc
 from services.ops import wire
@@ -41,5 +42,9 @@ class DeadLetterHandlers(ops_pb2_grpc.OpsServiceServicer):
             raise Invalid(
                 f"event_id must be a UUID, not {request.event_id[:80]!r}", reason="BAD_ID", field="event_id"
             ) from None
-        await bus.redrive(self.ctx.database, request.consumer, event)
-        return ops_pb2.RedriveDeadLetterResponse()
+
+        async def work(tx: Transaction) -> ops_pb2.RedriveDeadLetterResponse:
+            await bus.redrive(tx, request.consumer, event)
+            return ops_pb2.RedriveDeadLetterResponse()
+
+        return await self.ctx.requests.once(request, ops_pb2.RedriveDeadLetterResponse, work)

@@ -43,6 +43,7 @@ class KpiHandlers:
 async def _figures(figures: store.KpiQueries) -> pb.GetKpisResponse:
     outcomes = await figures.outcomes()
     severities, types = await figures.opened()
+    reopened, reopenings = await figures.reopened()
     resolved = await figures.resolved()
     manual = await figures.interventions()
     bins = await figures.calibration()
@@ -54,6 +55,8 @@ async def _figures(figures: store.KpiQueries) -> pb.GetKpisResponse:
         time_to_repair=wire.durations(await figures.repaired()),
         incidents_by_severity=by_severity(severities),
         incidents_by_type={name or "unknown": count for name, count in types.items()},
+        incidents_reopened={name or "unknown": count for name, count in reopened.items()},
+        reopenings=reopenings,
         incidents_ended={state: count for state, (count, _) in resolved.items()},
         automatic_resolution=wire.ratio(store.automatic(resolved)),
         manual_interventions=sum(manual.values()),

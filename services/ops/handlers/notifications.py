@@ -46,7 +46,7 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
     ) -> notification_pb2.GetNotificationSettingsResponse:
         """Who is told of what, without secrets."""
         async with self.ctx.database.reading() as reading:
-            found, _ = await notification_settings.get(reading)
+            found = await notification_settings.get(reading)
         return notification_pb2.GetNotificationSettingsResponse(settings=documents.settings(found))
 
     async def UpdateNotificationSettings(
@@ -56,10 +56,8 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
         actor, reason = access.caller(context), _reason(request.reason)
         wanted = documents.settings_of(request.settings)
 
-        async def work(tx: Transaction) -> Settings:
-            found, request_id = await notification_settings.get(tx, lock=True)
-            if request.request_id and request_id == request.request_id:
-                return found
+        async def change(tx: Transaction) -> Settings:
+            found = await notification_settings.get(tx, lock=True)
             if request.settings.etag and request.settings.etag != str(found.version):
                 raise Stale(
                     f"the settings are at version {found.version} by now; read them again",
@@ -80,12 +78,14 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
                 "reason": reason,
             }
             made = replace(sealed, **about)
-            await notification_settings.put(tx, made, request.request_id)
+            await notification_settings.put(tx, made)
             tx.record(wire.settings_changed(made, changes))
             return made
 
-        made = await self.ctx.database.transaction(work)
-        return notification_pb2.UpdateNotificationSettingsResponse(settings=documents.settings(made))
+        async def work(tx: Transaction) -> notification_pb2.UpdateNotificationSettingsResponse:
+            return notification_pb2.UpdateNotificationSettingsResponse(settings=documents.settings(await change(tx)))
+
+        return await self.ctx.requests.once(request, notification_pb2.UpdateNotificationSettingsResponse, work)
 
     def _sealed(self, channel: Channel) -> Channel:
         if not channel.secret:
@@ -98,8 +98,8 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
         """Sends a real message and answers what the other side said. Raises NotFound."""
         actor = access.caller(context)
 
-        async def work(tx: Transaction) -> str:
-            found, _ = await notification_settings.get(tx)
+        async def work(tx: Transaction) -> notification_pb2.TestChannelResponse:
+            found = await notification_settings.get(tx)
             if found.channel(request.channel) is None:
                 known = ", ".join(each.id for each in found.channels) or "there are none"
                 raise NotFound(
@@ -107,12 +107,11 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
                     reason="UNKNOWN_CHANNEL",
                     field="channel",
                 )
-            key = f"{TEST} {request.request_id[:80]}" if request.request_id else None
-            payload = {"actor": actor}
-            sent = await send(tx, SCHEMA, TEST, request.channel, payload, key=key, database=self.ctx.database)
-            return await deliveries.errand_of(tx, key) if key else sent
+            sent = await send(tx, SCHEMA, TEST, request.channel, {"actor": actor}, database=self.ctx.database)
+            return notification_pb2.TestChannelResponse(id=sent)
 
-        errand = await self.ctx.database.transaction(work)
+        # Kept is which test it began; what the other side said stands in the errand.
+        errand = (await self.ctx.requests.once(request, notification_pb2.TestChannelResponse, work)).id
         answer = await self._result(errand)
         return notification_pb2.TestChannelResponse(
             delivered=bool(answer.get("delivered")), response=str(answer.get("response", "")), id=errand
@@ -161,16 +160,16 @@ class NotificationHandlers(ops_pb2_grpc.OpsServiceServicer):
         actor, reason = access.caller(context), _reason(request.reason, needed=False)
         id_ = wire.notification_id(request.name)
 
-        async def work(tx: Transaction) -> notification_pb2.Notification:
+        async def work(tx: Transaction) -> notification_pb2.AcknowledgeNotificationResponse:
             found = await notifications.get(tx, id_, lock=True)
             if found and found.state is not State.ACKNOWLEDGED:
                 await notifications.save(tx, wire.acknowledge(found, actor, reason, tx.now))
                 await deliveries.suppress(tx, found.id, f"{actor} has seen it")
                 tx.record(wire.acknowledged(found, actor, reason))
-            return await _notification(tx, request.name)
+            shown = await _notification(tx, request.name)
+            return notification_pb2.AcknowledgeNotificationResponse(notification=shown)
 
-        found = await self.ctx.database.transaction(work)
-        return notification_pb2.AcknowledgeNotificationResponse(notification=found)
+        return await self.ctx.requests.once(request, notification_pb2.AcknowledgeNotificationResponse, work)
 
 
 async def _notification(tx: Transaction, name: str) -> notification_pb2.Notification:

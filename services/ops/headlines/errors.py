@@ -93,6 +93,12 @@ HEADLINES: Mapping[str, Callable[[DecodedFact], str]] = {
     "report_resolved": _resolved,
     "report_escalated": _escalated,
     "report_closed": lambda fact: fact.with_reason(f"{fact.label}: an error is closed by {fact.actor}"),
+    "reports_merged": lambda fact: fact.with_reason(
+        f"{fact.label}: {fact.actor} merges {counted(len(fact.fields.get('merged') or ()), 'error')} into another"
+    ),
+    "reports_split": lambda fact: fact.with_reason(
+        f"{fact.label}: {fact.actor} splits {counted(len(fact.fields.get('split') or ()), 'error')} from another"
+    ),
     "strategy_changed": _strategy,
     "proposal_created": lambda fact: fact.with_reason(f"{fact.actor} asks people to {_proposed_action(fact)}"),
     "proposal_decided": _decided,

@@ -15,6 +15,7 @@ APPROVAL_OUTCOMES = {
     "rejected": "a person said no",
     "expired": "nobody decided in time",
     "void": "the plan changed, so what people said of it is void",
+    "withdrawn": "nobody has to approve any more",
 }
 
 
@@ -60,6 +61,7 @@ def _numbers(fact: DecodedFact) -> str:
             ("in_flight", "on their way"),
             ("waiting", "waiting"),
             ("offline", "offline"),
+            ("watched", "watched for proof"),
             ("rolled_back", "rolled back"),
         )
         if numbers.get(name)
@@ -82,6 +84,10 @@ def _rollout(what: str) -> Callable[[DecodedFact], str]:
 def _published(fact: DecodedFact) -> str:
     only = f" for {fact.label}" if fact.text("plugin", "") else ""
     return f"configuration {fact.text('package')} {fact.text('version')} published{only} by {fact.actor}"
+
+
+def _dead_lettered(fact: DecodedFact) -> str:
+    return fact.with_reason(f"{fact.text('consumer')} could not handle {fact.text('fact', 'a fact')} and gave it up")
 
 
 HEADLINES: Mapping[str, Callable[[DecodedFact], str]] = {
@@ -117,4 +123,5 @@ HEADLINES: Mapping[str, Callable[[DecodedFact], str]] = {
     "rollout_succeeded": _rollout("every wave passed"),
     "rollout_closed": _rollout("closed, nobody joins any more"),
     "configuration_published": _published,
+    "fact_dead_lettered": _dead_lettered,
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from services.ops.decoded_fact import DecodedFact
-from services.ops.text import duration
+from services.ops.decoded_fact import DecodedFact, display_name
+from services.ops.text import duration, times
 
 
 def _change(fact: DecodedFact) -> str:
@@ -76,6 +76,29 @@ def _verdict(fact: DecodedFact) -> str:
     return " · ".join(filter(None, (figures, verdict.get("explanation"))))
 
 
+def _good(fact: DecodedFact) -> str:
+    return "nothing against it" if fact.message("verdict").get("low_evidence") else "good"
+
+
+def _succeeded(fact: DecodedFact) -> str:
+    low = " · evidence=low, watched until there is proof" if fact.message("verdict").get("low_evidence") else ""
+    return f"{fact.label}: {_change(fact)} succeeded · {_verdict(fact)}{low}"
+
+
+WATCH_ENDS = {
+    "proven": "holds, by evidence that came after its commit",
+    "worse": "turned out worse after its commit",
+    "unproven": "was watched after its commit, and no proof came",
+    "superseded": "is not watched any more",
+}
+
+
+def _watch_ended(fact: DecodedFact) -> str:
+    outcome = fact.text("outcome", "")
+    line = f"{fact.label}: {_change(fact)} {WATCH_ENDS.get(outcome, outcome)}"
+    return fact.with_reason(f"{line}, it is taken back" if fact.text("rollback", "") else line)
+
+
 def _rolled_back(fact: DecodedFact) -> str:
     alone = ", by the agent alone" if fact.fields.get("dead_man") else ""
     return fact.with_reason(
@@ -88,17 +111,29 @@ def _escalated(fact: DecodedFact) -> str:
     return fact.with_reason(f"{fact.label}: a person is asked about {fact.text('type')} (tried {tried})")
 
 
+def _reopened(fact: DecodedFact) -> str:
+    evidence = fact.message("evidence").get("summary") or fact.reason
+    how = ", flapping" if fact.fields.get("flapping") else ""
+    line = f"{fact.label}: {fact.text('type')} came back, {times(fact.number('reopened'))} by now{how} · {evidence}"
+    return line + (" · the remedy that had healed it is held against it" if fact.text("recurred_attempt", "") else "")
+
+
 def _mitigated(fact: DecodedFact) -> str:
     return f"{fact.label}: healed in {duration(fact.number('open_duration'))} · {fact.reason}"
 
 
+def _enrolled(fact: DecodedFact) -> str:
+    joined = f"{fact.label} joined with {fact.text('package')} {fact.text('release', '')}".rstrip()
+    replaces = fact.text("replaces", "")
+    return f"{joined}, in place of {display_name('', replaces)}" if replaces else joined
+
+
 HEADLINES: Mapping[str, Callable[[DecodedFact], str]] = {
     # A plugin's life.
-    "plugin_enrolled": lambda fact: (
-        f"{fact.label} joined with {fact.text('package')} {fact.text('release', '')}".rstrip()
-    ),
+    "plugin_enrolled": _enrolled,
     "plugin_health_changed": _health,
     "plugin_quarantined": lambda fact: fact.with_reason(f"{fact.label} is shut out: two agents use its identity"),
+    "quarantine_released": lambda fact: fact.with_reason(f"{fact.label} is let in again by {fact.actor}"),
     "plugin_retired": lambda fact: fact.with_reason(f"{fact.label} left the fleet"),
     # Something broke; a remedy was chosen.
     "incident_opened": _opened,
@@ -117,8 +152,9 @@ HEADLINES: Mapping[str, Callable[[DecodedFact], str]] = {
     "apply_denied": lambda fact: fact.with_reason(f"{fact.label}: the switch is denied by {fact.text('gate')}"),
     "attempt_applied": lambda fact: f"{fact.label}: applied, watching generation {fact.text('generation', '0')}",
     # It is watched, and kept or taken back.
-    "attempt_committing": lambda fact: f"{fact.label}: good, committing · {_verdict(fact)}",
-    "attempt_succeeded": lambda fact: f"{fact.label}: {_change(fact)} succeeded · {_verdict(fact)}",
+    "attempt_committing": lambda fact: f"{fact.label}: {_good(fact)}, committing · {_verdict(fact)}",
+    "attempt_succeeded": _succeeded,
+    "attempt_watch_ended": _watch_ended,
     "attempt_rolling_back": lambda fact: f"{fact.label}: taking it back · {_verdict(fact)}",
     "attempt_rolled_back": _rolled_back,
     "attempt_rollback_failed": lambda fact: fact.with_reason(
@@ -133,4 +169,5 @@ HEADLINES: Mapping[str, Callable[[DecodedFact], str]] = {
     "incident_mitigated": _mitigated,
     "incident_closed": lambda fact: fact.with_reason(f"{fact.label}: incident closed ({fact.text('resolution')})"),
     "incident_escalated": _escalated,
+    "incident_reopened": _reopened,
 }

@@ -8,12 +8,14 @@ escalates in the morning, not in quiet hours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from services.ops.notify import summaries
 from services.ops.notify.batching import Batch
+from services.ops.notify.defaults import ABOUT_INCIDENTS
 from services.ops.notify.model import EscalationStep, QuietHours, Route
 from services.ops.notify.quiet_hours import quiet_until
 
@@ -34,7 +36,7 @@ ENDED = frozenset({State.SENT, State.FAILED, State.SUPPRESSED})
 # A message in one of these may still need somebody.
 OPEN = frozenset({State.SENDING, State.SENT, State.FAILED})
 # These concern nothing but an incident, so a flood of them need not be shown whole to be known.
-INCIDENT_ONLY = frozenset({"incident_escalated"})
+INCIDENT_ONLY = ABOUT_INCIDENTS | {summaries.KIND}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,15 @@ class NextStep:
     act_by_time: datetime | None
 
 
-def first(route: Route, now: datetime) -> NextStep | None:
-    """The first step; None for a route without steps, whose messages are only recorded."""
-    return _next_step(route, 0, now) if route.steps else None
+def first(route: Route, now: datetime, kinds: Collection[str] = ()) -> NextStep | None:
+    """The first step for a message of such facts; None for a route without steps, whose messages are only recorded.
+
+    Nobody has to answer a message of summaries alone.
+    """
+    if not route.steps:
+        return None
+    step = _next_step(route, 0, now)
+    return replace(step, act_by_time=None) if set(kinds) == {summaries.KIND} else step
 
 
 def following(route: Route, number: int, now: datetime) -> NextStep:

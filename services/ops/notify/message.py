@@ -1,8 +1,8 @@
 """Messages: what people read, the same words on every channel.
 
-Rule: the title says the worst in one line and how many facts there are; each line is a fact as the timeline tells it.
-What is not shown is counted. The id is the delivery's and never changes, so a receiver that gets a message twice can
-tell. Quotations from plugins are text, never markup: each channel escapes them its own way.
+Rule: the title says the worst in one line and how many facts there are; each line is a fact as the timeline tells it,
+with what to type next. What is not shown is counted. The id is the delivery's and never changes, so a receiver that
+gets a message twice can tell. Quotations from plugins are text, never markup: each channel escapes them its own way.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class Message:
     @property
     def text(self) -> str:
         """All of it in plain text."""
-        lines = [f"{line.time:%H:%M:%S} UTC · {line.severity.name.lower()} · {line.headline}" for line in self.lines]
+        lines = []
+        for line in self.lines:
+            lines.append(f"{line.time:%H:%M:%S} UTC · {line.severity.name.lower()} · {line.headline}")
+            lines += [f"    → {line.command}"] if line.command else []
         if self.hidden:
             lines.append(f"… and {self.hidden} more: {breakdown(self.kinds)}")
         if self.asks:

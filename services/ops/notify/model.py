@@ -90,14 +90,17 @@ class Route:
 @dataclass(frozen=True)
 class Settings:
     """All settings. Facts of one route within `batch_window` are one message; the same again within
-    `repeat_window` is counted, not sent; a channel that fails is tried for `retry_for`.
+    `repeat_window` is counted, not sent; how often incidents came back is told in sum each `summary_interval`; a
+    channel that fails is tried for `retry_for`.
     """
 
     channels: tuple[Channel, ...] = ()
     routes: tuple[Route, ...] = ()
     quiet_hours: tuple[QuietHours, ...] = ()
     batch_window: timedelta = timedelta(seconds=10)
-    repeat_window: timedelta = timedelta(minutes=15)
+    # As long as ingest goes on with an incident that comes back.
+    repeat_window: timedelta = timedelta(minutes=30)
+    summary_interval: timedelta = timedelta(hours=1)
     retry_for: timedelta = timedelta(hours=24)
     version: int = 0
     update_time: datetime | None = None
@@ -132,6 +135,10 @@ class Notice:
     incident: str = ""
     # The fields of the fact that say whether it is worth a merchant's time.
     action: str = ""
+    # What to type next, empty when there is nothing to do.
+    command: str = ""
+    # Whether routes that go by defaults take it.
+    routed: bool = True
 
     @property
     def urgent(self) -> bool:

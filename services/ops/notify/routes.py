@@ -37,6 +37,8 @@ def matches(route: Route, notice: Notice) -> bool:
     """Whether a route takes this."""
     if notice.fact not in kinds(route) or notice.severity < route.min_severity:
         return False
+    if not route.facts and not notice.routed:
+        return False
     if route.merchants and notice.merchant not in route.merchants:
         return False
     # A merchant gets patches that worked, not of every restart, unless the route asks for it.

@@ -14,7 +14,7 @@ from typing import Any
 from services.ops.notify.model import Settings
 
 LISTS = ("channels", "routes", "quiet_hours")
-VALUES = ("batch_window", "repeat_window", "retry_for")
+VALUES = ("batch_window", "repeat_window", "summary_interval", "retry_for")
 SECRET = frozenset({"secret", "sealed"})
 LONGEST = 300
 

@@ -25,6 +25,7 @@ SOME_DAY = datetime(2026, 1, 5, tzinfo=UTC)
 WINDOWS = {
     "batch_window": (timedelta(seconds=1), timedelta(hours=1)),
     "repeat_window": (timedelta(0), timedelta(days=1)),
+    "summary_interval": (timedelta(minutes=1), timedelta(days=7)),
     "retry_for": (timedelta(seconds=1), timedelta(days=7)),
 }
 ANSWER = (timedelta(seconds=10), timedelta(days=1))

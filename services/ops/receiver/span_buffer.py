@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from libs.common.cancellation import cancel_and_wait
-from libs.common.database import Database
+from libs.common.database import Database, met_limit
 from libs.common.errors import Problem
 from libs.common.telemetry import counter, gauge
 from services.ops.store import spans as store
@@ -83,14 +83,23 @@ class SpanBuffer:
     async def _drain(self) -> None:
         while self._queue:
             batch = [self._queue[index] for index in range(min(BATCH, len(self._queue)))]
-            try:
-                await self.database.transaction(lambda tx, batch=batch: store.insert(tx, batch))  # type: ignore[misc]
-            except Problem:
-                raise
-            except Exception:
-                # What the table will never take must not stand in the way of the rest.
-                log.exception("a batch of %d spans could not be written", len(batch))
-                dropped.labels("unwritable").inc(len(batch))
+            await self._write(batch)
             for _ in batch:
                 self._queue.popleft()
             waiting.set(len(self._queue))
+
+    async def _write(self, batch: Sequence[Span]) -> None:
+        """Writes spans; what the table will never take must not stand in the way of the rest."""
+        try:
+            await self.database.transaction(lambda tx: store.insert(tx, batch))
+        except Exception as error:
+            if isinstance(error, Problem) and not met_limit(error):
+                raise
+            if len(batch) == 1:
+                log.exception("a span of %s cannot be written", batch[0].service)
+                dropped.labels("unwritable").inc()
+                return
+            # A span that was written already changes nothing when the batch comes again.
+            middle = len(batch) // 2
+            await self._write(batch[:middle])
+            await self._write(batch[middle:])

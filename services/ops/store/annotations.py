@@ -13,14 +13,13 @@ MOST = 100
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(:incident, 7319011))"
 TABLES = {Assignment: "ops.assignments", Comment: "ops.comments"}
 NEWEST = "SELECT * FROM {table} WHERE incident = :incident ORDER BY id DESC LIMIT :limit"
-BY_REQUEST = "SELECT * FROM {table} WHERE actor = :actor AND request_id = :request_id AND request_id <> ''"
 ASSIGN = """
-INSERT INTO ops.assignments (id, incident, merchant, assignee, actor, request_id, time)
-VALUES (CAST(:id AS uuid), :incident, :merchant, :assignee, :actor, :request_id, :time)
+INSERT INTO ops.assignments (id, incident, merchant, assignee, actor, time)
+VALUES (CAST(:id AS uuid), :incident, :merchant, :assignee, :actor, :time)
 """
 COMMENT = """
-INSERT INTO ops.comments (id, incident, merchant, text, actor, request_id, time)
-VALUES (CAST(:id AS uuid), :incident, :merchant, :text, :actor, :request_id, :time)
+INSERT INTO ops.comments (id, incident, merchant, text, actor, time)
+VALUES (CAST(:id AS uuid), :incident, :merchant, :text, :actor, :time)
 """
 
 A = TypeVar("A", Assignment, Comment)
@@ -36,12 +35,6 @@ async def get(tx: Transaction, incident: str) -> Annotations:
     assignments = await _newest(tx, Assignment, incident, 1)
     comments = await _newest(tx, Comment, incident, MOST)
     return Annotations(incident, assignments[0] if assignments else None, tuple(reversed(comments)))
-
-
-async def by_request(tx: Transaction, kind: type[A], actor: str, request_id: str) -> A | None:
-    """What a request made when it came first; None when it is new."""
-    row = await tx.first(BY_REQUEST.format(table=TABLES[kind]), actor=actor, request_id=request_id)
-    return _made(kind, row) if row else None
 
 
 async def insert(tx: Transaction, made: Assignment | Comment) -> None:

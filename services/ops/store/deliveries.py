@@ -107,11 +107,6 @@ def _delivery(row: Any) -> Delivery:
     return Delivery(**row._asdict() | converted)
 
 
-async def errand_of(tx: Transaction, key: str) -> str:
-    """The errand with a key."""
-    return str(await tx.value("SELECT id FROM ops.errands WHERE key = :key", key=key))
-
-
 async def errand_result(tx: Transaction, errand: str) -> tuple[bool, dict[str, Any]]:
     """Whether an errand has ended, and its answer; an error is one, too."""
     row = await tx.first("SELECT state, answer, error FROM ops.errands WHERE id = CAST(:id AS uuid)", id=errand)

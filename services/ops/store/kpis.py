@@ -1,7 +1,8 @@
 """The figures of a window, computed where the rows are.
 
-Rule: an incident counts for opening and detection in the window in which it was opened, for repair and resolution in
-the one in which it ended; an attempt in the one in which it ended; a decision in the one in which it was made. Sums of
+Rule: an incident counts once, however often it came back: for opening and detection in the window in which it opened
+first, for repair and resolution in the one in which it ended last, and how often it came back in the one in which it
+did so last. An attempt counts in the window in which it ended, a decision in the one in which it was made. Sums of
 nothing are nothing: averages and percentiles of no rows are NULL.
 """
 
@@ -37,6 +38,10 @@ SELECT {DURATIONS} FROM (
 OPENED_BY = f"""
 SELECT i.severity, i.type, count(*) AS count FROM ops.incidents i
 WHERE {STARTED} AND {OF_INCIDENTS} GROUP BY i.severity, i.type
+"""
+REOPENED = f"""
+SELECT i.type, count(*) AS count, sum(i.reopened) AS reopenings FROM ops.incidents i
+WHERE i.reopen_time >= :start AND i.reopen_time < :end AND {OF_INCIDENTS} GROUP BY i.type
 """
 # An end is automatic when no person was asked and none took a hand in it.
 RESOLVED = f"""
@@ -127,6 +132,11 @@ class KpiQueries:
             severities[row.severity] = severities.get(row.severity, 0) + row.count
             types[row.type] = types.get(row.type, 0) + row.count
         return severities, types
+
+    async def reopened(self) -> tuple[dict[str, int], int]:
+        """Incidents that came back, by type, and how often all of them did."""
+        rows = await self._of_merchant(REOPENED)
+        return {row.type: row.count for row in rows}, sum(row.reopenings for row in rows)
 
     async def resolved(self) -> dict[str, tuple[int, int]]:
         """Incidents that ended, by state: how many, and how many of them without people."""

@@ -12,32 +12,32 @@ from services.ops.notify.model import Audience, Channel, EscalationStep, Kind, Q
 from services.ops.severity import Severity
 
 GET = """
-SELECT version, document, update_time, updated_by, reason, request_id FROM ops.notification_settings WHERE id = 1
+SELECT version, document, update_time, updated_by, reason FROM ops.notification_settings WHERE id = 1
 """
 PUT = """
 UPDATE ops.notification_settings
 SET version = :version, document = CAST(:document AS jsonb), update_time = :update_time, updated_by = :updated_by,
-    reason = :reason, request_id = :request_id
+    reason = :reason
 WHERE id = 1
 """
 POSITION = "SELECT position FROM ops.notification_cursor WHERE id = 1"
 SAVE_POSITION = "UPDATE ops.notification_cursor SET position = :position WHERE id = 1"
-WINDOWS = ("batch_window", "repeat_window", "retry_for")
+WINDOWS = ("batch_window", "repeat_window", "summary_interval", "retry_for")
 
 
-async def get(tx: Transaction, *, lock: bool = False) -> tuple[Settings, str]:
-    """The settings in force, secrets sealed, and the request that set them."""
+async def get(tx: Transaction, *, lock: bool = False) -> Settings:
+    """The settings in force, secrets sealed."""
     row = await tx.first(f"{GET} FOR UPDATE" if lock else GET)
     assert row is not None, "the migration writes the row"
     made = decoded(row.document)
     about = {"update_time": row.update_time, "updated_by": row.updated_by, "reason": row.reason}
-    return Settings(**_values(made), version=row.version, **about), row.request_id
+    return Settings(**_values(made), version=row.version, **about)
 
 
-async def put(tx: Transaction, settings: Settings, request_id: str) -> None:
+async def put(tx: Transaction, settings: Settings) -> None:
     """Saves the settings."""
     about = {name: getattr(settings, name) for name in ("version", "update_time", "updated_by", "reason")}
-    await tx.run(PUT, document=json.dumps(encoded(settings)), request_id=request_id, **about)
+    await tx.run(PUT, document=json.dumps(encoded(settings)), **about)
 
 
 async def position(tx: Transaction, *, lock: bool = False) -> int:

@@ -13,6 +13,7 @@ from services.ops.notify.batching import Batch, Throttle
 from services.ops.notify.escalation import State
 from services.ops.notify.model import Notice
 from services.ops.severity import Severity
+from services.ops.store import repeats
 
 # Plugins and incidents a message can be found by; a flood has more.
 NAMED = 200
@@ -54,20 +55,6 @@ INSERT INTO ops.notifications ({COLUMNS})
 VALUES ({", ".join(f"CAST(:{n} AS {CASTS[n]})" if n in CASTS else f":{n}" for n in COLUMNS.split(", "))})
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in CHANGING)}
 """
-KEYS = """
-SELECT route, key, notification FROM ops.notification_dedup_keys
-WHERE expire_time > :now AND (route, key) IN (SELECT * FROM unnest(CAST(:routes AS text[]), CAST(:keys AS text[])))
-"""
-SAVE_KEYS = """
-INSERT INTO ops.notification_dedup_keys (route, key, notification, expire_time)
-SELECT route, key, notification, :expire_time
-FROM unnest(CAST(:routes AS text[]), CAST(:keys AS text[]), CAST(:ids AS uuid[])) AS k(route, key, notification)
-ON CONFLICT (route, key) DO UPDATE SET notification = excluded.notification, expire_time = excluded.expire_time
-"""
-COUNT_REPEATS = """
-UPDATE ops.notifications n SET repeats = repeats + again.times
-FROM unnest(CAST(:ids AS uuid[]), CAST(:times AS integer[])) AS again(id, times) WHERE n.id = again.id
-"""
 THROTTLE = "SELECT due_time, interval_seconds FROM ops.notification_throttles WHERE route = :route AND urgent = :urgent"
 SAVE_THROTTLE = """
 INSERT INTO ops.notification_throttles (route, urgent, due_time, interval_seconds)
@@ -86,10 +73,6 @@ DELETE FROM ops.notifications WHERE id IN (
     SELECT id FROM ops.notifications
     WHERE create_time < :before AND state NOT IN ('queued', 'sending') AND act_by_time IS NULL
     ORDER BY create_time LIMIT :batch FOR UPDATE SKIP LOCKED)
-"""
-DELETE_KEYS = """
-DELETE FROM ops.notification_dedup_keys WHERE (route, key) IN (
-    SELECT route, key FROM ops.notification_dedup_keys WHERE expire_time < :before LIMIT :batch FOR UPDATE SKIP LOCKED)
 """
 DELETE_ERRANDS = """
 DELETE FROM ops.errands WHERE id IN (
@@ -190,29 +173,6 @@ async def newest(
     return [_notification(row) for row in await tx.all(sql, limit=limit, **values)]
 
 
-async def notifications_of(tx: Transaction, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """The notifications within whose repeat window pairs of route and key fall."""
-    listed = list(pairs)
-    if not listed:
-        return {}
-    routes, keys = [route for route, _ in listed], [key for _, key in listed]
-    rows = await tx.all(KEYS, now=tx.now, routes=routes, keys=keys)
-    return {(row.route, row.key): str(row.notification) for row in rows}
-
-
-async def save_keys(tx: Transaction, keys: Mapping[tuple[str, str], str], expire_time: datetime) -> None:
-    """Saves which notification a key belongs to, for the repeat window."""
-    if keys:
-        routes, listed = [route for route, _ in keys], [key for _, key in keys]
-        await tx.run(SAVE_KEYS, routes=routes, keys=listed, ids=list(keys.values()), expire_time=expire_time)
-
-
-async def count_repeats(tx: Transaction, times: Mapping[str, int]) -> None:
-    """Counts what happened again."""
-    if times:
-        await tx.run(COUNT_REPEATS, ids=list(times), times=list(times.values()))
-
-
 async def throttle(tx: Transaction, route: str, *, urgent: bool) -> Throttle | None:
     """When the route's last message was due."""
     row = await tx.first(THROTTLE, route=route, urgent=urgent)
@@ -228,12 +188,12 @@ async def save_throttle(tx: Transaction, route: str, new: Throttle, *, urgent: b
 async def delete_before(tx: Transaction, *, messages: datetime, errands: datetime, batch: int) -> int:
     """Removes up to `batch` old rows of each kind; how many went."""
     gone = await tx.run(DELETE, before=messages, batch=batch)
-    gone += await tx.run(DELETE_KEYS, before=tx.now, batch=batch)
+    gone += await repeats.delete_before(tx, tx.now, batch)
     return gone + await tx.run(DELETE_ERRANDS, before=errands, batch=batch)
 
 
 def _line(notice: Notice) -> dict[str, Any]:
-    names = ("event", "fact", "headline", "key", "plugin", "merchant", "incident", "action")
+    names = ("event", "fact", "headline", "key", "plugin", "merchant", "incident", "action", "command")
     values = {name: getattr(notice, name) for name in names}
     return values | {"severity": int(notice.severity), "time": notice.time.isoformat()}
 

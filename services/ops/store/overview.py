@@ -13,7 +13,7 @@ from libs.common.database import Transaction
 
 WHOSE = "(CAST(:merchant AS text) = '' OR {alias}.merchant = :merchant)"
 ACTIVE = f"""
-SELECT i.incident, i.plugin, i.merchant, i.type, i.severity, i.state, i.start_time, i.evidence,
+SELECT i.incident, i.plugin, i.merchant, i.type, i.severity, i.state, i.start_time, i.evidence, i.reopened,
        coalesce(l.label, '') AS label, a.attempt, a.action, a.from_release, a.to_release, a.state AS attempt_state,
        a.held_by
 FROM (
@@ -51,8 +51,8 @@ WHERE redrive_time IS NULL GROUP BY consumer
 """
 RECENT = f"""
 SELECT count(*) FILTER (WHERE i.start_time >= :since) AS opened,
-       count(*) FILTER (WHERE i.mitigate_time >= :since) AS healed,
-       count(*) FILTER (WHERE i.close_time >= :since AND i.mitigate_time IS NULL) AS closed,
+       count(*) FILTER (WHERE i.end_time >= :since AND i.state = 'mitigated') AS healed,
+       count(*) FILTER (WHERE i.end_time >= :since AND i.state = 'closed') AS closed,
        count(*) FILTER (WHERE i.escalate_time >= :since) AS escalated
 FROM ops.incidents i
 WHERE (i.start_time >= :since OR i.end_time >= :since OR i.end_time IS NULL) AND {WHOSE.format(alias="i")}

@@ -25,12 +25,12 @@ from services.ops.projection_updates import (
 INCIDENT = """
 INSERT INTO ops.incidents AS i (
     incident, plugin, merchant, package, release, type, severity, evidence, rounds, first_fact_time,
-    first_bad_beat_time, open_time, decide_time, apply_time, escalate_time, mitigate_time, close_time, healed_by,
-    resolution, manual)
+    first_bad_beat_time, open_time, decide_time, apply_time, escalate_time, mitigate_time, close_time, reopen_time,
+    reopened, flapping, healed_by, resolution, manual)
 VALUES (
     :incident, :plugin, :merchant, :package, :release, :type, :severity, :evidence, :rounds, :first_fact_time,
     :first_bad_beat_time, :open_time, :decide_time, :apply_time, :escalate_time, :mitigate_time, :close_time,
-    :healed_by, :resolution, :manual)
+    :reopen_time, :reopened, :flapping, :healed_by, :resolution, :manual)
 ON CONFLICT (incident) DO UPDATE SET
     plugin = greatest(i.plugin, excluded.plugin), merchant = greatest(i.merchant, excluded.merchant),
     package = greatest(i.package, excluded.package), release = greatest(i.release, excluded.release),
@@ -41,9 +41,12 @@ ON CONFLICT (incident) DO UPDATE SET
     open_time = least(i.open_time, excluded.open_time), decide_time = least(i.decide_time, excluded.decide_time),
     apply_time = least(i.apply_time, excluded.apply_time),
     escalate_time = least(i.escalate_time, excluded.escalate_time),
-    mitigate_time = least(i.mitigate_time, excluded.mitigate_time),
-    close_time = least(i.close_time, excluded.close_time), healed_by = greatest(i.healed_by, excluded.healed_by),
-    resolution = greatest(i.resolution, excluded.resolution), manual = i.manual OR excluded.manual
+    mitigate_time = greatest(i.mitigate_time, excluded.mitigate_time),
+    close_time = greatest(i.close_time, excluded.close_time),
+    reopen_time = greatest(i.reopen_time, excluded.reopen_time),
+    reopened = greatest(i.reopened, excluded.reopened), flapping = i.flapping OR excluded.flapping,
+    healed_by = greatest(i.healed_by, excluded.healed_by), resolution = greatest(i.resolution, excluded.resolution),
+    manual = i.manual OR excluded.manual
 """
 LATER = "(excluded.state_time, excluded.state_rank) > (a.state_time, a.state_rank)"
 ATTEMPT = f"""

@@ -22,6 +22,7 @@ STATES = {
     "open": f"i.state = 'open' AND i.end_time IS NULL AND NOT {LIVE}",
     "in_progress": f"i.state = 'open' AND i.end_time IS NULL AND {LIVE}",
     "escalated": "i.state = 'escalated' AND i.end_time IS NULL",
+    "flapping": "i.state = 'flapping' AND i.end_time IS NULL",
     "mitigated": "i.state = 'mitigated'",
     "closed": "i.state = 'closed'",
 }

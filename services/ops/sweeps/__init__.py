@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
+from libs.common.idempotency import PRUNE_SECONDS, prune_requests
 from services.ops.context import ServiceContext
 from services.ops.sweeps.audit import log_facts, sign_checkpoint
 from services.ops.sweeps.audit_check import check_audit
@@ -23,4 +24,5 @@ SWEEPS: Mapping[str, tuple[float, Sweep]] = {
     "check_audit": (15.0, check_audit),
     "notify": (1.0, notify),
     "delete_old_notifications": (600.0, delete_old_notifications),
+    "prune_requests": (PRUNE_SECONDS, prune_requests),
 }

@@ -2,13 +2,13 @@
 
 Rule: facts are read from the timeline by position, and how far was read is written in the transaction of the messages,
 so each fact is reported once however often it was delivered, and none is left out while ops was away. What is sent is
-an errand for each channel; nothing is sent in here.
+an errand for each channel; nothing is sent in here. How often incidents came back is told in sum.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -17,12 +17,13 @@ from libs.common.errands import send
 from libs.common.names import new_id
 from services.ops.context import SCHEMA, ServiceContext
 from services.ops.errands.deliver import DELIVER
-from services.ops.notify import batching, escalation
+from services.ops.notify import batching, escalation, summaries
+from services.ops.notify.defaults import ABOUT_INCIDENTS, ENDS_OF_INCIDENTS
 from services.ops.notify.escalation import NextStep, State
 from services.ops.notify.model import Notice, Route, Settings
 from services.ops.notify.quiet_hours import quiet_until
 from services.ops.notify.routes import RECORDED, fact_kinds, matching
-from services.ops.store import deliveries, notification_settings, notifications, timeline
+from services.ops.store import deliveries, notification_settings, notifications, repeats, timeline
 from services.ops.store.notifications import Notification
 from services.ops.timeline import TimelineFilter
 from services.ops.wire import notifications as wire
@@ -37,10 +38,13 @@ async def notify(ctx: ServiceContext, now: datetime) -> int:  # noqa: ARG001 - e
     """Does all of it; how many messages were opened, sent, settled by themselves or escalated."""
     async with ctx.database.reading() as reading:
         unread = await timeline.last(reading) > await notification_settings.position(reading)
+        came_back = await repeats.any_due(reading)
     changed = 0
     while unread:
         more, unread = await ctx.database.transaction(fold_facts)
         changed += more
+    if came_back:
+        changed += await ctx.database.transaction(summarize)
     changed += await ctx.database.transaction(lambda tx: dispatch(tx, ctx))
     changed += await ctx.database.transaction(settle)
     return changed + await ctx.database.transaction(lambda tx: escalate(tx, ctx))
@@ -59,11 +63,14 @@ async def delete_old_notifications(ctx: ServiceContext, now: datetime) -> int:
 async def fold_facts(tx: Transaction) -> tuple[int, bool]:
     """Reads on in the timeline; how many messages changed, and whether there is more to read."""
     position = await notification_settings.position(tx, lock=True)
-    settings, _ = await notification_settings.get(tx)
+    settings = await notification_settings.get(tx)
     last = await timeline.last(tx)
-    wanted = TimelineFilter(facts=tuple(sorted(fact_kinds(settings))))
+    kinds = fact_kinds(settings)
+    wanted = TimelineFilter(facts=tuple(sorted(kinds | ENDS_OF_INCIDENTS)))
     rows = await timeline.following(tx, wanted, after=position, last=last, limit=BATCH)
-    changed = await _fold(tx, settings, [wire.notice(row) for row in rows])
+    changed = await _fold(tx, settings, [wire.notice(row) for row in rows if row.fact in kinds])
+    ends = [wire.incident_end(row) for row in rows if row.fact in ENDS_OF_INCIDENTS]
+    await repeats.extend(tx, ends, settings.repeat_window)
     full = len(rows) == BATCH
     await notification_settings.save_position(tx, rows[-1].position if full else max(last, position))
     return changed, full
@@ -78,19 +85,53 @@ async def _fold(tx: Transaction, settings: Settings, notices: Sequence[Notice]) 
         return 0
     queued = {(each.route, each.urgent): each for each in await notifications.queued(tx)}
     pairs = {(name, each.key) for (name, _), listed in groups.items() for each in listed}
-    known = await notifications.notifications_of(tx, pairs)
-    times: Counter[str] = Counter()
+    known = await repeats.notifications_of(tx, pairs)
+    again: dict[tuple[str, str], list[Notice]] = defaultdict(list)
     for (name, urgent), listed in groups.items():
-        new, repeats = batching.deduplicated(listed, (key for route, key in known if route == name))
+        new, repeated = batching.deduplicated(listed, (key for route, key in known if route == name))
         if new:
             opened = queued.get((name, urgent)) or await _open(tx, settings, name, urgent=urgent)
             await notifications.save(tx, opened.add(new))
             keys = {(name, each.key): opened.id for each in new}
-            await notifications.save_keys(tx, keys, tx.now + settings.repeat_window)
+            await repeats.save_keys(tx, keys, [each.incident for each in new], tx.now + settings.repeat_window)
             known |= keys
-        times.update(known[name, each.key] for each in repeats)
-    await notifications.count_repeats(tx, times)
+        for each in repeated:
+            again[name, each.key].append(each)
+    await _count(tx, settings, known, again)
     return len(groups)
+
+
+async def _count(
+    tx: Transaction,
+    settings: Settings,
+    known: Mapping[tuple[str, str], str],
+    again: Mapping[tuple[str, str], list[Notice]],
+) -> None:
+    """Counts what repeats; what asks about incidents is told in sum, and asked anew where its end spared people."""
+    await repeats.count(tx, Counter(known[pair] for pair, listed in again.items() for _ in listed))
+    about = {pair: listed for pair, listed in again.items() if listed[0].fact in ABOUT_INCIDENTS}
+    await repeats.add(tx, about, settings.repeat_window, settings.summary_interval)
+    for name in {route for route, _ in about}:
+        route = settings.route(name) or RECORDED
+        repeated = [known[pair] for pair in about if pair[0] == name]
+        await repeats.ask_again(tx, repeated, [step.acknowledge_within for step in route.steps])
+
+
+async def summarize(tx: Transaction) -> int:
+    """Tells in sum what came back; how many incidents."""
+    # Facts are folded under the same lock, so that nobody else fills a message meanwhile.
+    await notification_settings.position(tx, lock=True)
+    found = await repeats.due(tx, MOST)
+    settings = await notification_settings.get(tx)
+    queued = {(each.route, each.urgent): each for each in await notifications.queued(tx)}
+    for route, each in found:
+        notice = summaries.summary(each)
+        group = (route, notice.urgent)
+        opened = queued.get(group) or await _open(tx, settings, route, urgent=notice.urgent)
+        queued[group] = opened.add([notice])
+        await notifications.save(tx, queued[group])
+    await repeats.summarized(tx, [(route, each.key) for route, each in found])
+    return len(found)
 
 
 async def _open(tx: Transaction, settings: Settings, route: str, *, urgent: bool) -> Notification:
@@ -106,7 +147,7 @@ async def _open(tx: Transaction, settings: Settings, route: str, *, urgent: bool
 async def dispatch(tx: Transaction, ctx: ServiceContext) -> int:
     """Sends what is due; how many."""
     found = await notifications.due(tx, MOST)
-    settings, _ = await notification_settings.get(tx)
+    settings = await notification_settings.get(tx)
     for message in found:
         route = settings.route(message.route)
         if route is None:
@@ -114,7 +155,7 @@ async def dispatch(tx: Transaction, ctx: ServiceContext) -> int:
             await notifications.save(tx, replace(message, state=State.SUPPRESSED, detail=detail))
             continue
         time = tx.now if message.urgent else quiet_until(settings.hours_of(route), tx.now)
-        next_step = escalation.first(route, tx.now)
+        next_step = escalation.first(route, tx.now, message.batch.kinds)
         if time > tx.now:
             await notifications.save(tx, replace(message, due_time=time, detail="quiet hours"))
         elif next_step:
@@ -149,7 +190,7 @@ async def escalate(tx: Transaction, ctx: ServiceContext) -> int:
     # What has ended since it was settled last is settled the next time.
     over = {message.id for message in await _over(tx, overdue)}
     found = [message for message in overdue if message.id not in over]
-    settings, _ = await notification_settings.get(tx)
+    settings = await notification_settings.get(tx)
     for message in found:
         route = settings.route(message.route)
         if route is None or message.state not in escalation.OPEN:

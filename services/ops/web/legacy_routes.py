@@ -23,6 +23,7 @@ from services.ops.web import legacy_shapes
 LIMIT = 100
 FARTHEST = 400
 AT_ONCE = 10
+KEY = "idempotency-key"
 INCIDENTS, ATTEMPTS = "/api/ops/plugin-incidents", "/api/ops/autopatch-attempts"
 REMEDIES = ("patch", "rollback", "restart", "config_fix")
 
@@ -64,14 +65,24 @@ async def incidents(call: RestCall) -> dict[str, Any]:
     _among("status", status, legacy_shapes.INCIDENT_STATUSES)
     _among("severity", severity, legacy_shapes.SEVERITIES)
     limit, offset = _number(query, "limit", 1, LIMIT, LIMIT), _number(query, "offset", 0, FARTHEST, 0)
-    request = ingest_pb2.ListIncidentsRequest(page_size=offset + limit, state=status)
+    request = ingest_pb2.ListIncidentsRequest(page_size=offset + limit)
     if severity:
         request.severity = Severity.Value(f"SEVERITY_{severity.upper()}")
-    page = await call.invoke("IngestService/ListIncidents", request, ingest_pb2.ListIncidentsResponse)
-    found = list(page.incidents)[offset:]
+    pages = await asyncio.gather(
+        *(_incidents(call, request, state) for state in legacy_shapes.INCIDENT_STATES.get(status, (status,)))
+    )
+    found = sorted((one for page in pages for one in page), key=lambda one: one.name, reverse=True)
+    found = found[offset : offset + limit]
     room = asyncio.Semaphore(AT_ONCE)
     decisions = await asyncio.gather(*(_decision(call, one.name, room) for one in found))
     return {"incidents": [legacy_shapes.incident(one, made) for one, made in zip(found, decisions, strict=True)]}
+
+
+async def _incidents(call: RestCall, wanted: ingest_pb2.ListIncidentsRequest, state: str) -> list[ingest_pb2.Incident]:
+    request = ingest_pb2.ListIncidentsRequest(state=state)
+    request.MergeFrom(wanted)
+    page = await call.invoke("IngestService/ListIncidents", request, ingest_pb2.ListIncidentsResponse)
+    return list(page.incidents)
 
 
 async def attempts(call: RestCall) -> dict[str, Any]:
@@ -94,7 +105,11 @@ async def approve(call: RestCall) -> dict[str, Any]:
     call.authorize("PatcherService/ApproveAttempt")
     body = await call.json(Approval)
     incident = await _incident(call)
-    waiting = await _attempts(call, 1, incident=names.parse("incidents", incident.name), state="awaiting_approval")
+    about = names.parse("incidents", incident.name)
+    waiting = await _attempts(call, 1, incident=about, state="awaiting_approval")
+    if not waiting and call.request.headers.get(KEY):
+        # A repeat comes when nothing waits any more; ApproveAttempt knows what it was answered.
+        waiting = await _attempts(call, 1, incident=about)
     if not waiting:
         raise Refused(
             f"no attempt for {incident.name} waits for an approval", reason="NOTHING_TO_APPROVE", state=incident.state
@@ -158,8 +173,8 @@ def _name(call: RestCall) -> str:
 
 
 def _request_id(call: RestCall) -> str:
-    """The caller's key for repeats, or a fresh one."""
-    return call.request.headers.get("idempotency-key", "")[:128] or names.new_id()
+    """The caller's key for repeats, or a fresh one; what is wrong with a key the method says."""
+    return call.request.headers.get(KEY, "") or names.new_id()
 
 
 def _among(field: str, word: str, known: tuple[str, ...]) -> None:

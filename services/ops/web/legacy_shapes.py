@@ -10,6 +10,8 @@ from prunella.v1 import decider_pb2, ingest_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Action, Severity
 
 SEVERITIES = ("low", "medium", "high", "critical")
+# The seeds know no flapping: a person is in charge of it.
+INCIDENT_STATES = {"escalated": ("escalated", "flapping")}
 INCIDENT_STATUSES = ("open", "in_progress", "mitigated", "closed", "escalated")
 # The seeds' words for where an attempt stands, and ours.
 STATUSES: dict[str, tuple[str, ...]] = {
@@ -26,7 +28,7 @@ STATUS = {state: status for status, states in STATUSES.items() for state in stat
 
 def incident(found: ingest_pb2.Incident, decision: decider_pb2.Decision | None) -> dict[str, Any]:
     """A row of `plugin_incidents`."""
-    escalated = found.state == "escalated"
+    escalated = found.state in INCIDENT_STATES["escalated"]
     return {
         "id": _bare(found.name),
         "merchant_plugin_id": _bare(found.plugin),
@@ -36,7 +38,7 @@ def incident(found: ingest_pb2.Incident, decision: decider_pb2.Decision | None) 
         "detected_at": _time(found.open_time),
         "telemetry_snapshot": dict(found.evidence.figures) | {"summary": found.evidence.summary},
         "sira_decision": _decision(decision) if decision is not None else None,
-        "status": found.state,
+        "status": "escalated" if escalated else found.state,
         "escalated_to_ops": escalated,
         "escalated_at": _time(found.update_time) if escalated else None,
         "escalation_reason": found.resolution if escalated else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from libs.common import names
 from libs.common.errors import Invalid
 from libs.common.facts import NAMES
+from libs.common.timestamps import moment
 from prunella.v1.events_pb2 import Severity
 from services.ops.severity import SEVERITIES
 from services.ops.stories import INCIDENT_STATES
@@ -21,13 +22,7 @@ LONGEST_NAME = 128
 
 def time(message: Any, field: str) -> datetime | None:
     """A time of a request, None when it is not set. Raises Invalid."""
-    if not message.HasField(field):
-        return None
-    try:
-        found: datetime = getattr(message, field).ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        raise Invalid(f"{field} is no moment between the years 1 and 9999", reason="BAD_TIME", field=field) from None
-    return found
+    return moment(getattr(message, field), field) if message.HasField(field) else None
 
 
 def timestamp(time: datetime | None) -> Timestamp | None:

@@ -15,7 +15,7 @@ from services.ops.notify.validation import refusal
 from services.ops.severity import Severity
 
 E = TypeVar("E", bound=StrEnum)
-WINDOWS = ("batch_window", "repeat_window", "retry_for")
+WINDOWS = ("batch_window", "repeat_window", "summary_interval", "retry_for")
 DEFAULTS = Settings()
 
 

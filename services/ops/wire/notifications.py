@@ -23,6 +23,7 @@ from services.ops.notify.settings_diff import Difference
 from services.ops.severity import Severity
 from services.ops.store.deliveries import Delivery
 from services.ops.store.notifications import Notification
+from services.ops.store.repeats import IncidentEnd
 from services.ops.timeline import TimelineEntry
 from services.ops.wire.facts import decoded_fact
 from services.ops.wire.filters import id_in
@@ -44,7 +45,15 @@ def notice(row: TimelineEntry) -> Notice:
         merchant=fact.merchant,
         incident=fact.incident,
         action=fact.text("action", ""),
+        command=defaults.command(fact),
+        routed=defaults.routed(fact),
     )
+
+
+def incident_end(row: TimelineEntry) -> IncidentEnd:
+    """A row that tells of the end of an incident."""
+    fact = decoded_fact(Event.FromString(row.payload), row.label)
+    return IncidentEnd(defaults.incident_key(fact), calm=bool(fact.fields.get("flapping")))
 
 
 def acknowledge(found: Notification, actor: str, reason: str, now: datetime) -> Notification:
@@ -159,7 +168,9 @@ def filters(request: notification_pb2.ListNotificationsRequest) -> dict[str, str
 
 
 def _line(line: Notice) -> notification_pb2.NotificationLine:
-    same = {name: getattr(line, name) for name in ("event", "fact", "headline", "plugin", "merchant", "incident")}
+    same = {
+        name: getattr(line, name) for name in ("event", "fact", "headline", "plugin", "merchant", "incident", "command")
+    }
     made = notification_pb2.NotificationLine(severity=_severity(line.severity), **same)
     _times(made, time=line.time)
     return made

@@ -22,8 +22,11 @@ def fleet(answer: ingest_pb2.GetFleetResponse | None, now: datetime) -> overview
     made = overview_pb2.FleetSummary(plugins=answer.plugins, groups=answer.groups, time=timestamp(now))
     for part in answer.groups:
         health = agent_pb2.Health.Name(part.health).removeprefix("HEALTH_").lower()
-        made.by_health[health] += part.plugins
+        made.by_health[health] += part.plugins - part.away
+        made.by_health["away"] += part.away
         made.connected += part.connected
+    for word in [word for word, count in made.by_health.items() if not count]:
+        del made.by_health[word]
     return made
 
 
@@ -43,6 +46,7 @@ def active_incident(row: Any) -> overview_pb2.ActiveIncident:
         severity=severity.word(row.severity),
         state=row.state,
         evidence=row.evidence,
+        reopened=row.reopened,
         action=row.action or "",
         from_release=row.from_release or "",
         to_release=row.to_release or "",
@@ -60,6 +64,7 @@ def active_incident(row: Any) -> overview_pb2.ActiveIncident:
         open_time=timestamp(row.start_time),
         line=overview.line(found),
         attempt=row.attempt or "",
+        reopened=row.reopened,
     )
 
 

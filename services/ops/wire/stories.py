@@ -15,6 +15,7 @@ from services.ops.wire.filters import timestamp
 
 SAME = (
     "plugin", "label", "merchant", "package", "release", "type", "state", "symptom", "evidence", "figures", "rounds",
+    "reopened",
     "outcome", "rollback_command", "attention_command", "assignee", "manual", "truncated",
 )  # fmt: skip
 SAME_IN_ATTEMPT = (

@@ -15,6 +15,7 @@ from services.patcher.attempt.model import (
     LIVE,
     OWNERS,
     PERMIT_AGE,
+    QUEUE_LIMIT,
     UNPERMITTED,
     Attempt,
     AttemptEvent,
@@ -29,6 +30,7 @@ from services.patcher.attempt.model import (
     ErrandKind,
     Fact,
     GatesEvaluated,
+    IllnessOver,
     Owner,
     Permitted,
     PlanApproved,
@@ -45,9 +47,11 @@ from services.patcher.attempt.model import (
 from services.patcher.attempt.transitions import BeatSeen, CommandFinished, Outcome, PluginLeft
 
 __all__ = [
-    "FINAL", "HELD_LIMIT", "IN_FLIGHT", "LIVE", "OWNERS", "PERMIT_AGE", "UNPERMITTED", "Attempt", "AttemptEvent",
+    "FINAL", "HELD_LIMIT", "IN_FLIGHT", "LIVE", "OWNERS", "PERMIT_AGE", "QUEUE_LIMIT", "UNPERMITTED", "Attempt",
+    "AttemptEvent",
     "AutomationStopped", "BeatSeen", "Bounds", "CancelRequested", "Change", "CommandFinished", "CommandIssued",
-    "CommandLost", "DeadlinePassed", "Errand", "ErrandKind", "Fact", "GatesEvaluated", "Observation", "Outcome",
-    "Owner", "Permitted", "PlanApproved", "PlanRejected", "PluginLeft", "Purpose", "RollbackRequested", "Staged",
-    "StagingFinished", "StagingLost", "State", "Transition", "VerdictReached", "create", "end_at_creation", "next",
+    "CommandLost", "DeadlinePassed", "Errand", "ErrandKind", "Fact", "GatesEvaluated", "IllnessOver", "Observation",
+    "Outcome", "Owner", "Permitted", "PlanApproved", "PlanRejected", "PluginLeft", "Purpose", "RollbackRequested",
+    "Staged", "StagingFinished", "StagingLost", "State", "Transition", "VerdictReached", "create",
+    "end_at_creation", "next",
 ]  # fmt: skip

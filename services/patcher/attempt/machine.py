@@ -5,12 +5,13 @@ that says nothing new, or comes too late to matter, changes nothing.
 """
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import assert_never
 
 from services.patcher.attempt.model import (
     GRACE,
     HELD_LIMIT,
+    QUEUE_LIMIT,
     UNPERMITTED,
     Attempt,
     AttemptEvent,
@@ -24,6 +25,7 @@ from services.patcher.attempt.model import (
     ErrandKind,
     Fact,
     GatesEvaluated,
+    IllnessOver,
     Permitted,
     PlanApproved,
     PlanRejected,
@@ -41,6 +43,7 @@ from services.patcher.attempt.transitions import (
     cancel,
     commit,
     fail,
+    healed,
     issue_health_check,
     move,
     refuse,
@@ -51,14 +54,15 @@ from services.patcher.attempt.transitions import (
     withdraw,
     withdrawal,
 )
+from services.patcher.evidence import Probe
 from services.patcher.policy import Action, Allow, Ask, Hold, Refuse, RollBack
-from services.patcher.verdict import Probe, Result
+from services.patcher.verdict import Result
 
 WATCHED = frozenset({State.PROBATION, State.COMMITTING})
 Observation = (
     GatesEvaluated | PlanApproved | PlanRejected | AutomationStopped | StagingFinished | StagingLost | CommandIssued
     | CommandLost | Permitted | CommandFinished | VerdictReached | BeatSeen | PluginLeft | DeadlinePassed
-    | CancelRequested | RollbackRequested
+    | CancelRequested | IllnessOver | RollbackRequested
 )  # fmt: skip
 
 
@@ -109,6 +113,8 @@ def next(attempt: Attempt, observation: Observation, now: datetime) -> Change:  
             return _deadline(attempt, now)
         case CancelRequested(actor, reason):
             return cancel(attempt, now, actor, reason) if _unpermitted(attempt) else Change(attempt)
+        case IllnessOver(reason):
+            return healed(attempt, now, reason) if _unpermitted(attempt) else Change(attempt)
         case RollbackRequested():
             return _rolled_back(attempt, observation, now)
         case _:
@@ -185,11 +191,10 @@ def _approved(attempt: Attempt, approved: PlanApproved, now: datetime) -> Change
 
 
 def _stage(attempt: Attempt, now: datetime) -> Change:
-    until = now + timedelta(seconds=attempt.bounds.staging_timeout) + 2 * GRACE
     errand = Errand(ErrandKind.STAGE, f"{attempt.id}/stage", {"digest": attempt.digest})
     with_it = f" with configuration {attempt.configuration}" if attempt.configuration else ""
     reason = f"the sandbox runs {attempt.package} {attempt.to_release}{with_it}"
-    return move(attempt, now, State.STAGING, "allowed", reason, until, errands=(errand,))
+    return move(attempt, now, State.STAGING, "allowed", reason, now + QUEUE_LIMIT, errands=(errand,))
 
 
 def _staged(attempt: Attempt, finished: StagingFinished, now: datetime) -> Change:
@@ -197,10 +202,15 @@ def _staged(attempt: Attempt, finished: StagingFinished, now: datetime) -> Chang
         return Change(attempt)
     result = finished.result
     summary = f"{result.tests_passed}/{result.tests_run} tests passed"
+    if result.passed and result.runs > 1:
+        summary += f" in the second run; the first: {result.first_failure}"
     known = replace(attempt, staging=result)
+    if not result.ran:
+        return refuse(known, now, "ISOLATION", result.failures[0] if result.failures else "the isolation is too low")
     facts = (Fact(AttemptEvent.STAGED, summary),)
     if not result.passed:
         why = f"{summary}: {result.failures[0]}" if result.failures else summary
+        why += " (as in the run before)" if result.runs > 1 and result.failures[:1] == (result.first_failure,) else ""
         return Change(known, facts).then(fail(known, now, "staging_failed", why))
     return move(known, now, State.STAGED, "staging passed", summary, now + HELD_LIMIT, facts)
 
@@ -263,7 +273,7 @@ def _deadline(attempt: Attempt, now: datetime) -> Change:
         waited = f" for {attempt.held_by}" if attempt.held_by else ""
         return cancel(attempt, now, "patcher", f"it waited too long{waited}")
     if _is(attempt, State.STAGING):
-        return fail(attempt, now, "staging_timeout", "the sandbox gave no result in time")
+        return fail(attempt, now, "staging_timeout", "no sandbox had a result within 24 h")
     if _is(attempt, State.APPLYING) and not attempt.permitted:
         return fail(attempt, now, "command_expired", "the agent did not ask for a permit in time")
     if _is(attempt, State.PROBATION):

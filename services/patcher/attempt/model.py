@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from services.patcher.evidence import Probe
 from services.patcher.policy import Action, Reply, Severity
-from services.patcher.verdict import Probe, Verdict
+from services.patcher.verdict import Verdict
 
 HELD_LIMIT = timedelta(hours=1)
+QUEUE_LIMIT = timedelta(hours=24)  # for a free sandbox; what runs is bounded by whoever runs it
 GRACE = timedelta(seconds=15)  # what a word may be late, on top of the bound it reports on
 PERMIT_AGE = timedelta(seconds=5)  # an agent acts on a permit for no longer
 SWITCH_TIME = timedelta(seconds=45)  # stop, swap, start, first probe
@@ -41,6 +43,14 @@ class Staged:
     failures: tuple[str, ...] = ()
     network: str = ""
     user: str = ""
+    files: str = ""
+    # none, user or namespaces.
+    isolation: str = ""
+    # False when nothing ran, since the host gives less isolation than the policy asks for.
+    ran: bool = True
+    # A failure is looked at once more; what the first run said is kept.
+    runs: int = 1
+    first_failure: str = ""
 
 
 class State(enum.StrEnum):
@@ -74,7 +84,7 @@ class Owner:
 
 OWNERS = {
     State.PENDING: Owner("policy", "1 h held", "cancelled"),
-    State.STAGING: Owner("staging runner", "staging_timeout + grace", "failed"),
+    State.STAGING: Owner("staging runner", "staging_timeout from the start of a run, two runs; 24 h queued", "failed"),
     State.STAGED: Owner("policy", "1 h held", "cancelled"),
     State.AWAITING_APPROVAL: Owner("approvers", "approval_timeout", "cancelled; refused by one no"),
     State.APPLYING: Owner(
@@ -161,9 +171,10 @@ class Attempt:
     # Hash of the plan people are asked about, or have approved; empty while nobody is asked.
     plan_hash: str = ""
     configuration: str = ""
-    # The person who wants it (operators/{operator}) and the id of that request; empty for a decision's and a rollout's.
+    # Whether the playbook names what it brings, for this package and symptom.
+    named: bool = False
+    # The person who wants it (operators/{operator}); empty for a decision's and a rollout's.
     author: str = ""
-    request_id: str = ""
 
     @property
     def target(self) -> str:
@@ -174,6 +185,11 @@ class Attempt:
     def other_slot(self) -> bool:
         """Whether this goes back to whatever the agent has in its other slot, for lack of a known release."""
         return self.action is Action.ROLLBACK and not self.to_release
+
+    @property
+    def low_evidence(self) -> bool:
+        """Whether nothing spoke against it when it was committed, and nothing much for it either."""
+        return self.verdict is not None and self.verdict.low_evidence
 
     @property
     def commit_deadline(self) -> datetime:
@@ -216,6 +232,7 @@ class Fact:
     failure: str = ""
     dead_man: bool = False
     never_switched: bool = False
+    healed_by_itself: bool = False
 
 
 class ErrandKind(enum.StrEnum):
@@ -360,6 +377,13 @@ class DeadlinePassed:
 
 class CancelRequested(ActorRequest):
     """A person, a preempting attempt or the end of the incident wants this to stop."""
+
+
+@dataclass(frozen=True)
+class IllnessOver:
+    """The incident ended before the switch: the plugin is well without the remedy."""
+
+    reason: str
 
 
 class RollbackRequested(ActorRequest):

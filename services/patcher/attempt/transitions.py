@@ -26,8 +26,9 @@ from services.patcher.attempt.model import (
     State,
     Transition,
 )
+from services.patcher.evidence import Probe
 from services.patcher.policy import HOLDING_GATES, POLICY_GATES, Action
-from services.patcher.verdict import Probe, Result
+from services.patcher.verdict import Result
 
 KINDS = {Action.PATCH: "update", Action.CONFIG_FIX: "config_update", Action.RESTART: "restart"}
 SLOW_REVERT = timedelta(seconds=30)
@@ -37,6 +38,10 @@ SETTLE = timedelta(seconds=5)
 # What an agent answers that is told to go back from what it went back from before.
 ALREADY_REVERTED = "REVERTED"
 DID_NOT_START = "DID_NOT_START"
+# How it begins its word on a release that its host cannot run: that says nothing of the release itself.
+REQUIREMENT_UNMET = "REQUIREMENT_UNMET"
+# The gate of the permit function that looks whether the evidence still stands.
+INCIDENT_OVER = "INCIDENT_OVER"
 
 
 def move(
@@ -75,6 +80,13 @@ def cancel(attempt: Attempt, now: datetime, actor: str, reason: str) -> Change:
     return move(attempt, now, State.CANCELLED, "cancelled", reason, None, facts, withdrawal(attempt, reason))
 
 
+def healed(attempt: Attempt, now: datetime, reason: str) -> Change:
+    """The illness was over before the remedy was applied."""
+    why = f"healed by itself: {reason}" if reason else "healed by itself"
+    facts = (Fact(AttemptEvent.CANCELLED, why, healed_by_itself=True),)
+    return move(attempt, now, State.CANCELLED, "healed by itself", why, None, facts, withdrawal(attempt, why))
+
+
 def withdrawal(attempt: Attempt, reason: str) -> tuple[Errand, ...]:
     """The errand that withdraws a command nobody permitted."""
     return (withdraw(attempt, reason),) if attempt.state is State.APPLYING and attempt.command else ()
@@ -109,7 +121,9 @@ def commit(attempt: Attempt, now: datetime, reason: str) -> Change:
 
 
 def succeed(attempt: Attempt, now: datetime, reason: str) -> Change:
-    """The remedy is in force."""
+    """The remedy is in force; whether it helped is still to be seen when the evidence was low."""
+    if attempt.low_evidence and attempt.verdict is not None:
+        reason = f"{reason}, on low evidence ({attempt.verdict.explanation}); it is watched until there is proof"
     return move(attempt, now, State.SUCCESS, "committed", reason, None, (Fact(AttemptEvent.SUCCEEDED, reason),))
 
 
@@ -269,7 +283,10 @@ def _not_applied(attempt: Attempt, receipt: CommandFinished, now: datetime) -> C
     if attempt.permitted:
         return _reverted(attempt, now, receipt, f"nothing was switched: {why}", switched=False)
     if receipt.outcome is Outcome.FAILED:
-        return fail(attempt, now, "command_failed", why)
+        unmet = receipt.detail.startswith(REQUIREMENT_UNMET)
+        return fail(attempt, now, "requirement_unmet" if unmet else "command_failed", why)
+    if receipt.outcome is Outcome.REFUSED and receipt.detail == INCIDENT_OVER:
+        return cancel(attempt, now, "patcher", "the permit was denied: its incident is over, or with a person")
     if receipt.outcome is Outcome.REFUSED and receipt.detail in POLICY_GATES:
         return refuse(attempt, now, receipt.detail, f"the permit was denied by {receipt.detail}")
     if receipt.outcome is Outcome.REFUSED:

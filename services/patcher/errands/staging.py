@@ -1,28 +1,32 @@
 """The errand that runs staging.
 
-Rule: what an attempt no longer wants is not done, and what was proven before, under the same artifact, suite and
-environment, is not proven again.
+Rule: what an attempt no longer wants is not done, and what was proven before, under the same artifact, suite,
+environment and isolation, is not proven again. Only a pass is kept: a failure is run once more before it speaks against
+the release, and speaks then for the attempts that were waiting for it, not for later ones.
 """
 
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from libs.common.database import Transaction
 from libs.common.errands import Errand, Runner
 from libs.common.telemetry import histogram
-from services.patcher.attempt import Attempt, ErrandKind, Staged, StagingFinished, StagingLost, State
+from services.patcher.attempt import QUEUE_LIMIT, Attempt, ErrandKind, Staged, StagingFinished, StagingLost, State
 from services.patcher.context import ServiceContext
 from services.patcher.operations.apply_change import observe, resume
 from services.patcher.policy import Action
 from services.patcher.staging import Request, StagingLostError, suite
 from services.patcher.staging.signed import ReleaseError, verified, verified_configuration
 from services.patcher.store import attempts, configurations, releases
+from services.patcher.store import policy as policies
 from services.patcher.store import staging as results
 from services.patcher.store.configurations import Configuration
 from services.patcher.store.releases import Release
 
-LONGEST_STAGING = 3700.0
+# Two runs of the longest staging_timeout, and waiting for a sandbox; what runs is bounded by its runner.
+LONGEST_STAGING = QUEUE_LIMIT + timedelta(hours=2, minutes=10)
 STAGING_SECONDS = histogram(
     "staging_seconds", "Time a release took to prove itself", buckets=(0.5, 1, 2, 5, 15, 60, 300)
 )
@@ -55,22 +59,29 @@ async def stage(ctx: ServiceContext, errand: Errand) -> dict[str, Any]:
         if attempt is None or attempt.state is not State.STAGING:
             return {"unwanted": True}
         material = await _material(tx, attempt)
+        policy = await policies.get(tx)
+    host = await ctx.runner.host()
+    if lacks := host.lacks(policy.min_isolation):
+        unproven = Staged(False, 0, 0, 0.0, failures=(lacks,), ran=False, isolation=host.isolation.word)
+        return {"result": asdict(unproven)}
     try:
         request = _request(attempt, material, ctx.keys)
     except ReleaseError as error:
         # What was published once no longer verifies, since somebody altered it, or what runs was never published.
         return {"result": asdict(Staged(False, 0, 0, 0.0, failures=(error.message,)))}
+    request = replace(request, min_isolation=policy.min_isolation)
     config = material.configuration.digest if material.configuration else ""
     place = {
         "digest": request.manifest.digest,
         "suite": suite(request.manifest, attempt.failing_inputs, config),
-        "environment": ctx.runner.environment,
+        "environment": f"{ctx.runner.environment} {host.isolation.word}",
     }
-    async with ctx.proving(tuple(place.values())):
+    key = tuple(place.values())
+    async with ctx.proving(key):
         async with ctx.database.reading() as tx:
             result = await results.get(tx, **place)
         if result is None:
-            result = await _prove(ctx, request, place)
+            result = ctx.failure_while_waiting(key, attempt.update_time) or await _prove(ctx, request, place)
     return {"result": asdict(result)}
 
 
@@ -103,12 +114,23 @@ def _request(attempt: Attempt, material: Material, keys: tuple[bytes, ...]) -> R
 
 
 async def _prove(ctx: ServiceContext, request: Request, place: dict[str, str]) -> Staged:
-    began = ctx.clock.monotonic()
-    result = await ctx.runner.run(request)
-    STAGING_SECONDS.observe(ctx.clock.monotonic() - began)
-    # A run that got nowhere may have had bad luck with the machine: only tests that ran are worth keeping.
-    if result.tests_run:
+    result = await _run(ctx, request)
+    if not result.passed:
+        first = result.failures[0] if result.failures else "it did not pass"
+        again = await _run(ctx, replace(request, nonce=secrets.token_hex(16)))
+        result = replace(again, runs=2, first_failure=first)
+    if result.passed:
         await ctx.database.transaction(lambda tx: results.put(tx, result=result, **place))
+    else:
+        ctx.remember_failure(tuple(place.values()), result)
+    return result
+
+
+async def _run(ctx: ServiceContext, request: Request) -> Staged:
+    async with ctx.runner.turn():
+        began = ctx.clock.monotonic()
+        result = await ctx.runner.run(request)
+        STAGING_SECONDS.observe(ctx.clock.monotonic() - began)
     return result
 
 
@@ -125,4 +147,4 @@ async def staging_lost(ctx: ServiceContext, tx: Transaction, errand: Errand, err
     await observe(tx, ctx, errand.subject, StagingLost(error))
 
 
-STAGING = {ErrandKind.STAGE.value: Runner(stage, staging_done, staging_lost, LONGEST_STAGING, 4)}
+STAGING = {ErrandKind.STAGE.value: Runner(stage, staging_done, staging_lost, LONGEST_STAGING.total_seconds(), 4)}

@@ -7,7 +7,7 @@ attempt; nothing else does.
 
 # ruff: noqa: N802 - the proto names the methods
 
-from typing import Any
+from typing import Any, TypeVar
 
 from libs.common import access, names
 from libs.common.database import Transaction
@@ -16,7 +16,7 @@ from libs.common.names import parse
 from libs.common.telemetry import use_traceparent
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
-from services.patcher.approvals import Approval, Status, plan_hash
+from services.patcher.approvals import Status, plan_hash
 from services.patcher.attempt import FINAL, Attempt, CancelRequested, PlanApproved, PlanRejected, State
 from services.patcher.context import ServiceContext
 from services.patcher.handlers import rollout_approvals
@@ -27,7 +27,7 @@ from services.patcher.operations.ingest_queries import cancel_reason
 from services.patcher.store import approvals, attempts
 from services.patcher.store import policy as policies
 
-Requested = tuple[Approval, str]
+VotedT = TypeVar("VotedT", patcher_pb2.ApproveAttemptResponse, patcher_pb2.RejectAttemptResponse)
 
 
 class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
@@ -39,41 +39,44 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.ApproveAttemptRequest, context: Any
     ) -> patcher_pb2.ApproveAttemptResponse:
         """A person agrees. Raises Denied for who has no vote, Stale for another plan, Refused when it is too late."""
-        if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.vote(self.ctx, request, access.caller(context), approved=True)
-            return patcher_pb2.ApproveAttemptResponse(attempt=shown)
-        found, approval = await self._vote(request, access.caller(context), approved=True)
-        return patcher_pb2.ApproveAttemptResponse(attempt=wire.attempt_of(found, approval=approval))
+        return await self._vote(request, patcher_pb2.ApproveAttemptResponse, access.caller(context), approved=True)
 
     async def RejectAttempt(
         self, request: patcher_pb2.RejectAttemptRequest, context: Any
     ) -> patcher_pb2.RejectAttemptResponse:
         """A person says no; one is enough. Raises Invalid without a reason, Refused once it is applied."""
         required_reason(request.reason)
-        if request.name.startswith(rollout_approvals.COLLECTION):
-            shown = await rollout_approvals.vote(self.ctx, request, access.caller(context), approved=False)
-            return patcher_pb2.RejectAttemptResponse(attempt=shown)
-        found, approval = await self._vote(request, access.caller(context), approved=False)
-        return patcher_pb2.RejectAttemptResponse(attempt=wire.attempt_of(found, approval=approval))
+        return await self._vote(request, patcher_pb2.RejectAttemptResponse, access.caller(context), approved=False)
 
     async def _vote(
         self,
         request: patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest,
+        response: type[VotedT],
         actor: str,
         *,
         approved: bool,
-    ) -> tuple[Attempt, Requested | None]:
+    ) -> VotedT:
+        earlier = await self.ctx.requests.earlier(request, response)
+        if earlier is not None:
+            return earlier
+        if request.name.startswith(rollout_approvals.COLLECTION):
+
+            async def on_rollout(tx: Transaction) -> VotedT:
+                return response(attempt=await rollout_approvals.vote(tx, self.ctx, request, actor, approved=approved))
+
+            return await self.ctx.requests.once(request, response, on_rollout)
         name = parse("attempts", request.name)
         if approved:
             await self._still_wanted(name)
 
-        async def work(tx: Transaction) -> tuple[Attempt, Requested | None]:
+        async def work(tx: Transaction) -> VotedT:
             attempt = known(await attempts.get(tx, name, lock=True), "attempt", name)
             with use_traceparent(attempt.traceparent):
                 after = await self._count(tx, attempt, request, actor, approved)
-            return after, await approvals.newest(tx, names.attempt(name))
+            approval = await approvals.newest(tx, names.attempt(name))
+            return response(attempt=wire.attempt_of(after, approval=approval))
 
-        return await self.ctx.database.transaction(work)
+        return await self.ctx.requests.once(request, response, work)
 
     async def _still_wanted(self, name: str) -> None:
         """Ends an attempt that has nothing to go on for any more, and says so to who would have it begin."""
@@ -92,7 +95,7 @@ class ApprovalHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         )
 
     async def _count(self, tx: Transaction, attempt: Attempt, request: Any, actor: str, approved: bool) -> Attempt:
-        policy, _ = await policies.get(tx)
+        policy = await policies.get(tx)
         approval = await approvals.newest(tx, names.attempt(attempt.id))
         if approval is None:
             raise Refused(

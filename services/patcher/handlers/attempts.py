@@ -6,7 +6,7 @@ attempt's mark and the fact commit together or not at all.
 
 # ruff: noqa: N802 - the proto names the methods
 
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
@@ -24,9 +24,10 @@ from services.patcher.handlers.policy import required_reason
 from services.patcher.operations.apply_change import evaluate_gates, observe
 from services.patcher.operations.ingest_queries import get_plugin
 from services.patcher.policy import Allow
-from services.patcher.store import approvals, attempt_history, attempts, permits
+from services.patcher.store import approvals, attempt_history, attempts, permits, watches
 from services.patcher.store.permits import Permit, PermitRequest
 
+EndedT = TypeVar("EndedT", patcher_pb2.CancelAttemptResponse, patcher_pb2.RollBackAttemptResponse)
 PERMITS = counter("permit_answers_total", "Answers to the question for a permit", ("gate",))
 
 
@@ -42,7 +43,8 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             found = await attempts.get(tx, name)
             history = await attempt_history.read(tx, name)
             approval = await approvals.newest(tx, names.attempt(name))
-        shown = wire.attempt_of(known(found, "attempt", name), history, approval)
+            watch = (await watches.of_attempts(tx, [name])).get(name)
+        shown = wire.attempt_of(known(found, "attempt", name), history, approval, watch)
         return patcher_pb2.GetAttemptResponse(attempt=shown)
 
     async def ListAttempts(
@@ -57,7 +59,11 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             rows = await attempts.page(tx, **filters, after=page.after, limit=page.limit)
             found, next_token = page.cut(rows, lambda row: (row.id,))
             approval = await approvals.newest_of(tx, [names.attempt(each.id) for each in found if each.plan_hash])
-        shown = [wire.attempt_of(each, approval=approval.get(names.attempt(each.id))) for each in found]
+            watch = await watches.of_attempts(tx, [each.id for each in found if each.low_evidence])
+        shown = [
+            wire.attempt_of(each, approval=approval.get(names.attempt(each.id)), watch=watch.get(each.id))
+            for each in found
+        ]
         return patcher_pb2.ListAttemptsResponse(attempts=shown, next_page_token=next_token)
 
     async def CancelAttempt(
@@ -66,19 +72,22 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         """Stops an attempt that has no permit. Raises Refused for one that has, or is over."""
         actor, reason = access.caller(context), required_reason(request.reason)
         wanted = CancelRequested(actor, reason)
-        found = await self._apply_to_attempt(request.name, wanted, {State.CANCELLED}, "ATTEMPT_NOT_CANCELLABLE")
-        return patcher_pb2.CancelAttemptResponse(attempt=wire.attempt_of(found))
+        response = patcher_pb2.CancelAttemptResponse
+        return await self._apply_to_attempt(request, response, wanted, {State.CANCELLED}, "ATTEMPT_NOT_CANCELLABLE")
 
     async def RollBackAttempt(
         self, request: patcher_pb2.RollBackAttemptRequest, context: Any
     ) -> patcher_pb2.RollBackAttemptResponse:
         """Takes an applied attempt back. Raises Refused when there is nothing of it to take back."""
         actor, reason = access.caller(context), required_reason(request.reason)
+        earlier = await self.ctx.requests.earlier(request, patcher_pb2.RollBackAttemptResponse)
+        if earlier is not None:
+            return earlier
         await self._still_runs(parse("attempts", request.name))
         wanted = RollbackRequested(actor, reason)
         ends = {State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED}
-        found = await self._apply_to_attempt(request.name, wanted, ends, "ATTEMPT_NOT_APPLIED")
-        return patcher_pb2.RollBackAttemptResponse(attempt=wire.attempt_of(found))
+        response = patcher_pb2.RollBackAttemptResponse
+        return await self._apply_to_attempt(request, response, wanted, ends, "ATTEMPT_NOT_APPLIED")
 
     async def _still_runs(self, name: str) -> None:
         async with self.ctx.database.reading() as tx:
@@ -94,10 +103,12 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 attempt=name,
             )
 
-    async def _apply_to_attempt(self, name: str, wanted: Observation, ends: set[State], reason: str) -> Attempt:
-        attempt = parse("attempts", name)
+    async def _apply_to_attempt(
+        self, request: Any, response: type[EndedT], wanted: Observation, ends: set[State], reason: str
+    ) -> EndedT:
+        attempt = parse("attempts", request.name)
 
-        async def work(tx: Transaction) -> Attempt:
+        async def work(tx: Transaction) -> EndedT:
             before = known(await attempts.get(tx, attempt, lock=True), "attempt", attempt)
             after = before if before.state in ends & FINAL else await observe(tx, self.ctx, attempt, wanted)
             if after is None or after.state not in ends:
@@ -107,14 +118,17 @@ class AttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                     attempt=attempt,
                     state=before.state.value,
                 )
-            return after
+            return response(attempt=wire.attempt_of(after))
 
-        return await self.ctx.database.transaction(work)
+        return await self.ctx.requests.once(request, response, work)
 
     async def AuthorizeApply(
         self, request: patcher_pb2.AuthorizeApplyRequest, _context: Any
     ) -> patcher_pb2.AuthorizeApplyResponse:
-        """Permits one switch, now, or names the gate that denies it. A repeat gets the same answer."""
+        """Permits one switch, now, or names the gate that denies it.
+
+        A repeat gets the same permit while nothing stops automation; otherwise the gate, and the permit it had.
+        """
         permit_request = wire.permit_request(request)
         objection = await self._objection(permit_request)
         permit = await self.ctx.database.transaction(lambda tx: self._authorize(tx, permit_request, objection))

@@ -39,6 +39,9 @@ class ConfigurationHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         One for a single plugin belongs to the plugin's merchant; raises Unavailable when ingest is away.
         """
         actor = access.caller(context)
+        earlier = await self.ctx.requests.earlier(request, patcher_pb2.PublishConfigurationResponse)
+        if earlier is not None:
+            return earlier
         signed, document = publishable(request.envelope, request.document, self.ctx.keys)
         plugin = await get_plugin(self.ctx, signed.plugin) if signed.plugin else None
         made = Configuration(
@@ -52,8 +55,11 @@ class ConfigurationHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             publish_time=self.ctx.clock.now(),
             publisher=actor,
         )
-        found = await self.ctx.database.transaction(lambda tx: _publish(tx, made))
-        return patcher_pb2.PublishConfigurationResponse(configuration=wire.configuration(found))
+
+        async def work(tx: Transaction) -> patcher_pb2.PublishConfigurationResponse:
+            return patcher_pb2.PublishConfigurationResponse(configuration=wire.configuration(await _publish(tx, made)))
+
+        return await self.ctx.requests.once(request, patcher_pb2.PublishConfigurationResponse, work)
 
     async def GetConfiguration(
         self, request: patcher_pb2.GetConfigurationRequest, _context: Any

@@ -24,7 +24,6 @@ from services.patcher.policy import Action, Severity
 from services.patcher.store import attempts, fleets
 
 OVER = frozenset({"mitigated", "closed"})
-LONGEST_REQUEST = 128
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class ManualRequest:
     """What a person wants, where."""
 
     author: str
-    request: str
     action: Action
     target: str
     plugin_id: str
@@ -49,31 +47,23 @@ class ManualAttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.CreateAttemptRequest, context: Any
     ) -> patcher_pb2.CreateAttemptResponse:
         """Begins an attempt. Raises Invalid, NotFound, Refused; a gate's no is the attempt's state and reason."""
-        author, reason, request_id = (
-            access.caller(context),
-            required_reason(request.reason),
-            _request(request.request_id),
-        )
-        async with self.ctx.database.reading() as tx:
-            known = await attempts.of_request(tx, author, request_id)
-        if known is not None:
-            return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(_same(known, request)))
+        author, reason = access.caller(context), required_reason(request.reason)
+        earlier = await self.ctx.requests.earlier(request, patcher_pb2.CreateAttemptResponse)
+        if earlier is not None:
+            return earlier
         wanted = await self._wanted(request, author)
         fleet = await count_plugins(self.ctx, wanted.plugin.package)
         trace = current_traceparent() or new_traceparent()
 
-        async def work(tx: Transaction) -> Attempt:
+        async def work(tx: Transaction) -> patcher_pb2.CreateAttemptResponse:
             if fleet is not None:
                 await fleets.put(tx, wanted.plugin.package, fleet)
-            # Under the plugin's lock a repeat of this request finds what the first one made.
             await attempts.occupying(tx, wanted.plugin_id, "")
-            earlier = await attempts.of_request(tx, author, request_id)
-            if earlier is not None:
-                return _same(earlier, request)
             made = await _draft(tx, self.ctx, wanted, trace)
-            return await create(tx, self.ctx, made, wanted.plugin, None, author=author, reason=reason)
+            created = await create(tx, self.ctx, made, wanted.plugin, None, author=author, reason=reason)
+            return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(created))
 
-        return patcher_pb2.CreateAttemptResponse(attempt=wire.attempt_of(await self.ctx.database.transaction(work)))
+        return await self.ctx.requests.once(request, patcher_pb2.CreateAttemptResponse, work)
 
     async def _wanted(self, request: patcher_pb2.CreateAttemptRequest, author: str) -> ManualRequest:
         action = wire.ACTIVE.get(request.action)
@@ -100,7 +90,7 @@ class ManualAttemptHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             raise NotFound(f"there is no plugin {plugin_id}", reason="PLUGIN_UNKNOWN", field="plugin")
         if plugin.state != "active":
             raise Refused(f"the plugin is {plugin.state}", reason="PLUGIN_INACTIVE", field="plugin", plugin=plugin_id)
-        return ManualRequest(author, request.request_id, action, request.target, plugin_id, plugin, incident)
+        return ManualRequest(author, action, request.target, plugin_id, plugin, incident)
 
     async def _incident(self, name: str) -> ingest_pb2.Incident:
         incident = names.parse("incidents", name if "/" in name else names.incident(name), field="incident")
@@ -139,28 +129,4 @@ async def _draft(tx: Transaction, ctx: ServiceContext, wanted: ManualRequest, tr
         confidence=1.0,
         traceparent=trace,
         author=wanted.author,
-        request_id=wanted.request,
     )
-
-
-def _same(known: Attempt, request: patcher_pb2.CreateAttemptRequest) -> Attempt:
-    """The attempt of an earlier request with the same id. Raises Refused when that asked for something else."""
-    where = names.id_of(request.plugin) in {"", known.plugin} and names.id_of(request.incident) == known.incident
-    what = request.target in {"", known.target} and wire.ACTIVE.get(request.action) is known.action
-    if not (where and what):
-        raise Refused(
-            "this request_id belongs to another request; use a fresh one",
-            reason="REQUEST_ID_REUSED",
-            field="request_id",
-        )
-    return known
-
-
-def _request(text: str) -> str:
-    if len(text) > LONGEST_REQUEST or not text.isprintable():
-        raise Invalid(
-            f"request_id must be printable and at most {LONGEST_REQUEST} characters; a UUID is best",
-            reason="BAD_REQUEST_ID",
-            field="request_id",
-        )
-    return text

@@ -38,7 +38,7 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         actor = access.caller(context)
         manifest = publishable(request.envelope, request.artifact, self.ctx.keys)
 
-        async def work(tx: Transaction) -> Release:
+        async def publish(tx: Transaction) -> Release:
             ids = tuple(sorted(key_id(key) for key in self.ctx.keys))
             made = Release(
                 manifest.digest, manifest.package, manifest.version, manifest.size, request.envelope, tx.now, actor, ids
@@ -55,7 +55,10 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 raise version_taken("release", made.package, made.version)
             return known
 
-        return patcher_pb2.PublishReleaseResponse(release=wire.release(await self.ctx.database.transaction(work)))
+        async def work(tx: Transaction) -> patcher_pb2.PublishReleaseResponse:
+            return patcher_pb2.PublishReleaseResponse(release=wire.release(await publish(tx)))
+
+        return await self.ctx.requests.once(request, patcher_pb2.PublishReleaseResponse, work)
 
     async def GetRelease(self, request: patcher_pb2.GetReleaseRequest, _context: Any) -> patcher_pb2.GetReleaseResponse:
         """One release. Raises NotFound."""

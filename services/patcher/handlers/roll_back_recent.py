@@ -14,6 +14,7 @@ from libs.common import access
 from libs.common.database import Transaction
 from libs.common.errors import Invalid, Problem, Refused
 from libs.common.telemetry import use_traceparent
+from libs.common.timestamps import moment
 from prunella.v1 import patcher_pb2, patcher_pb2_grpc
 from services.patcher import wire
 from services.patcher.attempt import Attempt, RollbackRequested, State
@@ -39,6 +40,9 @@ class RollBackRecentHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.RollBackRecentResponse:
         """Takes back what was applied since then. Raises Invalid for a moment out of bounds, Refused for too much."""
         actor, reason = access.caller(context), required_reason(request.reason)
+        earlier = await self.ctx.requests.earlier(request, patcher_pb2.RollBackRecentResponse)
+        if earlier is not None:
+            return earlier
         since = self._since(request)
         async with self.ctx.database.reading() as tx:
             found = await attempts.recent(tx, since, request.package, MOST + 1)
@@ -58,14 +62,19 @@ class RollBackRecentHandlers(patcher_pb2_grpc.PatcherServiceServicer):
                 return await self._roll_back(attempt, newest.get(attempt.plugin, ""), actor, reason)
 
         answers = await asyncio.gather(*(one(attempt) for attempt in found))
-        return patcher_pb2.RollBackRecentResponse(
+        answer = patcher_pb2.RollBackRecentResponse(
             attempts=[wire.attempt_of(each) for each in answers if isinstance(each, Attempt)],
             refusals=[each for each in answers if not isinstance(each, Attempt)],
         )
 
+        async def work(_tx: Transaction) -> patcher_pb2.RollBackRecentResponse:
+            return answer
+
+        return await self.ctx.requests.once(request, patcher_pb2.RollBackRecentResponse, work)
+
     def _since(self, request: patcher_pb2.RollBackRecentRequest) -> datetime:
         now = self.ctx.clock.now()
-        since = wire.time_of(request.since_time)
+        since = moment(request.since_time, "since_time")
         if not request.HasField("since_time") or not now - LONGEST_AGO <= since <= now:
             raise Invalid(
                 "since_time must lie within the last 7 days; name when the trouble began",
@@ -101,7 +110,11 @@ class RollBackRecentHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             with use_traceparent(attempt.traceparent):
                 return await observe(tx, self.ctx, attempt.id, RollbackRequested(actor, reason))
 
-        after = await self.ctx.database.transaction(work)
+        try:
+            after = await self.ctx.database.transaction(work)
+        except Problem as problem:
+            # The others go back all the same; this one is named, and asked for again.
+            return _not(attempt, problem.reason, problem.message)
         if after is None:
             return _not(attempt, "PLUGIN_BUSY", "another attempt has the plugin; ask again when it is over")
         if after.state not in ROLLED_BACK_STATES:

@@ -26,17 +26,15 @@ COLLECTION = "rollouts/"
 Request = patcher_pb2.ApproveAttemptRequest | patcher_pb2.RejectAttemptRequest
 
 
-async def vote(ctx: ServiceContext, request: Request, actor: str, *, approved: bool) -> patcher_pb2.Attempt:
+async def vote(
+    tx: Transaction, ctx: ServiceContext, request: Request, actor: str, *, approved: bool
+) -> patcher_pb2.Attempt:
     """Hears a person on a rollout; answers with its plan and approval. Raises as for an attempt."""
     rollout = parse("rollouts", request.name)
-
-    async def work(tx: Transaction) -> patcher_pb2.Attempt:
-        stored = known(await rollouts.get(tx, rollout, lock=True), "rollout", rollout)
-        with use_traceparent(stored.traceparent):
-            stored = await _count(tx, ctx, stored, request, actor, approved)
-        return await _shown(tx, stored)
-
-    return await ctx.database.transaction(work)
+    stored = known(await rollouts.get(tx, rollout, lock=True), "rollout", rollout)
+    with use_traceparent(stored.traceparent):
+        stored = await _count(tx, ctx, stored, request, actor, approved)
+    return await _shown(tx, stored)
 
 
 async def _count(
@@ -49,7 +47,7 @@ async def _count(
             f"{request.name} is {stored.rollout.state} and asks nobody", reason="APPROVAL_NOT_ASKED", field="name"
         )
     cast = wire.vote(request, approval[0].quorum, door.operator_id(actor), approved=approved)
-    policy, _ = await policies.get(tx)
+    policy = await policies.get(tx)
     change = await door.vote(tx, subject, cast, plan_hash(current_plan(approval[1], policy)))
     if change.approval == approval[0]:
         # The same request again.

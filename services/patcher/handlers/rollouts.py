@@ -5,8 +5,7 @@ Rule: every request is decided by the heart under the rollout's lock and says wh
 
 # ruff: noqa: N802 - the proto names the methods
 
-from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from libs.common import access, names, paging
 from libs.common.database import Transaction
@@ -31,6 +30,14 @@ from services.patcher.store import approvals, members, rollouts
 from services.patcher.store.rollouts import StoredRollout
 from services.patcher.wire.rollouts import member_of, rollout_of
 
+ChangedT = TypeVar(
+    "ChangedT",
+    patcher_pb2.PauseRolloutResponse,
+    patcher_pb2.ResumeRolloutResponse,
+    patcher_pb2.PromoteRolloutResponse,
+    patcher_pb2.AbortRolloutResponse,
+)
+
 
 class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     """The rollouts' part of PatcherService."""
@@ -46,10 +53,10 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         for field in ("package", "target"):
             if not is_id(getattr(request, field)):
                 raise Invalid(f"{field} must be given", reason="FIELD_MISSING", field=field)
-        async with self.ctx.database.reading() as tx:
-            earlier = await rollouts.of_request(tx, request.package, request.request_id)
-        if earlier is not None and not request.validate_only:
-            return patcher_pb2.CreateRolloutResponse(rollout=rollout_of(earlier))
+        if not request.validate_only:
+            earlier = await self.ctx.requests.earlier(request, patcher_pb2.CreateRolloutResponse)
+            if earlier is not None:
+                return earlier
         planned = await prepare(self.ctx, request, author)
         if request.validate_only:
             async with self.ctx.database.reading() as tx:
@@ -57,8 +64,12 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
             shown = rollout_of(planned.stored)
             shown.name = ""
             return patcher_pb2.CreateRolloutResponse(rollout=shown)
-        stored = await self.ctx.database.transaction(lambda tx: create(tx, self.ctx, planned))
-        return patcher_pb2.CreateRolloutResponse(rollout=await self._shown(stored))
+
+        async def work(tx: Transaction) -> patcher_pb2.CreateRolloutResponse:
+            stored = await create(tx, self.ctx, planned)
+            return patcher_pb2.CreateRolloutResponse(rollout=await _shown(tx, stored))
+
+        return await self.ctx.requests.once(request, patcher_pb2.CreateRolloutResponse, work)
 
     async def GetRollout(self, request: patcher_pb2.GetRolloutRequest, _context: Any) -> patcher_pb2.GetRolloutResponse:
         """One rollout with its history, and those of its members that are asked for. Raises NotFound."""
@@ -69,9 +80,10 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         async with self.ctx.database.reading() as tx:
             stored = known(await rollouts.get(tx, rollout), "rollout", rollout)
             rows = [] if states is None else await members.page(tx, rollout, states, page.after, page.limit)
+            shown = await _shown(tx, stored)
         found, next_token = page.cut(rows, lambda row: (row.member.wave, row.start_order))
         return patcher_pb2.GetRolloutResponse(
-            rollout=await self._shown(stored), members=[member_of(row) for row in found], next_page_token=next_token
+            rollout=shown, members=[member_of(row) for row in found], next_page_token=next_token
         )
 
     async def ListRollouts(
@@ -94,21 +106,21 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
     ) -> patcher_pb2.PauseRolloutResponse:
         """Starts nothing new. Raises Refused when nothing is under way."""
         wanted = PauseRequested(access.caller(context), required_reason(request.reason))
-        return patcher_pb2.PauseRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
+        return await self._apply_to_rollout(request, patcher_pb2.PauseRolloutResponse, wanted)
 
     async def ResumeRollout(
         self, request: patcher_pb2.ResumeRolloutRequest, context: Any
     ) -> patcher_pb2.ResumeRolloutResponse:
         """Goes on. Raises Refused for one that is not paused."""
         wanted = ResumeRequested(access.caller(context), required_reason(request.reason))
-        return patcher_pb2.ResumeRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
+        return await self._apply_to_rollout(request, patcher_pb2.ResumeRolloutResponse, wanted)
 
     async def PromoteRollout(
         self, request: patcher_pb2.PromoteRolloutRequest, context: Any
     ) -> patcher_pb2.PromoteRolloutResponse:
         """A person vouches for the wave. Raises Refused while plugins are in flight."""
         wanted = PromoteRequested(access.caller(context), required_reason(request.reason))
-        return patcher_pb2.PromoteRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
+        return await self._apply_to_rollout(request, patcher_pb2.PromoteRolloutResponse, wanted)
 
     async def AbortRollout(
         self, request: patcher_pb2.AbortRolloutRequest, context: Any
@@ -123,26 +135,23 @@ class RolloutHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         wanted = AbortRequested(
             access.caller(context), required_reason(request.reason), Scope(request.rollback_scope or Scope.WAVE)
         )
-        return patcher_pb2.AbortRolloutResponse(rollout=await self._apply_to_rollout(request, wanted))
+        return await self._apply_to_rollout(request, patcher_pb2.AbortRolloutResponse, wanted)
 
-    async def _apply_to_rollout(self, request: Any, wanted: OperatorRequest) -> patcher_pb2.Rollout:
+    async def _apply_to_rollout(self, request: Any, response: type[ChangedT], wanted: OperatorRequest) -> ChangedT:
         rollout = parse("rollouts", request.name)
 
-        async def work(tx: Transaction) -> StoredRollout:
+        async def work(tx: Transaction) -> ChangedT:
             stored = known(await rollouts.get(tx, rollout, lock=True), "rollout", rollout)
-            if request.request_id and request.request_id in stored.request_ids:
-                return stored
-            if request.request_id:
-                stored = replace(stored, request_ids=(*stored.request_ids, request.request_id))
-            return await observe(tx, self.ctx, stored, wanted)
+            after = await observe(tx, self.ctx, stored, wanted)
+            return response(rollout=await _shown(tx, after))
 
-        return await self._shown(await self.ctx.database.transaction(work))
+        return await self.ctx.requests.once(request, response, work)
 
-    async def _shown(self, stored: StoredRollout) -> patcher_pb2.Rollout:
-        async with self.ctx.database.reading() as tx:
-            history = await rollouts.history(tx, stored.rollout.id)
-            approval = await approvals.newest(tx, names.rollout(stored.rollout.id))
-        return rollout_of(stored, history, approval)
+
+async def _shown(tx: Transaction, stored: StoredRollout) -> patcher_pb2.Rollout:
+    history = await rollouts.history(tx, stored.rollout.id)
+    approval = await approvals.newest(tx, names.rollout(stored.rollout.id))
+    return rollout_of(stored, history, approval)
 
 
 def _states(approval: list[str]) -> list[str] | None:

@@ -5,19 +5,21 @@ history, takes or frees its slot and sends its errands. Gates are evaluated agai
 """
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from libs.common.database import Transaction
 from libs.common.errands import send
 from libs.common.telemetry import counter
 from prunella.v1.events_pb2 import Event
 from services.patcher import attempt as heart
-from services.patcher import wire
+from services.patcher import watch, wire
 from services.patcher.approvals import plan_hash
 from services.patcher.attempt import (
     FINAL,
     IN_FLIGHT,
     Attempt,
     Bounds,
+    CancelRequested,
     Change,
     ErrandKind,
     GatesEvaluated,
@@ -27,9 +29,10 @@ from services.patcher.attempt import (
 from services.patcher.context import SCHEMA, ServiceContext, Settings
 from services.patcher.operations import approvals
 from services.patcher.policy import PLUGIN_BUSY, Action, Allow, Ask, Hold, Policy, Refuse, Reply, ask, in_flight_limit
-from services.patcher.store import attempts, gate_inputs, slots
+from services.patcher.store import attempts, gate_inputs, slots, watches
 from services.patcher.store import policy as policies
 
+INCIDENT_OVER = "its incident is over, or with a person"
 ENDED = counter("attempts_ended_total", "Attempts that reached a final state", ("state",))
 GATES = counter("gate_answers_total", "Answers of the gates to attempts that want to go on", ("gate", "answer"))
 
@@ -63,7 +66,7 @@ async def evaluate_gates(tx: Transaction, attempt: Attempt, *, lock: bool = True
 
     With `lock` a yes to the next switch has taken its slot.
     """
-    policy, _ = await policies.get(tx)
+    policy = await policies.get(tx)
     plan = plan_hash(approvals.plan_of(attempt, policy))
     inputs = await gate_inputs.read(tx, policy, attempt, plan)
     staging = needs_staging(policy, attempt)
@@ -104,11 +107,20 @@ async def observe(
     if found is None:
         return None
     change = heart.next(found, observation, tx.now)
+    if await _switches_in_vain(tx, found, change):
+        # Not every switch asks for a permit, so the evidence is looked at in this transaction as well.
+        change = heart.next(found, CancelRequested("patcher", INCIDENT_OVER), tx.now)
     if change.attempt != found or change.transitions:
         await save(tx, ctx, change, cause)
     else:
         await _record(tx, ctx, change, cause)
     return change.attempt
+
+
+async def _switches_in_vain(tx: Transaction, before: Attempt, change: Change) -> bool:
+    """Whether a change would send the command to switch for an incident that is over by now."""
+    switches = change.attempt.state is State.APPLYING and before.state is not State.APPLYING
+    return switches and await attempts.incident_over(tx, before)
 
 
 async def resume(tx: Transaction, ctx: ServiceContext, attempt: str, *, cause: Event | None = None) -> Attempt | None:
@@ -125,15 +137,26 @@ async def resume(tx: Transaction, ctx: ServiceContext, attempt: str, *, cause: E
 async def save(tx: Transaction, ctx: ServiceContext, change: Change, cause: Event | None, *, new: bool = False) -> None:
     """Saves a change with its history, slot, facts and errands."""
     await (attempts.insert if new else attempts.save)(tx, change)
+    if change.transitions and change.attempt.state is State.SUCCESS:
+        await _watch_on(tx, ctx, change.attempt)
     if change.transitions:
         await _release_slot(tx, ctx, change.attempt, cause)
     await _record(tx, ctx, change, cause)
 
 
+async def _watch_on(tx: Transaction, ctx: ServiceContext, attempt: Attempt) -> None:
+    """Begins the watch of what was committed on low evidence; that of its other slot finds its generation itself."""
+    if not attempt.low_evidence:
+        return
+    generation, lasts = 0 if attempt.other_slot else attempt.generation, timedelta(seconds=ctx.settings.watch)
+    await watches.insert(tx, watch.begin(attempt.id, attempt.plugin, attempt.merchant, generation, tx.now, lasts))
+
+
 async def _release_slot(tx: Transaction, ctx: ServiceContext, attempt: Attempt, cause: Event | None) -> None:
     """Frees the slot of what is not in flight any more, and ends an approval that nothing waits for any more."""
     if attempt.state in FINAL and attempt.plan_hash:
-        await approvals.void(tx, approvals.subject_of(attempt), f"the attempt is {attempt.state}", cause=cause)
+        why = attempt.reason or f"the attempt is {attempt.state}"
+        await approvals.withdraw(tx, approvals.subject_of(attempt), why, cause=cause)
     if attempt.state in IN_FLIGHT:
         return
     package = await slots.free(tx, attempt.id)

@@ -111,7 +111,7 @@ async def _apply_effects(
         await members.unreserve(tx, rollout)
         await control_group.forget(tx, rollout)
         subject = Subject(names.rollout(rollout))
-        await approvals.void(tx, subject, f"the rollout is {stored.rollout.state}", cause=cause)
+        await approvals.withdraw(tx, subject, f"the rollout is {stored.rollout.state}", cause=cause)
     for effect in change.effects:
         if isinstance(effect, CancelUnpermitted):
             stored = await _cancel_unpermitted(tx, ctx, stored, effect, cause)

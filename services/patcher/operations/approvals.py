@@ -123,15 +123,15 @@ async def tick(tx: Transaction, subject: Subject, *, cause: Event | None = None)
     return change.approval
 
 
-async def void(tx: Transaction, subject: Subject, reason: str, *, cause: Event | None = None) -> None:
-    """Ends what waits for people because its subject is over."""
+async def withdraw(tx: Transaction, subject: Subject, reason: str, *, cause: Event | None = None) -> None:
+    """Withdraws what waits for people because its subject is over; `reason` tells them why."""
     known = await approvals.live(tx, subject.name, lock=True)
     if known is None or known[0].status is not Status.OPEN:
         return
     over = replace(known[0], status=Status.EXPIRED, reason=reason)
     await approvals.put(tx, over, known[1], subject.merchant)
-    tx.record(wire.approval_ended(subject, over.plan_hash, "void", reason, cause))
-    tx.after_commit(ENDED.labels("void").inc)
+    tx.record(wire.approval_ended(subject, over.plan_hash, "withdrawn", reason, cause))
+    tx.after_commit(ENDED.labels("withdrawn").inc)
 
 
 async def mark_used(tx: Transaction, subject: Subject) -> None:

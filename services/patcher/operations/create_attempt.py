@@ -13,7 +13,15 @@ from prunella.v1.events_pb2 import Event
 from services.patcher import attempt as heart
 from services.patcher.attempt import FINAL, HELD_LIMIT, Attempt, AttemptEvent, CancelRequested, State
 from services.patcher.context import ServiceContext
-from services.patcher.operations.apply_change import GateResult, after_gates, bounds, evaluate_gates, observe, save
+from services.patcher.operations.apply_change import (
+    INCIDENT_OVER,
+    GateResult,
+    after_gates,
+    bounds,
+    evaluate_gates,
+    observe,
+    save,
+)
 from services.patcher.policy import KILL_SWITCH, PLUGIN_BUSY, Action, Hold, Refuse
 from services.patcher.store import attempts, configurations, releases
 from services.patcher.store import policy as policies
@@ -71,7 +79,7 @@ async def draft(
     tx: Transaction, ctx: ServiceContext, plugin_id: str, plugin: ingest_pb2.Plugin, target: Target, **values: Any
 ) -> Attempt:
     """An attempt that has not passed any gate yet; `values` are those that only whoever wants it knows."""
-    policy, _ = await policies.get(tx)
+    policy = await policies.get(tx)
     known: dict[str, Any] = {
         "plugin": plugin_id,
         "merchant": plugin.merchant,
@@ -101,16 +109,18 @@ async def create(
 ) -> Attempt:
     """Evaluates the gates and saves the attempt with what follows; one that is refused is saved too.
 
-    `author` and `reason` are those of the operator who wants it; `cause` is the decision's fact otherwise.
+    `author` is the operator who wants it, `reason` why it is wanted; `cause` is the decision's fact where one wants it.
     """
     gates = await _gates(tx, ctx, wanted, plugin, cause, by_operator=bool(author))
     change = heart.create(wanted, gates.observation, tx.now)
+    if await attempts.incident_over(tx, wanted) and change.attempt.state not in FINAL:
+        change = heart.end_at_creation(wanted, tx.now, AttemptEvent.CANCELLED, "", INCIDENT_OVER)
     # What a busy plugin runs may still be rolled back; that is looked at again when it is free.
     unfit, waits = _unfit(wanted, plugin), change.attempt.held_by == PLUGIN_BUSY
     if unfit and change.attempt.state not in FINAL and not (waits and unfit[0] is AttemptEvent.CANCELLED):
         change = heart.end_at_creation(wanted, tx.now, *unfit)
-    if author:
-        facts = (replace(fact, actor=author, reason=f"{fact.reason}: {reason}") for fact in change.facts)
+    if reason:
+        facts = (replace(fact, actor=author or fact.actor, reason=f"{fact.reason}: {reason}") for fact in change.facts)
         change = replace(change, facts=tuple(facts))
     await save(tx, ctx, change, cause, new=True)
     await after_gates(tx, gates, change.attempt, cause)

@@ -53,7 +53,7 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
     wanted = read_settings(request.settings)
     async with ctx.database.reading() as tx:
         digest = await _digest(tx, request)
-        policy, _ = await policies.get(tx)
+        policy = await policies.get(tx)
     known = {names.id_of(plugin.name): plugin for plugin in await list_plugins(ctx, request.package)}
     active = {name: plugin for name, plugin in known.items() if plugin.state == "active"}
     reached = {name: plugin for name, plugin in active.items() if _reached(plugin, request, digest)}
@@ -81,7 +81,6 @@ async def prepare(ctx: ServiceContext, request: patcher_pb2.CreateRolloutRequest
         author,
         current_traceparent() or new_traceparent(),
         request.settings.SerializeToString(),
-        (request.request_id,) if request.request_id else (),
     )
     return PlannedRollout(stored, change, drawn, assignments, reached, len(active))
 
@@ -131,9 +130,6 @@ async def create(tx: Transaction, ctx: ServiceContext, planned: PlannedRollout) 
     """Saves a rollout and lets it begin, or requests approval. Raises Conflict when another has one of its plugins."""
     stored, rollout = planned.stored, planned.stored.rollout
     await rollouts.lock_package(tx, rollout.package)
-    request = stored.request_ids[0] if stored.request_ids else ""
-    if known := await rollouts.of_request(tx, rollout.package, request):
-        return known
     await check_overlap(tx, planned)
     for earlier in await rollouts.open_to_late(tx, rollout.package, config=stored.config):
         if found := await rollouts.get(tx, earlier, lock=True):
@@ -143,7 +139,7 @@ async def create(tx: Transaction, ctx: ServiceContext, planned: PlannedRollout) 
     await members.insert(tx, rollout.id, planned.members, planned.assignments, plugins)
     await fleets.put(tx, rollout.package, planned.active)
     await record(tx, stored, planned.change)
-    policy, _ = await policies.get(tx)
+    policy = await policies.get(tx)
     approval = required_approval(policy, stored, _from(planned), len(planned.members))
     if approval is None:
         return await observe(tx, ctx, stored, Approved())
@@ -206,7 +202,7 @@ async def renew_request(tx: Transaction, stored: StoredRollout) -> bool:
     known = await approval_store.live(tx, subject.name)
     if known is None or known[0].status is not Status.OPEN:
         return False
-    policy, _ = await policies.get(tx)
+    policy = await policies.get(tx)
     plan = current_plan(known[1], policy)
     if plan_hash(plan) == known[0].plan_hash:
         return False

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from libs.common.errors import Invalid
 from services.patcher import approvals, freeze
-from services.patcher.policy.model import EDITABLE, Policy, Severity
+from services.patcher.policy.model import EDITABLE, Isolation, Policy, Severity
 
 Test = Callable[[Any], bool]
 
@@ -46,6 +46,9 @@ BOUNDS: Final = {
     "autopatch_max_severity": Bound(lambda value: value is not Severity.UNKNOWN, "low to critical", "write medium"),
     "min_confidence": Bound(_within(0, 1), "between 0 and 1", "write 0.75 for 75 %"),
     "staging_timeout": Bound(_lasts(1, 3600), "1 s to 1 h", "write 300 s"),
+    "min_isolation": Bound(
+        lambda value: value is not Isolation.UNKNOWN, "none, user or namespaces", "write namespaces"
+    ),
     "health_check_timeout": Bound(_lasts(5, 3600), "5 s to 1 h", "write 90 s"),
     "health_check_interval": Bound(_lasts(0.2, 60), "0.2 s to 60 s", "write 3 s"),
     "multisig_quorum": Bound(_within(1, approvals.MAX_QUORUM), f"between 1 and {approvals.MAX_QUORUM}", "write 2"),
@@ -113,7 +116,7 @@ def _plain(value: Any) -> Any:
     match value:
         case timedelta():
             return value.total_seconds()
-        case Severity():
+        case Severity() | Isolation():
             return value.name.lower()
         case freeze.FreezeWindow():
             return {name: _plain(part) for name, part in vars(value).items()}

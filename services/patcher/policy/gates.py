@@ -7,10 +7,12 @@ new to a plugin (patch, config_fix); restart and rollback return to what ran the
 healed under the default cap. Rolling an attempt back passes no gate at all.
 """
 
+import enum
 import hashlib
 from collections.abc import Callable, Collection
 from typing import Final
 
+from prunella_agent import versions
 from services.patcher.approvals import describe
 from services.patcher.freeze import frozen_until
 from services.patcher.policy.model import (
@@ -96,6 +98,14 @@ def staging_time(policy: Policy, inputs: GateInputs) -> Reply:
     return Refuse("STAGING", f"the sandbox has run for {inputs.staging:.0f} s, {limit:.0f} s are allowed")
 
 
+def isolation(policy: Policy, inputs: GateInputs) -> Reply:
+    """What ran with too little around it has proven nothing that counts, and might have done anything."""
+    if not policy.require_staging or inputs.isolation is None or inputs.isolation >= policy.min_isolation:
+        return OPEN
+    had, least = inputs.isolation.word, policy.min_isolation.word
+    return Refuse("ISOLATION", f"the sandbox had isolation {had}, the policy asks for {least}")
+
+
 def attempts(policy: Policy, inputs: GateInputs) -> Reply:
     """A plugin that is touched again and again needs a person."""
     since = inputs.now - policy.attempts_window
@@ -133,12 +143,14 @@ def freeze(policy: Policy, inputs: GateInputs) -> Reply:
 
 
 def major(policy: Policy, inputs: GateInputs) -> Reply:
-    """A new major version needs people."""
+    """What is no plain step forward needs people: a major version, a way back or a pre-release nobody wrote down."""
     patched = inputs.request.action is Action.PATCH
-    needed = policy.require_multisig_for_major and patched and not inputs.approved
-    if not needed or not is_major(inputs.from_release, inputs.to_release):
+    if not policy.require_multisig_for_major or not patched or inputs.approved:
         return OPEN
-    return _require_approval(policy, f"{inputs.from_release} → {inputs.to_release} is a major change")
+    kind = step(inputs.from_release, inputs.to_release)
+    if kind is Step.FORWARD or (inputs.named and kind in WRITTEN_DOWN):
+        return OPEN
+    return _require_approval(policy, f"{inputs.from_release or '(unknown)'} → {inputs.to_release} is {kind}")
 
 
 def high_impact(policy: Policy, inputs: GateInputs) -> Reply:
@@ -209,22 +221,33 @@ def learning(policy: Policy, _situation: GateInputs) -> Reply:
     return Refuse("LEARNING", "learning is switched off in the policy: the outcome is kept and teaches nothing")
 
 
-def is_major(before: str, after: str) -> bool:
-    """Whether the first number of a version that is not 0 changes (semver.org, 2.0.0, rules 4 and 8).
+class Step(enum.StrEnum):
+    """What kind of change it is to come from one version to another, in words."""
 
-    What cannot be read counts as major.
-    """
-    first, second = _version(before), _version(after)
-    if not first or not second:
-        return True
-    return first[0] != second[0] or (not first[0] and first[1] != second[1])
+    FORWARD = "a step forward"
+    MAJOR = "a major change"
+    DOWNGRADE = "a downgrade"
+    PRE_RELEASE = "a pre-release"
+    UNCLEAR = "no change that can be compared"
 
 
-def _version(text: str) -> tuple[int, int] | None:
-    parts = text.removeprefix("v").partition("-")[0].partition("+")[0].split(".")
-    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        return None
-    return int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
+# The playbook may name these, for the package and the symptom it knows.
+WRITTEN_DOWN: Final = frozenset({Step.DOWNGRADE, Step.PRE_RELEASE})
+
+
+def step(before: str, after: str) -> Step:
+    """What kind of change this is; the same version again is a step forward."""
+    first, second = versions.parse(before), versions.parse(after)
+    if first is None or second is None:
+        return Step.UNCLEAR
+    if first.major != second.major:
+        return Step.MAJOR
+    difference = versions.order(first, second)
+    if difference > 0:
+        return Step.DOWNGRADE
+    if difference == 0:
+        return Step.FORWARD if first.build == second.build else Step.UNCLEAR
+    return Step.PRE_RELEASE if second.pre else Step.FORWARD
 
 
 def _require_approval(policy: Policy, why: str) -> Ask:
@@ -234,6 +257,6 @@ def _require_approval(policy: Policy, why: str) -> Ask:
 # In a storm a refusal would ask a person for each plugin. Holds that may last come before people are asked about the
 # plan, and what is claimed at once comes last.
 BEFORE_SWITCH: Final[tuple[Gate, ...]] = (
-    kill, storm, basic, staging_time, attempts, canary, freeze, major, high_impact, budget,
+    kill, storm, basic, isolation, staging_time, attempts, canary, freeze, major, high_impact, budget,
 )  # fmt: skip
 AFTER_SWITCH: Final[tuple[Gate, ...]] = (error_rate, silence, health_time, health_interval)

@@ -26,6 +26,32 @@ class Severity(enum.IntEnum):
     CRITICAL = 4
 
 
+class Isolation(enum.IntEnum):
+    """How far a sandbox keeps a release apart, from the least; 0 is no level.
+
+    `NONE`: limits only, as the service's own user. `USER`: a separate user. `NAMESPACES`: also no network but loopback,
+    and a view of the files of its own.
+    """
+
+    UNKNOWN = 0
+    NONE = 1
+    USER = 2
+    NAMESPACES = 3
+
+    @property
+    def word(self) -> str:
+        """As it is written everywhere: none, user, namespaces."""
+        return self.name.lower()
+
+    @classmethod
+    def of(cls, word: str) -> "Isolation":
+        """The level of a word. Raises ValueError for another."""
+        try:
+            return cls[word.upper()]
+        except (KeyError, AttributeError):
+            raise ValueError(f"{word!r} is no isolation") from None
+
+
 class Action(enum.StrEnum):
     """What an attempt carries out."""
 
@@ -38,7 +64,9 @@ class Action(enum.StrEnum):
 # What brings something new to a plugin; the others return to what ran there before.
 CAPPED = frozenset({Action.PATCH, Action.CONFIG_FIX})
 # Gates that end an attempt; the others make it wait.
-POLICY_GATES = frozenset({"AUTOPATCH_DISABLED", "ALLOW_LIST", "SEVERITY", "CONFIDENCE", "STAGING", "ATTEMPTS"})
+POLICY_GATES = frozenset(
+    {"AUTOPATCH_DISABLED", "ALLOW_LIST", "SEVERITY", "CONFIDENCE", "STAGING", "ISOLATION", "ATTEMPTS"}
+)
 # Gates that make an attempt wait although its command was sent already.
 HOLDING_GATES = frozenset({KILL_SWITCH, "STORM", "FREEZE", "CANARY", "BUDGET", "APPROVAL"})
 
@@ -54,6 +82,8 @@ class Policy:
     min_confidence: float = 0.75
     require_staging: bool = True
     staging_timeout: timedelta = timedelta(seconds=300)
+    # What a sandbox must give at least before anything of a release runs in it.
+    min_isolation: Isolation = Isolation.NAMESPACES
     health_check_timeout: timedelta = timedelta(seconds=90)
     health_check_interval: timedelta = timedelta(seconds=3)
     require_multisig_for_major: bool = True
@@ -118,10 +148,11 @@ class Probation:
 class GateInputs:
     """Everything the gates look at. `engaged` are kill switches, `storm` is why automation pauses (empty: no storm).
 
-    `plugins` counts what the plan touches, `proven` says whether `to_release` has already healed a plugin, `staging` is
-    for how many seconds the sandbox has run (None: it does not), `fleet` counts the package's active plugins, `begun`
-    holds when the plugin's earlier attempts began, `approved` whether people approved exactly this plan, and `watch` is
-    there after the switch.
+    `plugins` counts what the plan touches, `proven` says whether `to_release` has already healed a plugin, `named`
+    whether the playbook names this change, `staging` is for how many seconds the sandbox has run (None: it does not),
+    `isolation` what it gave (None: nothing yet), `fleet` counts the package's active plugins, `recent_permits` holds
+    when the plugin was permitted a switch lately, `approved` whether people approved exactly this plan, and `probation`
+    is there after the switch.
     """
 
     request: GateRequest
@@ -132,7 +163,9 @@ class GateInputs:
     to_release: str = ""
     plugins: int = 1
     proven: bool = False
+    named: bool = False
     staging: float | None = None
+    isolation: Isolation | None = None
     in_flight: int = 0
     fleet: int = 1
     recent_permits: tuple[datetime, ...] = ()

@@ -13,13 +13,14 @@ from libs.common.names import new_id
 from libs.common.telemetry import current_traceparent
 from prunella.v1.events_pb2 import Event
 from services.patcher import wire
-from services.patcher.attempt import CancelRequested
+from services.patcher.attempt import CancelRequested, IllnessOver, Observation
 from services.patcher.context import ServiceContext
 from services.patcher.operations.apply_change import observe
 from services.patcher.operations.create_attempt import create, draft, resolve
 from services.patcher.operations.ingest_queries import count_plugins, get_plugin, is_current
 from services.patcher.store import attempts, fleets
 
+PLAYBOOK = "playbook"  # the origin of a decision that people wrote down
 MOST_INPUTS, LONGEST_INPUT = 10, 4096
 
 
@@ -68,6 +69,7 @@ def _values(event: Event, release: str) -> dict[str, Any]:
         "symptom": decision.type,
         "round": decision.round,
         "confidence": decision.confidence,
+        "named": decision.origin == PLAYBOOK,
         "failing_inputs": tuple(text[:LONGEST_INPUT] for text in inputs),
     }
 
@@ -85,10 +87,13 @@ async def on_command_finished(ctx: ServiceContext, event: Event, once: Once) -> 
 
 async def on_cause_gone(ctx: ServiceContext, event: Event, once: Once) -> None:
     """The incident ended or a person took over, or the plugin left: what has no permit is called off."""
+    reason = event.reason or "its cause is gone"
+    wanted: Observation = CancelRequested(event.actor or event.source, reason)
+    if event.incident_closed.healed_by_itself:
+        wanted = IllnessOver(reason)
 
     async def cancel_all(tx: Transaction) -> None:
         column, value = ("incident", event.incident) if event.incident else ("plugin", event.plugin)
-        wanted = CancelRequested(event.actor or event.source, event.reason or "its cause is gone")
         for attempt in await attempts.live_of(tx, column, value):
             await observe(tx, ctx, attempt, wanted, cause=event)
 
@@ -103,6 +108,7 @@ REACTIONS: dict[str, Reaction] = {
     "decision_made": on_decision_made,
     "command_finished": on_command_finished,
     "incident_closed": on_cause_gone,
+    "incident_mitigated": on_cause_gone,
     "incident_escalated": on_cause_gone,
     "plugin_retired": on_cause_gone,
 }

@@ -28,6 +28,7 @@ from services.patcher.rollout import (
     Settled,
     State,
     Switched,
+    Unproven,
 )
 from services.patcher.store import members, rollouts
 
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 GATES_FOR_ALL = frozenset({"AUTOPATCH_DISABLED", "CONFIDENCE", "SEVERITY", "STAGING"})
 FAILURES_FOR_ALL = frozenset({"release_unknown", "staging_failed", "staging_lost", "staging_timeout"})
 FOR_GOOD = frozenset({"command_not_issued", "command_refused"})
+RUNS_IT = frozenset({MemberState.HEALTHY, MemberState.WATCHED})
 PAUSABLE = frozenset({State.RUNNING, State.SOAKING})
 
 
@@ -65,9 +67,25 @@ def _settled(outcome: Outcome) -> Callable[[Event, Member], Observation]:
     return lambda event, member: Settled(member, outcome, event.reason)
 
 
+def _succeeded(event: Event, member: Member) -> Observation:
+    if event.attempt_succeeded.verdict.low_evidence:
+        return Unproven(member, event.reason)
+    return Settled(member, Outcome.HEALTHY, event.reason)
+
+
+def _watched(event: Event, member: Member) -> Observation:
+    """How a watch ended: who stays unproven, or runs something else by now, stays unknown."""
+    ends = {"proven": Outcome.HEALTHY, "worse": Outcome.BROKEN}
+    going_back = member.state in {MemberState.ROLLING_BACK, MemberState.ROLLBACK_FAILED}
+    # What is rolled back already needs no word on whether it was good.
+    outcome = None if going_back else ends.get(event.attempt_watch_ended.outcome)
+    return Settled(member, outcome, event.reason) if outcome else Unproven(member, event.reason)
+
+
 OBSERVATIONS: dict[str, Callable[[Event, Member], Observation]] = {
     "apply_authorized": lambda _event, member: Switched(member),
-    "attempt_succeeded": _settled(Outcome.HEALTHY),
+    "attempt_succeeded": _succeeded,
+    "attempt_watch_ended": _watched,
     "attempt_rolled_back": _rolled_back,
     "attempt_rollback_failed": _settled(Outcome.BROKEN),
     "attempt_unconfirmed": _settled(Outcome.SILENT),
@@ -115,9 +133,9 @@ async def on_incident(ctx: ServiceContext, event: Event, once: Once) -> None:
         rollout = await members.reserved_by(tx, event.plugin)
         stored = await rollouts.get(tx, rollout, lock=True) if rollout else None
         row = await members.get(tx, rollout, event.plugin) if rollout else None
-        if stored is None or row is None or row.member.state is not MemberState.HEALTHY:
+        if stored is None or row is None or row.member.state not in RUNS_IT:
             return
-        why = f"{event.incident_opened.type}: {event.reason}"
+        why = f"{getattr(event, fact_name(event)).type}: {event.reason}"
         await observe(tx, ctx, stored, Settled(row.member, Outcome.BROKEN, why), cause=event)
 
     await once(apply)
@@ -135,7 +153,7 @@ async def on_approval(ctx: ServiceContext, event: Event, once: Once) -> None:
         if message.outcome == "approved":
             await approvals.mark_used(tx, Subject(message.subject))
             await observe(tx, ctx, stored, Approved(), cause=event)
-        elif message.outcome != "void":
+        elif message.outcome not in {"void", "withdrawn"}:
             await observe(tx, ctx, stored, Rejected(event.actor, f"{message.outcome}: {event.reason}"), cause=event)
 
     await once(apply)
@@ -155,5 +173,6 @@ async def _advance(ctx: ServiceContext, rollout: str) -> None:
 REACTIONS: dict[str, Reaction] = {
     **dict.fromkeys(OBSERVATIONS, on_attempt),
     "incident_opened": on_incident,
+    "incident_reopened": on_incident,
     "approval_ended": on_approval,
 }

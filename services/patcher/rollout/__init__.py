@@ -6,7 +6,7 @@ from whatever is seen; of the plugins the rollout keeps counts, and each has a r
 """
 
 from services.patcher.rollout.concurrency import Concurrency, in_flight_limit
-from services.patcher.rollout.judging import Counts, Exposure, Judgement, Rules, judge
+from services.patcher.rollout.judging import Exposure, Judgement, Rules, judge
 from services.patcher.rollout.machine import create, next  # noqa: A004 - the design's word
 from services.patcher.rollout.members import (
     TOUCHED,
@@ -22,6 +22,7 @@ from services.patcher.rollout.members import (
     Started,
     Switched,
     Tally,
+    Unproven,
     WentOffline,
 )
 from services.patcher.rollout.model import (
@@ -56,13 +57,66 @@ from services.patcher.rollout.model import (
     figures,
 )
 from services.patcher.rollout.waves import DEFAULT_WAVES, Assignment, Candidate, Wave, draw, sizes
+from services.patcher.sequential import Counts
 
 __all__ = [
-    "DEFAULT_WAVES", "FINAL", "LIVE", "OWNERS", "TOUCHED", "AbortRequested", "Approved", "Assignment", "Bounds",
-    "BudgetChanged", "CancelUnpermitted", "Candidate", "Change", "Concurrency", "ControlGroupUpdated", "Counts",
-    "Effect", "Exposure", "Fact", "Figures", "Judgement", "Member", "MemberState", "NotSwitched", "Observation",
-    "Outcome", "Owner", "PauseRequested", "PluginLeft", "PromoteRequested", "Rejected", "ResumeRequested",
-    "Returned", "RollBack", "RollbackFailed", "RolledBack", "Rollout", "RolloutEvent", "Rules", "Scope", "Settled",
-    "StartMembers", "Started", "State", "Superseded", "Switched", "Tally", "Tick", "Transition", "Wave",
-    "WentOffline", "create", "draw", "figures", "in_flight_limit", "judge", "next", "sizes",
+    "DEFAULT_WAVES",
+    "FINAL",
+    "LIVE",
+    "OWNERS",
+    "TOUCHED",
+    "AbortRequested",
+    "Approved",
+    "Assignment",
+    "Bounds",
+    "BudgetChanged",
+    "CancelUnpermitted",
+    "Candidate",
+    "Change",
+    "Concurrency",
+    "ControlGroupUpdated",
+    "Counts",
+    "Effect",
+    "Exposure",
+    "Fact",
+    "Figures",
+    "Judgement",
+    "Member",
+    "MemberState",
+    "NotSwitched",
+    "Observation",
+    "Outcome",
+    "Owner",
+    "PauseRequested",
+    "PluginLeft",
+    "PromoteRequested",
+    "Rejected",
+    "ResumeRequested",
+    "Returned",
+    "RollBack",
+    "RollbackFailed",
+    "RolledBack",
+    "Rollout",
+    "RolloutEvent",
+    "Rules",
+    "Scope",
+    "Settled",
+    "StartMembers",
+    "Started",
+    "State",
+    "Superseded",
+    "Switched",
+    "Tally",
+    "Tick",
+    "Transition",
+    "Unproven",
+    "Wave",
+    "WentOffline",
+    "create",
+    "draw",
+    "figures",
+    "in_flight_limit",
+    "judge",
+    "next",
+    "sizes",
 ]  # fmt: skip

@@ -1,8 +1,9 @@
 """Sentences: why a rollout stopped or went on, in one sentence with the numbers it rests on."""
 
-from services.patcher.rollout.judging import Counts, Judgement
+from services.patcher.rollout.judging import Judgement
 from services.patcher.rollout.members import COUNTED_AGAINST, MemberState
 from services.patcher.rollout.model import Rollout
+from services.patcher.sequential import Counts
 
 
 def halted(rollout: Rollout, judgement: Judgement) -> str:
@@ -28,9 +29,10 @@ def insufficient(rollout: Rollout, judgement: Judgement) -> str:
     if judgement.doubtful:
         why = f"more than {_percent(rollout.rules.floor)}, but not enough to blame the build"
         return f"wave {rollout.wave} is in doubt: {_broke(wave)}, {_control(judgement.control)}: {why}"
-    return f"wave {rollout.wave} shows too little: {wave.exposed} of {judgement.needed} plugins needed" + _left_out(
-        rollout
-    )
+    watched = rollout.tallies[rollout.wave - 1].of(MemberState.WATCHED)
+    shown = f"{wave.exposed - watched} of {judgement.needed - watched} plugins needed"
+    unproven = f", {watched} have had no traffic since they committed" if watched else ""
+    return f"wave {rollout.wave} shows too little: {shown}{unproven}" + _left_out(rollout)
 
 
 def stalled(rollout: Rollout) -> str:

@@ -7,8 +7,7 @@ of breaking rates fixed beforehand, divided by the best the null can say for its
 
     E(s broken of n) = Σ w·θ^s·(1-θ)^(n-s) over rates θ above the null ÷ sup of q^s·(1-q)^(n-s) over q ≤ null
 
-(Ville 1939; Robbins 1970, method of mixtures; Wasserman, Ramdas & Balakrishnan 2020, universal inference; Ramdas,
-Grünwald, Vovk & Shafer 2023, game-theoretic statistics.) What follows from it here:
+What follows from it here:
 
 - Results come in any order, and a build that breaks does so sooner than a good one proves itself. So results stand in
   the order of the *switches*, which nobody's health decides, and a plugin not known to be broken counts as good. That
@@ -20,32 +19,19 @@ Grünwald, Vovk & Shafer 2023, game-theoretic statistics.) What follows from it 
 - The answer has three values. Evidence of 1/α fails the wave. Too few plugins, or evidence of `doubt` against the
   floor, is insufficient: it neither promotes nor rolls back. Evidence of 1/α against the floor that the control group
   takes back is trouble all around: nothing more should be started until a person has looked.
+
+The mathematics of one test is in `sequential`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
+from services.patcher.sequential import Counts, log_evidence, upper_bound
 from services.patcher.verdict import Result
 
-# Breaking rates the bet is spread over, with their shares of the capital. What breaks a fifth is what people meet.
-BETS = ((0.05, 0.15), (0.1, 0.2), (0.2, 0.4), (0.5, 0.2), (0.9, 0.05))
 CONTROL_SHARE = 0.1
 LARGEST = 1e12  # evidence is told up to here; beyond, it says nothing more to anybody
-
-
-@dataclass(frozen=True)
-class Counts:
-    """So many plugins were watched for as long as a probation, so many of them broke or fell silent."""
-
-    exposed: int = 0
-    broken: int = 0
-
-    @property
-    def rate(self) -> float:
-        """The share that broke, 0 to 1."""
-        return self.broken / self.exposed if self.exposed else 0.0
 
 
 @dataclass(frozen=True)
@@ -131,53 +117,6 @@ def _capital(waves: Sequence[Exposure], planned: int, null: float) -> float:
         whole = _exp(log_evidence(broken + number, exposed + switch_number, null)) if past else own
         highest = max(highest, 0.5 * whole + 0.5 * (earlier + own + waiting) / planned)
     return min(highest, LARGEST)
-
-
-@lru_cache(maxsize=65_536)
-def log_evidence(broken: int, exposed: int, null: float) -> float:
-    """The natural logarithm of E for so many broken of so many exposed; -inf when no bet lies above the null."""
-    if exposed <= 0:
-        return 0.0
-    best = min(null, broken / exposed)
-    for_null = log_likelihood(broken, exposed, best)
-    terms = [math.log(share) + log_likelihood(broken, exposed, rate) - for_null for rate, share in BETS if rate > null]
-    if not terms:
-        return -math.inf
-    top = max(terms)
-    return top + math.log(sum(math.exp(term - top) for term in terms))
-
-
-def log_likelihood(broken: int, exposed: int, rate: float) -> float:
-    """The natural logarithm of rate^broken · (1-rate)^(exposed-broken), with 0^0 = 1."""
-    good = exposed - broken
-    if (broken and rate <= 0.0) or (good and rate >= 1.0):
-        return -math.inf
-    return (broken * math.log(rate) if broken else 0.0) + (good * math.log1p(-rate) if good else 0.0)
-
-
-@lru_cache(maxsize=4_096)
-def upper_bound(counts: Counts, delta: float) -> float:
-    """A rate that the true one never exceeds, at any look, but with probability `delta`.
-
-    The end of the confidence sequence of the Beta(½, ½) mixture: the rates that it is less than 1/δ times as likely as
-    (Robbins 1970; Waudby-Smith & Ramdas 2020, prior-posterior ratio).
-    """
-    broken, exposed = counts.broken, counts.exposed
-    if broken >= exposed:
-        return 1.0
-    mixture = _log_beta(broken + 0.5, exposed - broken + 0.5) - _log_beta(0.5, 0.5)
-    low, high = broken / exposed, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2.0
-        if mixture - log_likelihood(broken, exposed, middle) < -math.log(delta):
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _log_beta(a: float, b: float) -> float:
-    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
 def _exp(value: float) -> float:

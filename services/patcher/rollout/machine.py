@@ -32,11 +32,13 @@ from services.patcher.rollout.members import (
     Started,
     Switched,
     Tally,
+    Unproven,
     WentOffline,
     move,
     settle,
     start,
     switch,
+    watch,
 )
 from services.patcher.rollout.model import (
     AbortRequested,
@@ -202,7 +204,16 @@ def _resumed(rollout: Rollout, request: ResumeRequested, now: datetime) -> Chang
     fact = (Fact(RolloutEvent.RESUMED, request.reason, rollout.wave, request.actor),)
     stall = rollout.bounds.stall
     change = transitions.move(
-        rollout, now, State.RUNNING, "resumed", request.reason, stall, fact, concurrency=Concurrency(), doubted=False
+        rollout,
+        now,
+        State.RUNNING,
+        "resumed",
+        request.reason,
+        stall,
+        fact,
+        concurrency=Concurrency(),
+        doubted=False,
+        waited=False,
     )
     return transitions.then(change, transitions.continue_wave(change.rollout, now))
 
@@ -269,6 +280,8 @@ def _follow(rollout: Rollout, now: datetime) -> Change:
     match rollout.state:
         case State.RUNNING:
             return transitions.continue_wave(rollout, now)
+        case State.SOAKING if rollout.waited and transitions.judged(rollout).result is Result.PASS:
+            return transitions.assess(rollout, now)
         case State.SOAKING if rollout.waiting and rollout.wave == len(rollout.tallies):
             # The last wave has no later one to join, so it opens again.
             reason = f"wave {rollout.wave} opens again: {rollout.waiting} plugins returned"
@@ -291,6 +304,8 @@ def _moved(rollout: Rollout, seen: MemberObservation) -> MemberChange | None:
             return switch(member, tallies)
         case Settled(_, outcome, reason):
             return _settled(rollout, member, outcome, reason)
+        case Unproven(_, reason) if member.state in {*IN_FLIGHT, S.WATCHED}:
+            return watch(member, tallies, reason)
         case NotSwitched(_, reason, retry) if member.state in IN_FLIGHT:
             retry = retry and member.tries < TRIES
             return move(member, tallies, S.WAITING if retry else S.SKIPPED, reason)
@@ -324,7 +339,7 @@ def _settled(rollout: Rollout, member: Member, outcome: Outcome, reason: str) ->
         return move(member, tallies, state, reason) if state is not member.state else None
     late = member.state in {S.SILENT, S.BROKEN} and outcome in {Outcome.HEALTHY, Outcome.REVERTED}
     relapsed = member.state is S.HEALTHY and outcome.state in COUNTED_AGAINST
-    if member.state in IN_FLIGHT or late or relapsed:
+    if member.state in {*IN_FLIGHT, S.WATCHED} or late or relapsed:
         return settle(member, tallies, outcome.state, reason)
     return None
 

@@ -1,7 +1,8 @@
 """Members: where each plugin of a rollout stands, and what an observation of one does to it.
 
 Rule: a plugin is exposed from the moment its switch is permitted, in that order, and what is counted against the build
-stays counted, whatever is reported later: a test that takes evidence back guarantees nothing. A plugin that is offline
+stays counted, whatever is reported later: a test that takes evidence back guarantees nothing. What was committed on low
+evidence is watched, and counts as good only when its watch ended well. A plugin that is offline
 or left out is in no denominator. An observation that comes late, twice or about another state changes nothing.
 """
 
@@ -21,6 +22,7 @@ class MemberState(enum.StrEnum):
     STARTED = "started"
     SWITCHED = "switched"
     HEALTHY = "healthy"
+    WATCHED = "watched"
     REVERTED = "reverted"
     BROKEN = "broken"
     SILENT = "silent"
@@ -33,7 +35,7 @@ class MemberState(enum.StrEnum):
 IN_FLIGHT = (MemberState.STARTED, MemberState.SWITCHED)
 COUNTED_AGAINST = (MemberState.REVERTED, MemberState.BROKEN, MemberState.SILENT)
 # What a rollback of a wave reaches: everything that runs the build, or may.
-TOUCHED = (*IN_FLIGHT, MemberState.HEALTHY, MemberState.BROKEN, MemberState.SILENT)
+TOUCHED = (*IN_FLIGHT, MemberState.HEALTHY, MemberState.WATCHED, MemberState.BROKEN, MemberState.SILENT)
 SETTLED = (MemberState.HEALTHY, *COUNTED_AGAINST)
 
 
@@ -54,6 +56,7 @@ class Outcome(enum.StrEnum):
     """How a plugin's attempt ended: committed; taken back; broken and not taken back; or no word in time."""
 
     HEALTHY = "healthy"
+    WATCHED = "watched"
     REVERTED = "reverted"
     BROKEN = "broken"
     SILENT = "silent"
@@ -84,6 +87,16 @@ class Settled(AboutMember):
     """The plugin's attempt has a result. A healthy plugin that breaks while the wave soaks is told by this as well."""
 
     outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Unproven(AboutMember):
+    """The plugin's attempt committed on low evidence: it runs the build, and nothing is known of it yet.
+
+    What its watch finds comes as `Settled`; without proof in time, and when it runs something else, it stays unknown.
+    """
+
     reason: str = ""
 
 
@@ -122,7 +135,8 @@ class RollbackFailed(AboutMember):
 
 
 MemberObservation = (
-    Started | Switched | Settled | NotSwitched | WentOffline | Returned | PluginLeft | RolledBack | RollbackFailed
+    Started | Switched | Settled | Unproven | NotSwitched | WentOffline | Returned | PluginLeft | RolledBack
+    | RollbackFailed
 )  # fmt: skip
 
 
@@ -179,6 +193,12 @@ def switch(member: Member, tallies: Tallies) -> MemberChange:
     return move(placed, _put(tallies, member.wave, replace(tally, exposed=placed.switch_number)), MemberState.SWITCHED)
 
 
+def watch(member: Member, tallies: Tallies, reason: str) -> MemberChange:
+    """The member runs the build, and is exposed; whether it is good is still to be seen."""
+    exposed = MemberChange(member, tallies) if member.switch_number else switch(member, tallies)
+    return move(exposed.member, exposed.tallies, MemberState.WATCHED, reason)
+
+
 def settle(member: Member, tallies: Tallies, state: MemberState, reason: str) -> MemberChange:
     """The member's result; one that nobody saw switch is exposed all the same."""
     if not member.switch_number:
@@ -191,7 +211,7 @@ def settle(member: Member, tallies: Tallies, state: MemberState, reason: str) ->
         bisect.insort(broken, member.switch_number)
         tallies = _put(tallies, member.wave, replace(tally, broken=tuple(broken)))
         member = replace(member, counted_against=True)
-    settled = member.state in IN_FLIGHT or fresh
+    settled = member.state in (*IN_FLIGHT, MemberState.WATCHED) or fresh
     return replace(move(member, tallies, state, reason), settled=settled, counted_against=fresh)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from libs.common.errors import Invalid
 from services.patcher.rollout.concurrency import Concurrency
-from services.patcher.rollout.judging import Counts, Judgement, Rules
+from services.patcher.rollout.judging import Judgement, Rules
 from services.patcher.rollout.members import (
     COUNTED_AGAINST,
     IN_FLIGHT,
@@ -20,6 +20,7 @@ from services.patcher.rollout.members import (
     MemberState,
     Tallies,
 )
+from services.patcher.sequential import Counts
 
 
 class State(enum.StrEnum):
@@ -47,7 +48,11 @@ class Owner:
 OWNERS = {
     State.PENDING: Owner("policy and approvers", "start_within", "aborted"),
     State.RUNNING: Owner("pace: attempts and their deadlines", "stall, since the last result", "paused"),
-    State.SOAKING: Owner("the clock", "soak", "running (next wave), succeeded, or paused when insufficient"),
+    State.SOAKING: Owner(
+        "the clock",
+        "soak, and stall for plugins that are watched",
+        "running (next wave), succeeded, or paused when insufficient",
+    ),
     State.PAUSED: Owner("a person", "pause_limit", "aborted; the wave is rolled back when it was in doubt"),
     State.ROLLING_BACK: Owner("agents", "roll_back_limit", "halted or aborted, with those not heard listed"),
 }
@@ -91,6 +96,8 @@ class Rollout:
     control: Counts = field(default_factory=Counts)
     reason: str = ""
     doubted: bool = False
+    # The wave has soaked, and waits for plugins that are watched.
+    waited: bool = False
     closed: bool = False
     final_state: State = State.ABORTED
     judgement: Judgement | None = None
@@ -299,6 +306,7 @@ class Figures:
     in_flight: int
     waiting: int
     offline: int
+    watched: int
     skipped: int
     rolled_back: int
     success_rate: float
@@ -318,6 +326,7 @@ def figures(rollout: Rollout) -> Figures:
         in_flight=rollout.in_flight,
         waiting=rollout.count(MemberState.WAITING),
         offline=rollout.count(MemberState.OFFLINE),
+        watched=rollout.count(MemberState.WATCHED),
         skipped=rollout.count(MemberState.SKIPPED),
         rolled_back=rollout.count(MemberState.ROLLED_BACK),
         success_rate=healthy / settled if settled else 0.0,

@@ -10,7 +10,7 @@ from typing import Any
 
 from services.patcher.rollout import explanations
 from services.patcher.rollout.concurrency import Concurrency, headroom
-from services.patcher.rollout.judging import Counts, Judgement, judge
+from services.patcher.rollout.judging import Judgement, judge
 from services.patcher.rollout.members import MemberState, roll_back_waves
 from services.patcher.rollout.model import (
     FINAL,
@@ -26,6 +26,7 @@ from services.patcher.rollout.model import (
     State,
     Transition,
 )
+from services.patcher.sequential import Counts
 from services.patcher.verdict import Result
 
 
@@ -67,7 +68,7 @@ def start_wave(rollout: Rollout, now: datetime, number: int) -> Change:
     fact = (Fact(RolloutEvent.WAVE_STARTED, reason, number),)
     change = move(
         rollout, now, State.RUNNING, "wave", reason, rollout.bounds.stall, fact,
-        wave=number, control=Counts(), judgement=None, doubted=False,
+        wave=number, control=Counts(), judgement=None, doubted=False, waited=False,
     )  # fmt: skip
     return then(change, continue_wave(change.rollout, now))
 
@@ -94,6 +95,10 @@ def assess(rollout: Rollout, now: datetime) -> Change:
     rollout = replace(rollout, judgement=judgement)
     if judgement.result is Result.FAIL:
         return halt(rollout, now, judgement)
+    watched = rollout.tallies[rollout.wave - 1].of(MemberState.WATCHED)
+    if judgement.result is Result.INSUFFICIENT and watched and not rollout.waited and not judgement.doubtful:
+        reason = f"wave {rollout.wave} waits for proof of {watched} plugins that had no traffic when they committed"
+        return move(rollout, now, State.SOAKING, "unproven", reason, rollout.bounds.stall, waited=True)
     if judgement.result is Result.INSUFFICIENT:
         return pause(rollout, now, "", explanations.insufficient(rollout, judgement), doubted=True)
     fact = Fact(RolloutEvent.WAVE_PASSED, explanations.passed(rollout, judgement), rollout.wave)
@@ -118,7 +123,9 @@ def judged(rollout: Rollout) -> Judgement:
     """
     tally = rollout.tallies[rollout.wave - 1]
     last = 1 < rollout.wave == len(rollout.tallies)
-    needed = 0 if last else max(1, min(rollout.bounds.exposure, tally.planned))
+    # Who is only watched so far is exposed, and no proof of anything.
+    watched = tally.of(MemberState.WATCHED)
+    needed = 0 if last else max(1, min(rollout.bounds.exposure, tally.planned)) + watched
     waves = [started_waves.exposure for started_waves in rollout.started_waves]
     return judge(waves, len(rollout.tallies), rollout.control, rollout.rules, needed)
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from prunella_agent.archive import ReleaseError, unpack
-from services.patcher.staging import isolation, reach
+from services.patcher.staging import isolation
 
 LONGEST_OUTPUT = 1024 * 1024
 MOST_TESTS = 1000
@@ -199,65 +200,72 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def isolate(folder: Path, seconds: float) -> tuple[str, str]:
-    """Takes every isolation there is; returns what network and user the release gets."""
-    isolation.limit(seconds)
-    reachable = os.geteuid() != 0 or (reach.reachable(folder) and isolation.can_run_as_nobody())
-    network = isolation.separate()
-    user = isolation.drop(folder) if reachable else "root"
-    network = network or isolation.separate_unprivileged()
-    isolation.limit_processes()
-    isolation.no_new_privileges()
-    return "loopback" if network else "shared", user
-
-
 def main() -> int:
-    """One request, one result."""
-    folder = Path(sys.argv[1])
-    parent = os.getppid()
-    request = json.loads(sys.stdin.buffer.read())
+    """One request, one result; or, asked with --probe, what this host can give."""
+    if sys.argv[1:] == ["--probe"]:
+        with tempfile.TemporaryDirectory(prefix="prunella-probe-") as name:
+            return serve(Path(name), {"nonce": "", "seconds": PROBE_SECONDS, "only_confine": True})
+    return serve(Path(sys.argv[1]), json.loads(sys.stdin.buffer.read()))
+
+
+def serve(folder: Path, request: dict[str, Any]) -> int:
+    """Confines a child and has it prove the release, watching it from outside."""
+    parent, service_user = os.getppid(), os.geteuid()
     began = time.monotonic()
-    network, user = isolate(folder, request["seconds"])
+    # A service's files are closed to others; in here others must find their way.
+    os.umask(0o022)
+    isolation.limit(request["seconds"])
+    spaces = isolation.separate()
     isolation.die_with_parent(parent)
     # A fresh process namespace begins with the next child, and ends with it.
     child = os.fork()
     if child == 0:
-        os._exit(_work(folder, request, began, network, user))
+        os._exit(_work(folder, request, began, spaces, service_user))
     try:
-        status = _watched(child, user)
+        status = _watched(child)
     finally:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(status)
 
 
-def _watched(child: int, user: str) -> int:
+def _watched(child: int) -> int:
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status
         # The kernel bounds the processes of everybody but root.
-        if user == "root" and isolation.processes() > isolation.PROCESSES:
+        if isolation.runs_as_root(child) and isolation.processes() > isolation.PROCESSES:
             os.kill(child, signal.SIGKILL)
         time.sleep(LOOK / 2)
 
 
-def _work(folder: Path, request: dict[str, Any], began: float, network: str, user: str) -> int:
+def _work(folder: Path, request: dict[str, Any], began: float, spaces: isolation.Spaces, service_user: int) -> int:
     result = Result()
+    found = isolation.confine(folder, spaces, service_user)
+    isolation.limit_processes()
+    isolation.no_new_privileges()
+    least = request.get("min_isolation", "none")
+    runs = isolation.LEVELS.index(found.level) >= isolation.LEVELS.index(least) and "only_confine" not in request
     try:
-        Stage(folder, request, began + request["seconds"]).prove(result)
+        if runs:
+            Stage(folder, request, began + request["seconds"]).prove(result)
     except (Stop, OSError) as stop:
         result.passed = False
         result.failures.insert(0, str(stop)[:300])
     answer = {
         "nonce": request["nonce"],
+        "ran": runs,
         "passed": result.passed,
         "tests_run": result.tests_run,
         "tests_passed": result.tests_passed,
         "failures": result.failures[:10],
         "seconds": round(time.monotonic() - began, 3),
-        "network": network,
-        "user": user,
+        "network": found.network,
+        "user": found.user,
+        "files": found.files,
+        "isolation": found.level,
+        "missing": found.missing,
     }
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()

@@ -11,15 +11,16 @@ from typing import Any
 
 from libs.common.database import Transaction
 from services.patcher.attempt import LIVE, Attempt, Bounds, Change, Staged, State
+from services.patcher.evidence import Probe
 from services.patcher.policy import PLUGIN_BUSY, Action, Severity
 from services.patcher.store import attempt_history
-from services.patcher.verdict import Probe, Result, Verdict
+from services.patcher.verdict import Result, Verdict
 
-DETAIL = ("bounds", "staging", "verdict", "probe", "failing_inputs")
+DETAIL = ("bounds", "staging", "verdict", "probe", "failing_inputs", "named")
 PLAIN = tuple(field.name for field in fields(Attempt) if field.name not in DETAIL)
 FIXED = frozenset({
     "id", "incident", "decision", "plugin", "merchant", "package", "action", "severity", "round", "create_time",
-    "traceparent", "rollout", "author", "request_id",
+    "traceparent", "rollout", "author",
 })  # fmt: skip
 COLUMNS = ", ".join(PLAIN)
 MOVING = tuple(name for name in PLAIN if name not in FIXED)
@@ -34,11 +35,8 @@ UPDATE patcher.attempts SET {", ".join(f"{name} = :{name}" for name in MOVING)},
 WHERE id = :id
 """
 GET = f"SELECT {COLUMNS}, detail FROM patcher.attempts WHERE id = :id"
+INCIDENT_OVER = "SELECT patcher.incident_over(:incident, :author, :since)"
 OF_DECISION = "SELECT id FROM patcher.attempts WHERE decision = :decision"
-OF_REQUEST = f"""
-SELECT {COLUMNS}, detail FROM patcher.attempts
-WHERE author = :author AND request_id = :request AND request_id <> ''
-"""
 AT_ONCE = 100
 LIVE_STATES = ", ".join(f"'{state}'" for state in sorted(LIVE))
 BUSY = f"""
@@ -113,6 +111,7 @@ def read(row: Any) -> Attempt:
             "staging": Staged(**staging | {"failures": tuple(staging["failures"])}) if staging else None,
             "verdict": Verdict(**verdict | {"result": Result(verdict["result"])}) if verdict else None,
             "probe": Probe(detail["probe"]),
+            "named": detail["named"],
             "failing_inputs": tuple(detail["failing_inputs"]),
         }
     )
@@ -125,6 +124,7 @@ def write(attempt: Attempt) -> dict[str, Any]:
         "staging": asdict(attempt.staging) if attempt.staging else None,
         "verdict": asdict(attempt.verdict) if attempt.verdict else None,
         "probe": attempt.probe.value,
+        "named": attempt.named,
         "failing_inputs": list(attempt.failing_inputs),
     }
     plain = {"action": attempt.action.value, "severity": int(attempt.severity), "state": attempt.state.value}
@@ -152,15 +152,15 @@ async def get(tx: Transaction, attempt: str, *, lock: bool = False) -> Attempt |
     return read(row) if row else None
 
 
+async def incident_over(tx: Transaction, attempt: Attempt) -> bool:
+    """Whether the incident of an attempt has ended, or was handed to people, by what ingest has committed."""
+    about = {"incident": attempt.incident, "author": attempt.author, "since": attempt.create_time}
+    return bool(attempt.incident and await tx.value(INCIDENT_OVER, **about))
+
+
 async def of_decision(tx: Transaction, decision: str) -> str:
     """The attempt of a decision, or an empty text."""
     return str(await tx.value(OF_DECISION, decision=decision) or "")
-
-
-async def of_request(tx: Transaction, author: str, request: str) -> Attempt | None:
-    """The attempt a person's request made."""
-    row = await tx.first(OF_REQUEST, author=author, request=request)
-    return read(row) if row else None
 
 
 async def occupying(tx: Transaction, plugin: str, but: str, *, lock: bool = True) -> Attempt | None:

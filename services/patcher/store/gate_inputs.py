@@ -8,7 +8,7 @@ from libs.common import names
 from libs.common.database import Transaction
 from services.patcher import approvals as heart
 from services.patcher.attempt import Attempt, State
-from services.patcher.policy import Action, GateInputs, GateRequest, Policy, Severity
+from services.patcher.policy import Action, GateInputs, GateRequest, Isolation, Policy, Severity
 from services.patcher.store import approvals
 
 READ = """
@@ -58,7 +58,8 @@ async def read_past(tx: Transaction, policy: Policy, attempt: Attempt) -> GateIn
     row = await tx.first(READ, **_values(policy, attempt), now=then)
     assert row is not None
     busy = await tx.value(THEN, package=attempt.package, id=attempt.id, then=then)
-    request = replace(_request(attempt), staged=attempt.staging.passed if attempt.staging else None)
+    ran = attempt.staging if attempt.staging and attempt.staging.ran else None
+    request = replace(_request(attempt), staged=ran.passed if ran else None)
     seconds = attempt.staging.seconds if attempt.staging else None
     return replace(_seen(attempt, request, row), now=then, in_flight=int(busy), staging=seconds)
 
@@ -86,6 +87,8 @@ def _seen(attempt: Attempt, request: GateRequest, row: Any) -> GateInputs:
         plugins=1 + row.others,
         # The waves of a rollout are its canaries, and its own gate asked the people.
         proven=bool(attempt.rollout) or row.proven,
+        named=attempt.named,
+        isolation=Isolation.of(attempt.staging.isolation or "none") if attempt.staging else None,
         in_flight=row.in_flight,
         fleet=row.fleet,
         recent_permits=tuple(row.recent_permits),

@@ -5,32 +5,34 @@ which no permit is given. Losing the connection loses nothing but the lock.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
-from libs.common.database import DRIVER_ERRORS, Database, Transaction, address, transient, unavailable
+from libs.common.database import DRIVER_ERRORS, Database, Transaction, transient, unavailable
+from libs.common.database_connection import connect
 
 COLUMNS = "scope, engaged, epoch, actor, reason, update_time"
 LIST = f"SELECT {COLUMNS} FROM patcher.kill_switches ORDER BY scope LIMIT 1000"
-GET = f"SELECT {COLUMNS}, request_id FROM patcher.kill_switches WHERE scope = :scope"
+GET = f"SELECT {COLUMNS} FROM patcher.kill_switches WHERE scope = :scope"
 ENGAGED = "SELECT scope FROM patcher.kill_switches WHERE engaged"
 LOCK = "SELECT pg_advisory_xact_lock(patcher.lock_key(:scope))"
 SET = f"""
-INSERT INTO patcher.kill_switches (scope, engaged, epoch, actor, reason, update_time, request_id)
-VALUES (:scope, :engaged, 1, :actor, :reason, :now, :request_id)
+INSERT INTO patcher.kill_switches (scope, engaged, epoch, actor, reason, update_time)
+VALUES (:scope, :engaged, 1, :actor, :reason, :now)
 ON CONFLICT (scope) DO UPDATE
-SET engaged = :engaged, epoch = patcher.kill_switches.epoch + 1, actor = :actor, reason = :reason, update_time = :now,
-    request_id = :request_id
+SET engaged = :engaged, epoch = patcher.kill_switches.epoch + 1, actor = :actor, reason = :reason, update_time = :now
 RETURNING {COLUMNS}
 """
 # The bound of a wait that must not give up while permits are in flight; they end by their own timeouts long before.
 PATIENCE = 120.0
+UNLIMITED = (
+    "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+)
+CLOSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,16 @@ async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[T
 
     Raises Unavailable for what passes; whether it had committed by then is unknown, and asking again is safe.
     """
-    engine = create_async_engine(
-        address(url), poolclass=NullPool, connect_args={"timeout": 5, "command_timeout": PATIENCE}
-    )
+    driver: Any = None
     try:
-        async with engine.connect() as connection:
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            # Whoever waited must see what was committed meanwhile, whatever is usual on this server.
-            await driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            await driver.execute("SET LOCAL lock_timeout = 0")
-            await Transaction(driver, database.clock.now()).run(LOCK, scope=scope)
-            tx = Transaction(driver, database.clock.now())
-            yield tx
-            await tx.flush()
-            await driver.execute("COMMIT")
+        driver = await connect(url, "patcher", command_timeout=PATIENCE, pooled=database.pooled)
+        # Whoever waited must see what was committed meanwhile, whatever is usual on this server.
+        await driver.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; {UNLIMITED}")
+        await Transaction(driver, database.clock.now()).run(LOCK, scope=scope)
+        tx = Transaction(driver, database.clock.now())
+        yield tx
+        await tx.flush()
+        await driver.execute("COMMIT")
     except (*DRIVER_ERRORS, DBAPIError, OSError) as error:
         known = error if isinstance(error, DBAPIError | OSError) else DBAPIError(None, None, error)
         # The driver's own complaints, such as a closed connection, have no state.
@@ -77,27 +75,29 @@ async def exclusive(database: Database, url: str, scope: str) -> AsyncIterator[T
             raise unavailable(known) from error
         raise
     finally:
-        await engine.dispose()
+        if driver is not None:
+            with suppress(TimeoutError, OSError, *DRIVER_ERRORS):
+                await driver.close(timeout=CLOSE_SECONDS)
     for call in tx.calls:
         call()
     for listener in database.listeners:
         listener(tx.recorded)
 
 
-async def change(
-    tx: Transaction, scope: str, *, engaged: bool, actor: str, reason: str, request_id: str
-) -> tuple[KillSwitch, bool]:
-    """Sets a switch; the second value is False for a repeat, or when it stands so already."""
+async def get(tx: Transaction, scope: str) -> KillSwitch | None:
+    """The switch of a scope; None when it was never engaged."""
     row = await tx.first(GET, scope=scope)
-    repeated = row and request_id and row.request_id == request_id
-    if row and (row.engaged == engaged or repeated):
-        return read(row), False
-    if not row and not engaged:
-        return KillSwitch(scope, False, 0, actor, reason, tx.now), False
-    row = await tx.first(
-        SET, scope=scope, engaged=engaged, actor=actor, reason=reason, now=tx.now, request_id=request_id
-    )
-    return read(row), True
+    return read(row) if row else None
+
+
+async def engage(tx: Transaction, scope: str, actor: str, reason: str) -> KillSwitch:
+    """A new engagement, also of a switch that is engaged already."""
+    return read(await tx.first(SET, scope=scope, engaged=True, actor=actor, reason=reason, now=tx.now))
+
+
+async def release(tx: Transaction, scope: str, actor: str, reason: str) -> KillSwitch:
+    """Ends the engagement that stands."""
+    return read(await tx.first(SET, scope=scope, engaged=False, actor=actor, reason=reason, now=tx.now))
 
 
 async def engaged(tx: Transaction) -> frozenset[str]:

@@ -26,7 +26,10 @@ class PermitRequest:
 
 @dataclass(frozen=True)
 class Permit:
-    """The answer; `fresh` is False for a repeated question."""
+    """The answer; `fresh` is False for a repeated question.
+
+    A denial that names a permit takes back no switch that was made under it: the repeat came after a stop.
+    """
 
     granted: bool
     permit: str

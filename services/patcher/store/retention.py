@@ -1,4 +1,4 @@
-"""Retention: old permits, finished errands and staging results are deleted, a bounded number at a time."""
+"""Retention: old permits, errands and watches that are over, and staging results are deleted, bounded at a time."""
 
 from datetime import datetime, timedelta
 
@@ -7,6 +7,7 @@ from libs.common.database import Transaction
 RETENTION = {
     "permits": ("nonce", "create_time", timedelta(days=7), ""),
     "errands": ("id", "create_time", timedelta(days=7), "AND state <> 'pending'"),
+    "attempt_watches": ("attempt", "end_time", timedelta(days=30), ""),
     "staging_cache": ("ctid", "create_time", timedelta(days=30), ""),
 }
 MOST = 5000

@@ -38,26 +38,20 @@ PLAIN = (
     "closed",
     "end_time",
 )
-COLUMNS = f"{', '.join(PLAIN)}, state, config, digest, author, request_ids, traceparent, settings, detail"
-# Requests whose repeats are recognised.
-REMEMBERED = 20
+COLUMNS = f"{', '.join(PLAIN)}, state, config, digest, author, traceparent, settings, detail"
 
 INSERT = f"""
 INSERT INTO patcher.rollouts ({COLUMNS})
-VALUES ({", ".join(f":{name}" for name in PLAIN)}, :state, :config, :digest, :author, CAST(:request_ids AS text[]),
+VALUES ({", ".join(f":{name}" for name in PLAIN)}, :state, :config, :digest, :author,
         :traceparent, :settings, CAST(:detail AS jsonb))
 """
 UPDATE = """
 UPDATE patcher.rollouts SET state = :state, wave = :wave, reason = :reason, closed = :closed,
     deadline_time = :deadline_time, update_time = :update_time, end_time = :end_time,
-    request_ids = CAST(:request_ids AS text[]), detail = CAST(:detail AS jsonb)
+    detail = CAST(:detail AS jsonb)
 WHERE id = :id
 """
 GET = f"SELECT {COLUMNS} FROM patcher.rollouts WHERE id = :id"
-OF_REQUEST = f"""
-SELECT {COLUMNS} FROM patcher.rollouts WHERE package = :package AND :request = ANY (request_ids)
-ORDER BY id DESC LIMIT 1
-"""
 LIST = f"""
 SELECT {COLUMNS} FROM patcher.rollouts
 WHERE (:package = '' OR package = :package) AND (:state = '' OR state = :state) AND (:after = '' OR id < :after)
@@ -94,7 +88,6 @@ class StoredRollout:
     author: str
     traceparent: str
     settings: bytes
-    request_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,12 +118,6 @@ async def save(tx: Transaction, stored: StoredRollout, change: Change) -> None:
 async def get(tx: Transaction, rollout: str, *, lock: bool = False) -> StoredRollout | None:
     """One rollout; locked until the end of the transaction when settings."""
     row = await tx.first(f"{GET} FOR UPDATE" if lock else GET, id=rollout)
-    return _read(row) if row else None
-
-
-async def of_request(tx: Transaction, package: str, request: str) -> StoredRollout | None:
-    """The rollout of a package that this request made or moved."""
-    row = await tx.first(OF_REQUEST, package=package, request=request) if request else None
     return _read(row) if row else None
 
 
@@ -189,6 +176,7 @@ def _values(stored: StoredRollout) -> dict[str, Any]:
         "concurrency": asdict(found.concurrency),
         "control": asdict(found.control),
         "doubted": found.doubted,
+        "waited": found.waited,
         "final_state": found.final_state.value,
         "judgement": asdict(judgement) if judgement else None,
     }
@@ -197,7 +185,6 @@ def _values(stored: StoredRollout) -> dict[str, Any]:
         "config": stored.config,
         "digest": stored.digest,
         "author": stored.author,
-        "request_ids": list(stored.request_ids[-REMEMBERED:]),
         "traceparent": stored.traceparent,
         "settings": stored.settings,
         "detail": json.dumps(detail),
@@ -217,12 +204,11 @@ def _read(row: Any) -> StoredRollout:
         concurrency=Concurrency(**detail["concurrency"]),
         control=Counts(**detail["control"]),
         doubted=detail["doubted"],
+        waited=detail["waited"],
         final_state=State(detail["final_state"]),
         judgement=_judgement(detail["judgement"]) if detail["judgement"] else None,
     )
-    return StoredRollout(
-        rollout, row.config, row.digest, row.author, row.traceparent, bytes(row.settings), tuple(row.request_ids)
-    )
+    return StoredRollout(rollout, row.config, row.digest, row.author, row.traceparent, bytes(row.settings))
 
 
 def _tally(row: dict[str, Any]) -> Tally:

@@ -26,13 +26,14 @@ from services.patcher.attempt import (
     VerdictReached,
 )
 from services.patcher.context import ServiceContext
+from services.patcher.evidence import Evidence, Level, Probe, Rules
 from services.patcher.freeze import frozen_until
 from services.patcher.operations.apply_change import evaluate_gates, observe, resume
 from services.patcher.operations.ingest_queries import cancel_reason, get_plugin
-from services.patcher.policy import Hold, Policy, in_flight_limit, scopes
+from services.patcher.policy import Action, Hold, Policy, in_flight_limit, scopes
 from services.patcher.store import attempts, fleets, kill_switches, retention, slots, storms
 from services.patcher.store import policy as policies
-from services.patcher.verdict import Evidence, Probe, Result, Rules, judge
+from services.patcher.verdict import Result, judge
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ TELEMETRY_TIMEOUT = 2.0
 LAST_CALL = timedelta(seconds=1)
 
 
-async def _each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]) -> int:
+async def each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]) -> int:
+    """Does the work for every attempt, so many at once; one that meets a problem waits for the next time."""
     free = asyncio.Semaphore(AT_ONCE)
 
     async def one(attempt: Attempt) -> None:
@@ -56,7 +58,8 @@ async def _each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]
     return len(found)
 
 
-async def _traced(attempt: Attempt, name: str, work: Callable[[], Awaitable[object]]) -> None:
+async def traced(attempt: Attempt, name: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Does the work in a span of the attempt's own trace."""
     with use_traceparent(attempt.traceparent), current_telemetry().span(name, attributes={"attempt": attempt.id}):
         await work()
 
@@ -68,13 +71,13 @@ async def held(ctx: ServiceContext, now: datetime) -> int:
         # A stopped fleet may hold very many: only those whose gate can have opened are asked one by one.
         hopeful = await _hopeful(tx, waiting, now) if waiting else []
         ready = [found for found in hopeful if not _still((await evaluate_gates(tx, found, lock=False)).reply, found)]
-    await _each(ready, lambda attempt: _traced(attempt, "gate opened", lambda: _go_on(ctx, attempt)))
+    await each(ready, lambda attempt: traced(attempt, "gate opened", lambda: _go_on(ctx, attempt)))
     return len(ready)
 
 
 async def _hopeful(tx: Transaction, waiting: list[Attempt], now: datetime) -> list[Attempt]:
     stopped, active = await kill_switches.engaged(tx), await storms.active(tx)
-    policy, _ = await policies.get(tx)
+    policy = await policies.get(tx)
     frozen = frozen_until(policy.freeze_windows, now) is not None
     free = await _free(tx, policy)
     hopeful = []
@@ -126,11 +129,11 @@ async def probation(ctx: ServiceContext, now: datetime) -> int:
     """Judges what is in probation."""
     async with ctx.database.reading() as tx:
         watched = await attempts.in_state(tx, State.PROBATION)
-        policy, _ = await policies.get(tx)
+        policy = await policies.get(tx)
     known = {attempt.id for attempt in watched}
     ctx.judged_times = {name: time for name, time in ctx.judged_times.items() if name in known}
     due = [attempt for attempt in watched if _due(ctx, policy, attempt, now)]
-    return await _each(due, lambda attempt: _judge(ctx, policy, attempt, now))
+    return await each(due, lambda attempt: _judge(ctx, policy, attempt, now))
 
 
 def _due(ctx: ServiceContext, policy: Policy, attempt: Attempt, now: datetime) -> bool:
@@ -173,7 +176,7 @@ async def _observed(ctx: ServiceContext, attempt: Attempt, name: str, observatio
     async def work() -> None:
         await ctx.database.transaction(lambda tx: observe(tx, ctx, attempt.id, observation))
 
-    await _traced(attempt, name, work)
+    await traced(attempt, name, work)
 
 
 def rules(ctx: ServiceContext, policy: Policy) -> Rules:
@@ -199,6 +202,9 @@ def evidence(attempt: Attempt, message: ingest_pb2.GetTelemetryResponse, now: da
         health=wire.HEALTH.get(message.plugin.health, "") if running else "",
         silent=(now - max(beaten, switched)).total_seconds(),
         probe=attempt.probe,
+        findings=tuple(message.findings),
+        levels=tuple(Level(one.name, one.usual, one.present, one.spread) for one in message.levels),
+        drifts=attempt.action is Action.CONFIG_FIX and message.plugin.config_digest not in {"", attempt.digest},
         last_call=requested and attempt.deadline_time is not None and now >= attempt.deadline_time - LAST_CALL,
     )
 
@@ -208,14 +214,14 @@ async def deadlines(ctx: ServiceContext, now: datetime) -> int:
     async with ctx.database.reading() as tx:
         late = [found for name in await attempts.overdue(tx, now) if (found := await attempts.get(tx, name))]
 
-    return await _each(late, lambda attempt: _observed(ctx, attempt, "deadline passed", DeadlinePassed()))
+    return await each(late, lambda attempt: _observed(ctx, attempt, "deadline passed", DeadlinePassed()))
 
 
 async def unconfirmed(ctx: ServiceContext, _now: datetime) -> int:
     """Looks for agents that are heard again."""
     async with ctx.database.reading() as tx:
         lost = await attempts.in_state(tx, State.UNCONFIRMED)
-    return await _each(lost, lambda attempt: _refresh(ctx, attempt))
+    return await each(lost, lambda attempt: _refresh(ctx, attempt))
 
 
 async def _refresh(ctx: ServiceContext, attempt: Attempt) -> None:

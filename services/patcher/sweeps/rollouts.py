@@ -189,7 +189,7 @@ async def _compare(
         found = await rollouts.get(tx, stored.rollout.id, lock=True)
         if found is None or found.rollout.state not in WATCHED or found.rollout.wave != stored.rollout.wave:
             return
-        policy, _ = await policies.get(tx)
+        policy = await policies.get(tx)
         before = tx.now - timedelta(seconds=bounds(ctx.settings, policy).probation)
         counts = await control_group.watch(tx, found.rollout.id, found.rollout.wave, well=well, ill=ill, before=before)
         if counts != found.rollout.control:

@@ -17,6 +17,7 @@ from services.patcher.approvals import Approval, ApprovalEvent, Subject
 from services.patcher.attempt import Attempt, Staged
 from services.patcher.rollout import Rollout, figures
 from services.patcher.verdict import Verdict
+from services.patcher.watch import Watch
 from services.patcher.wire.scalars import ACTIONS, duration, timestamp
 
 SOURCE = "patcher"
@@ -52,6 +53,7 @@ def attempt_event(happened: attempt.Fact, found: Attempt, cause: Event | None) -
         "failure": happened.failure,
         "dead_man": happened.dead_man,
         "never_switched": happened.never_switched,
+        "healed_by_itself": happened.healed_by_itself,
     }
     message = staged(found) if happened.event is attempt.AttemptEvent.STAGED else _message(happened.event, values)
     return fact(
@@ -77,6 +79,9 @@ def staged(found: Attempt) -> events_pb2.AttemptStaged:
         duration=duration(result.seconds),
         cached=result.cached,
         failures=result.failures,
+        isolation=result.isolation,
+        runs=result.runs,
+        first_failure=result.first_failure,
     )
 
 
@@ -90,6 +95,30 @@ def verdict(found: Verdict) -> events_pb2.Verdict:
         error_rate_after=found.after,
         control_error_rate=found.control,
         low_evidence=found.low_evidence,
+    )
+
+
+def watch_ended(ended: Watch, found: Attempt, seen: Verdict | None, rollback: str) -> Event:
+    """The event that reports the end of a watch; `rollback` is the attempt that takes the remedy back."""
+    message = events_pb2.AttemptWatchEnded(
+        attempt=found.id,
+        decision=found.decision,
+        action=ACTIONS[found.action],
+        from_release=found.from_release,
+        to_release=found.target,
+        generation=ended.generation,
+        round=found.round,
+        outcome=ended.state.value,
+        verdict=verdict(seen) if seen else None,
+        rollback=rollback,
+    )
+    return fact(
+        SOURCE,
+        message,
+        reason=ended.reason or ended.state.value,
+        plugin=found.plugin,
+        merchant=found.merchant,
+        incident=found.incident,
     )
 
 
@@ -128,7 +157,7 @@ def approval_events(
 def approval_ended(
     subject: Subject, plan_hash: str, outcome: str, reason: str, cause: Event | None, actor: str = ""
 ) -> Event:
-    """The event that reports an end: approved, rejected, expired or void."""
+    """The event that reports an end: approved, rejected, expired, void or withdrawn."""
     message = events_pb2.ApprovalEnded(subject=subject.name, plan_hash=plan_hash, outcome=outcome)
     return _about(subject, message, reason, cause, actor)
 

@@ -1,14 +1,17 @@
 """The policy and kill switches, as callers see and change them."""
 
+import enum
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
 from libs.common.errors import Invalid
+from libs.common.timestamps import length
 from prunella.v1 import events_pb2, patcher_pb2
 from services.patcher.attempt import Attempt
 from services.patcher.freeze import FreezeWindow
-from services.patcher.policy import EDITABLE, Allow, Difference, Policy, Preview, Replay, Severity, check, diff
+from services.patcher.policy import EDITABLE, Allow, Difference, Isolation, Policy, Preview, Replay, check, diff
+from services.patcher.staging import SandboxHost
 from services.patcher.store.kill_switches import KillSwitch
 from services.patcher.store.policy import PolicyVersion
 from services.patcher.wire.scalars import severity, timestamp
@@ -35,7 +38,7 @@ def policy(found: Policy) -> patcher_pb2.Policy:
         elif name == "freeze_windows":
             shown.freeze_windows.extend(_window(each) for each in value)
         else:
-            setattr(shown, name, int(value) if isinstance(value, Severity) else value)
+            setattr(shown, name, int(value) if isinstance(value, enum.IntEnum) else value)
     return shown
 
 
@@ -100,12 +103,27 @@ def _gate(preview: Preview) -> str:
 def _policy_value(shown: patcher_pb2.Policy, name: str) -> Any:
     value = getattr(shown, name)
     if name in DURATIONS:
-        return value.ToTimedelta()
+        return length(value, name)
     if name in LISTS:
         return tuple(value)
     if name == "freeze_windows":
-        return tuple(FreezeWindow(w.cron, w.time_zone, w.duration.ToTimedelta(), w.reason) for w in value)
+        return tuple(FreezeWindow(w.cron, w.time_zone, length(w.duration, name), w.reason) for w in value)
+    if name == "min_isolation":
+        return Isolation(value) if value in set(Isolation) else Isolation.UNKNOWN
     return severity(value) if name == "autopatch_max_severity" else value
+
+
+def sandbox(found: SandboxHost) -> patcher_pb2.Sandbox:
+    """What the sandbox can give, as callers see it."""
+    return patcher_pb2.Sandbox(
+        isolation=int(found.isolation),  # type: ignore[arg-type]
+        where=found.where,
+        user=found.user,
+        network=found.network,
+        files=found.files,
+        missing=found.missing,
+        remedy=found.remedy if found.missing else "",
+    )
 
 
 def kill_switch(found: KillSwitch) -> patcher_pb2.KillSwitch:

@@ -4,8 +4,8 @@ from libs.common.errors import Invalid
 from prunella.v1 import ingest_pb2, patcher_pb2
 from prunella.v1.events_pb2 import Event
 from services.patcher.attempt import CommandFinished, Outcome
+from services.patcher.evidence import Sums
 from services.patcher.store.permits import PermitRequest
-from services.patcher.verdict import Sums
 from services.patcher.wire.scalars import time_of
 
 
@@ -32,7 +32,14 @@ def command_finished(event: Event) -> tuple[str, CommandFinished]:
 def sums(message: ingest_pb2.TelemetrySums) -> Sums:
     """Counters of a group."""
     seconds = message.duration.ToTimedelta().total_seconds()
-    return Sums(message.beats, message.errors, message.webhook_attempts, message.webhook_failures, seconds)
+    return Sums(
+        beats=message.beats,
+        errors=message.errors,
+        attempts=message.webhook_attempts,
+        failures=message.webhook_failures,
+        seconds=seconds,
+        signature_failures=message.signature_failures,
+    )
 
 
 def permit_request(request: patcher_pb2.AuthorizeApplyRequest) -> PermitRequest:

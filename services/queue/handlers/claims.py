@@ -127,21 +127,24 @@ class ClaimHandlers:
                 field="completions",
             )
         answer = pb.CompleteTasksResponse()
-        good: dict[str, tuple[int, Completion]] = {}
+        # An end is one lease of a task; told more often it is one all the same. Old leases stand for themselves.
+        good: dict[tuple[str, int], tuple[list[int], Completion]] = {}
         for index, completion in enumerate(request.completions):
             try:
                 one = wire.completion(completion)
-                _check_duplicate(good.get(one.task), one)
+                places, known = good.get((one.task, one.token), ([], one))
+                _check_duplicate(known, one)
             except Problem as problem:
                 _refuse(answer, index, problem)
                 continue
-            good.setdefault(one.task, (index, one))
+            good[one.task, one.token] = ([*places, index], known)
         actor = access.caller()
-        completions = [one for _, one in good.values()]
+        completions = [good[lease][1] for lease in sorted(good)]
         refused = await self.ctx.database.transaction(lambda tx: complete_tasks(tx, self.ctx, completions, actor))
-        for index, one in good.values() if refused else ():
-            if found := refused.get((one.task, one.token)):
+        for lease, found in refused.items():
+            for index in good[lease][0]:
                 _refuse(answer, index, found)
+        answer.refusals.sort(key=lambda refusal: refusal.index)
         answer.completed = len(request.completions) - len(answer.refusals)
         return answer
 
@@ -196,8 +199,8 @@ class ClaimHandlers:
             leased.history.extend(report_wire.entry(entry) for entry in earlier.get(str(row.report), ()))
 
 
-def _check_duplicate(earlier: tuple[int, Completion] | None, one: Completion) -> None:
-    if earlier and (earlier[1].token, earlier[1].success) != (one.token, one.success):
+def _check_duplicate(earlier: Completion, one: Completion) -> None:
+    if earlier.success != one.success:
         raise Invalid(
             "the task is in this request already, with another end", reason="TASK_GIVEN_TWICE", field="completions"
         )

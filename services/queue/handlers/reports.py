@@ -5,28 +5,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 import grpc
 
 from libs.common import access, paging
-from libs.common.database import Transaction
+from libs.common.database import Transaction, unstorable
 from libs.common.errors import known
 from libs.common.names import new_id
-from libs.common.telemetry import counter, current_telemetry, current_traceparent, new_traceparent, use_traceparent
+from libs.common.telemetry import counter, new_traceparent
 from prunella.v1 import queue_pb2 as pb
 from services.queue import triage
 from services.queue.context import ServiceContext
-from services.queue.handlers.idempotency import idempotent
 from services.queue.operations.commands import close_report
-from services.queue.operations.learning import record_outcomes
-from services.queue.store import classifier_counts, history, reports, strategies
+from services.queue.operations.counting import Counted, count_batches, count_one_by_one
+from services.queue.store import classifier_counts, history, merged_kinds, reports, strategies
 from services.queue.store.reports import Occurrence
-from services.queue.wire import facts
+from services.queue.wire import merges as merge_wire
 from services.queue.wire import reports as wire
 from services.queue.wire import strategies as strategy_wire
 from services.queue.wire import tasks as task_wire
@@ -36,6 +34,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 # Errors read at once before others get a turn; grouping a long stack takes a moment.
 TURN = 25
+# Merged kinds that one report is shown with.
+MOST_KINDS = 100
 
 _reported = counter("queue_errors_total", "Reported errors, by what became of them", ("outcome",))
 
@@ -59,13 +59,19 @@ class ReportHandlers:
         accepted = [one for one in read if isinstance(one, Occurrence)]
         batches = wire.upsert_batches(accepted)
 
-        async def work(tx: Transaction) -> pb.ReportErrorsResponse:
-            found: dict[tuple[str, str], tuple[str, bool, bool]] = {}
-            for batch in batches:
-                await self._count(tx, batch, source, found)
-            return _answer(read, found)
+        async def together(tx: Transaction) -> pb.ReportErrorsResponse:
+            return _answer(read, await count_batches(tx, self.ctx, batches, source))
 
-        answer = await idempotent(self.ctx, request, pb.ReportErrorsResponse, work)
+        async def one_by_one(tx: Transaction) -> pb.ReportErrorsResponse:
+            return _answer(read, await count_one_by_one(tx, self.ctx, batches, source))
+
+        try:
+            answer = await self.ctx.requests.once(request, pb.ReportErrorsResponse, together)
+        except Exception as error:
+            if not unstorable(error):
+                raise
+            answer = await self.ctx.requests.once(request, pb.ReportErrorsResponse, one_by_one)
+        _measure(answer)
         self.ctx.nudge_triage()
         return answer
 
@@ -74,7 +80,12 @@ class ReportHandlers:
         async with self.ctx.database.reading() as tx:
             row = await self._report(tx, request.name)
             entries = await history.of_report(tx, str(row.id))
-        return pb.GetErrorReportResponse(report=wire.resource(row), history=[wire.entry(entry) for entry in entries])
+            kinds = await merged_kinds.of_report(tx, str(row.id), MOST_KINDS)
+        return pb.GetErrorReportResponse(
+            report=wire.resource(row),
+            history=[wire.entry(entry) for entry in entries],
+            merged_kinds=[merge_wire.merged_kind(kind) for kind in kinds],
+        )
 
     async def ListErrorReports(
         self, request: pb.ListErrorReportsRequest, _context: Context
@@ -118,58 +129,34 @@ class ReportHandlers:
             await close_report(tx, report, actor=actor, reason=reason)
             return pb.CloseErrorReportResponse(report=wire.resource(await reports.get(tx, report)))
 
-        return await idempotent(self.ctx, request, pb.CloseErrorReportResponse, work)
-
-    async def _count(
-        self, tx: Transaction, batch: Sequence[Occurrence], source: str, found: dict[tuple[str, str], Any]
-    ) -> None:
-        by_kind = {(one.plugin, one.fingerprint): one for one in batch}
-        recurred = []
-        caller = current_traceparent()
-        rows = await reports.upsert(tx, batch, source)
-        new = {str(row.id) for row in rows}
-        if first := [one for one in batch if one.id in new]:
-            await reports.insert_details(tx, first)
-        for row in rows:
-            one = by_kind[row.plugin, row.fingerprint]
-            came_back = row.previous_state not in ("", row.state)
-            created = str(row.id) == one.id
-            _, was_created, had_come_back = found.get((row.plugin, row.fingerprint), ("", False, False))
-            found[row.plugin, row.fingerprint] = str(row.id), created or was_created, came_back or had_come_back
-            if created or came_back:
-                with use_traceparent(row.traceparent):
-                    tx.record(facts.error_reported(row, one.message or one.type, regression=came_back))
-                tx.after_commit(partial(_span, row.traceparent, str(row.id), tx.now, created, caller))
-            if row.previous_state == "resolved_pending" and came_back:
-                recurred.append((row.strategy, False))
-        await record_outcomes(tx, self.ctx, recurred)
+        return await self.ctx.requests.once(request, pb.CloseErrorReportResponse, work)
 
     async def _report(self, tx: Transaction, name: str) -> Any:
         report = task_wire.id_of("errorReports", name)
         return known(await reports.get(tx, report), "report", report)
 
 
-def _span(traceparent: str, report: str, now: datetime, created: bool, caller: str) -> None:
-    """The span a report's trace begins with, or goes on with; made after the commit."""
-    links = [caller] if caller else []
-    where = {"parent": "", "traceparent": traceparent} if created else {"parent": traceparent}
-    name = "error reported" if created else "error came back"
-    current_telemetry().span_at(name, now, now, links=links, attributes={"report": report}, **where)
-
-
 def _answer(
-    read: Sequence[Occurrence | Refusal], found: dict[tuple[str, str], tuple[str, bool, bool]]
+    read: Sequence[Occurrence | Refusal], found: Mapping[tuple[str, str], Counted | Refusal]
 ) -> pb.ReportErrorsResponse:
     answer = pb.ReportErrorsResponse()
     first: set[str] = set()
     for one in read:
-        if isinstance(one, Refusal):
-            answer.outcomes.add(refusal=one.reason, field=one.field, message=one.message)
-            _reported.labels("refused").inc()
+        counted = one if isinstance(one, Refusal) else found[one.plugin, one.fingerprint]
+        if isinstance(counted, Refusal):
+            answer.outcomes.add(refusal=counted.reason, field=counted.field, message=counted.message)
             continue
-        report, created, came_back = found[one.plugin, one.fingerprint]
-        fresh = report not in first
-        first.add(report)
-        answer.outcomes.add(report=f"errorReports/{report}", created=created and fresh, regression=came_back and fresh)
-        _reported.labels("new" if created and fresh else "regression" if came_back and fresh else "counted").inc()
+        fresh = counted.report not in first
+        first.add(counted.report)
+        answer.outcomes.add(
+            report=f"errorReports/{counted.report}",
+            created=counted.created and fresh,
+            regression=counted.came_back and fresh,
+        )
     return answer
+
+
+def _measure(answer: pb.ReportErrorsResponse) -> None:
+    for one in answer.outcomes:
+        outcome = "refused" if one.refusal else "new" if one.created else "regression" if one.regression else "counted"
+        _reported.labels(outcome).inc()

@@ -17,7 +17,6 @@ from libs.common.names import new_id, parse
 from prunella.v1 import queue_pb2 as pb
 from services.queue import proposals as heart
 from services.queue.context import ServiceContext
-from services.queue.handlers.idempotency import idempotent
 from services.queue.operations.commands import approve_strategy, cancel_task, close_report, retry_task
 from services.queue.proposals import Proposal
 from services.queue.store import proposals as store
@@ -89,7 +88,7 @@ class StrategyHandlers:
             tx.record(facts.proposal_created(proposal))
             return pb.CreateProposalResponse(proposal=wire.resource(proposal))
 
-        return await idempotent(self.ctx, request, pb.CreateProposalResponse, work)
+        return await self.ctx.requests.once(request, pb.CreateProposalResponse, work)
 
     async def ListProposals(self, request: pb.ListProposalsRequest, _context: Context) -> pb.ListProposalsResponse:
         """Proposals, newest first. Raises Invalid for bad paging or an unknown state."""
@@ -120,7 +119,7 @@ class StrategyHandlers:
             strategy = known(self.ctx.catalogue.strategy_set.named(name), "strategy", name)
             return response(strategy=strategy_wire.resource(strategy, stored))
 
-        return await idempotent(self.ctx, request, response, work)
+        return await self.ctx.requests.once(request, response, work)
 
     async def _decide(self, request: Any, response: Any, *, approved: bool) -> Any:
         actor = access.caller()
@@ -138,7 +137,7 @@ class StrategyHandlers:
             decided = replace(proposal, state=state, decided_by=actor, decision_reason=reason)
             return response(proposal=wire.resource(decided))
 
-        return await idempotent(self.ctx, request, response, work)
+        return await self.ctx.requests.once(request, response, work)
 
     async def _merchant(self, tx: Transaction, proposal: Proposal) -> str:
         """Whose the target is; nobody's when it is a strategy, or not there."""

@@ -16,7 +16,6 @@ from libs.common.names import new_id
 from prunella.v1 import queue_pb2 as pb
 from services.queue import leases
 from services.queue.context import ServiceContext
-from services.queue.handlers.idempotency import earlier_response, idempotent
 from services.queue.operations.commands import cancel_task, retry_task
 from services.queue.operations.completion import record_recovered
 from services.queue.stats import queue_stats
@@ -65,7 +64,7 @@ class TaskHandlers:
             await retry_task(tx, self.ctx, task, priority=priority, actor=actor, reason=reason)
             return pb.RetryTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
 
-        return await idempotent(self.ctx, request, pb.RetryTaskResponse, work)
+        return await self.ctx.requests.once(request, pb.RetryTaskResponse, work)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, _context: Context) -> pb.CancelTaskResponse:
         """Takes a task out of the queue."""
@@ -77,7 +76,7 @@ class TaskHandlers:
             await cancel_task(tx, task, actor=actor, reason=reason)
             return pb.CancelTaskResponse(task=await self._resource(tx, await tasks.get(tx, task)))
 
-        return await idempotent(self.ctx, request, pb.CancelTaskResponse, work)
+        return await self.ctx.requests.once(request, pb.CancelTaskResponse, work)
 
     async def GetQueueStats(self, _request: pb.GetQueueStatsRequest, _context: Context) -> pb.GetQueueStatsResponse:
         """How much work there is, and how it went."""
@@ -99,14 +98,14 @@ class TaskHandlers:
             await record_recovered(tx, self.ctx, rows, actor=actor, reason=reason, outcome="RESET")
             return pb.ResetStuckTasksResponse(tasks=len(rows))
 
-        return await idempotent(self.ctx, request, pb.ResetStuckTasksResponse, work)
+        return await self.ctx.requests.once(request, pb.ResetStuckTasksResponse, work)
 
     async def CleanUpTasks(self, request: pb.CleanUpTasksRequest, _context: Context) -> pb.CleanUpTasksResponse:
         """Deletes old ended tasks, some thousands to a transaction; reports and their history stay."""
         age = wire.days(request.days)
         reason = wire.reason(request.reason, f"a person wanted those of more than {request.days} days gone")
         actor = access.caller()
-        answered = await earlier_response(self.ctx, request, pb.CleanUpTasksResponse)
+        answered = await self.ctx.requests.earlier(request, pb.CleanUpTasksResponse)
         if answered is not None:
             return answered
         deleted = 0
@@ -124,7 +123,7 @@ class TaskHandlers:
         async def work(_tx: Transaction) -> pb.CleanUpTasksResponse:
             return pb.CleanUpTasksResponse(tasks=deleted)
 
-        return await idempotent(self.ctx, request, pb.CleanUpTasksResponse, work)
+        return await self.ctx.requests.once(request, pb.CleanUpTasksResponse, work)
 
     async def _resource(self, tx: Transaction, row: Any) -> pb.Task:
         toolsets = self.ctx.toolsets

@@ -41,10 +41,16 @@ async def retry_task(
         raise Refused(
             f"task {other.id} works on the same report; cancel it first", reason="REPORT_HAS_TASK", field="name"
         )
+    report = await report_transitions.lock_report(tx, str(row.report))
+    if report is not None and report.merged_into:
+        raise Refused(
+            f"its report is merged into {report.merged_into}; work on that one, or split them first",
+            reason="REPORT_MERGED",
+            field="name",
+        )
     wanted = priority or row.priority
     await tasks.save(tx, task, _values(row, "pending", tx.now, reason, priority=wanted, attempts=0, crashes=0))
     await state_counts.add_transitions(tx, "task", ((row.state, "", row.priority), ("", "pending", wanted)))
-    report = await report_transitions.lock_report(tx, str(row.report))
     await history.add(tx, [_entry(row)], success=False, outcome="RETRIED", actor=actor)
     if report is not None:
         await report_transitions.set_state(tx, str(row.report), "in_progress", f"another try: {reason}", task=task)
@@ -64,7 +70,7 @@ async def cancel_task(tx: Transaction, task: str, *, actor: str, reason: str) ->
             f"the task is {row.state} and cannot be cancelled any more", reason="TASK_ENDED", field="name",
             state=row.state,
         )  # fmt: skip
-    await _cancel(tx, row, actor=actor, reason=reason)
+    await cancel_active(tx, row, actor=actor, reason=reason)
     await escalate(tx, {str(row.report): f"its task was cancelled: {reason}"}, actor=actor)
 
 
@@ -75,7 +81,7 @@ async def close_report(tx: Transaction, report: str, *, actor: str, reason: str)
     if row.state == "closed":
         return
     if active is not None:
-        await _cancel(tx, active, actor=actor, reason=f"its report was closed: {reason}")
+        await cancel_active(tx, active, actor=actor, reason=f"its report was closed: {reason}")
     task = str(row.task) if row.task else None
     await history.add(tx, [(report, task, "", "", "closed")], success=True, outcome="CLOSED", actor=actor)
     await report_transitions.set_state(tx, report, "closed", reason, resolved_by=actor, method="closed by a person")
@@ -115,7 +121,8 @@ async def approve_strategy(
     return after
 
 
-async def _cancel(tx: Transaction, row: Any, *, actor: str, reason: str) -> None:
+async def cancel_active(tx: Transaction, row: Any, *, actor: str, reason: str) -> None:
+    """Takes out a task that was locked while it waits or is in work; its report stays as it is."""
     await tasks.save(tx, str(row.id), _values(row, "cancelled", tx.now, reason))
     await state_counts.add_transitions(tx, "task", [(row.state, "cancelled", row.priority)])
     await history.add(tx, [_entry(row)], success=False, outcome="CANCELLED", actor=actor)

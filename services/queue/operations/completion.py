@@ -30,7 +30,7 @@ _ended = counter("queue_tries_total", "Tries that ended, by what became of the t
 async def complete_tasks(
     tx: Transaction, ctx: ServiceContext, completions: Sequence[Completion], actor: str
 ) -> Mapping[tuple[str, int], Problem]:
-    """Records completions, one for each task; returns what was refused, by task and token."""
+    """Records completions, one for each lease; returns what was refused, by task and token."""
     done: list[Any] = []
     successes = [one for one in completions if one.success]
     if successes:
@@ -42,8 +42,8 @@ async def complete_tasks(
     if done:
         _record_finished(tx, done, actor)
         await _escalate_failed(tx, ctx, done, learn=True)
-    recorded = {str(row.id) for row in done}
-    rest = [one for one in completions if one.task not in recorded]
+    recorded = {(str(row.id), row.token) for row in done}
+    rest = [one for one in completions if (one.task, one.token) not in recorded]
     return await _refused(tx, rest) if rest else {}
 
 

@@ -41,7 +41,8 @@ WHERE r.id = g.id
 RETURNING r.id, r.plugin, r.merchant, r.type, r.severity, r.task, r.tried_strategies, r.reason, r.traceparent
 """
 LOCK_REPORT = """
-SELECT id, plugin, merchant, state, type, severity, task, strategy, tried_strategies, open_time, traceparent
+SELECT id, plugin, merchant, state, type, severity, task, strategy, tried_strategies, open_time, traceparent,
+    merged_into
 FROM queue.reports
 WHERE id = CAST(:id AS uuid) FOR UPDATE
 """

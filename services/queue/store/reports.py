@@ -23,24 +23,26 @@ _GIVEN = """
     CAST(:id AS uuid[]), CAST(:plugin AS text[]), CAST(:merchant AS text[]), CAST(:package AS text[]),
     CAST(:release AS text[]), CAST(:label AS text[]), CAST(:fingerprint AS text[]), CAST(:type AS text[]),
     CAST(:severity AS text[]), CAST(:counter AS text[]), CAST(:value AS bigint[]), CAST(:seen AS timestamptz[]),
-    CAST(:traceparent AS text[])
+    CAST(:reported_time AS timestamptz[]), CAST(:traceparent AS text[]), CAST(:base AS bigint[])
 """
 # Mirrors recurrence.increase; the test of the two together keeps them one.
 _INCREASE = """(CASE WHEN EXCLUDED.counter <> '' AND EXCLUDED.counter = r.counter
     THEN greatest(0, EXCLUDED.counter_value - r.counter_value) ELSE EXCLUDED.counter_value END)"""
 _REOPENED = f"""({_INCREASE} > 0 AND r.state IN ({", ".join(f"'{state}'" for state in REOPENS)})
-    AND EXCLUDED.last_seen_time > coalesce(r.resolve_time, '-infinity'))"""
+    AND (EXCLUDED.last_seen_time > coalesce(r.resolve_time, '-infinity')
+        -- Our clock was set back since: what comes now comes later.
+        OR r.resolve_time > CAST(:now AS timestamptz) + interval '5 seconds'))"""
 _REOPENED_STATE = " ".join(f"WHEN '{state}' THEN '{after}'" for state, after in REOPENS.items())
 UPSERT = f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest({_GIVEN}) AS g (id, plugin, merchant, package, release, label, fingerprint, type, severity,
-        counter, value, seen, traceparent)),
+        counter, value, seen, reported_time, traceparent, base)),
 counted AS (
     INSERT INTO queue.reports AS r (id, plugin, merchant, package, release, label, fingerprint, state, type,
-        reported_severity, source, counter, counter_value, occurrences, first_seen_time, last_seen_time, open_time,
-        triage_time, traceparent)
+        reported_severity, source, counter, counter_value, occurrences, first_seen_time, last_seen_time,
+        reported_time, open_time, triage_time, traceparent, create_time)
     SELECT id, plugin, merchant, package, release, label, fingerprint, 'new', type, severity, :source, counter, value,
-        value, seen, seen, :now, :now, traceparent
+        value - base, seen, seen, reported_time, :now, :now, traceparent, :now
     FROM given ORDER BY plugin, fingerprint
     ON CONFLICT ON CONSTRAINT reports_fingerprint DO UPDATE SET
         previous_state = r.state,
@@ -55,6 +57,7 @@ counted AS (
         regressions = r.regressions + CASE WHEN {_REOPENED} THEN 1 ELSE 0 END,
         occurrences = r.occurrences + {_INCREASE},
         last_seen_time = greatest(r.last_seen_time, EXCLUDED.last_seen_time),
+        reported_time = coalesce(EXCLUDED.reported_time, r.reported_time),
         release = CASE WHEN {_INCREASE} > 0 AND EXCLUDED.release <> '' THEN EXCLUDED.release ELSE r.release END,
         label = CASE WHEN EXCLUDED.label <> '' THEN EXCLUDED.label ELSE r.label END,
         reported_severity = CASE WHEN EXCLUDED.reported_severity <> '' THEN EXCLUDED.reported_severity
@@ -87,15 +90,16 @@ FROM unnest(CAST(:id AS uuid[]), CAST(:merchant AS text[]), CAST(:type AS text[]
     AS g (id, merchant, type, module, message, stack, context, grouping)
 """
 COLUMNS = """r.id, r.plugin, r.merchant, r.package, r.release, r.label, r.fingerprint, r.state, r.type, r.severity,
-    r.reported_severity, r.source, r.occurrences, r.regressions, r.first_seen_time, r.last_seen_time, r.open_time,
-    r.triage_time, r.tried_strategies, r.task, r.strategy, r.resolve_time, r.resolved_by, r.resolution_method, r.reason,
-    r.traceparent, d.type AS reported_type, d.module, d.message, d.stack, d.context, d.grouping, d.triage"""
+    r.reported_severity, r.source, r.occurrences, r.regressions, r.first_seen_time, r.last_seen_time, r.reported_time,
+    r.open_time, r.triage_time, r.tried_strategies, r.task, r.strategy, r.resolve_time, r.resolved_by,
+    r.resolution_method, r.reason, r.traceparent, r.merged_into,
+    d.type AS reported_type, d.module, d.message, d.stack, d.context, d.grouping, d.triage"""
 FROM = "FROM queue.reports r JOIN queue.report_details d ON d.report = r.id"
 GET = f"SELECT {COLUMNS} {FROM} WHERE r.id = CAST(:id AS uuid)"
 SOME = f"SELECT {COLUMNS} {FROM} WHERE r.id = ANY(CAST(:ids AS uuid[]))"
 _FILTERS = """(:state = '' OR r.state = :state) AND (:type = '' OR r.type = :type)
     AND (:plugin = '' OR r.plugin = :plugin) AND (:fingerprint = '' OR r.fingerprint = :fingerprint)
-    AND r.severity <> ALL(CAST(:below_severity AS text[]))
+    AND r.severity <> ALL(CAST(:below_severity AS text[])) AND (:include_merged OR r.merged_into IS NULL)
     AND (r.last_seen_time, r.id) < (coalesce(CAST(:seen AS timestamptz), 'infinity'), CAST(:after AS uuid))"""
 LIST = f"SELECT {COLUMNS} {FROM} WHERE {_FILTERS} ORDER BY r.last_seen_time DESC, r.id DESC LIMIT :limit"
 LIST_OF_PLUGIN = LIST.replace("(:plugin = '' OR r.plugin = :plugin)", "r.plugin = :plugin")
@@ -129,8 +133,12 @@ class Occurrence:
     context: dict[str, str]
     counter: str
     value: int
+    # By our clock; `reported_time` is by the reporter's own, and only shown.
     seen: datetime
+    reported_time: datetime | None
     traceparent: str
+    # Of `value`, what was counted elsewhere before this was a report of its own.
+    base: int = 0
 
 
 @dataclass(frozen=True)
@@ -142,13 +150,14 @@ class Filters:
     type: str
     fingerprint: str
     below_severity: tuple[str, ...]
+    include_merged: bool = False
 
 
 async def upsert(tx: Transaction, occurrences: Sequence[Occurrence], source: str) -> Sequence[Any]:
     """Counts occurrences, each of another kind, in one statement; a row for each: what it is now and was."""
     ordered = sorted(occurrences, key=lambda one: (one.plugin, one.fingerprint))
-    fields = "id plugin merchant package release label fingerprint type severity counter value seen traceparent"
-    return await tx.all(UPSERT, source=source, now=tx.now, **columns(ordered, fields))
+    fields = "id plugin merchant package release label fingerprint type severity counter value seen reported_time"
+    return await tx.all(UPSERT, source=source, now=tx.now, **columns(ordered, f"{fields} traceparent base"))
 
 
 async def insert_details(tx: Transaction, occurrences: Sequence[Occurrence]) -> None:

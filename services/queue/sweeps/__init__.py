@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+from libs.common.idempotency import PRUNE_SECONDS, prune_requests
 from services.queue.context import ServiceContext
-from services.queue.sweeps.tasks import due, expire, fold, prune, reap, strand, watch
+from services.queue.sweeps.tasks import due, expire, fold, reap, strand, watch
 from services.queue.sweeps.triage import untriaged
 
 SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[int]]]] = {
@@ -15,5 +16,5 @@ SWEEPS: dict[str, tuple[float, Callable[[ServiceContext, datetime], Awaitable[in
     "watch": (0.2, watch),
     "fold": (0.5, fold),
     "expire": (5.0, expire),
-    "prune": (60.0, prune),
+    "prune_requests": (PRUNE_SECONDS, prune_requests),
 }

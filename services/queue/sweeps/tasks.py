@@ -13,14 +13,12 @@ from services.queue.context import ServiceContext
 from services.queue.operations.completion import MOST_SPANS, record_recovered
 from services.queue.operations.learning import record_outcomes, train_classifier
 from services.queue.stats import queue_stats
-from services.queue.store import history, proposals, report_transitions, reports, requests, state_counts, tasks
+from services.queue.store import history, proposals, report_transitions, reports, state_counts, tasks
 from services.queue.wire import facts
 
 MOST = 500
 MOST_DUE = 2000
-MOST_PRUNED = 2000
 MOST_WATCHES = 100
-REQUEST_RETENTION = timedelta(hours=24)
 
 _depth = gauge("queue_tasks", "Tasks by state", ("state",))
 _reports = gauge("queue_reports", "Error reports by state", ("state",))
@@ -153,8 +151,3 @@ async def expire(ctx: ServiceContext, _now: datetime) -> int:
         return len(ended)
 
     return await ctx.database.transaction(work)
-
-
-async def prune(ctx: ServiceContext, now: datetime) -> int:
-    """Forgets requests that are too old to be repeated; how many."""
-    return await ctx.database.transaction(lambda tx: requests.prune(tx, now - REQUEST_RETENTION, MOST_PRUNED))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from libs.common.database import Transaction
+from libs.common.database import Transaction, unstorable
 from libs.common.telemetry import use_traceparent
 from services.queue import triage
 from services.queue.catalogue import Catalogue
@@ -91,9 +91,26 @@ async def _settle(ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> 
     for_model_ids = {str(row.id) for row, _ in for_model}
     rest = [(row, one) for row, one in judged if str(row.id) not in for_model_ids]
     if rest:
-        await ctx.database.transaction(lambda tx: save_triage(tx, ctx, rest))
+        await _save(ctx, rest)
     if for_model:
         await ctx.database.transaction(lambda tx: _ask_model(tx, ctx, [row for row, _ in for_model]))
+
+
+async def _save(ctx: ServiceContext, judged: Sequence[tuple[Any, Triage]]) -> None:
+    """Saves triages; when they cannot be stored together each is saved for itself, and a broken one says so."""
+    try:
+        await ctx.database.transaction(lambda tx: save_triage(tx, ctx, judged))
+    except Exception as error:
+        if not unstorable(error):
+            raise
+        if len(judged) > 1:
+            for one in judged:
+                await _save(ctx, [one])
+            return
+        ((row, triage_),) = judged
+        log.exception("the triage of report %s cannot be stored", row.id)
+        if triage_.blocker is not Blocker.UNSURE:
+            await _save(ctx, [(row, _broken(row, error))])
 
 
 async def _ask_model(tx: Transaction, ctx: ServiceContext, rows: Sequence[Any]) -> None:

@@ -136,6 +136,16 @@ def report_closed(row: Any, *, actor: str, reason: str) -> pb.Event:
     return _about(pb.ReportClosed(report=str(row.id)), row, actor, reason)
 
 
+def reports_merged(row: Any, merged: Sequence[str], *, actor: str, reason: str) -> pb.Event:
+    """A person said that reports are one."""
+    return _about(pb.ReportsMerged(report=str(row.id), merged=merged), row, actor, reason)
+
+
+def reports_split(row: Any, split: Sequence[str], *, actor: str, reason: str) -> pb.Event:
+    """A person took a merge back."""
+    return _about(pb.ReportsSplit(report=str(row.id), split=split), row, actor, reason)
+
+
 def strategy_changed(
     strategy: str, before: StrategyStatus, after: StrategyStatus, confidence: float, *, actor: str, reason: str
 ) -> pb.Event:

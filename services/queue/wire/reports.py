@@ -2,21 +2,21 @@
 
 Rule: one bad error is refused with its field, reason and remedy and does not hold up the rest. Text is kept as it
 came, but for what cannot be stored or shown, which is replaced, and what is too long: the middle is left out and
-marked. Nothing here looks for meaning in a text.
+marked. Nothing here looks for meaning in a text. When an error occurred is told by our clock and by how old the
+reporter says it is, since no wall clock of a reporter is relied on; that one is only shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.common import names
 from libs.common.errors import Invalid
 from libs.common.text import clean_text
+from libs.common.timestamps import length, moment
 from prunella.v1 import queue_pb2 as pb
 from prunella_agent.fingerprint import fingerprint
 from services.queue.recurrence import CounterValue, merge_counters
@@ -34,6 +34,8 @@ LONGEST_STACK = 64 * 1024
 LONGEST_KEY = 100
 LONGEST_VALUE = 1000
 MOST_OCCURRENCES = 1_000_000_000
+NO_AGE = timedelta(0)
+LONGEST_AGE = timedelta(days=30)
 SOURCES = ("agent", "service", "http")
 INGEST = "ingest"
 MARK = "\n… {left} characters left out …\n"
@@ -54,6 +56,11 @@ def occurrence(reported: pb.ReportedError, id_: str, traceparent: str, now: date
     invalid = _invalid(reported)
     if invalid:
         return invalid
+    try:
+        age = length(error.age, "age")
+        reported_time = moment(error.time, "time") if error.HasField("time") else None
+    except Invalid as problem:
+        return Refusal(problem.reason, problem.field, problem.message)
     type_ = clean_text(error.type, LONGEST_TYPE)
     message = _text(error.message, LONGEST_MESSAGE)
     stack = _text(error.stack, LONGEST_STACK)
@@ -75,7 +82,8 @@ def occurrence(reported: pb.ReportedError, id_: str, traceparent: str, now: date
         context=_context(reported),
         counter=clean_text(error.id, LONGEST_COUNTER),
         value=error.occurrences or 1,
-        seen=_seen_time(error.time, now) if error.HasField("time") else now,
+        seen=now - min(max(age, NO_AGE), LONGEST_AGE),
+        reported_time=reported_time,
         traceparent=traceparent,
     )
 
@@ -103,7 +111,7 @@ def _invalid(reported: pb.ReportedError) -> Refusal | None:
             return Refusal("BAD_NAME", field, f"{field} must be an id of letters, digits and ._+-, at most 128 long")
     if reported.label and not names.is_id(reported.label.removeprefix("plugins/")):
         return Refusal("BAD_NAME", "label", "label must be plugins/{label}")
-    if not error.type.strip("\0 \n") and not error.message.strip("\0 \n"):
+    if not _says(error.type) and not _says(error.message):
         return Refusal("EMPTY_ERROR", "error", "give the error's type or its message; without both it says nothing")
     if error.severity and error.severity.lower() not in SEVERITIES:
         words = ", ".join(SEVERITIES)
@@ -111,6 +119,11 @@ def _invalid(reported: pb.ReportedError) -> Refusal | None:
     if not 0 <= error.occurrences <= MOST_OCCURRENCES:
         return Refusal("BAD_OCCURRENCES", "occurrences", f"occurrences must be 0 to {MOST_OCCURRENCES}; 0 means 1")
     return None
+
+
+def _says(text: str) -> bool:
+    """Whether anything is left of a text that people could read."""
+    return bool(clean_text(text).strip("\N{REPLACEMENT CHARACTER} \n\t"))
 
 
 def _context(reported: pb.ReportedError) -> dict[str, str]:
@@ -131,14 +144,6 @@ def _text(text: str, longest: int) -> str:
     return text[:half] + mark + text[-half:]
 
 
-def _seen_time(reported: Timestamp, now: datetime) -> datetime:
-    # What lies in the future is a clock that is wrong.
-    try:
-        return min(reported.ToDatetime(UTC), now)
-    except (ValueError, OverflowError):
-        return now
-
-
 def upsert_batches(accepted: Sequence[Occurrence]) -> list[list[Occurrence]]:
     """Occurrences by kind, ready for upserts that hold each kind once: several counters of a kind need several."""
     error_types: dict[tuple[str, str], list[Occurrence]] = {}
@@ -147,10 +152,14 @@ def upsert_batches(accepted: Sequence[Occurrence]) -> list[list[Occurrence]]:
     found: list[list[Occurrence]] = []
     for same in error_types.values():
         newest = max(one.seen for one in same)
+        reported_time = next((one.reported_time for one in reversed(same) if one.reported_time), None)
         for number, count in enumerate(merge_counters(CounterValue(one.counter, one.value) for one in same)):
             if number == len(found):
                 found.append([])
-            found[number].append(replace(same[0], counter=count.counter, value=count.value, seen=newest))
+            merged = replace(
+                same[0], counter=count.counter, value=count.value, seen=newest, reported_time=reported_time
+            )
+            found[number].append(merged)
     return found
 
 
@@ -175,6 +184,7 @@ def filters(request: pb.ListErrorReportsRequest) -> Filters:
         type=filter_text("type", request.type),
         fingerprint=filter_text("fingerprint", request.fingerprint),
         below_severity=below_severity(request.min_severity),
+        include_merged=request.include_merged,
     )
 
 
@@ -201,9 +211,12 @@ def resource(row: Any) -> pb.ErrorReportGroup:
         reason=row.reason,
         trace_id=row.traceparent[3:35],
         source=row.source,
+        merged_into=f"errorReports/{row.merged_into}" if row.merged_into else "",
     )
     proto.first_seen_time.FromDatetime(row.first_seen_time)
     proto.last_seen_time.FromDatetime(row.last_seen_time)
+    if row.reported_time is not None:
+        proto.reported_time.FromDatetime(row.reported_time)
     if row.triage:
         proto.triage.CopyFrom(triage(row.triage))
     if row.state in ("resolved_pending", "resolved", "closed") and row.resolve_time:

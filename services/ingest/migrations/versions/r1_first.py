@@ -7,6 +7,7 @@ merchant. Receipts are only added, so they are partitioned by the time in the id
 
 from alembic import op
 
+from libs.common.idempotency import requests_table_sql
 from libs.common.partitions import partition_statements
 
 revision = "r1"
@@ -17,19 +18,21 @@ depends_on = None
 TABLES = """
 CREATE TABLE ingest.enrollment_tokens (
     digest bytea PRIMARY KEY,
-    merchant text NOT NULL,
+    merchant text NOT NULL CHECK (merchant <> ''),
     package text NOT NULL,
     label text NOT NULL,
     expire_time timestamptz NOT NULL,
     create_time timestamptz NOT NULL,
     enrollment_key text,
-    plugin uuid
+    plugin uuid,
+    replaces uuid,
+    actor text NOT NULL DEFAULT ''
 );
 CREATE TABLE ingest.plugins (
     id uuid PRIMARY KEY,
     merchant text NOT NULL,
     package text NOT NULL,
-    label text NOT NULL UNIQUE,
+    label text NOT NULL,
     secret bytea NOT NULL,
     state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'quarantined', 'retired')),
     enroll_time timestamptz NOT NULL,
@@ -43,7 +46,10 @@ CREATE TABLE ingest.plugins (
     last_generation bigint NOT NULL DEFAULT 0,
     UNIQUE (id, merchant)
 ) WITH (fillfactor = 85);
+CREATE UNIQUE INDEX plugins_label ON ingest.plugins (label) WHERE state <> 'retired';
+CREATE INDEX plugins_labels ON ingest.plugins (label, id);
 CREATE INDEX plugins_package ON ingest.plugins (package, id);
+CREATE INDEX plugins_draw ON ingest.plugins (package, md5(CAST(id AS text)));
 CREATE INDEX plugins_merchant ON ingest.plugins (merchant, id);
 CREATE TABLE ingest.plugin_state (
     id uuid PRIMARY KEY,
@@ -54,6 +60,10 @@ CREATE TABLE ingest.plugin_state (
     connected boolean NOT NULL DEFAULT false,
     boot_ids text NOT NULL DEFAULT '',
     sequence bigint NOT NULL DEFAULT 0,
+    former_sequences text NOT NULL DEFAULT '',
+    boot_time double precision NOT NULL DEFAULT 0,
+    boot_epoch bigint NOT NULL DEFAULT 0,
+    boot_returns smallint NOT NULL DEFAULT 0,
     errors bigint NOT NULL DEFAULT 0,
     webhook_attempts bigint NOT NULL DEFAULT 0,
     webhook_failures bigint NOT NULL DEFAULT 0,
@@ -74,6 +84,8 @@ CREATE TABLE ingest.plugin_state (
     commands_pending boolean NOT NULL DEFAULT false,
     windows bytea NOT NULL DEFAULT '',
     expected_config_digest text NOT NULL DEFAULT '',
+    clock_skew double precision,
+    reported_rates bytea NOT NULL DEFAULT '',
     baseline bytea NOT NULL DEFAULT '',
     FOREIGN KEY (id, merchant) REFERENCES ingest.plugins (id, merchant) ON UPDATE CASCADE
 ) WITH (fillfactor = 70, toast_tuple_target = 4080);
@@ -90,7 +102,7 @@ CREATE TABLE ingest.incidents (
     package text NOT NULL,
     type text NOT NULL,
     severity smallint NOT NULL,
-    state text NOT NULL CHECK (state IN ('open', 'in_progress', 'escalated', 'mitigated', 'closed')),
+    state text NOT NULL CHECK (state IN ('open', 'in_progress', 'escalated', 'flapping', 'mitigated', 'closed')),
     round integer NOT NULL,
     open_time timestamptz NOT NULL,
     first_bad_beat_time timestamptz NOT NULL,
@@ -98,6 +110,7 @@ CREATE TABLE ingest.incidents (
     act_by_time timestamptz NOT NULL,
     end_time timestamptz,
     attempt text NOT NULL DEFAULT '',
+    permitted boolean NOT NULL DEFAULT false,
     action smallint NOT NULL DEFAULT 0,
     remedy text NOT NULL DEFAULT '',
     tried jsonb NOT NULL DEFAULT '[]',
@@ -108,13 +121,22 @@ CREATE TABLE ingest.incidents (
     resolution text NOT NULL DEFAULT '',
     trace_id text NOT NULL DEFAULT '',
     traceparent text NOT NULL DEFAULT '',
+    reopened integer NOT NULL DEFAULT 0,
+    reopen_time timestamptz,
+    calm_time timestamptz,
+    escalate_time timestamptz,
+    closed_by text NOT NULL DEFAULT '',
+    healed_generation bigint NOT NULL DEFAULT 0,
+    healed_decision text NOT NULL DEFAULT '',
     FOREIGN KEY (plugin, merchant) REFERENCES ingest.plugins (id, merchant) ON UPDATE CASCADE
 ) WITH (fillfactor = 85);
 CREATE UNIQUE INDEX incidents_active ON ingest.incidents (plugin, type)
-    WHERE state IN ('open', 'in_progress', 'escalated');
+    WHERE state IN ('open', 'in_progress', 'escalated', 'flapping');
 CREATE INDEX incidents_plugin ON ingest.incidents (plugin, id);
 CREATE INDEX incidents_overdue ON ingest.incidents (act_by_time) WHERE state IN ('open', 'in_progress');
-CREATE INDEX incidents_pair ON ingest.incidents (package, type, open_time);
+CREATE INDEX incidents_pair ON ingest.incidents (package, type, (coalesce(reopen_time, open_time)));
+CREATE INDEX incidents_last ON ingest.incidents (plugin, type, (coalesce(reopen_time, open_time)));
+CREATE INDEX incidents_flapping ON ingest.incidents (calm_time) WHERE state = 'flapping';
 CREATE TABLE ingest.commands (
     id uuid PRIMARY KEY,
     request_id text NOT NULL UNIQUE,
@@ -137,6 +159,7 @@ CREATE TABLE ingest.commands (
     config bytea NOT NULL,
     traceparent text NOT NULL,
     first_write_time timestamptz,
+    hand_out_time timestamptz,
     end_time timestamptz,
     detail text NOT NULL DEFAULT '',
     UNIQUE (id, merchant),
@@ -192,22 +215,22 @@ CREATE TABLE ingest.storms (
     reason text NOT NULL,
     end_reason text NOT NULL DEFAULT '',
     ended_by text NOT NULL DEFAULT '',
-    request_id text NOT NULL DEFAULT '',
     traceparent text NOT NULL
 );
 CREATE UNIQUE INDEX storms_ongoing ON ingest.storms (package, type) WHERE state = 'ongoing';
 CREATE INDEX storms_pair ON ingest.storms (package, type, start_time)
 """
 MADE = (
-    "storms", "configurations", "generations", "receipts", "commands", "incidents", "replica_uptime", "plugin_state",
-    "plugins", "enrollment_tokens",
+    "requests", "storms", "configurations", "generations", "receipts", "commands", "incidents", "replica_uptime",
+    "plugin_state", "plugins", "enrollment_tokens",
 )  # fmt: skip
 
 
 def upgrade() -> None:
     """Makes the tables, and the partitions of the weeks ahead."""
-    for statement in TABLES.split(";\n"):
-        op.execute(statement)
+    for tables in (TABLES, requests_table_sql("ingest")):
+        for statement in tables.split(";\n"):
+            op.execute(statement)
     for statement in partition_statements("ingest"):
         op.get_bind().exec_driver_sql(statement)
 

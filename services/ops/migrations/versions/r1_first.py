@@ -16,7 +16,9 @@ import secrets
 from alembic import op
 
 from libs.common.errands import errands_table_sql
+from libs.common.idempotency import requests_table_sql
 from libs.common.partitions import partition_statements
+from services.ops.migrations.notification_tables import NOTIFICATIONS
 
 revision = "r1"
 down_revision = None
@@ -129,81 +131,6 @@ VALUES (1, '{origin}', 0, '', 'epoch', 0, 'epoch', '00000000-0000-0000-0000-0000
 """
 IMMUTABLE = ("audit_entries", "audit_nodes", "audit_checkpoints")
 # A message is `queued` while facts may still join it; there is at most one such for a route and urgency.
-NOTIFICATIONS = """
-CREATE TABLE ops.notification_settings (
-    id smallint PRIMARY KEY CHECK (id = 1),
-    version bigint NOT NULL,
-    document jsonb NOT NULL,
-    update_time timestamptz,
-    updated_by text NOT NULL,
-    reason text NOT NULL,
-    request_id text NOT NULL
-);
-INSERT INTO ops.notification_settings VALUES (1, 0, '{}', NULL, '', '', '');
-CREATE TABLE ops.notification_cursor (
-    id smallint PRIMARY KEY CHECK (id = 1),
-    position bigint NOT NULL
-);
-INSERT INTO ops.notification_cursor VALUES (1, 0);
-CREATE TABLE ops.notifications (
-    id uuid PRIMARY KEY,
-    route text NOT NULL,
-    urgent boolean NOT NULL,
-    state text NOT NULL
-        CHECK (state IN ('queued', 'sending', 'sent', 'failed', 'suppressed', 'acknowledged')),
-    detail text NOT NULL,
-    severity smallint NOT NULL,
-    facts integer NOT NULL,
-    repeats integer NOT NULL,
-    kinds jsonb NOT NULL,
-    lines jsonb NOT NULL,
-    plugins text[] NOT NULL,
-    merchants text[] NOT NULL,
-    incidents text[] NOT NULL,
-    step integer NOT NULL,
-    create_time timestamptz NOT NULL,
-    due_time timestamptz NOT NULL,
-    act_by_time timestamptz,
-    acknowledge_time timestamptz,
-    acknowledged_by text NOT NULL
-);
-CREATE UNIQUE INDEX notifications_queued ON ops.notifications (route, urgent) WHERE state = 'queued';
-CREATE INDEX notifications_due ON ops.notifications (due_time) WHERE state = 'queued';
-CREATE INDEX notifications_act_by ON ops.notifications (act_by_time) WHERE act_by_time IS NOT NULL;
-CREATE INDEX notifications_newest ON ops.notifications (create_time DESC, id DESC);
-CREATE INDEX notifications_plugins ON ops.notifications USING gin (plugins);
-CREATE INDEX notifications_incidents ON ops.notifications USING gin (incidents);
-CREATE TABLE ops.notification_dedup_keys (
-    route text NOT NULL,
-    key text NOT NULL,
-    notification uuid NOT NULL,
-    expire_time timestamptz NOT NULL,
-    PRIMARY KEY (route, key)
-);
-CREATE INDEX notification_dedup_keys_expire ON ops.notification_dedup_keys (expire_time);
-CREATE TABLE ops.notification_throttles (
-    route text NOT NULL,
-    urgent boolean NOT NULL,
-    due_time timestamptz NOT NULL,
-    interval_seconds double precision NOT NULL,
-    PRIMARY KEY (route, urgent)
-);
-CREATE TABLE ops.deliveries (
-    id uuid PRIMARY KEY,
-    notification uuid NOT NULL REFERENCES ops.notifications (id) ON DELETE CASCADE,
-    merchants text[] NOT NULL,
-    channel text NOT NULL,
-    step integer NOT NULL,
-    state text NOT NULL CHECK (state IN ('queued', 'sending', 'sent', 'failed', 'suppressed')),
-    tries integer NOT NULL,
-    error text NOT NULL,
-    response text NOT NULL,
-    create_time timestamptz NOT NULL,
-    try_time timestamptz,
-    send_time timestamptz,
-    UNIQUE (notification, step, channel)
-)
-"""
 PROJECTIONS = """
 CREATE TABLE ops.incidents (
     incident text PRIMARY KEY,
@@ -223,19 +150,26 @@ CREATE TABLE ops.incidents (
     escalate_time timestamptz,
     mitigate_time timestamptz,
     close_time timestamptz,
+    reopen_time timestamptz,
+    reopened integer NOT NULL DEFAULT 0,
+    flapping boolean NOT NULL DEFAULT false,
     healed_by text NOT NULL,
     resolution text NOT NULL,
     manual boolean NOT NULL,
     start_time timestamptz GENERATED ALWAYS AS (coalesce(open_time, first_fact_time)) STORED,
-    end_time timestamptz GENERATED ALWAYS AS (coalesce(mitigate_time, close_time)) STORED,
+    end_time timestamptz GENERATED ALWAYS AS (
+        CASE WHEN reopen_time > greatest(mitigate_time, close_time) THEN NULL
+             ELSE greatest(mitigate_time, close_time) END) STORED,
     state text GENERATED ALWAYS AS (
-        CASE WHEN mitigate_time IS NOT NULL THEN 'mitigated' WHEN close_time IS NOT NULL THEN 'closed'
-             WHEN escalate_time IS NOT NULL THEN 'escalated' ELSE 'open' END) STORED
+        CASE WHEN reopen_time > greatest(mitigate_time, close_time) OR coalesce(mitigate_time, close_time) IS NULL
+             THEN CASE WHEN flapping THEN 'flapping' WHEN escalate_time IS NOT NULL THEN 'escalated' ELSE 'open' END
+             WHEN mitigate_time = greatest(mitigate_time, close_time) THEN 'mitigated' ELSE 'closed' END) STORED
 );
 CREATE INDEX incidents_start ON ops.incidents (start_time DESC, incident DESC);
 CREATE INDEX incidents_plugin ON ops.incidents (plugin, start_time DESC, incident DESC);
 CREATE INDEX incidents_merchant ON ops.incidents (merchant, start_time DESC, incident DESC);
 CREATE INDEX incidents_end ON ops.incidents (end_time) WHERE end_time IS NOT NULL;
+CREATE INDEX incidents_reopen ON ops.incidents (reopen_time) WHERE reopen_time IS NOT NULL;
 CREATE INDEX incidents_active ON ops.incidents (severity DESC, start_time DESC) WHERE end_time IS NULL;
 CREATE TABLE ops.attempts (
     attempt text PRIMARY KEY,
@@ -350,25 +284,21 @@ CREATE TABLE ops.assignments (
     merchant text NOT NULL,
     assignee text NOT NULL,
     actor text NOT NULL,
-    request_id text NOT NULL,
     time timestamptz NOT NULL
 );
 CREATE INDEX assignments_incident ON ops.assignments (incident, id DESC);
-CREATE UNIQUE INDEX assignments_request ON ops.assignments (actor, request_id) WHERE request_id <> '';
 CREATE TABLE ops.comments (
     id uuid PRIMARY KEY,
     incident text NOT NULL,
     merchant text NOT NULL,
     text text NOT NULL,
     actor text NOT NULL,
-    request_id text NOT NULL,
     time timestamptz NOT NULL
 );
-CREATE INDEX comments_incident ON ops.comments (incident, id DESC);
-CREATE UNIQUE INDEX comments_request ON ops.comments (actor, request_id) WHERE request_id <> ''
+CREATE INDEX comments_incident ON ops.comments (incident, id DESC)
 """
 TABLES = (
-    "comments", "assignments", "projection_backfill", "service_health", "uptime_probes", "task_outcomes",
+    "requests", "comments", "assignments", "projection_backfill", "service_health", "uptime_probes", "task_outcomes",
     "error_reports", "interventions", "retired_plugins", "attention", "decisions", "attempts", "incidents", "errands",
     "deliveries", "notification_throttles", "notification_dedup_keys", "notifications", "notification_cursor",
     "notification_settings", "audit_findings", "audit_keys", "audit_checkpoints", "audit_nodes", "audit_entries",
@@ -378,7 +308,8 @@ TABLES = (
 
 def upgrade() -> None:
     """Makes the tables; each statement alone, since the driver prepares them."""
-    for tables in (TIMELINE, AUDIT, NOTIFICATIONS, errands_table_sql("ops"), PROJECTIONS, ANNOTATIONS):
+    own = (TIMELINE, AUDIT, NOTIFICATIONS, PROJECTIONS, ANNOTATIONS)
+    for tables in (*own, errands_table_sql("ops"), requests_table_sql("ops")):
         for statement in tables.split(";\n"):
             op.execute(statement)
     op.execute(REFUSE)

@@ -7,7 +7,9 @@ merchant carries it, and a row can belong to no other merchant than its attempt,
 from alembic import op
 
 from libs.common.errands import errands_table_sql
+from libs.common.idempotency import requests_table_sql
 from libs.common.partitions import partition_statements
+from services.patcher.migrations.rollouts import ROLLOUTS
 
 revision = "r1"
 down_revision = None
@@ -23,7 +25,7 @@ CREATE TABLE patcher.policy (
     autopatch_max_severity integer NOT NULL CHECK (autopatch_max_severity BETWEEN 1 AND 4),
     min_confidence double precision NOT NULL CHECK (min_confidence BETWEEN 0 AND 1),
     require_staging boolean NOT NULL,
-    staging_timeout interval NOT NULL,
+    staging_timeout interval NOT NULL, min_isolation integer NOT NULL CHECK (min_isolation BETWEEN 1 AND 3),
     health_check_timeout interval NOT NULL, health_check_interval interval NOT NULL,
     require_multisig_for_major boolean NOT NULL,
     require_multisig_for_high_impact boolean NOT NULL,
@@ -44,12 +46,11 @@ CREATE TABLE patcher.policy (
     attempts_window interval NOT NULL,
     update_time timestamptz,
     updated_by text NOT NULL,
-    reason text NOT NULL,
-    request_id text NOT NULL
+    reason text NOT NULL
 );
 INSERT INTO patcher.policy VALUES (
-    1, 1, true, '{}', 2, 0.75, true, '300 seconds', '90 seconds', '3 seconds', true, true, 2, '{approver}', '{}',
-    '1 hour', 50, 10.0, '120 seconds', true, 0, '{}', '[]', 16, 20, 6, '24 hours', NULL, '', 'the defaults', '');
+    1, 1, true, '{}', 2, 0.75, true, '300 seconds', 3, '90 seconds', '3 seconds', true, true, 2, '{approver}', '{}',
+    '1 hour', 50, 10.0, '120 seconds', true, 0, '{}', '[]', 16, 20, 6, '24 hours', NULL, '', 'the defaults');
 CREATE TABLE patcher.policy_changes (
     version bigint PRIMARY KEY,
     actor text NOT NULL,
@@ -64,8 +65,7 @@ CREATE TABLE patcher.kill_switches (
     epoch bigint NOT NULL,
     actor text NOT NULL,
     reason text NOT NULL,
-    update_time timestamptz NOT NULL,
-    request_id text NOT NULL
+    update_time timestamptz NOT NULL
 );
 CREATE TABLE patcher.storms (
     storm text PRIMARY KEY,
@@ -127,7 +127,7 @@ CREATE TABLE patcher.attempts (
     id text COLLATE "C" PRIMARY KEY,
     merchant text NOT NULL,
     incident text NOT NULL,
-    decision text NOT NULL, rollout text NOT NULL, author text NOT NULL, request_id text NOT NULL,
+    decision text NOT NULL, rollout text NOT NULL, author text NOT NULL,
     plugin text NOT NULL, package text NOT NULL, action text NOT NULL,
     from_release text NOT NULL, to_release text NOT NULL, configuration text NOT NULL, digest text NOT NULL,
     severity integer NOT NULL,
@@ -153,7 +153,6 @@ CREATE TABLE patcher.attempts (
     CONSTRAINT possibly_applied CHECK (NOT (permitted AND state IN ('failed', 'cancelled', 'refused')))
 ) WITH (fillfactor = 80);
 CREATE UNIQUE INDEX attempts_decision ON patcher.attempts (decision) WHERE decision <> '';
-CREATE UNIQUE INDEX attempts_request ON patcher.attempts (author, request_id) WHERE request_id <> '';
 CREATE UNIQUE INDEX attempts_one_live ON patcher.attempts (plugin)
     WHERE state IN ('pending', 'staging', 'staged', 'awaiting_approval', 'applying', 'probation', 'committing',
                     'rolling_back', 'unconfirmed') AND held_by <> 'PLUGIN_BUSY';
@@ -187,6 +186,21 @@ CREATE TABLE patcher.permits (
 ) PARTITION BY RANGE (attempt);
 CREATE INDEX permits_nonce ON patcher.permits (nonce);
 CREATE INDEX permits_time ON patcher.permits (create_time);
+CREATE TABLE patcher.attempt_watches (
+    attempt text COLLATE "C" PRIMARY KEY,
+    merchant text NOT NULL,
+    plugin text NOT NULL,
+    generation bigint NOT NULL,
+    begin_time timestamptz NOT NULL,
+    until_time timestamptz NOT NULL,
+    look_time timestamptz NOT NULL,
+    state text NOT NULL,
+    reason text NOT NULL,
+    before jsonb,
+    end_time timestamptz,
+    FOREIGN KEY (attempt, merchant) REFERENCES patcher.attempts (id, merchant)
+) WITH (fillfactor = 80);
+CREATE INDEX attempt_watches_due ON patcher.attempt_watches (look_time) WHERE end_time IS NULL;
 CREATE TABLE patcher.slots (
     holder text PRIMARY KEY,
     merchant text NOT NULL,
@@ -211,82 +225,6 @@ CREATE INDEX approvals_subject ON patcher.approvals (subject, id);
 CREATE INDEX approvals_due ON patcher.approvals (due_time) WHERE status IN ('open', 'approved');
 """
 
-ROLLOUTS = """
-CREATE TABLE patcher.rollouts (
-    id text COLLATE "C" PRIMARY KEY,
-    package text NOT NULL, target text NOT NULL,
-    config boolean NOT NULL,
-    digest text NOT NULL,
-    state text NOT NULL,
-    wave integer NOT NULL,
-    closed boolean NOT NULL,
-    reason text NOT NULL,
-    author text NOT NULL,
-    request_ids text[] NOT NULL,
-    create_time timestamptz NOT NULL, update_time timestamptz NOT NULL, deadline_time timestamptz,
-    end_time timestamptz,
-    traceparent text NOT NULL,
-    settings bytea NOT NULL,
-    detail jsonb NOT NULL
-) WITH (fillfactor = 80);
-CREATE INDEX rollouts_live ON patcher.rollouts (id)
-    WHERE state NOT IN ('halted', 'aborted') AND NOT (state = 'succeeded' AND closed);
-CREATE INDEX rollouts_package ON patcher.rollouts (package, id);
-CREATE TABLE patcher.rollout_history (
-    rollout text COLLATE "C" NOT NULL REFERENCES patcher.rollouts,
-    number integer NOT NULL,
-    create_time timestamptz NOT NULL,
-    from_state text NOT NULL, to_state text NOT NULL,
-    wave integer NOT NULL,
-    observation text NOT NULL,
-    reason text NOT NULL,
-    actor text NOT NULL,
-    PRIMARY KEY (rollout, number)
-) PARTITION BY RANGE (rollout);
-CREATE TABLE patcher.rollout_members (
-    rollout text COLLATE "C" NOT NULL REFERENCES patcher.rollouts,
-    plugin text NOT NULL,
-    merchant text NOT NULL,
-    label text NOT NULL,
-    wave integer NOT NULL,
-    start_order integer NOT NULL,
-    state text NOT NULL,
-    switch_number integer NOT NULL DEFAULT 0,
-    counted_against boolean NOT NULL DEFAULT false,
-    tries integer NOT NULL DEFAULT 0,
-    reason text NOT NULL DEFAULT '',
-    attempt text NOT NULL DEFAULT '',
-    rollback_requested boolean NOT NULL DEFAULT false,
-    reserved boolean NOT NULL DEFAULT true,
-    PRIMARY KEY (rollout, plugin),
-    UNIQUE (rollout, plugin, merchant)
-) WITH (fillfactor = 80);
-CREATE UNIQUE INDEX rollout_members_reserved ON patcher.rollout_members (plugin) WHERE reserved;
-CREATE INDEX rollout_members_order ON patcher.rollout_members (rollout, wave, start_order);
-CREATE INDEX rollout_members_attempt ON patcher.rollout_members (attempt) WHERE attempt <> '';
-CREATE INDEX rollout_members_rollback ON patcher.rollout_members (rollout, wave, start_order)
-    WHERE state = 'rolling_back' AND NOT rollback_requested;
-CREATE TABLE patcher.rollout_slots (
-    rollout text COLLATE "C" NOT NULL,
-    number integer NOT NULL CHECK (number >= 1),
-    plugin text NOT NULL,
-    merchant text NOT NULL,
-    PRIMARY KEY (rollout, number),
-    UNIQUE (rollout, plugin),
-    FOREIGN KEY (rollout, plugin, merchant) REFERENCES patcher.rollout_members (rollout, plugin, merchant)
-);
-CREATE TABLE patcher.rollout_control_group (
-    rollout text COLLATE "C" NOT NULL REFERENCES patcher.rollouts,
-    wave integer NOT NULL,
-    plugin text NOT NULL,
-    merchant text NOT NULL,
-    begin_time timestamptz NOT NULL,
-    watched boolean NOT NULL DEFAULT false,
-    broken boolean NOT NULL DEFAULT false,
-    PRIMARY KEY (rollout, wave, plugin)
-);
-"""
-
 # A statement-level trigger would let an UPDATE without rows pass; that is harmless, so rows it is.
 APPEND_ONLY = """
 CREATE FUNCTION patcher.append_only() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -303,6 +241,23 @@ APPENDED = ("attempt_history", "rollout_history", "policy_changes")
 LOCK_KEY = """
 CREATE FUNCTION patcher.lock_key(scope text) RETURNS bigint LANGUAGE sql IMMUTABLE AS
 $$ SELECT hashtextextended('prunella kill switch ' || scope, 0) $$
+"""
+
+# Whether the evidence for an attempt still stands, by what ingest has committed, whether its fact was delivered or not.
+# The newest word counts, for an incident may be reopened; what was made before it ended is over all the same. What was
+# handed to people only people go on with.
+INCIDENT_OVER = """
+CREATE FUNCTION patcher.incident_over(p_incident text, p_author text, p_since timestamptz) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce((
+        SELECT fact IN ('incident_closed', 'incident_mitigated') OR (fact = 'incident_escalated' AND p_author = '')
+        FROM bus.facts WHERE incident = p_incident AND p_incident <> '' AND source = 'ingest'
+          AND starts_with(fact, 'incident')
+        ORDER BY time DESC, id DESC LIMIT 1), false)
+    OR EXISTS (
+        SELECT 1 FROM bus.facts WHERE incident = p_incident AND p_incident <> '' AND source = 'ingest'
+          AND fact IN ('incident_closed', 'incident_mitigated') AND time > p_since)
+$$
 """
 
 # The permit locks first and reads later. Under READ COMMITTED every statement of a volatile function sees what was
@@ -337,36 +292,42 @@ BEGIN
 
     SELECT * INTO tried FROM patcher.attempts WHERE id = p_attempt FOR UPDATE;
     SELECT * INTO known FROM patcher.permits WHERE nonce = p_nonce ORDER BY (attempt = p_attempt) DESC LIMIT 1;
-    IF FOUND THEN
-        granted := known.granted AND known.attempt = p_attempt AND known.command = p_command;
-        permit := known.permit; fresh := false;
-        gate := CASE WHEN granted OR known.gate <> '' THEN known.gate ELSE 'NONCE_REUSED' END;
-        RETURN;
-    END IF;
+    fresh := NOT FOUND;
     SELECT * INTO STRICT rules FROM patcher.policy WHERE id = 1;
+    -- Given once is not given for ever: what stops automation may have come since.
     gate := CASE
+        WHEN NOT fresh AND known.gate <> '' THEN known.gate
+        WHEN NOT fresh AND (known.attempt, known.command) <> (p_attempt, p_command) THEN 'NONCE_REUSED'
         WHEN tried.state <> 'applying' THEN 'ATTEMPT_NOT_APPLYING'
         WHEN tried.command <> '' AND (tried.command, tried.generation, tried.fence)
              IS DISTINCT FROM (p_command, p_generation, p_fence) THEN 'COMMAND_STALE'
         WHEN tried.command = '' AND p_fence <= tried.fence THEN 'COMMAND_STALE'
+        WHEN patcher.incident_over(tried.incident, tried.author, tried.create_time) THEN 'INCIDENT_OVER'
         WHEN EXISTS (SELECT 1 FROM patcher.kill_switches WHERE engaged AND scope = ANY (covering)) THEN 'KILL_SWITCH'
         WHEN EXISTS (SELECT 1 FROM patcher.storms
                      WHERE package = tried.package AND type = tried.symptom AND end_time IS NULL) THEN 'STORM'
         WHEN NOT rules.autopatch_enabled THEN 'AUTOPATCH_DISABLED'
+        WHEN NOT fresh THEN ''
         WHEN cardinality(rules.autopatch_merchants) > 0
              AND NOT tried.merchant = ANY (rules.autopatch_merchants) THEN 'ALLOW_LIST'
         WHEN tried.action IN ('patch', 'config_fix') AND tried.rollout = ''
              AND NOT tried.severity BETWEEN 1 AND rules.autopatch_max_severity THEN 'SEVERITY'
         WHEN NOT tried.confidence >= rules.min_confidence THEN 'CONFIDENCE'
         WHEN rules.require_staging AND tried.action <> 'restart' AND tried.staged IS NOT TRUE THEN 'STAGING'
+        WHEN rules.require_staging AND tried.action <> 'restart' AND rules.min_isolation > coalesce(array_position(
+             ARRAY['none', 'user', 'namespaces'], tried.detail->'staging'->>'isolation'), 1) THEN 'ISOLATION'
         WHEN tried.plan_hash <> '' AND NOT EXISTS (
              SELECT 1 FROM patcher.approvals
              WHERE subject = 'attempts/' || tried.id AND status = 'approved' AND plan_hash = tried.plan_hash
                AND expire_time > p_now) THEN 'APPROVAL'
         ELSE p_objection END;
     granted := gate = '';
+    IF NOT fresh THEN
+        -- A permit that was given stays named in a denial: whoever got it may have switched under it.
+        permit := CASE WHEN gate = 'NONCE_REUSED' THEN '' ELSE known.permit END;
+        RETURN;
+    END IF;
     permit := CASE WHEN granted THEN p_permit ELSE '' END;
-    fresh := true;
     INSERT INTO patcher.permits (attempt, merchant, nonce, permit, plugin, command, generation, fence, granted, gate,
                                  create_time)
     VALUES (p_attempt, tried.merchant, p_nonce, permit, p_plugin, p_command, p_generation, p_fence, granted, gate,
@@ -377,9 +338,15 @@ END $$
 
 def upgrade() -> None:
     """Makes the tables, their first weeks, and the functions."""
-    tables = f"{POLICY}{PUBLISHED}{ATTEMPTS}{ROLLOUTS}{errands_table_sql('patcher')}"
-    statements = [statement for statement in tables.split(";\n") if statement.strip()]
-    statements += [APPEND_ONLY, *(TRIGGER.format(table=table) for table in APPENDED), LOCK_KEY, AUTHORIZE]
+    tables = (f"{POLICY}{PUBLISHED}{ATTEMPTS}{ROLLOUTS}", errands_table_sql("patcher"), requests_table_sql("patcher"))
+    statements = [statement for part in tables for statement in part.split(";\n") if statement.strip()]
+    statements += [
+        APPEND_ONLY,
+        *(TRIGGER.format(table=table) for table in APPENDED),
+        LOCK_KEY,
+        INCIDENT_OVER,
+        AUTHORIZE,
+    ]
     for statement in (*statements, *partition_statements("patcher")):
         # Not `op.execute`, which reads a colon before a letter as a bind parameter.
         op.get_bind().exec_driver_sql(statement)
@@ -387,12 +354,13 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Removes them with everything in them."""
-    for function in ("authorize_apply", "lock_key", "ensure_partitions"):
+    for function in ("authorize_apply", "incident_over", "lock_key", "ensure_partitions"):
         op.execute(f"DROP FUNCTION patcher.{function}")
     for table in (
-        "errands", "rollout_control_group", "rollout_slots", "rollout_members", "rollout_history", "rollouts",
-        "approvals", "slots", "permits", "attempt_history", "attempts", "staging_cache", "configurations", "releases",
-        "fleets", "storms", "kill_switches", "policy_changes", "policy",
+        "requests", "errands",
+        "rollout_control_group", "rollout_slots", "rollout_members", "rollout_history", "rollouts",
+        "approvals", "slots", "attempt_watches", "permits", "attempt_history", "attempts", "staging_cache",
+        "configurations", "releases", "fleets", "storms", "kill_switches", "policy_changes", "policy",
     ):  # fmt: skip
         op.execute(f"DROP TABLE patcher.{table}")
     op.execute("DROP FUNCTION patcher.append_only()")

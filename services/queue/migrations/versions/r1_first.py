@@ -5,12 +5,14 @@ with every try, so that most updates stay on their page. The status view looks f
 comparing rows, since with `state = …` the planner would rather look for a rare state among all tasks. Histories grow
 for ever and are partitioned; `history.task` and `history.report` are no foreign keys: history outlives tasks, and each
 insert would pay for the check. A report's key holds its merchant, and what belongs to a report refers to both, so that
-it cannot belong to another merchant; the same index finds a report by its id alone.
+it cannot belong to another merchant; the same index finds a report by its id alone. A merged kind counts in a row of
+its own, since counters have an identity; only what they grow by goes to the report it is merged into.
 """
 
 from alembic import op
 
 from libs.common.errands import errands_table_sql
+from libs.common.idempotency import requests_table_sql
 from libs.common.partitions import partition_statements
 
 revision = "r1"
@@ -41,6 +43,7 @@ CREATE TABLE queue.reports (
     history_count integer NOT NULL DEFAULT 0,
     first_seen_time timestamptz NOT NULL,
     last_seen_time timestamptz NOT NULL,
+    reported_time timestamptz,
     open_time timestamptz NOT NULL,
     triage_time timestamptz,
     watch_end_time timestamptz,
@@ -54,14 +57,20 @@ CREATE TABLE queue.reports (
     resolution_method text NOT NULL DEFAULT '',
     reason text NOT NULL DEFAULT '',
     traceparent text NOT NULL,
+    create_time timestamptz NOT NULL,
+    merged_into uuid,
+    split boolean NOT NULL DEFAULT false,
     CONSTRAINT reports_fingerprint UNIQUE (plugin, fingerprint),
     PRIMARY KEY (id, merchant),
     CHECK (state NOT IN ('new', 'triaging') OR triage_time IS NOT NULL),
-    CHECK (state <> 'resolved_pending' OR watch_end_time IS NOT NULL)
+    CHECK (state <> 'resolved_pending' OR watch_end_time IS NOT NULL),
+    CHECK (merged_into IS NULL OR state = 'closed')
 ) WITH (fillfactor = 50);
 CREATE INDEX reports_untriaged ON queue.reports (triage_time) WHERE triage_time IS NOT NULL;
 CREATE INDEX reports_seen ON queue.reports (last_seen_time DESC, id DESC);
 CREATE INDEX reports_escalated ON queue.reports (last_seen_time DESC, id DESC) WHERE escalated;
+CREATE INDEX reports_created ON queue.reports (plugin, create_time);
+CREATE INDEX reports_merged ON queue.reports (merged_into) WHERE merged_into IS NOT NULL;
 CREATE INDEX reports_awaiting_approval ON queue.reports (awaiting_approval) WHERE awaiting_approval <> '';
 CREATE TABLE queue.report_details (
     report uuid PRIMARY KEY,
@@ -75,6 +84,25 @@ CREATE TABLE queue.report_details (
     triage jsonb,
     FOREIGN KEY (report, merchant) REFERENCES queue.reports (id, merchant) ON DELETE CASCADE
 );
+CREATE TABLE queue.merged_kinds (
+    plugin text NOT NULL,
+    fingerprint text NOT NULL,
+    merchant text NOT NULL,
+    report uuid NOT NULL,
+    overflow boolean NOT NULL,
+    previous_state text NOT NULL,
+    counter text NOT NULL,
+    counter_value bigint NOT NULL,
+    occurrences bigint NOT NULL,
+    type text NOT NULL,
+    message text NOT NULL,
+    release text NOT NULL,
+    last_seen_time timestamptz NOT NULL,
+    create_time timestamptz NOT NULL,
+    PRIMARY KEY (plugin, fingerprint),
+    FOREIGN KEY (report, merchant) REFERENCES queue.reports (id, merchant) DEFERRABLE INITIALLY DEFERRED
+);
+CREATE INDEX merged_kinds_of_report ON queue.merged_kinds (report, last_seen_time);
 CREATE TABLE queue.watches (
     id uuid PRIMARY KEY,
     merchant text NOT NULL,
@@ -179,15 +207,6 @@ CREATE VIEW queue.task_states AS
         WHERE (t.state, t.id) <= (s.state, CAST('ffffffff-ffff-ffff-ffff-ffffffffffff' AS uuid))
         ORDER BY t.state DESC, t.id DESC LIMIT 1) newest ON true
     WHERE s.kind = 'task' AND s.count > 0;
-CREATE TABLE queue.requests (
-    caller text NOT NULL,
-    request_id text NOT NULL,
-    digest text NOT NULL,
-    response bytea,
-    create_time timestamptz NOT NULL,
-    PRIMARY KEY (caller, request_id)
-);
-CREATE INDEX requests_created ON queue.requests (create_time)
 """
 STRATEGIES = """
 CREATE TABLE queue.strategies (
@@ -262,7 +281,8 @@ CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON queue.{table}
 DROPPED = (
     "VIEW task_states", "VIEW state_totals", "TABLE errands", "TABLE proposals", "TABLE classifier_counts",
     "TABLE strategy_history", "TABLE strategies", "TABLE requests", "TABLE state_count_deltas", "TABLE state_counts",
-    "TABLE history", "TABLE tasks", "TABLE toolset_claims", "TABLE toolsets", "TABLE watches", "TABLE report_details",
+    "TABLE history", "TABLE tasks", "TABLE toolset_claims", "TABLE toolsets", "TABLE watches", "TABLE merged_kinds",
+    "TABLE report_details",
     "TABLE reports", "FUNCTION history_is_append_only()", "FUNCTION uuid_v7(timestamptz)",
     "FUNCTION ensure_partitions(timestamptz, timestamptz)",
 )  # fmt: skip
@@ -270,7 +290,7 @@ DROPPED = (
 
 def upgrade() -> None:
     """Makes the tables; each statement alone, since the driver prepares them."""
-    for text in (REPORTS, TASKS, STRATEGIES, errands_table_sql("queue")):
+    for text in (REPORTS, TASKS, STRATEGIES, errands_table_sql("queue"), requests_table_sql("queue")):
         for statement in text.split(";\n"):
             op.execute(statement)
     for statement in (*FUNCTIONS, *partition_statements("queue")):
