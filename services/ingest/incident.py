@@ -205,3 +205,8 @@ def new_incident(
 def tried_from(rows: list[dict[str, Any]]) -> tuple[TriedRemedy, ...]:
     """Remedies as stored."""
     return tuple(TriedRemedy(**row) for row in rows)
+
+
+def later(now: datetime, than: datetime | None) -> datetime:
+    """Now, or just after a time that is not before it: beginnings and ends of one incident take turns."""
+    return now if than is None else max(now, than + timedelta(microseconds=1))

@@ -29,6 +29,7 @@ from services.ingest.incident import (
     State,
     Transition,
     TriedRemedy,
+    later,
 )
 
 # Types that nobody can reach the plugin to heal, so an operator is asked at once, and why.
@@ -245,8 +246,3 @@ def _hand_over(incident: Incident, reason: str, now: datetime) -> Transition:
     return Transition(
         replace(incident, state=State.OPEN, attempt="", permitted=False, resolution=reason, update_time=now)
     )
-
-
-def later(now: datetime, than: datetime | None) -> datetime:
-    """Now, or just after a time that is not before it: beginnings and ends of one incident take turns."""
-    return now if than is None else max(now, than + timedelta(microseconds=1))

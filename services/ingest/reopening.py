@@ -17,8 +17,8 @@ from datetime import datetime, timedelta
 
 from services.ingest.detectors import heartbeat_missed, plugin_away
 from services.ingest.finding import Severity
-from services.ingest.incident import Evidence, Incident, IncidentEvent, State, Transition, TriedRemedy
-from services.ingest.incident_lifecycle import closed, later
+from services.ingest.incident import Evidence, Incident, IncidentEvent, State, Transition, TriedRemedy, later
+from services.ingest.incident_lifecycle import closed
 
 # How the remedy that had healed an incident reads in `tried`, once the same came back under it.
 RECURRED = "recurred"

@@ -7,7 +7,9 @@ facts of one time by how far along in a healing they stand.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+
+from services.ops.decoded_fact import DecodedFact
 
 # Fact → (state of the attempt, how far along it stands).
 STATE_OF: Final[Mapping[str, tuple[str, int]]] = {
@@ -55,3 +57,19 @@ def progress(state: str, held_by: str) -> str:
     """Where an attempt is, such as `in probation` or `staged, waiting for STORM`."""
     words = DESCRIPTIONS.get(state, state.replace("_", " "))
     return f"{words}, waiting for {held_by}" if held_by else words
+
+
+def staging(fact: DecodedFact) -> str:
+    """How staging went, such as `4/4 tests passed in 2.1 s`."""
+    tests = f"{int(fact.number('tests_passed'))}/{int(fact.number('tests_run'))} tests passed"
+    if not fact.fields.get("passed"):
+        failures = "; ".join(str(text) for text in fact.fields.get("failures") or ()) or fact.reason
+        return f"refused, {tests}: {failures}"
+    return f"{tests} {'earlier' if fact.fields.get('cached') else f'''in {fact.number('duration'):.1f} s'''}"
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """A verdict of probation with its error rates and why, such as `pass: error rate 12% → 0% over 5 beats`."""
+    before, after = found.get("error_rate_before") or 0.0, found.get("error_rate_after") or 0.0
+    rates = f"{found.get('result') or 'unknown'}: error rate {before:.0%} → {after:.0%}"
+    return " · ".join(filter(None, (f"{rates} over {found.get('beats') or 0} beats", found.get("explanation"))))

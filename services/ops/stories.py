@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from services.ops import severity
-from services.ops.attempt_states import FINAL, STATE_OF, SWITCHED, progress, remedy
+from services.ops.attempt_states import FINAL, STATE_OF, SWITCHED, progress, remedy, staging, verdict
 from services.ops.decoded_fact import DecodedFact
 from services.ops.headlines import headline
 from services.ops.interventions import OPERATORS, is_intervention
@@ -178,9 +178,9 @@ def _add_to_attempt(attempt: StoryAttempt, fact: DecodedFact, ranks: dict[str, t
     if fact.name == "attempt_created":
         attempt.create_time, attempt.actor = fact.time, fact.actor
     if fact.name == "attempt_staged":
-        attempt.staging = _staging(fact)
+        attempt.staging = staging(fact)
     if fact.message("verdict"):
-        attempt.verdict = _verdict(fact.message("verdict"))
+        attempt.verdict = verdict(fact.message("verdict"))
     state, rank = STATE_OF.get(fact.name, ("", 0))
     if state and (fact.time, rank) >= ranks.get(attempt.attempt, (fact.time, 0)):
         ranks[attempt.attempt] = (fact.time, rank)
@@ -188,20 +188,6 @@ def _add_to_attempt(attempt: StoryAttempt, fact: DecodedFact, ranks: dict[str, t
         attempt.held_by = fact.text("gate", "") if fact.name in {"attempt_held", "apply_denied"} else ""
         attempt.end_time = fact.time if state in FINAL else None
         attempt.outcome = fact.reason
-
-
-def _staging(fact: DecodedFact) -> str:
-    tests = f"{int(fact.number('tests_passed'))}/{int(fact.number('tests_run'))} tests passed"
-    if not fact.fields.get("passed"):
-        failures = "; ".join(str(text) for text in fact.fields.get("failures") or ()) or fact.reason
-        return f"refused, {tests}: {failures}"
-    return f"{tests} {'earlier' if fact.fields.get('cached') else f'''in {fact.number('duration'):.1f} s'''}"
-
-
-def _verdict(verdict: Mapping[str, Any]) -> str:
-    before, after = verdict.get("error_rate_before") or 0.0, verdict.get("error_rate_after") or 0.0
-    rates = f"{verdict.get('result') or 'unknown'}: error rate {before:.0%} → {after:.0%}"
-    return " · ".join(filter(None, (f"{rates} over {verdict.get('beats') or 0} beats", verdict.get("explanation"))))
 
 
 def _explain(attempt: StoryAttempt, decision: DecodedFact | None) -> None:

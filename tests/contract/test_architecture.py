@@ -16,7 +16,14 @@ SERVICES = ("ingest", "decider", "patcher", "queue", "ops")
 # A file or folder of a service that is not one of these rooms is a heart.
 ROOMS = {
     "store": {"sqlalchemy", "libs.common"},
-    "wire": {"prunella.v1", "google", "libs.common", "prunella_agent.releases", "prunella_agent.fingerprint"},
+    "wire": {
+        "prunella.v1",
+        "google",
+        "libs.common",
+        "prunella_agent.releases",
+        "prunella_agent.fingerprint",
+        "prunella_agent.requirements",
+    },
     "handlers": {"prunella.v1", "grpc", "google", "libs.common", "opentelemetry", "prunella_agent.releases"},
     "gateway": {"prunella.v1", "grpc", "google", "libs.common", "opentelemetry"},
     "reactions": {"prunella.v1", "libs.common", "opentelemetry"},
@@ -47,7 +54,11 @@ ROOMS = {
     "__main__": {"libs.common"},
 }
 # Pure themselves: no clock, no chance, nothing outside.
-HEART = {f"libs.common.{name}" for name in ("errors", "names", "beta_posterior", "text", "toml_tables")}
+HEART = {f"libs.common.{name}" for name in ("errors", "names", "beta_posterior", "text", "toml_tables")} | {
+    # How versions are ordered and requirements are met is one rule for plane and agent.
+    "prunella_agent.versions",
+    "prunella_agent.requirements",
+}
 # What one file alone may import besides. When a cron expression matches, what form JSON has and whether a signature is
 # valid is arithmetic, and the protocol of health checks is everybody's: none of it is ours to write again.
 ALSO = {

@@ -15,52 +15,21 @@ import os
 import socket
 import threading
 import time
-from collections import deque
 from typing import Any
 
+from prunella_agent.counters import Counters
 from prunella_agent.error_groups import ErrorGroups
 
 CHECK_SECONDS = 0.2
 REPEAT_SECONDS = 1.0
 MAX_NUMBERS = 32
 MAX_NAME = 64
-MAX_SAMPLES = 3
 MAX_SAMPLE_BYTES = 2048
 # A socket holds about ten datagrams until the supervisor reads them.
 ERRORS_AT_ONCE = 32
 FLUSH_TRIES = 50
 FLUSH_PAUSE = 0.02
 END_SECONDS = 1.0
-
-
-class Counters:
-    """What one process has counted so far."""
-
-    def __init__(self) -> None:
-        self.process = os.urandom(8).hex()
-        self.release = ""
-        self.errors = 0
-        self.attempts = 0
-        self.failures = 0
-        self.signature_failures = 0
-        self.numbers: dict[str, float] = {}
-        self.samples: deque[str] = deque(maxlen=MAX_SAMPLES)
-        self.version = 0
-
-    def datagram(self) -> bytes:
-        """All counters as one JSON datagram."""
-        body = {
-            "process": self.process,
-            "pid": os.getpid(),
-            "release": self.release,
-            "errors": self.errors,
-            "attempts": self.attempts,
-            "failures": self.failures,
-            "signature_failures": self.signature_failures,
-            "numbers": self.numbers,
-            "samples": list(self.samples),
-        }
-        return json.dumps(body, separators=(",", ":")).encode()
 
 
 class Sdk:

@@ -41,14 +41,7 @@ async def create_token(
 
     Raises Invalid, Conflict.
     """
-    _check_names(request, "merchant", "package", "label")
-    if request.replace and not request.label:
-        raise Invalid("replace needs the label of the plugin to replace", reason="FIELD_MISSING", field="label")
-    if not request.merchant and not request.replace:
-        raise _merchant_missing()
-    lifetime = length(request.lifetime, "lifetime") if request.HasField("lifetime") else LIFETIME
-    if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
-        raise Invalid("lifetime must be above 0 and at most 30 days", reason="LIFETIME_INVALID", field="lifetime")
+    lifetime = _check_token(request)
     asked = request.SerializeToString(deterministic=True).hex() if request.request_id else secrets.token_hex(16)
     token = derived(ctx.settings.key, "token", caller, asked)
 
@@ -151,6 +144,19 @@ def _merchant_missing() -> Invalid:
     return Invalid(
         "merchant is needed: say whose installation the plugin will be", reason="FIELD_MISSING", field="merchant"
     )
+
+
+def _check_token(request: ingest_pb2.CreateEnrollmentTokenRequest) -> timedelta:
+    """How long the token will be good. Raises Invalid."""
+    _check_names(request, "merchant", "package", "label")
+    if request.replace and not request.label:
+        raise Invalid("replace needs the label of the plugin to replace", reason="FIELD_MISSING", field="label")
+    if not request.merchant and not request.replace:
+        raise _merchant_missing()
+    lifetime = length(request.lifetime, "lifetime") if request.HasField("lifetime") else LIFETIME
+    if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
+        raise Invalid("lifetime must be above 0 and at most 30 days", reason="LIFETIME_INVALID", field="lifetime")
+    return lifetime
 
 
 def _check(request: pb.EnrollRequest) -> None:

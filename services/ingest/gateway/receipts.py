@@ -19,7 +19,7 @@ from services.ingest import command_lifecycle
 from services.ingest.command_lifecycle import Command, Outcome, Receipt, Settlement
 from services.ingest.context import ServiceContext
 from services.ingest.store import commands as store
-from services.ingest.store import configurations, plugin_state
+from services.ingest.store import configurations, generations, plugin_state
 from services.ingest.store.plugins import Identity
 from services.ingest.wire import commands as wire
 
@@ -43,7 +43,7 @@ async def record(ctx: ServiceContext, identity: Identity, receipt: Receipt, resu
         assert locked is not None
         if not await store.add_receipt(tx, receipt, locked.merchant):
             return UNCHANGED
-        final_so_far = await store.final_outcome(tx, identity.plugin, locked.generation)
+        final_so_far = await generations.final_outcome(tx, identity.plugin, locked.generation)
         settlement = command_lifecycle.settle(locked.kind, locked.state, final_so_far, receipt)
         await store.settle(tx, locked, settlement, receipt.detail)
         if settlement.final is not None and Outcome.COMMITTED in (settlement.final, final_so_far):
@@ -71,7 +71,7 @@ async def pending(ctx: ServiceContext, plugin: str) -> tuple[list[Command], bool
             # The version first: what is issued after it keeps the flag.
             state = await plugin_state.get(tx, plugin)
             live = await store.live_of(tx, plugin)
-            probation = await store.in_probation(tx, plugin, tx.now)
+            probation = await generations.in_probation(tx, plugin, tx.now)
         if state is None or not state.commands_pending or live or probation:
             break
         # A beat in between raises the version as well: nobody would look again, so we do.

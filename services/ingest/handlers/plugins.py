@@ -18,7 +18,7 @@ from prunella.v1 import ingest_pb2 as pb
 from services.ingest import telemetry
 from services.ingest.context import ServiceContext
 from services.ingest.gateway import departure, enroll
-from services.ingest.store import commands, incidents, plugin_state, plugins
+from services.ingest.store import generations, incidents, plugin_state, plugins
 from services.ingest.wire import plugins as wire
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -116,7 +116,7 @@ class PluginHandlers:
             state = known(await plugin_state.get(tx, plugin), "plugin", plugin)
             seed = f"{plugin} {request.generation}"
             peers = await plugin_state.draw_peers(tx, plugin, row.package, switch, MOST_PEERS, seed)
-            taken_back = await commands.taken_back(tx, plugin)
+            taken_back = await generations.taken_back(tx, plugin)
             findings = await incidents.types_since(tx, plugin, request.generation, switch_time)
         found = telemetry.compare(state, peers, request.generation, switch, taken_back)
         return pb.GetTelemetryResponse(

@@ -23,7 +23,7 @@ from prunella.v1 import agent_pb2 as pb
 from services.ingest.command_lifecycle import Command, Kind
 from services.ingest.context import ServiceContext
 from services.ingest.gateway import polling, receipts
-from services.ingest.store import commands as store
+from services.ingest.store import generations
 from services.ingest.store.plugins import Identity
 from services.ingest.wire.commands import kind_name
 from services.ingest.wire.timestamps import from_json
@@ -110,7 +110,7 @@ async def _beat(ctx: ServiceContext, identity: Identity, body: Heartbeat) -> pb.
     if (sent := from_json(body.timestamp, "timestamp")) is not None:
         made.time.CopyFrom(sent)
     async with ctx.database.reading() as tx:
-        running = await store.running(tx, identity.plugin)
+        running = await generations.running(tx, identity.plugin)
     if running is not None and running.release in {"", body.plugin_version}:
         made.generation = running.generation
         if running.kind is Kind.CONFIG_UPDATE:

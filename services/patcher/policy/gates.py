@@ -7,12 +7,10 @@ new to a plugin (patch, config_fix); restart and rollback return to what ran the
 healed under the default cap. Rolling an attempt back passes no gate at all.
 """
 
-import enum
 import hashlib
 from collections.abc import Callable, Collection
 from typing import Final
 
-from prunella_agent import versions
 from services.patcher.approvals import describe
 from services.patcher.freeze import frozen_until
 from services.patcher.policy.model import (
@@ -32,6 +30,7 @@ from services.patcher.policy.model import (
     Severity,
     scopes,
 )
+from services.patcher.policy.steps import WRITTEN_DOWN, Step, step
 from services.patcher.rollout import concurrency
 
 Gate = Callable[[Policy, GateInputs], Reply]
@@ -219,35 +218,6 @@ def learning(policy: Policy, _situation: GateInputs) -> Reply:
     if policy.learning_enabled:
         return OPEN
     return Refuse("LEARNING", "learning is switched off in the policy: the outcome is kept and teaches nothing")
-
-
-class Step(enum.StrEnum):
-    """What kind of change it is to come from one version to another, in words."""
-
-    FORWARD = "a step forward"
-    MAJOR = "a major change"
-    DOWNGRADE = "a downgrade"
-    PRE_RELEASE = "a pre-release"
-    UNCLEAR = "no change that can be compared"
-
-
-# The playbook may name these, for the package and the symptom it knows.
-WRITTEN_DOWN: Final = frozenset({Step.DOWNGRADE, Step.PRE_RELEASE})
-
-
-def step(before: str, after: str) -> Step:
-    """What kind of change this is; the same version again is a step forward."""
-    first, second = versions.parse(before), versions.parse(after)
-    if first is None or second is None:
-        return Step.UNCLEAR
-    if first.major != second.major:
-        return Step.MAJOR
-    difference = versions.order(first, second)
-    if difference > 0:
-        return Step.DOWNGRADE
-    if difference == 0:
-        return Step.FORWARD if first.build == second.build else Step.UNCLEAR
-    return Step.PRE_RELEASE if second.pre else Step.FORWARD
 
 
 def _require_approval(policy: Policy, why: str) -> Ask:

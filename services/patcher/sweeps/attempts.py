@@ -4,14 +4,12 @@ Rule: every live state is looked at by one of these duties; replicas may do the 
 the heart make it one effect.
 """
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from libs.common.database import Transaction
 from libs.common.errors import Problem
-from libs.common.telemetry import current_telemetry, use_traceparent
+from libs.common.telemetry import use_traceparent
 from prunella.v1 import agent_pb2, ingest_pb2
 from services.patcher import attempt as heart
 from services.patcher import wire
@@ -33,35 +31,12 @@ from services.patcher.operations.ingest_queries import cancel_reason, get_plugin
 from services.patcher.policy import Action, Hold, Policy, in_flight_limit, scopes
 from services.patcher.store import attempts, fleets, kill_switches, retention, slots, storms
 from services.patcher.store import policy as policies
+from services.patcher.sweeps.concurrency import each, traced
 from services.patcher.verdict import Result, judge
 
-log = logging.getLogger(__name__)
-
-AT_ONCE = 16
 TELEMETRY_TIMEOUT = 2.0
 # Two looks before the latest commit, so that a pass can still be kept.
 LAST_CALL = timedelta(seconds=1)
-
-
-async def each(found: list[Attempt], work: Callable[[Attempt], Awaitable[None]]) -> int:
-    """Does the work for every attempt, so many at once; one that meets a problem waits for the next time."""
-    free = asyncio.Semaphore(AT_ONCE)
-
-    async def one(attempt: Attempt) -> None:
-        async with free:
-            try:
-                await work(attempt)
-            except Problem as problem:
-                log.warning("attempt %s waits: %s", attempt.id, problem.message)
-
-    await asyncio.gather(*(one(attempt) for attempt in found))
-    return len(found)
-
-
-async def traced(attempt: Attempt, name: str, work: Callable[[], Awaitable[object]]) -> None:
-    """Does the work in a span of the attempt's own trace."""
-    with use_traceparent(attempt.traceparent), current_telemetry().span(name, attributes={"attempt": attempt.id}):
-        await work()
 
 
 async def held(ctx: ServiceContext, now: datetime) -> int:

@@ -22,7 +22,8 @@ from services.patcher.operations.create_attempt import Target, create, draft, re
 from services.patcher.policy import Action, Policy
 from services.patcher.store import attempts, releases, watches
 from services.patcher.store import policy as policies
-from services.patcher.sweeps.attempts import TELEMETRY_TIMEOUT, each, evidence, rules, traced
+from services.patcher.sweeps.attempts import TELEMETRY_TIMEOUT, evidence, rules
+from services.patcher.sweeps.concurrency import each, traced
 from services.patcher.verdict import judge
 from services.patcher.watch import Looked, MovedOn, NotSeen, Observation, Watch
 
