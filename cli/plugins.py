@@ -55,7 +55,7 @@ def show(plugin: PluginName, json: Json = False) -> None:
 @app.command()
 def token(
     package: Annotated[str, typer.Option("--package", help="The package the plugin runs.")],
-    merchant: Annotated[str, typer.Option("--merchant", help="Where it is installed.")],
+    merchant: Annotated[str, typer.Option("--merchant", help="Where it is installed; needless with --replace.")] = "",
     label: Annotated[str, typer.Option("--label", help="The short name people will use for it.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="In place of the plugin that has this label now.")] = False,
     minutes: Annotated[int, typer.Option("--minutes", min=1, max=1440, help="How long the token can be used.")] = 15,
