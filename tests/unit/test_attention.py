@@ -12,7 +12,7 @@ from libs.common.facts import NAMES
 from prunella.v1 import events_pb2 as facts
 from prunella.v1.events_pb2 import Event
 from services.ops import attention, wire
-from services.ops.attention import KINDS, RULES, AttentionItem
+from services.ops.attention import CLEARING, KINDS, RAISING, AttentionItem
 from services.ops.severity import Severity
 from tests.unit.healing_facts import (
     INCIDENT,
@@ -47,6 +47,7 @@ OPENING = {
     "report": event(1, facts.ReportEscalated(report="e1", type="timeout", severity=facts.SEVERITY_HIGH)),
     "proposal": event(1, facts.ProposalCreated(proposal="p1", action="approve_strategy", target="strategies/x")),
     "quarantine": event(1, facts.PluginQuarantined()),
+    "audit": event(1, facts.AuditViolated(event="e1")),
 }
 ENDING = {
     "incident": [mitigated(2), closed(2)],
@@ -58,9 +59,13 @@ ENDING = {
     "rollback_failed": [rolled_back(2)],
     "kill_switch": [event(2, facts.KillSwitchReleased(scope="global"))],
     "storm": [event(2, facts.StormEnded(storm="s1"))],
-    "rollout": [event(2, facts.RolloutResumed(rollout="r1")), event(2, facts.RolloutAborted(rollout="r1"))],
+    "rollout": [
+        event(2, facts.RolloutResumed(rollout="r1")),
+        event(2, facts.RolloutAborted(rollout="r1"), actor="operators/ada"),
+    ],
     "report": [event(2, facts.ReportResolved(report="e1")), event(2, facts.TaskRetried(task="t", report="e1"))],
     "proposal": [event(2, facts.ProposalDecided(proposal="p1"))],
+    "quarantine": [event(2, facts.QuarantineReleased())],
 }
 
 
@@ -83,7 +88,40 @@ def test_each_kind_is_ended_by_what_follows(kind: str) -> None:
 
 
 def test_the_table_names_facts_that_exist() -> None:
-    assert set(RULES) <= NAMES
+    assert set(RAISING) <= NAMES
+    assert set(CLEARING) <= NAMES
+
+
+def test_every_fact_either_raises_or_clears() -> None:
+    assert not set(RAISING) & set(CLEARING)
+
+
+def test_a_rollout_that_nobody_went_on_with_needs_somebody_and_one_that_a_person_ended_does_not() -> None:
+    (left,) = [item for item in items(event(2, facts.RolloutAborted(rollout="r1"), actor="patcher")) if item.active]
+    assert (left.kind, left.command) == ("rollout", "prunella rollout show r1")
+    assert left.expire_time == left.time + attention.SHOWN
+    assert not any(item.active for item in of(facts.RolloutAborted(rollout="r1"), actor="operators/ada"))
+
+
+def test_what_comes_back_is_an_item_only_while_it_is_a_persons() -> None:
+    assert of(facts.IncidentReopened(type="webhook_fail_rate", reopened=1)) == []
+    back = facts.IncidentReopened(type="plugin_down", reopened=3, escalated=True, flapping=True)
+    (found,) = of(back)
+    assert (found.kind, found.subject, found.active) == ("incident", INCIDENT, True)
+    assert "is flapping" in found.line
+    assert "3 times by now" in found.line
+
+
+def test_a_second_question_about_a_plan_is_the_same_item() -> None:
+    (first,) = of(facts.ApprovalRequested(subject="attempts/a1", quorum=2))
+    (again,) = of(facts.ApprovalOverdue(subject="attempts/a1"))
+    assert (again.kind, again.subject) == (first.kind, first.subject)
+    assert "nobody has answered" in again.line
+
+
+def test_withdrawing_a_question_ends_it() -> None:
+    (found,) = of(facts.ApprovalEnded(subject="attempts/a1", outcome="withdrawn"))
+    assert (found.kind, found.active) == ("approval", False)
 
 
 def test_a_plan_that_changed_stays_asked_about() -> None:

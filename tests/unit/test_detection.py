@@ -60,7 +60,7 @@ def beat(sequence: int, boot: str = "b", **values: int) -> Beat:
 
 def hear(state: PluginState, beat: Beat, at: float) -> Observation | tuple[BeatOutcome, str]:
     """A beat's whole way; why it was not applied if it was not."""
-    outcome = classify(state, beat)
+    outcome = classify(state, beat, at)
     if outcome[0] is not BeatOutcome.APPLIED:
         return outcome
     observation = observe(state, beat, at, package="relay", peers=Peers())
@@ -127,11 +127,44 @@ def test_rejected_signatures_are_an_anomaly_of_their_own() -> None:
 
 
 def test_figures_of_plain_clients_go_through_the_same_thresholds() -> None:
-    assert judged(figures=ClientFigures(51, 0.6)) == {
-        "webhook_fail_rate": Severity.MEDIUM,
-        "error_spike": Severity.HIGH,
-    }
+    assert judged(figures=ClientFigures(51, None)) == {"error_spike": Severity.HIGH}
     assert not judged(figures=ClientFigures(20, 0.3))
+
+
+def plain(rate: float | None, *, generation: int = 0, time: float | None = None) -> Beat:
+    """A beat of a client that has no boot and counts nothing."""
+    figures = None if rate is None else ClientFigures(None, rate)
+    return replace(beat(0, "", generation=generation), time=time, client_figures=figures)
+
+
+def rates(*beats: Beat, state: PluginState | None = None) -> list[dict[str, int]]:
+    """What each of these beats, ten seconds apart, shows."""
+    state = state or PluginState("p")
+    found = []
+    for place, one in enumerate(beats):
+        observation = applied(state, one, NOW + 10 * place)
+        found.append({finding.type: int(finding.severity) for finding in observation.findings})
+    return found
+
+
+def test_one_bare_rate_is_no_evidence_and_three_in_a_row_are_as_bad_as_the_best_of_them() -> None:
+    assert rates(plain(1.0), plain(1.0), plain(0.8)) == [{}, {}, {"webhook_fail_rate": Severity.HIGH}]
+    assert rates(plain(1.0), plain(1.0), plain(0.3), plain(1.0)) == [{}, {}, {}, {}]
+
+
+def test_a_bare_rate_that_is_sent_again_counts_once() -> None:
+    first, other = plain(1.0, time=NOW), plain(1.0, time=NOW + 15)
+    assert rates(first, first, first, first) == [{}, {}, {}, {}]
+    assert rates(first, first, other, plain(1.0, time=NOW + 40))[-1] == {"webhook_fail_rate": Severity.CRITICAL}
+
+
+def test_bare_rates_of_another_generation_do_not_count() -> None:
+    assert rates(plain(1.0), plain(1.0), plain(1.0, generation=1)) == [{}, {}, {}]
+
+
+def test_attempts_beside_a_rate_count_at_once() -> None:
+    counted = window(attempts=20, failures=18)
+    assert judged(counted, figures=ClientFigures(None, 1.0)) == {"webhook_fail_rate": Severity.HIGH}
 
 
 def rate_well(*newest_first: Window) -> bool | None:
@@ -199,7 +232,7 @@ def test_what_attempts_support_is_never_more_than_what_was_seen(attempts: int, d
 
 
 def test_types_fit_in_a_number() -> None:
-    assert [detector.bit for detector in detectors.DETECTORS] == [1 << place for place in range(7)]
+    assert [detector.bit for detector in detectors.DETECTORS] == [1 << place for place in range(10)]
     assert len(detectors.BITS) == len(detectors.DETECTORS)
     assert detectors.bits(["webhook_fail_rate", "config_drift", "webhook_fail_rate"]) == 4 + 32
 
@@ -259,13 +292,57 @@ def test_counters_start_anew_with_a_boot_but_do_not_shrink_within_one() -> None:
     assert counted.window.errors == 4
 
 
-def test_a_boot_that_comes_back_means_two_agents() -> None:
+def test_a_beat_of_the_boot_before_may_have_been_on_its_way_and_changes_no_figure() -> None:
     state = PluginState("p")
     for boot in ("a", "b"):
         assert applied(state, beat(1, boot), NOW)
     before = copy.copy(state)
-    assert hear(state, beat(2, "a"), NOW) == (BeatOutcome.CLONED, "")
-    assert state == before
+    assert hear(state, beat(2, "a"), NOW) == (BeatOutcome.LATE, "")
+    assert replace(state, former_sequences=before.former_sequences) == before
+
+
+def test_two_boots_that_alternate_and_advance_are_two_agents() -> None:
+    state, at, outcomes = PluginState("p"), NOW, []
+    for sequence in range(1, 5):
+        for boot in ("a", "b"):
+            outcomes.append(classify(state, beat(sequence, boot), at)[0])
+            at += 90
+    assert outcomes[:4] == [BeatOutcome.APPLIED] * 4
+    assert BeatOutcome.CLONED in outcomes
+
+
+def test_a_difference_to_what_another_boot_counted_is_none() -> None:
+    state = PluginState("p")
+    applied(state, beat(1, "a", errors=100), NOW)
+    applied(state, beat(1, "b", errors=3), NOW + 100)
+    back = applied(state, beat(2, "a", errors=140), NOW + 200)
+    assert back.window.errors == 0
+    assert applied(state, beat(3, "a", errors=141), NOW + 201).window.errors == 1
+
+
+def test_a_beat_without_a_boot_is_no_rival_of_an_agent_that_streams() -> None:
+    state = PluginState("p")
+    applied(state, beat(1, "a", errors=7), NOW)
+    for place in range(1, 9):
+        applied(state, plain(0.0), NOW + 20 * place)
+        later = applied(state, beat(1 + place, "a", errors=7), NOW + 20 * place + 10)
+        assert later.window.errors == 0
+    assert state.boot_ids == ("a",)
+
+
+def test_a_clock_that_was_set_back_hides_nothing() -> None:
+    state = PluginState("p")
+    applied(state, beat(1, attempts=0), NOW)
+    applied(state, beat(2, attempts=20, failures=20), NOW - 5000)
+    assert state.last_beat_time == NOW - 5000
+    found = applied(state, beat(3, attempts=40, failures=40), NOW - 4990)
+    assert "webhook_fail_rate" in {finding.type for finding in found.findings}
+
+
+def test_the_agents_own_clock_is_only_shown() -> None:
+    state = PluginState("p")
+    applied(state, replace(beat(1), time=10.0), NOW)
+    assert (state.last_beat_time, state.clock_skew) == (NOW, 10.0 - NOW)
 
 
 def test_a_difference_belongs_to_the_generation_that_ran_when_it_began() -> None:

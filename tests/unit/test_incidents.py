@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.ingest import incident_lifecycle
 from services.ingest.finding import Severity
-from services.ingest.incident_lifecycle import (
+from services.ingest.incident import (
     ACTIVE,
     OWNERS,
     AttemptOutcome,
@@ -111,8 +111,23 @@ def test_it_closes_after_enough_healthy_windows_in_a_row() -> None:
     assert (step.incident.state, step.events) == (State.CLOSED, (IncidentEvent.CLOSED,))
 
 
-def test_while_an_attempt_is_live_healthy_windows_close_nothing() -> None:
-    assert incident_lifecycle.improved(begun(), LATER, enough=1).incident == begun()
+def test_an_illness_that_is_over_before_its_remedy_is_permitted_ends_by_itself() -> None:
+    step = incident_lifecycle.improved(begun(), LATER, enough=1)
+    assert (step.incident.state, step.events, step.healed_by_itself) == (State.CLOSED, (IncidentEvent.CLOSED,), True)
+    assert step.incident.attempt == ""
+
+
+def test_from_the_permit_on_only_the_outcome_ends_it() -> None:
+    permitted = incident_lifecycle.attempt_permitted(begun(), "a-1", NOW).incident
+    assert permitted.permitted
+    assert incident_lifecycle.improved(permitted, LATER, enough=1).incident == permitted
+
+
+def test_healthy_windows_are_counted_while_an_attempt_waits() -> None:
+    found = incident_lifecycle.improved(begun(), LATER, enough=3).incident
+    assert (found.state, found.healthy_windows) == (State.IN_PROGRESS, 1)
+    worse = incident_lifecycle.worsened(found, Severity.MEDIUM, Evidence(), LATER).incident
+    assert worse.healthy_windows == 0
 
 
 def test_one_beat_ends_a_silence() -> None:

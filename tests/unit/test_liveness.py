@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.liveness import GAP, Silence, Uptime, is_missed, listening_since
+from services.ingest.liveness import GAP, SET_BACK, Silence, Uptime, is_away_too_long, is_missed, listening_since
 
 NOW = 1_000_000.0
 SETTINGS = {"silence": 90.0, "poll": 120.0}
@@ -44,6 +44,32 @@ def test_who_said_goodbye_is_blamed_only_after_the_time_it_named() -> None:
     assert not is_missed(quiet(NOW - 5000, away=True), 0.0, NOW, **SETTINGS)
     assert not is_missed(quiet(NOW - 5000, away=True, back_by=NOW - 80), 0.0, NOW, **SETTINGS)
     assert is_missed(quiet(NOW - 5000, away=True, back_by=NOW - 100), 0.0, NOW, **SETTINGS)
+
+
+@pytest.mark.parametrize(("age", "missed"), [(600, False), (601, True)])
+def test_who_named_no_time_is_missed_after_a_bounded_one(age: float, missed: bool) -> None:
+    assert is_away_too_long(quiet(NOW - age, away=True), 0.0, NOW, away=600) is missed
+
+
+def test_only_who_left_without_a_time_is_away_too_long() -> None:
+    assert not is_away_too_long(quiet(NOW - 5000), 0.0, NOW, away=600)
+    assert not is_away_too_long(quiet(NOW - 5000, away=True, back_by=NOW - 4000), 0.0, NOW, away=600)
+
+
+def test_an_absence_counts_from_when_the_plane_listens() -> None:
+    assert not is_away_too_long(quiet(NOW - 5000, away=True), NOW - 600, NOW, away=600)
+    assert is_away_too_long(quiet(NOW - 5000, away=True), NOW - 601, NOW, away=600)
+
+
+@pytest.mark.parametrize(("ahead", "blamed"), [(SET_BACK, False), (SET_BACK + 1, True)])
+def test_a_beat_from_before_the_clock_was_set_back_hides_no_death(ahead: float, blamed: bool) -> None:
+    assert is_missed(quiet(NOW + ahead), NOW - 91, NOW, **SETTINGS) is blamed
+    assert is_away_too_long(quiet(NOW + ahead, away=True), NOW - 601, NOW, away=600) is blamed
+
+
+def test_uptimes_from_a_time_still_to_come_say_nothing() -> None:
+    assert listening_since([Uptime(NOW + 100, NOW + SET_BACK + 1)], NOW) is None
+    assert listening_since([Uptime(NOW - 100, NOW + SET_BACK)], NOW) == NOW - 100
 
 
 intervals = st.lists(
