@@ -1,9 +1,10 @@
 """Evidence: the figures a verdict rests on, and which of them belongs to which type of anomaly.
 
 Rule: every detector has its figure here, so that whatever opens an incident can also speak against a remedy
-(`tests/contract/test_verdict_figures.py` compares the lists). A share and a count are tested before against after and
+(`tests/unit/test_evidence.py` compares the lists). A share and a count are tested before against after and
 against the control group; a state is read off the plugin; a level is compared with what is usual; and what only its
-detector can tell counts when the detector opens an incident about the new generation.
+detector can tell counts when the detector opens an incident about the new generation. What befalls a host speaks
+against no remedy.
 """
 
 import enum
@@ -65,6 +66,7 @@ class Kind(enum.Enum):
     STATE = "state"
     LEVEL = "level"
     FINDING = "finding"
+    HOST = "host"
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,9 @@ FIGURES: Mapping[str, Figure] = {
     "signature_invalid": Figure(Kind.COUNT, "rejected signatures", "signature_failures"),
     "config_drift": Figure(Kind.FINDING, "another configuration than it should have"),
     "telemetry_anomaly": Figure(Kind.LEVEL, "latencies and other levels"),
-    "version_incompatibility": Figure(Kind.FINDING, "requirements that its host does not meet"),
+    "version_incompatibility": Figure(Kind.HOST, "requirements that its host does not meet"),
     "plugin_away": Figure(Kind.STATE, "silence"),
-    "agent_degraded": Figure(Kind.FINDING, "an agent that its host hinders"),
+    "agent_degraded": Figure(Kind.HOST, "an agent that its host hinders"),
 }
 # What a detector opens about the new generation and no test of its own looks at; so does every type unknown here.
 BY_FINDING = frozenset({Kind.FINDING, Kind.LEVEL})

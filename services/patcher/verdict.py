@@ -73,7 +73,8 @@ def judge(evidence: Evidence, rules: Rules) -> Verdict:
     unproven = _unproven(evidence, rules)
     if not unproven:
         return _verdict(evidence, Result.PASS, _healed(evidence))
-    if evidence.probe is Probe.NOT_REQUESTED and (evidence.after.attempts or evidence.before.attempts):
+    may_ask = evidence.probe is Probe.NOT_REQUESTED and not evidence.last_call
+    if may_ask and (evidence.after.attempts or evidence.before.attempts):
         return _verdict(evidence, Result.INSUFFICIENT, unproven)
     return _low(evidence, f"{_healed(evidence)}; {unproven}")
 

@@ -10,6 +10,7 @@ import pytest
 
 from prunella.v1 import agent_pb2 as pb
 from prunella_agent.clock import SystemClock
+from prunella_agent.conditions import Conditions
 from prunella_agent.journal import LONG, Journal
 from prunella_agent.plugin_process import Health
 from prunella_agent.receipts import Receipts
@@ -68,6 +69,9 @@ def test_a_journal_that_cannot_be_shortened_stays_long_and_loses_nothing(tmp_pat
 class PluginProcess:
     """Runs nothing, and always well."""
 
+    held_up = False
+    runs: Install | None = None
+
     async def start(self, install: Install) -> None:
         self.runs = install
 
@@ -78,25 +82,39 @@ class PluginProcess:
         return Health.HEALTHY
 
 
-async def test_a_commit_that_cannot_be_written_down_leaves_the_dead_man_armed(tmp_path: Path, disk: Disk) -> None:
+async def test_a_commit_that_cannot_be_written_down_is_none_and_the_way_back_needs_no_disk(
+    tmp_path: Path, disk: Disk
+) -> None:
     clock, journal, slots, plugin = SystemClock(), Journal(tmp_path / "journal"), Slots(tmp_path), PluginProcess()
     before = Install("a", "1.0.0", "d0", 0, ("python", "main.py"), (), "c.json")
     after = Install("b", "1.1.0", "d1", 1, ("python", "main.py"), (), "c.json")
     journal.write("INSTALLED", install=asdict(before))
     receipts = Receipts(journal, clock, lambda _result: None)
-    switch = SlotSwitch(journal=journal, slots=slots, runner=plugin, receipts=receipts, clock=clock, beat=lambda: None)
+    conditions = Conditions(clock)
+    switch = SlotSwitch(
+        journal=journal,
+        slots=slots,
+        runner=plugin,
+        receipts=receipts,
+        clock=clock,
+        beat=lambda: None,
+        conditions=conditions,
+    )
     command = pb.Command(id="u", attempt="t", generation=1, fence=1)
     command.dead_man_duration.FromMilliseconds(300)
     await switch.switch(command, after, PermitResponse(True, expires=clock.monotonic() + 5), Spans(clock, ""))
     disk.full = True
     with pytest.raises(OSError, match="No space"):
         await switch.commit(pb.Command(id="c", attempt="t", generation=1, fence=2), Spans(clock, ""))
-    deadline = clock.monotonic() + 0.6
-    while clock.monotonic() < deadline:  # the dead-man's time passes on a full disk
+    deadline = clock.monotonic() + 10
+    while plugin.runs != before and clock.monotonic() < deadline:  # the dead man's time passes on a full disk
         await clock.sleep(0.01)
+    assert plugin.runs == before, "the way back needs no disk"
     assert journal.state.finals == {}
+    assert [(one.type, one.subject) for one in conditions.messages()] == [("disk_full", str(journal.folder))]
+    assert conditions.refusal().startswith("AGENT_DEGRADED: disk_full")
     disk.full = False
-    while not journal.state.finals and clock.monotonic() < deadline + 5:
+    while not journal.state.finals and clock.monotonic() < deadline:
         await clock.sleep(0.01)
     assert journal.state.finals == {1: "REVERTED"}
     assert plugin.runs == before

@@ -103,7 +103,7 @@ def test_a_prior_may_be_a_rate_with_a_weight() -> None:
             GOOD.replace("package", "pakage"),
             "number 1, field `pakage` is not known; did you mean `package`?",
         ),
-        (remedy(symptom="sadness"), "field `symptom` must be one of config_drift, error_spike"),
+        (remedy(symptom="sadness"), "field `symptom` must be one of agent_degraded, config_drift"),
         (remedy(action="reboot"), "field `action` must be one of config_fix"),
         (remedy(release=""), "field `release` is needed for patch; name the version"),
         (remedy(action="restart"), "field `release` means nothing for restart; leave it out"),
@@ -127,7 +127,10 @@ def test_a_prior_may_be_a_rate_with_a_weight() -> None:
         (remedy(confidence=1.2, weight=3), "field `confidence` must be a number from 0 to 1"),
         (remedy(confidence=0.9), "field `weight` must be above 0"),
         (GOOD + "confidence = 0.9\n", "field `prior` excludes confidence and weight"),
-        (remedy(symptom="heartbeat_missed"), "field `action` must be notify_ops for heartbeat_missed"),
+        *(
+            (remedy(symptom=alone), f"field `action` must be notify_ops for {alone}")
+            for alone in ("heartbeat_missed", "plugin_away", "agent_degraded")
+        ),
         ("[ladder]\nconfident = 1.5\n", "[ladder], field `confident` must be a number above 0 and below 1; it was 1.5"),
         ("[laddr]\n", "the file, field `laddr` is not known; did you mean `ladder`?"),
         ("remedy = 3\n", "field `remedy` must be a list of tables; write [[remedy]]"),

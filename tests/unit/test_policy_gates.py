@@ -18,12 +18,14 @@ from services.patcher.policy import (
     GateInputs,
     GateRequest,
     Hold,
+    Isolation,
     Policy,
     Probation,
     Refuse,
     Reply,
     RollBack,
     Severity,
+    Step,
     ask,
     check,
     compare,
@@ -32,9 +34,9 @@ from services.patcher.policy import (
     gates,
     in_flight_limit,
     is_canary,
-    is_major,
     objections,
     preview,
+    step,
 )
 
 NOW = datetime(2026, 3, 6, 20, tzinfo=UTC)
@@ -58,6 +60,7 @@ EFFECTS: dict[str, tuple[gates.Gate, ...]] = {
     "autopatch_max_severity": (gates.basic,),
     "min_confidence": (gates.basic,),
     "require_staging": (gates.basic,),
+    "min_isolation": (gates.isolation,),
     "staging_timeout": (gates.staging_time,),
     "health_check_timeout": (gates.health_time,),
     "health_check_interval": (gates.health_interval,),
@@ -88,6 +91,7 @@ CASES: list[Case] = [
     ("autopatch_max_severity", Severity.LOW, PATCH, Allow, Refuse),
     ("min_confidence", 0.9, PATCH, Allow, Refuse),
     ("require_staging", False, replace(PATCH, request=replace(REQUEST, staged=False)), Refuse, Allow),
+    ("min_isolation", Isolation.USER, replace(PATCH, isolation=Isolation.USER), Refuse, Allow),
     ("staging_timeout", 10 * SECOND, replace(PATCH, staging=60.0), Allow, Refuse),
     ("health_check_timeout", 10 * SECOND, replace(PATCH, probation=Probation(since=20)), Allow, RollBack),
     ("health_check_interval", 9 * SECOND, replace(PATCH, probation=Probation(20, last_look=5, healthy=True)),
@@ -174,15 +178,53 @@ def test_every_objection_is_told_not_only_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "major"),
+    ("before", "after", "kind"),
     [
-        ("1.2.0", "1.2.3", False), ("1.2.0", "1.9.0", False), ("1.2.0", "2.0.0", True), ("2.0.0", "1.9.9", True),
-        ("0.3.1", "0.3.2", False), ("0.3.1", "0.4.0", True), ("v1.0", "1.5.0-rc.1", False), ("1", "1.1", False),
-        ("1.2.0", "main", True), ("", "1.0.0", True), ("1.٢.0", "1.2.0", True),
+        ("1.2.0", "1.2.3", Step.FORWARD), ("1.2.0", "1.9.0", Step.FORWARD), ("1.2.0", "2.0.0", Step.MAJOR),
+        ("2.0.0", "1.9.9", Step.MAJOR), ("0.3.1", "0.3.2", Step.FORWARD), ("0.3.1", "0.4.0", Step.MAJOR),
+        ("v1.0", "1.5.0-rc.1", Step.PRE_RELEASE), ("1", "1.1", Step.FORWARD), ("1.2.3", "1.2.0", Step.DOWNGRADE),
+        ("1.2.3", "1.2.3-rc.1", Step.DOWNGRADE), ("1.2.3-rc.1", "1.2.3", Step.FORWARD),
+        ("1.2.3-rc.1", "1.2.3-rc.2", Step.PRE_RELEASE), ("1.2.3", "1.2.3", Step.FORWARD),
+        ("1.2.3+a", "1.2.3+b", Step.UNCLEAR), ("1.2.0", "main", Step.UNCLEAR), ("", "1.0.0", Step.UNCLEAR),
+        ("1.٢.0", "1.2.0", Step.UNCLEAR),
     ],
 )  # fmt: skip
-def test_what_is_a_major_change(before: str, after: str, major: bool) -> None:
-    assert is_major(before, after) == major
+def test_what_kind_of_change_leads_from_one_version_to_another(before: str, after: str, kind: Step) -> None:
+    assert step(before, after) is kind
+
+
+@pytest.mark.parametrize(
+    ("after", "named", "asked"),
+    [
+        ("1.2.3", False, False), ("1.1.0", False, True), ("1.1.0", True, False), ("1.3.0-rc.1", False, True),
+        ("1.3.0-rc.1", True, False), ("2.0.0", True, True), ("main", True, True),
+    ],
+)  # fmt: skip
+def test_a_way_back_or_a_pre_release_asks_people_unless_the_playbook_names_it(
+    after: str, named: bool, asked: bool
+) -> None:
+    reply = ask(Policy(), replace(PATCH, to_release=after, named=named))
+    assert isinstance(reply, Ask) is asked
+    if asked:
+        assert f"1.2.0 → {after} is " in getattr(reply, "reason", "")
+
+
+@pytest.mark.parametrize("gives", [Isolation.NONE, Isolation.USER, Isolation.NAMESPACES])
+@pytest.mark.parametrize("least", [Isolation.NONE, Isolation.USER, Isolation.NAMESPACES])
+def test_what_ran_with_too_little_around_it_has_proven_nothing(gives: Isolation, least: Isolation) -> None:
+    reply = ask(Policy(min_isolation=least), replace(PATCH, isolation=gives))
+    assert isinstance(reply, Refuse) is (gives < least)
+    if gives < least:
+        assert reply == Refuse("ISOLATION", f"the sandbox had isolation {gives.word}, the policy asks for {least.word}")
+    without = replace(Policy(min_isolation=least), require_staging=False)
+    assert ask(without, replace(PATCH, isolation=gives)) == Allow()
+
+
+def test_levels_of_isolation_have_words() -> None:
+    assert [Isolation.of(level.word) for level in Isolation] == list(Isolation)
+    for word in ("", "full", "3"):
+        with pytest.raises(ValueError, match="no isolation"):
+            Isolation.of(word)
 
 
 @pytest.mark.parametrize(("fleet", "limit"), [(0, 1), (1, 1), (3, 1), (10, 2), (79, 16), (288, 16), (10**6, 16)])

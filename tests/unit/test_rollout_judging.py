@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 
 from libs.common.errors import Invalid
 from services.patcher.rollout.concurrency import Concurrency, after, headroom, in_flight_limit
-from services.patcher.rollout.judging import (
-    BETS,
-    Counts,
-    Exposure,
-    Rules,
-    judge,
-    log_evidence,
-    null_rate,
-    upper_bound,
-)
+from services.patcher.rollout.judging import Exposure, Rules, judge, null_rate
+from services.patcher.sequential import BETS, Counts, log_evidence, upper_bound
 from services.patcher.verdict import Result
 
 RULES = Rules()

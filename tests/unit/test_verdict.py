@@ -1,12 +1,14 @@
 """The verdict: early where the figures allow it, careful where they do not."""
 
+import random
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.patcher.verdict import Evidence, Probe, Result, Rules, Sums, clearly_below, judge, lower_bound
+from services.patcher.evidence import FIGURES, Evidence, Level, Probe, Rules, Sums
+from services.patcher.verdict import Result, judge
 
 BROKEN = Sums(beats=20, errors=60, attempts=100, failures=60, seconds=20)
 HEALED = Sums(beats=5, errors=0, attempts=40, failures=0, seconds=5)
@@ -38,9 +40,10 @@ def test_a_remedy_after_which_just_as_much_fails_is_taken_back_before_five_beats
     assert result(after=Sums(beats=2, errors=7, attempts=12, failures=7, seconds=2)) is Result.FAIL
 
 
-def test_two_failures_of_ten_may_be_chance_and_nine_attempts_prove_nothing() -> None:
+def test_two_failures_of_ten_may_be_chance_and_nine_of_nine_are_none() -> None:
     assert result(after=Sums(5, 2, 10, 2, 5)) is Result.INSUFFICIENT
-    assert result(after=Sums(2, 0, 9, 9, 2)) is Result.INSUFFICIENT
+    assert result(after=Sums(2, 0, 2, 2, 2)) is Result.INSUFFICIENT
+    assert result(after=Sums(2, 0, 9, 9, 2)) is Result.FAIL
 
 
 def test_a_rate_above_the_threshold_never_passes_however_much_better_than_before() -> None:
@@ -119,17 +122,95 @@ class TestTheLastCall:
         assert judge(self.few, RULES).result is not Result.INSUFFICIENT
 
 
-def test_the_lower_bound_of_a_share_is_wilsons() -> None:
-    # (p + z²/2n - z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) for 5 of 10 and z = 2.326, by hand
-    assert lower_bound(5, 10) == pytest.approx(0.2035, abs=5e-4)
-    assert lower_bound(0, 10) == pytest.approx(0.0, abs=1e-12)
-    assert lower_bound(0, 0) == 0.0
+def test_no_traffic_is_no_proof_but_nothing_speaks_against_it() -> None:
+    verdict = judge(replace(SEEN, before=NOBODY, after=Sums(beats=5, seconds=5), symptom="plugin_down"), RULES)
+    assert (verdict.result, verdict.low_evidence) == (Result.PASS, True)
+    assert "too few to prove anything" in verdict.explanation
 
 
-def test_clearly_below_asks_for_more_than_chance() -> None:
-    assert clearly_below(Sums(attempts=40), Sums(attempts=100, failures=60))
-    assert not clearly_below(Sums(attempts=10), Sums(attempts=10, failures=2))
-    assert clearly_below(Sums(attempts=10), Sums(attempts=100, failures=0))
+def test_a_full_pass_needs_evidence_that_webhooks_work() -> None:
+    restarted = replace(SEEN, before=NOBODY, symptom="plugin_down", after=HEALED)
+    assert not judge(restarted, RULES).low_evidence
+    few = replace(restarted, after=replace(HEALED, attempts=8))
+    assert judge(few, RULES).result is Result.INSUFFICIENT, "traffic is to be expected, so it is waited for"
+    assert judge(replace(few, probe=Probe.GOOD), RULES).low_evidence
+
+
+def test_a_release_that_spoils_most_webhooks_is_found_by_the_first_of_them() -> None:
+    spoilt = replace(SEEN, before=NOBODY, symptom="plugin_down", after=Sums(5, 0, 10, 6, 5))
+    assert judge(spoilt, RULES).result is Result.FAIL
+
+
+def signatures(before: int, after: int, attempts: int = 40) -> Result:
+    return result(
+        before=Sums(beats=20, attempts=100, seconds=20, signature_failures=before),
+        after=Sums(beats=6, attempts=attempts, seconds=6, signature_failures=after),
+        symptom="signature_invalid",
+    )
+
+
+def test_a_patch_that_does_not_mend_signatures_does_not_pass() -> None:
+    assert signatures(50, 0) is Result.PASS
+    assert signatures(50, 18) is Result.INSUFFICIENT
+    assert signatures(50, 60) is Result.FAIL
+
+
+def test_a_symptom_that_is_counted_is_gone_by_the_webhook_so_that_a_quiet_hour_is_no_cure() -> None:
+    assert signatures(50, 0, attempts=2) is Result.INSUFFICIENT
+
+
+def test_signatures_that_are_rejected_after_another_illness_fail_it() -> None:
+    broke = Sums(beats=5, attempts=40, seconds=5, signature_failures=12)
+    assert result(after=broke) is Result.FAIL
+    everywhere = Sums(beats=50, attempts=400, seconds=50, signature_failures=120)
+    assert result(after=broke, control=everywhere) is Result.PASS
+
+
+def test_what_a_detector_opens_about_the_new_generation_fails_it() -> None:
+    assert result(findings=("config_drift",)) is Result.FAIL
+    assert result(findings=("telemetry_anomaly",)) is Result.FAIL
+    assert result(findings=("something_new",)) is Result.FAIL
+    assert result(findings=("config_drift",), symptom="config_drift") is Result.PASS
+
+
+@pytest.mark.parametrize("type_", ["agent_degraded", "version_incompatibility"])
+def test_what_befalls_a_host_speaks_against_no_remedy(type_: str) -> None:
+    assert result(findings=(type_,)) is Result.PASS
+
+
+@pytest.mark.parametrize("type_", ["webhook_fail_rate", "error_spike", "plugin_down", "heartbeat_missed"])
+def test_what_has_a_test_of_its_own_is_not_judged_twice(type_: str) -> None:
+    assert result(findings=(type_,), symptom="plugin_down") is Result.PASS
+
+
+@pytest.mark.parametrize(("present", "expected"), [(199.0, Result.PASS), (201.0, Result.INSUFFICIENT)])
+def test_a_level_far_above_what_is_usual_is_waited_out(present: float, expected: Result) -> None:
+    assert result(levels=(Level("latency_ms", 100.0, present, 0.1),)) is expected
+
+
+def test_a_level_that_varies_much_is_worse_only_far_from_what_is_usual() -> None:
+    assert result(levels=(Level("latency_ms", 100.0, 400.0, 0.5),)) is Result.PASS
+    assert result(levels=(Level("latency_ms", 100.0, 450.0, 0.5),)) is Result.INSUFFICIENT
+
+
+def test_a_remedy_whose_configuration_is_not_reported_has_not_passed() -> None:
+    assert result(drifts=True) is Result.INSUFFICIENT
+    assert result(drifts=True, probe=Probe.GOOD, last_call=True) is Result.FAIL
+
+
+def test_looking_often_calls_a_good_remedy_bad_no_more_often_than_promised() -> None:
+    chance, failed = random.Random(7), 0  # noqa: S311
+    before, runs = Sums(beats=60, attempts=600, failures=48, seconds=60), 400
+    for _ in range(runs):
+        attempts = failures = 0
+        for look in range(1, 91):
+            attempts += 10
+            failures += sum(chance.random() < 0.08 for _ in range(10))
+            after = Sums(look, 0, attempts, failures, float(look))
+            if judge(Evidence(before, after, NOBODY, "plugin_down"), RULES).result is Result.FAIL:
+                failed += 1
+                break
+    assert failed <= RULES.alpha * runs
 
 
 counts = st.integers(0, 500)
@@ -139,17 +220,23 @@ counts = st.integers(0, 500)
 def sums(draw: st.DrawFn) -> Sums:
     attempts = draw(counts)
     failures = draw(st.integers(0, attempts))
-    return Sums(draw(st.integers(0, 60)), draw(counts), attempts, failures, draw(st.floats(0, 600)))
+    return Sums(draw(st.integers(0, 60)), draw(counts), attempts, failures, draw(st.floats(0, 600)), draw(counts))
+
+
+levels = st.builds(Level, st.just("latency_ms"), st.floats(1, 100), st.floats(1, 1000), st.floats(0, 1))
 
 
 @given(
-    sums(), sums(), sums(), st.sampled_from(["webhook_fail_rate", "error_spike", "plugin_down"]),
+    sums(), sums(), sums(), st.sampled_from(sorted(FIGURES)),
     st.sampled_from(["healthy", "unhealthy", "down", ""]), st.sampled_from(Probe), st.booleans(),
+    st.lists(st.sampled_from([*FIGURES, "new"]), max_size=2), st.lists(levels, max_size=1), st.booleans(),
 )  # fmt: skip
 def test_whatever_is_seen_a_pass_is_earned_and_the_last_call_is_answered(
-    before: Sums, after: Sums, control: Sums, symptom: str, health: str, probe: Probe, last: bool
-) -> None:
-    verdict = judge(Evidence(before, after, control, symptom, health, 0.0, probe, last), RULES)
+    before: Sums, after: Sums, control: Sums, symptom: str, health: str, probe: Probe, last: bool,
+    findings: list[str], told: list[Level], drifts: bool,
+) -> None:  # fmt: skip
+    seen = Evidence(before, after, control, symptom, health, 0.0, probe, last, tuple(findings), tuple(told), drifts)
+    verdict = judge(seen, RULES)
     assert verdict.explanation
     if last:
         assert verdict.result is not Result.INSUFFICIENT
@@ -157,4 +244,5 @@ def test_whatever_is_seen_a_pass_is_earned_and_the_last_call_is_answered(
         assert after.beats > 0
         assert health in {"healthy", ""}
         assert after.rate <= RULES.threshold
-        assert verdict.low_evidence or after.beats >= RULES.beats
+        assert not drifts
+        assert verdict.low_evidence or (after.beats >= RULES.beats and after.attempts)
