@@ -18,7 +18,7 @@ from libs.common.clock import SystemClock
 from libs.common.database import Database, Transaction
 from libs.common.errors import NotFound, Unavailable
 from libs.common.telemetry import Telemetry
-from prunella.v1.events_pb2 import Event, IncidentClosed, IncidentOpened
+from prunella.v1.events_pb2 import Event, FactDeadLettered, IncidentClosed, IncidentOpened
 
 LATER = timedelta(seconds=30)
 
@@ -73,20 +73,32 @@ def opened() -> Event:
 async def line(backing: BackingServices) -> AsyncIterator[Line]:
     owner = Database(backing.url(), clock=SystemClock())
     await owner.transaction(lambda tx: tx.run("CREATE TABLE bus.effects (id text NOT NULL)"))
-    await owner.transaction(lambda tx: tx.run("GRANT ALL ON bus.effects TO prunella_ingest"))
+    await owner.transaction(lambda tx: tx.run("GRANT ALL ON bus.effects TO prunella_ingest, prunella_decider"))
     await owner.close()
     clock = SystemClock()
-    database = Database(backing.url("ingest"), clock=clock)
+    database, deciding = Database(backing.url("ingest"), clock=clock), Database(backing.url("decider"), clock=clock)
     bus = Bus(backing.nats_url, database, "ingest", clock)
     effects = Effects(database)
     telemetry = Telemetry("decider")
-    consumer = Consumer(bus, database, "decider", {"incident_opened": effects.react}, None, telemetry)
+    consumer = Consumer(bus, deciding, "decider", {"incident_opened": effects.react}, None, telemetry)
     await bus.start()
     await until(lambda: bus.client.is_connected)
     yield Line(database, bus, consumer, effects)
     await consumer.stop()
     await bus.stop()
     await database.close()
+    await deciding.close()
+
+
+async def redriven(line: Line, consumer: str, event: Event) -> None:
+    await line.database.transaction(lambda tx: redrive(tx, consumer, event.id))
+
+
+async def given_up(line: Line) -> list[FactDeadLettered]:
+    """What was recorded about facts that a consumer gave up."""
+    async with line.database.reading() as reading:
+        rows = await reading.all("SELECT payload FROM bus.facts WHERE fact = 'fact_dead_lettered'")
+    return [Event.FromString(row.payload).fact_dead_lettered for row in rows]
 
 
 async def last_dead(line: Line) -> RawStreamMsg | None:
@@ -176,14 +188,15 @@ async def test_a_reaction_that_keeps_failing_becomes_a_dead_letter_and_comes_bac
     dead = await until(lambda: last_dead(line))
     assert dead.subject == "dead.decider.incident_opened"
     assert Event.FromString(dead.data).id == event.id
+    assert await given_up(line) == [FactDeadLettered(consumer="decider", event=event.id, fact="incident_opened")]
     assert await line.consumer.run_once(now_in(line)) == 0, "a dead letter blocks nothing"
     line.effects.fail = None
-    await redrive(line.database, "decider", event.id)
+    await redriven(line, "decider", event)
     await line.consumer.run_once(now_in(line))
     assert await line.effects.count(event) == 1
-    await redrive(line.database, "decider", event.id)
+    await redriven(line, "decider", event)
     with pytest.raises(NotFound):
-        await redrive(line.database, "nobody", event.id)
+        await redriven(line, "nobody", event)
 
 
 async def test_a_fact_that_kills_its_consumer_becomes_a_dead_letter_as_a_crash(line: Line) -> None:
@@ -197,6 +210,20 @@ async def test_a_fact_that_kills_its_consumer_becomes_a_dead_letter_as_a_crash(l
         (letter,) = await dead_letters.list_dead_letters(reading)
     assert (letter.errors, letter.crashes) == (0, dead_letters.MAX_CRASHES)
     assert line.effects.heard == []
+    assert [one.event for one in await given_up(line)] == [event.id]
+
+
+async def test_a_dead_letter_about_a_dead_letter_is_not_told_of(line: Line) -> None:
+    line.consumer.reactions["fact_dead_lettered"] = line.effects.react
+    line.effects.fail = ValueError("bad luck")
+    told = FactDeadLettered(consumer="ops", event="e", fact="incident_opened")
+    event = await line.tell(fact("ingest", told, reason="a test", plugin="p-1"))
+    for _ in range(dead_letters.MAX_ERRORS + 1):
+        await line.consumer.handle(event, redelivered=True)
+    async with line.database.reading() as reading:
+        (letter,) = await dead_letters.list_dead_letters(reading)
+    assert letter.fact == "fact_dead_lettered"
+    assert await given_up(line) == [told]
 
 
 async def test_a_sibling_that_is_away_makes_no_dead_letter(line: Line) -> None:

@@ -101,4 +101,4 @@ async def test_a_reaction_that_always_takes_too_long_is_given_up_like_one_that_a
         if not await consumer.run_once(database.clock.now() + timedelta(minutes=1)):
             break
     assert begun == [slow.id] * 8
-    await redrive(database, "ingest", slow.id)  # it is among the dead letters
+    await database.transaction(lambda tx: redrive(tx, "ingest", slow.id))  # it is among the dead letters

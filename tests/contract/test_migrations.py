@@ -15,12 +15,11 @@ import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from deploy.local import migrate
 from deploy.local.testing import Servers
 from libs.common import migration
-from libs.common.database import address
+from libs.common.database_connection import owner_engine
 from tests.contract.migration_rows import counts, fill
 from tests.contract.plane_wide_tables import PLANE_WIDE
 
@@ -69,7 +68,7 @@ async def empty(servers: Servers) -> AsyncIterator[str]:
 
 async def within(url: str, work: Work) -> Any:
     """What `work` returns, in one transaction."""
-    engine = create_async_engine(address(url))
+    engine = owner_engine(url)
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(work)

@@ -6,8 +6,7 @@ from deploy.local.testing import BackingServices
 from libs.common.clock import SystemClock
 from libs.common.database import Database
 from libs.common.names import new_id
-from prunella.v1 import ingest_pb2
-from services.ingest.handlers.plugins import compare
+from services.ingest import telemetry
 from services.ingest.plugin_state import PluginState
 from services.ingest.store import plugin_state
 from services.ingest.windows import Window, append
@@ -33,8 +32,8 @@ async def test_those_who_may_be_silent_longer_do_not_fill_the_look(backing: Back
 
     await database.transaction(prepare)
     async with database.reading() as tx:
-        found = await plugin_state.silent(tx, NOW - 90, NOW - 300, 1, 1)
-        later = await plugin_state.silent(tx, NOW + 4000, NOW + 4000, 1, 10)
+        found = await plugin_state.silent(tx, NOW - 90, NOW - 300, 1, 1, ahead=NOW + 60, away_missed=256)
+        later = await plugin_state.silent(tx, NOW + 4000, NOW + 4000, 1, 10, ahead=NOW + 9000, away_missed=256)
     await database.close()
     assert [quiet.plugin for quiet in found] == [silent]
     assert {quiet.plugin for quiet in later} == {away, polling, silent}
@@ -45,6 +44,6 @@ def test_a_generation_that_came_back_is_not_judged_by_what_it_did_before() -> No
     for end, generation, failures in ((10, 4, 9), (20, 5, 5), (30, 4, 0), (40, 4, 0)):
         packed = append(packed, Window(NOW + end, 10.0, 0, 10, failures, 0, 1, generation))
     state = PluginState("p", generation=4, windows=packed)
-    told = compare(state, [], 4, NOW + 20, ingest_pb2.Plugin())
-    assert (told.after.webhook_attempts, told.after.webhook_failures) == (20, 0)
-    assert told.before.webhook_failures == 5
+    found = telemetry.compare(state, [], 4, NOW + 20, ())
+    assert (sum(one.attempts for one in found.after), sum(one.failures for one in found.after)) == (20, 0)
+    assert [one.failures for one in found.before] == [5]
