@@ -21,10 +21,10 @@ REPORT, TASK = _ID.format(start="$3::bigint", salt="'report'"), _ID.format(start
 TRACE = "'00-' || md5('trace' || n) || '-' || substr(md5('span' || n), 1, 16) || '-01'"
 REPORTS = f"""
 INSERT INTO queue.reports (id, plugin, merchant, package, release, label, fingerprint, state, type, severity,
-    reported_severity, source, counter, counter_value, occurrences, first_seen_time, last_seen_time, open_time, task,
-    strategy, traceparent)
+    reported_severity, source, counter, counter_value, occurrences, first_seen_time, last_seen_time, open_time,
+    create_time, task, strategy, traceparent)
 SELECT {REPORT}, 'bench-' || n % {PLUGINS}, 'bench', 'bench', '1.0.0', 'shop', md5('f' || n) || md5('g' || n),
-    'in_progress', 'network', 'high', '', 'service', '', 0, 1, at, at, at, {TASK}, 'bench', {TRACE}
+    'in_progress', 'network', 'high', '', 'service', '', 0, 1, at, at, at, at, {TASK}, 'bench', {TRACE}
 FROM generate_series($1::bigint, $2::bigint) n,
     LATERAL (SELECT $4::timestamptz + n * interval '1 millisecond') AS moment (at)
 """

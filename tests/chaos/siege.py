@@ -49,6 +49,7 @@ class Stop:
 
     scope: str
     confirmed: float
+    epoch: int = 0
     released: float = float("inf")
 
     def covers(self, plugin: str) -> bool:
@@ -169,12 +170,14 @@ class Siege(PatcherAlone):
     async def engage(self, scope: str) -> Stop:
         """Engages a kill switch and writes down when that was confirmed."""
         request = patcher_pb2.EngageKillSwitchRequest(scope=scope, reason="a siege", request_id=new_id())
-        await steadily(lambda: self.patcher("operator").EngageKillSwitch(request, timeout=10))
-        self.stops.append(Stop(scope, time.monotonic()))
+        answer = await steadily(lambda: self.patcher("operator").EngageKillSwitch(request, timeout=10))
+        self.stops.append(Stop(scope, time.monotonic(), answer.kill_switch.epoch))
         return self.stops[-1]
 
     async def release(self, stop: Stop) -> None:
         """Releases it; from the first try on it may be released."""
-        request = patcher_pb2.ReleaseKillSwitchRequest(scope=stop.scope, reason="enough", request_id=new_id())
+        request = patcher_pb2.ReleaseKillSwitchRequest(
+            scope=stop.scope, reason="enough", request_id=new_id(), epoch=stop.epoch
+        )
         stop.released = time.monotonic()
         await steadily(lambda: self.patcher("operator").ReleaseKillSwitch(request, timeout=10))

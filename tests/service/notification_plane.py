@@ -127,7 +127,7 @@ class NotificationPlane:
         """Everything is as after the migration, and nothing is on its way any more; what was told stays told."""
         for table in TABLES:
             await self.change(f"DELETE FROM ops.{table}")  # noqa: S608 - the names are ours
-        await self.change("UPDATE ops.notification_settings SET version = 0, document = '{}', request_id = ''")
+        await self.change("UPDATE ops.notification_settings SET version = 0, document = '{}'")
         self.hook.let_go()
         states = self.ctx.sender._states
         await until(lambda: not any(state.in_flight for state in states.values()), WAIT, what="nothing is on its way")

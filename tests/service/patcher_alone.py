@@ -263,6 +263,17 @@ class PatcherAlone:
         )
         return await self.tell(told, source="ingest", plugin=plugin)
 
+    async def release_switch(
+        self, scope: str, reason: str = "over", request_id: str = ""
+    ) -> patcher_pb2.ReleaseKillSwitchResponse:
+        """Releases the engagement of a kill switch that stands now."""
+        listed = await self.stub.ListKillSwitches(patcher_pb2.ListKillSwitchesRequest(), timeout=10)
+        epoch = next((one.epoch for one in listed.kill_switches if one.scope == scope), 0)
+        request = patcher_pb2.ReleaseKillSwitchRequest(
+            scope=scope, reason=reason, request_id=request_id or new_id(), epoch=epoch
+        )
+        return await self.stub.ReleaseKillSwitch(request, timeout=10)
+
     async def ask(self, command: agent_pb2.Command, plugin: str = "p1") -> patcher_pb2.AuthorizeApplyResponse:
         """BeginApply, as ingest passes it on."""
         request = patcher_pb2.AuthorizeApplyRequest(

@@ -36,7 +36,7 @@ async def break_a_plugin(plane: Plane, label: str) -> str:
         joined = await gateway.Enroll(joining, timeout=5)
         metadata = (("authorization", f"Plugin {joined.plugin}:{joined.secret}"),)
         boot = new_id()
-        for sequence in (1, 2):
+        for sequence in (1, 2, 3):  # a bare rate is evidence at the third time
             beat = agent_pb2.Beat(boot_id=boot, sequence=sequence, release="1.2.0", health=agent_pb2.HEALTH_HEALTHY)
             beat.webhook_fail_rate = 0.6
             beat.time.FromDatetime(SystemClock().now())

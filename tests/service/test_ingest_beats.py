@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 import pytest
 
 from deploy.local.testing import ManualClock, Servers
+from libs.common import names
 from libs.common.database import Transaction
 from services.ingest.plugin_state import PluginState
 from services.ingest.store import plugin_state
@@ -46,7 +47,9 @@ async def test_a_bad_beat_opens_one_incident_with_its_figures_and_trace(alone: A
     assert incident.trace_id in row.traceparent
 
 
-async def test_an_incident_closes_after_healthy_windows_and_may_open_again(servers: Servers) -> None:
+async def test_an_incident_closes_after_healthy_windows_and_goes_on_when_it_comes_back_soon(
+    servers: Servers,
+) -> None:
     clock = ManualClock()
     async with Alone.on(servers, clock) as alone:
         agent = await alone.agent()
@@ -56,8 +59,18 @@ async def test_an_incident_closes_after_healthy_windows_and_may_open_again(serve
             await agent.beats(1, webhook_attempts=20)
         (incident,) = await alone.incidents(agent)
         assert (incident.state, incident.resolution) == ("closed", "healthy for 5 windows")
+        clock.advance(1800.0)
         await agent.beats(1, webhook_attempts=20, webhook_failures=20)
-        assert [one.state for one in await alone.incidents(agent)] == ["open", "closed"]
+        (again,) = await alone.incidents(agent)
+        assert (again.name, again.state, again.reopened, again.round) == (incident.name, "open", 1, 2)
+        (told,) = await alone.plane.facts("incident_reopened", plugin=agent.plugin)
+        assert (told.incident, told.incident_reopened.reopened) == (names.id_of(incident.name), 1)
+        for _ in range(5):
+            clock.advance(1.0)
+            await agent.beats(1, webhook_attempts=20)
+        clock.advance(1801.0)
+        await agent.beats(1, webhook_attempts=20, webhook_failures=20)
+        assert [one.state for one in await alone.incidents(agent)] == ["open", "closed"], "that is news"
 
 
 async def test_beats_kept_from_a_better_past_close_nothing(servers: Servers) -> None:

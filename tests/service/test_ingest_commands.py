@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deploy.local.testing import Servers, until
-from libs.common.errors import Conflict, Denied, Invalid, Unavailable
+from libs.common.errors import Denied, Invalid, Refused, Unavailable
 from prunella.v1 import agent_pb2 as pb
 from prunella.v1 import ingest_pb2, patcher_pb2
 from tests.service.ingest_alone import ARTIFACT, Agent, Alone
@@ -65,8 +65,9 @@ async def test_a_repeated_request_gets_the_first_command(alone: Alone) -> None:
     first = await alone.issue(agent, request_id=f"errand-{agent.plugin}")
     again = await alone.issue(agent, request_id=f"errand-{agent.plugin}")
     assert first == again
-    with pytest.raises(Conflict):
+    with pytest.raises(Refused) as refused:
         await alone.issue(agent, request_id=f"errand-{agent.plugin}", digest="e" * 64)
+    assert refused.value.reason == "REQUEST_ID_REUSED"
     assert len(await alone.plane.facts("command_issued", plugin=agent.plugin)) == 1
 
 

@@ -51,8 +51,9 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("failing_inputs", {"failing_inputs": ["x" * 2049]}),
     ("failing_inputs", {"failing_inputs": ["a", "b", "c", "d"]}),
     ("environment", {"environment": {"cms": "x" * 300}}),
-    ("time", {"time": {"seconds": 4_000_000_000}}),
-    ("time", {"time": {"seconds": 1_000_000}}),
+    ("time", {"time": {"seconds": 1 << 60}}),
+    ("time", {"time": {"seconds": -(1 << 60)}}),
+    ("time", {"time": {"seconds": 253_402_300_799}}),
 ]
 
 

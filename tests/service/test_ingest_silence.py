@@ -61,7 +61,9 @@ async def test_a_silence_is_told_once_and_ends_with_the_next_beat(alone: Alone, 
     await agent.beats(1)
     assert await states(alone, agent) == [("heartbeat_missed", "closed")]
     await listening(alone, clock, 100)
-    assert await states(alone, agent) == [("heartbeat_missed", "escalated"), ("heartbeat_missed", "closed")]
+    (again,) = await alone.incidents(agent)
+    assert (again.type, again.state, again.reopened) == ("heartbeat_missed", "escalated", 1)
+    assert len(await alone.plane.facts("incident_opened", plugin=agent.plugin)) == 1
 
 
 async def test_a_plane_that_was_down_blames_nobody(alone: Alone, clock: ManualClock) -> None:

@@ -100,7 +100,7 @@ async def test_an_incident_is_given_from_hand_to_hand_and_each_time_told(plane: 
 async def test_comments_stay_in_their_order_and_a_repeat_is_the_same_comment(plane: Plane, teller: Any) -> None:
     incident, request = await teller(), new_id()
     await comment(plane, incident, "  first\n", request_id=request)
-    await comment(plane, incident, "first", request_id=request)
+    await comment(plane, incident, "  first\n", request_id=request)
     found = await comment(plane, incident, "second", "ben")
     assert [(one.author, one.text) for one in found.comments] == [
         ("operators/ann", "first"), ("operators/ben", "second"),
@@ -118,7 +118,9 @@ async def test_a_repeated_assignment_changes_nothing(plane: Plane, teller: Any) 
     await assign(plane, incident, "ben", request_id=request)
     await assign(plane, incident, "cid")
     repeated = await assign(plane, incident, "ben", request_id=request)
-    assert repeated.assignee == "operators/cid"
+    assert repeated.assignee == "operators/ben", "a repeat gets the first answer"
+    shown = annotations_pb2.GetIncidentAnnotationsRequest(name=f"incidents/{incident}")
+    assert (await ops(plane).GetIncidentAnnotations(shown, timeout=5)).annotations.assignee == "operators/cid"
     with pytest.raises(Refused):
         await assign(plane, incident, "dee", request_id=request)
 

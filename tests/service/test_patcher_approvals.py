@@ -173,8 +173,7 @@ async def test_gates_are_asked_again_after_the_last_yes(alone: PatcherAlone) -> 
     await alone.stub.EngageKillSwitch(engage, timeout=10)
     held = await approve(alone, "ben", waiting)
     assert (held.state, held.held_by) == ("staged", "KILL_SWITCH")
-    release = patcher_pb2.ReleaseKillSwitchRequest(scope="global", reason="over", request_id="r")
-    await alone.stub.ReleaseKillSwitch(release, timeout=10)
+    await alone.release_switch("global")
     await of(alone, "p1", "applying")
     assert (await alone.ask(await alone.command("update"))).granted
 
@@ -229,7 +228,7 @@ async def test_an_attempt_that_ends_otherwise_asks_nobody_any_more(alone: Patche
     cancel = patcher_pb2.CancelAttemptRequest(name=waiting.name, reason="a test", request_id="c")
     await alone.stub.CancelAttempt(cancel, timeout=5)
     ended = await alone.plane.wait_for_fact("approval_ended")
-    assert ended.approval_ended.outcome == "void"
+    assert ended.approval_ended.outcome == "withdrawn"
     await due(alone.ctx, alone.clock.now())
     assert (await whole(alone, waiting.name)).state == "cancelled"
 

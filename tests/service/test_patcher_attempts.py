@@ -35,8 +35,7 @@ async def switch(alone: PatcherAlone, scope: str, engaged: bool, **more: Any) ->
     if engaged:
         request = patcher_pb2.EngageKillSwitchRequest(scope=scope, reason="a test", request_id=new_id(), **more)
         return await alone.stub.EngageKillSwitch(request, timeout=10)
-    release = patcher_pb2.ReleaseKillSwitchRequest(scope=scope, reason="a test", request_id=new_id())
-    return await alone.stub.ReleaseKillSwitch(release, timeout=10)
+    return await alone.release_switch(scope)
 
 
 async def test_a_good_patch_is_staged_applied_watched_and_kept(alone: PatcherAlone) -> None:

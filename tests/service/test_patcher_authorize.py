@@ -98,9 +98,7 @@ async def race(alone: PatcherAlone, command: agent_pb2.Command) -> patcher_pb2.A
         await killer.execute("SELECT pg_advisory_xact_lock(patcher.lock_key('global'))")
         asked = asyncio.create_task(alone.ask(command))
         await waiting(watcher)
-        await killer.execute(
-            "INSERT INTO patcher.kill_switches VALUES ('global', true, 1, 'ann', 'a test', now(), 'r1')"
-        )
+        await killer.execute("INSERT INTO patcher.kill_switches VALUES ('global', true, 1, 'ann', 'a test', now())")
         await transaction.commit()
         return await asked
     finally:

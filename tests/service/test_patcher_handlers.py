@@ -192,17 +192,17 @@ class TestKillSwitches:
         counted = [self.counted(change) for change in ("engaged", "released")]
         first = await self.engage(alone, "global", request_id="r1")
         assert await self.engage(alone, "global", request_id="r1") == first
-        assert (await self.engage(alone, "global")).epoch == 1, "it stands so already"
-        release = patcher_pb2.ReleaseKillSwitchRequest(scope="global", reason="a test", request_id="r2")
-        released = (await alone.stub.ReleaseKillSwitch(release, timeout=5)).kill_switch
-        assert (released.engaged, released.epoch) == (False, 2)
+        assert (await self.engage(alone, "global")).epoch == 2, "whoever engages it once more has an engagement too"
+        released = (await alone.release_switch("global")).kill_switch
+        assert (released.engaged, released.epoch) == (False, 3)
         told = [
             event.WhichOneof("fact") for event in await alone.plane.facts("kill_switch_engaged", "kill_switch_released")
         ]
-        assert told == ["kill_switch_engaged", "kill_switch_released"]
+        assert told == ["kill_switch_engaged", "kill_switch_engaged", "kill_switch_released"]
         listed = await alone.stub.ListKillSwitches(patcher_pb2.ListKillSwitchesRequest(), timeout=5)
         assert [(switch.scope, switch.engaged) for switch in listed.kill_switches] == [("global", False)]
-        assert [self.counted(change) for change in ("engaged", "released")] == [number + 1 for number in counted]
+        engaged, freed = counted
+        assert [self.counted(change) for change in ("engaged", "released")] == [engaged + 2, freed + 1]
 
     def counted(self, change: str) -> float:
         labels = {"scope": "global", "change": change}
@@ -210,7 +210,7 @@ class TestKillSwitches:
 
     async def test_requests_without_an_id_are_no_repeats_of_one_another(self, alone: PatcherAlone) -> None:
         engage = patcher_pb2.EngageKillSwitchRequest(scope="global", reason="a test")
-        release = patcher_pb2.ReleaseKillSwitchRequest(scope="global", reason="over")
+        release = patcher_pb2.ReleaseKillSwitchRequest(scope="global", reason="over", epoch=1)
         assert (await alone.stub.EngageKillSwitch(engage, timeout=10)).kill_switch.engaged
         assert not (await alone.stub.ReleaseKillSwitch(release, timeout=10)).kill_switch.engaged
         assert (await alone.stub.EngageKillSwitch(engage, timeout=10)).kill_switch.engaged

@@ -39,8 +39,7 @@ async def engage(alone: PatcherAlone, scope: str, *, revert: bool = False) -> pa
 
 
 async def release(alone: PatcherAlone, scope: str, reason: str = "over") -> None:
-    request = patcher_pb2.ReleaseKillSwitchRequest(scope=scope, reason=reason, request_id=f"release {scope}")
-    await alone.stub.ReleaseKillSwitch(request, timeout=10)
+    await alone.release_switch(scope, reason)
 
 
 @pytest.mark.parametrize("scope", ["global", "merchants/m1", "plugins/p1", "actions/patch"])
@@ -126,7 +125,7 @@ def since(moment: datetime) -> Timestamp:
 
 
 async def recent(alone: PatcherAlone, moment: datetime) -> patcher_pb2.RollBackRecentResponse:
-    request = patcher_pb2.RollBackRecentRequest(since_time=since(moment), reason="all bad", request_id="r")
+    request = patcher_pb2.RollBackRecentRequest(since_time=since(moment), reason="all bad", request_id=new_id())
     return await alone.stub.RollBackRecent(request, timeout=10)
 
 

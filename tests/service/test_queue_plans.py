@@ -21,9 +21,9 @@ SEED = (
     """
     INSERT INTO queue.reports (id, plugin, merchant, package, release, label, fingerprint, state, type,
         reported_severity, source, counter, counter_value, occurrences, first_seen_time, last_seen_time, open_time,
-        traceparent)
+        create_time, traceparent)
     SELECT CAST(lpad(to_hex(i), 32, '0') AS uuid), 'plugin-' || i % 5000, 'm', 'shop', '1.0', '', md5(CAST(i AS text)),
-        'in_progress', 'network', '', 'agent', 'c', 1, 1, now(), now() - i * interval '1 second', now(), ''
+        'in_progress', 'network', '', 'agent', 'c', 1, 1, now(), now() - i * interval '1 second', now(), now(), ''
     FROM generate_series(1, :rows) i
     """,
     """
@@ -64,7 +64,7 @@ HOT = {
     "count occurrences": (reports.UPSERT, ["Conflict Arbiter Indexes: reports_fingerprint"]),
     "untriaged": (reports.UNTRIAGED, ["reports_untriaged", "report_details_pkey"]),
     "list reports": (reports.LIST, ["reports_seen"]),
-    "list reports of a plugin": (reports.LIST_OF_PLUGIN, ["reports_fingerprint"]),
+    "list reports of a plugin": (reports.LIST_OF_PLUGIN, ["reports_created"]),
     "list escalated reports": (reports.LIST_ESCALATED, ["reports_escalated"]),
     "save triage": (report_transitions.SAVE_TRIAGE, ["reports_pkey", "report_details_pkey"]),
     "resolve": (report_transitions.RESOLVE, ["reports_pkey"]),

@@ -150,7 +150,9 @@ def _element(raw: msgspec.Raw) -> Reported | Invalid:
             found.time = bounded(found.time, "time")
         return found
     except Invalid as problem:
-        problem.field = problem.field if problem.field != "body" else ""
+        if problem.field == "body":
+            # Of the error as a whole, which is not the body.
+            problem.field, problem.message = "", problem.message.removeprefix("body: ")
         return problem
 
 
