@@ -11,9 +11,10 @@ from deploy.local.testing import BackingServices, until
 from libs.common.errors import Invalid
 from prunella.v1 import events_pb2, patcher_pb2
 from services.patcher.attempt import Bounds
-from services.patcher.policy import EDITABLE, Policy
+from services.patcher.policy import EDITABLE, Isolation, Policy
 from tests.service.governance import of, set_policy, whole
 from tests.service.patcher_alone import SMOKE, PatcherAlone, archive, plugin_of
+from tests.service.staging_runner import StagingRunner
 
 HIGH = events_pb2.SEVERITY_HIGH
 ALWAYS = patcher_pb2.FreezeWindow(cron="* * * * *", time_zone="UTC", duration=Duration(seconds=3600), reason="a feast")
@@ -45,6 +46,19 @@ async def alone(backing: BackingServices, tmp_path: Path) -> AsyncIterator[Patch
         yield patcher
     finally:
         await patcher.stop()
+
+
+async def test_a_sandbox_that_gives_less_than_min_isolation_runs_nothing(alone: PatcherAlone) -> None:
+    runner = alone.ctx.runner = StagingRunner(gives=Isolation.USER)
+    await set_policy(alone, **CALM | {"require_staging": True, "min_isolation": patcher_pb2.ISOLATION_NAMESPACES})
+    await alone.decide(plugin="i1")
+    refused = await of(alone, "i1", "refused")
+    assert "isolation user" in refused.reason and "min_isolation" in refused.reason
+    assert runner.runs == 0
+    await set_policy(alone, min_isolation=patcher_pb2.ISOLATION_USER)
+    await alone.decide(plugin="i2")
+    await of(alone, "i2", "applying")
+    assert runner.runs == 1
 
 
 async def test_each_field_that_refuses_refuses_at_its_gate(alone: PatcherAlone) -> None:

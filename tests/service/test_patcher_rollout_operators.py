@@ -186,7 +186,11 @@ async def test_what_is_wrong_with_a_rollout_is_said_and_nothing_is_changed(fleet
 
     request = new_id()
     made = await fleet.create(request_id=request, soak_seconds=HOUR, canaries=["shop-6"], waves=["1", "100%"])
-    assert (await fleet.create(request_id=request)).name == made.name, "the same request makes one rollout"
+    again = await fleet.create(request_id=request, soak_seconds=HOUR, canaries=["shop-6"], waves=["1", "100%"])
+    assert again.name == made.name, "the same request makes one rollout"
+    with pytest.raises(Refused) as reused:
+        await fleet.create(request_id=request)
+    assert reused.value.reason == "REQUEST_ID_REUSED"
     assert [name for name, member in (await fleet.members(made.name)).items() if member.wave == 1] == ["p6"]
     with pytest.raises(Conflict, match="is not over"):
         await fleet.create(merchants=["m4"])
