@@ -1,5 +1,6 @@
 """Asking a model what a report is: a good answer names a type, a bad one costs its deadline at most, none may write."""
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -174,7 +175,6 @@ async def test_the_report_is_data_in_one_message_and_the_instructions_never_chan
         (completion("[" * 5000), "does not fit"),
         (completion(SAID, choices=[]), "does not fit"),
         (said(confidence=7), "does not fit"),
-        (said(confidence="0.9"), "does not fit"),
         (said(type=None), "does not fit"),
         (said(type="restart_everything"), "was not offered"),
         (said(severity="apocalyptic"), "was not offered"),
@@ -183,7 +183,7 @@ async def test_the_report_is_data_in_one_message_and_the_instructions_never_chan
     ],
     ids=[
         "500", "garbage", "html", "redirect", "bomb", "endless", "trickling", "silent", "hanging-up", "prose", "list",
-        "nested", "no-choices", "confidence-7", "confidence-text", "no-type", "type", "severity", "strategy",
+        "nested", "no-choices", "confidence-7", "no-type", "type", "severity", "strategy",
         "other-type",
     ],
 )  # fmt: skip
@@ -205,6 +205,63 @@ async def test_a_model_that_is_down_is_not_asked_again_and_again(queue: QueueAlo
     assert len(server.asked) == 3
     changed: BreakerChanged = (await queue.plane.wait_for_fact("breaker_changed")).breaker_changed
     assert (changed.breaker, changed.to) == ("model", "open")
+
+
+NOT_SUPPORTED = json.dumps({"error": {"message": "Unsupported value: 'temperature'", "param": "temperature"}}).encode()
+ANSWER = json.dumps(SAID)
+
+
+@pytest.mark.parametrize(
+    ("answer", "confidence"),
+    [
+        (completion(f"Sure! Here it is:\n```json\n{ANSWER}\n```\nHope that helps."), 0.89),
+        (completion("", choices=[{"message": {"content": [{"type": "text", "text": ANSWER}]}}]), 0.89),
+        (completion("", choices=[{"message": {"content": None, "parsed": SAID}}]), 0.89),
+        (said(confidence="High"), 0.85),
+        (said(confidence=80), 0.8),
+        (said(confidence="80 %"), 0.8),
+        (said(confidence="0.8"), 0.8),
+    ],
+    ids=["fenced", "parts", "parsed", "a word", "percent", "percent in words", "a number in words"],
+)
+async def test_a_model_is_read_as_it_answers(
+    queue: QueueAlone, server: SiraServer, answer: sira_server.Answer, confidence: float
+) -> None:
+    server.answer = answer
+    report = await queue.triaged()
+    assert (report.triage.origin, report.triage.type) == ("model", "process_down"), report.triage.explanation
+    assert report.triage.confidence == pytest.approx(confidence)
+
+
+async def test_a_model_that_refuses_a_parameter_is_asked_without_it_and_remembered(
+    queue: QueueAlone, server: SiraServer
+) -> None:
+    good = server.answer
+
+    async def picky(writer: asyncio.StreamWriter) -> None:
+        refused = sira_server.reply(NOT_SUPPORTED, status="400 Bad Request")
+        await (refused if "temperature" in server.asked[-1].body else good)(writer)
+
+    server.answer = picky
+    assert (await queue.triaged()).triage.origin == "model"
+    assert ["temperature" in asked.body for asked in server.asked] == [True, False]
+    await queue.triaged()
+    assert ["temperature" in asked.body for asked in server.asked] == [True, False, False]
+
+
+async def test_a_refusal_shows_its_body(queue: QueueAlone, server: SiraServer) -> None:
+    server.answer = sira_server.reply(b'{"error": {"message": "this key has no credit"}}', status="400 Bad Request")
+    report = await queue.triaged()
+    assert report.triage.origin == "none"
+    assert "this key has no credit" in report.triage.explanation
+
+
+async def test_a_model_without_an_opinion_opens_no_breaker(queue: QueueAlone, server: SiraServer) -> None:
+    server.answer = completion("I cannot say.")
+    for number in range(6):
+        await queue.triaged(f"{STRANGE} {'abcdef'[number]}")
+    assert len(server.asked) == 6
+    assert not await queue.plane.facts("breaker_changed")
 
 
 async def test_orders_in_a_report_have_no_effect_even_when_the_model_obeys_them(
