@@ -104,25 +104,6 @@ async def test_beats_of_an_older_epoch_lose(alone: Alone) -> None:
     assert (await alone.plugin(agent)).beats == 0
 
 
-async def test_two_living_agents_with_one_identity_are_both_shut_out(alone: Alone) -> None:
-    agent = await alone.agent()
-    await agent.beats(1)
-    clone = Agent(alone.gateway, agent.plugin, agent.secret)
-    alone.agents.append(clone)
-    await clone.connect()
-    await clone.beats(1)
-    call = agent.stub.Connect(metadata=agent.metadata)
-    await call.write(pb.ConnectRequest(hello=pb.Hello(boot_id=agent.boot)))
-    assert await call.code() == grpc.StatusCode.PERMISSION_DENIED
-    await clone.receives("disconnect")
-    assert (await alone.plugin(agent)).state == "quarantined"
-    (told,) = await alone.plane.facts("plugin_quarantined", plugin=agent.plugin)
-    assert set(told.plugin_quarantined.boot_ids) == {agent.boot, clone.boot}
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await agent.stub.Heartbeat(pb.HeartbeatRequest(beat=agent.beat()), metadata=agent.metadata)
-    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
-
-
 async def test_a_retired_plugin_takes_its_incidents_and_commands_with_it(alone: Alone) -> None:
     agent = await alone.agent()
     await agent.beats(1, webhook_attempts=20, webhook_failures=20)
