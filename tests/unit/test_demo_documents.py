@@ -13,6 +13,7 @@ from deploy.demo.scenarios import incident_results, rollouts, runner
 from deploy.demo.scenarios.config_drift import CONFIG_DRIFT
 from deploy.demo.scenarios.error_reports import ERROR_REPORTS
 from deploy.demo.scenarios.governance import GOVERNANCE
+from deploy.demo.scenarios.host_faults import HOST_FAULTS
 from deploy.demo.scenarios.plugin_faults import EXCLUSIVE, PLUGIN_FAULTS
 from deploy.demo.scenarios.rollouts import ROLLOUTS
 from deploy.demo.scenarios.scenario import outcome, seconds
@@ -73,8 +74,8 @@ def test_a_document_passes_only_when_all_is_well() -> None:
 
 def test_scenarios_are_chosen_by_name_and_all_by_none() -> None:
     assert [scenario.name for scenario in runner.select(["dead_man"])] == ["dead_man"]
-    every = (PLUGIN_FAULTS, CONFIG_DRIFT, ERROR_REPORTS, GOVERNANCE, ROLLOUTS, EXCLUSIVE)
-    assert len(runner.select([])) == sum(map(len, every)) == 16
+    every = (PLUGIN_FAULTS, HOST_FAULTS, CONFIG_DRIFT, ERROR_REPORTS, GOVERNANCE, ROLLOUTS, EXCLUSIVE)
+    assert len(runner.select([])) == sum(map(len, every)) == 19
     with pytest.raises(KeyError):
         runner.select(["no_such"])
 
