@@ -21,7 +21,8 @@ from services.ops.audit.merkle import Peaks
 from services.ops.store import audit
 
 OPEN_TWICE = """
-SELECT plugin, type, count(*) AS open FROM ingest.incidents WHERE state IN ('open', 'in_progress', 'escalated')
+SELECT plugin, type, count(*) AS open FROM ingest.incidents
+WHERE state IN ('open', 'in_progress', 'escalated', 'flapping')
 GROUP BY plugin, type HAVING count(*) > 1
 """
 OVERLAPPING = """
@@ -44,14 +45,27 @@ TWICE = {
     "entries of a fact on the timeline": """
         SELECT event_id::text AS what, count(*) FROM ops.timeline GROUP BY 1 HAVING count(*) > 1""",
     "ends of an incident": """
-        SELECT incident AS what, count(*) FROM bus.facts WHERE fact IN ('incident_mitigated', 'incident_closed')
-        GROUP BY 1 HAVING count(*) > 1""",
+        SELECT incident AS what, count(*) FILTER (WHERE fact <> 'incident_reopened') AS count FROM bus.facts
+        WHERE fact IN ('incident_mitigated', 'incident_closed', 'incident_reopened') GROUP BY 1
+        HAVING count(*) FILTER (WHERE fact <> 'incident_reopened')
+             > 1 + count(*) FILTER (WHERE fact = 'incident_reopened')""",
 }
 # Times are of transactions that may still wait for a lock, so a second at both ends is nobody's fault.
 SWITCHES = "SELECT time, fact, payload FROM bus.facts WHERE fact LIKE 'kill_switch_%' ORDER BY time, id"
 PERMITS = """
-SELECT p.permit, p.create_time, a.merchant, p.plugin, a.action
+SELECT 'permit ' || p.permit AS what, p.create_time AS time, a.merchant, p.plugin, a.action
 FROM patcher.permits p LEFT JOIN patcher.attempts a ON a.id = p.attempt WHERE p.granted
+"""
+# What switches (update, config_update, restart) and was handed to a client that polls; and what was applied of it.
+HAND_OUTS = """
+SELECT 'command ' || c.id || ' handed out' AS what, c.hand_out_time AS time, c.merchant, c.plugin::text, a.action
+FROM ingest.commands c LEFT JOIN patcher.attempts a ON a.id = c.attempt
+WHERE c.hand_out_time IS NOT NULL AND c.kind IN (1, 3, 4)
+"""
+UNPERMITTED = """
+SELECT c.id FROM ingest.receipts r JOIN ingest.commands c ON c.id = r.command
+WHERE r.outcome = 1 AND c.kind IN (1, 3, 4)
+  AND NOT EXISTS (SELECT 1 FROM patcher.permits p WHERE p.command = c.id::text AND p.granted)
 """
 SLACK = timedelta(seconds=1)
 TWO_AT_ONCE = """
@@ -151,7 +165,24 @@ async def one_effect(connection: asyncpg.Connection, consumers: Mapping[str, Seq
 
 
 async def no_apply_after_kill(connection: asyncpg.Connection) -> list[str]:
-    """3: no permit while a switch that covers it was engaged. (Exactly, with commits racing: commit_order.py.)"""
+    """3: no permit, and no hand-out to a client that polls, while a switch that covers it was engaged; and nothing
+    applied without a permit. (Exactly, with commits racing: commit_order.py.)
+    """
+    stops = await _stops(connection)
+    found = []
+    for row in [*await connection.fetch(PERMITS), *await connection.fetch(HAND_OUTS)]:
+        scopes = {"global", f"merchants/{row['merchant']}", f"plugins/{row['plugin']}", f"actions/{row['action']}"}
+        found += [
+            f"{row['what']} under the kill switch {scope}"
+            for scope, since, until in stops
+            if scope in scopes and row["time"] > since + SLACK and (until is None or row["time"] < until - SLACK)
+        ]
+    unpermitted = await connection.fetch(UNPERMITTED)
+    return found + [f"command {row['id']} was applied without a permit" for row in unpermitted]
+
+
+async def _stops(connection: asyncpg.Connection) -> list[tuple[str, datetime, datetime | None]]:
+    """From when to when each scope was stopped."""
     stops: list[tuple[str, datetime, datetime | None]] = []
     open_since: dict[str, datetime] = {}
     for row in await connection.fetch(SWITCHES):
@@ -161,18 +192,7 @@ async def no_apply_after_kill(connection: asyncpg.Connection) -> list[str]:
             open_since.setdefault(scope, row["time"])
         elif scope in open_since:
             stops.append((scope, open_since.pop(scope), row["time"]))
-    stops += [(scope, since, None) for scope, since in open_since.items()]
-    found = []
-    for row in await connection.fetch(PERMITS):
-        scopes = {"global", f"merchants/{row['merchant']}", f"plugins/{row['plugin']}", f"actions/{row['action']}"}
-        found += [
-            f"permit {row['permit']} under the kill switch {scope}"
-            for scope, since, until in stops
-            if scope in scopes
-            and row["create_time"] > since + SLACK
-            and (until is None or row["create_time"] < until - SLACK)
-        ]
-    return found
+    return stops + [(scope, since, None) for scope, since in open_since.items()]
 
 
 async def one_attempt(connection: asyncpg.Connection) -> list[str]:

@@ -130,6 +130,55 @@ async def test_a_permit_under_a_kill_switch_that_covers_it_is_seen(
     assert await invariants.no_apply_after_kill(connection) == expected
 
 
+async def command(connection: asyncpg.Connection, fence: int, kind: int, **times: datetime) -> str:
+    made = new_id()
+    await connection.execute(
+        """INSERT INTO ingest.commands (id, request_id, plugin, merchant, attempt, incident, kind, generation, fence,
+             state, deadline_time, issue_time, release, envelope, digest, size, dead_man_seconds, config, traceparent,
+             hand_out_time)
+           VALUES ($1::text::uuid, $1::text, $2::text::uuid, 'acme', '', '', $3, 1, $4, 'done', $5, $5, '', '', '', 0,
+             0, '', '', $6)""",
+        made, PLUGIN, kind, fence, T0, times.get("handed_out"),
+    )  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize(("kind", "switches"), [(1, True), (2, False), (3, True), (4, True), (5, False)])
+async def test_a_command_handed_out_under_a_kill_switch_is_seen(
+    connection: asyncpg.Connection, kind: int, switches: bool
+) -> None:
+    await stopped(connection, f"plugins/{PLUGIN}", 10, 20)
+    times = [T0 + timedelta(seconds=second) for second in (5, 15, 25)]
+    _, under, _ = [await command(connection, place, kind, handed_out=time) for place, time in enumerate(times)]
+    expected = [f"command {under} handed out under the kill switch plugins/{PLUGIN}"] if switches else []
+    assert await invariants.no_apply_after_kill(connection) == expected
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+async def test_what_was_applied_without_a_permit_is_seen(connection: asyncpg.Connection, permitted: bool) -> None:
+    made = await command(connection, 1, 1)
+    await connection.execute(
+        "INSERT INTO ingest.receipts VALUES ($1::text::uuid, 'acme', 1, $2, '', '', '', false)", made, T0
+    )
+    if permitted:
+        tried = await attempt(connection, "success")
+        await connection.execute(
+            "INSERT INTO patcher.permits VALUES ($1, 'acme', 'n', 'n', $2, $3, 1, 1, true, '', $4)",
+            tried, PLUGIN, made, T0,
+        )  # fmt: skip
+    expected = [] if permitted else [f"command {made} was applied without a permit"]
+    assert await invariants.no_apply_after_kill(connection) == expected
+
+
+async def test_an_incident_that_came_back_may_end_once_more_and_no_oftener(connection: asyncpg.Connection) -> None:
+    for fact in ("incident_closed", "incident_reopened", "incident_closed"):
+        await tell(connection, fact, incident="i-1")
+    assert await invariants.one_effect(connection, {}) == []
+    await tell(connection, "incident_closed", incident="i-1")
+    (complaint,) = await invariants.one_effect(connection, {})
+    assert complaint.startswith("3 ")
+
+
 async def test_two_permitted_attempts_of_a_plugin_at_once_are_seen(connection: asyncpg.Connection) -> None:
     ends = T0 + timedelta(seconds=10)
     await attempt(connection, "success", permit_time=T0, end_time=ends)
