@@ -115,7 +115,7 @@ class SlotSwitch:
                 await self._revert(probation, before, f"{SWITCH_FAILED}: {error}", unsolicited=True, spans=spans)
                 return
             if await self._confirm_start(probation, spans):
-                self._arm(probation, began + dead_man_seconds(command) - self.clock.monotonic())
+                self._arm(probation, began + dead_man_seconds(command))
 
     async def commit(self, command: pb.Command, spans: Spans) -> None:
         """Makes a generation stay, unless it has a final receipt already: the first one stands."""
@@ -289,16 +289,15 @@ class SlotSwitch:
         await self.runner.start(target)
         self.beat()
 
-    def _arm(self, probation: Probation, seconds: float) -> None:
-        self._dead_man = asyncio.create_task(self._expire(probation, max(seconds, 0.0)), name="dead man")
+    def _arm(self, probation: Probation, deadline: float) -> None:
+        self._dead_man = asyncio.create_task(self._expire(probation, deadline), name="dead man")
 
     def _disarm(self) -> None:
         if self._dead_man is not None and self._dead_man is not asyncio.current_task():
             self._dead_man.cancel()
         self._dead_man = None
 
-    async def _expire(self, probation: Probation, seconds: float) -> None:
-        deadline = self.clock.monotonic() + seconds
+    async def _expire(self, probation: Probation, deadline: float) -> None:
         while (left := deadline - self.clock.monotonic()) > 0:
             # In steps, because a sleep does not count the time in which the host is suspended.
             await self.clock.sleep(min(left, DEAD_MAN_STEP_SECONDS))
