@@ -34,6 +34,7 @@ class SuspendedClock:
 
     def __init__(self) -> None:
         self.suspended = 0.0
+        self.asleep = asyncio.Event()
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -42,6 +43,7 @@ class SuspendedClock:
         return time.monotonic() + self.suspended
 
     async def sleep(self, seconds: float) -> None:
+        self.asleep.set()
         await asyncio.sleep(seconds)
 
 
@@ -103,9 +105,12 @@ def test_the_clock_of_deadlines_goes_on_while_the_host_is_suspended(monkeypatch:
     assert SystemClock().monotonic() == 3700.0
 
 
-async def test_a_dead_man_does_not_oversleep_a_suspended_host(host: Host) -> None:
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["before it sleeps", "while it sleeps"])
+async def test_a_dead_man_does_not_oversleep_a_suspended_host(host: Host, *, meanwhile: bool) -> None:
     await host.update(dead_man=3600, permit=host.clock.monotonic() + 5)
     assert host.plugin.runs == AFTER
+    if meanwhile:
+        await host.clock.asleep.wait()
     host.clock.suspended = 3600.0
     deadline = time.monotonic() + 20
     while host.plugin.runs != BEFORE and time.monotonic() < deadline:
