@@ -88,7 +88,7 @@ async def queue(backing: BackingServices, server: SiraServer) -> AsyncIterator[Q
         "QUEUE_MODEL_URL": f"{server.url}/v1",
         "QUEUE_MODEL_TOKEN": "let-me-in",
         "QUEUE_MODEL_NAME": "small",
-        "QUEUE_MODEL_TIMEOUT_SECONDS": "0.7",
+        "QUEUE_MODEL_TIMEOUT_SECONDS": "2.5",
     }
     plane = Plane(backing, environ=environ, names=("queue",))
     try:
@@ -167,8 +167,8 @@ async def test_the_report_is_data_in_one_message_and_the_instructions_never_chan
         (sira_server.redirect(), "status 307"),
         (sira_server.bomb(), "compressed"),
         (sira_server.endless, "larger than"),
-        (sira_server.trickling, "within 0.7 s"),
-        (sira_server.silent, "within 0.7 s"),
+        (sira_server.trickling, "within 2.5 s"),
+        (sira_server.silent, "within 2.5 s"),
         (sira_server.hanging_up, "cannot be asked"),
         (completion("I restarted everything."), "does not fit"),
         (completion("[]"), "does not fit"),

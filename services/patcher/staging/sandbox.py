@@ -66,7 +66,7 @@ class Stage:
         (self.folder / "config.json").write_text(json.dumps(config))
         (self.folder / "replay.json").write_text(json.dumps(self.request["failing_inputs"]))
         with (self.folder / "output").open("wb") as output:
-            plugin = self._start(self.request["entrypoint"], output)
+            plugin = self._start_when_there_is_room(output)
             try:
                 self._wait_for_probe(plugin)
                 self._smoke(result)
@@ -80,6 +80,14 @@ class Stage:
                 with suppress(ProcessLookupError):
                     plugin.kill()
                 plugin.wait(5)
+
+    def _start_when_there_is_room(self, output: Any) -> "subprocess.Popen[bytes]":
+        """Starts the release. That another sandbox of the same user has taken all its processes says nothing of it."""
+        while True:
+            try:
+                return self._start(self.request["entrypoint"], output)
+            except BlockingIOError:
+                time.sleep(self._left(LOOK))
 
     def _start(self, command: Sequence[str], output: Any) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
