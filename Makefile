@@ -14,7 +14,7 @@ PYTEST_ARGUMENTS ?=
 RELEASED := protos/released.binpb
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 
-.PHONY: help run demo test quick check fmt protos released lock dist bench clean python
+.PHONY: help run demo test quick check mutants fmt protos released lock dist bench clean python
 
 help: ## show this list
 	@printf 'Prunella: a self-healing control plane for fleets of plugins\n\n'
@@ -74,6 +74,10 @@ lock: python ## resolve pyproject.toml again into constraints.txt
 	@# A package that was just added cannot be installed before it is locked: an environment that is there will do.
 	@test -x $(VENV)/uv || $(PYTHON) deploy/bootstrap.py test
 	@$(VENV)/python deploy/lock.py
+
+mutants: python ## how many small mistakes in each heart its unit tests notice (HEARTS="…" for some of them)
+	@$(PYTHON) deploy/bootstrap.py test
+	@$(VENV)/python -m tests.mutants $(HEARTS)
 
 dist: python ## build both distributions, prunella and prunella-agent, into dist/
 	@$(PYTHON) deploy/bootstrap.py test
