@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from services.ingest.detectors import agent_degraded
 from services.ingest.finding import Finding, Severity
 
 
@@ -26,6 +27,8 @@ class State(StrEnum):
 
 ACTIVE = (State.OPEN, State.IN_PROGRESS, State.ESCALATED, State.FLAPPING)
 WITH_OPERATOR = (State.ESCALATED, State.FLAPPING)
+# Types whose summary is what a person has to do: it says what is there now, not what was there at first.
+TOLD_ANEW = frozenset({agent_degraded.TYPE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,10 @@ class Incident:
     def ill(self) -> bool:
         """Whether the plugin suffers from it now: a flapping one is active while it is calm, too."""
         return self.active and self.calm_time is None
+
+    def is_news(self, severity: Severity, summary: str) -> bool:
+        """Whether a finding says more than its evidence does."""
+        return severity > self.severity or (self.type in TOLD_ANEW and summary != self.evidence.summary)
 
 
 class IncidentEvent(StrEnum):

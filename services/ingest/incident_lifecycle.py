@@ -68,11 +68,12 @@ def worsened(
     """
     if incident.attempt and generation not in {None, incident.generation}:
         severity = min(severity, incident.severity)
-    if not incident.active or (not incident.healthy_windows and severity <= incident.severity):
+    news = incident.is_news(severity, evidence.summary)
+    if not incident.active or (not incident.healthy_windows and not news):
         return Transition(incident)
     grown = replace(incident, healthy_windows=0, update_time=now)
-    if severity > incident.severity:
-        grown = replace(grown, severity=severity, evidence=evidence)
+    if news:
+        grown = replace(grown, severity=max(severity, incident.severity), evidence=evidence)
     return Transition(grown)
 
 

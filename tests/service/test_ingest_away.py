@@ -261,6 +261,21 @@ async def test_a_disk_that_fails_is_worse_than_one_that_is_full(alone: Alone, cl
     assert "look at the disk under /srv, it fails" in incident.evidence.summary
 
 
+async def test_an_incident_names_what_hinders_the_agent_now_and_not_what_did_at_first(
+    alone: Alone, clock: ManualClock
+) -> None:
+    agent = await alone.agent()
+    await agent.beats(2, conditions=[FULL])
+    clock.advance(1)
+    await agent.beats(2, conditions=[pb.AgentCondition(type="permission_denied", subject="/srv/agent")])
+    (incident,) = await alone.incidents(agent)
+    assert incident.evidence.summary == (
+        "permission_denied at /srv/agent: give the agent's user its rights to /srv/agent back"
+    )
+    assert (incident.severity, incident.reopened) == (MEDIUM, 0)
+    assert len(await alone.plane.facts("incident_opened", plugin=agent.plugin)) == 1
+
+
 async def test_an_agent_in_trouble_is_heard_whatever_its_conditions_say(alone: Alone) -> None:
     agent = await alone.agent()
     odd = [pb.AgentCondition(type="", subject="/srv/\0\x1b[31m" + "x" * 5000, detail="a\nb")] * 40

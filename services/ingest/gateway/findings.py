@@ -175,7 +175,7 @@ class _PluginIncidents:
 
     async def _evidence(self, finding: Finding, seen: Observation) -> Evidence:
         known = self.active.get(finding.type)
-        if known is not None and known.ill and finding.severity <= known.severity:
+        if known is not None and known.ill and not known.is_news(finding.severity, finding.summary):
             return known.evidence
         environment, config_digest = await plugins.environment(self.tx, self.batch.state.plugin)
         return Evidence(
