@@ -23,6 +23,9 @@ ENDS = {
     "bad_patch_rolled_back": "rolled_back, success, mitigated",
     "plugin_down": "success, mitigated",
     "silent_plugin": "a person is asked",
+    "disk_full": "a person is asked, closed",
+    "flapping": "a person is asked, closed, closed, closed, closed",
+    "away": "a person is asked, closed",
     "kill_switch": "held, success, mitigated",
     "config_fix": "success, mitigated",
     "dead_man": "rolled_back by the agent, success, mitigated",
@@ -87,10 +90,10 @@ async def test_a_scenario_ends_as_it_must(played: dict[str, Any], name: str) -> 
 
 async def test_every_healing_is_one_complete_trace(played: dict[str, Any]) -> None:
     traced = {found["name"]: found["trace_complete"] for found in played["scenarios"]}
-    # The dead say nothing more: neither the plugin that fell silent nor the worker that was killed.
-    assert traced == {name: name not in {"silent_plugin", "worker_killed"} for name in ENDS}, [
-        s["notes"] for s in played["scenarios"]
-    ]
+    # The dead say nothing more, neither the plugin that fell silent nor the worker that was killed; what people mend on
+    # a host is no step of the plane's.
+    untraced = {"silent_plugin", "worker_killed", "disk_full", "flapping", "away"}
+    assert traced == {name: name not in untraced for name in ENDS}, [s["notes"] for s in played["scenarios"]]
     assert len({found["trace_id"] for found in played["scenarios"]}) == len(ENDS)
 
 
@@ -123,10 +126,12 @@ async def test_the_run_takes_less_than_four_minutes_and_says_so_in_its_status(pl
     assert played["status"] == 0, [found["name"] for found in played["scenarios"] if not found["ok"]]
 
 
-async def test_silence_is_told_within_two_minutes_and_a_bad_beat_or_an_error_within_two_seconds(
+async def test_silence_and_absence_are_told_within_two_minutes_and_a_bad_beat_or_an_error_within_two_seconds(
     played: dict[str, Any],
 ) -> None:
     detected = {found["name"]: found["detect_s"] for found in played["scenarios"]}
+    # Twenty seconds from its last beat, which was at most a beat before it was stopped.
+    assert 18 < detected.pop("away") < 120
     assert detected.pop("silent_plugin") < 120
     assert max(detected.values()) < 2
 
