@@ -119,17 +119,31 @@ async def test_a_command_on_its_way_to_an_agent_that_was_away_is_not_permitted_a
     await of(alone, "p1", "cancelled")
 
 
-async def test_the_permit_itself_looks_whether_the_incident_is_over(alone: PatcherAlone) -> None:
+OVER = """
+INSERT INTO bus.facts (id, time, source, fact, plugin, merchant, incident, actor, reason, cause_id, payload,
+    traceparent)
+VALUES (CAST($1 AS uuid), now(), 'ingest', 'incident_closed', 'p1', 'm1', $2, '', '', '', '', '')
+"""
+ASK = "SELECT granted, gate FROM patcher.authorize_apply($1, 'permit', 'p1', $2, $3, $4, $5, now())"
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_the_permit_is_refused_in_the_transaction_that_would_give_it(alone: PatcherAlone, over: bool) -> None:
     incident, _ = await alone.decide()
-    await alone.command("update")
-    over = "SELECT patcher.incident_over($1, 'decider', now() - interval '1 minute') AS over"
+    command = await alone.command("update")
+    await of(alone, "p1", "applying")
     connection = await asyncpg.connect(alone.backing.url(), timeout=5)
+    transaction = connection.transaction()
+    await transaction.start()
     try:
-        assert await connection.fetchval(over, incident) is False
-        await well(alone, incident)
-        assert await connection.fetchval(over, incident) is True
-        assert await connection.fetchval(over, "") is False
+        if over:
+            # Seen by this transaction alone: the patcher cannot have acted on it.
+            await connection.execute(OVER, new_id(), incident)
+        about = command.attempt, command.id, command.generation, command.fence
+        answer = await connection.fetchrow(ASK, "n", *about)
+        assert (answer["granted"], answer["gate"]) == ((False, "INCIDENT_OVER") if over else (True, ""))
     finally:
+        await transaction.rollback()
         await connection.close()
 
 

@@ -131,6 +131,18 @@ async def test_what_is_not_permitted_is_not_handed_out(alone: Alone, client: See
     assert [one["id"] for one in await client.beat()] == [health.id], "looking needs no permit"
 
 
+async def test_what_was_handed_out_before_a_kill_is_not_handed_out_after_it(alone: Alone, client: SeedClient) -> None:
+    await client.beat()
+    issued = await alone.issue(client.agent)
+    assert [one["id"] for one in await client.beat()] == [issued.id], "and the answer is lost"
+    # The permit it had is named: whoever got the answer may have switched under it.
+    alone.patcher.answer = patcher_pb2.AuthorizeApplyResponse(granted=False, gate="KILL_SWITCH", permit="earlier")
+    assert await client.beat() == []
+    assert not await alone.plane.facts("command_finished", plugin=client.agent.plugin), "it may have been applied"
+    alone.patcher.answer = patcher_pb2.AuthorizeApplyResponse(granted=True, permit="earlier")
+    assert [one["id"] for one in await client.beat()] == [issued.id]
+
+
 WRONG: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "no version": ({"plugin_version": ""}, 400, "BODY_INVALID", "plugin_version"),
     "another plugin": ({"plugin_id": "other"}, 403, "PLUGIN_DIFFERS", "plugin_id"),

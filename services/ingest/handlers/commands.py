@@ -69,6 +69,9 @@ class CommandHandlers:
         self, request: pb.WithdrawCommandRequest, _context: Context
     ) -> pb.WithdrawCommandResponse:
         """Ends a command that is still live; any other stays as it is."""
+        earlier = await self.ctx.requests.earlier(request, pb.WithdrawCommandResponse)
+        if earlier is not None:
+            return earlier
         found = await self._command(request.name)
         reason = request.reason or "withdrawn"
 

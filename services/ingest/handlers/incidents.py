@@ -83,6 +83,10 @@ class IncidentHandlers:
         actor: str,
         transition: Callable[[Incident, datetime], Transition],
     ) -> MovedT:
+        # First, for what it was about may be gone by now.
+        earlier = await self.ctx.requests.earlier(request, response)
+        if earlier is not None:
+            return earlier
         found = await self._incident(request.name)
 
         async def work(tx: Transaction) -> MovedT:

@@ -53,6 +53,9 @@ class StormHandlers:
             raise Invalid(
                 f"reason may have {LONGEST_REASON} characters and no NUL", reason="REASON_TOO_LONG", field="reason"
             )
+        earlier = await self.ctx.requests.earlier(request, pb.EndStormResponse)
+        if earlier is not None:
+            return earlier
         async with self.ctx.database.reading() as tx:
             found = known(await store.get(tx, wanted) if names.is_uuid(wanted) else None, "storm", wanted)
         pair = found.storm

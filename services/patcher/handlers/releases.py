@@ -35,6 +35,9 @@ class ReleaseHandlers(patcher_pb2_grpc.PatcherServiceServicer):
         self, request: patcher_pb2.PublishReleaseRequest, context: Any
     ) -> patcher_pb2.PublishReleaseResponse:
         """Makes a release known. Raises Invalid when it does not verify, Conflict when its version is taken."""
+        earlier = await self.ctx.requests.earlier(request, patcher_pb2.PublishReleaseResponse)
+        if earlier is not None:
+            return earlier
         actor = access.caller(context)
         manifest = publishable(request.envelope, request.artifact, self.ctx.keys)
 

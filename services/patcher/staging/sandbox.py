@@ -86,8 +86,12 @@ class Stage:
         while True:
             try:
                 return self._start(self.request["entrypoint"], output)
-            except BlockingIOError:
-                time.sleep(self._left(LOOK))
+            except BlockingIOError as error:
+                if time.monotonic() >= self.deadline:
+                    raise Stop(
+                        "no process could be started: another sandbox of this user has taken them all"
+                    ) from error
+                time.sleep(LOOK)
 
     def _start(self, command: Sequence[str], output: Any) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
