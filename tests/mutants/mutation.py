@@ -64,7 +64,8 @@ def _of(source: str, operator: str) -> Iterator[Mutant]:
             continue
         before, after = source.splitlines(), changed.splitlines()
         place = next(number for number, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1])
-        yield Mutant(place + 1, functions.get(place + 1, ""), before[place].strip(), after[place].strip(), changed)
+        was, now = (" ".join(text[place].split()) for text in (before, after))
+        yield Mutant(place + 1, functions.get(place + 1, ""), was, now, changed)
 
 
 def _same(source: str, changed: str) -> bool:
