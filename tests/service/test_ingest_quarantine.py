@@ -125,7 +125,8 @@ async def test_plain_http_beside_a_stream_shuts_nobody_out(alone: Alone, clock: 
         bare = pb.Beat(release="1.2.0", health=pb.HEALTH_HEALTHY, webhook_fail_rate=0.0)
         await agent.stub.Heartbeat(pb.HeartbeatRequest(beat=bare), metadata=agent.metadata)
         clock.advance(DELAY)
-    assert (await alone.plugin(agent)).state == "active"
+    known = await alone.plugin(agent)
+    assert (known.state, known.beats) == ("active", 10), "each of them counts"
 
 
 async def test_a_hello_alone_shuts_nobody_out(alone: Alone) -> None:

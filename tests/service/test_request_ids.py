@@ -15,7 +15,7 @@ from libs.common import rpc
 from libs.common.database import Database
 from libs.common.errors import Invalid, NotFound, Problem, Refused
 from libs.common.idempotency import Requests
-from libs.common.names import new_id
+from libs.common.names import id_of, new_id
 from prunella.v1 import (
     agent_pb2,
     ingest_pb2,
@@ -29,6 +29,7 @@ from prunella.v1 import (
     queue_pb2_grpc,
 )
 from prunella.v1.events_pb2 import ACTION_RESTART
+from tests.service.ingest_alone import Alone
 
 # Their own rules: a nonce, and counters.
 OWN_RULES = {"AuthorizeApply", "ReportErrors"}
@@ -207,6 +208,22 @@ async def test_a_refusal_is_not_kept(plane: Plane) -> None:
     request.name = f"plugins/{new_id()}"
     with pytest.raises(NotFound):
         await call(plane, "RetirePlugin", request)
+
+
+async def test_what_was_answered_is_answered_again_although_what_it_was_about_is_gone(servers: Servers) -> None:
+    async with Alone.on(servers) as alone:
+        agent = await alone.agent()
+        await agent.beats(1, webhook_attempts=20, webhook_failures=20)
+        (incident,) = await alone.incidents(agent)
+        close = ingest_pb2.CloseIncidentRequest(name=incident.name, reason="we looked", request_id=new_id())
+        first = await alone.ask().CloseIncident(close)
+        assert first.incident.state == "closed"
+        gone = f"DELETE FROM ingest.incidents WHERE id = '{id_of(incident.name)}' RETURNING id"  # noqa: S608 - an id
+        assert len(await alone.plane.sql(gone)) == 1
+        assert await alone.ask().CloseIncident(close) == first
+        close.request_id = new_id()
+        with pytest.raises(NotFound):
+            await alone.ask().CloseIncident(close)
 
 
 async def test_two_at_once_act_once(plane: Plane) -> None:
