@@ -286,11 +286,22 @@ class PatcherAlone:
         )
         return await self.for_ingest.AuthorizeApply(request, timeout=20)
 
+    async def _ask_until_answered(self, command: agent_pb2.Command, plugin: str) -> patcher_pb2.AuthorizeApplyResponse:
+        """A command is delivered until there is a receipt: while the patcher is away, it is asked again."""
+
+        async def answer() -> patcher_pb2.AuthorizeApplyResponse | None:
+            try:
+                return await self.ask(command, plugin)
+            except Unavailable:
+                return None
+
+        return await until(answer, 60, what=f"{plugin} is answered")  # type: ignore[no-any-return]
+
     async def obey(self, command: agent_pb2.Command, plugin: str) -> None:
         """A good agent."""
         kind = KINDS[command.kind]
         if kind in {"update", "restart", "config_update"}:
-            permit = await self.ask(command, plugin)
+            permit = await self._ask_until_answered(command, plugin)
             if not permit.granted:
                 await self.finish(command, "refused", plugin, detail=permit.gate)
                 return

@@ -93,7 +93,7 @@ class Fleet(PatcherAlone):
         """The rollout as it stands."""
         return (await self.stub.GetRollout(patcher_pb2.GetRolloutRequest(name=name), timeout=5)).rollout
 
-    async def reaches(self, name: str, *states: str, timeout: float = 120.0) -> patcher_pb2.Rollout:
+    async def reaches(self, name: str, *states: str, timeout: float = 40.0) -> patcher_pb2.Rollout:
         """Waits until the rollout is in one of these states."""
 
         async def look() -> patcher_pb2.Rollout | None:

@@ -315,6 +315,23 @@ BAD_ENDS: dict[str, dict[str, Any]] = {
 }
 
 
+async def test_in_a_batch_an_old_lease_of_a_task_is_refused_and_its_present_one_is_recorded(queue: QueueAlone) -> None:
+    old = await queue.a_task()
+    queue.after(31)
+    await queue.task_comes_to(old.task.name, "pending")
+    (now,) = await queue.claim(worker="w-2")
+    assert (now.task.name, now.token) == (old.task.name, old.token + 1)
+    ends = [
+        pb.CompleteTaskRequest(name=one.task.name, token=one.token, success=True, method=method)
+        for one, method in ((old, "late"), (now, "in time"))
+    ]
+    for _ in range(2):
+        answer = await queue.worker.CompleteTasks(pb.CompleteTasksRequest(completions=ends), timeout=5)
+        assert [(one.index, one.reason) for one in answer.refusals] == [(0, "STALE_TOKEN")]
+        assert answer.completed == 1
+    assert (await queue.task(now.task.name)).state == pb.TASK_STATE_COMPLETED
+
+
 async def test_bad_input_names_its_field_and_changes_nothing(queue: QueueAlone) -> None:
     leased = await queue.a_task()
     for field, request in BAD_CLAIMS.items():
