@@ -320,7 +320,8 @@ async def test_in_a_batch_an_old_lease_of_a_task_is_refused_and_its_present_one_
     queue.after(31)
     await queue.task_comes_to(old.task.name, "pending")
     (now,) = await queue.claim(worker="w-2")
-    assert (now.task.name, now.token) == (old.task.name, old.token + 1)
+    assert now.task.name == old.task.name
+    assert now.token > old.token
     ends = [
         pb.CompleteTaskRequest(name=one.task.name, token=one.token, success=True, method=method)
         for one, method in ((old, "late"), (now, "in time"))
