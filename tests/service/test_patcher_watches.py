@@ -9,7 +9,7 @@ import pytest
 
 from deploy.local.testing import BackingServices, until
 from prunella.v1 import events_pb2, ingest_pb2
-from tests.service.governance import of, set_policy
+from tests.service.governance import of, set_policy, whole
 from tests.service.patcher_alone import PatcherAlone, archive
 
 
@@ -72,16 +72,14 @@ async def test_traffic_that_works_is_proof(alone: PatcherAlone) -> None:
 
 
 async def test_a_release_that_spoils_most_webhooks_is_taken_back_like_any_other(alone: PatcherAlone) -> None:
-    name = await committed(alone)
+    await committed(alone)
+    assert alone.ingest.plugins["p1"].release == "1.2.3"
     busy(alone, failures=36)
     told = await ended(alone)
     assert (told.outcome, bool(told.rollback)) == ("worse", True)
-
-    async def back() -> bool:
-        found = await of(alone, "p1", "success", "applying", "probation", "committing", "staged")
-        return found.name != name and found.action == events_pb2.ACTION_ROLLBACK
-
-    await until(back, 15, what="it is taken back")
+    back = await whole(alone, f"attempts/{told.rollback}")
+    assert (back.action, back.incident, back.from_release) == (events_pb2.ACTION_ROLLBACK, "", "1.2.3")
+    await until(lambda: alone.ingest.plugins["p1"].release == "1.2.0", 30, what="the plugin runs what ran before")
 
 
 async def test_a_plugin_that_runs_something_else_is_watched_no_more(alone: PatcherAlone) -> None:
